@@ -1,0 +1,85 @@
+// Package telemetry is the domain of the pipeline: what a vehicle's record is, and why one is refused.
+// It depends on the standard library only, and reads no clock.
+package telemetry
+
+import (
+	"math"
+	"time"
+)
+
+// Optional is a value that a record may lack. The zero value is absent.
+type Optional[T any] struct {
+	Value T
+	Valid bool
+}
+
+// Some is a present value.
+func Some[T any](v T) Optional[T] { return Optional[T]{Value: v, Valid: true} }
+
+// UnknownZone is the zone of a record that came without one and lies in none.
+const UnknownZone = "unknown"
+
+// Record is one reading of one vehicle at one instant. DeviceID and TimeMs identify it: a second record with both
+// is a duplicate, whatever else it says.
+type Record struct {
+	DeviceID string
+	FleetID  string
+	Zone     string // empty until given or found
+	TimeMs   int64  // event time, Unix milliseconds, UTC
+
+	Lat float64 // WGS 84 degrees, -90 to 90
+	Lon float64 // WGS 84 degrees, -180 to 180
+
+	SpeedKmh   Optional[float64] // km/h
+	HeadingDeg Optional[float64] // degrees clockwise from north, 0 ≤ h < 360
+	TempC      Optional[float64] // degrees Celsius
+	BatteryPct Optional[int32]   // percent, 0 to 100
+}
+
+// Time is the event time in UTC.
+func (r *Record) Time() time.Time { return time.UnixMilli(r.TimeMs).UTC() }
+
+// PayloadHash is a 64-bit FNV-1a hash of everything in the record but its identity (DeviceID and TimeMs). It is the
+// same in every process, so that two different payloads of one instant are ranked alike wherever they are met.
+func (r *Record) PayloadHash() uint64 {
+	h := hashString(fnvOffset, r.FleetID)
+	h = hashString(h, r.Zone)
+	h = hashUint64(h, math.Float64bits(r.Lat))
+	h = hashUint64(h, math.Float64bits(r.Lon))
+	for _, o := range [...]Optional[float64]{r.SpeedKmh, r.HeadingDeg, r.TempC} {
+		h = hashOptional(h, math.Float64bits(o.Value), o.Valid)
+	}
+	return hashOptional(h, uint64(uint32(r.BatteryPct.Value)), r.BatteryPct.Valid)
+}
+
+// KeyHash is a 64-bit FNV-1a hash of the record's identity.
+func (r *Record) KeyHash() uint64 {
+	return hashUint64(hashString(fnvOffset, r.DeviceID), uint64(r.TimeMs))
+}
+
+const (
+	fnvOffset = 14695981039346656037
+	fnvPrime  = 1099511628211
+)
+
+func hashString(h uint64, s string) uint64 {
+	for i := 0; i < len(s); i++ {
+		h = (h ^ uint64(s[i])) * fnvPrime
+	}
+	return (h ^ 0xff) * fnvPrime // ends the string: "ab","c" is not "a","bc"
+}
+
+func hashUint64(h, v uint64) uint64 {
+	for range 8 {
+		h = (h ^ (v & 0xff)) * fnvPrime
+		v >>= 8
+	}
+	return h
+}
+
+func hashOptional(h, bits uint64, valid bool) uint64 {
+	if !valid {
+		return (h ^ 1) * fnvPrime
+	}
+	return hashUint64((h^2)*fnvPrime, bits)
+}

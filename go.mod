@@ -1,0 +1,3 @@
+module github.com/fleettracing/fleet-tracing
+
+go 1.26.0
