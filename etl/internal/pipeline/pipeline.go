@@ -14,6 +14,13 @@ type Item struct {
 	telemetry.Record
 	Position int64  // where in the batch's origin: line, offset or index
 	Raw      string // the record as it came, for the dead letters; empty when it never had a text
+
+	// Hash is the record's PayloadHash, set by the transform.
+	Hash uint64
+
+	// Again marks a record whose device and instant were taken already with another payload. It is stored too, so that
+	// the store can settle on the same one whatever their order, but it is a duplicate and not counted as stored.
+	Again bool
 }
 
 // Refused is one record that is not stored, with the reason.
@@ -46,4 +53,21 @@ type Outcome struct {
 type Source interface {
 	Name() string // label of the source's metrics: csvfile, replay, generator, …
 	Run(ctx context.Context, emit func(Batch) error) error
+}
+
+// Clean is a batch after the transform: the records that are to be stored.
+type Clean struct {
+	Items []Item
+	Done  func() // called once, when they are all durable; never when they are not
+}
+
+// Loader stores batches until in is closed, and returns when all of them are durable. It returns early only with an
+// error, when ctx ends or a write can't succeed.
+type Loader interface {
+	Run(ctx context.Context, in <-chan Clean) error
+}
+
+// DeadLetters keeps refused records. Append returns once they are on disk.
+type DeadLetters interface {
+	Append(source, origin string, refused []Refused) error
 }

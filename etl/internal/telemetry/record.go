@@ -39,7 +39,7 @@ type Record struct {
 // Time is the event time in UTC.
 func (r *Record) Time() time.Time { return time.UnixMilli(r.TimeMs).UTC() }
 
-// PayloadHash is a 64-bit FNV-1a hash of everything in the record but its identity (DeviceID and TimeMs). It is the
+// PayloadHash is a 64-bit hash, in the manner of FNV-1a, of everything in the record but its identity (DeviceID and TimeMs). It is the
 // same in every process, so that two different payloads of one instant are ranked alike wherever they are met.
 func (r *Record) PayloadHash() uint64 {
 	h := hashString(fnvOffset, r.FleetID)
@@ -52,10 +52,20 @@ func (r *Record) PayloadHash() uint64 {
 	return hashOptional(h, uint64(uint32(r.BatteryPct.Value)), r.BatteryPct.Valid)
 }
 
-// KeyHash is a 64-bit FNV-1a hash of the record's identity.
+// KeyHash is a 64-bit hash of the record's identity, made like PayloadHash.
 func (r *Record) KeyHash() uint64 {
 	return hashUint64(hashString(fnvOffset, r.DeviceID), uint64(r.TimeMs))
 }
+
+// Seen is what is known of a record's identity.
+type Seen int
+
+// The findings.
+const (
+	New   Seen = iota // no record of this device and instant was taken
+	Same              // the very record was taken already
+	Rival             // another payload of the same device and instant was taken already
+)
 
 const (
 	fnvOffset = 14695981039346656037
@@ -69,12 +79,10 @@ func hashString(h uint64, s string) uint64 {
 	return (h ^ 0xff) * fnvPrime // ends the string: "ab","c" is not "a","bc"
 }
 
+// hashUint64 takes a word at once where FNV takes a byte; the shift brings its high bits down.
 func hashUint64(h, v uint64) uint64 {
-	for range 8 {
-		h = (h ^ (v & 0xff)) * fnvPrime
-		v >>= 8
-	}
-	return h
+	h = (h ^ v) * fnvPrime
+	return h ^ h>>29
 }
 
 func hashOptional(h, bits uint64, valid bool) uint64 {

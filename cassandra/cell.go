@@ -1,0 +1,115 @@
+package cassandra
+
+import (
+	"encoding/binary"
+	"math"
+	"time"
+
+	"github.com/gocql/gocql"
+)
+
+// cell is a value that is encoded already. The driver takes a pointer to it as a Marshaler and copies it as it is,
+// which spares it a look at the type of each value and a heap allocation to box it.
+type cell []byte
+
+// MarshalCQL implements gocql.Marshaler.
+func (c *cell) MarshalCQL(gocql.TypeInfo) ([]byte, error) { return *c, nil }
+
+// arena holds the encoded values and arguments of one request in a few allocations. A value that is absent is unset:
+// it writes no cell, where a null would write a tombstone.
+type arena struct {
+	bytes []byte
+	cells []cell
+	args  []any
+}
+
+// newArena has room for n rows of at most width values each.
+func newArena(n, width int) *arena {
+	return &arena{
+		bytes: make([]byte, 0, n*width*12),
+		cells: make([]cell, 0, n*width),
+		args:  make([]any, 0, n*width),
+	}
+}
+
+// row gives the arguments that were added since from.
+func (a *arena) row(from int) []any { return a.args[from:len(a.args):len(a.args)] }
+
+// add makes what was appended to bytes since from a value. A value never moves once made: when bytes or cells grow,
+// earlier values keep their old array.
+func (a *arena) add(from int) {
+	a.cells = append(a.cells, a.bytes[from:len(a.bytes):len(a.bytes)])
+	a.args = append(a.args, &a.cells[len(a.cells)-1])
+}
+
+func (a *arena) unset() { a.args = append(a.args, gocql.UnsetValue) }
+
+func (a *arena) text(s string) {
+	from := len(a.bytes)
+	a.bytes = append(a.bytes, s...)
+	a.add(from)
+}
+
+func (a *arena) int(v int32) {
+	from := len(a.bytes)
+	a.bytes = binary.BigEndian.AppendUint32(a.bytes, uint32(v))
+	a.add(from)
+}
+
+func (a *arena) bigint(v int64) {
+	from := len(a.bytes)
+	a.bytes = binary.BigEndian.AppendUint64(a.bytes, uint64(v))
+	a.add(from)
+}
+
+func (a *arena) double(v float64) { a.bigint(int64(math.Float64bits(v))) }
+
+func (a *arena) optionalText(s string) {
+	if s == "" {
+		a.unset()
+		return
+	}
+	a.text(s)
+}
+
+func (a *arena) optionalInt(v *int32) {
+	if v == nil {
+		a.unset()
+		return
+	}
+	a.int(*v)
+}
+
+func (a *arena) optionalDouble(v *float64) {
+	if v == nil {
+		a.unset()
+		return
+	}
+	a.double(*v)
+}
+
+// timestamp is a CQL timestamp: milliseconds since 1970.
+func (a *arena) timestamp(ms int64) { a.bigint(ms) }
+
+// date is a CQL date: days since 1970, counted from the middle of the unsigned range.
+func (a *arena) date(d Day) { a.int(int32(uint32(d) + 1<<31)) }
+
+// Day is a UTC day as the number of days since 1970-01-01.
+type Day int32
+
+const msPerDay = 24 * 60 * 60 * 1000
+
+// DayOf is the UTC day of a time in Unix milliseconds.
+func DayOf(ms int64) Day {
+	d := ms / msPerDay
+	if ms%msPerDay < 0 {
+		d--
+	}
+	return Day(d)
+}
+
+// Time is the first instant of the day.
+func (d Day) Time() time.Time { return time.UnixMilli(int64(d) * msPerDay).UTC() }
+
+// String gives the day as 2006-01-02.
+func (d Day) String() string { return d.Time().Format(time.DateOnly) }

@@ -1,0 +1,144 @@
+package cassandra
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/gocql/gocql"
+	"github.com/sirupsen/logrus"
+)
+
+// levels are the consistency levels in force.
+type levels struct{ write, read gocql.Consistency }
+
+// inspect looks at the cluster and the keyspace before anything is written, and refuses what could not work later.
+func inspect(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (Replication, levels, error) {
+	session, err := connect(ctx, cfg, "", o, logger)
+	if err != nil {
+		return nil, levels{}, err
+	}
+	defer session.Close()
+	if err := checkLocalDC(ctx, session, cfg.LocalDC); err != nil {
+		return nil, levels{}, err
+	}
+	replication, err := replicationOf(ctx, session, cfg.Keyspace)
+	if err != nil {
+		return nil, levels{}, err
+	}
+	chosen, err := chooseLevels(cfg, replication)
+	if err != nil {
+		return nil, levels{}, err
+	}
+	if cfg.WriteConsistency == "" && chosen.write == gocql.One {
+		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": replication.String()}).
+			Info("keyspace has a single replica: writes are acknowledged by one")
+	}
+	return replication, chosen, nil
+}
+
+// nodesByDC counts the nodes that the cluster knows, dead or alive, by data centre.
+func nodesByDC(ctx context.Context, session *gocql.Session) (map[string]int, error) {
+	nodes := map[string]int{}
+	for _, table := range []string{"system.local", "system.peers"} {
+		iter := session.Query("SELECT data_center FROM " + table).WithContext(ctx).Iter()
+		var dc string
+		for iter.Scan(&dc) {
+			nodes[dc]++
+		}
+		if err := iter.Close(); err != nil {
+			return nil, opError("read "+table, err)
+		}
+	}
+	return nodes, nil
+}
+
+func checkLocalDC(ctx context.Context, session *gocql.Session, localDC string) error {
+	if localDC == "" {
+		return nil
+	}
+	nodes, err := nodesByDC(ctx, session)
+	if err != nil {
+		return err
+	}
+	if nodes[localDC] == 0 {
+		return fmt.Errorf("local data centre %q (CASSANDRA_DC): the cluster has none of that name, but %s",
+			localDC, strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+	}
+	return nil
+}
+
+// replicationOf reads the replication of a keyspace; the error says how to make one that is missing.
+func replicationOf(ctx context.Context, session *gocql.Session, keyspace string) (Replication, error) {
+	var options map[string]string
+	err := session.Query("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?", keyspace).
+		WithContext(ctx).Consistency(gocql.One).Scan(&options)
+	if err != nil {
+		err = opError("read replication of keyspace "+keyspace, err)
+		if ReasonOf(err) == ReasonNotFound {
+			return nil, fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE) does not exist; make it with: fleet-etl schema apply: %w", keyspace, err)
+		}
+		return nil, err
+	}
+	r := Replication{}
+	for key, value := range options {
+		switch key {
+		case "class":
+		case "replication_factor": // SimpleStrategy, which knows no data centres
+			n, _ := strconv.Atoi(value)
+			r["*"] = n
+		default:
+			n, _ := strconv.Atoi(value)
+			r[key] = n
+		}
+	}
+	return r, nil
+}
+
+// chooseLevels picks the levels of the configuration, or their defaults, and refuses one that the replication can't
+// serve even with every node up.
+func chooseLevels(cfg Config, replication Replication) (levels, error) {
+	write := cfg.WriteConsistency
+	if write == "" {
+		// LOCAL_QUORUM of two replicas is both, so that one dead node would stop all writes. Any two of all replicas
+		// survive the loss of a node and of a data centre.
+		write = "TWO"
+		if replication.Total() < 2 {
+			write = "ONE"
+		}
+	}
+	w, err := checkLevel("CASSANDRA_WRITE_CONSISTENCY", write, cfg, replication)
+	if err != nil {
+		return levels{}, err
+	}
+	r, err := checkLevel("CASSANDRA_READ_CONSISTENCY", cfg.ReadConsistency, cfg, replication)
+	if err != nil {
+		return levels{}, err
+	}
+	if r == gocql.EachQuorum {
+		return levels{}, fmt.Errorf("CASSANDRA_READ_CONSISTENCY EACH_QUORUM: Cassandra knows it for writes only; take QUORUM or LOCAL_QUORUM")
+	}
+	return levels{write: w, read: r}, nil
+}
+
+func checkLevel(variable, name string, cfg Config, replication Replication) (gocql.Consistency, error) {
+	level, err := gocql.ParseConsistencyWrapper(strings.ToUpper(strings.TrimSpace(name)))
+	if err != nil || level == gocql.Any {
+		return 0, fmt.Errorf("%s %q: take ONE, TWO, THREE, QUORUM, ALL, LOCAL_ONE, LOCAL_QUORUM or EACH_QUORUM", variable, name)
+	}
+	need := map[gocql.Consistency]int{gocql.One: 1, gocql.Two: 2, gocql.Three: 3}[level]
+	if have := replication.Total(); have < need {
+		return 0, fmt.Errorf("%s %s needs %d replicas, and keyspace %q has %d (%s); lower the level or raise CASSANDRA_REPLICATION",
+			variable, level, need, cfg.Keyspace, have, replication)
+	}
+	if level == gocql.LocalOne || level == gocql.LocalQuorum {
+		if _, simple := replication["*"]; !simple && replication[cfg.LocalDC] == 0 {
+			return 0, fmt.Errorf("%s %s needs replicas in the local data centre %q, and keyspace %q has them in %s only; set CASSANDRA_DC or CASSANDRA_REPLICATION",
+				variable, level, cfg.LocalDC, cfg.Keyspace, replication)
+		}
+	}
+	return level, nil
+}

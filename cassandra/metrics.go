@@ -1,0 +1,138 @@
+package cassandra
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gocql/gocql"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// RequestBuckets are the classic buckets of request durations, in seconds. Levels that rules compare with stand on a
+// boundary of their own.
+var RequestBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+
+// observer feeds the driver's metrics: it sees every request that was sent to a node, retries included.
+type observer struct {
+	duration *prometheus.HistogramVec // by operation and table
+	errors   *prometheus.CounterVec   // by operation, table and reason
+	hosts    *prometheus.CounterVec   // by node, data centre and outcome
+	connects *prometheus.CounterVec   // by outcome
+
+	mu          sync.Mutex
+	lastConnect error // of the newest failed connection, for a start that finds nobody
+}
+
+func newObserver(reg prometheus.Registerer) *observer {
+	o := &observer{
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:                            "cassandra_request_duration_seconds",
+			Help:                            "Time from sending a CQL request to its answer, by operation (read, write) and table.",
+			Buckets:                         RequestBuckets,
+			NativeHistogramBucketFactor:     1.1,
+			NativeHistogramMaxBucketNumber:  100,
+			NativeHistogramMinResetDuration: time.Hour,
+		}, []string{"operation", "table"}),
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cassandra_request_errors_total",
+			Help: "CQL requests that failed at a node, by operation, table and reason; see cassandra_requests_total for which node.",
+		}, []string{"operation", "table", "reason"}),
+		hosts: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cassandra_requests_total",
+			Help: "CQL requests by coordinator, its data centre and outcome (ok, error). A retry is a request of its own.",
+		}, []string{"host", "dc", "outcome"}),
+		connects: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "cassandra_connects_total",
+			Help: "Connections opened to nodes, by outcome (ok, error).",
+		}, []string{"outcome"}),
+	}
+	if reg != nil {
+		reg.MustRegister(o.duration, o.errors, o.hosts, o.connects)
+	}
+	for _, outcome := range []string{"ok", "error"} {
+		o.connects.WithLabelValues(outcome)
+	}
+	for _, table := range tables {
+		for _, operation := range []string{"read", "write"} {
+			o.duration.WithLabelValues(operation, table)
+			for _, reason := range Reasons {
+				o.errors.WithLabelValues(operation, table, string(reason))
+			}
+		}
+	}
+	return o
+}
+
+// ObserveQuery implements gocql.QueryObserver.
+func (o *observer) ObserveQuery(_ context.Context, q gocql.ObservedQuery) {
+	o.observe(q.Statement, q.Host, q.End.Sub(q.Start), q.Err)
+}
+
+// ObserveBatch implements gocql.BatchObserver. A batch is of one partition, so of one table.
+func (o *observer) ObserveBatch(_ context.Context, b gocql.ObservedBatch) {
+	if len(b.Statements) > 0 {
+		o.observe(b.Statements[0], b.Host, b.End.Sub(b.Start), b.Err)
+	}
+}
+
+// ObserveConnect implements gocql.ConnectObserver.
+func (o *observer) ObserveConnect(c gocql.ObservedConnect) {
+	o.connects.WithLabelValues(outcome(c.Err)).Inc()
+	if c.Err != nil {
+		o.mu.Lock()
+		o.lastConnect = c.Err
+		o.mu.Unlock()
+	}
+}
+
+func (o *observer) lastConnectError() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.lastConnect
+}
+
+func (o *observer) observe(statement string, host *gocql.HostInfo, took time.Duration, err error) {
+	operation, table := describe(statement)
+	if table == "" {
+		return // the driver's own questions to system tables
+	}
+	o.duration.WithLabelValues(operation, table).Observe(took.Seconds())
+	if err != nil {
+		o.errors.WithLabelValues(operation, table, string(classify(err))).Inc()
+	}
+	if host != nil {
+		o.hosts.WithLabelValues(host.ConnectAddress().String(), host.DataCenter(), outcome(err)).Inc()
+	}
+}
+
+func outcome(err error) string {
+	if err != nil {
+		return "error"
+	}
+	return "ok"
+}
+
+// describe finds operation and table of one of our own statements: "SELECT … FROM table …", "INSERT INTO table …",
+// "UPDATE table …", "DELETE FROM table …". The table is empty for any other.
+func describe(statement string) (operation, table string) {
+	verb, rest, _ := strings.Cut(statement, " ")
+	switch verb {
+	case "SELECT":
+		operation = "read"
+		_, rest, _ = strings.Cut(rest, " FROM ")
+	case "INSERT", "DELETE":
+		operation = "write"
+		_, rest, _ = strings.Cut(rest, " ")
+	case "UPDATE":
+		operation = "write"
+	}
+	name, _, _ := strings.Cut(rest, " ")
+	for _, table := range tables {
+		if name == table {
+			return operation, table
+		}
+	}
+	return operation, ""
+}

@@ -1,0 +1,382 @@
+package cassandra
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/gocql/gocql"
+	"golang.org/x/sync/errgroup"
+)
+
+// Telemetry is one stored fix of a device: a row of the history, or the newest.
+type Telemetry struct {
+	DeviceID   string
+	FleetID    string // empty in rows that were written without
+	Ts         time.Time
+	Lat, Lon   float64
+	SpeedKmh   *float64 // km/h
+	HeadingDeg *float64 // degrees clockwise from north
+	BatteryPct *int32   // percent
+	TempC      *float64 // degrees Celsius
+	Zone       string
+}
+
+// Device is a device of a fleet.
+type Device struct {
+	FleetID     string
+	DeviceID    string
+	Model       string    // empty when not known
+	ActivatedAt time.Time // event time of its first record for the fleet
+	Status      Status
+}
+
+// Alert is one stored alert.
+type Alert struct {
+	FleetID   string
+	Severity  string
+	Ts        time.Time
+	DeviceID  string
+	AlertType string
+	Message   string
+	Resolved  bool
+}
+
+// Hour is the figures of a fleet in one hour.
+type Hour struct {
+	FleetID            string
+	Start              time.Time // first instant of the hour, UTC
+	TotalDistanceKm    float64
+	AvgSpeedKmh        *float64 // nil when no record of the hour had a speed
+	AlertsCount        int
+	ActiveDevicesCount int
+}
+
+// Stored is what the writer must know of a device that it meets for the first time: its fleet, and the write timestamps
+// of its newest fix and of each optional cell, in µs; 0 for a cell that is absent.
+type Stored struct {
+	Found   bool
+	FleetID string
+
+	LastUs, SpeedUs, HeadingUs, BatteryUs, TempUs int64
+}
+
+// Page is a part of a list, and where the next part starts.
+type Page[T any] struct {
+	Rows []T
+	Next string // to be handed back for the next page; empty at the end
+}
+
+// The statements of reads.
+const (
+	selectReady        = "SELECT fleet_id FROM fleets WHERE shard = 0 LIMIT 1"
+	telemetryColumns   = "fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone"
+	selectLatest       = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_device WHERE device_id = ?"
+	selectLatestFleet  = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_fleet WHERE fleet_id = ? AND bucket = ?"
+	selectHistory      = "SELECT device_id, ts, " + telemetryColumns + " FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ?"
+	selectHistoryLimit = selectHistory + " LIMIT ?"
+	selectStored       = "SELECT fleet_id, WRITETIME(last_ts), WRITETIME(speed_kmh), WRITETIME(heading_deg), WRITETIME(battery_pct), WRITETIME(temp_c)" +
+		" FROM latest_telemetry_by_device WHERE device_id = ?"
+	selectDevices   = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
+	selectFleets    = "SELECT fleet_id FROM fleets WHERE shard = ?"
+	selectAlerts    = "SELECT ts, device_id, alert_type, message, resolved FROM alerts_by_fleet_day WHERE fleet_id = ? AND day = ? AND severity = ? AND ts >= ? AND ts <= ?"
+	selectAnalytics = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
+)
+
+// Severities of alerts, the gravest first.
+var Severities = []string{"HIGH", "MEDIUM", "LOW"}
+
+// Latest is the newest fix of a device; an error that wraps ErrNotFound when it never sent one.
+func (s *Store) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
+	rows, err := collect(s.query(ctx, selectLatest, deviceID), scanTelemetry)
+	if err == nil && len(rows) == 0 {
+		err = gocql.ErrNotFound
+	}
+	if err != nil {
+		return Telemetry{}, opError("read latest fix of device "+deviceID, err)
+	}
+	return rows[0], nil
+}
+
+// LatestOfFleet is the newest fix of each device of a fleet, sorted by device: a few partitions, however many devices.
+func (s *Store) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry, error) {
+	buckets := make([]int32, FleetBuckets)
+	for i := range buckets {
+		buckets[i] = int32(i)
+	}
+	parts, err := fanOut(ctx, s.config.Fanout, buckets, func(ctx context.Context, bucket int32) ([]Telemetry, error) {
+		return collect(s.query(ctx, selectLatestFleet, fleetID, bucket), scanTelemetry)
+	})
+	if err != nil {
+		return nil, opError("read latest fixes of fleet "+fleetID, err)
+	}
+	// A row without a time is what is left where a cell of a device that moved away came last.
+	rows := slices.DeleteFunc(slices.Concat(parts...), func(t Telemetry) bool { return t.Ts.IsZero() })
+	slices.SortFunc(rows, func(a, b Telemetry) int { return strings.Compare(a.DeviceID, b.DeviceID) })
+	return rows, nil
+}
+
+// historyKept is how far back rows of the history can be: 30 days and a margin for clocks.
+const historyKept = 31 * 24 * time.Hour
+
+// MaxDays is the longest range in days of alerts and analytics, which are kept for good.
+const MaxDays = 400
+
+// HistoryQuery asks for the fixes of a device between two instants, both included.
+type HistoryQuery struct {
+	DeviceID string
+	From, To time.Time
+	Limit    int    // at most so many rows, the newest; 0: all
+	Page     string // Next of the page before; empty: the first
+}
+
+// History is the fixes of a device, newest first. The days of the range are read side by side, no more of them at once
+// than Config.Fanout, and no further back than the limit asks for.
+func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
+	op := "read history of device " + q.DeviceID
+	to := q.To.UnixMilli()
+	if q.Page != "" {
+		before, err := decodePage(q.Page)
+		if err != nil {
+			return Page[Telemetry]{}, fmt.Errorf("%s: %w", op, err)
+		}
+		to = min(to, before-1)
+	}
+	// Nothing older than the retention is there to be read, and nothing from the future.
+	now := time.Now()
+	from := max(q.From.UnixMilli(), now.Add(-historyKept).UnixMilli())
+	to = min(to, now.Add(24*time.Hour).UnixMilli())
+	var page Page[Telemetry]
+	days := daysBack(from, to)
+	for len(days) > 0 {
+		wave := days[:min(len(days), s.config.Fanout)]
+		days = days[len(wave):]
+		parts, err := fanOut(ctx, s.config.Fanout, wave, func(ctx context.Context, day Day) ([]Telemetry, error) {
+			args := []any{q.DeviceID, day.Time(), time.UnixMilli(from), time.UnixMilli(to)}
+			if q.Limit > 0 {
+				return collect(s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), scanTelemetry)
+			}
+			return collect(s.query(ctx, selectHistory, args...), scanTelemetry)
+		})
+		if err != nil {
+			return Page[Telemetry]{}, opError(op, err)
+		}
+		page.Rows = append(page.Rows, slices.Concat(parts...)...) // days don't overlap: newest day first is newest first
+		if q.Limit > 0 && len(page.Rows) >= q.Limit {
+			page.Rows = page.Rows[:q.Limit]
+			page.Next = encodePage(page.Rows[q.Limit-1].Ts.UnixMilli())
+			break
+		}
+	}
+	return page, nil
+}
+
+// AlertQuery asks for the alerts of a fleet between two instants, both included.
+type AlertQuery struct {
+	FleetID    string
+	From, To   time.Time
+	Severities []string // none: all
+	Limit      int      // at most so many, the newest; 0: all
+}
+
+// Alerts is the alerts of a fleet, newest first.
+func (s *Store) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
+	severities := q.Severities
+	if len(severities) == 0 {
+		severities = Severities
+	}
+	type partition struct {
+		day      Day
+		severity string
+	}
+	if err := checkRange(DayOf(q.From.UnixMilli()), DayOf(q.To.UnixMilli())); err != nil {
+		return nil, fmt.Errorf("read alerts of fleet %s: %w", q.FleetID, err)
+	}
+	var partitions []partition
+	for _, day := range daysBack(q.From.UnixMilli(), q.To.UnixMilli()) {
+		for _, severity := range severities {
+			partitions = append(partitions, partition{day, severity})
+		}
+	}
+	parts, err := fanOut(ctx, s.config.Fanout, partitions, func(ctx context.Context, p partition) ([]Alert, error) {
+		return collect(s.query(ctx, selectAlerts, q.FleetID, p.day.Time(), p.severity, q.From, q.To), func(iter *gocql.Iter) (Alert, bool) {
+			a := Alert{FleetID: q.FleetID, Severity: p.severity}
+			ok := iter.Scan(&a.Ts, &a.DeviceID, &a.AlertType, &a.Message, &a.Resolved)
+			return a, ok
+		})
+	})
+	if err != nil {
+		return nil, opError("read alerts of fleet "+q.FleetID, err)
+	}
+	alerts := slices.Concat(parts...)
+	slices.SortFunc(alerts, func(a, b Alert) int {
+		return cmp.Or(b.Ts.Compare(a.Ts), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.AlertType, b.AlertType))
+	})
+	if q.Limit > 0 && len(alerts) > q.Limit {
+		alerts = alerts[:q.Limit]
+	}
+	return alerts, nil
+}
+
+// Analytics is the hourly figures of a fleet for the days from first to last, oldest first.
+func (s *Store) Analytics(ctx context.Context, fleetID string, first, last Day) ([]Hour, error) {
+	if err := checkRange(first, last); err != nil {
+		return nil, fmt.Errorf("read analytics of fleet %s: %w", fleetID, err)
+	}
+	var days []Day
+	for day := first; day <= last; day++ {
+		days = append(days, day)
+	}
+	parts, err := fanOut(ctx, s.config.Fanout, days, func(ctx context.Context, day Day) ([]Hour, error) {
+		return collect(s.query(ctx, selectAnalytics, fleetID, day.Time()), func(iter *gocql.Iter) (Hour, bool) {
+			h := Hour{FleetID: fleetID}
+			var hour int
+			ok := iter.Scan(&hour, &h.TotalDistanceKm, &h.AvgSpeedKmh, &h.AlertsCount, &h.ActiveDevicesCount)
+			h.Start = day.Time().Add(time.Duration(hour) * time.Hour)
+			return h, ok
+		})
+	})
+	if err != nil {
+		return nil, opError("read analytics of fleet "+fleetID, err)
+	}
+	return slices.Concat(parts...), nil
+}
+
+// Devices is a page of the devices of a fleet, sorted by device, without those that moved to another. size is about
+// the number of rows of a page, which may have fewer and yet not be the last.
+func (s *Store) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
+	op := "read devices of fleet " + fleetID
+	state, err := base64.RawURLEncoding.DecodeString(page)
+	if err != nil {
+		return Page[Device]{}, fmt.Errorf("%s: page %q: not one that was given: %w", op, page, err)
+	}
+	iter := s.query(ctx, selectDevices, fleetID).PageSize(size).PageState(state).Iter()
+	result := Page[Device]{Next: base64.RawURLEncoding.EncodeToString(iter.PageState())}
+	for range iter.NumRows() { // of this page alone: Scan would go on to the next
+		d := Device{FleetID: fleetID}
+		if !iter.Scan(&d.DeviceID, &d.Model, &d.ActivatedAt, &d.Status) {
+			break
+		}
+		if d.Status != StatusMoved {
+			result.Rows = append(result.Rows, d)
+		}
+	}
+	if err := iter.Close(); err != nil {
+		return Page[Device]{}, opError(op, err)
+	}
+	return result, nil
+}
+
+// Fleets is every fleet that ever sent, sorted.
+func (s *Store) Fleets(ctx context.Context) ([]string, error) {
+	shards := make([]int32, fleetShards)
+	for i := range shards {
+		shards[i] = int32(i)
+	}
+	parts, err := fanOut(ctx, s.config.Fanout, shards, func(ctx context.Context, shard int32) ([]string, error) {
+		return collect(s.query(ctx, selectFleets, shard), func(iter *gocql.Iter) (string, bool) {
+			var fleetID string
+			ok := iter.Scan(&fleetID)
+			return fleetID, ok
+		})
+	})
+	if err != nil {
+		return nil, opError("read fleets", err)
+	}
+	fleets := slices.Concat(parts...)
+	slices.Sort(fleets)
+	return fleets, nil
+}
+
+// StoredDevices tells, for each device in the same order, what is stored of it. It reads at the level of writes, so
+// that it finds what another process has just written.
+func (s *Store) StoredDevices(ctx context.Context, deviceIDs []string) ([]Stored, error) {
+	stored, err := fanOut(ctx, storedFanout, deviceIDs, func(ctx context.Context, deviceID string) (Stored, error) {
+		var d Stored
+		err := s.query(ctx, selectStored, deviceID).Consistency(s.write).
+			Scan(&d.FleetID, &d.LastUs, &d.SpeedUs, &d.HeadingUs, &d.BatteryUs, &d.TempUs)
+		if err != nil && !errors.Is(err, gocql.ErrNotFound) {
+			return Stored{}, err
+		}
+		d.Found = d.LastUs != 0
+		return d, nil
+	})
+	return stored, opError("read "+TableLatest, err)
+}
+
+// storedFanout is higher than that of the screens' reads: these are single rows, and a load waits for them.
+const storedFanout = 64
+
+func (s *Store) query(ctx context.Context, statement string, args ...any) *gocql.Query {
+	return s.session.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true)
+}
+
+// daysBack lists the UTC days of a range in Unix milliseconds, newest first.
+func daysBack(fromMs, toMs int64) []Day {
+	var days []Day
+	if fromMs > toMs {
+		return nil
+	}
+	for day := DayOf(toMs); day >= DayOf(fromMs); day-- {
+		days = append(days, day)
+	}
+	return days
+}
+
+func checkRange(first, last Day) error {
+	if last-first >= MaxDays {
+		return fmt.Errorf("range %s to %s: %d days, at most %d can be read at once; take a shorter one", first, last, last-first+1, MaxDays)
+	}
+	return nil
+}
+
+func scanTelemetry(iter *gocql.Iter) (Telemetry, bool) {
+	var t Telemetry
+	ok := iter.Scan(&t.DeviceID, &t.Ts, &t.FleetID, &t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC, &t.Zone)
+	return t, ok
+}
+
+// collect reads all rows of a query, page by page.
+func collect[T any](q *gocql.Query, scan func(*gocql.Iter) (T, bool)) ([]T, error) {
+	iter := q.Iter()
+	rows := make([]T, 0, iter.NumRows())
+	for {
+		row, ok := scan(iter)
+		if !ok {
+			return rows, iter.Close()
+		}
+		rows = append(rows, row)
+	}
+}
+
+// fanOut reads every part, at most n at once, and gives the results in the order of the parts. The first error ends
+// the rest.
+func fanOut[P, T any](ctx context.Context, n int, parts []P, read func(context.Context, P) (T, error)) ([]T, error) {
+	results := make([]T, len(parts))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(n)
+	for i, part := range parts {
+		g.Go(func() (err error) {
+			results[i], err = read(ctx, part)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return results, nil
+}
+
+func encodePage(ms int64) string { return fmt.Sprintf("t%d", ms) }
+
+func decodePage(page string) (ms int64, err error) {
+	if _, err := fmt.Sscanf(page, "t%d", &ms); err != nil {
+		return 0, fmt.Errorf("page %q: not one that was given", page)
+	}
+	return ms, nil
+}

@@ -1,0 +1,277 @@
+package cassandra
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/gocql/gocql"
+	"github.com/sirupsen/logrus"
+)
+
+//go:embed schema/*.cql
+var schemaFiles embed.FS
+
+var validKeyspace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
+
+// schemaStatements are the statements of the numbered files in their order, each without its comments.
+func schemaStatements(keyspace string, replication Replication) ([]string, error) {
+	names, err := schemaFiles.ReadDir("schema")
+	if err != nil {
+		return nil, err
+	}
+	var statements []string
+	for _, name := range names { // sorted by name, so by number
+		text, err := schemaFiles.ReadFile("schema/" + name.Name())
+		if err != nil {
+			return nil, err
+		}
+		t, err := template.New(name.Name()).Parse(string(text))
+		if err != nil {
+			return nil, err
+		}
+		var b strings.Builder
+		if err := t.Execute(&b, map[string]string{"Keyspace": keyspace, "Replication": replication.cql()}); err != nil {
+			return nil, err
+		}
+		statements = append(statements, splitStatements(b.String())...)
+	}
+	return statements, nil
+}
+
+var comment = regexp.MustCompile(`(?m)--.*$`)
+
+func splitStatements(text string) []string {
+	var statements []string
+	for _, s := range strings.Split(comment.ReplaceAllString(text, ""), ";") {
+		if s = strings.TrimSpace(s); s != "" {
+			statements = append(statements, s)
+		}
+	}
+	return statements
+}
+
+// ApplySchema makes the keyspace, with the given replication, and the tables that are missing. It changes nothing that
+// exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
+// replication, can't serve.
+func ApplySchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
+	cfg = cfg.withDefaults()
+	if !validKeyspace.MatchString(cfg.Keyspace) {
+		return fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE): take 1 to 48 characters of a-z0-9_, a letter first", cfg.Keyspace)
+	}
+	o := newObserver(nil)
+	system, err := connect(ctx, cfg, "", o, logger)
+	if err != nil {
+		return err
+	}
+	defer system.Close()
+	if err := checkLocalDC(ctx, system, cfg.LocalDC); err != nil {
+		return err
+	}
+	if err := checkReplicas(ctx, system, replication); err != nil {
+		return err
+	}
+	if _, err := chooseLevels(cfg, replication); err != nil {
+		return err
+	}
+	statements, err := schemaStatements(cfg.Keyspace, replication)
+	if err != nil {
+		return err
+	}
+	if err := execSchema(ctx, system, statements[:1]); err != nil {
+		return err
+	}
+	existing, err := replicationOf(ctx, system, cfg.Keyspace)
+	if err != nil {
+		return err
+	}
+	if existing.String() != replication.String() {
+		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": existing.String(), "wanted": replication.String()}).
+			Warn("keyspace exists with another replication, which is left as it is; change it with ALTER KEYSPACE and a repair")
+		if _, err := chooseLevels(cfg, existing); err != nil {
+			return err
+		}
+	}
+	session, err := connect(ctx, cfg, cfg.Keyspace, o, logger)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	return execSchema(ctx, session, statements[1:])
+}
+
+func execSchema(ctx context.Context, session *gocql.Session, statements []string) error {
+	for _, statement := range statements {
+		head, _, _ := strings.Cut(statement, "\n")
+		if err := session.Query(statement).WithContext(ctx).Exec(); err != nil {
+			return opError("apply schema: "+head, err)
+		}
+		if err := session.AwaitSchemaAgreement(ctx); err != nil {
+			return opError("wait for the nodes to agree on the schema", err)
+		}
+	}
+	return nil
+}
+
+// DropKeyspace removes a keyspace with everything in it: for benchmarks and tests, which make their own.
+func DropKeyspace(ctx context.Context, cfg Config, logger logrus.FieldLogger) error {
+	cfg = cfg.withDefaults()
+	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	return execSchema(ctx, session, []string{"DROP KEYSPACE IF EXISTS " + cfg.Keyspace})
+}
+
+// checkReplicas refuses more replicas than a data centre has nodes: writes would wait for nodes that don't exist.
+func checkReplicas(ctx context.Context, session *gocql.Session, replication Replication) error {
+	nodes, err := nodesByDC(ctx, session)
+	if err != nil {
+		return err
+	}
+	for _, dc := range slices.Sorted(maps.Keys(replication)) {
+		if nodes[dc] == 0 {
+			return fmt.Errorf("replication %s (CASSANDRA_REPLICATION): the cluster has no data centre %q, but %s",
+				replication, dc, strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+		}
+		if nodes[dc] < replication[dc] {
+			return fmt.Errorf("replication %s (CASSANDRA_REPLICATION): data centre %q has %d node(s) for %d replicas; set %s=%d or add nodes",
+				replication, dc, nodes[dc], replication[dc], dc, nodes[dc])
+		}
+	}
+	return nil
+}
+
+// CheckSchema compares the keyspace with the schema and gives one line for each difference: tables and columns that
+// are missing, or have another type or place in the key. Columns that somebody added are no difference.
+func CheckSchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) ([]string, error) {
+	cfg = cfg.withDefaults()
+	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
+	if err != nil {
+		return nil, err
+	}
+	defer session.Close()
+	existing, err := replicationOf(ctx, session, cfg.Keyspace)
+	if err != nil {
+		return nil, err
+	}
+	var differences []string
+	if existing.String() != replication.String() {
+		differences = append(differences, fmt.Sprintf("keyspace %s: replication is %s, not %s", cfg.Keyspace, existing, replication))
+	}
+	have, err := columnsOf(ctx, session, cfg.Keyspace)
+	if err != nil {
+		return nil, err
+	}
+	want, err := expectedColumns(cfg.Keyspace, replication)
+	if err != nil {
+		return nil, err
+	}
+	return append(differences, compareColumns(want, have)...), nil
+}
+
+// column is a column's type and its place: partition_key or clustering with the position, or regular.
+type column struct{ cqlType, kind string }
+
+func columnsOf(ctx context.Context, session *gocql.Session, keyspace string) (map[string]map[string]column, error) {
+	iter := session.Query("SELECT table_name, column_name, type, kind, position, clustering_order FROM system_schema.columns WHERE keyspace_name = ?", keyspace).
+		WithContext(ctx).Consistency(gocql.One).Iter()
+	have := map[string]map[string]column{}
+	var table, name, cqlType, kind, order string
+	var position int
+	for iter.Scan(&table, &name, &cqlType, &kind, &position, &order) {
+		if have[table] == nil {
+			have[table] = map[string]column{}
+		}
+		have[table][name] = column{cqlType, describeKind(kind, position, order)}
+	}
+	return have, opError("read columns of keyspace "+keyspace, iter.Close())
+}
+
+func describeKind(kind string, position int, order string) string {
+	switch kind {
+	case "partition_key":
+		return fmt.Sprintf("partition key %d", position+1)
+	case "clustering":
+		return fmt.Sprintf("clustering key %d %s", position+1, order)
+	default:
+		return kind
+	}
+}
+
+// expectedColumns reads the columns off the schema files, so that they are written down once.
+func expectedColumns(keyspace string, replication Replication) (map[string]map[string]column, error) {
+	statements, err := schemaStatements(keyspace, replication)
+	if err != nil {
+		return nil, err
+	}
+	want := map[string]map[string]column{}
+	for _, statement := range statements {
+		if m := createTable.FindStringSubmatch(statement); m != nil {
+			want[m[1]] = tableColumns(m[2], m[3])
+		}
+	}
+	return want, nil
+}
+
+var (
+	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*?)\n\)(.*)$`)
+	primaryKey  = regexp.MustCompile(`PRIMARY KEY \((?:\(([^)]*)\)|(\w+))((?:, *\w+)*)\)`)
+	columnLine  = regexp.MustCompile(`(?m)^\s*(\w+)\s+([a-z]+),$`)
+	descending  = regexp.MustCompile(`(\w+) DESC`)
+)
+
+func tableColumns(body, options string) map[string]column {
+	columns := map[string]column{}
+	for _, m := range columnLine.FindAllStringSubmatch(body, -1) {
+		columns[m[1]] = column{m[2], "regular"}
+	}
+	desc := map[string]bool{}
+	for _, m := range descending.FindAllStringSubmatch(options, -1) {
+		desc[m[1]] = true
+	}
+	key := primaryKey.FindStringSubmatch(body)
+	for i, name := range splitNames(key[1] + key[2]) {
+		columns[name] = column{columns[name].cqlType, describeKind("partition_key", i, "none")}
+	}
+	for i, name := range splitNames(key[3]) {
+		order := "asc"
+		if desc[name] {
+			order = "desc"
+		}
+		columns[name] = column{columns[name].cqlType, describeKind("clustering", i, order)}
+	}
+	return columns
+}
+
+func splitNames(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func compareColumns(want, have map[string]map[string]column) []string {
+	var differences []string
+	for _, table := range slices.Sorted(maps.Keys(want)) {
+		if have[table] == nil {
+			differences = append(differences, fmt.Sprintf("table %s: missing; make it with: fleet-etl schema apply", table))
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(want[table])) {
+			expected, got := want[table][name], have[table][name]
+			switch {
+			case got == column{}:
+				differences = append(differences, fmt.Sprintf("table %s: column %s is missing; add it with: ALTER TABLE %s ADD %s %s", table, name, table, name, expected.cqlType))
+			case got.cqlType != expected.cqlType:
+				differences = append(differences, fmt.Sprintf("table %s: column %s is %s, not %s", table, name, got.cqlType, expected.cqlType))
+			case got.kind != expected.kind:
+				differences = append(differences, fmt.Sprintf("table %s: column %s is %s, not %s", table, name, got.kind, expected.kind))
+			}
+		}
+	}
+	return differences
+}

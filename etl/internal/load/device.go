@@ -1,0 +1,181 @@
+package load
+
+import (
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+)
+
+// Optional cells of a latest row, as a bit set.
+type cells uint8
+
+const (
+	speedCell cells = 1 << iota
+	headingCell
+	batteryCell
+	tempCell
+
+	noCells cells = 0
+)
+
+func cellsOf(r *pipeline.Item) (c cells) {
+	if r.SpeedKmh.Valid {
+		c |= speedCell
+	}
+	if r.HeadingDeg.Valid {
+		c |= headingCell
+	}
+	if r.BatteryPct.Valid {
+		c |= batteryCell
+	}
+	if r.TempC.Valid {
+		c |= tempCell
+	}
+	return c
+}
+
+// device is what the loader knows of one device. Versions are write timestamps: event time in µs, with a hash of the
+// payload below the millisecond, so that of two payloads of one instant every process prefers the same.
+//
+// The rows that result must not depend on the order in which records arrive. So a late record still writes what no
+// newer record had: an optional cell that newer ones lack, the start of the device's time with its fleet, and its
+// passing membership of another fleet. It never touches position, time or fleet.
+type device struct {
+	id      string
+	fleet   string // that of the newest record
+	version int64  // of the newest record; 0: never seen
+	floor   int64  // newest version known of a record for another fleet: older cells are not on the fleet's map
+
+	speed, heading, battery, temp int64 // version of the newest record that had the cell; 0: none
+
+	sinceMs int64            // earliest event time for fleet that was written; 0: none in this process
+	former  map[string]int64 // other fleets it was in, each with the earliest event time that was written
+}
+
+// version is the write timestamp of a record.
+func version(r *pipeline.Item) int64 { return r.TimeMs*1000 + int64(r.Hash%1000) }
+
+func recall(id string, s cassandra.Stored) *device {
+	d := &device{id: id}
+	if s.Found {
+		d.fleet, d.version = s.FleetID, s.LastUs
+		d.speed, d.heading, d.battery, d.temp = s.SpeedUs, s.HeadingUs, s.BatteryUs, s.TempUs
+	}
+	return d
+}
+
+// see takes one more record into account and adds to the plan what is to be written because of it. It tells whether
+// the record is late.
+func (d *device) see(p *plan, r *pipeline.Item) (late bool) {
+	v := version(r)
+	switch {
+	case d.version == 0:
+		d.fleet = p.keep(r.FleetID)
+		d.becomeNewest(p, r, v)
+		d.join(p, r.TimeMs)
+	case v > d.version || v == d.version && r.FleetID > d.fleet:
+		if r.FleetID != d.fleet {
+			d.move(p, r, v)
+		} else {
+			d.becomeNewest(p, r, v)
+			d.join(p, r.TimeMs)
+		}
+	case v == d.version && r.FleetID == d.fleet:
+		// The same record again, or a rival whose hash agrees below the millisecond: the store settles cell by cell.
+		p.addLatest(d, r, v, allCells)
+		d.join(p, r.TimeMs)
+	case r.FleetID == d.fleet:
+		d.fillIn(p, r, v)
+		d.join(p, r.TimeMs)
+		return true
+	default:
+		d.passedThrough(p, r, v)
+		return true
+	}
+	return false
+}
+
+// becomeNewest makes the record the device's latest row.
+func (d *device) becomeNewest(p *plan, r *pipeline.Item, v int64) {
+	d.version = v
+	d.raise(cellsOf(r), v)
+	p.setNewest(d, r, v)
+}
+
+// join registers the device with its fleet: once in the life of a process, and again when an earlier record turns up.
+func (d *device) join(p *plan, eventMs int64) {
+	if d.sinceMs != 0 && eventMs >= d.sinceMs {
+		return
+	}
+	row := p.registry(d.fleet, d.id)
+	row.since(eventMs)
+	if d.sinceMs == 0 {
+		row.status(cassandra.StatusActive, d.version)
+	}
+	d.sinceMs = eventMs
+}
+
+// move takes the device from its fleet to that of a newer record.
+func (d *device) move(p *plan, r *pipeline.Item, v int64) {
+	p.registry(d.fleet, d.id).status(cassandra.StatusMoved, v)
+	p.offMap(d.fleet, d.id, v)
+	if d.former == nil {
+		d.former = map[string]int64{}
+	}
+	d.former[d.fleet] = d.sinceMs
+	d.floor = d.version
+	d.fleet = p.keep(r.FleetID)
+	d.sinceMs = 0
+	d.becomeNewest(p, r, v)
+	d.join(p, r.TimeMs)
+}
+
+// fillIn writes the cells of a late record that no newer one had.
+func (d *device) fillIn(p *plan, r *pipeline.Item, v int64) {
+	if missing := d.olderCells(cellsOf(r), v); missing != noCells {
+		d.raise(missing, v)
+		p.addLatest(d, r, v, missing)
+	}
+}
+
+// passedThrough notes a late record for a fleet that the device is no longer in.
+func (d *device) passedThrough(p *plan, r *pipeline.Item, v int64) {
+	if since, known := d.former[r.FleetID]; !known || since == 0 || r.TimeMs < since {
+		row := p.registry(p.keep(r.FleetID), d.id)
+		row.since(r.TimeMs)
+		row.status(cassandra.StatusMoved, d.version)
+		if d.former == nil {
+			d.former = map[string]int64{}
+		}
+		d.former[p.keep(r.FleetID)] = r.TimeMs
+	}
+	if v > d.floor {
+		// It was elsewhere at that time: what it sent its present fleet before then is not on the map.
+		d.floor = v
+		p.offMap(d.fleet, d.id, v)
+	}
+	d.fillIn(p, r, v)
+}
+
+func (d *device) raise(c cells, v int64) {
+	for bit, version := range d.versions() {
+		if c&bit != 0 {
+			*version = v
+		}
+	}
+}
+
+// olderCells are those of c that the device has only in an older version, or not at all.
+func (d *device) olderCells(c cells, v int64) (older cells) {
+	for bit, version := range d.versions() {
+		if c&bit != 0 && *version < v {
+			older |= bit
+		}
+	}
+	return older
+}
+
+func (d *device) versions() func(yield func(cells, *int64) bool) {
+	return func(yield func(cells, *int64) bool) {
+		_ = yield(speedCell, &d.speed) && yield(headingCell, &d.heading) && yield(batteryCell, &d.battery) && yield(tempCell, &d.temp)
+	}
+}

@@ -1,0 +1,108 @@
+package load
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+// writtenTables are the tables that the loader writes.
+var writtenTables = []string{
+	cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet, cassandra.TableDevices, cassandra.TableFleets,
+}
+
+type metrics struct {
+	written  map[string]prometheus.Counter
+	duration map[string]prometheus.Observer
+	errors   *prometheus.CounterVec
+	retries  prometheus.Counter
+	retried  atomic.Int64
+	late     prometheus.Counter
+	plan     prometheus.Observer
+	store    prometheus.Observer
+	storeUp  prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
+	written := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_etl_records_written_total",
+		Help: "Rows written, by table; rows of the history are records. A record that was taken before is not counted again.",
+	}, []string{"table"})
+	duration := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "fleet_etl_write_duration_seconds",
+		Help: "Time of one write (a mutation of one partition) from its start to its acknowledgement, retries included, by table.",
+
+		Buckets:                         cassandra.RequestBuckets,
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, []string{"table"})
+	window := prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "fleet_etl_load_window_duration_seconds",
+		Help: "Time of one window of records in the loader, by step: plan (group and compare) and store (from then until all of it is durable).",
+
+		Buckets:                         cassandra.RequestBuckets,
+		NativeHistogramBucketFactor:     1.1,
+		NativeHistogramMaxBucketNumber:  100,
+		NativeHistogramMinResetDuration: time.Hour,
+	}, []string{"step"})
+	m := &metrics{
+		written:  map[string]prometheus.Counter{},
+		duration: map[string]prometheus.Observer{},
+		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fleet_etl_write_errors_total",
+			Help: "Writes that failed, by table and reason. Those that can succeed are tried again: see fleet_etl_write_retries_total.",
+		}, []string{"table", "reason"}),
+		retries: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_etl_write_retries_total",
+			Help: "Writes that were tried again. They show in fleet_etl_write_duration_seconds as slow ones.",
+		}),
+		late: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_etl_records_late_total",
+			Help: "Records older than their device's newest; they are stored but move nothing on the map.",
+		}),
+		plan:  window.WithLabelValues("plan"),
+		store: window.WithLabelValues("store"),
+		storeUp: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_store_up",
+			Help: "1 while the cluster takes writes, 0 while the loader waits for it.",
+		}),
+	}
+	m.storeUp.Set(1)
+	for _, table := range writtenTables {
+		m.written[table] = written.WithLabelValues(table)
+		m.duration[table] = duration.WithLabelValues(table)
+		for _, reason := range cassandra.Reasons {
+			m.errors.WithLabelValues(table, string(reason))
+		}
+	}
+	inFlight := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_etl_writes_in_flight",
+		Help: "Writes under way; the bound is fleet_etl_writes_in_flight_limit.",
+	}, func() float64 { n, _ := limit.state(); return float64(n) })
+	inFlightLimit := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_etl_writes_in_flight_limit",
+		Help: "Bound on writes under way. It falls when the cluster is slow and rises while it keeps up.",
+	}, func() float64 { _, n := limit.state(); return float64(n) })
+	reg.MustRegister(written, duration, window, m.errors, m.retries, m.late, m.storeUp, inFlight, inFlightLimit)
+	return m
+}
+
+func (m *metrics) failed(table string, reason cassandra.Reason) {
+	m.errors.WithLabelValues(table, string(reason)).Inc()
+	if reason.Advice() != cassandra.GiveUp {
+		m.retries.Inc()
+		m.retried.Add(1)
+	}
+}
+
+func (m *metrics) setStoreUp(up bool) {
+	if up {
+		m.storeUp.Set(1)
+	} else {
+		m.storeUp.Set(0)
+	}
+}

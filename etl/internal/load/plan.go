@@ -1,0 +1,212 @@
+package load
+
+import (
+	"strings"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+)
+
+// plan is what one window of records comes to as writes.
+type plan struct {
+	groups   []group
+	groupOf  map[groupKey]int
+	latest   []latest
+	latestOf map[*device]int
+	devices  map[deviceKey]*registryRow
+	moves    []moved
+	names    map[string]string
+}
+
+type groupKey struct {
+	device *device
+	day    cassandra.Day
+}
+
+// group is history rows of one partition.
+type group struct {
+	groupKey
+	items []*pipeline.Item
+}
+
+// latest is what a window has for a device's latest row: the newest record, when it is newer than what was there, and
+// single cells of older ones.
+type latest struct {
+	device *device
+	newest *pipeline.Item // nil: only single cells
+	extra  []latestCells
+}
+
+// latestCells are optional cells of a record that is not the newest, or with whole set all of it.
+type latestCells struct {
+	item    *pipeline.Item
+	version int64
+	cells   cells
+}
+
+// allCells stands for the whole record, position, time and fleet included.
+const allCells cells = 0xff
+
+type deviceKey struct{ fleet, device string }
+
+// registryRow is a row of a fleet's list of devices, of which the earliest start and the latest status count.
+type registryRow struct{ cassandra.DeviceRow }
+
+func (r *registryRow) since(ms int64) {
+	if r.ActivatedAtMs == 0 || ms < r.ActivatedAtMs {
+		r.ActivatedAtMs = ms
+	}
+}
+
+func (r *registryRow) status(s cassandra.Status, version int64) {
+	if r.Status == "" || version > r.StatusWriteTimeUs {
+		r.Status, r.StatusWriteTimeUs = s, version
+	}
+}
+
+// moved is a device that is to be taken off a fleet's map, up to a version.
+type moved struct {
+	fleet, device string
+	version       int64
+}
+
+func newPlan(records int) *plan {
+	return &plan{
+		groupOf:  make(map[groupKey]int, records/16),
+		latestOf: make(map[*device]int, records/16),
+		devices:  map[deviceKey]*registryRow{},
+		names:    map[string]string{},
+	}
+}
+
+// add puts one record of a device into the plan and tells whether it is late.
+func (p *plan) add(d *device, r *pipeline.Item) (late bool) {
+	key := groupKey{d, cassandra.DayOf(r.TimeMs)}
+	i, ok := p.groupOf[key]
+	if !ok {
+		i = len(p.groups)
+		p.groups = append(p.groups, group{groupKey: key})
+		p.groupOf[key] = i
+	}
+	p.groups[i].items = append(p.groups[i].items, r)
+	return d.see(p, r)
+}
+
+// keep gives a copy of a name that outlives the text which it was cut from.
+func (p *plan) keep(name string) string {
+	if kept, ok := p.names[name]; ok {
+		return kept
+	}
+	kept := strings.Clone(name)
+	p.names[kept] = kept
+	return kept
+}
+
+func (p *plan) latestOfDevice(d *device) *latest {
+	i, ok := p.latestOf[d]
+	if !ok {
+		i = len(p.latest)
+		p.latest = append(p.latest, latest{device: d})
+		p.latestOf[d] = i
+	}
+	return &p.latest[i]
+}
+
+// setNewest makes the record the one to be written; cells that only the one before it had stay to be written too.
+func (p *plan) setNewest(d *device, r *pipeline.Item, v int64) {
+	l := p.latestOfDevice(d)
+	has := cellsOf(r)
+	for i := range l.extra {
+		if l.extra[i].cells != allCells {
+			l.extra[i].cells &^= has
+		}
+	}
+	if l.newest != nil {
+		if lost := cellsOf(l.newest) &^ has; lost != noCells {
+			l.extra = append(l.extra, latestCells{l.newest, version(l.newest), lost})
+		}
+	}
+	l.newest = r
+}
+
+func (p *plan) addLatest(d *device, r *pipeline.Item, v int64, c cells) {
+	l := p.latestOfDevice(d)
+	l.extra = append(l.extra, latestCells{r, v, c})
+}
+
+func (p *plan) registry(fleet, deviceID string) *registryRow {
+	key := deviceKey{fleet, deviceID}
+	row := p.devices[key]
+	if row == nil {
+		row = &registryRow{cassandra.DeviceRow{DeviceID: deviceID}}
+		p.devices[key] = row
+	}
+	return row
+}
+
+func (p *plan) offMap(fleet, deviceID string, version int64) {
+	p.moves = append(p.moves, moved{fleet, deviceID, version})
+}
+
+// rows gives the rows that are to be written for the device, each with the fleet on whose map it belongs, or "" when
+// it belongs on none.
+func (l *latest) rows(yield func(fleet string, row cassandra.LatestRow)) {
+	write := func(item *pipeline.Item, v int64, c cells) {
+		if c == noCells {
+			return
+		}
+		fleet := ""
+		if item.FleetID == l.device.fleet && v > l.device.floor {
+			fleet = l.device.fleet
+		}
+		yield(fleet, latestRow(l.device.id, item, v, c))
+	}
+	if l.newest != nil {
+		write(l.newest, version(l.newest), allCells)
+	}
+	for _, e := range l.extra {
+		write(e.item, e.version, e.cells)
+	}
+}
+
+func latestRow(deviceID string, r *pipeline.Item, v int64, c cells) cassandra.LatestRow {
+	row := cassandra.LatestRow{DeviceID: deviceID, WriteTimeUs: v}
+	if c == allCells {
+		row.LastTsMs, row.FleetID, row.Lat, row.Lon, row.Zone = &r.TimeMs, r.FleetID, &r.Lat, &r.Lon, r.Zone
+	}
+	if c&speedCell != 0 && r.SpeedKmh.Valid {
+		row.SpeedKmh = &r.SpeedKmh.Value
+	}
+	if c&headingCell != 0 && r.HeadingDeg.Valid {
+		row.HeadingDeg = &r.HeadingDeg.Value
+	}
+	if c&batteryCell != 0 && r.BatteryPct.Valid {
+		row.BatteryPct = &r.BatteryPct.Value
+	}
+	if c&tempCell != 0 && r.TempC.Valid {
+		row.TempC = &r.TempC.Value
+	}
+	return row
+}
+
+// historyRow is the row of one record as it is written at the time nowMs.
+func historyRow(r *pipeline.Item, nowMs int64) cassandra.TelemetryRow {
+	row := cassandra.TelemetryRow{
+		TsMs: r.TimeMs, FleetID: r.FleetID, Lat: r.Lat, Lon: r.Lon, Zone: r.Zone,
+		WriteTimeUs: version(r),
+		TTLSeconds:  ttlSeconds(r.TimeMs, nowMs),
+	}
+	if r.SpeedKmh.Valid {
+		row.SpeedKmh = &r.SpeedKmh.Value
+	}
+	if r.HeadingDeg.Valid {
+		row.HeadingDeg = &r.HeadingDeg.Value
+	}
+	if r.BatteryPct.Valid {
+		row.BatteryPct = &r.BatteryPct.Value
+	}
+	if r.TempC.Valid {
+		row.TempC = &r.TempC.Value
+	}
+	return row
+}

@@ -1,0 +1,44 @@
+// Package transform turns what sources read into what is stored: it refuses records that make no sense, with a reason,
+// finds duplicates, and adds what can be known of a record alone. It is pure: time is passed in.
+package transform
+
+import "github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+
+// Transform is the whole of it for one pipeline. It remembers the records that it saw, so each pipeline has its own.
+type Transform struct {
+	validator *Validator
+	deduper   *Deduper
+}
+
+// New makes a transform that takes records of the given fleets (none: of any) and remembers so many records as
+// possible duplicates.
+func New(fleets []string, remembered int) *Transform {
+	return &Transform{validator: NewValidator(fleets), deduper: NewDeduper(remembered)}
+}
+
+// Valid tells whether a record could be stored at the time nowMs (Unix milliseconds).
+func (t *Transform) Valid(r *telemetry.Record, nowMs int64) bool {
+	return t.validator.Check(r, nowMs) == nil
+}
+
+// Apply implements pipeline.Transform.
+func (t *Transform) Apply(r *telemetry.Record, nowMs int64) (uint64, telemetry.Seen, *telemetry.Rejection) {
+	if rejection := t.validator.Check(r, nowMs); rejection != nil {
+		return 0, telemetry.New, rejection
+	}
+	Complete(r)
+	payload := r.PayloadHash()
+	return payload, t.deduper.See(r.KeyHash(), payload), nil
+}
+
+// Complete fills in what a valid record leaves open: north has one heading, and a zone that nobody knows has a name.
+func Complete(r *telemetry.Record) {
+	if r.HeadingDeg.Value == 360 {
+		r.HeadingDeg.Value = 0
+	}
+	if r.Zone == "" {
+		r.Zone = telemetry.UnknownZone
+	}
+	// -0 and 0 are one number, but two payloads.
+	r.Lat, r.Lon = r.Lat+0, r.Lon+0
+}
