@@ -2,6 +2,7 @@ package cassandra
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -77,11 +78,11 @@ func replicationOf(ctx context.Context, session *gocql.Session, keyspace string)
 	err := session.Query("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?", keyspace).
 		WithContext(ctx).Consistency(gocql.One).Scan(&options)
 	if err != nil {
-		err = opError("read replication of keyspace "+keyspace, err)
-		if ReasonOf(err) == ReasonNotFound {
-			return nil, fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE) does not exist; make it with: fleet-etl schema apply: %w", keyspace, err)
+		if errors.Is(err, gocql.ErrNotFound) {
+			return nil, &Error{Op: "open keyspace " + keyspace + " (CASSANDRA_KEYSPACE)", Reason: ReasonNotFound,
+				Err: errors.New("there is none of that name; make it with: fleet-etl schema apply")}
 		}
-		return nil, err
+		return nil, opError("read replication of keyspace "+keyspace, err)
 	}
 	r := Replication{}
 	for key, value := range options {

@@ -1,7 +1,7 @@
 package load
 
 import (
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,11 +19,20 @@ type metrics struct {
 	duration map[string]prometheus.Observer
 	errors   *prometheus.CounterVec
 	retries  prometheus.Counter
-	retried  atomic.Int64
 	late     prometheus.Counter
 	plan     prometheus.Observer
 	store    prometheus.Observer
 	storeUp  prometheus.Gauge
+
+	mu     sync.Mutex
+	counts counts
+}
+
+// counts are the same figures for the report of a load.
+type counts struct {
+	rows    map[string]int64
+	errors  map[cassandra.Reason]int64
+	retries int64
 }
 
 func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
@@ -50,6 +59,7 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 		NativeHistogramMinResetDuration: time.Hour,
 	}, []string{"step"})
 	m := &metrics{
+		counts:   counts{rows: map[string]int64{}, errors: map[cassandra.Reason]int64{}},
 		written:  map[string]prometheus.Counter{},
 		duration: map[string]prometheus.Observer{},
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -92,11 +102,25 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 }
 
 func (m *metrics) failed(table string, reason cassandra.Reason) {
+	again := reason.Advice() != cassandra.GiveUp
 	m.errors.WithLabelValues(table, string(reason)).Inc()
-	if reason.Advice() != cassandra.GiveUp {
+	if again {
 		m.retries.Inc()
-		m.retried.Add(1)
 	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.errors[reason]++
+	if again {
+		m.counts.retries++
+	}
+}
+
+func (m *metrics) wrote(table string, rows int, took time.Duration) {
+	m.duration[table].Observe(took.Seconds())
+	m.written[table].Add(float64(rows))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.counts.rows[table] += int64(rows)
 }
 
 func (m *metrics) setStoreUp(up bool) {

@@ -6,6 +6,7 @@ package load
 import (
 	"context"
 	"fmt"
+	"maps"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -90,7 +91,29 @@ func NewWriter(store *cassandra.Store, o Options, logger logrus.FieldLogger, reg
 func (w *Writer) Latency() *Latency { return w.latency }
 
 // Retries is the number of writes that were tried again so far.
-func (w *Writer) Retries() int64 { return w.metrics.retried.Load() }
+func (w *Writer) Retries() int64 {
+	w.metrics.mu.Lock()
+	defer w.metrics.mu.Unlock()
+	return w.metrics.counts.retries
+}
+
+// Rows is the number of rows written so far, by table.
+func (w *Writer) Rows() map[string]int64 {
+	w.metrics.mu.Lock()
+	defer w.metrics.mu.Unlock()
+	return maps.Clone(w.metrics.counts.rows)
+}
+
+// Errors is the number of writes that failed so far, by reason, those that succeeded later among them.
+func (w *Writer) Errors() map[string]int64 {
+	w.metrics.mu.Lock()
+	defer w.metrics.mu.Unlock()
+	errs := map[string]int64{}
+	for reason, n := range w.metrics.counts.errors {
+		errs[string(reason)] = n
+	}
+	return errs
+}
 
 // Run implements pipeline.Loader.
 //
@@ -339,13 +362,13 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 		fleet  string
 		bucket int32
 	}
-	maps := map[mapKey][]cassandra.LatestRow{}
+	onMap := map[mapKey][]cassandra.LatestRow{}
 	for i := range p.latest {
 		var err error
 		p.latest[i].rows(func(fleet string, row cassandra.LatestRow) {
 			if fleet != "" {
 				key := mapKey{fleet, cassandra.Bucket(row.DeviceID)}
-				maps[key] = append(maps[key], row)
+				onMap[key] = append(onMap[key], row)
 			}
 			if err == nil {
 				err = start(cassandra.TableLatest, 1, func(ctx context.Context) error { return w.store.WriteLatest(ctx, &row) })
@@ -355,7 +378,7 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 			return err
 		}
 	}
-	for key, rows := range maps {
+	for key, rows := range onMap {
 		for len(rows) > 0 {
 			part := rows[:min(len(rows), w.rowsAtOnce())]
 			rows = rows[len(part):]
@@ -377,8 +400,7 @@ func (w *Writer) one(ctx context.Context, table string, rows int, write func(con
 		return err
 	}
 	took := w.now().Sub(started)
-	w.metrics.duration[table].Observe(took.Seconds())
-	w.metrics.written[table].Add(float64(rows))
+	w.metrics.wrote(table, rows, took)
 	w.latency.record(table, took)
 	return nil
 }

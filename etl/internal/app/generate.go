@@ -1,0 +1,120 @@
+package app
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+type generateCommand struct {
+	Records   int           `default:"10000" help:"Good records to make."`
+	Vehicles  int           `default:"50" help:"Vehicles that make them."`
+	Fleets    int           `default:"1" help:"Fleets that they are spread over, from fleet-001."`
+	Interval  time.Duration `default:"5s" help:"Time between two records of one vehicle."`
+	Start     string        `placeholder:"TIME" help:"Time of the first record; by default so that the last is about now."`
+	Seed      uint64        `default:"1" help:"The same seed makes the same records."`
+	Late      float64       `help:"Share of records that come late, 0 to 1."`
+	Duplicate float64       `help:"Share that comes twice, 0 to 1."`
+	Broken    float64       `help:"Broken records that are mixed in, as a share, 0 to 1."`
+	To        string        `enum:"file,pipeline" default:"file" help:"Where they go: file, or pipeline: straight into Cassandra."`
+	Format    string        `enum:"csv,ndjson" default:"csv" help:"Form of the file: csv or ndjson."`
+	Out       string        `short:"o" default:"-" placeholder:"FILE" help:"The file; - is standard output."`
+	Report    string        `enum:"text,json" default:"text" help:"Form of the report when they go to the pipeline: text or json."`
+}
+
+// Run implements the command.
+func (c *generateCommand) Run(p *program) error {
+	options, err := c.options()
+	if err != nil {
+		return err
+	}
+	if c.To == "pipeline" {
+		return c.intoPipeline(p, options)
+	}
+	if c.Out == "-" {
+		_, err := c.write(p.stop, p.Out, options)
+		return err
+	}
+	return c.intoFile(p, options)
+}
+
+func (c *generateCommand) options() (generator.Options, error) {
+	if c.Records < 1 {
+		return generator.Options{}, fmt.Errorf("--records %d: give at least 1", c.Records)
+	}
+	o := generator.Options{
+		Seed: c.Seed, Vehicles: c.Vehicles, Fleets: c.Fleets, Interval: c.Interval, Records: c.Records,
+		Late: c.Late, Duplicate: c.Duplicate, Broken: c.Broken,
+	}
+	if c.Start == "" {
+		rounds := (c.Records + c.Vehicles - 1) / max(1, c.Vehicles)
+		o.Start = time.Now().Add(-time.Duration(rounds) * c.Interval)
+		return o, nil
+	}
+	ms, err := telemetry.TimeFormat{}.Parse(c.Start)
+	if err != nil {
+		return o, fmt.Errorf("--start %q: give a time such as 2026-05-01T12:00:00Z", c.Start)
+	}
+	o.Start = time.UnixMilli(ms)
+	return o, nil
+}
+
+func (c *generateCommand) write(ctx context.Context, w io.Writer, o generator.Options) (generator.Counts, error) {
+	simulator, err := generator.New(o)
+	if err != nil {
+		return generator.Counts{}, err
+	}
+	if c.Format == "ndjson" {
+		return generator.WriteNDJSON(ctx, w, simulator)
+	}
+	return generator.WriteCSV(ctx, w, simulator)
+}
+
+// intoFile writes beside the file and puts it in place when it is whole.
+func (c *generateCommand) intoFile(p *program, o generator.Options) error {
+	file, err := os.CreateTemp(filepath.Dir(c.Out), filepath.Base(c.Out)+".*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", c.Out, err)
+	}
+	defer func() { _ = os.Remove(file.Name()) }() // gone already when all went well
+	buffered := bufio.NewWriterSize(file, 1<<20)
+	counts, err := c.write(p.stop, buffered, o)
+	if err == nil {
+		err = buffered.Flush()
+	}
+	if e := file.Chmod(0o644); err == nil {
+		err = e
+	}
+	if e := file.Close(); err == nil {
+		err = e
+	}
+	if err == nil {
+		err = os.Rename(file.Name(), c.Out)
+	}
+	if err != nil {
+		return fmt.Errorf("write %s: %w", c.Out, err)
+	}
+	fmt.Fprintf(p.Err, "%s: %d records, %d of them late; %d duplicates", c.Out, counts.Good, counts.Late, counts.Duplicate)
+	for _, reason := range slices.Sorted(maps.Keys(counts.Broken)) {
+		fmt.Fprintf(p.Err, ", %d %s", counts.Broken[reason], reason)
+	}
+	fmt.Fprintln(p.Err)
+	return nil
+}
+
+func (c *generateCommand) intoPipeline(p *program, o generator.Options) error {
+	source, err := generator.NewSource(generator.SourceOptions{Options: o})
+	if err != nil {
+		return err
+	}
+	return p.loadFrom(source, []string{"generator"}, c.Report, func() error { return nil })
+}

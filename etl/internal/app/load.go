@@ -1,0 +1,136 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
+)
+
+type loadCommand struct {
+	fileFlags
+	Report string `enum:"text,json" default:"text" help:"Form of the report: text or json."`
+}
+
+// Run loads the files and reports. A run that was interrupted goes on where it was when the same command comes again.
+func (c *loadCommand) Run(p *program) error {
+	options, err := c.options(p)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(p.config.StateDir, 0o750); err != nil {
+		return fmt.Errorf("ETL_STATE_DIR: %w", err)
+	}
+	checkpoint, err := csvfile.OpenCheckpoint(p.config.StateDir, options)
+	if err != nil {
+		return err
+	}
+	options.Checkpoint = checkpoint
+	defer func() { _ = checkpoint.Close() }() // what it failed to keep is only read again
+	if _, resumed := checkpoint.Shift(); !resumed {
+		if options.Shift, err = c.shift(p, options); err != nil {
+			return err
+		}
+	}
+	source, err := csvfile.New(options)
+	if err != nil {
+		return err
+	}
+	p.sayResumed(checkpoint)
+	return p.loadFrom(source, options.Files, c.Report, checkpoint.Complete)
+}
+
+// loadFrom runs one source to its end and reports. complete is called when everything is stored.
+func (p *program) loadFrom(source pipeline.Source, names []string, form string, complete func() error) error {
+	x, err := p.wire(p.config.CassandraConnectWait, p.config.LoadLinger)
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	if end, err := p.serve(x.store.Ready); err != nil {
+		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl has the port: no reason not to load
+	} else {
+		defer end()
+	}
+
+	progress := func() (done, total int64) { return 0, 0 }
+	if s, ok := source.(interface{ Progress() (done, total int64) }); ok {
+		progress = s.Progress
+	}
+	started := time.Now()
+	ctx, cancel := p.drain(p.config.DrainTimeout)
+	defer cancel()
+	ended := p.showProgress(x, progress)
+	err = x.pipeline.Run(ctx, p.stop, source)
+	ended()
+	report := x.report(names, time.Since(started), progress)
+	switch {
+	case err == nil && p.stop.Err() != nil:
+		err = errors.New("interrupted; give the same command again to go on")
+	case err == nil:
+		err = complete()
+	}
+	report.finish(err)
+	if e := report.print(p.Out, form); e != nil {
+		return errors.Join(err, e)
+	}
+	if err == nil && report.RejectedTotal > 0 {
+		return refusedError{report.RejectedTotal}
+	}
+	return err
+}
+
+func (p *program) sayResumed(checkpoint *csvfile.Checkpoint) {
+	for _, file := range checkpoint.Changed() {
+		p.logger.WithField("file", file).Info("file has changed since the interrupted run; reading it anew")
+	}
+	if file, line, ok := checkpoint.Resumed(); ok {
+		p.logger.WithFields(logrus.Fields{"file": file, "line": line}).Info("going on where an interrupted run was")
+	}
+}
+
+// progressEvery is the time between two log lines of progress where no terminal shows a bar.
+const progressEvery = 5 * time.Second
+
+// showProgress shows how far a load is until the returned function is called: a bar on a terminal, lines elsewhere.
+func (p *program) showProgress(x *parts, progress func() (done, total int64)) (end func()) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	finished := make(chan struct{})
+	show := p.logProgress
+	if isTerminal(p.Err) {
+		show = p.drawProgress
+	}
+	go func() {
+		defer close(finished)
+		show(ctx, x, progress)
+	}()
+	return func() { cancel(); <-finished }
+}
+
+func (p *program) logProgress(ctx context.Context, x *parts, progress func() (done, total int64)) {
+	started := time.Now()
+	ticker := time.NewTicker(progressEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+		s := x.pipeline.Metrics.Summary()
+		fields := logrus.Fields{
+			"received": s.Received, "stored": s.Stored, "rejected": total(s.Rejected),
+			"rate": fmt.Sprintf("%.0f/s", float64(s.Stored)/time.Since(started).Seconds()),
+		}
+		if done, all := progress(); all > 0 {
+			fields["percent"] = fmt.Sprintf("%.1f", 100*float64(done)/float64(all))
+		}
+		p.logger.WithFields(fields).Info("loading")
+	}
+}

@@ -1,0 +1,152 @@
+package app
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// report is what a load came to.
+type report struct {
+	Files         []string         `json:"files"`
+	Read          int64            `json:"records_read"`
+	Stored        int64            `json:"records_stored"`
+	Duplicates    int64            `json:"records_duplicate"`
+	Rejected      map[string]int64 `json:"records_rejected"`
+	RejectedTotal int64            `json:"records_rejected_total"`
+	NotStored     int64            `json:"records_not_stored"` // taken in, valid, and not durable when it ended
+
+	Seconds   float64 `json:"seconds"`
+	PerSecond float64 `json:"records_per_second"`
+	Bytes     int64   `json:"bytes_read"`
+
+	Rows    map[string]tableReport `json:"tables"`
+	Retries int64                  `json:"write_retries"`
+	Errors  map[string]int64       `json:"write_errors"` // by reason; those that were tried again with success are among them
+
+	CPUSeconds  float64 `json:"cpu_seconds"`
+	PeakMemory  int64   `json:"peak_memory_bytes"`
+	DeadLetters string  `json:"dead_letters,omitempty"`
+	Result      string  `json:"result"`
+}
+
+// tableReport is the writes of one table; times in seconds.
+type tableReport struct {
+	Writes int64   `json:"writes"`
+	Rows   int64   `json:"rows"`
+	P50    float64 `json:"p50_seconds"`
+	P95    float64 `json:"p95_seconds"`
+	P99    float64 `json:"p99_seconds"`
+	Max    float64 `json:"max_seconds"`
+}
+
+func (x *parts) report(files []string, took time.Duration, progress func() (done, total int64)) *report {
+	s := x.pipeline.Metrics.Summary()
+	rejected := total(s.Rejected)
+	bytes, _ := progress()
+	r := &report{
+		Files: files, Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: rejected,
+		NotStored: s.Received - s.Stored - s.Duplicates - rejected,
+		Rejected:  map[string]int64{}, Rows: map[string]tableReport{}, Errors: x.writer.Errors(),
+		Seconds: took.Seconds(), PerSecond: float64(s.Stored) / took.Seconds(), Bytes: bytes, Retries: x.writer.Retries(),
+	}
+	for reason, n := range s.Rejected {
+		r.Rejected[string(reason)] = n
+	}
+	if rejected > 0 {
+		r.DeadLetters = x.deadLetters.Path()
+	}
+	rows := x.writer.Rows()
+	for table, q := range x.writer.Latency().Tables() {
+		r.Rows[table] = tableReport{
+			Writes: q.Writes, Rows: rows[table],
+			P50: q.P50.Seconds(), P95: q.P95.Seconds(), P99: q.P99.Seconds(), Max: q.Max.Seconds(),
+		}
+	}
+	r.CPUSeconds, r.PeakMemory = usage()
+	return r
+}
+
+// usage is the CPU time that the process took so far, in seconds, and the most memory that it had, in bytes.
+func usage() (cpu float64, memory int64) {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0, 0
+	}
+	cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
+	return cpu, u.Maxrss * maxrssUnit
+}
+
+func (r *report) finish(err error) {
+	switch {
+	case err != nil:
+		r.Result = err.Error()
+	case r.RejectedTotal > 0:
+		r.Result = "all that is valid is stored; some records were refused"
+	default:
+		r.Result = "all is stored"
+	}
+}
+
+func (r *report) print(out io.Writer, form string) error {
+	if form == "json" {
+		e := json.NewEncoder(out)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "files\t%s\n", strings.Join(r.Files, ", "))
+	fmt.Fprintf(w, "records read\t%d\n", r.Read)
+	fmt.Fprintf(w, "records stored\t%d\n", r.Stored)
+	fmt.Fprintf(w, "duplicates\t%d\n", r.Duplicates)
+	fmt.Fprintf(w, "rejected\t%d\n", r.RejectedTotal)
+	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
+		fmt.Fprintf(w, "  %s\t%d\n", reason, r.Rejected[reason])
+	}
+	if r.NotStored > 0 {
+		fmt.Fprintf(w, "not stored\t%d\n", r.NotStored)
+	}
+	fmt.Fprintf(w, "time\t%.2f s\n", r.Seconds)
+	fmt.Fprintf(w, "rate\t%.0f records/s\n", r.PerSecond)
+	fmt.Fprintf(w, "bytes read\t%d\n", r.Bytes)
+	for _, table := range slices.Sorted(maps.Keys(r.Rows)) {
+		t := r.Rows[table]
+		fmt.Fprintf(w, "%s\t%d rows in %d writes, P50 %s, P95 %s, P99 %s\n", table, t.Rows, t.Writes, milli(t.P50), milli(t.P95), milli(t.P99))
+	}
+	fmt.Fprintf(w, "write errors\t%s\n", counts(r.Errors))
+	fmt.Fprintf(w, "CPU\t%.2f s\n", r.CPUSeconds)
+	fmt.Fprintf(w, "peak memory\t%.0f MB\n", float64(r.PeakMemory)/1e6)
+	if r.DeadLetters != "" {
+		fmt.Fprintf(w, "refused records\t%s\n", r.DeadLetters)
+	}
+	fmt.Fprintf(w, "result\t%s\n", r.Result)
+	return w.Flush()
+}
+
+func milli(seconds float64) string { return fmt.Sprintf("%.1f ms", 1000*seconds) }
+
+func counts(n map[string]int64) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(n)) {
+		parts = append(parts, fmt.Sprintf("%d %s", n[name], name))
+	}
+	if len(parts) == 0 {
+		return "0"
+	}
+	return strings.Join(parts, ", ")
+}
+
+func total(n map[telemetry.Reason]int64) (sum int64) {
+	for _, v := range n {
+		sum += v
+	}
+	return sum
+}

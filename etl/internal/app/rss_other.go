@@ -1,0 +1,6 @@
+//go:build !linux
+
+package app
+
+// maxrssUnit is the unit of getrusage's peak memory, in bytes.
+const maxrssUnit = 1

@@ -1,0 +1,111 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+)
+
+// parts is a pipeline with what it is made of.
+//
+//	sources ─► pipeline (transform, dead letters) ─► writer ─► store
+type parts struct {
+	store       *cassandra.Store
+	writer      *load.Writer
+	deadLetters *load.DeadLetterFile
+	transform   *transform.Transform
+	pipeline    *pipeline.Pipeline
+}
+
+// wire connects to the store and puts the pipeline together. wait is how long the store may take to answer; 0 is as
+// long as it takes.
+func (p *program) wire(wait, linger time.Duration) (*parts, error) {
+	store, err := p.openStore(wait)
+	if err != nil {
+		return nil, err
+	}
+	c := p.config
+	x := &parts{
+		store:       store,
+		writer:      load.NewWriter(store, c.Loader(linger), p.logger, p.reg, time.Now),
+		deadLetters: load.NewDeadLetterFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
+		transform:   transform.New(c.Fleets, c.DedupeRecords),
+	}
+	x.pipeline = &pipeline.Pipeline{
+		Transform: x.transform, Loader: x.writer, DeadLetters: x.deadLetters,
+		Metrics: pipeline.NewMetrics(p.reg), Now: time.Now, Queue: c.QueueBatches,
+	}
+	return x, nil
+}
+
+func (x *parts) close() {
+	x.store.Close()
+	_ = x.deadLetters.Close() // each record was synced when it was written
+}
+
+// openStore connects, and tries again while that may help and there is time.
+func (p *program) openStore(wait time.Duration) (*cassandra.Store, error) {
+	cfg, err := p.config.Store()
+	if err != nil {
+		return nil, err
+	}
+	var store *cassandra.Store
+	err = p.patiently(wait, func(ctx context.Context) (err error) {
+		store, err = cassandra.Open(ctx, cfg, p.logger, prometheus.WrapRegistererWithPrefix("fleet_etl_", p.reg))
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	p.logger.WithFields(logrus.Fields{
+		"keyspace": cfg.Keyspace, "replication": store.Replication().String(), "write": store.WriteConsistency(), "read": store.ReadConsistency(),
+	}).Info("connected to cassandra")
+	return store, nil
+}
+
+// patiently repeats what fails because the cluster is not there yet, for so long; 0 is for as long as it takes.
+func (p *program) patiently(wait time.Duration, do func(context.Context) error) error {
+	started, said := time.Now(), time.Time{}
+	for {
+		err := do(p.stop)
+		switch {
+		case err == nil, p.stop.Err() != nil:
+			return err
+		case cassandra.ReasonOf(err).Advice() == cassandra.GiveUp:
+			return err
+		case wait > 0 && time.Since(started) > wait:
+			return fmt.Errorf("%w (gave up after %s, CASSANDRA_CONNECT_WAIT)", err, wait)
+		}
+		if time.Since(said) > 10*time.Second {
+			said = time.Now()
+			p.logger.WithField("reason", err.Error()).Warn("cassandra is not there yet; trying again")
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-p.stop.Done():
+		}
+	}
+}
+
+// drain gives a pipeline that was told to stop so long to store what it has, then ends it.
+func (p *program) drain(timeout time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(p.ctx)
+	forget := context.AfterFunc(p.stop, func() {
+		p.logger.WithField("timeout", timeout.String()).Info("stopping: storing what was taken in")
+		select {
+		case <-time.After(timeout):
+			p.logger.Error("gave up storing what was taken in: ETL_DRAIN_TIMEOUT is over")
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() { forget(); cancel() }
+}
