@@ -168,10 +168,10 @@ func (d *device) raise(c cells, v int64) {
 	}
 }
 
-// olderCells are those of c that the device has only in an older version, or not at all.
+// olderCells are those of c that the device has in no newer version. An equal one may be a rival's; the store settles.
 func (d *device) olderCells(c cells, v int64) (older cells) {
 	for bit, version := range d.versions() {
-		if c&bit != 0 && *version < v {
+		if c&bit != 0 && *version <= v {
 			older |= bit
 		}
 	}
