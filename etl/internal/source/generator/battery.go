@@ -1,0 +1,53 @@
+package generator
+
+// battery is the drive battery of a vehicle. Diesel vehicles report none.
+type battery struct {
+	fitted   bool
+	pct      float64
+	perMetre float64 // percent that a metre takes
+	perSec   float64 // percent that a second at work takes: heating, electronics, a cooling unit
+	charging float64 // percent that a second at the charger gives
+	returnAt float64 // percent at which the driver turns back to the depot
+}
+
+const (
+	fullEnough  = 82.0 // percent at which a vehicle at work leaves the charger
+	taperFrom   = 80.0 // percent from which a charger slows down
+	taper       = 0.35 // to so much of its power
+	emptyAt     = 1.0  // percent; nobody drives until the vehicle stops
+	carelessOf  = 0.12 // of the drivers turn back too late
+	dieselOf    = 0.08 // of the vehicles
+	unpluggedOf = 0.06 // of the nights at which nobody plugs the vehicle in
+)
+
+func rollBattery(d *dice, refrigerated bool) battery {
+	b := battery{
+		fitted:   !d.chance(dieselOf),
+		perMetre: d.between(0.22, 0.55) / 1000,
+		perSec:   d.between(0.8, 1.8) / hour,
+		charging: d.between(22, 75) / hour,
+		returnAt: d.between(19, 33),
+	}
+	if d.chance(carelessOf) {
+		b.returnAt = d.between(8, 15)
+	}
+	if refrigerated {
+		b.perSec += 1.6 / hour
+	}
+	return b
+}
+
+// drain takes what driving so far and being at work for so long costs.
+func (b *battery) drain(metres, seconds float64) {
+	b.pct = max(emptyAt, b.pct-metres*b.perMetre-seconds*b.perSec)
+}
+
+// charge adds what a charger gives in so many seconds.
+func (b *battery) charge(seconds float64) {
+	if b.pct < taperFrom {
+		fast := min(seconds, (taperFrom-b.pct)/b.charging)
+		b.pct += fast * b.charging
+		seconds -= fast
+	}
+	b.pct = min(100, b.pct+seconds*b.charging*taper)
+}

@@ -1,0 +1,102 @@
+package generator
+
+import "math"
+
+// cargo is what a vehicle's hold is like. Some vehicles have no sensor.
+type cargo struct {
+	sensor   bool
+	cooled   bool
+	setPoint float64 // °C that a cooled hold keeps
+	offset   float64 // °C that an ordinary hold is warmer than the air outside
+	cycle    float64 // seconds from one run of the compressor to the next
+	swing    float64 // °C that the cycle swings to either side
+
+	temp       float64 // °C, slow part: without swing and noise
+	faultUntil float64 // Unix seconds until which the cooling unit is down
+}
+
+const (
+	cooledOf     = 0.34
+	sensorlessOf = 0.06
+	faultEvery   = 34 * hour // of one cooling unit, on average
+	insulation   = 2.2 * hour
+	pullDown     = 22 * minute // in which a cooling unit gets most of the way back
+	ordinaryHold = 35 * minute // in which an ordinary hold follows the air outside
+	doorCooled   = 0.06        // of the difference to the air outside that an open door takes away
+	doorOrdinary = 0.4         // the same without insulation
+	engineWarmth = 14.0        // °C at the least that a hold with a dead cooling unit goes to: it sits by the engine
+)
+
+func rollCargo(d *dice) cargo {
+	c := cargo{
+		sensor:   !d.chance(sensorlessOf),
+		cooled:   d.chance(cooledOf),
+		setPoint: 4,
+		offset:   d.between(0.5, 4),
+		cycle:    d.between(18, 40) * minute,
+		swing:    d.between(0.3, 0.9),
+	}
+	if d.chance(0.5) {
+		c.setPoint = -18
+	}
+	return c
+}
+
+// rest is the temperature that the hold has when nothing happened for long.
+func (c *cargo) rest(outside float64) float64 {
+	if c.cooled {
+		return c.setPoint
+	}
+	return outside + c.offset
+}
+
+// pass lets so many seconds go by until the given instant.
+func (c *cargo) pass(d *dice, unix, seconds, outside float64) {
+	goal, slowness := c.rest(outside), ordinaryHold
+	if c.cooled {
+		slowness = pullDown
+		if unix < c.faultUntil {
+			goal, slowness = max(outside, engineWarmth), insulation
+		} else if d.chance(seconds / faultEvery) {
+			c.faultUntil = unix + d.between(45, 160)*minute
+		}
+	}
+	// The implicit step of Newton's law of cooling: stable for any length of time.
+	c.temp += (goal - c.temp) * seconds / (slowness + seconds)
+}
+
+// open is the door at a stop.
+func (c *cargo) open(outside float64) {
+	share := doorOrdinary
+	if c.cooled {
+		share = doorCooled
+	}
+	c.temp += (outside - c.temp) * share
+}
+
+// reading is the temperature that the sensor shows.
+func (c *cargo) reading(d *dice, unix float64) float64 {
+	t := c.temp + d.between(-0.15, 0.15)
+	if c.cooled && unix >= c.faultUntil {
+		x := unix / c.cycle
+		x -= math.Floor(x)
+		t += c.swing * (4*math.Abs(x-0.5) - 1) // a saw that rises and falls
+	}
+	return t
+}
+
+// outside is the temperature of the air in °C: the year's and the day's curve of a place such as Hannover, coldest
+// before dawn and warmest after noon, with days that are better or worse than their season.
+func outside(unix float64) float64 {
+	days := unix / day
+	season := 10 - 9*math.Cos(2*math.Pi*(days/365.2425-20.0/365))
+	daily := 4.5 * math.Cos(2*math.Pi*(days-14.0/24))
+	whole := math.Floor(days)
+	today, tomorrow := weather(whole), weather(whole+1)
+	return season + daily + today + (tomorrow-today)*(days-whole)
+}
+
+// weather is how much warmer than its season a day is at its beginning, -4 to 4 °C.
+func weather(wholeDay float64) float64 {
+	return float64(mix(uint64(int64(wholeDay)))>>11)/(1<<53)*8 - 4
+}
