@@ -105,14 +105,12 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 	return execSchema(ctx, session, statements[1:])
 }
 
+// execSchema runs statements one after the other; the driver waits after each until the nodes agree on the schema.
 func execSchema(ctx context.Context, session *gocql.Session, statements []string) error {
 	for _, statement := range statements {
 		head, _, _ := strings.Cut(statement, "\n")
 		if err := session.Query(statement).WithContext(ctx).Exec(); err != nil {
 			return opError("apply schema: "+head, err)
-		}
-		if err := session.AwaitSchemaAgreement(ctx); err != nil {
-			return opError("wait for the nodes to agree on the schema", err)
 		}
 	}
 	return nil

@@ -1,0 +1,326 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// open returns a cluster of its own for a test, on addresses and ports that no other uses, and ends it with the test.
+func open(t *testing.T, cfg Config) (*Cluster, *output) {
+	t.Helper()
+	out := &output{}
+	cfg.Out = out
+	if cfg.Dir == "" {
+		cfg.Dir = t.TempDir()
+	}
+	if !cfg.FirstAddress.IsValid() {
+		cfg.FirstAddress = netip.MustParseAddr("127.0.0.31")
+	}
+	cfg.CQLPort, cfg.StoragePort, cfg.JMXPort = 19042, 17000, 17301
+	c, err := Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Down(context.Background(), true); err != nil {
+			t.Error(err)
+		}
+	})
+	return c, out
+}
+
+type output struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buf.String()
+}
+
+func states(t *testing.T, c *Cluster) string {
+	t.Helper()
+	nodes, err := c.Nodes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s []string
+	for _, n := range nodes {
+		s = append(s, string(n.State))
+	}
+	return strings.Join(s, " ")
+}
+
+func pid(t *testing.T, c *Cluster, n int) int {
+	t.Helper()
+	node, err := c.Node(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return node.PID
+}
+
+func do(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
+
+func wantError(t *testing.T, err error, parts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want one with %q", parts)
+	}
+	for _, part := range parts {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("error %q\nlacks %q", err, part)
+		}
+	}
+}
+
+func wantStates(t *testing.T, c *Cluster, want string) {
+	t.Helper()
+	if got := states(t, c); got != want {
+		t.Errorf("nodes are %s, want %s", got, want)
+	}
+}
+
+func TestLifeOfACluster(t *testing.T) {
+	useFakeJava(t)
+	ctx := t.Context()
+	c, out := open(t, Config{DCs: []DC{{"dc1", 2}, {"dc2", 1}}})
+
+	wantError(t, c.Start(ctx, 1), "no cluster in", "cluster up")
+	do(t, "up", c.Up(ctx))
+	wantStates(t, c, "running running running")
+	first := pid(t, c, 1)
+
+	do(t, "up again", c.Up(ctx))
+	if pid(t, c, 1) != first {
+		t.Error("a second up started node 1 again")
+	}
+	if down, err := c.Status(ctx, ""); err != nil || down != 0 {
+		t.Errorf("status says %d down, error %v", down, err)
+	}
+
+	do(t, "kill 2", c.Kill(ctx, 2))
+	wantStates(t, c, "running dead running")
+	if down, err := c.Status(ctx, ""); err != nil || down != 1 {
+		t.Errorf("status says %d down, error %v", down, err)
+	}
+	if !strings.Contains(out.String(), "DN  127.0.0.32") {
+		t.Errorf("status shows no nodetool status:\n%s", out)
+	}
+	do(t, "kill 2 again", c.Kill(ctx, 2))
+
+	do(t, "stop 3", c.Stop(ctx, 3))
+	wantStates(t, c, "running dead stopped")
+	do(t, "start 2", c.Start(ctx, 2))
+	wantStates(t, c, "running running stopped")
+
+	do(t, "pause 1", c.Pause(ctx, 1))
+	wantStates(t, c, "paused running stopped")
+	do(t, "resume 1", c.Resume(ctx, 1))
+	wantStates(t, c, "running running stopped")
+	wantError(t, c.Pause(ctx, 3), "stopped", "start it first")
+
+	do(t, "pause 2", c.Pause(ctx, 2))
+	do(t, "up", c.Up(ctx))
+	wantStates(t, c, "running running running")
+
+	do(t, "pause 2", c.Pause(ctx, 2))
+	do(t, "down", c.Down(ctx, false))
+	wantStates(t, c, "stopped stopped stopped")
+	if err := syscall.Kill(first, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("process of node 1 after down: %v, want none", err)
+	}
+
+	wantError(t, c.Kill(ctx, 4), "node 4", "nodes 1 to 3")
+}
+
+func TestAnotherProcessGoesOnWithTheCluster(t *testing.T) {
+	useFakeJava(t)
+	ctx := t.Context()
+	c, _ := open(t, Config{DCs: []DC{{"east", 1}, {"west", 1}}})
+	do(t, "up", c.Up(ctx))
+
+	other, err := Open(Config{Dir: c.dir})
+	do(t, "open", err)
+	if got, want := states(t, other), "running running"; got != want {
+		t.Errorf("nodes are %s, want %s", got, want)
+	}
+	do(t, "up", other.Up(ctx))
+
+	for _, tc := range []struct {
+		name string
+		cfg  Config
+		want string
+	}{
+		{"data centres", Config{DCs: []DC{{"dc1", 2}}}, "data centres are east=1,west=1, not dc1=2"},
+		{"address", Config{FirstAddress: netip.MustParseAddr("127.0.0.99")}, "first address is 127.0.0.31, not 127.0.0.99"},
+		{"CQL port", Config{CQLPort: 9042}, "CQL port is 19042, not 9042"},
+	} {
+		tc.cfg.Dir = c.dir
+		other, err := Open(tc.cfg)
+		do(t, "open", err)
+		wantError(t, other.Up(ctx), tc.want, "down --delete")
+	}
+	wantStates(t, c, "running running")
+}
+
+func TestUpShowsTheNodesOwnError(t *testing.T) {
+	useFakeJava(t)
+	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}, HeapMB: 8})
+	wantError(t, c.Up(t.Context()), "start node 1 (127.0.0.31, dc1)", "exit status 1", "Too small maximum heap", "cassandra.log")
+	wantStates(t, c, "dead")
+}
+
+func TestInterruptedUpLeavesNoProcess(t *testing.T) {
+	useFakeJava(t)
+	t.Setenv("FAKE_JAVA_DUMB", "1")
+	c, _ := open(t, Config{DCs: []DC{{"dc1", 2}}})
+	ctx, interrupt := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- c.Up(ctx) }()
+
+	var started int
+	for deadline := time.Now().Add(10 * time.Second); started == 0 && time.Now().Before(deadline); time.Sleep(pollEvery) {
+		started = pid(t, c, 1)
+	}
+	if started == 0 {
+		t.Fatal("node 1 was not started within 10 s")
+	}
+	interrupt()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("up: %v, want context.Canceled", err)
+	}
+	if err := syscall.Kill(started, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("process of node 1 after the interrupt: %v, want none", err)
+	}
+}
+
+func TestUpNamesPortsInUseBeforeItStartsANode(t *testing.T) {
+	useFakeJava(t)
+	c, _ := open(t, Config{DCs: []DC{{"dc1", 2}}})
+	for _, addr := range []string{"127.0.0.32:19042", "127.0.0.1:17302"} {
+		l, err := net.Listen("tcp", addr)
+		do(t, "listen", err)
+		defer l.Close()
+	}
+	wantError(t, c.Up(t.Context()), "127.0.0.32:19042, of node 2, is in use", "--cql-port (DEV_CQL_PORT)",
+		"127.0.0.1:17302, of node 2, is in use", "--jmx-port (DEV_JMX_PORT)")
+	wantStates(t, c, "stopped stopped")
+}
+
+func TestKillSparesAProcessThatGotTheNodesPID(t *testing.T) {
+	useFakeJava(t)
+	ctx := t.Context()
+	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}})
+	do(t, "up", c.Up(ctx))
+	do(t, "kill", c.Kill(ctx, 1))
+
+	stranger := exec.Command("/bin/sleep", "60")
+	do(t, "start a stranger", stranger.Start())
+	defer stranger.Wait()
+	defer stranger.Process.Kill()
+	itself, _, err := readStat(stranger.Process.Pid)
+	do(t, "stat", err)
+	node, err := c.Node(1)
+	do(t, "node", err)
+	do(t, "write pid file", process{PID: stranger.Process.Pid, Started: itself.Started - 1}.write(node.pidFile()))
+
+	wantStates(t, c, "dead")
+	do(t, "kill", c.Kill(ctx, 1))
+	do(t, "down", c.Down(ctx, false))
+	if s, found, err := readStat(stranger.Process.Pid); err != nil || !found || s.State == 'Z' {
+		t.Errorf("the stranger was killed: state %c, found %v, error %v", s.State, found, err)
+	}
+}
+
+func TestLockMakesTheSecondWait(t *testing.T) {
+	c, out := open(t, Config{})
+	unlock, err := c.lock(t.Context())
+	do(t, "lock", err)
+
+	ctx, cancel := context.WithTimeout(t.Context(), 3*pollEvery)
+	defer cancel()
+	if _, err := c.lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("second lock: %v, want a wait to the deadline", err)
+	}
+	if want := "waiting for process"; !strings.Contains(out.String(), want) {
+		t.Errorf("output %q lacks %q", out, want)
+	}
+	unlock()
+	unlock, err = c.lock(t.Context())
+	do(t, "lock after unlock", err)
+	unlock()
+}
+
+func TestDownWithoutAClusterTouchesNothing(t *testing.T) {
+	dir := t.TempDir()
+	mine := filepath.Join(dir, "node1", "mine")
+	do(t, "mkdir", os.MkdirAll(filepath.Dir(mine), 0o755))
+	do(t, "write", os.WriteFile(mine, nil, 0o644))
+	c, out := open(t, Config{Dir: dir})
+	do(t, "down", c.Down(t.Context(), true))
+	if _, err := os.Stat(mine); err != nil {
+		t.Error(err)
+	}
+	if !strings.Contains(out.String(), "no cluster in "+dir) {
+		t.Errorf("output %q", out)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	useFakeJava(t)
+	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}})
+	var buf bytes.Buffer
+	wantError(t, c.Logs(t.Context(), &buf, 1, 10, false), "never started")
+	do(t, "up", c.Up(t.Context()))
+	do(t, "logs", c.Logs(t.Context(), &buf, 1, 10, false))
+	if want := "INFO  [main] Starting listening for CQL clients\n"; buf.String() != want {
+		t.Errorf("log %q, want %q", buf.String(), want)
+	}
+}
+
+// TestRealCassandra is the one test here that runs Cassandra itself.
+func TestRealCassandra(t *testing.T) {
+	if os.Getenv("DEV_TEST_CLUSTER") == "" {
+		t.Skip("needs Java 17, Maven and 1.5 GB of memory: set DEV_TEST_CLUSTER=1 to run it")
+	}
+	ctx := t.Context()
+	c, out := open(t, Config{DCs: []DC{{"dc1", 1}}, FirstAddress: netip.MustParseAddr("127.0.0.21"), HeapMB: 512})
+	do(t, "up", c.Up(ctx))
+	do(t, "kill", c.Kill(ctx, 1))
+	do(t, "start", c.Start(ctx, 1))
+	started := pid(t, c, 1)
+	if down, err := c.Status(ctx, ""); err != nil || down != 0 {
+		t.Errorf("status says %d down, error %v", down, err)
+	}
+	do(t, "stop", c.Stop(ctx, 1))
+	do(t, "down", c.Down(ctx, true))
+	if err := syscall.Kill(started, 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("process after down: %v, want none", err)
+	}
+	t.Log(out)
+}

@@ -1,0 +1,128 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+// Config says where a cluster lives and what it is. A field that is zero means: what the directory remembers from the
+// last Up, else the default.
+type Config struct {
+	Dir          string     // data, logs and state of the nodes; default .dev/cluster beside go.mod
+	DCs          []DC       // default dc1=2,dc2=2
+	HeapMB       int        // Java heap in MiB of each node that is started, never remembered; default 768
+	CQLPort      int        // one port on as many addresses as there are nodes; default 9042
+	StoragePort  int        // between nodes, likewise; default 7000
+	JMXPort      int        // of node 1 on 127.0.0.1, one more for each further node; default 7101
+	FirstAddress netip.Addr // of node 1, one more for each further node; default 127.0.0.1
+	Out          io.Writer  // progress, one line an event; nil discards it
+}
+
+// DC is a data centre and how many nodes it has.
+type DC struct {
+	Name  string `json:"name"`
+	Nodes int    `json:"nodes"`
+}
+
+func (d DC) String() string { return fmt.Sprintf("%s=%d", d.Name, d.Nodes) }
+
+// FormatDCs is the inverse of ParseDCs.
+func FormatDCs(dcs []DC) string {
+	parts := make([]string, len(dcs))
+	for i, d := range dcs {
+		parts[i] = d.String()
+	}
+	return strings.Join(parts, ",")
+}
+
+var dcName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
+
+// maxNodes keeps ports and addresses of a cluster within the ranges set aside for it.
+const maxNodes = 16
+
+// ParseDCs reads data centres and their node counts, such as "dc1=2,dc2=2".
+func ParseDCs(s string) ([]DC, error) {
+	var dcs []DC
+	total := 0
+	for part := range strings.SplitSeq(s, ",") {
+		name, count, found := strings.Cut(strings.TrimSpace(part), "=")
+		nodes, err := strconv.Atoi(count)
+		if !found || err != nil || nodes < 1 {
+			return nil, fmt.Errorf("data centres %q: bad part %q: write name=nodes, such as dc1=2,dc2=2", s, part)
+		}
+		if !dcName.MatchString(name) {
+			return nil, fmt.Errorf("data centres %q: bad name %q: use letters, digits, _ and -", s, name)
+		}
+		for _, d := range dcs {
+			if d.Name == name {
+				return nil, fmt.Errorf("data centres %q: %s is named twice: give each data centre one count", s, name)
+			}
+		}
+		dcs = append(dcs, DC{Name: name, Nodes: nodes})
+		total += nodes
+	}
+	if total > maxNodes {
+		return nil, fmt.Errorf("data centres %q: %d nodes: at most %d fit on one machine", s, total, maxNodes)
+	}
+	return dcs, nil
+}
+
+// DefaultConfig takes from the environment (DEV_CLUSTER_DIR, DEV_HEAP, DEV_CQL_PORT, DEV_STORAGE_PORT, DEV_JMX_PORT,
+// DEV_FIRST_ADDRESS) what is set there and leaves the rest zero.
+func DefaultConfig() (Config, error) {
+	cfg := Config{Dir: os.Getenv("DEV_CLUSTER_DIR")}
+	for _, v := range []struct {
+		name string
+		to   *int
+	}{
+		{"DEV_HEAP", &cfg.HeapMB},
+		{"DEV_CQL_PORT", &cfg.CQLPort},
+		{"DEV_STORAGE_PORT", &cfg.StoragePort},
+		{"DEV_JMX_PORT", &cfg.JMXPort},
+	} {
+		s := os.Getenv(v.name)
+		if s == "" {
+			continue
+		}
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return Config{}, fmt.Errorf("%s=%q: want a whole number above 0", v.name, s)
+		}
+		*v.to = n
+	}
+	if s := os.Getenv("DEV_FIRST_ADDRESS"); s != "" {
+		addr, err := netip.ParseAddr(s)
+		if err != nil {
+			return Config{}, fmt.Errorf("DEV_FIRST_ADDRESS=%q: want an IPv4 address such as 127.0.0.1", s)
+		}
+		cfg.FirstAddress = addr
+	}
+	return cfg, nil
+}
+
+// defaultDir is .dev/cluster beside the go.mod that governs the working directory: go test runs in package folders.
+func defaultDir() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("find the working directory: %w", err)
+	}
+	for d := dir; ; d = filepath.Dir(d) {
+		_, err := os.Stat(filepath.Join(d, "go.mod"))
+		if err == nil {
+			return filepath.Join(d, ".dev", "cluster"), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) {
+			return "", fmt.Errorf("find go.mod: %w", err)
+		}
+		if d == filepath.Dir(d) {
+			return "", fmt.Errorf("find go.mod upwards from %s: none: run inside the repository or set --dir (DEV_CLUSTER_DIR)", dir)
+		}
+	}
+}

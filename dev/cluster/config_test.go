@@ -1,0 +1,216 @@
+package cluster
+
+import (
+	"flag"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func TestParseDCs(t *testing.T) {
+	for in, want := range map[string][]DC{
+		"dc1=2,dc2=2": {{"dc1", 2}, {"dc2", 2}},
+		"a=1, b=3":    {{"a", 1}, {"b", 3}},
+	} {
+		got, err := ParseDCs(in)
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v, want %v", in, got, err, want)
+		}
+	}
+	for in, want := range map[string]string{
+		"":            "name=nodes",
+		"dc1":         "name=nodes",
+		"dc1=0":       "name=nodes",
+		"dc1=two":     "name=nodes",
+		"dc1=1,":      "name=nodes",
+		"dc 1=1":      "letters, digits",
+		"=1":          "letters, digits",
+		"dc1=1,dc1=2": "named twice",
+		"dc1=9,dc2=9": "at most 16",
+	} {
+		_, err := ParseDCs(in)
+		wantError(t, err, want)
+	}
+}
+
+func TestDefaultConfig(t *testing.T) {
+	t.Setenv("DEV_CLUSTER_DIR", "/some/where")
+	t.Setenv("DEV_HEAP", "512")
+	t.Setenv("DEV_CQL_PORT", "")
+	t.Setenv("DEV_STORAGE_PORT", "7200")
+	t.Setenv("DEV_JMX_PORT", "")
+	t.Setenv("DEV_FIRST_ADDRESS", "127.0.0.5")
+	cfg, err := DefaultConfig()
+	do(t, "config", err)
+	if cfg.Dir != "/some/where" || cfg.HeapMB != 512 || cfg.CQLPort != 0 || cfg.StoragePort != 7200 ||
+		cfg.FirstAddress != netip.MustParseAddr("127.0.0.5") {
+		t.Errorf("config is %+v", cfg)
+	}
+	t.Setenv("DEV_HEAP", "768M")
+	_, err = DefaultConfig()
+	wantError(t, err, `DEV_HEAP="768M"`, "whole number")
+	t.Setenv("DEV_HEAP", "")
+	t.Setenv("DEV_FIRST_ADDRESS", "localhost")
+	_, err = DefaultConfig()
+	wantError(t, err, `DEV_FIRST_ADDRESS="localhost"`, "127.0.0.1")
+}
+
+func TestDefaultDirIsBesideGoMod(t *testing.T) {
+	dir, err := defaultDir()
+	do(t, "default directory", err)
+	if _, err := os.Stat(filepath.Join(dir, "..", "..", "go.mod")); err != nil {
+		t.Error(err)
+	}
+	t.Chdir(t.TempDir())
+	_, err = defaultDir()
+	wantError(t, err, "go.mod", "DEV_CLUSTER_DIR")
+}
+
+func TestOpenRefusesWhatCannotRun(t *testing.T) {
+	for name, tc := range map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"open address": {Config{FirstAddress: netip.MustParseAddr("10.0.0.1")}, "127.0.0.0/8"},
+		"port":         {Config{CQLPort: 70000}, "CQL port 70000"},
+		"one port":     {Config{CQLPort: 7000}, "choose two"},
+		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tc.cfg.Dir = t.TempDir()
+			_, err := Open(tc.cfg)
+			wantError(t, err, tc.want)
+		})
+	}
+}
+
+func TestNodeConfiguration(t *testing.T) {
+	l := defaultLayout
+	n := l.nodes(t.TempDir())[2]
+	do(t, "write", n.writeConf(l, 768))
+	for _, name := range []string{"cassandra.yaml", "cassandra-rackdc.properties"} {
+		got, err := os.ReadFile(filepath.Join(n.confDir(), name))
+		do(t, "read", err)
+		golden := filepath.Join("testdata", "node3-"+name)
+		if *update {
+			do(t, "update", os.WriteFile(golden, got, 0o644))
+		}
+		want, err := os.ReadFile(golden)
+		do(t, "read", err)
+		if string(got) != string(want) {
+			t.Errorf("%s differs from %s (go test ./dev/cluster -update writes it anew):\n%s", name, golden, got)
+		}
+	}
+	for _, name := range []string{"logback.xml", "logback-tools.xml"} {
+		if _, err := os.Stat(filepath.Join(n.confDir(), name)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestTokensAreDistinctAndEven(t *testing.T) {
+	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2", "dc1=1,dc2=2", "dc1=3,dc2=4,dc3=5", "dc1=2,dc2=4,dc3=8"} {
+		l := defaultLayout
+		var err error
+		l.DCs, err = ParseDCs(dcs)
+		do(t, "parse", err)
+		seen := map[int64]int{}
+		first := 1
+		for _, dc := range l.DCs {
+			owner := map[int64]int{}
+			for n := first; n < first+dc.Nodes; n++ {
+				tokens := l.tokens(n)
+				if len(tokens) != tokensPerNode {
+					t.Errorf("%s: node %d has %d tokens", dcs, n, len(tokens))
+				}
+				for _, token := range tokens {
+					if other, taken := seen[token]; taken {
+						t.Errorf("%s: nodes %d and %d both have token %d", dcs, other, n, token)
+					}
+					seen[token], owner[token] = n, n
+				}
+			}
+			if off := unevenness(owner, dc.Nodes); off > 1e-9 {
+				t.Errorf("%s: nodes of %s own parts that differ by %g", dcs, dc.Name, off)
+			}
+			first += dc.Nodes
+		}
+	}
+}
+
+// unevenness is how far the greatest part of the ring that a node owns is above an equal part.
+func unevenness(owner map[int64]int, nodes int) float64 {
+	var ring []int64
+	for token := range owner {
+		ring = append(ring, token)
+	}
+	slices.Sort(ring)
+	part := map[int]float64{}
+	for i, token := range ring {
+		before := ring[(i+len(ring)-1)%len(ring)]
+		part[owner[token]] += float64(uint64(token)-uint64(before)) / (1 << 63) / 2
+	}
+	most := 0.0
+	for _, p := range part {
+		most = max(most, p)
+	}
+	return most - 1/float64(nodes)
+}
+
+func TestComplaint(t *testing.T) {
+	for name, tc := range map[string]struct{ log, want string }{
+		"a JVM that cannot start": {
+			"Error occurred during initialization of VM\nToo small maximum heap\n",
+			"Error occurred during initialization of VM\nToo small maximum heap",
+		},
+		"an exception among routine": {
+			"INFO  [main] loading\nERROR [main] CassandraDaemon - Exception\njava.lang.RuntimeException: no peers\n" +
+				"\tat org.apache.Gossiper.run(Gossiper.java:1)\n\t... 3 common frames omitted\nINFO  [hook] shutting down\n" +
+				"Caused by: java.net.BindException: in use\n",
+			"ERROR [main] CassandraDaemon - Exception\njava.lang.RuntimeException: no peers\nCaused by: java.net.BindException: in use",
+		},
+		"no error": {
+			strings.Repeat("INFO  [main] before\n", 20) + "INFO  [main] last\n",
+			strings.Repeat("INFO  [main] before\n", 11) + "INFO  [main] last",
+		},
+		"silence": {"", "(nothing)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "cassandra.log")
+			const earlier = "ERROR [main] of an earlier run\n"
+			do(t, "write", os.WriteFile(path, []byte(earlier+tc.log), 0o644))
+			if got := complaint(path, int64(len(earlier))); got != tc.want {
+				t.Errorf("got:\n%s\nwant:\n%s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestAnswersCQL(t *testing.T) {
+	listen := func(opcode byte) netip.AddrPort {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		do(t, "listen", err)
+		t.Cleanup(func() { l.Close() })
+		go serveCQL(l, opcode)
+		return netip.MustParseAddrPort(l.Addr().String())
+	}
+	if !answersCQL(t.Context(), listen(0x06)) {
+		t.Error("SUPPORTED does not count as an answer")
+	}
+	if answersCQL(t.Context(), listen(0x00)) {
+		t.Error("ERROR counts as an answer")
+	}
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	do(t, "listen", err)
+	closed.Close()
+	if begun := time.Now(); answersCQL(t.Context(), netip.MustParseAddrPort(closed.Addr().String())) || time.Since(begun) > time.Second {
+		t.Error("a closed port counts as an answer, or takes long")
+	}
+}

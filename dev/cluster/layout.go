@@ -1,0 +1,162 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+// layout is what Up writes down of a cluster: all that may not change while its data lives.
+type layout struct {
+	DCs          []DC       `json:"dcs"`
+	FirstAddress netip.Addr `json:"first_address"`
+	CQLPort      int        `json:"cql_port"`
+	StoragePort  int        `json:"storage_port"`
+	JMXPort      int        `json:"jmx_port"`
+}
+
+var defaultLayout = layout{
+	DCs:          []DC{{"dc1", 2}, {"dc2", 2}},
+	FirstAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
+	CQLPort:      9042,
+	StoragePort:  7000,
+	JMXPort:      7101,
+}
+
+const layoutFile = "cluster.json"
+
+// readLayout returns the layout that dir remembers; found is false where no cluster was ever started.
+func readLayout(dir string) (l layout, found bool, err error) {
+	path := filepath.Join(dir, layoutFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return layout{}, false, nil
+	}
+	if err != nil {
+		return layout{}, false, fmt.Errorf("read layout: %w", err)
+	}
+	if err := json.Unmarshal(data, &l); err != nil {
+		return layout{}, false, fmt.Errorf("read layout %s: %w: end the nodes' java processes and remove %s", path, err, dir)
+	}
+	return l, true, nil
+}
+
+func (l layout) write(dir string) error {
+	data, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return fmt.Errorf("write layout: %w", err)
+	}
+	if err := writeFile(filepath.Join(dir, layoutFile), append(data, '\n')); err != nil {
+		return fmt.Errorf("write layout: %w", err)
+	}
+	return nil
+}
+
+// over returns l with what cfg sets in its place.
+func (l layout) over(cfg Config) layout {
+	if len(cfg.DCs) > 0 {
+		l.DCs = cfg.DCs
+	}
+	if cfg.FirstAddress.IsValid() {
+		l.FirstAddress = cfg.FirstAddress
+	}
+	for _, v := range []struct {
+		to   *int
+		from int
+	}{
+		{&l.CQLPort, cfg.CQLPort}, {&l.StoragePort, cfg.StoragePort}, {&l.JMXPort, cfg.JMXPort},
+	} {
+		if v.from != 0 {
+			*v.to = v.from
+		}
+	}
+	return l
+}
+
+// differs says in words where want is another cluster than l, or returns "".
+func (l layout) differs(want layout) string {
+	switch {
+	case !slices.Equal(l.DCs, want.DCs):
+		return fmt.Sprintf("data centres are %s, not %s", FormatDCs(l.DCs), FormatDCs(want.DCs))
+	case l.FirstAddress != want.FirstAddress:
+		return fmt.Sprintf("first address is %s, not %s", l.FirstAddress, want.FirstAddress)
+	case l.CQLPort != want.CQLPort:
+		return fmt.Sprintf("CQL port is %d, not %d", l.CQLPort, want.CQLPort)
+	case l.StoragePort != want.StoragePort:
+		return fmt.Sprintf("storage port is %d, not %d", l.StoragePort, want.StoragePort)
+	case l.JMXPort != want.JMXPort:
+		return fmt.Sprintf("JMX port is %d, not %d", l.JMXPort, want.JMXPort)
+	}
+	return ""
+}
+
+func (l layout) validate() error {
+	if !l.FirstAddress.Is4() || !l.FirstAddress.IsLoopback() {
+		return fmt.Errorf("first address %s: the nodes are open to all who reach them: use one of 127.0.0.0/8", l.FirstAddress)
+	}
+	for _, p := range []struct {
+		name string
+		port int
+	}{{"CQL", l.CQLPort}, {"storage", l.StoragePort}, {"JMX", l.JMXPort}} {
+		if p.port < 1 || p.port > 65535-maxNodes {
+			return fmt.Errorf("%s port %d: want 1 to %d", p.name, p.port, 65535-maxNodes)
+		}
+	}
+	if l.CQLPort == l.StoragePort {
+		return fmt.Errorf("CQL port and storage port are both %d: choose two", l.CQLPort)
+	}
+	return nil
+}
+
+// nodes returns where every node is, without what it does at the moment.
+func (l layout) nodes(dir string) []Node {
+	var nodes []Node
+	addr := l.FirstAddress
+	for _, dc := range l.DCs {
+		for range dc.Nodes {
+			n := len(nodes) + 1
+			nodeDir := filepath.Join(dir, fmt.Sprintf("node%d", n))
+			nodes = append(nodes, Node{
+				N:           n,
+				DC:          dc.Name,
+				Address:     addr,
+				CQLPort:     l.CQLPort,
+				StoragePort: l.StoragePort,
+				JMXPort:     l.JMXPort + n - 1,
+				Dir:         nodeDir,
+				LogFile:     filepath.Join(nodeDir, "cassandra.log"),
+			})
+			addr = addr.Next()
+		}
+	}
+	return nodes
+}
+
+const tokensPerNode = 16
+
+// tokens deals the ring out to the nodes of a data centre in turn, so that each owns as much as any other. The rings of
+// the data centres are shifted against each other, because no two nodes of a cluster may hold one token.
+func (l layout) tokens(n int) []int64 {
+	first := 0
+	for d, dc := range l.DCs {
+		if n > first+dc.Nodes {
+			first += dc.Nodes
+			continue
+		}
+		step := math.MaxUint64 / uint64(dc.Nodes*tokensPerNode)
+		shift := step / uint64(len(l.DCs)) * uint64(d)
+		tokens := make([]int64, tokensPerNode)
+		for i := range tokens {
+			place := uint64(i*dc.Nodes + n - first - 1)
+			token := (place*step+shift)&^0xff + uint64(d) + 1 // the last byte tells the data centres apart for certain
+			tokens[i] = int64(token - 1<<63)                  // Murmur3 tokens run from -2^63+1 to 2^63-1
+		}
+		return tokens
+	}
+	return nil
+}

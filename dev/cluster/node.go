@@ -1,0 +1,262 @@
+package cluster
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"text/template"
+	"time"
+)
+
+// State is what a node does.
+type State string
+
+const (
+	Running State = "running"
+	Paused  State = "paused"  // by Pause
+	Stopped State = "stopped" // by Stop or Down, or never started
+	Dead    State = "dead"    // ended in any other way: killed, crashed, or the machine went down
+)
+
+// Node is one node of the cluster as it was when it was asked for.
+type Node struct {
+	N           int // 1, 2, … in the order of the data centres
+	DC          string
+	Address     netip.Addr
+	CQLPort     int
+	StoragePort int
+	JMXPort     int // on 127.0.0.1
+	Dir         string
+	LogFile     string
+	State       State
+	PID         int // 0 unless running or paused
+}
+
+func (n Node) String() string { return fmt.Sprintf("node %d (%s, %s)", n.N, n.Address, n.DC) }
+
+// CQL is where the node serves clients.
+func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.CQLPort)) }
+
+func (n Node) confDir() string { return filepath.Join(n.Dir, "conf") }
+func (n Node) tmpDir() string  { return filepath.Join(n.Dir, "tmp") }
+func (n Node) pidFile() string { return filepath.Join(n.Dir, "pid") }
+
+// observe returns n with its state and pid of now, and the process behind them.
+func (n Node) observe() (Node, process, error) {
+	p, err := readPID(n.pidFile())
+	if err != nil {
+		return n, p, fmt.Errorf("%s: %w", n, err)
+	}
+	letter, alive, err := p.state()
+	if err != nil {
+		return n, p, fmt.Errorf("%s: %w", n, err)
+	}
+	n.PID = p.PID
+	switch {
+	case alive && letter == 'T':
+		n.State = Paused
+	case alive:
+		n.State = Running
+	case p.PID == 0:
+		n.State = Stopped
+	default:
+		n.State, n.PID = Dead, 0
+	}
+	return n, p, nil
+}
+
+//go:embed conf
+var confFiles embed.FS
+
+var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*.tmpl"))
+
+// writeConf makes the node's directories and its configuration anew, so that they follow this program's templates.
+func (n Node) writeConf(l layout, heapMB int) error {
+	// What a killed node had unpacked there is of no use to the next.
+	if err := os.RemoveAll(n.tmpDir()); err != nil {
+		return fmt.Errorf("clear %s: %w", n, err)
+	}
+	for _, dir := range []string{n.confDir(), n.tmpDir()} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
+		}
+	}
+	var tokens, seeds []string
+	for _, t := range l.tokens(n.N) {
+		tokens = append(tokens, strconv.FormatInt(t, 10))
+	}
+	for _, other := range l.nodes("") {
+		seeds = append(seeds, netip.AddrPortFrom(other.Address, uint16(other.StoragePort)).String())
+	}
+	data := struct {
+		Node
+		Tokens, Seeds string
+		TokenCount    int
+		MemtableMB    int
+	}{n, strings.Join(tokens, ","), strings.Join(seeds, ","), len(tokens), max(1, heapMB/6)}
+
+	for _, t := range confTemplates.Templates() {
+		var text strings.Builder
+		if err := t.Execute(&text, data); err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
+		}
+		path := filepath.Join(n.confDir(), strings.TrimSuffix(t.Name(), ".tmpl"))
+		if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
+		}
+	}
+	for _, name := range []string{"logback.xml", "logback-tools.xml"} {
+		text, err := confFiles.ReadFile("conf/" + name)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(n.confDir(), name), text, 0o644)
+		}
+		if err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// launch starts the node's process, which outlives ours, and returns it with the place in the log where its own lines
+// begin. It does not wait until the node serves.
+func (n Node) launch(t toolchain, heapMB int) (p process, logFrom int64, err error) {
+	log, err := openLog(n.LogFile)
+	if err != nil {
+		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
+	}
+	defer log.Close()
+	if logFrom, err = log.Seek(0, io.SeekEnd); err != nil {
+		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
+	}
+	cmd := exec.Command(t.java, n.serverArgs(t.jars, heapMB)...)
+	cmd.Dir = n.Dir // where a crashing JVM leaves its report
+	cmd.Stdout, cmd.Stderr = log, log
+	// A session of its own: a Ctrl-C in the terminal of `up` or of a test must not reach the nodes.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
+	}
+	p.PID = cmd.Process.Pid
+	s, _, err := readStat(p.PID) // even one that ended at once is still there until it is reaped
+	p.Started = s.Started
+	if err == nil {
+		err = p.write(n.pidFile())
+	}
+	if err != nil {
+		err = errors.Join(err, cmd.Process.Kill())
+		p.reap()
+		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
+	}
+	return p, logFrom, cmd.Process.Release()
+}
+
+// waitReady returns when the node answers CQL. It fails as soon as the process ends, with what the node itself said of
+// the reason, and after readyWithin.
+func (n Node) waitReady(ctx context.Context, p process, logFrom int64) error {
+	limited, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	for {
+		_, alive, err := p.state()
+		if err != nil {
+			return fmt.Errorf("start %s: %w", n, err)
+		}
+		if !alive {
+			how := p.reap()
+			if how != "" {
+				how = " (" + how + ")"
+			}
+			return fmt.Errorf("start %s: java ended%s before it answered CQL; it said:\n%s\nwhole log: %s",
+				n, how, indent(complaint(n.LogFile, logFrom)), n.LogFile)
+		}
+		if answersCQL(limited, n.CQL()) {
+			return nil
+		}
+		if sleep(limited, 2*pollEvery) == nil {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("start %s: %w", n, err)
+		}
+		return fmt.Errorf("start %s: no CQL on %s within %s: is the machine overloaded? Its log ends:\n%s\nwhole log: %s",
+			n, n.CQL(), readyWithin, indent(complaint(n.LogFile, logFrom)), n.LogFile)
+	}
+}
+
+// end makes the node's process end by sig and returns its pid when it is gone and its ports are free, or 0 where none
+// ran. A node that sig asked to end in order counts as stopped from then on, one that was killed as dead.
+func (n Node) end(ctx context.Context, sig syscall.Signal, within time.Duration) (pid int, err error) {
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	n, p, err := n.observe()
+	if err != nil {
+		return 0, err
+	}
+	if n.PID != 0 {
+		signals := []syscall.Signal{sig}
+		if n.State == Paused && sig != syscall.SIGKILL {
+			signals = append(signals, syscall.SIGCONT) // a paused process hears the first only when it goes on
+		}
+		for _, s := range signals {
+			if err := p.signal(s); err != nil {
+				return 0, fmt.Errorf("end %s: %w", n, err)
+			}
+		}
+		if err := p.waitGone(limited); err != nil {
+			if ctx.Err() != nil {
+				return 0, fmt.Errorf("end %s: %w", n, ctx.Err())
+			}
+			return 0, fmt.Errorf("end %s: pid %d still runs %s after signal %s: try `go run ./dev cluster kill %d`",
+				n, p.PID, within, sig, n.N)
+		}
+		for {
+			err := portsFree([]Node{n})
+			if err == nil {
+				break
+			}
+			if sleep(limited, pollEvery) != nil {
+				return 0, fmt.Errorf("end %s: it is gone, but %w", n, err)
+			}
+		}
+	}
+	if sig != syscall.SIGKILL {
+		if err := os.Remove(n.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return 0, fmt.Errorf("end %s: %w", n, err)
+		}
+	}
+	return n.PID, nil
+}
+
+// pause stops or continues the node's process by sig and returns when the kernel has done so.
+func (n Node) pause(ctx context.Context, sig syscall.Signal, want State) error {
+	n, p, err := n.observe()
+	if err != nil {
+		return err
+	}
+	if n.PID == 0 {
+		return fmt.Errorf("make %s %s: it is %s: start it first", n, want, n.State)
+	}
+	if err := p.signal(sig); err != nil {
+		return fmt.Errorf("make %s %s: %w", n, want, err)
+	}
+	for n.State != want {
+		if err := sleep(ctx, pollEvery); err != nil {
+			return fmt.Errorf("make %s %s: %w", n, want, err)
+		}
+		if n, _, err = n.observe(); err != nil {
+			return err
+		}
+		if n.PID == 0 {
+			return fmt.Errorf("make %s %s: it has ended", n, want)
+		}
+	}
+	return nil
+}

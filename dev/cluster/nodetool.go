@@ -1,0 +1,90 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"regexp"
+	"time"
+)
+
+// Nodetool runs Cassandra's nodetool on a running node and returns what it prints.
+func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, error) {
+	node, err := c.Node(n)
+	if err != nil {
+		return nil, err
+	}
+	t, err := c.toolchain(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return node.nodetool(ctx, t, args...)
+}
+
+func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte, error) {
+	// A paused or overloaded node leaves nodetool waiting for ever.
+	limited, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	var out, complaints bytes.Buffer
+	cmd := exec.CommandContext(limited, t.java, n.nodetoolArgs(t.jars, n.Dir, args)...)
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	if err := cmd.Run(); err != nil {
+		if limited.Err() != nil {
+			err = limited.Err()
+		}
+		return nil, fmt.Errorf("nodetool %s on %s: %w:\n%s", args[0], n, err, indent(lastLines(complaints.Bytes(), 10)))
+	}
+	return out.Bytes(), nil
+}
+
+var upNormal = regexp.MustCompile(`(?m)^UN +(\S+)`)
+
+// waitAgreed returns when each of the nodes sees all of them up, which is a second or two after the last has joined:
+// until then a write that needs several replicas may be refused.
+func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
+	limited, cancel := context.WithTimeout(ctx, agreedWithin)
+	defer cancel()
+	for _, n := range nodes {
+		for {
+			out, err := n.nodetool(limited, t, "status")
+			missing := nodes
+			if err == nil {
+				missing = unseen(out, nodes)
+			}
+			if len(missing) == 0 {
+				break
+			}
+			if sleep(limited, 5*pollEvery) == nil {
+				continue
+			}
+			if ctx.Err() != nil {
+				return fmt.Errorf("wait until the nodes see each other: %w", ctx.Err())
+			}
+			if err == nil {
+				err = errors.New("its log tells what it last heard")
+			}
+			return fmt.Errorf("%s does not see %s up after %s: %w", n, missing[0], agreedWithin, err)
+		}
+	}
+	return nil
+}
+
+// unseen returns the nodes that nodetool status does not report as up and normal.
+func unseen(status []byte, nodes []Node) []Node {
+	up := map[netip.Addr]bool{}
+	for _, m := range upNormal.FindAllSubmatch(status, -1) {
+		if addr, err := netip.ParseAddr(string(m[1])); err == nil {
+			up[addr] = true
+		}
+	}
+	var missing []Node
+	for _, n := range nodes {
+		if !up[n.Address] {
+			missing = append(missing, n)
+		}
+	}
+	return missing
+}
