@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"text/template"
+	"time"
 
 	"github.com/gocql/gocql"
 	"github.com/sirupsen/logrus"
@@ -272,4 +273,21 @@ func compareColumns(want, have map[string]map[string]column) []string {
 		}
 	}
 	return differences
+}
+
+// Truncate empties every table of the keyspace: for benchmarks.
+func Truncate(ctx context.Context, cfg Config, logger logrus.FieldLogger) error {
+	cfg = cfg.withDefaults()
+	cfg.Timeout = max(cfg.Timeout, time.Minute) // nodes are asked one after the other, and wait for their disks
+	session, err := connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	for _, table := range tables {
+		if err := session.Query("TRUNCATE " + table).WithContext(ctx).Exec(); err != nil {
+			return opError("empty "+table, err)
+		}
+	}
+	return nil
 }

@@ -16,12 +16,16 @@ import (
 )
 
 type cli struct {
-	Cluster clusterCmd `cmd:"" help:"Run a real Cassandra cluster as local processes."`
+	Settings settings `embed:""`
+
+	Cluster     clusterCmd     `cmd:"" help:"Run a real Cassandra cluster as local processes."`
+	Demo        demoCmd        `cmd:"" help:"Run the whole platform: a cluster, its schema and a streaming fleet-etl. Ctrl-C ends it."`
+	Down        demoDownCmd    `cmd:"" help:"End the demo that runs, or what one left behind."`
+	WithCluster withClusterCmd `cmd:"" help:"Run a command while a cluster is up; a cluster that was not up before is stopped after it."`
+	Bench       benchCmd       `cmd:"" help:"Measure fleet-etl beside the bare driver on a cluster of one node and on one of four."`
 }
 
 type clusterCmd struct {
-	Settings settings `embed:""`
-
 	Up     upCmd     `cmd:"" help:"Start the nodes that do not run, and wait until all serve. Fetches Cassandra the first time."`
 	Status statusCmd `cmd:"" help:"Print nodetool status and the processes. Exit status 1 unless all nodes are up."`
 	Pids   pidsCmd   `cmd:"" help:"Print the number and the pid of every running node, one node a line."`
@@ -168,7 +172,7 @@ func run() int {
 	var c cli
 	k := kong.Parse(&c, kong.Name("dev"), kong.ShortUsageOnError(),
 		kong.Description("Runs what a developer needs around Fleet Tracing as local processes, without Docker."),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.Cluster.Settings))
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.Settings))
 	if err := k.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "dev:", err)
 		return 1

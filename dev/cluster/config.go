@@ -107,8 +107,17 @@ func DefaultConfig() (Config, error) {
 	return cfg, nil
 }
 
-// defaultDir is .dev/cluster beside the go.mod that governs the working directory: go test runs in package folders.
+// defaultDir is .dev/cluster in the repository.
 func defaultDir() (string, error) {
+	root, err := RepositoryRoot()
+	if err != nil {
+		return "", fmt.Errorf("%w, or set --dir (DEV_CLUSTER_DIR)", err)
+	}
+	return filepath.Join(root, ".dev", "cluster"), nil
+}
+
+// RepositoryRoot is the folder of the go.mod that governs the working directory: go test runs in package folders.
+func RepositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {
 		return "", fmt.Errorf("find the working directory: %w", err)
@@ -116,13 +125,13 @@ func defaultDir() (string, error) {
 	for d := dir; ; d = filepath.Dir(d) {
 		_, err := os.Stat(filepath.Join(d, "go.mod"))
 		if err == nil {
-			return filepath.Join(d, ".dev", "cluster"), nil
+			return d, nil
 		}
 		if !errors.Is(err, os.ErrNotExist) {
 			return "", fmt.Errorf("find go.mod: %w", err)
 		}
 		if d == filepath.Dir(d) {
-			return "", fmt.Errorf("find go.mod upwards from %s: none: run inside the repository or set --dir (DEV_CLUSTER_DIR)", dir)
+			return "", fmt.Errorf("find go.mod upwards from %s: none: run inside the repository", dir)
 		}
 	}
 }

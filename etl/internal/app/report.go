@@ -81,8 +81,7 @@ func usage() (cpu float64, memory int64) {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
 		return 0, 0
 	}
-	cpu = time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
-	return cpu, u.Maxrss * maxrssUnit
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds(), peakMemory(&u)
 }
 
 func (r *report) finish(err error) {

@@ -2,5 +2,6 @@
 
 package app
 
-// maxrssUnit is the unit of getrusage's peak memory, in bytes.
-const maxrssUnit = 1
+import "syscall"
+
+func peakMemory(u *syscall.Rusage) int64 { return u.Maxrss }

@@ -53,9 +53,9 @@ type Config struct {
 	DeadLetterMaxBytes int64  `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"67108864" desc:"Size at which the file of refused records is put away and a new one begun."`
 
 	WriteMode       string        `envconfig:"ETL_WRITE_MODE" default:"batch" desc:"How rows are sent: batch (rows of a partition together) or async (each by itself)."`
-	WindowRecords   int           `envconfig:"ETL_WINDOW_RECORDS" default:"32768" desc:"Records that are grouped together at the most; more make larger groups and take more memory."`
+	WindowRecords   int           `envconfig:"ETL_WINDOW_RECORDS" default:"131072" desc:"Records that are grouped together at the most; more make larger groups and take more memory."`
 	Linger          time.Duration `envconfig:"ETL_LINGER" default:"200ms" desc:"How long run gathers records before it writes them."`
-	LoadLinger      time.Duration `envconfig:"ETL_LOAD_LINGER" default:"2s" desc:"The same for load, which has no reader waiting."`
+	LoadLinger      time.Duration `envconfig:"ETL_LOAD_LINGER" default:"5s" desc:"The same for load, which has no reader waiting."`
 	BatchRows       int           `envconfig:"ETL_BATCH_ROWS" default:"100" desc:"Rows of one batch at the most; it also ends at 16 KiB."`
 	MaxInFlight     int           `envconfig:"ETL_MAX_IN_FLIGHT" default:"128" desc:"Writes under way at the most; the limit adapts below it."`
 	RetryRate       float64       `envconfig:"ETL_RETRY_RATE" default:"100" desc:"Retries a second over all writes; the others wait their turn."`
@@ -82,7 +82,7 @@ func FromEnvironment() (*Config, error) {
 	var c Config
 	if err := envconfig.Process("", &c); err != nil {
 		if e := (*envconfig.ParseError)(nil); errors.As(err, &e) {
-			return nil, fmt.Errorf("%s %q: not a %s; see fleet-etl config for its default", e.KeyName, e.Value, kindOf(e.TypeName))
+			return nil, fmt.Errorf("%s %q: not a %s; its default is %s", e.KeyName, e.Value, kindOf(e.TypeName), c.defaultOf(e.KeyName))
 		}
 		return nil, err
 	}
@@ -93,6 +93,15 @@ func FromEnvironment() (*Config, error) {
 		c.DeadLetterDir = filepath.Join(c.StateDir, "deadletters")
 	}
 	return &c, nil
+}
+
+func (c *Config) defaultOf(variable string) string {
+	for _, f := range c.fields() {
+		if f.Variable == variable {
+			return f.Default
+		}
+	}
+	return ""
 }
 
 func kindOf(typeName string) string {

@@ -72,7 +72,7 @@ func (d *device) see(p *plan, r *pipeline.Item) (late bool) {
 	v := version(r)
 	switch {
 	case d.version == 0:
-		d.fleet = p.keep(r.FleetID)
+		d.fleet = r.FleetID
 		d.becomeNewest(p, r, v)
 		d.join(p, r.TimeMs)
 	case v > d.version:
@@ -126,7 +126,7 @@ func (d *device) move(p *plan, r *pipeline.Item, v int64) {
 	}
 	d.former[d.fleet] = d.sinceMs
 	d.floor = d.version
-	d.fleet = p.keep(r.FleetID)
+	d.fleet = r.FleetID
 	p.offMap(d.fleet, d.id, d.floor) // the floor is remembered in the store too: what it sent this fleet before came off the map
 	d.sinceMs = 0
 	d.becomeNewest(p, r, v)
@@ -144,13 +144,13 @@ func (d *device) fillIn(p *plan, r *pipeline.Item, v int64) {
 // passedThrough notes a late record for a fleet that the device is no longer in.
 func (d *device) passedThrough(p *plan, r *pipeline.Item, v int64) {
 	if since, known := d.former[r.FleetID]; !known || since == 0 || r.TimeMs < since {
-		row := p.registry(p.keep(r.FleetID), d.id)
+		row := p.registry(r.FleetID, d.id)
 		row.since(r.TimeMs)
 		row.status(cassandra.StatusMoved, d.version)
 		if d.former == nil {
 			d.former = map[string]int64{}
 		}
-		d.former[p.keep(r.FleetID)] = r.TimeMs
+		d.former[r.FleetID] = r.TimeMs
 	}
 	if v > d.floor {
 		// It was elsewhere at that time: what it sent its present fleet before then is not on the map.

@@ -1,8 +1,6 @@
 package load
 
 import (
-	"strings"
-
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
@@ -15,7 +13,6 @@ type plan struct {
 	latestOf map[*device]int
 	devices  map[deviceKey]*registryRow
 	moves    []moved
-	names    map[string]string
 }
 
 type groupKey struct {
@@ -75,7 +72,6 @@ func newPlan(records int) *plan {
 		groupOf:  make(map[groupKey]int, records/16),
 		latestOf: make(map[*device]int, records/16),
 		devices:  map[deviceKey]*registryRow{},
-		names:    map[string]string{},
 	}
 }
 
@@ -90,16 +86,6 @@ func (p *plan) add(d *device, r *pipeline.Item) (late bool) {
 	}
 	p.groups[i].items = append(p.groups[i].items, r)
 	return d.see(p, r)
-}
-
-// keep gives a copy of a name that outlives the text which it was cut from.
-func (p *plan) keep(name string) string {
-	if kept, ok := p.names[name]; ok {
-		return kept
-	}
-	kept := strings.Clone(name)
-	p.names[kept] = kept
-	return kept
 }
 
 func (p *plan) latestOfDevice(d *device) *latest {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -260,7 +259,7 @@ func (w *Writer) meet(ctx context.Context, win *window) ([]*device, error) {
 			id := c.Items[i].DeviceID
 			d := w.devices.touch(id)
 			if d == nil {
-				d = w.devices.put(strings.Clone(id))
+				d = w.devices.put(id)
 				strangers, ids = append(strangers, d), append(ids, d.id)
 			}
 			met = append(met, d)

@@ -55,7 +55,7 @@ type Source interface {
 	Run(ctx context.Context, emit func(Batch) error) error
 }
 
-// Clean is a batch after the transform: the records that are to be stored.
+// Clean is a batch after the transform: the records that are to be stored. They hold on to none of the source's text.
 type Clean struct {
 	Items []Item
 	Done  func() // called once, when they are all durable; never when they are not

@@ -30,6 +30,8 @@ type Pipeline struct {
 	Metrics     *Metrics
 	Now         func() time.Time
 	Queue       int // batches that each queue holds
+
+	names names
 }
 
 type sourced struct {
@@ -114,6 +116,7 @@ func (p *Pipeline) transform(ctx context.Context, b sourced, out chan<- Clean) e
 			continue
 		}
 		item.Hash = payload
+		p.names.settle(&item)
 		switch seen {
 		case telemetry.Same:
 			outcome.Duplicates++
