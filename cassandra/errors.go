@@ -78,9 +78,6 @@ var ErrNotFound = errors.New("not found")
 
 // ReasonOf is the reason of an error of this package; ReasonNone for nil.
 func ReasonOf(err error) Reason {
-	if err == nil {
-		return ReasonNone
-	}
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.Reason
 	}
@@ -99,6 +96,8 @@ func opError(op string, err error) error {
 
 func classify(err error) Reason {
 	switch {
+	case err == nil:
+		return ReasonNone
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return ReasonCanceled
 	case errors.Is(err, gocql.ErrNotFound), errors.Is(err, ErrNotFound):

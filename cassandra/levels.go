@@ -143,3 +143,22 @@ func checkLevel(variable, name string, cfg Config, replication Replication) (goc
 	}
 	return level, nil
 }
+
+// overlapping is the lowest level of reads that must meet at least one replica of every acknowledged write at the
+// given level.
+func overlapping(write gocql.Consistency, replication Replication) gocql.Consistency {
+	acknowledged := map[gocql.Consistency]int{gocql.One: 1, gocql.LocalOne: 1, gocql.Two: 2, gocql.Three: 3}[write]
+	if acknowledged == 0 {
+		return write // quorums meet each other, and what all have any one has
+	}
+	switch replication.Total() - acknowledged + 1 {
+	case 1:
+		return gocql.One
+	case 2:
+		return gocql.Two
+	case 3:
+		return gocql.Three
+	default:
+		return gocql.All
+	}
+}

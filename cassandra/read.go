@@ -293,12 +293,21 @@ func (s *Store) Fleets(ctx context.Context) ([]string, error) {
 	return fleets, nil
 }
 
-// StoredDevices tells, for each device in the same order, what is stored of it. It reads at the level of writes, so
-// that it finds what another process has just written.
+// StoredDevices tells, for each device in the same order, what is stored of it. It reads at a level that meets every
+// acknowledged write; where too few replicas live for that, at the level of writes.
 func (s *Store) StoredDevices(ctx context.Context, deviceIDs []string) ([]Stored, error) {
-	stored, err := fanOut(ctx, storedFanout, deviceIDs, func(ctx context.Context, deviceID string) (Stored, error) {
+	stored, err := s.storedDevices(ctx, deviceIDs, overlapping(s.write, s.replication))
+	switch classify(err) {
+	case ReasonUnavailable, ReasonReadTimeout, ReasonFailure:
+		stored, err = s.storedDevices(ctx, deviceIDs, s.write)
+	}
+	return stored, opError("read "+TableLatest, err)
+}
+
+func (s *Store) storedDevices(ctx context.Context, deviceIDs []string, level gocql.Consistency) ([]Stored, error) {
+	return fanOut(ctx, storedFanout, deviceIDs, func(ctx context.Context, deviceID string) (Stored, error) {
 		var d Stored
-		err := s.query(ctx, selectStored, deviceID).Consistency(s.write).
+		err := s.query(ctx, selectStored, deviceID).Consistency(level).
 			Scan(&d.FleetID, &d.LastUs, &d.SpeedUs, &d.HeadingUs, &d.BatteryUs, &d.TempUs)
 		if err != nil && !errors.Is(err, gocql.ErrNotFound) {
 			return Stored{}, err
@@ -306,7 +315,6 @@ func (s *Store) StoredDevices(ctx context.Context, deviceIDs []string) ([]Stored
 		d.Found = d.LastUs != 0
 		return d, nil
 	})
-	return stored, opError("read "+TableLatest, err)
 }
 
 // storedFanout is higher than that of the screens' reads: these are single rows, and a load waits for them.

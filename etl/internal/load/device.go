@@ -44,6 +44,7 @@ func cellsOf(r *pipeline.Item) (c cells) {
 // agree in what fits below the millisecond (one in a thousand of such pairs).
 type device struct {
 	id      string
+	window  int64  // the latest that it was met in
 	fleet   string // that of the newest record
 	version int64  // of the newest record; 0: never seen
 	floor   int64  // newest version known of a record for another fleet: older cells are not on the fleet's map
@@ -57,13 +58,12 @@ type device struct {
 // version is the write timestamp of a record.
 func version(r *pipeline.Item) int64 { return r.TimeMs*1000 + int64(r.Hash%1000) }
 
-func recall(id string, s cassandra.Stored) *device {
-	d := &device{id: id}
+// recall takes over what is stored of a device that was not in memory.
+func (d *device) recall(s cassandra.Stored) {
 	if s.Found {
 		d.fleet, d.version = s.FleetID, s.LastUs
 		d.speed, d.heading, d.battery, d.temp = s.SpeedUs, s.HeadingUs, s.BatteryUs, s.TempUs
 	}
-	return d
 }
 
 // see takes one more record into account and adds to the plan what is to be written because of it. It tells whether

@@ -137,7 +137,8 @@ func process(rng *rand.Rand, items []pipeline.Item, s *lwwStore, restarts bool) 
 		}
 		for i := from; i < to; i++ {
 			if id := items[i].DeviceID; known[id] == nil {
-				known[id] = recall(id, s.stored(id))
+				known[id] = &device{id: id}
+				known[id].recall(s.stored(id))
 			}
 		}
 		p := newPlan(to - from)

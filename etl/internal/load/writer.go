@@ -57,6 +57,7 @@ type Writer struct {
 	logger  logrus.FieldLogger
 	now     func() time.Time
 	metrics *metrics
+	windows underWay
 	devices *devices
 	limit   *limiter
 	retry   *retrier
@@ -68,11 +69,12 @@ type Writer struct {
 func NewWriter(store *cassandra.Store, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Writer {
 	w := &Writer{
 		store: store, options: o, logger: logger, now: now,
-		devices: newDevices(o.DevicesKept),
+		windows: underWay{windows: map[int64]bool{}},
 		limit:   newLimiter(min(startInFlight, o.MaxInFlight), min(minInFlight, o.MaxInFlight), o.MaxInFlight, slowAnswer, now),
 		fleets:  map[string]bool{},
 		latency: newLatency(),
 	}
+	w.devices = newDevices(o.DevicesKept, w.windows.settled)
 	w.metrics = newMetrics(reg, w.limit)
 	w.retry = &retrier{
 		budget: rate.NewLimiter(rate.Limit(o.RetryRate), int(o.RetryRate)+1),
@@ -194,6 +196,7 @@ func (w *Writer) writeAll(ctx context.Context, windows <-chan *window) error {
 // write plans one window and starts its writes in g. release is called when the window is durable.
 func (w *Writer) write(ctx context.Context, g *errgroup.Group, win *window, release func()) error {
 	started := w.now()
+	win.number = w.windows.start()
 	met, err := w.meet(ctx, win)
 	if err != nil {
 		return err
@@ -219,6 +222,7 @@ func (w *Writer) write(ctx context.Context, g *errgroup.Group, win *window, rele
 	pending.Store(1) // held until everything is started
 	finish := func() {
 		if pending.Add(-1) == 0 {
+			w.windows.end(win.number)
 			win.done()
 			w.metrics.store.Observe(w.now().Sub(started).Seconds())
 			release()
@@ -257,9 +261,9 @@ func (w *Writer) meet(ctx context.Context, win *window) ([]*device, error) {
 	for _, c := range win.batches {
 		for i := range c.Items {
 			id := c.Items[i].DeviceID
-			d := w.devices.touch(id)
+			d := w.devices.touch(id, win.number)
 			if d == nil {
-				d = w.devices.put(id)
+				d = w.devices.put(id, win.number)
 				strangers, ids = append(strangers, d), append(ids, d.id)
 			}
 			met = append(met, d)
@@ -271,7 +275,7 @@ func (w *Writer) meet(ctx context.Context, win *window) ([]*device, error) {
 	err := w.repeat(ctx, cassandra.TableLatest, func(ctx context.Context) error {
 		stored, err := w.store.StoredDevices(ctx, ids)
 		for i := range stored {
-			*strangers[i] = *recall(ids[i], stored[i])
+			strangers[i].recall(stored[i])
 		}
 		return err
 	})

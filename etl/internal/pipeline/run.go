@@ -3,7 +3,6 @@ package pipeline
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -39,8 +38,9 @@ type sourced struct {
 	Batch
 }
 
-// Run lets the sources produce until they end or stop is cancelled, and returns when everything that they handed over
-// is durable. When ctx ends, or something fails, it returns at once: what was not durable has not been reported as done.
+// Run lets the sources produce until they end, one of them fails or stop is cancelled, and returns when everything that
+// they handed over is durable. When ctx ends, or the way to the store fails, it returns at once: what was not durable
+// has not been reported as done.
 func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 	extracted := make(chan sourced, p.Queue)
 	cleaned := make(chan Clean, p.Queue)
@@ -52,21 +52,22 @@ func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 	defer quit()
 	defer context.AfterFunc(stop, quit)()
 
-	var open sync.WaitGroup
 	for _, source := range sources {
 		p.Metrics.create(source.Name())
-		open.Add(1)
-		g.Go(func() error {
-			defer open.Done()
-			if err := source.Run(reading, p.emit(ctx, source.Name(), extracted)); err != nil {
-				return fmt.Errorf("source %s: %w", source.Name(), err)
-			}
-			return nil
-		})
 	}
+	var broken error // of a source; what all of them read before is stored all the same
 	g.Go(func() error {
-		open.Wait()
-		close(extracted)
+		defer close(extracted)
+		reads, reading := errgroup.WithContext(reading)
+		for _, source := range sources {
+			reads.Go(func() error {
+				if err := source.Run(reading, p.emit(ctx, source.Name(), extracted)); err != nil {
+					return fmt.Errorf("source %s: %w", source.Name(), err)
+				}
+				return nil
+			})
+		}
+		broken = reads.Wait()
 		return nil
 	})
 	g.Go(func() error {
@@ -79,7 +80,10 @@ func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 		return nil
 	})
 	g.Go(func() error { return p.Loader.Run(ctx, cleaned) })
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return broken
 }
 
 // emit gives a source its way into the pipeline. A batch that the source has when it is told to stop still goes in.

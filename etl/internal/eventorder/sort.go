@@ -1,0 +1,323 @@
+package eventorder
+
+import (
+	"bufio"
+	"cmp"
+	"container/heap"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"maps"
+	"math"
+	"os"
+	"slices"
+	"strings"
+)
+
+// DefaultMemory is the arena of a Sorter that names none, in bytes. Ten million records make about fifty runs of it.
+const DefaultMemory = 32 << 20
+
+// Sorter sorts entries with the help of a directory for what doesn't fit into memory.
+type Sorter struct {
+	Dir    string // where the temporary file goes; empty is the system's directory for such files
+	Memory int    // bytes of encoded entries held at once; 0 is DefaultMemory
+}
+
+const (
+	checkEvery  = 1024          // entries between two looks at the context
+	maxMemory   = 1<<32 - 1<<20 // so that a place in the arena fits into a ref; bytes, as are the next
+	firstArena  = 1 << 20
+	writeBuffer = 256 << 10
+	minReadBuf  = 4 << 10
+	maxReadBuf  = 256 << 10
+)
+
+// Sort reads in to its end when the result is ranged over, then gives its entries in the given order. An error of in,
+// of the temporary file or of ctx is given last. The temporary file has no name while it is in use, where the system
+// allows that, so it goes away even when the process is killed; it is closed when the range ends, however it ends.
+func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		w := &sorting{
+			order: order, dir: s.Dir, memory: min(cmp.Or(s.Memory, DefaultMemory), maxMemory),
+			numbers: map[string]uint32{}, devices: map[string]uint32{},
+		}
+		defer w.close()
+		err := w.fill(ctx, in)
+		if err == nil {
+			err = w.drain(ctx, yield)
+		}
+		if err != nil && err != errStopped {
+			yield(Entry{}, err)
+		}
+	}
+}
+
+// errStopped says that the range over the sorted entries was left.
+var errStopped = errors.New("stopped")
+
+// sorting is one sort under way.
+type sorting struct {
+	order   Order
+	dir     string
+	memory  int
+	origins []string
+	numbers map[string]uint32 // of the origins
+
+	arena   []byte            // encoded entries, each after its length
+	refs    []ref             // where they are
+	devices map[string]uint32 // numbers of the devices in the arena
+
+	file  *os.File
+	named bool // the system didn't let go of the open file's name, so close has to remove it
+	out   *bufio.Writer
+	runs  []run
+}
+
+// ref points at an encoded entry in the arena. It has most of what the entry is compared by, so that few comparisons
+// visit the arena.
+type ref struct {
+	timeMs int64
+	device uint32 // the device's number, or notRecord
+	at     uint32
+}
+
+// notRecord is the device number of what was rejected.
+const notRecord = 0
+
+// What a ref and a device add to the memory that a sort holds, in bytes; a map's entry takes more than its key.
+const (
+	refBytes    = 16
+	deviceBytes = 64
+)
+
+// run is a stretch of the temporary file that is sorted, in bytes.
+type run struct{ from, size int64 }
+
+func (s *sorting) close() {
+	if s.file == nil {
+		return
+	}
+	s.file.Close()
+	if s.named {
+		os.Remove(s.file.Name())
+	}
+}
+
+func (s *sorting) fill(ctx context.Context, in iter.Seq2[Entry, error]) error {
+	var encoded []byte
+	n := 0
+	for e, err := range in {
+		if err != nil {
+			return err
+		}
+		if n++; n%checkEvery == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		encoded = appendEntry(encoded[:0], &e, s.number(e.Origin))
+		if s.held()+len(encoded) > s.memory && len(s.refs) > 0 {
+			if err := s.spill(); err != nil {
+				return err
+			}
+		}
+		s.add(&e, encoded)
+	}
+	return ctx.Err()
+}
+
+// held is the memory in use for entries, in bytes.
+func (s *sorting) held() int {
+	return len(s.arena) + refBytes*len(s.refs) + deviceBytes*len(s.devices)
+}
+
+func (s *sorting) add(e *Entry, encoded []byte) {
+	r := ref{timeMs: math.MinInt64, device: notRecord, at: uint32(len(s.arena))} // what was rejected comes first
+	if e.Rejection == nil {
+		r.timeMs = e.TimeMs
+		var known bool
+		if r.device, known = s.devices[e.DeviceID]; !known {
+			r.device = uint32(len(s.devices)) + notRecord + 1
+			s.devices[strings.Clone(e.DeviceID)] = r.device
+		}
+	}
+	s.refs = append(s.refs, r)
+	if need := len(s.arena) + binary.MaxVarintLen32 + len(encoded); need > firstArena && need > cap(s.arena) {
+		s.arena = slices.Grow(s.arena, max(need, s.memory)-len(s.arena)) // at once: doubling would leave as much behind
+	}
+	s.arena = binary.AppendUvarint(s.arena, uint64(len(encoded)))
+	s.arena = append(s.arena, encoded...)
+}
+
+func (s *sorting) number(origin string) uint32 {
+	n, ok := s.numbers[origin]
+	if !ok {
+		n = uint32(len(s.origins))
+		s.numbers[origin] = n
+		s.origins = append(s.origins, origin)
+	}
+	return n
+}
+
+// entry is the encoded entry at a place of the arena.
+func (s *sorting) entry(at uint32) []byte {
+	n, width := binary.Uvarint(s.arena[at:])
+	return s.arena[int(at)+width:][:n]
+}
+
+func (s *sorting) sortRefs() {
+	ranks := make([]int, len(s.devices)+notRecord+1)
+	for rank, device := range slices.Sorted(maps.Keys(s.devices)) {
+		ranks[s.devices[device]] = rank
+	}
+	ranks[notRecord] = -1
+	slices.SortFunc(s.refs, func(a, b ref) int {
+		c, t := cmp.Compare(ranks[a.device], ranks[b.device]), cmp.Compare(a.timeMs, b.timeMs)
+		if s.order == ByTime {
+			c, t = t, c
+		}
+		if c != 0 {
+			return c
+		}
+		if t != 0 {
+			return t
+		}
+		return compareRest(s.entry(a.at), s.entry(b.at))
+	})
+}
+
+// spill writes what the arena holds as a sorted run and empties it.
+func (s *sorting) spill() error {
+	s.sortRefs()
+	if err := s.writeRun(); err != nil {
+		return fmt.Errorf("sort: write temporary file: %w: make room there, or name another directory", err)
+	}
+	s.arena, s.refs = s.arena[:0], s.refs[:0]
+	clear(s.devices)
+	return nil
+}
+
+func (s *sorting) writeRun() error {
+	if s.file == nil {
+		f, err := os.CreateTemp(s.dir, "fleet-etl-sort-*")
+		if err != nil {
+			return err
+		}
+		s.named = os.Remove(f.Name()) != nil
+		s.file, s.out = f, bufio.NewWriterSize(f, writeBuffer)
+	}
+	var r run
+	if n := len(s.runs); n > 0 {
+		r.from = s.runs[n-1].from + s.runs[n-1].size
+	}
+	var length [binary.MaxVarintLen64]byte
+	for _, ref := range s.refs {
+		e := s.entry(ref.at)
+		width := binary.PutUvarint(length[:], uint64(len(e)))
+		s.out.Write(length[:width])
+		s.out.Write(e) // the writer keeps its first error for Flush
+		r.size += int64(width + len(e))
+	}
+	s.runs = append(s.runs, r)
+	return s.out.Flush()
+}
+
+// drain gives the entries in order; errStopped when yield wants no more.
+func (s *sorting) drain(ctx context.Context, yield func(Entry, error) bool) error {
+	n := 0
+	give := func(encoded []byte) error {
+		if n++; n%checkEvery == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		e, err := readEntry(encoded, s.origins)
+		if err == nil && !yield(e, nil) {
+			err = errStopped
+		}
+		return err
+	}
+	if len(s.runs) > 0 {
+		return s.mergeRuns(give)
+	}
+	s.sortRefs()
+	for _, ref := range s.refs {
+		if err := give(s.entry(ref.at)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *sorting) mergeRuns(give func([]byte) error) error {
+	if err := s.spill(); err != nil {
+		return err
+	}
+	s.arena, s.refs, s.devices, s.out = nil, nil, nil, nil // the merge has buffers of its own
+
+	m := merge{order: s.order}
+	for _, r := range s.runs {
+		head := &runHead{in: bufio.NewReaderSize(io.NewSectionReader(s.file, r.from, r.size), s.readBuffer())}
+		if err := head.next(); err != nil {
+			return err
+		}
+		m.heads = append(m.heads, head)
+	}
+	heap.Init(&m)
+	for len(m.heads) > 0 {
+		head := m.heads[0]
+		if err := give(head.entry); err != nil {
+			return err
+		}
+		switch err := head.next(); err {
+		case nil:
+			heap.Fix(&m, 0)
+		case io.EOF:
+			heap.Pop(&m)
+		default:
+			return err
+		}
+	}
+	return nil
+}
+
+// readBuffer shares the arena's memory among the runs, between what makes reading slow and what makes it no faster.
+func (s *sorting) readBuffer() int {
+	return min(max(s.memory/len(s.runs), minReadBuf), maxReadBuf)
+}
+
+// runHead is the first entry of a run that was not given yet.
+type runHead struct {
+	in    *bufio.Reader
+	entry []byte
+}
+
+// next moves on to the run's next entry; at the run's end its error is io.EOF.
+func (h *runHead) next() error {
+	n, err := binary.ReadUvarint(h.in)
+	if err == io.EOF {
+		return err
+	}
+	if err == nil {
+		h.entry = slices.Grow(h.entry[:0], int(n))[:n]
+		_, err = io.ReadFull(h.in, h.entry)
+	}
+	if err != nil {
+		return fmt.Errorf("sort: read temporary file: %w", err)
+	}
+	return nil
+}
+
+// merge is a heap of runs, the one with the least entry first.
+type merge struct {
+	heads []*runHead
+	order Order
+}
+
+func (m *merge) Len() int           { return len(m.heads) }
+func (m *merge) Less(i, j int) bool { return m.order.compare(m.heads[i].entry, m.heads[j].entry) < 0 }
+func (m *merge) Swap(i, j int)      { m.heads[i], m.heads[j] = m.heads[j], m.heads[i] }
+func (m *merge) Push(any)           {} // runs only end
+func (m *merge) Pop() any {
+	m.heads = m.heads[:len(m.heads)-1]
+	return nil
+}

@@ -1,0 +1,113 @@
+package csvfile
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Stdin is the path that stands for standard input.
+const Stdin = "-"
+
+// Expand gives the files that the patterns name, in their order and each of them once: paths, globs in the syntax of
+// path/filepath, and Stdin. What a glob matches is sorted; directories that it matches are left out. An error names
+// the pattern: no such file, no match, a directory, or something that is no regular file.
+func Expand(patterns []string) ([]string, error) {
+	var files []string
+	seen := map[string]bool{}
+	for _, pattern := range patterns {
+		matches, err := match(pattern)
+		if err != nil {
+			return nil, fmt.Errorf("find file %s: %w", pattern, err)
+		}
+		for _, path := range matches {
+			id, err := identity(path)
+			if err != nil {
+				return nil, fmt.Errorf("find file %s: %w", path, err)
+			}
+			if !seen[id] {
+				seen[id] = true
+				files = append(files, path)
+			}
+		}
+	}
+	if len(files) == 0 {
+		return nil, errors.New("no file is named: name CSV files, a pattern such as 'data/*.csv', or - for standard input")
+	}
+	return files, nil
+}
+
+// match gives the files of one pattern. A file whose name happens to look like a pattern is found under its name.
+func match(pattern string) ([]string, error) {
+	if pattern == Stdin {
+		return []string{Stdin}, nil
+	}
+	info, err := os.Stat(pattern)
+	switch {
+	case err == nil:
+		return []string{pattern}, checkRegular(info, pattern)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, cause(err)
+	case !strings.ContainsAny(pattern, `*?[`):
+		return nil, errors.New("it does not exist: check the path")
+	}
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		return nil, fmt.Errorf("%w: close the bracket, or put a backslash before it", err)
+	}
+	var files []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, fmt.Errorf("match %s: %w", path, cause(err))
+		}
+		if info.IsDir() {
+			continue
+		}
+		if err := checkRegular(info, path); err != nil {
+			return nil, fmt.Errorf("match %s: %w", path, err)
+		}
+		files = append(files, path)
+	}
+	if len(files) == 0 {
+		return nil, errors.New("no file matches the pattern: check it, and the directory from which it starts")
+	}
+	return files, nil
+}
+
+// checkRegular refuses what can't be read twice: files are looked at before the first record flows, and read again
+// from the middle after a crash.
+func checkRegular(info fs.FileInfo, path string) error {
+	switch {
+	case info.Mode().IsRegular():
+		return nil
+	case info.IsDir():
+		return fmt.Errorf("it is a directory: name the files in it, for example '%s'", filepath.Join(path, "*.csv"))
+	default:
+		return errors.New("it is no regular file: pipe its content in, and name the input -")
+	}
+}
+
+// identity is the same for every path to one file.
+func identity(path string) (string, error) {
+	if path == Stdin {
+		return Stdin, nil
+	}
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", cause(err)
+	}
+	return filepath.Abs(real)
+}
+
+// cause is what the system said, without the path and the call that the caller's message has already.
+func cause(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}

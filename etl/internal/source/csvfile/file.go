@@ -1,0 +1,180 @@
+package csvfile
+
+import (
+	"bufio"
+	"bytes"
+	"compress/flate"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+)
+
+// file is one input.
+type file struct {
+	path    string // as it was given
+	size    int64  // bytes when its header was read, compressed if it is; 0 for standard input
+	columns *columns
+}
+
+// name is the file in messages.
+func (f *file) name() string {
+	if f.path == Stdin {
+		return "standard input"
+	}
+	return "file " + f.path
+}
+
+// errorAt puts the place at which reading stopped before the error that stopped it.
+func (f *file) errorAt(line int64, err error) error {
+	return fmt.Errorf("read %s line %d: %w", f.name(), line, explain(err))
+}
+
+// explain adds what to do about damaged data, and takes off what errorAt says already.
+func explain(err error) error {
+	var corrupt flate.CorruptInputError
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("%w: the gzip data is cut short: put the whole file in its place and run the command again", err)
+	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
+		return fmt.Errorf("%w: the gzip data is damaged: put a sound file in its place and run the command again", err)
+	default:
+		return cause(err)
+	}
+}
+
+// stream is an opened file, uncompressed.
+type stream struct {
+	*lines
+	io.Closer
+}
+
+// open opens the file at the given place and adds the bytes that are read from it, compressed if they are, to read.
+func (f *file) open(ctx context.Context, stdin io.Reader, at place, read *atomic.Int64) (*stream, error) {
+	var raw io.ReadCloser
+	if f.path == Stdin {
+		raw = interruptible(ctx, stdin)
+	} else {
+		var err error
+		if raw, err = os.Open(f.path); err != nil {
+			return nil, fmt.Errorf("read %s: %w", f.name(), cause(err))
+		}
+	}
+	text, err := uncompress(ctx, raw, at.offset, read)
+	if err != nil {
+		raw.Close()
+		return nil, f.errorAt(at.line+1, err)
+	}
+	return &stream{newLines(text, at, f.path == Stdin), raw}, nil
+}
+
+// readHeader reads the first line of a stream and finds the fields in it.
+func (f *file) readHeader(s *stream, fields *fields) error {
+	first, err := s.next(1)
+	if err == io.EOF {
+		return fmt.Errorf("read %s: it is empty: its first line has to name the columns", f.name())
+	}
+	if err != nil {
+		return f.errorAt(1, err)
+	}
+	header, err := parseHeader(trimEnd(first.text))
+	if err == nil {
+		f.columns, err = fields.bind(header)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s line 1: %w", f.name(), err)
+	}
+	return nil
+}
+
+var gzipMagic = []byte{0x1f, 0x8b}
+
+// uncompress gives what raw holds from the offset on. Whether that is gzip is told by its first bytes: names mislead,
+// and standard input has none.
+func uncompress(ctx context.Context, raw io.Reader, offset int64, read *atomic.Int64) (io.Reader, error) {
+	counted := &counter{raw, read}
+	magic := make([]byte, len(gzipMagic))
+	n, err := io.ReadFull(counted, magic)
+	if err != nil && err != io.EOF && err != io.ErrUnexpectedEOF {
+		return nil, err
+	}
+	whole := io.MultiReader(bytes.NewReader(magic[:n]), counted)
+	if bytes.Equal(magic, gzipMagic) {
+		text, err := gzip.NewReader(bufio.NewReaderSize(whole, 64<<10))
+		if err != nil {
+			return nil, err
+		}
+		return text, skip(ctx, text, offset)
+	}
+	if seeker, ok := raw.(io.Seeker); ok && offset > 0 {
+		read.Add(offset - int64(n))
+		_, err := seeker.Seek(offset, io.SeekStart)
+		return counted, err
+	}
+	return whole, nil
+}
+
+// errChanged says that a file is not what an earlier run read.
+var errChanged = errors.New("no line ends where an earlier run stopped: the file was changed")
+
+// skip passes over the lines that an earlier run stored.
+func skip(ctx context.Context, r io.Reader, n int64) error {
+	const step = 1 << 20
+	for n > 1 {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		m, err := io.CopyN(io.Discard, r, min(n-1, step))
+		if err == io.EOF {
+			return errChanged
+		}
+		if err != nil {
+			return err
+		}
+		n -= m
+	}
+	last := make([]byte, n)
+	if _, err := io.ReadFull(r, last); err == io.EOF || err == nil && n == 1 && last[0] != '\n' {
+		return errChanged
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
+
+// counter adds the bytes that are read through it to a sum that others may look at.
+type counter struct {
+	io.Reader
+	sum *atomic.Int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.sum.Add(int64(n))
+	return n, err
+}
+
+// interruptible reads r until ctx ends. A read from a terminal or a pipe can't be called off, so a goroutine does it;
+// when ctx ends during such a read, the goroutine ends with the next byte or with the process. Close stops it too.
+func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {
+	out, in := io.Pipe()
+	go func() {
+		_, err := io.Copy(in, r)
+		in.CloseWithError(err)
+	}()
+	stop := context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	return &interrupted{out, stop}
+}
+
+type interrupted struct {
+	*io.PipeReader
+	stop func() bool
+}
+
+func (i *interrupted) Close() error {
+	i.stop()
+	return i.PipeReader.Close()
+}

@@ -1,0 +1,180 @@
+package csvfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"sync/atomic"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// inputs is the files of one command, each with a header that was found to be good.
+type inputs struct {
+	fields  *fields
+	files   []*file
+	stdin   io.Reader
+	shiftMs int64
+}
+
+// newInputs reads the header of every file, so that a mistake shows before the first record flows. The header of
+// standard input has to wait, because a pipe may have nothing to read for long.
+func newInputs(o Options) (*inputs, error) {
+	fields, err := newFields(o.Map, o.Set, o.Times)
+	if err != nil {
+		return nil, err
+	}
+	in := &inputs{fields: fields, stdin: o.Stdin, shiftMs: o.Shift.Milliseconds()}
+	if len(o.Files) == 0 {
+		return nil, errors.New("no file is named: name CSV files, or - for standard input")
+	}
+	for _, path := range o.Files {
+		f := &file{path: path}
+		if err := in.check(f); err != nil {
+			return nil, err
+		}
+		in.files = append(in.files, f)
+	}
+	return in, nil
+}
+
+func (in *inputs) check(f *file) error {
+	if f.path == Stdin {
+		if in.stdin == nil {
+			return errors.New("read standard input: there is none here: name a file")
+		}
+		return nil
+	}
+	info, err := os.Stat(f.path)
+	if err == nil {
+		err = checkRegular(info, f.path)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s: %w", f.name(), cause(err))
+	}
+	f.size = info.Size()
+	s, err := f.open(context.Background(), nil, place{}, new(atomic.Int64))
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	return f.readHeader(s, in.fields)
+}
+
+// fromStdin tells whether standard input is among the files.
+func (in *inputs) fromStdin() bool {
+	return slices.ContainsFunc(in.files, func(f *file) bool { return f.path == Stdin })
+}
+
+// chunk is what one block of lines held.
+type chunk struct {
+	file    int // index
+	items   []pipeline.Item
+	refused []pipeline.Refused
+	end     place // where the file goes on
+	last    bool  // the file ends here; there are no items then
+}
+
+// each reads the files from the places that from gives, or skips them, until one of them breaks, take gives an error,
+// or ctx ends. A file that breaks has given all its whole lines before.
+func (in *inputs) each(ctx context.Context, from func(file int) (at place, skip bool), read *atomic.Int64, take func(chunk) error) error {
+	var stdin *stream
+	for _, f := range in.files {
+		if f.path != Stdin {
+			continue
+		}
+		var err error
+		if stdin, err = f.open(ctx, in.stdin, place{}, read); err != nil {
+			return err
+		}
+		defer stdin.Close()
+		if err := f.readHeader(stdin, in.fields); err != nil {
+			return err
+		}
+	}
+	for i, f := range in.files {
+		at, skip := from(i)
+		switch {
+		case skip:
+			continue
+		case f.path == Stdin:
+			if err := in.readFile(ctx, i, stdin, take); err != nil {
+				return err
+			}
+			continue
+		}
+		s, err := f.open(ctx, nil, at, read)
+		if err != nil {
+			return err
+		}
+		if at.line == 0 {
+			_, err = s.next(1) // the header
+		}
+		if err == nil {
+			err = in.readFile(ctx, i, s, take)
+		}
+		s.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func fromStart(int) (place, bool) { return place{}, false }
+
+// readFile reads the lines of one file from where the stream stands.
+func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(chunk) error) error {
+	f := in.files[index]
+	parser := &lineParser{columns: f.columns, names: names{}}
+	for ctx.Err() == nil {
+		b, err := s.next(blockLines)
+		if err == io.EOF {
+			return take(chunk{file: index, end: s.at, last: true})
+		}
+		if err != nil {
+			return f.errorAt(s.at.line+1, err)
+		}
+		c := parser.parseBlock(b, in.shiftMs)
+		c.file, c.end = index, s.at
+		if err := take(c); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// parseBlock reads the lines of a block. Blank ones are nothing.
+func (p *lineParser) parseBlock(b block, shiftMs int64) chunk {
+	c := chunk{items: make([]pipeline.Item, 0, len(b.ends))}
+	start := 0
+	for i, end := range b.ends {
+		line := trimEnd(b.text[start:end])
+		start = end
+		if strings.TrimSpace(line) == "" {
+			continue
+		}
+		position := b.from.line + int64(i) + 1
+		c.items = c.items[:len(c.items)+1]
+		item := &c.items[len(c.items)-1]
+		if rejection := p.parse(line, &item.Record); rejection != nil {
+			c.items = c.items[:len(c.items)-1]
+			c.refused = append(c.refused, pipeline.Refused{
+				Rejection: rejection, Position: position, Raw: line[:min(len(line), telemetry.MaxRawLen)],
+			})
+			continue
+		}
+		item.TimeMs += shiftMs
+		item.Position, item.Raw = position, line
+	}
+	return c
+}
+
+func trimEnd(line string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+}

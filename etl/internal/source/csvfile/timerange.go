@@ -1,0 +1,39 @@
+package csvfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"sync/atomic"
+)
+
+// TimeRange reads the files once and tells the least and the greatest event time of their n records, in Unix
+// milliseconds and before any shift. A line that is no record doesn't count; a record whose values are out of bounds
+// does, so one wrong clock can stretch the range. Standard input can't be read ahead, and a range of no record is an
+// error.
+func TimeRange(ctx context.Context, o Options) (minMs, maxMs, n int64, err error) {
+	o.Shift = 0
+	in, err := newInputs(o)
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if in.fromStdin() {
+		return 0, 0, 0, errors.New("find the time range of standard input: it can be read only once: save it to a file first")
+	}
+	minMs, maxMs = math.MaxInt64, math.MinInt64
+	err = in.each(ctx, fromStart, new(atomic.Int64), func(c chunk) error {
+		for i := range c.items {
+			minMs, maxMs = min(minMs, c.items[i].TimeMs), max(maxMs, c.items[i].TimeMs)
+		}
+		n += int64(len(c.items))
+		return nil
+	})
+	if err != nil {
+		return 0, 0, 0, err
+	}
+	if n == 0 {
+		return 0, 0, 0, fmt.Errorf("find the time range of %s: it has no record that can be read: check the columns and the layout of the timestamps", in.files[0].name())
+	}
+	return minMs, maxMs, n, nil
+}

@@ -1,0 +1,168 @@
+// Package replay plays a recorded trace at a multiple of its own speed, as if its vehicles were on the road now.
+package replay
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/eventorder"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+)
+
+// Trace is a recorded trace: what is no record first, then the records in order of time.
+type Trace interface {
+	Records(ctx context.Context) iter.Seq2[eventorder.Entry, error]
+}
+
+// Options say what is played and how fast.
+type Options struct {
+	Trace Trace
+	Speed float64 // event time that passes in a unit of the clock's time: 1 is the speed of the recording
+	Total int64   // records in the trace, for Progress; 0 when it isn't known
+
+	Now  func() time.Time                                 // nil is time.Now
+	Wait func(ctx context.Context, d time.Duration) error // passes the time; nil waits, or until ctx ends
+}
+
+// A batch holds no more than this, so that no record comes much later than its time.
+const (
+	batchSpan    = 100 * time.Millisecond // of the clock's time
+	batchRecords = 1000
+)
+
+// Source plays a trace. It implements pipeline.Source.
+type Source struct {
+	options Options
+	done    atomic.Int64
+}
+
+// New makes a source that plays a trace. A speed that is no positive number is an error.
+func New(o Options) (*Source, error) {
+	if err := checkSpeed(o.Speed); err != nil {
+		return nil, err
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	if o.Wait == nil {
+		o.Wait = wait
+	}
+	return &Source{options: o}, nil
+}
+
+func checkSpeed(speed float64) error {
+	if !(speed > 0) || math.IsInf(speed, 1) {
+		return fmt.Errorf("--speed %g: give a number above 0, for example 1 for the speed of the recording or 10 for ten times that", speed)
+	}
+	return nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// Name is the source's label.
+func (s *Source) Name() string { return "replay" }
+
+// Progress tells how many records were played, of how many; the total is 0 when it isn't known. It may be called at
+// any time.
+func (s *Source) Progress() (done, total int64) { return s.done.Load(), s.options.Total }
+
+// Run plays the trace once. The first record is sent at once, every other one when as much time has passed as lies
+// between the two in the trace, divided by the speed; up to 100 ms later, but never earlier. When the pipeline is slow,
+// what is overdue follows without a pause. What is no record is sent at the start. The trace's own error ends the run.
+func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
+	p := playing{Source: s, emit: emit}
+	err := p.play(ctx)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// playing is one run.
+type playing struct {
+	*Source
+	emit    func(pipeline.Batch) error
+	started bool
+	start   time.Time // when the first record was due
+	firstMs int64     // its event time
+	batch   pipeline.Batch
+	opened  time.Time // when the first record of the batch is due
+	due     time.Time // when the last one is
+}
+
+func (p *playing) play(ctx context.Context) error {
+	for e, err := range p.options.Trace.Records(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := p.take(ctx, &e); err != nil {
+			return err
+		}
+	}
+	return p.send(ctx)
+}
+
+// take puts an entry into the batch, after the batch was sent if the entry doesn't belong into it.
+func (p *playing) take(ctx context.Context, e *eventorder.Entry) error {
+	var due time.Time // at once
+	if e.Rejection == nil {
+		due = p.dueTime(e.TimeMs)
+	}
+	full := len(p.batch.Items)+len(p.batch.Refused) >= batchRecords
+	if full || e.Origin != p.batch.Origin || due.Sub(p.opened) > batchSpan {
+		if err := p.send(ctx); err != nil {
+			return err
+		}
+		p.batch.Origin, p.opened = e.Origin, due
+	}
+	p.due = due
+	if e.Rejection != nil {
+		p.batch.Refused = append(p.batch.Refused, pipeline.Refused{Rejection: e.Rejection, Position: e.Position, Raw: e.Raw})
+	} else {
+		p.batch.Items = append(p.batch.Items, e.Item)
+	}
+	return nil
+}
+
+// dueTime is when a record is to be sent. The first record sets the clock.
+func (p *playing) dueTime(timeMs int64) time.Time {
+	if !p.started {
+		p.started, p.start, p.firstMs = true, p.options.Now(), timeMs
+	}
+	return p.start.Add(milliseconds(float64(timeMs-p.firstMs) / p.options.Speed))
+}
+
+func (p *playing) send(ctx context.Context) error {
+	n := len(p.batch.Items)
+	if n+len(p.batch.Refused) == 0 {
+		return nil
+	}
+	now := p.options.Now()
+	if ahead := p.due.Sub(now); ahead > 0 && !p.due.IsZero() {
+		if err := p.options.Wait(ctx, ahead); err != nil {
+			return err
+		}
+		now = p.options.Now()
+	}
+	b := p.batch
+	b.Accepted, b.Done = now, func(pipeline.Outcome) {}
+	p.batch = pipeline.Batch{}
+	if err := p.emit(b); err != nil {
+		return err
+	}
+	p.done.Add(int64(n))
+	return nil
+}

@@ -1,0 +1,581 @@
+package main
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+)
+
+// asProgram makes the test binary be fleet-etl, so that tests run it as a user does: as a process that can be killed.
+const asProgram = "FLEET_ETL_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+// site is a keyspace on the real cluster and a state directory, where one test's fleet-etl works.
+type site struct {
+	t      *testing.T
+	config cassandra.Config
+	dir    string
+	env    []string
+}
+
+func newSite(t *testing.T) *site {
+	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
+	if hosts == "" {
+		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
+	}
+	s := &site{t: t, dir: t.TempDir(), config: cassandra.Config{
+		Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", ReadConsistency: "ALL",
+	}}
+	s.env = []string{
+		"CASSANDRA_HOSTS=" + hosts, "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
+	}
+	t.Cleanup(func() {
+		assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), s.config, quiet()))
+	})
+	out, status := s.run("schema", "apply")
+	require.Zero(t, status, out)
+	return s
+}
+
+func quiet() logrus.FieldLogger {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	return logger
+}
+
+func (s *site) command(args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(s.t.Context(), os.Args[0], args...)
+	cmd.Env = append(append(os.Environ(), asProgram+"=1"), s.env...)
+	cmd.Dir = s.dir
+	return cmd
+}
+
+// run gives what the program printed, to both outputs, and its exit status.
+func (s *site) run(args ...string) (string, int) {
+	out, err := s.command(args...).CombinedOutput()
+	return string(out), exitStatus(s.t, err)
+}
+
+func exitStatus(t *testing.T, err error) int {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	require.NoError(t, err)
+	return 0
+}
+
+// report is what tests look at in the report of a load.
+type report struct {
+	Read       int64            `json:"records_read"`
+	Stored     int64            `json:"records_stored"`
+	Duplicates int64            `json:"records_duplicate"`
+	Rejected   map[string]int64 `json:"records_rejected"`
+	NotStored  int64            `json:"records_not_stored"`
+	PeakMemory int64            `json:"peak_memory_bytes"`
+	Retries    int64            `json:"write_retries"`
+	Errors     map[string]int64 `json:"write_errors"`
+	Result     string           `json:"result"`
+}
+
+// load loads and reads the report.
+func (s *site) load(args ...string) (report, int) {
+	cmd := s.command(append([]string{"load", "--report", "json"}, args...)...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	status := exitStatus(s.t, cmd.Run())
+	var r report
+	require.NoError(s.t, json.Unmarshal(stdout.Bytes(), &r), "%s%s", stdout.String(), stderr.String())
+	return r, status
+}
+
+func (s *site) truncate() { require.NoError(s.t, cassandra.Truncate(s.t.Context(), s.config, quiet())) }
+
+func (s *site) open() *cassandra.Store {
+	store, err := cassandra.Open(s.t.Context(), s.config, quiet(), nil)
+	require.NoError(s.t, err)
+	s.t.Cleanup(store.Close)
+	return store
+}
+
+// contents is everything that is stored, as text to be compared.
+type contents struct {
+	fleets  []string
+	devices map[string][]cassandra.Device    // by fleet
+	latest  map[string][]cassandra.Telemetry // by fleet
+	byID    map[string]cassandra.Telemetry   // the newest fix, by device
+	history map[string][]cassandra.Telemetry // newest first, by device
+}
+
+func (s *site) contents() contents {
+	ctx, store := s.t.Context(), s.open()
+	c := contents{
+		devices: map[string][]cassandra.Device{}, latest: map[string][]cassandra.Telemetry{},
+		byID: map[string]cassandra.Telemetry{}, history: map[string][]cassandra.Telemetry{},
+	}
+	var err error
+	c.fleets, err = store.Fleets(ctx)
+	require.NoError(s.t, err)
+	for _, fleet := range c.fleets {
+		for page := ""; ; {
+			p, err := store.Devices(ctx, fleet, 1000, page)
+			require.NoError(s.t, err)
+			c.devices[fleet] = append(c.devices[fleet], p.Rows...)
+			if page = p.Next; page == "" {
+				break
+			}
+		}
+		c.latest[fleet], err = store.LatestOfFleet(ctx, fleet)
+		require.NoError(s.t, err)
+		for _, d := range c.devices[fleet] {
+			c.byID[d.DeviceID], err = store.Latest(ctx, d.DeviceID)
+			require.NoError(s.t, err)
+			h, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: d.DeviceID, From: time.Now().AddDate(0, 0, -31), To: time.Now().Add(time.Hour)})
+			require.NoError(s.t, err)
+			c.history[d.DeviceID] = h.Rows
+		}
+	}
+	return c
+}
+
+func (c *contents) rows() (n int) {
+	for _, h := range c.history {
+		n += len(h)
+	}
+	return n
+}
+
+// wuxi is a real day of taxis, where it is at hand.
+func wuxi(t *testing.T) []string {
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	path := filepath.Join(root, "..", "shared", "data", "wuxi_taxis.csv")
+	if _, err := os.Stat(path); err != nil {
+		t.Skip("needs the recording wuxi_taxis.csv in ../shared/data, which is not here")
+	}
+	end := time.Now().UTC().Truncate(24 * time.Hour).Add(-time.Hour).Format(time.RFC3339) // the same in all runs of the test
+	return []string{path, "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end}
+}
+
+func checkWuxi(t *testing.T, c contents) {
+	require.Equal(t, []string{"wuxi"}, c.fleets)
+	require.Len(t, c.devices["wuxi"], 475)
+	require.Len(t, c.latest["wuxi"], 475)
+	require.Equal(t, 20188, c.rows())
+	for _, newest := range c.latest["wuxi"] {
+		require.Equal(t, c.history[newest.DeviceID][0], newest, "the map shows the newest fix")
+		require.Equal(t, c.byID[newest.DeviceID], newest)
+		require.Nil(t, newest.SpeedKmh)
+		require.Nil(t, newest.BatteryPct)
+		require.Nil(t, newest.TempC)
+		require.Equal(t, "unknown", newest.Zone)
+	}
+}
+
+func TestARealDayIsStoredOnceHoweverOftenItIsLoaded(t *testing.T) {
+	s, args := newSite(t), wuxi(t)
+	var first contents
+	for run := range 3 {
+		r, status := s.load(args...)
+		require.Zero(t, status, r.Result)
+		require.Equal(t, report{
+			Read: 20188, Stored: 20188, Rejected: map[string]int64{}, Errors: map[string]int64{}, Result: "all is stored", PeakMemory: r.PeakMemory,
+		}, r)
+		c := s.contents()
+		checkWuxi(t, c)
+		if run == 0 {
+			first = c
+		}
+		require.Equal(t, first, c)
+	}
+
+	t.Run("killed in the middle and given again", func(t *testing.T) {
+		s := &site{t: t, config: s.config, dir: t.TempDir(), env: s.env}
+		s.env = append(s.env, "ETL_STATE_DIR="+s.dir)
+		s.truncate()
+		slow := s.command(append([]string{"load"}, args...)...)
+		slow.Env = append(slow.Env, "ETL_WRITE_MODE=async", "ETL_WINDOW_RECORDS=500", "ETL_MAX_IN_FLIGHT=1")
+		require.NoError(t, slow.Start())
+		require.Eventually(t, func() bool { return checkpointed(s.dir) > 0 }, time.Minute, 20*time.Millisecond)
+		require.NoError(t, slow.Process.Kill())
+		_ = slow.Wait() // killed
+		kept := checkpointed(s.dir)
+		r, status := s.load(args...)
+		require.Zero(t, status, r.Result)
+		require.Positive(t, r.Read)
+		require.Less(t, r.Read, int64(20188), "it goes on where it was")
+		require.Equal(t, int64(20188)-kept+1, r.Read, "and misses nothing")
+		require.Equal(t, first, s.contents())
+		again, _ := s.load(args...)
+		require.Equal(t, int64(20188), again.Read, "a load that came to its end begins anew")
+	})
+
+	t.Run("with speed derived in event order", func(t *testing.T) {
+		r, status := s.load(append(args, "--derive-speed")...)
+		require.Zero(t, status, r.Result)
+		with := 0
+		c := s.contents()
+		require.Equal(t, 20188, c.rows())
+		for _, fixes := range c.history {
+			require.Nil(t, fixes[len(fixes)-1].SpeedKmh, "the first fix has none before it")
+			for _, fix := range fixes {
+				if fix.SpeedKmh != nil {
+					with++
+					require.LessOrEqual(t, *fix.SpeedKmh, 300.0)
+				}
+			}
+		}
+		require.Greater(t, with, 19000)
+	})
+}
+
+// checkpointed is how many lines, header included, the checkpoint in a state directory says are stored.
+func checkpointed(dir string) int64 {
+	files, _ := filepath.Glob(filepath.Join(dir, "*.json"))
+	for _, file := range files {
+		var state struct {
+			Files []struct{ Line int64 }
+		}
+		if text, err := os.ReadFile(file); err == nil && json.Unmarshal(text, &state) == nil && len(state.Files) > 0 {
+			return state.Files[0].Line
+		}
+	}
+	return 0
+}
+
+func TestABrokenFileIsReportedLineByLine(t *testing.T) {
+	s := newSite(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	at := func(d time.Duration) string { return now.Add(d).Format(time.RFC3339) }
+	lines := []struct{ line, reason string }{
+		{"v1,f1," + at(0) + ",48.1,11.5,50,90,80,20.5,depot", ""},
+		{"v1,f1," + at(0) + ",48.1,11.5,50,90,80,20.5,depot", "duplicate"},
+		{"v1,f1," + at(0) + ",48.2,11.5,50,90,80,20.5,depot", "duplicate"}, // another payload of the instant
+		{`v2,f1,"` + at(0) + `,48.1,11.5,50,90,80,20.5,depot`, "malformed"},
+		{"v2,f1," + at(0) + ",48.1", "malformed"},
+		{"v2,f1," + at(0) + ",48.1,11.5,fast,90,80,20.5,depot", "malformed"},
+		{"v2,f1," + at(0) + ",48.1,11.5,NaN,90,80,20.5,depot", "malformed"},
+		{",f1," + at(0) + ",48.1,11.5,50,90,80,20.5,depot", "missing_field"},
+		{"v2,f1," + at(0) + ",,11.5,50,90,80,20.5,depot", "missing_field"},
+		{"v2,f1,yesterday,48.1,11.5,50,90,80,20.5,depot", "bad_timestamp"},
+		{"v2,f1," + at(time.Hour) + ",48.1,11.5,50,90,80,20.5,depot", "future"},
+		{"v2,f1," + at(-31*24*time.Hour) + ",48.1,11.5,50,90,80,20.5,depot", "too_old"},
+		{"v2,f1," + at(0) + ",91,11.5,50,90,80,20.5,depot", "lat_range"},
+		{"v2,f1," + at(0) + ",48.1,181,50,90,80,20.5,depot", "lon_range"},
+		{"v2,f1," + at(0) + ",0,0,50,90,80,20.5,depot", "zero_position"},
+		{"v2,f1," + at(0) + ",48.1,11.5,-1,90,80,20.5,depot", "speed_range"},
+		{"v2,f1," + at(0) + ",48.1,11.5,50,361,80,20.5,depot", "heading_range"},
+		{"v2,f1," + at(0) + ",48.1,11.5,50,90,101,20.5,depot", "battery_range"},
+		{"v2,f1," + at(0) + ",48.1,11.5,50,90,80,999,depot", "temp_range"},
+		{"v 2,f1," + at(0) + ",48.1,11.5,50,90,80,20.5,depot", "bad_id"},
+		{"v2," + strings.Repeat("f", 129) + "," + at(0) + ",48.1,11.5,50,90,80,20.5,depot", "bad_id"},
+		{"v2,f1," + at(0) + ",48.1,11.5,50,90,80,20.5," + strings.Repeat("x", 70_000), "too_large"},
+		{"v2,f9," + at(0) + ",48.1,11.5,50,90,80,20.5,depot", "unknown_fleet"},
+		{"v2,f1," + at(0) + ",48.1,11.5,,,,,", ""},
+	}
+	text, want, rejected := "device_id,fleet_id,timestamp,lat,lon,speed_kmh,heading_deg,battery_pct,temp_c,zone\n", map[int64]string{}, map[string]int64{}
+	for i, l := range lines {
+		text += l.line + "\n"
+		if l.reason != "" && l.reason != "duplicate" {
+			want[int64(i+2)] = l.reason
+			rejected[l.reason]++
+		}
+	}
+	path := filepath.Join(s.dir, "broken.csv")
+	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
+	s.env = append(s.env, "ETL_FLEETS=f1,"+"f2")
+
+	r, status := s.load(path)
+	require.Equal(t, 2, status, "all that is valid is stored, some was refused")
+	require.EqualValues(t, len(lines), r.Read)
+	require.EqualValues(t, 2, r.Stored)
+	require.EqualValues(t, 2, r.Duplicates)
+	require.Zero(t, r.NotStored)
+	require.Equal(t, rejected, r.Rejected)
+	require.Contains(t, r.Result, "some records were refused")
+
+	letters, err := os.ReadFile(filepath.Join(s.dir, "deadletters", "deadletters.ndjson"))
+	require.NoError(t, err)
+	got := map[int64]string{}
+	for line := range strings.Lines(string(letters)) {
+		var d load.DeadLetter
+		require.NoError(t, json.Unmarshal([]byte(line), &d))
+		require.Equal(t, "csvfile", d.Source)
+		require.Equal(t, path, d.Origin)
+		require.NotEmpty(t, d.Remedy)
+		got[d.Position] = d.Reason
+		if d.Reason != "too_large" {
+			require.Equal(t, lines[d.Position-2].line, d.Raw, "the record is kept whole")
+		}
+	}
+	require.Equal(t, want, got)
+
+	c := s.contents()
+	require.Len(t, c.history["v1"], 1)
+	require.Equal(t, []cassandra.Telemetry{{
+		DeviceID: "v2", FleetID: "f1", Ts: now, Lat: 48.1, Lon: 11.5, Zone: "unknown",
+	}}, c.history["v2"])
+
+	text, status = s.run("load", path)
+	require.Equal(t, 2, status)
+	require.Contains(t, text, "rejected                    ")
+	require.Contains(t, text, "lat_range")
+
+	t.Run("what can't be read at all", func(t *testing.T) {
+		var zipped bytes.Buffer
+		w := gzip.NewWriter(&zipped)
+		good := "device_id,fleet_id,timestamp,lat,lon\n"
+		for i := range 5000 {
+			good += fmt.Sprintf("z%d,f2,%s,48.1,11.%d\n", i%7, at(-time.Duration(i)*time.Second), rand.IntN(1e6))
+		}
+		_, err := w.Write([]byte(good))
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+		files := map[string]string{
+			"empty.csv": "", "columns.csv": "device_id,fleet_id,timestamp,lat\nv1,f1,1,2\n", "map.csv": "a,b\n1,2\n",
+			"cut.csv.gz": zipped.String()[:zipped.Len()*2/3], "no.csv.gz": "this is no gzip",
+		}
+		for name, text := range files {
+			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600))
+		}
+		for _, c := range []struct {
+			args []string
+			want []string
+		}{
+			{[]string{"empty.csv"}, []string{"empty.csv", "empty"}},
+			{[]string{"columns.csv"}, []string{"columns.csv", "lon", "--map", "--set"}},
+			{[]string{"map.csv", "--map", "lat=latitude"}, []string{"map.csv", "latitude"}},
+			{[]string{"map.csv", "--map", "latitude=a"}, []string{"latitude", "device_id"}},
+			{[]string{"."}, []string{"directory"}},
+			{[]string{"absent.csv"}, []string{"absent.csv"}},
+			{[]string{"absent*.csv"}, []string{"absent*.csv"}},
+			{[]string{"no.csv.gz"}, []string{"no.csv.gz", "gzip"}},
+			{[]string{"cut.csv.gz"}, []string{"cut.csv.gz", "line"}},
+			{[]string{"map.csv", "--timezone", "Mars/Base"}, []string{"--timezone", "Mars/Base"}},
+			{[]string{"columns.csv", "--set", "lon=1", "--end-at", "noon"}, []string{"--end-at", "noon"}},
+			{nil, []string{"no file"}},
+		} {
+			out, status := s.run(append([]string{"load"}, c.args...)...)
+			require.Equal(t, 1, status, "%v: %s", c.args, out)
+			for _, want := range c.want {
+				require.Contains(t, out, want, "%v", c.args)
+			}
+		}
+		store := s.open()
+		fixes, err := store.LatestOfFleet(t.Context(), "f2")
+		require.NoError(t, err)
+		require.Len(t, fixes, 7, "what stands before the cut is stored")
+	})
+}
+
+func TestOrderAndRepetitionLeaveNoTrace(t *testing.T) {
+	s := newSite(t)
+	sorted := filepath.Join(s.dir, "sorted.csv")
+	out, status := s.run("generate", "--records", "6000", "--vehicles", "40", "--fleets", "3", "--interval", "30s", "-o", sorted)
+	require.Zero(t, status, out)
+	text, err := os.ReadFile(sorted)
+	require.NoError(t, err)
+	header, body, _ := strings.Cut(string(text), "\n")
+	lines := strings.SplitAfter(body, "\n")
+	lines = lines[:len(lines)-1]
+	// Some vehicles change their fleet, there and back, and some rivals share an instant.
+	for i := range lines {
+		if i%9 == 0 {
+			lines[i] = strings.Replace(lines[i], ",fleet-002,", ",fleet-001,", 1)
+		}
+	}
+	for i := 0; i < 200; i++ {
+		f := strings.Split(lines[i*17], ",")
+		f[5] = "12.5" // another speed
+		lines = append(lines, strings.Join(f, ","))
+	}
+	write := func(name string, lines []string) string {
+		path := filepath.Join(s.dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(header+"\n"+strings.Join(lines, "")), 0o600))
+		return path
+	}
+	r, status := s.load(write("a.csv", lines))
+	require.Zero(t, status, r.Result)
+	require.EqualValues(t, 6000, r.Stored)
+	require.EqualValues(t, 200, r.Duplicates)
+	want := s.contents()
+	require.Equal(t, []string{"fleet-001", "fleet-002", "fleet-003"}, want.fleets)
+	require.Equal(t, 6000, want.rows())
+	for try, settings := range [][]string{
+		{"ETL_WINDOW_RECORDS=512"}, {"ETL_WINDOW_RECORDS=64", "ETL_DEVICES_IN_MEMORY=10"}, {"ETL_WRITE_MODE=async", "ETL_DEDUPE_RECORDS=2"},
+	} {
+		s.truncate()
+		shuffled := append(append([]string{}, lines...), lines[:1500]...)
+		rand.Shuffle(len(shuffled), func(i, j int) { shuffled[i], shuffled[j] = shuffled[j], shuffled[i] })
+		other := &site{t: t, config: s.config, dir: s.dir, env: append(append([]string{}, s.env...), settings...)}
+		r, status := other.load(write(fmt.Sprintf("shuffled%d.csv", try), shuffled))
+		require.Zero(t, status, r.Result)
+		require.Equal(t, want, s.contents(), "%v", settings)
+	}
+}
+
+// nodes controls the cluster that make test runs the tests on.
+func nodes(t *testing.T) *cluster.Cluster {
+	cfg, err := cluster.DefaultConfig()
+	require.NoError(t, err)
+	c, err := cluster.Open(cfg)
+	require.NoError(t, err)
+	all, err := c.Nodes()
+	require.NoError(t, err)
+	if len(all) != 4 {
+		t.Skipf("needs to kill nodes of the cluster of go run ./dev cluster up; there are %d", len(all))
+	}
+	t.Cleanup(func() { require.NoError(t, c.Up(context.WithoutCancel(t.Context()))) })
+	return c
+}
+
+func TestNothingIsLostWhileNodesDie(t *testing.T) {
+	s, c := newSite(t), nodes(t)
+	const records = 150_000
+	file := filepath.Join(s.dir, "many.csv")
+	out, status := s.run("generate", "--records", fmt.Sprint(records), "--vehicles", "300", "-o", file)
+	require.Zero(t, status, out)
+
+	// started begins a load, and returns when a part of it is stored.
+	started := func() (wait func() report, store func() string) {
+		const address = "127.0.0.1:19464"
+		cmd := s.command("load", "--report", "json", file)
+		cmd.Env = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_WINDOW_RECORDS=8192")
+		var stdout, stderr bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		require.NoError(t, cmd.Start())
+		metrics := func() string {
+			response, err := http.Get("http://" + address + "/metrics")
+			if err != nil {
+				return ""
+			}
+			defer func() { _ = response.Body.Close() }()
+			text, _ := io.ReadAll(response.Body)
+			return string(text)
+		}
+		require.Eventually(t, func() bool {
+			var stored float64
+			for line := range strings.Lines(metrics()) {
+				_, _ = fmt.Sscanf(line, `fleet_etl_freshness_seconds_count %f`, &stored)
+			}
+			return stored > records/10
+		}, time.Minute, 20*time.Millisecond)
+		return func() report {
+			status := exitStatus(t, cmd.Wait())
+			require.Zero(t, status, "%s", stderr.String())
+			var r report
+			require.NoError(t, json.Unmarshal(stdout.Bytes(), &r))
+			require.EqualValues(t, records, r.Stored)
+			require.Zero(t, r.NotStored)
+			require.Less(t, r.PeakMemory, int64(256<<20))
+			return r
+		}, metrics
+	}
+	whole := func() {
+		contents := s.contents()
+		require.Equal(t, records, contents.rows())
+		require.Len(t, contents.latest["fleet-001"], 300)
+		for _, newest := range contents.latest["fleet-001"] {
+			require.Equal(t, contents.history[newest.DeviceID][0].Ts, newest.Ts)
+		}
+	}
+
+	t.Run("one node of four", func(t *testing.T) {
+		wait, _ := started()
+		require.NoError(t, c.Kill(t.Context(), 2))
+		wait()
+		require.NoError(t, c.Up(t.Context()))
+		whole()
+	})
+	t.Run("the whole local data centre", func(t *testing.T) {
+		s.truncate()
+		wait, _ := started()
+		require.NoError(t, c.Kill(t.Context(), 1))
+		require.NoError(t, c.Kill(t.Context(), 2))
+		wait() // through dc2
+		require.NoError(t, c.Up(t.Context()))
+		whole()
+	})
+	t.Run("all nodes, until they return", func(t *testing.T) {
+		s.truncate()
+		wait, metrics := started()
+		for n := 1; n <= 4; n++ {
+			require.NoError(t, c.Kill(t.Context(), n))
+		}
+		require.Eventually(t, func() bool { return strings.Contains(metrics(), "fleet_etl_store_up 0") }, time.Minute, 100*time.Millisecond,
+			"a load that waits says so")
+		require.NoError(t, c.Up(t.Context()))
+		wait()
+		whole()
+	})
+}
+
+func TestRunDrainsWhenItIsToldToStop(t *testing.T) {
+	s := newSite(t)
+	const address = "127.0.0.1:19465"
+	cmd := s.command("run")
+	cmd.Env = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_GENERATOR_VEHICLES=500", "ETL_GENERATOR_INTERVAL=500ms",
+		"ETL_GENERATOR_LATE=0.05", "ETL_GENERATOR_DUPLICATE=0.05", "ETL_GENERATOR_BROKEN=0.05")
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	require.NoError(t, cmd.Start())
+	get := func(path string) (int, string) {
+		response, err := http.Get("http://" + address + path)
+		if err != nil {
+			return 0, ""
+		}
+		defer func() { _ = response.Body.Close() }()
+		text, _ := io.ReadAll(response.Body)
+		return response.StatusCode, string(text)
+	}
+	require.Eventually(t, func() bool { status, _ := get("/-/ready"); return status == http.StatusOK }, time.Minute, 50*time.Millisecond)
+	status, _ := get("/-/healthy")
+	require.Equal(t, http.StatusOK, status)
+	status, _ = get("/debug/pprof/")
+	require.Equal(t, http.StatusNotFound, status, "only when asked for")
+	time.Sleep(3 * time.Second) // of traffic
+	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
+	require.NoError(t, cmd.Wait(), log.String())
+
+	var last struct {
+		Message                                string `json:"msg"`
+		Received, Stored, Duplicates, Rejected int
+	}
+	for line := range strings.Lines(log.String()) {
+		if strings.Contains(line, "everything that was taken in is stored") {
+			require.NoError(t, json.Unmarshal([]byte(line), &last))
+		}
+	}
+	require.Positive(t, last.Stored, log.String())
+	require.Positive(t, last.Duplicates)
+	require.Positive(t, last.Rejected)
+	require.Equal(t, last.Received, last.Stored+last.Duplicates+last.Rejected, "each record is accounted for")
+	contents := s.contents()
+	require.Equal(t, last.Stored, contents.rows(), "and is there")
+}
