@@ -506,7 +506,7 @@ func TestOnlyTheLocalDataCentreCoordinates(t *testing.T) {
 }
 
 func TestARefusedStatementIsCountedByReason(t *testing.T) {
-	s, _ := realStore(t)
+	s, reg := realStore(t)
 	b := s.batch(t.Context(), 1) // what a schema that was changed under us looks like
 	b.add("INSERT INTO fleets (shard, colour) VALUES (?, ?)", []any{int32(0), "red"})
 	err := b.exec(TableFleets)
@@ -514,6 +514,19 @@ func TestARefusedStatementIsCountedByReason(t *testing.T) {
 	require.Equal(t, GiveUp, ReasonOf(err).Advice())
 	require.ErrorContains(t, err, "write fleets: refused")
 	require.ErrorContains(t, err, "colour")
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	counted := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() == "cassandra_request_errors_total" {
+			for _, m := range f.GetMetric() {
+				if n := m.GetCounter().GetValue(); n > 0 {
+					counted[m.GetLabel()[1].GetValue()+" "+m.GetLabel()[2].GetValue()] = n
+				}
+			}
+		}
+	}
+	require.Equal(t, map[string]float64{"refused fleets": 1}, counted)
 }
 
 func TestFanOutIsBoundedOrderedAndEndsAtTheFirstError(t *testing.T) {

@@ -20,6 +20,7 @@ import (
 // State is what a node does.
 type State string
 
+// The states.
 const (
 	Running State = "running"
 	Paused  State = "paused"  // by Pause

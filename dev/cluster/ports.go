@@ -53,7 +53,7 @@ func answersCQL(ctx context.Context, at netip.AddrPort) bool {
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
-		conn.SetDeadline(deadline)
+		_ = conn.SetDeadline(deadline) // a connection that is broken fails below
 	}
 	if _, err := conn.Write([]byte{0x04, 0, 0, 0, opOptions, 0, 0, 0, 0}); err != nil {
 		return false

@@ -53,7 +53,7 @@ func (c *Cluster) Status(ctx context.Context, keyspace string) (down int, err er
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s\n", n.N, n.DC, n.CQL(), pid, states[i], n.LogFile)
 	}
-	w.Flush()
+	_ = w.Flush() // into memory
 	c.printf("%s", table.String())
 	return down, err
 }

@@ -251,7 +251,7 @@ func (c *Config) Store() (cassandra.Config, error) {
 		if path == "" {
 			continue
 		}
-		text, err := os.ReadFile(path) //nolint:gosec // the administrator names it
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", variable, err)
 		}

@@ -215,8 +215,8 @@ func (s *sorting) writeRun() error {
 	for _, ref := range s.refs {
 		e := s.entry(ref.at)
 		width := binary.PutUvarint(length[:], uint64(len(e)))
-		s.out.Write(length[:width])
-		s.out.Write(e) // the writer keeps its first error for Flush
+		_, _ = s.out.Write(length[:width])
+		_, _ = s.out.Write(e) // the writer keeps its first error for Flush
 		r.size += int64(width + len(e))
 	}
 	s.runs = append(s.runs, r)

@@ -101,7 +101,7 @@ func (d *device) see(p *plan, r *pipeline.Item) (late bool) {
 func (d *device) becomeNewest(p *plan, r *pipeline.Item, v int64) {
 	d.version = v
 	d.raise(cellsOf(r), v)
-	p.setNewest(d, r, v)
+	p.setNewest(d, r)
 }
 
 // join registers the device with its fleet: once in the life of a process, and again when an earlier record turns up.

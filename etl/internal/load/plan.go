@@ -99,7 +99,7 @@ func (p *plan) latestOfDevice(d *device) *latest {
 }
 
 // setNewest makes the record the one to be written; cells that only the one before it had stay to be written too.
-func (p *plan) setNewest(d *device, r *pipeline.Item, v int64) {
+func (p *plan) setNewest(d *device, r *pipeline.Item) {
 	l := p.latestOfDevice(d)
 	has := cellsOf(r)
 	for i := range l.extra {

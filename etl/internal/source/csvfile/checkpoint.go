@@ -297,7 +297,7 @@ func (c *Checkpoint) keepSaving() {
 		case <-c.stop:
 			return
 		case <-tick.C:
-			c.save() // what fails now is tried again, and at last by Close, which tells
+			_ = c.save() // what fails now is tried again, and at last by Close, which tells
 		}
 	}
 }

@@ -116,7 +116,7 @@ func (s *splitter) splitQuoted(line string) ([]string, error) {
 	s.line.Reset(line)
 	values, err := s.quoted.Read()
 	if err != nil {
-		io.Copy(io.Discard, &s.line)
+		_, _ = io.Copy(io.Discard, &s.line) // what is left must not stand before the next line
 		return nil, quoteError(err)
 	}
 	return values, nil

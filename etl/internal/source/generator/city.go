@@ -298,7 +298,7 @@ type reach struct {
 	cost float64
 }
 
-func (r reach) before(o reach) bool { return r.cost < o.cost }
+func (r reach) before(o reach) bool { return r.cost < o.cost } //nolint:unused // queue calls it
 
 // waysTo is Dijkstra's search from a node over all others: for each of them the edge that leads to it soonest.
 func (c *city) waysTo(target uint16) []uint8 {
