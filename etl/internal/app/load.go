@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 )
@@ -123,14 +124,30 @@ func (p *program) logProgress(ctx context.Context, x *parts, progress func() (do
 		case <-ctx.Done():
 			return
 		}
-		s := x.pipeline.Metrics.Summary()
+		s, written := x.soFar()
 		fields := logrus.Fields{
-			"received": s.Received, "stored": s.Stored, "rejected": total(s.Rejected),
-			"rate": fmt.Sprintf("%.0f/s", float64(s.Stored)/time.Since(started).Seconds()),
+			"received": s.Received, "written": written, "rejected": total(s.Rejected),
+			"rate": fmt.Sprintf("%.0f/s", float64(written)/time.Since(started).Seconds()),
 		}
-		if done, all := progress(); all > 0 {
+		if done, all := settled(progress, s, written); all > 0 {
 			fields["percent"] = fmt.Sprintf("%.1f", 100*float64(done)/float64(all))
 		}
 		p.logger.WithFields(fields).Info("loading")
 	}
+}
+
+// soFar gives the counts and the records written. Those are counted as each mutation is, where the counts' own stored
+// ones wait for their whole window.
+func (x *parts) soFar() (s pipeline.Summary, written int64) {
+	return x.pipeline.Metrics.Summary(), x.writer.Rows()[cassandra.TableHistory]
+}
+
+// settled is how much of the input needs nothing more, in bytes: what was read, less what still waits to be written.
+func settled(progress func() (done, total int64), s pipeline.Summary, written int64) (done, all int64) {
+	done, all = progress()
+	if s.Received == 0 {
+		return 0, all
+	}
+	ready := float64(written+s.Duplicates+total(s.Rejected)) / float64(s.Received)
+	return int64(float64(done) * min(1, ready)), all
 }

@@ -8,14 +8,14 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// drawProgress draws a bar of the bytes read, with records, their rate and the time left.
+// drawProgress draws a bar of the bytes that are settled, with records, their rate and the time left.
 func (p *program) drawProgress(ctx context.Context, x *parts, progress func() (done, total int64)) {
 	_, all := progress()
 	if all == 0 {
 		all = -1 // a spinner
 	}
 	bar := progressbar.NewOptions64(all,
-		progressbar.OptionSetWriter(p.Err), progressbar.OptionShowBytes(true), progressbar.OptionSetPredictTime(true),
+		progressbar.OptionSetWriter(p.Err), progressbar.OptionSetPredictTime(true),
 		progressbar.OptionSetWidth(30), progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionClearOnFinish(),
 		progressbar.OptionSetRenderBlankState(true))
 	defer func() { _ = bar.Finish() }()
@@ -28,9 +28,10 @@ func (p *program) drawProgress(ctx context.Context, x *parts, progress func() (d
 		case <-ctx.Done():
 			return
 		}
-		stored := x.pipeline.Metrics.Summary().Stored
-		bar.Describe(fmt.Sprintf("%d records stored, %.0f/s", stored, float64(stored)/time.Since(started).Seconds()))
-		if done, _ := progress(); all > 0 {
+		s, written := x.soFar()
+		bar.Describe(fmt.Sprintf("%d records written, %.0f/s", written, float64(written)/time.Since(started).Seconds()))
+		if all > 0 {
+			done, _ := settled(progress, s, written)
 			_ = bar.Set64(min(done, all))
 		} else {
 			_ = bar.Add(1)
