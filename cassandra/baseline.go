@@ -2,15 +2,13 @@ package cassandra
 
 import (
 	"context"
-	"errors"
-	"sync"
-	"sync/atomic"
 
 	"github.com/gocql/gocql"
+	"golang.org/x/sync/errgroup"
 )
 
 // Baseline writes with nothing but the driver, as the documentation of the driver shows it: what a benchmark of a
-// loader is compared with. It has no retries: the first error ends it.
+// loader is compared with. Its retries are the driver's simple ones: a write that still fails after them ends it.
 type Baseline struct {
 	session *gocql.Session
 	level   gocql.Consistency
@@ -24,6 +22,9 @@ type BaselineRow struct {
 	DeviceID string
 	TelemetryRow
 }
+
+// baselineRetries are for nodes that are cold and time out.
+var baselineRetries = &gocql.SimpleRetryPolicy{NumRetries: 10}
 
 // Grouped writes history rows in batches of one partition, size rows each, with so many requests under way. Rows of a
 // partition must stand together.
@@ -40,6 +41,7 @@ func (b *Baseline) Grouped(ctx context.Context, rows []BaselineRow, size, inFlig
 	return sideBySide(ctx, groups, inFlight, func(ctx context.Context, group []BaselineRow) error {
 		batch := b.session.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
 		batch.Cons = b.level
+		batch.RetryPolicy(baselineRetries)
 		for i := range group {
 			batch.Query(insertHistory, historyArgs(&group[i])...)
 		}
@@ -50,12 +52,12 @@ func (b *Baseline) Grouped(ctx context.Context, rows []BaselineRow, size, inFlig
 // Single writes each record as two statements of their own, one for the history and one for the latest fix.
 func (b *Baseline) Single(ctx context.Context, rows []BaselineRow, inFlight int) error {
 	return sideBySide(ctx, rows, inFlight, func(ctx context.Context, r BaselineRow) error {
-		err := b.session.Query(insertHistory, historyArgs(&r)...).WithContext(ctx).Consistency(b.level).Exec()
+		err := b.session.Query(insertHistory, historyArgs(&r)...).WithContext(ctx).Consistency(b.level).RetryPolicy(baselineRetries).Exec()
 		if err != nil {
 			return err
 		}
 		return b.session.Query(insertLatest, r.DeviceID, r.TsMs, r.FleetID, r.Lat, r.Lon,
-			r.SpeedKmh, r.HeadingDeg, r.BatteryPct, r.TempC, r.Zone, r.WriteTimeUs).WithContext(ctx).Consistency(b.level).Exec()
+			r.SpeedKmh, r.HeadingDeg, r.BatteryPct, r.TempC, r.Zone, r.WriteTimeUs).WithContext(ctx).Consistency(b.level).RetryPolicy(baselineRetries).Exec()
 	})
 }
 
@@ -66,28 +68,15 @@ func historyArgs(r *BaselineRow) []any {
 	}
 }
 
-// sideBySide does every part with n workers and gives the errors of those that failed.
+// sideBySide does every part, n at once, and gives the first error.
 func sideBySide[T any](ctx context.Context, parts []T, n int, do func(context.Context, T) error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var next atomic.Int64
-	errs := make([]error, n)
-	var workers sync.WaitGroup
-	for w := range n {
-		workers.Go(func() {
-			for {
-				i := int(next.Add(1)) - 1
-				if i >= len(parts) || ctx.Err() != nil {
-					return
-				}
-				if err := do(ctx, parts[i]); err != nil {
-					errs[w] = err
-					cancel()
-					return
-				}
-			}
-		})
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(n)
+	for _, part := range parts {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error { return do(ctx, part) })
 	}
-	workers.Wait()
-	return errors.Join(errs...)
+	return g.Wait()
 }

@@ -33,7 +33,11 @@ func (c *loadCommand) Run(p *program) error {
 		return err
 	}
 	options.Checkpoint = checkpoint
-	defer func() { _ = checkpoint.Close() }() // what it failed to keep is only read again
+	return errors.Join(c.load(p, options), checkpoint.Close())
+}
+
+func (c *loadCommand) load(p *program, options csvfile.Options) (err error) {
+	checkpoint := options.Checkpoint
 	if _, resumed := checkpoint.Shift(); !resumed {
 		if options.Shift, err = c.shift(p, options); err != nil {
 			return err

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,7 +14,6 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
-	"github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/time/rate"
 
@@ -23,84 +21,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
-
-func TestTheLimitIsNeverExceededAndServesInTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(2, 1, 10, time.Second, time.Now)
-		turns := make(chan int, 6)
-		for i := range 6 {
-			go func() {
-				if l.acquire(t.Context()) == nil {
-					turns <- i
-					time.Sleep(time.Duration(i+1) * time.Second)
-					l.release()
-				}
-			}()
-			synctest.Wait()
-			inFlight, limit := l.state()
-			require.LessOrEqual(t, inFlight, limit)
-		}
-		time.Sleep(time.Minute)
-		for i := range 6 {
-			require.Equal(t, i, <-turns)
-		}
-		inFlight, _ := l.state()
-		require.Zero(t, inFlight)
-	})
-}
-
-func TestAWaiterThatGivesUpTakesNoPlace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(1, 1, 10, time.Second, time.Now)
-		require.NoError(t, l.acquire(t.Context()))
-		ctx, cancel := context.WithCancel(t.Context())
-		gaveUp := make(chan error, 1)
-		go func() { gaveUp <- l.acquire(ctx) }()
-		synctest.Wait()
-		cancel()
-		require.ErrorIs(t, <-gaveUp, context.Canceled)
-		l.release()
-		require.NoError(t, l.acquire(t.Context()), "the place is free for the next")
-	})
-}
-
-func TestTheLimitFollowsTheAnswers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLimiter(10, 4, 20, 100*time.Millisecond, time.Now)
-		quick := func(n int) {
-			for range n {
-				l.observe(time.Millisecond, false)
-			}
-		}
-		quick(1000)
-		_, limit := l.state()
-		require.Equal(t, 10, limit, "a limit that is not reached has not been tested")
-
-		for range 10 {
-			require.NoError(t, l.acquire(t.Context()))
-		}
-		quick(12)
-		_, limit = l.state()
-		require.Equal(t, 11, limit, "one more for a round of quick answers")
-
-		time.Sleep(time.Second)
-		for range 5 {
-			l.observe(time.Second, false)
-			l.observe(time.Millisecond, true)
-		}
-		_, limit = l.state()
-		require.Equal(t, 8, limit, "a fifth fewer, once for a burst")
-		for range 20 {
-			time.Sleep(time.Second)
-			l.observe(time.Second, false)
-		}
-		_, limit = l.state()
-		require.Equal(t, 4, limit, "never below the least")
-		quick(10_000)
-		_, limit = l.state()
-		require.LessOrEqual(t, limit, 20)
-	})
-}
 
 func newRetrier(logger logrus.FieldLogger, set func(bool)) *retrier {
 	return &retrier{
@@ -117,37 +37,6 @@ func silent() *logrus.Logger {
 
 func failure(reason cassandra.Reason) error {
 	return &cassandra.Error{Op: "write", Reason: reason, Err: errors.New("of a node")}
-}
-
-func TestWhatIsWorthAnotherTry(t *testing.T) {
-	for _, reason := range cassandra.Reasons {
-		t.Run(string(reason), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				tries, failures := 0, 0
-				err := newRetrier(silent(), func(bool) {}).do(t.Context(), func(context.Context) error {
-					if tries++; tries < 4 {
-						return failure(reason)
-					}
-					return nil
-				}, func(got cassandra.Reason) {
-					require.Equal(t, reason, got)
-					failures++
-				})
-				if reason.Advice() == cassandra.GiveUp {
-					require.Error(t, err)
-					require.Equal(t, 1, tries)
-					return
-				}
-				require.NoError(t, err)
-				require.GreaterOrEqual(t, tries, 4)
-				require.Positive(t, failures)
-			})
-		})
-	}
-	require.Equal(t, cassandra.GiveUp, cassandra.ReasonRefused.Advice())
-	require.Equal(t, cassandra.GiveUp, cassandra.ReasonUnauthorized.Advice())
-	require.Equal(t, cassandra.Retry, cassandra.ReasonWriteTimeout.Advice())
-	require.Equal(t, cassandra.Wait, cassandra.ReasonUnavailable.Advice())
 }
 
 func TestRetriesKeepToTheirBudget(t *testing.T) {
@@ -169,115 +58,8 @@ func TestRetriesKeepToTheirBudget(t *testing.T) {
 	})
 }
 
-func TestOneWriteAsksWhileTheStoreIsAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		logger, lines := test.NewNullLogger()
-		var states []bool
-		r := newRetrier(logger, func(up bool) { states = append(states, up) })
-		var away atomic.Bool
-		var asked atomic.Int64
-		away.Store(true)
-		write := func(context.Context) error {
-			asked.Add(1)
-			if away.Load() {
-				return failure(cassandra.ReasonNoHosts)
-			}
-			return nil
-		}
-		done := make(chan error, 50)
-		for range 50 {
-			go func() { done <- r.do(t.Context(), write, func(cassandra.Reason) {}) }()
-		}
-		synctest.Wait()
-		first := asked.Load()
-		time.Sleep(time.Minute)
-		perMinute := asked.Load() - first
-		require.LessOrEqual(t, perMinute, int64(120), "one asks, about once a second")
-		require.Greater(t, perMinute, int64(50))
-		require.Empty(t, done)
-
-		away.Store(false)
-		for range 50 {
-			require.NoError(t, <-done)
-		}
-		require.Equal(t, []bool{false, true}, states)
-		var said []string
-		for _, entry := range lines.AllEntries() {
-			said = append(said, entry.Message)
-		}
-		require.Equal(t, "store is away; waiting until it takes writes again", said[0])
-		require.Equal(t, "store takes writes again", said[len(said)-1])
-		require.Len(t, said, 3, "said once, reminded of once in a minute")
-	})
-}
-
-func TestWaitingEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRetrier(silent(), func(bool) {})
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 3)
-		for range 3 {
-			go func() {
-				done <- r.do(ctx, func(context.Context) error { return failure(cassandra.ReasonUnavailable) }, func(cassandra.Reason) {})
-			}()
-		}
-		time.Sleep(5 * time.Second)
-		cancel()
-		for range 3 {
-			require.ErrorIs(t, <-done, context.Canceled)
-		}
-	})
-}
-
 func refused(position int64, raw string) pipeline.Refused {
 	return pipeline.Refused{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees from -90 to 90"), Position: position, Raw: raw}
-}
-
-func TestDeadLettersKeepEveryRecordWhole(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "new", "letters")
-	second := 0
-	at := func() time.Time { second++; return time.Unix(1_790_000_000+int64(second), 0) }
-	d := NewDeadLetterFile(dir, 2000, at)
-	const n = 40
-	for i := range int64(n) {
-		require.NoError(t, d.Append("csvfile", "a.csv", []pipeline.Refused{refused(i, fmt.Sprintf("raw \"%d\"\xff", i))}))
-	}
-	require.NoError(t, d.Append("csvfile", "a.csv", nil))
-	require.NoError(t, d.Close())
-	files, err := Files(dir)
-	require.NoError(t, err)
-	require.Greater(t, len(files), 3, "rotated by size")
-	require.Equal(t, d.Path(), files[len(files)-1], "the newest last")
-	next := int64(0)
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		require.NoError(t, err)
-		require.LessOrEqual(t, len(text), 2000)
-		for line := range strings.Lines(string(text)) {
-			var letter DeadLetter
-			require.NoError(t, json.Unmarshal([]byte(line), &letter))
-			require.Equal(t, DeadLetter{
-				Time: letter.Time, Source: "csvfile", Origin: "a.csv", Position: next, Reason: "lat_range", Field: "lat", Value: "91",
-				Remedy: "give degrees from -90 to 90", Raw: fmt.Sprintf("raw \"%d\"\uFFFD", next),
-			}, letter)
-			next++
-		}
-	}
-	require.EqualValues(t, n, next)
-}
-
-func TestATornDeadLetterSpoilsNoOther(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "deadletters.ndjson")
-	require.NoError(t, os.WriteFile(path, []byte(`{"raw":"torn by a cra`), 0o600))
-	d := NewDeadLetterFile(dir, 1<<20, time.Now)
-	require.NoError(t, d.Append("s", "o", []pipeline.Refused{refused(1, "whole")}))
-	require.NoError(t, d.Close())
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-	require.Len(t, lines, 2)
-	require.True(t, json.Valid([]byte(lines[1])))
 }
 
 func TestDeadLettersSayWhereTheyCouldNotBeWritten(t *testing.T) {
@@ -330,14 +112,6 @@ func TestAWindowGrowsWhileNobodyTakesItAndIsBounded(t *testing.T) {
 		require.Equal(t, 3, (<-windows).records, "what is left goes at the end, without waiting")
 		require.NoError(t, <-ended)
 	})
-}
-
-func TestTimeToLive(t *testing.T) {
-	const now, day = int64(1_790_000_000_000), int64(86_400)
-	require.EqualValues(t, 30*day, ttlSeconds(now, now))
-	require.EqualValues(t, 29*day, ttlSeconds(now-day*1000, now))
-	require.EqualValues(t, 1, ttlSeconds(now-30*day*1000, now), "never none, which would be for ever")
-	require.EqualValues(t, 30*day, ttlSeconds(now+60_000, now), "a clock that runs ahead gains nothing")
 }
 
 func TestDevicesAreForgottenOnlyWhenTheirWritesAreDurable(t *testing.T) {

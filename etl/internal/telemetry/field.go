@@ -40,6 +40,8 @@ type TimeFormat struct {
 // Fractional seconds are read by package time though the layouts have none.
 var naiveLayouts = []string{"2006-01-02 15:04:05", "2006-01-02T15:04:05"}
 
+const naiveLength = len("2006-01-02 15:04:05")
+
 // epochMsFrom is the number from which a whole number is milliseconds rather than seconds since 1970: as seconds it
 // would be the year 5138, as milliseconds it is March 1973.
 const epochMsFrom = 100_000_000_000
@@ -57,11 +59,18 @@ func (f TimeFormat) Parse(s string) (int64, error) {
 		}
 		return t.UnixMilli(), nil
 	}
-	if ms, ok := parseEpoch(s); ok {
-		return ms, nil
+	// A failed attempt costs an allocation, so the form is guessed first: a date has a dash where epochs have a digit,
+	// and only a time without a zone is as short as naiveLength.
+	dated := len(s) > 4 && s[4] == '-'
+	if !dated {
+		if ms, ok := parseEpoch(s); ok {
+			return ms, nil
+		}
 	}
-	if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
-		return t.UnixMilli(), nil
+	if dated && len(s) > naiveLength {
+		if t, err := time.Parse(time.RFC3339Nano, s); err == nil {
+			return t.UnixMilli(), nil
+		}
 	}
 	for _, layout := range naiveLayouts {
 		if t, err := time.ParseInLocation(layout, s, loc); err == nil {

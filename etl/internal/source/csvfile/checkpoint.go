@@ -138,15 +138,18 @@ func look(path string) (fileState, error) {
 	if err != nil {
 		return fileState{}, err
 	}
+	info, err := os.Stat(path)
+	if err == nil {
+		err = checkRegular(info, path)
+	}
+	if err != nil {
+		return fileState{}, err
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return fileState{}, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return fileState{}, err
-	}
 	head, err := io.ReadAll(io.LimitReader(f, headBytes))
 	if err != nil {
 		return fileState{}, err
@@ -184,8 +187,9 @@ func (c *Checkpoint) load() (*state, error) {
 	return &old, nil
 }
 
-// resume takes over the places of the files that are what they were.
+// resume takes over the places of the files that are what they were. The sorted order is what it was only if all are.
 func (c *Checkpoint) resume(old *state, sorted bool) error {
+	all := true
 	for i := range old.Files {
 		was, is := &old.Files[i], &c.state.Files[i]
 		if was.Path == Stdin {
@@ -196,14 +200,17 @@ func (c *Checkpoint) resume(old *state, sorted bool) error {
 			return fmt.Errorf("read file %s: %w", c.files[i], cause(err))
 		}
 		if !same || sorted && was.Size != is.Size {
-			c.changed = append(c.changed, c.files[i])
+			all = false
+			if was.Line > 0 || old.InOrder > 0 {
+				c.changed = append(c.changed, c.files[i])
+			}
 			continue
 		}
 		c.resumes = true
 		is.Offset, is.Line = was.Offset, was.Line
 		is.Done = was.Done && was.Size == is.Size
 	}
-	if sorted && len(c.changed) > 0 {
+	if sorted && !all {
 		c.resumes = false
 	}
 	if c.resumes {

@@ -14,7 +14,7 @@ import (
 // whenever the files are, so a number in it is a place from which to go on.
 func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) error) error {
 	var count int64
-	entries := counted(s.in.entries(ctx, new(atomic.Int64)), &count)
+	entries := counted(s.in.entries(ctx), &count)
 	stored := s.checkpoint.inOrder()
 	var batch pipeline.Batch
 	var number int64
@@ -57,9 +57,9 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 var errLeft = errors.New("left")
 
 // entries is every line of the files, as they stand there.
-func (in *inputs) entries(ctx context.Context, read *atomic.Int64) iter.Seq2[eventorder.Entry, error] {
+func (in *inputs) entries(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
 	return func(yield func(eventorder.Entry, error) bool) {
-		err := in.each(ctx, fromStart, read, func(c chunk) error {
+		err := in.each(ctx, fromStart, new(atomic.Int64), func(c chunk) error {
 			e := eventorder.Entry{Origin: in.files[c.file].path}
 			for _, r := range c.refused {
 				e.Item, e.Rejection = pipeline.Item{Position: r.Position, Raw: r.Raw}, r.Rejection
@@ -126,7 +126,7 @@ func NewTrace(o Options) (*Trace, error) {
 
 // Records reads the files to their end and gives what they hold. An error comes last.
 func (t *Trace) Records(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
-	entries := t.in.entries(ctx, new(atomic.Int64))
+	entries := t.in.entries(ctx)
 	if t.options.InEventOrder != nil {
 		entries = deriving(ctx, t.options, entries)
 	}

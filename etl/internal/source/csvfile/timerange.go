@@ -3,15 +3,14 @@ package csvfile
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math"
 	"sync/atomic"
 )
 
 // TimeRange reads the files once and tells the least and the greatest event time of their n records, in Unix
-// milliseconds and before any shift. A line that is no record doesn't count; a record whose values are out of bounds
-// does, so one wrong clock can stretch the range. Standard input can't be read ahead, and a range of no record is an
-// error.
+// milliseconds and before any shift; both are 0 when there is no record. A line that is no record doesn't count; a
+// record whose values are out of bounds does, so one wrong clock can stretch the range. Standard input is an error,
+// since it can't be read twice.
 func TimeRange(ctx context.Context, o Options) (minMs, maxMs, n int64, err error) {
 	o.Shift = 0
 	in, err := newInputs(o)
@@ -29,11 +28,8 @@ func TimeRange(ctx context.Context, o Options) (minMs, maxMs, n int64, err error
 		n += int64(len(c.items))
 		return nil
 	})
-	if err != nil {
+	if err != nil || n == 0 {
 		return 0, 0, 0, err
-	}
-	if n == 0 {
-		return 0, 0, 0, fmt.Errorf("find the time range of %s: it has no record that can be read: check the columns and the layout of the timestamps", in.files[0].name())
 	}
 	return minMs, maxMs, n, nil
 }
