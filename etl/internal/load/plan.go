@@ -179,7 +179,7 @@ func latestRow(deviceID string, r *pipeline.Item, v int64, c cells) cassandra.La
 func historyRow(r *pipeline.Item, nowMs int64) cassandra.TelemetryRow {
 	row := cassandra.TelemetryRow{
 		TsMs: r.TimeMs, FleetID: r.FleetID, Lat: r.Lat, Lon: r.Lon, Zone: r.Zone,
-		WriteTimeUs: version(r),
+		WriteTimeUs: historyVersion(r),
 		TTLSeconds:  ttlSeconds(r.TimeMs, nowMs),
 	}
 	if r.SpeedKmh.Valid {

@@ -127,6 +127,15 @@ func TestAVersionIsTheInstantWithTheHashBelowTheMillisecond(t *testing.T) {
 	}
 }
 
+// Two expiring cells with one timestamp are settled by when each was written, so rivals must not share one.
+func TestRivalsThatAgreeBelowTheMillisecondDifferInTheHistory(t *testing.T) {
+	one := &pipeline.Item{Record: telemetry.Record{TimeMs: 5}, Hash: 123_456}
+	other := &pipeline.Item{Record: telemetry.Record{TimeMs: 5}, Hash: 123_456 + 7_000}
+	require.Equal(t, version(one), version(other))
+	assert.NotEqual(t, historyVersion(one), historyVersion(other))
+	assert.Equal(t, int64(5_000+123_456), historyVersion(one))
+}
+
 // A null would be a tombstone, and a 0 that nobody measured a lie.
 func TestAHistoryRowHasNoCellForWhatIsAbsent(t *testing.T) {
 	full := at("a", 0)
@@ -134,7 +143,7 @@ func TestAHistoryRowHasNoCellForWhatIsAbsent(t *testing.T) {
 	assert.Equal(t, cassandra.TelemetryRow{
 		TsMs: midnight, FleetID: "wuxi", Lat: 31.5, Lon: 120.25, Zone: "depot",
 		SpeedKmh: &full.SpeedKmh.Value, HeadingDeg: &full.HeadingDeg.Value, TempC: &full.TempC.Value, BatteryPct: &full.BatteryPct.Value,
-		WriteTimeUs: version(full), TTLSeconds: 30 * 86_400,
+		WriteTimeUs: historyVersion(full), TTLSeconds: 30 * 86_400,
 	}, row)
 	for name, c := range map[string]struct {
 		clear func(*pipeline.Item)
