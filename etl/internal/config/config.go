@@ -86,6 +86,11 @@ func FromEnvironment() (*Config, error) {
 		}
 		return nil, err
 	}
+	for _, list := range [][]string{c.CassandraHosts, c.Sources, c.Files, c.Fleets} {
+		for i := range list {
+			list[i] = strings.TrimSpace(list[i])
+		}
+	}
 	if err := errors.Join(c.readSecrets(), c.check()); err != nil {
 		return nil, err
 	}
@@ -179,8 +184,19 @@ func (c *Config) check() error {
 			refuse("ETL_FLEETS", fleet, "use 1 to 128 characters of A-Za-z0-9._:- for each fleet")
 		}
 	}
-	if len(c.CassandraHosts) == 0 {
-		refuse("CASSANDRA_HOSTS", "", "give at least one contact point")
+	if len(c.CassandraHosts) == 0 || slices.Contains(c.CassandraHosts, "") {
+		refuse("CASSANDRA_HOSTS", strings.Join(c.CassandraHosts, ","), "give contact points, separated by commas")
+	}
+	if c.CassandraKeyspace == "" {
+		refuse("CASSANDRA_KEYSPACE", "", "name a keyspace")
+	}
+	if len(c.Sources) == 0 {
+		refuse("ETL_SOURCES", "", "name at least one source, for example generator")
+	}
+	for variable, path := range map[string]string{"CASSANDRA_TLS_CA_FILE": c.CassandraTLSCA, "CASSANDRA_TLS_CERT_FILE": c.CassandraTLSCert} {
+		if path != "" && !c.CassandraTLS {
+			refuse(variable, path, "it encrypts nothing by itself; set CASSANDRA_TLS=true with it")
+		}
 	}
 	if c.StateDir == "" {
 		refuse("ETL_STATE_DIR", "", "name a directory")
@@ -203,9 +219,10 @@ func (c *Config) check() error {
 	atLeast("ETL_DEDUPE_RECORDS", c.DedupeRecords, 1)
 	atLeast("ETL_QUEUE_BATCHES", c.QueueBatches, 1)
 	atLeast("ETL_DEAD_LETTER_MAX_BYTES", int(c.DeadLetterMaxBytes), 1024)
-	if !(c.RetryRate > 0) {
-		refuse("ETL_RETRY_RATE", c.RetryRate, "give more than 0")
+	if !(c.RetryRate > 0 && c.RetryRate <= 1e6) {
+		refuse("ETL_RETRY_RATE", c.RetryRate, "give more than 0, and at most 1000000")
 	}
+	longer("CASSANDRA_CONNECT_WAIT", c.CassandraConnectWait, 0)
 	longer("ETL_LINGER", c.Linger, 0)
 	longer("ETL_LOAD_LINGER", c.LoadLinger, 0)
 	longer("ETL_DRAIN_TIMEOUT", c.DrainTimeout, time.Second)
@@ -254,6 +271,9 @@ func (c *Config) Store() (cassandra.Config, error) {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return s, fmt.Errorf("%s: %w", variable, err)
+		}
+		if len(text) == 0 {
+			return s, fmt.Errorf("%s %q: the file is empty; give a PEM file, or leave the variable out", variable, path)
 		}
 		pem[variable] = text
 	}

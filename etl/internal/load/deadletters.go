@@ -2,10 +2,10 @@ package load
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -88,6 +88,8 @@ func (d *DeadLetterFile) write(lines []byte) error {
 		}
 	}
 	if _, err := d.file.Write(lines); err != nil {
+		_ = d.file.Close() // it may end in half a line, which opening it anew will end
+		d.file = nil
 		return err
 	}
 	d.size += int64(len(lines))
@@ -132,11 +134,20 @@ func (d *DeadLetterFile) rotate() error {
 		return err
 	}
 	d.file = nil
-	away := strings.TrimSuffix(d.Path(), ".ndjson") + "-" + d.now().UTC().Format(rotatedTimeForm) + ".ndjson"
+	stem := strings.TrimSuffix(d.Path(), ".ndjson") + "-" + d.now().UTC().Format(rotatedTimeForm)
+	away := stem + ".ndjson"
+	for n := 1; exists(away); n++ { // a clock may stand still
+		away = fmt.Sprintf("%s-%03d.ndjson", stem, n)
+	}
 	if err := os.Rename(d.Path(), away); err != nil {
 		return err
 	}
 	return d.open()
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
 }
 
 // Close closes the file; everything is on disk already.
@@ -153,18 +164,22 @@ func (d *DeadLetterFile) Close() error {
 
 // Files lists the dead letters of a directory, the oldest first.
 func Files(dir string) ([]string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "deadletters*.ndjson"))
-	slices.SortFunc(files, func(a, b string) int {
-		// The file that is being written has no time in its name, and is the newest.
-		aNew, bNew := filepath.Base(a) == deadLetterFile, filepath.Base(b) == deadLetterFile
-		switch {
-		case aNew:
-			return 1
-		case bNew:
-			return -1
-		default:
-			return strings.Compare(a, b)
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("list dead letters: %w", err)
+	}
+	var files []string
+	newest := ""
+	for _, e := range entries { // sorted by name, so by time; the file that is being written has none in its name
+		switch name := e.Name(); {
+		case name == deadLetterFile:
+			newest = filepath.Join(dir, name)
+		case strings.HasPrefix(name, "deadletters-") && strings.HasSuffix(name, ".ndjson"):
+			files = append(files, filepath.Join(dir, name))
 		}
-	})
-	return files, err
+	}
+	if newest != "" {
+		files = append(files, newest)
+	}
+	return files, nil
 }

@@ -58,10 +58,14 @@ type device struct {
 // version is the write timestamp of a record.
 func version(r *pipeline.Item) int64 { return r.TimeMs*1000 + int64(r.Hash%1000) }
 
-// historyVersion is the write timestamp of a record's history row. The hash has a whole minute of µs there: rows of the
-// history expire, and of two cells with one timestamp Cassandra then keeps the one that expires later, which is a matter
-// of when each was written. So rivals must not meet in one timestamp; with this they do once in sixty million.
-func historyVersion(r *pipeline.Item) int64 { return r.TimeMs*1000 + int64(r.Hash%60_000_000) }
+// historyVersion is the write timestamp of a record's history row. It ranks rivals as version does, so that history and
+// map show the same one, and then goes on where version ends: rows of the history expire, and of two expiring cells with
+// one timestamp Cassandra keeps the one that expires later, which is a matter of when each was written. With the hash
+// spread over a minute of µs, rivals meet in one timestamp once in sixty million.
+func historyVersion(r *pipeline.Item) int64 {
+	const finer = 60_000
+	return r.TimeMs*1000 + int64(r.Hash%1000)*finer + int64(r.Hash/1000%finer)
+}
 
 // recall takes over what is stored of a device that was not in memory.
 func (d *device) recall(s cassandra.Stored) {

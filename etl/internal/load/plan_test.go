@@ -133,7 +133,12 @@ func TestRivalsThatAgreeBelowTheMillisecondDifferInTheHistory(t *testing.T) {
 	other := &pipeline.Item{Record: telemetry.Record{TimeMs: 5}, Hash: 123_456 + 7_000}
 	require.Equal(t, version(one), version(other))
 	assert.NotEqual(t, historyVersion(one), historyVersion(other))
-	assert.Equal(t, int64(5_000+123_456), historyVersion(one))
+	assert.Equal(t, int64(5_000+456*60_000+123), historyVersion(one))
+	for low := range uint64(999) {
+		lower, higher := &pipeline.Item{Hash: 1<<63/1000*1000 + low}, &pipeline.Item{Hash: low + 1}
+		require.Less(t, version(lower), version(higher))
+		require.Less(t, historyVersion(lower), historyVersion(higher), "history and map prefer the same")
+	}
 }
 
 // A null would be a tombstone, and a 0 that nobody measured a lie.

@@ -107,15 +107,15 @@ func (a *availability) probe(ctx context.Context, reason cassandra.Reason, write
 	}
 	back := make(chan struct{})
 	a.back = back
-	a.mu.Unlock()
 	a.set(false)
+	a.mu.Unlock()
 	since, said := a.now(), a.now()
 	a.logger.WithField("reason", string(reason)).Warn("store is away; waiting until it takes writes again")
 	defer func() {
 		a.mu.Lock()
 		a.back = nil
-		a.mu.Unlock()
 		a.set(true)
+		a.mu.Unlock()
 		close(back)
 	}()
 	for {

@@ -23,7 +23,7 @@ func (w *window) add(c pipeline.Clean, now time.Time) {
 		w.opened = now
 	}
 	w.batches = append(w.batches, c)
-	w.records += len(c.Items)
+	w.records += max(1, len(c.Items)) // a batch of which nothing is left takes room too
 }
 
 func (w *window) done() {

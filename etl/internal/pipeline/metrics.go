@@ -128,10 +128,6 @@ func (m *Metrics) create(source string) {
 func (m *Metrics) accept(source string, b *Batch) {
 	n := len(b.Items) + len(b.Refused)
 	m.received.WithLabelValues(source).Add(float64(n))
-	acceptedMs := b.Accepted.UnixMilli()
-	for i := range b.Items {
-		m.eventLag.Observe(max(0, float64(acceptedMs-b.Items[i].TimeMs)/1000))
-	}
 	m.mu.Lock()
 	m.summary.Received += int64(n)
 	m.mu.Unlock()

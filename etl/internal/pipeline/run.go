@@ -47,6 +47,7 @@ func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 	p.Metrics.watch("extract", p.Queue, func() int { return len(extracted) })
 	p.Metrics.watch("load", p.Queue, func() int { return len(cleaned) })
 
+	caller := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	reading, quit := context.WithCancel(ctx)
 	defer quit()
@@ -82,6 +83,9 @@ func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 	g.Go(func() error { return p.Loader.Run(ctx, cleaned) })
 	if err := g.Wait(); err != nil {
 		return err
+	}
+	if err := caller.Err(); err != nil {
+		return err // a source may have had a batch that was not taken
 	}
 	return broken
 }
@@ -119,6 +123,7 @@ func (p *Pipeline) transform(ctx context.Context, b sourced, out chan<- Clean) e
 			outcome.Refused = append(outcome.Refused, Refused{Rejection: rejection, Position: item.Position, Raw: rawOf(&item)})
 			continue
 		}
+		p.Metrics.eventLag.Observe(max(0, float64(b.Accepted.UnixMilli()-item.TimeMs)/1000))
 		item.Hash = payload
 		p.names.settle(&item)
 		switch seen {
@@ -133,6 +138,7 @@ func (p *Pipeline) transform(ctx context.Context, b sourced, out chan<- Clean) e
 		}
 		kept = append(kept, item)
 	}
+	clear(b.Items[len(kept):]) // which still hold on to the source's text
 	if len(outcome.Refused) > 0 {
 		if err := p.DeadLetters.Append(b.source, b.Origin, outcome.Refused); err != nil {
 			return err

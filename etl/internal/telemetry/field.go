@@ -89,7 +89,7 @@ func parseEpoch(s string) (int64, bool) {
 		return n * 1000, true
 	}
 	whole, frac, ok := strings.Cut(s, ".")
-	if !ok || frac == "" || strings.Trim(frac, "0123456789") != "" {
+	if !ok || strings.HasPrefix(whole, "-") || frac == "" || strings.Trim(frac, "0123456789") != "" {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(whole, 10, 64)
@@ -103,7 +103,7 @@ func parseEpoch(s string) (int64, bool) {
 // ParseFloat reads a finite decimal number, or gives a Rejection with reason malformed.
 func ParseFloat(field, s string) (float64, error) {
 	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(s, "xX_") { // Go reads hexadecimal, too
 		return 0, Reject(Malformed, field, s, "give a decimal number")
 	}
 	return v, nil

@@ -62,7 +62,7 @@ func TestSpeedIsDerivedFromTheFixBefore(t *testing.T) {
 		"after a jump counts the fix it went to": {[]telemetry.Record{fix("a", 0, 0), fix("a", 60, 50), fix("a", 120, 51)}, []float64{none, none, 60}},
 		"a given speed stays":                    {[]telemetry.Record{fix("a", 0, 0), given}, []float64{none, 12.345}},
 		"a given 0 stays":                        {[]telemetry.Record{fix("a", 0, 0), standing}, []float64{none, 0}},
-		"a fix with its own speed starts a leg":  {[]telemetry.Record{fix("a", 0, 0), given, fix("a", 120, 2)}, []float64{none, 12.345, 60}},
+		"a fix with its own speed starts a leg":  {[]telemetry.Record{fix("a", 0, 0), given, fix("a", 120, 3)}, []float64{none, 12.345, 120}},
 		"another device starts anew":             {[]telemetry.Record{fix("a", 0, 0), fix("b", 60, 1), fix("b", 120, 3)}, []float64{none, none, 120}},
 		"a device that comes back starts anew":   {[]telemetry.Record{fix("a", 0, 0), fix("b", 30, 1), fix("a", 60, 1)}, []float64{none, none, none}},
 		"an earlier fix is no leg":               {[]telemetry.Record{fix("a", 60, 1), fix("a", 0, 0)}, []float64{none, none}},

@@ -40,5 +40,9 @@ func Complete(r *telemetry.Record) {
 		r.Zone = telemetry.UnknownZone
 	}
 	// -0 and 0 are one number, but two payloads.
-	r.Lat, r.Lon = r.Lat+0, r.Lon+0
+	for _, v := range [...]*float64{&r.Lat, &r.Lon, &r.SpeedKmh.Value, &r.HeadingDeg.Value, &r.TempC.Value} {
+		if *v == 0 {
+			*v = 0
+		}
+	}
 }
