@@ -58,6 +58,10 @@ func TestAWrongValueIsRefusedByName(t *testing.T) {
 		"CASSANDRA_TLS":             {"perhaps"},
 		"CASSANDRA_TLS_CERT_FILE":   {"only.pem"},
 		"CASSANDRA_CONNECTIONS":     {"0"},
+		"CASSANDRA_HOSTS":           {"a,,b", ","},
+		"CASSANDRA_KEYSPACE":        {""},
+		"CASSANDRA_TLS_CA_FILE":     {"ca.pem"},
+		"CASSANDRA_CONNECT_WAIT":    {"-5s"},
 		"ETL_WINDOW_RECORDS":        {"0", "-1", "many"},
 		"ETL_BATCH_ROWS":            {"0"},
 		"ETL_MAX_IN_FLIGHT":         {"0"},
@@ -132,4 +136,7 @@ func TestTLSFilesAreNamedWhenTheyAreWrong(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte("no certificate"), 0o600))
 	_, err = c.Store()
 	require.ErrorContains(t, err, "no PEM certificate")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	_, err = c.Store()
+	require.ErrorContains(t, err, "the file is empty", "which must not mean the system's authorities")
 }

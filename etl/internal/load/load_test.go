@@ -163,3 +163,34 @@ func TestAMutationIsOfOnePartitionAndBounded(t *testing.T) {
 	require.Len(t, p.groups[0].items, 2)
 	require.Len(t, p.groups[1].items, 2)
 }
+
+// Batches of which nothing is left to store would gather without end while the store is away.
+func TestEmptyBatchesFillAWindowToo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		in, windows, ended := gathering(t, Options{WindowRecords: 100, Linger: time.Second})
+		for range 100 {
+			in <- clean(0)
+		}
+		select {
+		case in <- clean(0):
+			t.Fatal("a full window takes no more")
+		case <-time.After(time.Hour):
+		}
+		require.Len(t, (<-windows).batches, 100)
+		close(in)
+		require.NoError(t, <-ended)
+	})
+}
+
+func TestNoFileOfDeadLettersIsOverwritten(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state[1]")
+	at := time.Now()
+	d := NewDeadLetterFile(dir, 1, func() time.Time { return at }) // each letter fills a file, and the clock stands
+	for i := range int64(5) {
+		require.NoError(t, d.Append("s", "o", []pipeline.Refused{refused(i, "raw")}))
+	}
+	require.NoError(t, d.Close())
+	files, err := Files(dir)
+	require.NoError(t, err)
+	require.Len(t, files, 5)
+}

@@ -265,3 +265,32 @@ func TestItEndsAtOnceWithItsContext(t *testing.T) {
 		require.ErrorIs(t, <-ended, context.Canceled)
 	})
 }
+
+func TestAHardStopIsNoSuccess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		loader := &gatedLoader{gate: make(chan struct{})}
+		p, _ := newPipeline(loader, &letterBox{})
+		ctx, cancel := context.WithCancel(t.Context())
+		source := &tapeSource{name: "tape"}
+		for i := range 20 {
+			source.batches = append(source.batches, Batch{Items: []Item{item(int64(i), fmt.Sprint("v", i), 1)}})
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- p.Run(ctx, t.Context(), source) }()
+		synctest.Wait()
+		cancel()
+		close(loader.gate)
+		require.ErrorIs(t, <-ended, context.Canceled)
+	})
+}
+
+func TestNothingBehindTheRecordsHoldsTheirText(t *testing.T) {
+	loader := &gatedLoader{}
+	p, _ := newPipeline(loader, &letterBox{})
+	items := []Item{item(1, "v1", 1), item(2, "bad", 1), item(3, "v1", 1)}
+	require.NoError(t, p.Run(t.Context(), t.Context(), &tapeSource{name: "tape", batches: []Batch{{Items: items}}}))
+	require.Len(t, loader.stored, 1)
+	for _, i := range items[1:] {
+		require.Equal(t, Item{}, i)
+	}
+}

@@ -237,3 +237,12 @@ func TestRejectionIsAnErrorThroughWrapping(t *testing.T) {
 	assert.Equal(t, telemetry.Malformed, rejection(t, errors.Join(errors.New("line 7"), err)).Reason)
 	assert.False(t, strings.Contains(err.Error(), "\n"), "one line")
 }
+
+func TestOnlyDecimalNumbersAreNumbers(t *testing.T) {
+	for _, text := range []string{"0x1p4", "0X10p0", "1_000", "0x_1p4"} {
+		var r telemetry.Record
+		require.Error(t, r.SetText(telemetry.FieldSpeed, text, telemetry.TimeFormat{}), text)
+	}
+	_, err := telemetry.TimeFormat{}.Parse("-0.5")
+	require.Error(t, err)
+}
