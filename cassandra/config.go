@@ -35,6 +35,22 @@ type Config struct {
 	ConnectTimeout time.Duration // 5 s
 	Connections    int           // to each node; 2
 	Fanout         int           // partitions that one read asks for at once; 16
+	ReadsInFlight  int           // partitions that all reads together ask for at once; 0: no bound
+	ReadRetries    int           // times that a failed read is sent to another node; 0: the caller retries
+
+	// Settings renames the settings that errors speak of: from the name of the environment variable
+	// (CASSANDRA_HOSTS, …) to what the caller's user knows it by.
+	Settings map[string]string
+
+	alone bool // speak to the contact points alone, not to the nodes that they name
+}
+
+// setting is the name by which the user knows a setting.
+func (c Config) setting(variable string) string {
+	if name, ok := c.Settings[variable]; ok {
+		return name
+	}
+	return variable
 }
 
 func (c Config) withDefaults() Config {

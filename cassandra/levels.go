@@ -23,10 +23,10 @@ func inspect(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLo
 		return nil, levels{}, err
 	}
 	defer session.Close()
-	if err := checkLocalDC(ctx, session, cfg.LocalDC); err != nil {
+	if err := checkLocalDC(ctx, session, cfg); err != nil {
 		return nil, levels{}, err
 	}
-	replication, err := replicationOf(ctx, session, cfg.Keyspace)
+	replication, err := replicationOf(ctx, session, cfg)
 	if err != nil {
 		return nil, levels{}, err
 	}
@@ -57,29 +57,30 @@ func nodesByDC(ctx context.Context, session *gocql.Session) (map[string]int, err
 	return nodes, nil
 }
 
-func checkLocalDC(ctx context.Context, session *gocql.Session, localDC string) error {
-	if localDC == "" {
+func checkLocalDC(ctx context.Context, session *gocql.Session, cfg Config) error {
+	if cfg.LocalDC == "" {
 		return nil
 	}
 	nodes, err := nodesByDC(ctx, session)
 	if err != nil {
 		return err
 	}
-	if nodes[localDC] == 0 {
-		return fmt.Errorf("local data centre %q (CASSANDRA_DC): the cluster has none of that name, but %s",
-			localDC, strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+	if nodes[cfg.LocalDC] == 0 {
+		return fmt.Errorf("local data centre %q (%s): the cluster has none of that name, but %s",
+			cfg.LocalDC, cfg.setting("CASSANDRA_DC"), strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
 	}
 	return nil
 }
 
 // replicationOf reads the replication of a keyspace; the error says how to make one that is missing.
-func replicationOf(ctx context.Context, session *gocql.Session, keyspace string) (Replication, error) {
+func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Replication, error) {
+	keyspace := cfg.Keyspace
 	var options map[string]string
 	err := session.Query("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?", keyspace).
 		WithContext(ctx).Consistency(gocql.One).Scan(&options)
 	if err != nil {
 		if errors.Is(err, gocql.ErrNotFound) {
-			return nil, &Error{Op: "open keyspace " + keyspace + " (CASSANDRA_KEYSPACE)", Reason: ReasonNotFound,
+			return nil, &Error{Op: "open keyspace " + keyspace + " (" + cfg.setting("CASSANDRA_KEYSPACE") + ")", Reason: ReasonNotFound,
 				Err: errors.New("there is none of that name; make it with: fleet-etl schema apply")}
 		}
 		return nil, opError("read replication of keyspace "+keyspace, err)
@@ -111,16 +112,16 @@ func chooseLevels(cfg Config, replication Replication) (levels, error) {
 			write = "ONE"
 		}
 	}
-	w, err := checkLevel("CASSANDRA_WRITE_CONSISTENCY", write, cfg, replication)
+	w, err := checkLevel(cfg.setting("CASSANDRA_WRITE_CONSISTENCY"), write, cfg, replication)
 	if err != nil {
 		return levels{}, err
 	}
-	r, err := checkLevel("CASSANDRA_READ_CONSISTENCY", cfg.ReadConsistency, cfg, replication)
+	r, err := checkLevel(cfg.setting("CASSANDRA_READ_CONSISTENCY"), cfg.ReadConsistency, cfg, replication)
 	if err != nil {
 		return levels{}, err
 	}
 	if r == gocql.EachQuorum {
-		return levels{}, fmt.Errorf("CASSANDRA_READ_CONSISTENCY EACH_QUORUM: Cassandra knows it for writes only; take QUORUM or LOCAL_QUORUM")
+		return levels{}, fmt.Errorf("%s EACH_QUORUM: Cassandra knows it for writes only; take QUORUM or LOCAL_QUORUM", cfg.setting("CASSANDRA_READ_CONSISTENCY"))
 	}
 	return levels{write: w, read: r}, nil
 }
@@ -132,13 +133,13 @@ func checkLevel(variable, name string, cfg Config, replication Replication) (goc
 	}
 	need := map[gocql.Consistency]int{gocql.One: 1, gocql.Two: 2, gocql.Three: 3}[level]
 	if have := replication.Total(); have < need {
-		return 0, fmt.Errorf("%s %s needs %d replicas, and keyspace %q has %d (%s); lower the level or raise CASSANDRA_REPLICATION",
-			variable, level, need, cfg.Keyspace, have, replication)
+		return 0, fmt.Errorf("%s %s needs %d replicas, and keyspace %q has %d (%s); lower the level or raise %s",
+			variable, level, need, cfg.Keyspace, have, replication, cfg.setting("CASSANDRA_REPLICATION"))
 	}
 	if level == gocql.LocalOne || level == gocql.LocalQuorum {
 		if _, simple := replication["*"]; !simple && replication[cfg.LocalDC] == 0 {
-			return 0, fmt.Errorf("%s %s needs replicas in the local data centre %q, and keyspace %q has them in %s only; set CASSANDRA_DC or CASSANDRA_REPLICATION",
-				variable, level, cfg.LocalDC, cfg.Keyspace, replication)
+			return 0, fmt.Errorf("%s %s needs replicas in the local data centre %q, and keyspace %q has them in %s only; set %s or %s",
+				variable, level, cfg.LocalDC, cfg.Keyspace, replication, cfg.setting("CASSANDRA_DC"), cfg.setting("CASSANDRA_REPLICATION"))
 		}
 	}
 	return level, nil

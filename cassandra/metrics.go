@@ -66,7 +66,8 @@ func newObserver(reg prometheus.Registerer) *observer {
 }
 
 // ObserveQuery implements gocql.QueryObserver.
-func (o *observer) ObserveQuery(_ context.Context, q gocql.ObservedQuery) {
+func (o *observer) ObserveQuery(ctx context.Context, q gocql.ObservedQuery) {
+	statsOf(ctx).addAnswer(q)
 	o.observe(q.Statement, q.Host, q.End.Sub(q.Start), q.Err)
 }
 

@@ -57,6 +57,17 @@ type Hour struct {
 	ActiveDevicesCount int
 }
 
+// Geofence is a zone of a fleet.
+type Geofence struct {
+	FleetID       string
+	Name          string
+	Kind          string   // what the zone is to the fleet, for example depot; may be empty
+	Geometry      string   // a GeoJSON geometry: a Polygon, or a Point with RadiusM for a circle
+	RadiusM       *float64 // metres; nil for a polygon
+	SpeedLimitKmh *float64 // km/h; nil for none
+	DwellS        *int32   // seconds that a vehicle may stay; nil for any
+}
+
 // Stored is what the writer must know of a device that it meets for the first time: its fleet, and the write timestamps
 // of its newest fix and of each optional cell, in µs; 0 for a cell that is absent.
 type Stored struct {
@@ -85,6 +96,7 @@ const (
 	selectDevices   = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
 	selectFleets    = "SELECT fleet_id FROM fleets WHERE shard = ?"
 	selectAlerts    = "SELECT ts, device_id, alert_type, message, resolved FROM alerts_by_fleet_day WHERE fleet_id = ? AND day = ? AND severity = ? AND ts >= ? AND ts <= ?"
+	selectGeofences = "SELECT name, kind, geometry, radius_m, speed_limit_kmh, dwell_s FROM geofences_by_fleet WHERE fleet_id = ?"
 	selectAnalytics = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
 
@@ -93,7 +105,7 @@ var Severities = []string{"HIGH", "MEDIUM", "LOW"}
 
 // Latest is the newest fix of a device; an error that wraps ErrNotFound when it never sent one.
 func (s *Store) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
-	rows, err := collect(s.query(ctx, selectLatest, deviceID), scanTelemetry)
+	rows, err := collect(s, s.query(ctx, selectLatest, deviceID), scanTelemetry)
 	if err == nil && len(rows) == 0 {
 		err = gocql.ErrNotFound
 	}
@@ -110,7 +122,7 @@ func (s *Store) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry,
 		buckets[i] = int32(i)
 	}
 	parts, err := fanOut(ctx, s.config.Fanout, buckets, func(ctx context.Context, bucket int32) ([]Telemetry, error) {
-		return collect(s.query(ctx, selectLatestFleet, fleetID, bucket), scanTelemetry)
+		return collect(s, s.query(ctx, selectLatestFleet, fleetID, bucket), scanTelemetry)
 	})
 	if err != nil {
 		return nil, opError("read latest fixes of fleet "+fleetID, err)
@@ -159,9 +171,9 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], e
 		parts, err := fanOut(ctx, s.config.Fanout, wave, func(ctx context.Context, day Day) ([]Telemetry, error) {
 			args := []any{q.DeviceID, day.Time(), time.UnixMilli(from), time.UnixMilli(to)}
 			if q.Limit > 0 {
-				return collect(s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), scanTelemetry)
+				return collect(s, s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), scanTelemetry)
 			}
-			return collect(s.query(ctx, selectHistory, args...), scanTelemetry)
+			return collect(s, s.query(ctx, selectHistory, args...), scanTelemetry)
 		})
 		if err != nil {
 			return Page[Telemetry]{}, opError(op, err)
@@ -204,7 +216,11 @@ func (s *Store) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
 		}
 	}
 	parts, err := fanOut(ctx, s.config.Fanout, partitions, func(ctx context.Context, p partition) ([]Alert, error) {
-		return collect(s.query(ctx, selectAlerts, q.FleetID, p.day.Time(), p.severity, q.From, q.To), func(iter *gocql.Iter) (Alert, bool) {
+		statement, args := selectAlerts, []any{q.FleetID, p.day.Time(), p.severity, q.From, q.To}
+		if q.Limit > 0 {
+			statement, args = selectAlerts+" LIMIT ?", append(args, q.Limit)
+		}
+		return collect(s, s.query(ctx, statement, args...), func(iter *gocql.Iter) (Alert, bool) {
 			a := Alert{FleetID: q.FleetID, Severity: p.severity}
 			ok := iter.Scan(&a.Ts, &a.DeviceID, &a.AlertType, &a.Message, &a.Resolved)
 			return a, ok
@@ -233,7 +249,7 @@ func (s *Store) Analytics(ctx context.Context, fleetID string, first, last Day) 
 		days = append(days, day)
 	}
 	parts, err := fanOut(ctx, s.config.Fanout, days, func(ctx context.Context, day Day) ([]Hour, error) {
-		return collect(s.query(ctx, selectAnalytics, fleetID, day.Time()), func(iter *gocql.Iter) (Hour, bool) {
+		return collect(s, s.query(ctx, selectAnalytics, fleetID, day.Time()), func(iter *gocql.Iter) (Hour, bool) {
 			h := Hour{FleetID: fleetID}
 			var hour int
 			ok := iter.Scan(&hour, &h.TotalDistanceKm, &h.AvgSpeedKmh, &h.AlertsCount, &h.ActiveDevicesCount)
@@ -272,6 +288,16 @@ func (s *Store) Devices(ctx context.Context, fleetID string, size int, page stri
 	return result, nil
 }
 
+// Geofences is the zones of a fleet, sorted by name.
+func (s *Store) Geofences(ctx context.Context, fleetID string) ([]Geofence, error) {
+	zones, err := collect(s, s.query(ctx, selectGeofences, fleetID), func(iter *gocql.Iter) (Geofence, bool) {
+		g := Geofence{FleetID: fleetID}
+		ok := iter.Scan(&g.Name, &g.Kind, &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS)
+		return g, ok
+	})
+	return zones, opError("read geofences of fleet "+fleetID, err)
+}
+
 // Fleets is every fleet that ever sent, sorted.
 func (s *Store) Fleets(ctx context.Context) ([]string, error) {
 	shards := make([]int32, fleetShards)
@@ -279,7 +305,7 @@ func (s *Store) Fleets(ctx context.Context) ([]string, error) {
 		shards[i] = int32(i)
 	}
 	parts, err := fanOut(ctx, s.config.Fanout, shards, func(ctx context.Context, shard int32) ([]string, error) {
-		return collect(s.query(ctx, selectFleets, shard), func(iter *gocql.Iter) (string, bool) {
+		return collect(s, s.query(ctx, selectFleets, shard), func(iter *gocql.Iter) (string, bool) {
 			var fleetID string
 			ok := iter.Scan(&fleetID)
 			return fleetID, ok
@@ -320,8 +346,43 @@ func (s *Store) storedDevices(ctx context.Context, deviceIDs []string, level goc
 // storedFanout is higher than that of the screens' reads: these are single rows, and a load waits for them.
 const storedFanout = 64
 
+// query prepares a read of one partition.
 func (s *Store) query(ctx context.Context, statement string, args ...any) *gocql.Query {
-	return s.session.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true)
+	statsOf(ctx).addStatement(statement, args)
+	q := s.session.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true)
+	if s.config.ReadRetries > 0 {
+		q.RetryPolicy(readRetries(s.config.ReadRetries))
+	}
+	return q
+}
+
+// readRetries sends a read that failed to another node, so many times, where that may help.
+type readRetries int
+
+// Attempt implements gocql.RetryPolicy.
+func (n readRetries) Attempt(q gocql.RetryableQuery) bool {
+	return q.Attempts() <= int(n) && q.Context().Err() == nil
+}
+
+// GetRetryType implements gocql.RetryPolicy. Unavailable is one coordinator's view; another may see more replicas.
+func (n readRetries) GetRetryType(err error) gocql.RetryType {
+	if classify(err).Advice() == GiveUp {
+		return gocql.Rethrow
+	}
+	return gocql.RetryNextHost
+}
+
+// enter waits for a place among the partitions that may be read at once, and gives the function that leaves it.
+func (s *Store) enter(ctx context.Context) (func(), error) {
+	if s.reads == nil {
+		return func() {}, nil
+	}
+	select {
+	case s.reads <- struct{}{}:
+		return func() { <-s.reads }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 }
 
 // daysBack lists the UTC days of a range in Unix milliseconds, newest first.
@@ -350,7 +411,12 @@ func scanTelemetry(iter *gocql.Iter) (Telemetry, bool) {
 }
 
 // collect reads all rows of a query, page by page.
-func collect[T any](q *gocql.Query, scan func(*gocql.Iter) (T, bool)) ([]T, error) {
+func collect[T any](s *Store, q *gocql.Query, scan func(*gocql.Iter) (T, bool)) ([]T, error) {
+	leave, err := s.enter(q.Context())
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	iter := q.Iter()
 	rows := make([]T, 0, iter.NumRows())
 	for {

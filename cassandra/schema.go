@@ -71,7 +71,7 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 		return err
 	}
 	defer system.Close()
-	if err := checkLocalDC(ctx, system, cfg.LocalDC); err != nil {
+	if err := checkLocalDC(ctx, system, cfg); err != nil {
 		return err
 	}
 	if err := checkReplicas(ctx, system, replication); err != nil {
@@ -87,7 +87,7 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 	if err := execSchema(ctx, system, statements[:1]); err != nil {
 		return err
 	}
-	existing, err := replicationOf(ctx, system, cfg.Keyspace)
+	existing, err := replicationOf(ctx, system, cfg)
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,17 @@ func execSchema(ctx context.Context, session *gocql.Session, statements []string
 		}
 	}
 	return nil
+}
+
+// Exec runs statements on the keyspace, one after the other: for tests, which make tables of their own.
+func Exec(ctx context.Context, cfg Config, logger logrus.FieldLogger, statements ...string) error {
+	cfg = cfg.withDefaults()
+	session, err := connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger)
+	if err != nil {
+		return err
+	}
+	defer session.Close()
+	return execSchema(ctx, session, statements)
 }
 
 // DropKeyspace removes a keyspace with everything in it: for benchmarks and tests, which make their own.
@@ -156,7 +167,7 @@ func CheckSchema(ctx context.Context, cfg Config, replication Replication, logge
 		return nil, err
 	}
 	defer session.Close()
-	existing, err := replicationOf(ctx, session, cfg.Keyspace)
+	existing, err := replicationOf(ctx, session, cfg)
 	if err != nil {
 		return nil, err
 	}

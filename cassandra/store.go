@@ -22,9 +22,10 @@ const (
 	TableFleets        = "fleets"
 	TableAlerts        = "alerts_by_fleet_day"
 	TableAnalytics     = "fleet_analytics_by_day"
+	TableGeofences     = "geofences_by_fleet"
 )
 
-var tables = []string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableAlerts, TableAnalytics}
+var tables = []string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableAlerts, TableAnalytics, TableGeofences}
 
 // Store is an open session on the keyspace. It is safe for concurrent use.
 type Store struct {
@@ -34,6 +35,8 @@ type Store struct {
 	read    gocql.Consistency
 
 	replication Replication
+	reads       chan struct{} // a place for each partition that may be read at once; nil: no bound
+	unregister  func()
 }
 
 // Open connects to the keyspace and checks that its replication can serve the levels of the configuration. It tries
@@ -41,6 +44,12 @@ type Store struct {
 func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg prometheus.Registerer) (*Store, error) {
 	cfg = cfg.withDefaults()
 	o := newObserver(nil)
+	if cfg.LocalDC == "" {
+		var err error
+		if cfg.LocalDC, err = nearestDC(ctx, cfg, o, logger); err != nil {
+			return nil, err
+		}
+	}
 	replication, levels, err := inspect(ctx, cfg, o, logger)
 	if err != nil {
 		return nil, err
@@ -49,20 +58,36 @@ func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg promet
 	if err != nil {
 		return nil, err
 	}
-	if reg != nil {
-		reg.MustRegister(o.duration, o.errors, o.hosts, o.connects)
+	s := &Store{session: session, config: cfg, write: levels.write, read: levels.read, replication: replication, unregister: func() {}}
+	if cfg.ReadsInFlight > 0 {
+		s.reads = make(chan struct{}, cfg.ReadsInFlight)
 	}
-	return &Store{session: session, config: cfg, write: levels.write, read: levels.read, replication: replication}, nil
+	if reg != nil {
+		metrics := []prometheus.Collector{o.duration, o.errors, o.hosts, o.connects}
+		reg.MustRegister(metrics...)
+		s.unregister = func() {
+			for _, metric := range metrics {
+				reg.Unregister(metric)
+			}
+		}
+	}
+	return s, nil
 }
 
-// Close ends the session and waits for nothing: requests under way fail.
-func (s *Store) Close() { s.session.Close() }
+// Close ends the session and takes its metrics off the registry. It waits for nothing: requests under way fail.
+func (s *Store) Close() {
+	s.session.Close()
+	s.unregister()
+}
 
 // WriteConsistency is the level that writes are made at.
 func (s *Store) WriteConsistency() string { return s.write.String() }
 
 // ReadConsistency is the level that reads are made at, unless one says otherwise.
 func (s *Store) ReadConsistency() string { return s.read.String() }
+
+// LocalDC is the data centre whose nodes are spoken to.
+func (s *Store) LocalDC() string { return s.config.LocalDC }
 
 // Replication is that of the keyspace when the session was opened.
 func (s *Store) Replication() Replication { return maps.Clone(s.replication) }
@@ -78,7 +103,7 @@ func (s *Store) Ready(ctx context.Context) error {
 // keyspaces.
 func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*gocql.Session, error) {
 	if len(cfg.Hosts) == 0 {
-		return nil, errors.New("connect to Cassandra: no contact points; set CASSANDRA_HOSTS")
+		return nil, fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.setting("CASSANDRA_HOSTS"))
 	}
 	cluster := gocql.NewCluster(cfg.Hosts...)
 	cluster.Port = cfg.Port
@@ -107,6 +132,10 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 		cluster.SslOpts = &gocql.SslOptions{Config: cfg.TLS, EnableHostVerification: !cfg.TLS.InsecureSkipVerify}
 	}
 
+	if cfg.alone {
+		cluster.DisableInitialHostLookup = true
+	}
+
 	type opened struct {
 		session *gocql.Session
 		err     error
@@ -132,6 +161,36 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 	}
 }
 
+// nearestDC is the data centre of the first contact point that answers.
+func nearestDC(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (string, error) {
+	var failed error
+	for _, host := range cfg.Hosts {
+		one := cfg
+		one.Hosts, one.alone = []string{host}, true
+		session, err := connect(ctx, one, "", o, logger)
+		if err == nil {
+			var dc string
+			err = session.Query("SELECT data_center FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&dc)
+			session.Close()
+			if err == nil {
+				return dc, nil
+			}
+			err = opError("read system.local of "+host, err)
+		}
+		failed = err
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(cfg.Hosts) > 1 && ReasonOf(failed) == ReasonNoHosts {
+		return "", connectError(cfg, errors.New("no contact point answers; the last: "+failed.Error()), o.lastConnectError())
+	}
+	if failed == nil {
+		_, failed = connect(ctx, cfg, "", o, logger) // no contact points: it says so
+	}
+	return "", failed
+}
+
 // connectError says who could not be reached and why. The driver flattens its reason to text, so the reason is taken
 // from the last connection that was seen to fail.
 func connectError(cfg Config, err, seen error) error {
@@ -140,7 +199,7 @@ func connectError(cfg Config, err, seen error) error {
 	case seen != nil && classify(seen) == ReasonUnauthorized:
 		reason, err = ReasonUnauthorized, seen
 	case strings.Contains(err.Error(), "authentication required"):
-		reason, err = ReasonUnauthorized, fmt.Errorf("%w; set CASSANDRA_USERNAME and CASSANDRA_PASSWORD", err)
+		reason, err = ReasonUnauthorized, fmt.Errorf("%w; set %s and %s", err, cfg.setting("CASSANDRA_USERNAME"), cfg.setting("CASSANDRA_PASSWORD"))
 	}
 	return &Error{Op: "connect to Cassandra at " + strings.Join(cfg.Hosts, ", "), Reason: reason, Err: err}
 }

@@ -114,6 +114,8 @@ const (
 	insertFleet         = "INSERT INTO fleets (shard, fleet_id) VALUES (?, ?) USING TIMESTAMP 1" // the row says all there is, so it never differs
 	insertAlert         = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, message, resolved)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+	insertGeofence = "INSERT INTO geofences_by_fleet (fleet_id, name, kind, geometry, radius_m, speed_limit_kmh, dwell_s)" +
+		" VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	insertAnalytics = "INSERT INTO fleet_analytics_by_day (fleet_id, day, hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 )
@@ -285,6 +287,26 @@ func (s *Store) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
 		b.add(insertAnalytics, a.row(from))
 	}
 	return b.exec(TableAnalytics)
+}
+
+// WriteGeofences writes zones of one fleet as one mutation.
+func (s *Store) WriteGeofences(ctx context.Context, fleetID string, zones []Geofence, writeTimeUs int64) error {
+	a := newArena(len(zones), 8)
+	b := s.batch(ctx, len(zones))
+	for i := range zones {
+		z := &zones[i]
+		from := len(a.args)
+		a.text(fleetID)
+		a.text(z.Name)
+		a.optionalText(z.Kind)
+		a.text(z.Geometry)
+		a.optionalDouble(z.RadiusM)
+		a.optionalDouble(z.SpeedLimitKmh)
+		a.optionalInt(z.DwellS)
+		a.bigint(writeTimeUs)
+		b.add(insertGeofence, a.row(from))
+	}
+	return b.exec(TableGeofences)
 }
 
 // request is one write: a single statement, or an unlogged batch of statements for one partition.

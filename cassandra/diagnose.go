@@ -1,0 +1,278 @@
+package cassandra
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gocql/gocql"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+)
+
+// Finding is what one stage of a diagnosis found.
+type Finding struct {
+	Stage  string        `json:"stage"` // address, tcp, tls, login, keyspace, tables, replicas, data
+	Status FindingStatus `json:"status"`
+	Detail string        `json:"detail"`           // what was seen
+	Remedy string        `json:"remedy,omitempty"` // what to do about it
+}
+
+// FindingStatus grades a finding.
+type FindingStatus string
+
+// The grades.
+const (
+	FindingOK      FindingStatus = "ok"
+	FindingWarning FindingStatus = "warning" // it works, and somebody should look at it
+	FindingError   FindingStatus = "error"   // nothing behind this stage can work
+	FindingSkipped FindingStatus = "skipped"
+)
+
+// Diagnose goes from the contact points to the newest record, a stage at a time, and stops at the first that fails.
+// It opens its own connections, so it tells the state of now.
+func Diagnose(ctx context.Context, cfg Config, logger logrus.FieldLogger) []Finding {
+	d := diagnosis{cfg: cfg.withDefaults(), logger: logger}
+	for _, stage := range []func(context.Context) Finding{d.addresses, d.tcp, d.tls, d.login, d.keyspace, d.tables, d.replicas, d.data} {
+		finding := stage(ctx)
+		d.findings = append(d.findings, finding)
+		if finding.Status == FindingError {
+			break
+		}
+	}
+	if d.session != nil {
+		d.session.Close()
+	}
+	return d.findings
+}
+
+type diagnosis struct {
+	cfg      Config
+	logger   logrus.FieldLogger
+	findings []Finding
+
+	reached     []string // addresses that a TCP connection could be opened to
+	session     *gocql.Session
+	replication Replication
+}
+
+func (d *diagnosis) addresses(ctx context.Context) Finding {
+	const stage = "address"
+	if len(d.cfg.Hosts) == 0 {
+		return Finding{stage, FindingError, "no contact points", "Set " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
+	}
+	var found, failed []string
+	for _, contact := range d.cfg.Hosts {
+		host, _ := splitHost(contact, d.cfg.Port)
+		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
+		if err != nil {
+			failed = append(failed, fmt.Sprintf("%s: %v", host, err))
+			continue
+		}
+		found = append(found, host+" is "+strings.Join(addresses, ", "))
+	}
+	switch {
+	case len(found) == 0:
+		return Finding{stage, FindingError, strings.Join(failed, "; "), "Check the names in " + d.cfg.setting("CASSANDRA_HOSTS") + " and the name service of this server."}
+	case len(failed) > 0:
+		return Finding{stage, FindingWarning, strings.Join(append(failed, found...), "; "), "Take the names that don't resolve out of " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
+	}
+	return Finding{Stage: stage, Status: FindingOK, Detail: strings.Join(found, "; ")}
+}
+
+func (d *diagnosis) tcp(ctx context.Context) Finding {
+	const stage = "tcp"
+	failures := make([]string, len(d.cfg.Hosts))
+	took := make([]time.Duration, len(d.cfg.Hosts))
+	var g errgroup.Group
+	for i, contact := range d.cfg.Hosts {
+		g.Go(func() error {
+			host, port := splitHost(contact, d.cfg.Port)
+			start := time.Now()
+			conn, err := (&net.Dialer{Timeout: d.cfg.ConnectTimeout}).DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+			if err != nil {
+				failures[i] = err.Error()
+				return nil
+			}
+			took[i] = time.Since(start)
+			return conn.Close()
+		})
+	}
+	_ = g.Wait() // failures hold what went wrong
+	var slowest time.Duration
+	for i, contact := range d.cfg.Hosts {
+		if failures[i] == "" {
+			d.reached = append(d.reached, contact)
+			slowest = max(slowest, took[i])
+		}
+	}
+	failures = slices.DeleteFunc(failures, func(s string) bool { return s == "" })
+	switch {
+	case len(d.reached) == 0:
+		return Finding{stage, FindingError, strings.Join(failures, "; "),
+			"Check that Cassandra runs there, that native_transport_port is the port, and that no firewall stands between."}
+	case len(failures) > 0:
+		return Finding{stage, FindingWarning, fmt.Sprintf("%d of %d contact points answer; %s", len(d.reached), len(d.cfg.Hosts), strings.Join(failures, "; ")),
+			"Look at the nodes that don't answer, or take them out of " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
+	}
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%d of %d contact points answer within %s", len(d.reached), len(d.cfg.Hosts), slowest.Round(100*time.Microsecond))}
+}
+
+func (d *diagnosis) tls(ctx context.Context) Finding {
+	const stage = "tls"
+	if d.cfg.TLS == nil {
+		return Finding{Stage: stage, Status: FindingSkipped, Detail: "not asked for"}
+	}
+	host, port := splitHost(d.reached[0], d.cfg.Port)
+	cfg := d.cfg.TLS.Clone()
+	if cfg.ServerName == "" {
+		cfg.ServerName = host
+	}
+	dialer := tls.Dialer{NetDialer: &net.Dialer{Timeout: d.cfg.ConnectTimeout}, Config: cfg}
+	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(),
+			"Check that the node's port speaks TLS, that the CA certificate is the one that signed the node's, and that the server name is in its certificate."}
+	}
+	defer conn.Close()
+	state := conn.(*tls.Conn).ConnectionState()
+	detail := tls.VersionName(state.Version)
+	if len(state.PeerCertificates) > 0 {
+		detail += ", certificate valid until " + state.PeerCertificates[0].NotAfter.Format(time.DateOnly)
+	}
+	return Finding{Stage: stage, Status: FindingOK, Detail: detail}
+}
+
+func (d *diagnosis) login(ctx context.Context) Finding {
+	const stage = "login"
+	cfg := d.cfg
+	cfg.Hosts = d.reached
+	session, err := connect(ctx, cfg, "", newObserver(nil), d.logger)
+	if err != nil {
+		remedy := "Check that this is Cassandra's CQL port, and whether the server asks for TLS."
+		if ReasonOf(err) == ReasonUnauthorized {
+			remedy = "Check " + d.cfg.setting("CASSANDRA_USERNAME") + " and " + d.cfg.setting("CASSANDRA_PASSWORD") + "."
+		}
+		return Finding{stage, FindingError, err.Error(), remedy}
+	}
+	d.session = session
+	var release, cluster string
+	if err := session.Query("SELECT release_version, cluster_name FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&release, &cluster); err != nil {
+		return Finding{stage, FindingError, opError("read system.local", err).Error(), "Give the user the right to read the system keyspaces."}
+	}
+	as := "without a password"
+	if d.cfg.Username != "" {
+		as = "as " + d.cfg.Username
+	}
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%s to cluster %q, Cassandra %s", as, cluster, release)}
+}
+
+func (d *diagnosis) keyspace(ctx context.Context) Finding {
+	const stage = "keyspace"
+	replication, err := replicationOf(ctx, d.session, d.cfg)
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(), "Check " + d.cfg.setting("CASSANDRA_KEYSPACE") + "; fleet-etl schema apply makes a keyspace that is missing."}
+	}
+	d.replication = replication
+	return Finding{Stage: stage, Status: FindingOK, Detail: d.cfg.Keyspace + ", replication " + replication.String()}
+}
+
+func (d *diagnosis) tables(ctx context.Context) Finding {
+	const stage = "tables"
+	want, err := expectedColumns(d.cfg.Keyspace, d.replication)
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(), ""}
+	}
+	have, err := columnsOf(ctx, d.session, d.cfg.Keyspace)
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(), "Give the user the right to read the system_schema keyspace."}
+	}
+	if differences := compareColumns(want, have); len(differences) > 0 {
+		return Finding{stage, FindingError, strings.Join(differences, "; "), "Run fleet-etl schema apply, then fleet-etl schema check."}
+	}
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%d tables with all their columns", len(want))}
+}
+
+func (d *diagnosis) replicas(ctx context.Context) Finding {
+	const stage = "replicas"
+	nodes, err := nodesByDC(ctx, d.session)
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(), "Give the user the right to read the system keyspaces."}
+	}
+	if err := checkLocalDC(ctx, d.session, d.cfg); err != nil {
+		return Finding{stage, FindingError, err.Error(), "Set " + d.cfg.setting("CASSANDRA_DC") + " to one of these."}
+	}
+	cfg := d.cfg
+	if cfg.LocalDC == "" {
+		if cfg.LocalDC, err = nearestDC(ctx, cfg, newObserver(nil), d.logger); err != nil {
+			return Finding{stage, FindingError, err.Error(), "Set " + d.cfg.setting("CASSANDRA_DC") + "."}
+		}
+	}
+	if _, err := chooseLevels(cfg, d.replication); err != nil {
+		return Finding{stage, FindingError, err.Error(), ""}
+	}
+	var parts []string
+	for dc, n := range d.replication {
+		parts = append(parts, fmt.Sprintf("%s keeps %d on %d node(s)", dc, n, nodes[dc]))
+	}
+	slices.Sort(parts)
+	detail := strings.Join(parts, ", ") + "; local is " + cfg.LocalDC + ", read at " + cfg.ReadConsistency
+	if d.replication["*"] == 0 && d.replication[cfg.LocalDC] == 0 {
+		return Finding{stage, FindingWarning, detail, "The local data centre keeps no replica: every read goes to another. Set " + d.cfg.setting("CASSANDRA_DC") + " to one that does."}
+	}
+	return Finding{Stage: stage, Status: FindingOK, Detail: detail}
+}
+
+// fleetsDiagnosed is how many fleets are looked at for the newest record: a diagnosis is to be quick.
+const fleetsDiagnosed = 20
+
+func (d *diagnosis) data(ctx context.Context) Finding {
+	const stage = "data"
+	session, err := connect(ctx, d.cfg, d.cfg.Keyspace, newObserver(nil), d.logger)
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(), ""}
+	}
+	defer session.Close()
+	level, _ := gocql.ParseConsistencyWrapper(strings.ToUpper(strings.TrimSpace(d.cfg.ReadConsistency)))
+	s := &Store{session: session, config: d.cfg, read: level}
+	fleets, err := s.Fleets(ctx)
+	if err != nil {
+		return Finding{stage, FindingError, err.Error(), "Give the user the right to read keyspace " + d.cfg.Keyspace + ", or lower the read level."}
+	}
+	if len(fleets) == 0 {
+		return Finding{stage, FindingWarning, "no fleet has sent anything yet", "Load some: fleet-etl load FILE, or fleet-etl run."}
+	}
+	seen := fleets[:min(len(fleets), fleetsDiagnosed)]
+	var newest time.Time
+	vehicles := 0
+	for _, fleet := range seen {
+		rows, err := s.LatestOfFleet(ctx, fleet)
+		if err != nil {
+			return Finding{stage, FindingError, err.Error(), "Give the user the right to read keyspace " + d.cfg.Keyspace + ", or lower the read level."}
+		}
+		vehicles += len(rows)
+		for i := range rows {
+			if rows[i].Ts.After(newest) {
+				newest = rows[i].Ts
+			}
+		}
+	}
+	detail := fmt.Sprintf("%d fleet(s), %d vehicle(s)", len(fleets), vehicles)
+	if len(seen) < len(fleets) {
+		detail = fmt.Sprintf("%d fleet(s), %d vehicle(s) in the first %d", len(fleets), vehicles, len(seen))
+	}
+	age := time.Since(newest).Round(time.Second)
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%s, newest record %s old", detail, age)}
+}
+
+func splitHost(contact string, port int) (host, service string) {
+	if host, service, err := net.SplitHostPort(contact); err == nil {
+		return host, service
+	}
+	return strings.Trim(contact, "[]"), strconv.Itoa(port)
+}

@@ -1,0 +1,183 @@
+package cassandra
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/gocql/gocql"
+)
+
+// Track is fixes of a device as columns, oldest first. Numbers that a fix lacks are NaN, texts empty. It is as small
+// as it can be, since a screen may ask for hundreds of thousands: some 60 bytes a fix.
+type Track struct {
+	TsMs []int64 // Unix milliseconds
+
+	Lat, Lon   []float64
+	SpeedKmh   []float64
+	HeadingDeg []float64
+	BatteryPct []float64
+	TempC      []float64
+
+	Zones, Fleets Names
+
+	// More is set when there are older fixes in the range than the limit let in.
+	More bool
+}
+
+// Names is a column of texts of which few differ.
+type Names struct {
+	index  []uint16
+	values []string
+}
+
+// At is the text of row i.
+func (n *Names) At(i int) string { return n.values[n.index[i]] }
+
+// maxNames is how many different texts a column can tell apart; a day of a device has a handful.
+const maxNames = math.MaxUint16
+
+// Len is the number of fixes.
+func (t *Track) Len() int { return len(t.TsMs) }
+
+// Bytes is about the memory that the track takes.
+func (t *Track) Bytes() int { return 60*cap(t.TsMs) + 500 }
+
+const selectTrack = "SELECT ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone" +
+	" FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ? LIMIT ?"
+
+// trackPage is larger than the driver's 5,000 rows: a day of one fix in 10 s is two answers or one.
+const trackPage = 9000
+
+// TrackOfDay reads the fixes of a device in one UTC day between two instants in Unix milliseconds, both included; at
+// most limit of them, the newest.
+func (s *Store) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
+	op := fmt.Sprintf("read day %s of device %s", day, deviceID)
+	leave, err := s.enter(ctx)
+	if err != nil {
+		return nil, opError(op, err)
+	}
+	defer leave()
+	iter := s.query(ctx, selectTrack, deviceID, day.Time(), time.UnixMilli(fromMs), time.UnixMilli(toMs), limit+1).PageSize(trackPage).Iter()
+	t := &Track{}
+	t.grow(iter.NumRows())
+	var ts bigintCell
+	var lat, lon, speed, heading, battery, temp numberCell
+	var fleet, zone nameCell
+	row := []any{&ts, &fleet, &lat, &lon, &speed, &heading, &battery, &temp, &zone}
+	for iter.Scan(row...) {
+		if len(t.TsMs) == limit {
+			t.More = true
+			break
+		}
+		t.TsMs = append(t.TsMs, int64(ts))
+		t.Lat = append(t.Lat, float64(lat))
+		t.Lon = append(t.Lon, float64(lon))
+		t.SpeedKmh = append(t.SpeedKmh, float64(speed))
+		t.HeadingDeg = append(t.HeadingDeg, float64(heading))
+		t.BatteryPct = append(t.BatteryPct, float64(battery))
+		t.TempC = append(t.TempC, float64(temp))
+		t.Fleets.add(fleet.text)
+		t.Zones.add(zone.text)
+	}
+	if err := iter.Close(); err != nil {
+		return nil, opError(op, err)
+	}
+	t.reverse() // stored newest first
+	return t, nil
+}
+
+func (t *Track) grow(n int) {
+	t.TsMs = make([]int64, 0, n)
+	for _, column := range t.numbers() {
+		*column = make([]float64, 0, n)
+	}
+	t.Zones.index, t.Fleets.index = make([]uint16, 0, n), make([]uint16, 0, n)
+}
+
+func (t *Track) numbers() []*[]float64 {
+	return []*[]float64{&t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC}
+}
+
+func (t *Track) reverse() {
+	slices.Reverse(t.TsMs)
+	for _, column := range t.numbers() {
+		slices.Reverse(*column)
+	}
+	slices.Reverse(t.Zones.index)
+	slices.Reverse(t.Fleets.index)
+}
+
+// Between is the part of the track between two instants, both included. It shares the columns.
+func (t *Track) Between(fromMs, toMs int64) *Track {
+	from, _ := slices.BinarySearch(t.TsMs, fromMs)
+	to, _ := slices.BinarySearch(t.TsMs, toMs+1)
+	part := *t
+	part.TsMs = t.TsMs[from:max(from, to)]
+	for _, column := range part.numbers() {
+		*column = (*column)[from:max(from, to)]
+	}
+	part.Zones.index = t.Zones.index[from:max(from, to)]
+	part.Fleets.index = t.Fleets.index[from:max(from, to)]
+	part.More = t.More && from == 0
+	return &part
+}
+
+func (n *Names) add(name string) {
+	last := len(n.index) - 1
+	if last >= 0 && n.values[n.index[last]] == name { // almost always
+		n.index = append(n.index, n.index[last])
+		return
+	}
+	i := slices.Index(n.values, name)
+	if i < 0 {
+		if i = len(n.values); i == maxNames {
+			i = 0 // more zones than fit in a day: no vehicle has so many
+		} else {
+			n.values = append(n.values, name)
+		}
+	}
+	n.index = append(n.index, uint16(i))
+}
+
+// Cells that are read without reflection and without a nil pointer for each absent value.
+type (
+	bigintCell int64
+	numberCell float64 // NaN for null; a CQL double or int
+	nameCell   struct{ text string }
+)
+
+// UnmarshalCQL implements gocql.Unmarshaler.
+func (c *bigintCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
+	if len(data) != 8 {
+		return fmt.Errorf("timestamp of %d bytes", len(data))
+	}
+	*c = bigintCell(binary.BigEndian.Uint64(data))
+	return nil
+}
+
+// UnmarshalCQL implements gocql.Unmarshaler.
+func (c *numberCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
+	switch len(data) {
+	case 0:
+		*c = numberCell(math.NaN())
+	case 4:
+		*c = numberCell(int32(binary.BigEndian.Uint32(data)))
+	case 8:
+		*c = numberCell(math.Float64frombits(binary.BigEndian.Uint64(data)))
+	default:
+		return fmt.Errorf("number of %d bytes", len(data))
+	}
+	return nil
+}
+
+// UnmarshalCQL implements gocql.Unmarshaler. A text that repeats costs no allocation.
+func (c *nameCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
+	if c.text != string(data) {
+		c.text = string(data)
+	}
+	return nil
+}
