@@ -1,0 +1,226 @@
+package cql
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var tables = []Table{
+	{"telemetry_by_device_day", []string{"device_id", "day"}},
+	{"alerts_by_fleet_day", []string{"fleet_id", "day", "severity"}},
+	{"latest_telemetry_by_device", []string{"device_id"}},
+	{"Odd", []string{"Key"}},
+}
+
+var rules = Rules{Keyspace: "fleet_iot", MaxPartitions: 60, FleetColumn: "fleet_id"}
+
+func TestAcceptedStatementsArePlannedByPartition(t *testing.T) {
+	for name, c := range map[string]struct {
+		statement string
+		want      []string
+	}{
+		"one partition": {
+			"SELECT * FROM latest_telemetry_by_device WHERE device_id = 'a' ;",
+			[]string{"SELECT * FROM latest_telemetry_by_device WHERE device_id = 'a'"},
+		},
+		"days side by side": {
+			"select ts, speed_kmh from fleet_iot.telemetry_by_device_day where device_id='a' and day in ('2026-01-01', '2026-01-02') and ts > 5 limit 10",
+			[]string{
+				"select ts, speed_kmh from fleet_iot.telemetry_by_device_day where device_id='a' and day = '2026-01-01' and ts > 5 limit 10",
+				"select ts, speed_kmh from fleet_iot.telemetry_by_device_day where device_id='a' and day = '2026-01-02' and ts > 5 limit 10",
+			},
+		},
+		"two keys with several values": {
+			"SELECT * FROM alerts_by_fleet_day WHERE day IN ('2026-01-01') AND severity IN ('HIGH','LOW') AND fleet_id IN ('f', 'g')",
+			[]string{
+				"SELECT * FROM alerts_by_fleet_day WHERE day IN ('2026-01-01') AND severity = 'HIGH' AND fleet_id = 'f'",
+				"SELECT * FROM alerts_by_fleet_day WHERE day IN ('2026-01-01') AND severity = 'HIGH' AND fleet_id = 'g'",
+				"SELECT * FROM alerts_by_fleet_day WHERE day IN ('2026-01-01') AND severity = 'LOW' AND fleet_id = 'f'",
+				"SELECT * FROM alerts_by_fleet_day WHERE day IN ('2026-01-01') AND severity = 'LOW' AND fleet_id = 'g'",
+			},
+		},
+		"a count stays whole": {
+			"SELECT COUNT(*) FROM latest_telemetry_by_device WHERE device_id IN ('a','b')",
+			[]string{"SELECT COUNT(*) FROM latest_telemetry_by_device WHERE device_id IN ('a','b')"},
+		},
+		"quoted names, quotes and words in texts": {
+			`SELECT "a""b" FROM "Odd" WHERE "Key" = 'it''s; DROP TABLE x -- no' ORDER BY "c" DESC PER PARTITION LIMIT 2 LIMIT 3`,
+			[]string{`SELECT "a""b" FROM "Odd" WHERE "Key" = 'it''s; DROP TABLE x -- no' ORDER BY "c" DESC PER PARTITION LIMIT 2 LIMIT 3`},
+		},
+		"functions, casts, elements and literals of all forms": {
+			"SELECT toDate(ts) AS d, CAST(speed_kmh AS text), m['k'], writetime(lat) FROM latest_telemetry_by_device WHERE device_id = 'a' AND x > -1.5e-3 AND u = 550e8400-e29b-41d4-a716-446655440000 AND b = 0xCAFE AND s CONTAINS KEY 'k' AND (c1, c2) > (1, {'a': [1, 2]}) AND floor(ts, 1h30m) = 5",
+			[]string{"SELECT toDate(ts) AS d, CAST(speed_kmh AS text), m['k'], writetime(lat) FROM latest_telemetry_by_device WHERE device_id = 'a' AND x > -1.5e-3 AND u = 550e8400-e29b-41d4-a716-446655440000 AND b = 0xCAFE AND s CONTAINS KEY 'k' AND (c1, c2) > (1, {'a': [1, 2]}) AND floor(ts, 1h30m) = 5"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			plan, err := Check(c.statement, tables, rules)
+			require.NoError(t, err)
+			assert.Equal(t, c.want, plan.Statements)
+		})
+	}
+}
+
+func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
+	many := "'" + strings.Repeat("x','", 1000) + "x'"
+	million := strings.TrimSuffix(strings.Repeat("'x',", 1000), ",")
+	for name, c := range map[string]struct{ statement, want string }{
+		"nothing":                     {"  ", "empty"},
+		"a write":                     {"INSERT INTO telemetry_by_device_day (device_id) VALUES ('x')", `begins with "INSERT"`},
+		"a deletion":                  {"delete from telemetry_by_device_day where device_id='a'", `begins with "delete"`},
+		"a change of the schema":      {"DROP TABLE telemetry_by_device_day", `begins with "DROP"`},
+		"a batch":                     {"BEGIN BATCH DELETE FROM x WHERE y=1; APPLY BATCH", "one statement"},
+		"two statements":              {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a'; DROP TABLE x", "one statement"},
+		"two closing semicolons":      {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a';;", "one statement"},
+		"a comment at the end":        {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' -- AND", "comments are refused"},
+		"a comment inside":            {"SELECT /* x */ * FROM latest_telemetry_by_device WHERE device_id='a'", "comments are refused"},
+		"another comment":             {"SELECT * FROM latest_telemetry_by_device // x\nWHERE device_id='a'", "comments are refused"},
+		"another keyspace":            {"SELECT * FROM system_auth.roles WHERE role='x'", `keyspace "system_auth"`},
+		"another keyspace in quotes":  {`SELECT * FROM "system"."local" WHERE key='local'`, `keyspace "system"`},
+		"keyspace in other case":      {`SELECT * FROM "Fleet_Iot".latest_telemetry_by_device WHERE device_id='a'`, `keyspace "Fleet_Iot"`},
+		"function of another":         {"SELECT evil.f(device_id) FROM latest_telemetry_by_device WHERE device_id='a'", `function of keyspace "evil"`},
+		"a table that is not":         {"SELECT * FROM secrets WHERE id=1", `table "secrets"`},
+		"filtering":                   {"SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3 ALLOW FILTERING", "ALLOW FILTERING: refused"},
+		"no condition":                {"SELECT * FROM latest_telemetry_by_device", "device_id has no condition"},
+		"part of a key":               {"SELECT * FROM telemetry_by_device_day WHERE device_id='a'", "day has no condition"},
+		"a range of the key":          {"SELECT * FROM telemetry_by_device_day WHERE device_id='a' AND day > '2026-01-01'", "day has no condition"},
+		"tokens":                      {"SELECT * FROM latest_telemetry_by_device WHERE token(device_id) > 5", "device_id has no condition"},
+		"an empty list":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ()", "device_id has no condition"},
+		"a list with a gap":           {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a',,'b')", "device_id has no condition"},
+		"too many partitions":         {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN (" + many + ")", "more than 60 partitions"},
+		"a million partitions":        {"SELECT * FROM telemetry_by_device_day WHERE device_id IN (" + million + ") AND day IN (" + million + ")", "more than 60 partitions"},
+		"ten megabytes":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id='" + strings.Repeat("a", 10<<20) + "'", "at most 131072"},
+		"ten megabytes of brackets":   {strings.Repeat("(", 10<<20), "at most 131072"},
+		"deep nesting":                {"SELECT * FROM latest_telemetry_by_device WHERE device_id=" + strings.Repeat("(", 100) + strings.Repeat(")", 100), "nested more than"},
+		"brackets that do not match":  {"SELECT * FROM latest_telemetry_by_device WHERE device_id=('a'", "not closed"},
+		"a quote that does not close": {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a", "not closed"},
+		"a mark to bind":              {"SELECT * FROM latest_telemetry_by_device WHERE device_id=?", "nothing to bind"},
+		"dollar quotes":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id=$$a$$", "neither a macro nor a variable"},
+		"a control character":         {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a'\x00", "not part of a SELECT"},
+		"no UTF-8":                    {"SELECT \xff", "UTF-8"},
+		"words behind the end":        {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' LIMIT 3 DROP", `"DROP"`},
+		"a limit that is none":        {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' LIMIT 0", "whole number above 0"},
+		"union":                       {"SELECT * FROM latest_telemetry_by_device UNION SELECT * FROM x", `"UNION"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Check(c.statement, tables, rules)
+			require.ErrorContains(t, err, c.want)
+			assert.Less(t, len(err.Error()), 600, "a refusal is for people to read")
+		})
+	}
+}
+
+func TestWhatTheAdministratorAllows(t *testing.T) {
+	filtering := rules
+	filtering.AllowFiltering = true
+	plan, err := Check("SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3 ALLOW FILTERING", tables, filtering)
+	require.NoError(t, err)
+	assert.Len(t, plan.Statements, 1)
+	_, err = Check("SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3", tables, filtering)
+	require.Error(t, err, "it has to be said")
+
+	fleets := filtering
+	fleets.Fleets = []string{"f1", "f2"}
+	const alerts = "SELECT * FROM alerts_by_fleet_day WHERE day='2026-01-01' AND severity='HIGH' AND "
+	for statement, want := range map[string]string{
+		alerts + "fleet_id='f1'":                                                   "",
+		alerts + "fleet_id IN ('f1','f2')":                                         "",
+		alerts + "fleet_id='f3'":                                                   "no right on it",
+		alerts + "fleet_id IN ('f1','f3')":                                         "no right on it",
+		alerts + "fleet_id='f1' ALLOW FILTERING":                                   "",
+		alerts + "fleet_id=textasblob('f1')":                                       "no right on it",
+		"SELECT * FROM alerts_by_fleet_day ALLOW FILTERING":                        "name the fleet",
+		"SELECT * FROM latest_telemetry_by_device WHERE device_id='a'":             "not keyed by fleet",
+		alerts + "fleet_id='f1' AND fleet_id='f3'":                                 "twice",
+		alerts + "fleet_id='f1' AND \"fleet_id\" IN ('f3')":                        "twice",
+		"SELECT * FROM alerts_by_fleet_day WHERE (fleet_id) = ('f1')":              "name the fleet",
+		"SELECT * FROM alerts_by_fleet_day WHERE fleet_id != 'f1' ALLOW FILTERING": "name the fleet",
+	} {
+		_, err := Check(statement, tables, fleets)
+		if want == "" {
+			require.NoError(t, err, statement)
+		} else {
+			require.ErrorContains(t, err, want, statement)
+		}
+	}
+}
+
+func TestMacros(t *testing.T) {
+	day := time.Date(2026, 3, 30, 12, 0, 0, 0, time.UTC)
+	r := Range{From: day, To: day.Add(36 * time.Hour), Interval: 30 * time.Second, MaxDays: 10}
+	for statement, want := range map[string]string{
+		"day IN ($__days)":                    "day IN ('2026-03-30', '2026-03-31', '2026-04-01')",
+		"ts >= $__timeFrom AND ts<=$__timeTo": "ts >= 1774872000000 AND ts<=1775001600000",
+		"$__timeFilter(ts) AND x":             "ts >= 1774872000000 AND ts <= 1775001600000 AND x",
+		`$__timeFilter( "Ts" )`:               `"Ts" >= 1774872000000 AND "Ts" <= 1775001600000`,
+		"floor(ts, $__interval)":              "floor(ts, 30000ms)",
+		"$__timeFrom()":                       "1774872000000",
+	} {
+		got, err := Expand(statement, r)
+		require.NoError(t, err)
+		assert.Equal(t, want, got)
+	}
+	for statement, want := range map[string]string{
+		"$__timefilter(ts)":            "none of that name",
+		"$__timeFilter(ts;DROP)":       "name the column",
+		"$__timeFilter":                "name the column",
+		strings.Repeat("x", 10<<20):    "at most",
+		strings.Repeat("$__days", 9e3): "with its macros",
+	} {
+		_, err := Expand(statement, r)
+		require.ErrorContains(t, err, want)
+	}
+	r.From = time.Unix(0, 0)
+	_, err := Expand("$__days", r)
+	require.ErrorContains(t, err, "at most 10")
+}
+
+// FuzzCheck holds that whatever passes is a single SELECT of known tables: each planned statement passes again, alone,
+// for one partition of the same table.
+func FuzzCheck(f *testing.F) {
+	for _, statement := range []string{
+		"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a', 'b') LIMIT 5",
+		"select a, count(*) from fleet_iot.telemetry_by_device_day where device_id='a' and day in ('2026-01-01', '2026-01-02') group by a;",
+		`SELECT "x" FROM "Odd" WHERE "Key" IN ('''', '"', ';')`,
+		"SELECT * FROM alerts_by_fleet_day WHERE fleet_id='f' AND day IN ('d') AND severity IN ('HIGH', 'LOW') ALLOW FILTERING",
+		"INSERT INTO x (a) VALUES ($__timeFrom)",
+	} {
+		f.Add(statement)
+	}
+	restricted := rules
+	restricted.Fleets = []string{"f"}
+	f.Fuzz(func(t *testing.T, statement string) {
+		plan, err := Check(statement, tables, rules)
+		if err != nil {
+			return
+		}
+		for _, planned := range plan.Statements {
+			fields := strings.Fields(strings.ToLower(planned))
+			if len(fields) == 0 || !strings.HasPrefix(fields[0], "select") {
+				t.Fatalf("%q lets through %q", statement, planned)
+			}
+			again, err := Check(planned, tables, rules)
+			if err != nil {
+				t.Fatalf("%q is planned as %q, which is refused: %v", statement, planned, err)
+			}
+			if again.Table != plan.Table || len(again.Statements) != 1 || again.Statements[0] != planned {
+				t.Fatalf("%q is planned as %q, which is planned as %q", statement, planned, again.Statements)
+			}
+			list, err := tokens(planned)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, tok := range list {
+				if tok.is(";") {
+					t.Fatalf("%q lets through a second statement: %q", statement, planned)
+				}
+			}
+		}
+		if _, err := Check(statement, tables, restricted); err == nil && plan.Table != "alerts_by_fleet_day" {
+			t.Fatalf("%q reads %s though only one fleet is allowed", statement, plan.Table)
+		}
+	})
+}

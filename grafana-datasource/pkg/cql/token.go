@@ -1,0 +1,130 @@
+// Package cql reads the one kind of statement that a person may send by hand: a SELECT of whole partitions. It expands
+// the macros, refuses what is anything else, and plans one statement a partition. It is pure: the schema and the rules
+// are passed in.
+package cql
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf8"
+)
+
+// MaxText is the longest statement in bytes, before and after its macros are expanded.
+const MaxText = 128 << 10
+
+type kind int
+
+const (
+	word     kind = iota // a keyword or a name without quotes
+	quoted               // a name in double quotes
+	text                 // a string in single quotes
+	constant             // a number, UUID, blob or duration
+	symbol
+	end
+)
+
+// token is a part of a statement. value is what it means: a word in lower case, a quoted name or text without its
+// quotes; from and to are its place in the statement.
+type token struct {
+	kind     kind
+	value    string
+	from, to int
+}
+
+func (t token) is(value string) bool {
+	return (t.kind == word || t.kind == symbol) && t.value == value
+}
+
+// name tells whether the token can stand for a column, table or keyspace.
+func (t token) name() bool { return t.kind == word || t.kind == quoted }
+
+var (
+	uuidForm     = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b`)
+	constantForm = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?([a-zA-Zµ]+([0-9]+[a-zA-Zµ]+)*)?)`)
+	wordForm     = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
+	symbolForm   = regexp.MustCompile(`^(<=|>=|!=|[()\[\]{},.=<>+*/%:;-])`)
+)
+
+// tokens splits a statement. A comment is refused: what stands in it would look different to a person and to the server.
+func tokens(statement string) ([]token, error) {
+	if !utf8.ValidString(statement) {
+		return nil, fmt.Errorf("statement: not valid UTF-8")
+	}
+	var list []token
+	for at := 0; at < len(statement); {
+		rest := statement[at:]
+		switch c := rest[0]; {
+		case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+			at++
+			continue
+		case strings.HasPrefix(rest, "--"), strings.HasPrefix(rest, "//"), strings.HasPrefix(rest, "/*"):
+			return nil, fmt.Errorf("comment at %s: comments are refused; take it out", place(statement, at))
+		case c == '\'' || c == '"':
+			value, length, ok := unquote(rest, c)
+			if !ok {
+				return nil, fmt.Errorf("quote at %s: it is not closed", place(statement, at))
+			}
+			k := text
+			if c == '"' {
+				k = quoted
+			}
+			list = append(list, token{k, value, at, at + length})
+			at += length
+			continue
+		}
+		k, length := word, 0
+		for _, form := range []struct {
+			kind kind
+			form *regexp.Regexp
+		}{{constant, uuidForm}, {constant, constantForm}, {word, wordForm}, {symbol, symbolForm}} {
+			if length = len(form.form.FindString(rest)); length > 0 {
+				k = form.kind
+				break
+			}
+		}
+		if length == 0 {
+			return nil, unexpected(statement, at)
+		}
+		list = append(list, token{k, strings.ToLower(rest[:length]), at, at + length})
+		at += length
+	}
+	return append(list, token{end, "", len(statement), len(statement)}), nil
+}
+
+func unexpected(statement string, at int) error {
+	r, _ := utf8.DecodeRuneInString(statement[at:])
+	switch r {
+	case '$':
+		return fmt.Errorf("$ at %s: neither a macro nor a variable of the dashboard that has a value; the macros are %s", place(statement, at), macroNames)
+	case '?':
+		return fmt.Errorf("? at %s: there is nothing to bind; write the value itself", place(statement, at))
+	}
+	return fmt.Errorf("character %q at %s: not part of a SELECT", r, place(statement, at))
+}
+
+// unquote reads a quoted part, in which a quote is written twice.
+func unquote(s string, quote byte) (value string, length int, ok bool) {
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		if s[i] != quote {
+			b.WriteByte(s[i])
+			continue
+		}
+		if i+1 < len(s) && s[i+1] == quote {
+			b.WriteByte(quote)
+			i++
+			continue
+		}
+		return b.String(), i + 1, true
+	}
+	return "", 0, false
+}
+
+// place names a position for people: the line and column.
+func place(statement string, at int) string {
+	before := statement[:at]
+	line := strings.Count(before, "\n")
+	column := utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:])
+	return fmt.Sprintf("line %d, column %d", line+1, column+1)
+}

@@ -1,0 +1,1125 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/backend"
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
+)
+
+var update = flag.Bool("update", false, "write the golden frames anew")
+
+// world is what the tests share: the plugin's real binary, running, and a keyspace full of data on a real cluster.
+type world struct {
+	binary   string
+	config   cassandra.Config
+	plugin   *plugintest.Plugin
+	log      *lockedBuffer
+	now      time.Time // when the data was written
+	midnight time.Time // start of this UTC day
+	closed   time.Time // start of a day that is over for long
+}
+
+var (
+	shared   world
+	sharedMu sync.Once
+	errWorld error
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	status := m.Run()
+	if shared.plugin != nil {
+		shared.plugin.Close()
+	}
+	if shared.binary != "" {
+		_ = os.RemoveAll(filepath.Dir(shared.binary))
+	}
+	if shared.config.Keyspace != "" {
+		if err := cassandra.DropKeyspace(context.Background(), shared.config, quiet()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = max(status, 1)
+		}
+	}
+	os.Exit(status)
+}
+
+func quiet() logrus.FieldLogger {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	return logger
+}
+
+// open gives the shared world; it is made for the first test that needs it.
+func open(t testing.TB) *world {
+	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
+	if hosts == "" {
+		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
+	}
+	sharedMu.Do(func() { errWorld = shared.make(strings.Split(hosts, ",")) })
+	require.NoError(t, errWorld)
+	return &shared
+}
+
+func (w *world) make(hosts []string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "fleet-plugin-")
+	if err != nil {
+		return err
+	}
+	if w.binary, err = plugintest.Build(ctx, dir); err != nil {
+		return err
+	}
+	w.config = cassandra.Config{Hosts: hosts, Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", WriteConsistency: "ALL"}
+	if err := cassandra.ApplySchema(ctx, w.config, cassandra.Replication{"dc1": 2, "dc2": 2}, quiet()); err != nil {
+		return err
+	}
+	w.now = time.Now().UTC().Truncate(time.Millisecond)
+	w.midnight = w.now.Truncate(24 * time.Hour)
+	w.closed = w.midnight.AddDate(0, 0, -5)
+	store, err := cassandra.Open(ctx, w.config, quiet(), nil)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	if err := w.fill(ctx, store); err != nil {
+		return err
+	}
+	w.log = &lockedBuffer{}
+	w.plugin, err = plugintest.Start(w.binary, w.log)
+	return err
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// The fleets: north has vehicles in every state, south is one that not everybody may see, large has 10,000 vehicles and
+// middle 500.
+func (w *world) fill(ctx context.Context, s *cassandra.Store) error {
+	north := []cassandra.LatestRow{
+		{DeviceID: "n-idle", Lat: ptr(52.1), Lon: ptr(9.1), SpeedKmh: ptr(0.5), BatteryPct: ptr(int32(80)), Zone: "depot", LastTsMs: ptr(w.now.UnixMilli())},
+		{DeviceID: "n-moving", Lat: ptr(52.2), Lon: ptr(9.2), SpeedKmh: ptr(48.5), HeadingDeg: ptr(90.0), BatteryPct: ptr(int32(15)), TempC: ptr(-18.5), Zone: "centre", LastTsMs: ptr(w.now.UnixMilli())},
+		{DeviceID: "n-nowhere", Zone: "unknown", LastTsMs: ptr(w.now.Add(-time.Minute).UnixMilli())},
+		{DeviceID: "n-offline", Lat: ptr(52.4), Lon: ptr(9.4), SpeedKmh: ptr(70.0), BatteryPct: ptr(int32(3)), Zone: "centre", LastTsMs: ptr(w.now.Add(-72 * time.Hour).UnixMilli())},
+		{DeviceID: "n-stale", Lat: ptr(0.0), Lon: ptr(9.3), SpeedKmh: ptr(30.0), Zone: "depot", LastTsMs: ptr(w.now.Add(-10 * time.Hour).UnixMilli())},
+	}
+	if err := w.writeFleet(ctx, s, "north", north); err != nil {
+		return err
+	}
+	south := []cassandra.LatestRow{{DeviceID: "s-1", Lat: ptr(40.0), Lon: ptr(8.0), Zone: "port", LastTsMs: ptr(w.now.UnixMilli())}}
+	if err := w.writeFleet(ctx, s, "south", south); err != nil {
+		return err
+	}
+	for fleet, n := range map[string]int{"middle": 500, "large": 10_000} {
+		rows := make([]cassandra.LatestRow, n)
+		for i := range rows {
+			rows[i] = cassandra.LatestRow{
+				DeviceID: fmt.Sprintf("%s-%05d", fleet, i), Lat: ptr(50 + float64(i)/1e4), Lon: ptr(8 + float64(i%100)/1e2), SpeedKmh: ptr(float64(i % 90)),
+				HeadingDeg: ptr(float64(i % 360)), BatteryPct: ptr(int32(i % 101)), TempC: ptr(float64(i%40) - 20), Zone: "centre", LastTsMs: ptr(w.now.UnixMilli()),
+			}
+		}
+		if err := w.writeFleet(ctx, s, fleet, rows); err != nil {
+			return err
+		}
+	}
+	// n-moving has a fix each 10 s for three days that are over, with one high and one low, and changes its fleet for an hour.
+	for day := range 3 {
+		from := w.closed.AddDate(0, 0, day)
+		rows := make([]cassandra.TelemetryRow, 0, 8640)
+		for i := range 8640 {
+			ts := from.Add(time.Duration(i) * 10 * time.Second)
+			speed := 40 + 10*math.Sin(float64(i)/500)
+			switch {
+			case day == 1 && i == 4321:
+				speed = 140
+			case day == 1 && i == 6000:
+				speed = 0
+			}
+			row := cassandra.TelemetryRow{TsMs: ts.UnixMilli(), FleetID: "north", Lat: 52 + float64(i)/1e5, Lon: 9 + float64(i)/1e5, SpeedKmh: &speed, BatteryPct: ptr(int32(100 - i/100)), Zone: "centre"}
+			if i%2 == 0 {
+				row.TempC = ptr(-18.0)
+			}
+			if day == 2 && i < 360 {
+				row.FleetID = "south"
+			}
+			rows = append(rows, row)
+		}
+		if err := w.writeDay(ctx, s, "n-moving", from, rows); err != nil {
+			return err
+		}
+	}
+	// n-golden has three fixes around a midnight.
+	for _, f := range []struct {
+		at  time.Duration
+		row cassandra.TelemetryRow
+	}{
+		{-time.Minute, cassandra.TelemetryRow{FleetID: "north", Lat: 52.5, Lon: 9.5, SpeedKmh: ptr(20.0), Zone: "depot"}},
+		{0, cassandra.TelemetryRow{FleetID: "north", Lat: 52.6, Lon: 9.6, SpeedKmh: ptr(30.5), HeadingDeg: ptr(45.0), BatteryPct: ptr(int32(77)), TempC: ptr(4.5), Zone: "centre"}},
+		{time.Minute, cassandra.TelemetryRow{FleetID: "north", Lat: 52.7, Lon: 9.7, BatteryPct: ptr(int32(76)), Zone: "centre"}},
+	} {
+		f.row.TsMs = w.closed.Add(f.at).UnixMilli()
+		if err := w.writeDay(ctx, s, "n-golden", w.closed.Add(f.at), []cassandra.TelemetryRow{f.row}); err != nil {
+			return err
+		}
+	}
+	if err := w.fillAlerts(ctx, s); err != nil {
+		return err
+	}
+	return s.WriteGeofences(ctx, "north", []cassandra.Geofence{
+		{Name: "depot", Kind: "depot", Geometry: `{"type":"Point","coordinates":[9.5,52.5]}`, RadiusM: ptr(200.0), DwellS: ptr(int32(3600))},
+		{Name: "school", Kind: "slow", Geometry: `{"type":"Polygon","coordinates":[[[9,52],[9.2,52],[9.2,52.1],[9,52.1],[9,52]]]}`, SpeedLimitKmh: ptr(30.0)},
+	}, 1)
+}
+
+// day of alerts and analytics: they never expire, so it can be the same for ever.
+var january = time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
+
+func (w *world) fillAlerts(ctx context.Context, s *cassandra.Store) error {
+	for _, alert := range []cassandra.AlertRow{
+		{FleetID: "north", Severity: "HIGH", TsMs: january.Add(8 * time.Hour).UnixMilli(), DeviceID: "n-moving", AlertType: "speed_limit", Message: "140 km/h where 100 are allowed", Resolved: true, WriteTimeUs: 1},
+		{FleetID: "north", Severity: "HIGH", TsMs: january.Add(33 * time.Hour).UnixMilli(), DeviceID: "n-moving", AlertType: "speed_limit", Message: "130 km/h where 100 are allowed", WriteTimeUs: 1},
+		{FleetID: "north", Severity: "LOW", TsMs: january.Add(9 * time.Hour).UnixMilli(), DeviceID: "n-offline", AlertType: "battery_low", WriteTimeUs: 1},
+		{FleetID: "south", Severity: "MEDIUM", TsMs: january.Add(10 * time.Hour).UnixMilli(), DeviceID: "s-1", AlertType: "device_offline", Message: "silent", WriteTimeUs: 1},
+	} {
+		if err := s.WriteAlerts(ctx, []cassandra.AlertRow{alert}); err != nil {
+			return err
+		}
+	}
+	var hours []cassandra.AnalyticsRow
+	for hour := range int32(24) {
+		row := cassandra.AnalyticsRow{FleetID: "north", Day: cassandra.DayOf(january.UnixMilli()), Hour: hour, TotalDistanceKm: float64(hour) * 1.5, AlertsCount: hour % 3, ActiveDevicesCount: 5, WriteTimeUs: 1}
+		if hour != 3 {
+			row.AvgSpeedKmh = ptr(20 + float64(hour))
+		}
+		hours = append(hours, row)
+	}
+	return s.WriteAnalytics(ctx, hours)
+}
+
+func (w *world) writeFleet(ctx context.Context, s *cassandra.Store, fleet string, rows []cassandra.LatestRow) error {
+	if err := s.WriteFleet(ctx, fleet); err != nil {
+		return err
+	}
+	buckets := map[int32][]cassandra.LatestRow{}
+	var devices []cassandra.DeviceRow
+	for _, r := range rows {
+		r.WriteTimeUs = *r.LastTsMs * 1000
+		bucket := cassandra.Bucket(r.DeviceID)
+		buckets[bucket] = append(buckets[bucket], r)
+		devices = append(devices, cassandra.DeviceRow{DeviceID: r.DeviceID, Status: cassandra.StatusActive, ActivatedAtMs: january.UnixMilli(), StatusWriteTimeUs: 1})
+	}
+	for bucket, rows := range buckets {
+		for part := range slices.Chunk(rows, 100) {
+			if err := s.WriteLatestByFleet(ctx, fleet, bucket, part); err != nil {
+				return err
+			}
+		}
+	}
+	for part := range slices.Chunk(devices, 100) {
+		if err := s.WriteDevices(ctx, fleet, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) writeDay(ctx context.Context, s *cassandra.Store, device string, day time.Time, rows []cassandra.TelemetryRow) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(16)
+	for part := range slices.Chunk(rows, 100) {
+		for i := range part {
+			part[i].WriteTimeUs, part[i].TTLSeconds = 1, 40*24*3600
+		}
+		g.Go(func() error { return s.WriteHistory(ctx, device, cassandra.DayOf(day.UnixMilli()), part) })
+	}
+	return g.Wait()
+}
+
+// source is the data source as most would set it up.
+func (w *world) source(uid string, changes ...map[string]any) plugintest.Source {
+	settings := map[string]any{
+		"contactPoints": strings.Join(w.config.Hosts, ", "), "keyspace": w.config.Keyspace, "localDatacenter": "dc1", "latestCache": "0s",
+		"staleAfter": "1h", "offlineAfter": "48h", // wide, so that no test depends on how long the others took
+	}
+	for _, c := range changes {
+		for key, value := range c {
+			settings[key] = value
+		}
+	}
+	return plugintest.Source{UID: uid, JSON: settings, Updated: w.now}
+}
+
+// ask runs one query that must succeed.
+func (w *world) ask(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) data.Frames {
+	t.Helper()
+	answer := w.try(t, s, from, to, q)
+	require.NoError(t, answer.Error)
+	require.Equal(t, backend.StatusOK, answer.Status)
+	return answer.Frames
+}
+
+func (w *world) try(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) backend.DataResponse {
+	t.Helper()
+	responses, err := w.plugin.Query(t.Context(), s, from, to, nil, q)
+	require.NoError(t, err)
+	return responses["A"]
+}
+
+// column gives the values of a field as texts; a null is "null".
+func column(t testing.TB, frame *data.Frame, name string) []string {
+	t.Helper()
+	f, _ := frame.FieldByName(name)
+	require.NotNil(t, f, "the frame has no field %s", name)
+	values := make([]string, f.Len())
+	for i := range values {
+		values[i] = "null"
+		if v, ok := f.ConcreteAt(i); ok {
+			values[i] = fmt.Sprint(v)
+		}
+	}
+	return values
+}
+
+func notices(frame *data.Frame) []string {
+	var texts []string
+	for _, n := range frame.Meta.Notices {
+		texts = append(texts, n.Text)
+	}
+	return texts
+}
+
+func custom(t testing.TB, frame *data.Frame) map[string]any {
+	t.Helper()
+	m, ok := frame.Meta.Custom.(map[string]any)
+	require.True(t, ok, "what a query cost stands in its metadata")
+	return m
+}
+
+func TestLatestIsOneFrameWithEveryVehicle(t *testing.T) {
+	w := open(t)
+	s := w.source("latest")
+	frames := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}})
+	require.Len(t, frames, 1)
+	f := frames[0]
+	assert.Equal(t, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}, column(t, f, "device_id"))
+	assert.Equal(t, []string{"idle", "moving", "idle", "offline", "stale"}, column(t, f, "status"))
+	assert.Equal(t, []string{"52.1", "52.2", "null", "52.4", "0"}, column(t, f, "lat"), "a null is not drawn, the equator is")
+	assert.Equal(t, []string{"null", "90", "null", "null", "null"}, column(t, f, "heading_deg"))
+	assert.Equal(t, []string{"80", "15", "null", "3", "null"}, column(t, f, "battery_pct"), "nulls are no zeros")
+	assert.Equal(t, 8.0, custom(t, f)["partitions"], "a fleet is eight partitions")
+
+	all := w.ask(t, s, w.now, w.now, map[string]any{})
+	require.Len(t, all, 1, "all fleets, and yet one frame")
+	assert.Equal(t, 10_506, all[0].Rows())
+
+	for name, c := range map[string]struct {
+		query map[string]any
+		want  []string
+	}{
+		"states":             {map[string]any{"states": []string{"moving", "stale"}}, []string{"n-moving", "n-stale"}},
+		"zones":              {map[string]any{"zones": []string{"depot"}}, []string{"n-idle", "n-stale"}},
+		"devices":            {map[string]any{"devices": []string{"n-idle", "nobody"}}, []string{"n-idle"}},
+		"least speed":        {map[string]any{"minSpeedKmh": 30}, []string{"n-moving", "n-offline", "n-stale"}},
+		"speed of zero":      {map[string]any{"maxSpeedKmh": 1}, []string{"n-idle"}},
+		"low battery":        {map[string]any{"maxBatteryPct": 20}, []string{"n-moving", "n-offline"}},
+		"ad-hoc: equal":      {map[string]any{"filters": []map[string]any{{"key": "zone", "operator": "=", "value": "centre"}}}, []string{"n-moving", "n-offline"}},
+		"ad-hoc: one of":     {map[string]any{"filters": []map[string]any{{"key": "status", "operator": "=|", "value": "idle", "values": []string{"idle", "stale"}}}}, []string{"n-idle", "n-nowhere", "n-stale"}},
+		"ad-hoc: pattern":    {map[string]any{"filters": []map[string]any{{"key": "device_id", "operator": "!~", "value": "n-(idle|moving)"}}}, []string{"n-nowhere", "n-offline", "n-stale"}},
+		"ad-hoc: above":      {map[string]any{"filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "48"}}}, []string{"n-moving", "n-offline"}},
+		"ad-hoc: not ours":   {map[string]any{"filters": []map[string]any{{"key": "namespace", "operator": "=", "value": "x"}}}, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}},
+		"limit, with notice": {map[string]any{"limit": 2}, []string{"n-idle", "n-moving"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.query["fleets"] = []string{"north"}
+			frames := w.ask(t, s, w.now, w.now, c.query)
+			assert.Equal(t, c.want, column(t, frames[0], "device_id"))
+			assert.Equal(t, strings.HasPrefix(name, "limit"), len(notices(frames[0])) > 0, "a cut is said, and nothing else: %v", notices(frames[0]))
+		})
+	}
+	t.Run("a rule gets one number a vehicle", func(t *testing.T) {
+		responses, err := w.plugin.Query(t.Context(), s, w.now, w.now, map[string]string{"FromAlert": "true"},
+			map[string]any{"queryType": "latest", "fleets": []string{"north"}, "fields": []string{"battery_pct"}})
+		require.NoError(t, err)
+		f := responses["A"].Frames[0]
+		assert.Equal(t, data.FrameTypeNumericLong, f.Meta.Type)
+		assert.Equal(t, data.FrameTypeVersion{0, 1}, f.Meta.TypeVersion)
+		assert.Equal(t, []string{"80", "15", "null", "3", "null"}, column(t, f, "battery_pct"))
+		assert.Len(t, f.Fields, 3, "vehicle, fleet and the measure: a zone as a label would make a new alert at each border")
+	})
+}
+
+func TestTrackPlansDaysAndKeepsWhatStandsOut(t *testing.T) {
+	w := open(t)
+	s := w.source("track")
+	from, to := w.closed, w.closed.AddDate(0, 0, 3).Add(-time.Millisecond)
+	frames := w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}, "maxDataPoints": 500, "fields": []string{"speed_kmh", "battery_pct", "temp_c"}})
+	require.Len(t, frames, 3)
+	for _, f := range frames {
+		assert.Equal(t, data.FrameTypeTimeSeriesMulti, f.Meta.Type)
+		assert.Equal(t, data.FrameTypeVersion{0, 1}, f.Meta.TypeVersion)
+		assert.LessOrEqual(t, f.Rows(), 500)
+		assert.Greater(t, f.Rows(), 200)
+		assert.Equal(t, "n-moving", f.Fields[1].Labels["device_id"])
+	}
+	speeds := column(t, frames[0], "speed_kmh")
+	assert.Contains(t, speeds, "140", "the one high value")
+	assert.Contains(t, speeds, "0", "the one low value")
+	assert.Equal(t, 3.0, custom(t, frames[0])["partitions"])
+	assert.Equal(t, 3*8640.0, custom(t, frames[0])["rows"])
+
+	again := w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}, "maxDataPoints": 500})
+	assert.Equal(t, 0.0, custom(t, again[0])["partitions"], "days that are over are kept")
+	assert.Equal(t, 3.0, custom(t, again[0])["cacheHits"])
+	assert.Equal(t, speeds, column(t, again[0], "speed_kmh"))
+
+	route := w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-golden", "n-moving"}, "format": "table", "maxDataPoints": 600})
+	require.Len(t, route, 2, "a layer of a map joins all points of a frame: one a vehicle")
+	assert.Equal(t, 2, route[0].Rows(), "n-golden, from midnight on")
+	assert.Equal(t, []string{"30.5", "null"}, column(t, route[0], "speed_kmh"))
+	assert.LessOrEqual(t, route[1].Rows(), 600)
+	assert.Contains(t, column(t, route[1], "speed_kmh"), "140")
+
+	part := w.ask(t, s, from.Add(time.Hour), from.Add(time.Hour+time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	assert.Equal(t, 7, part[0].Rows(), "both ends are included")
+
+	assert.Equal(t, 0, w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"nobody"}})[0].Rows())
+	old := w.ask(t, s, time.Unix(0, 0), to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	assert.LessOrEqual(t, custom(t, old[0])["partitions"], 32.0, "no day is asked for that can have nothing")
+
+	t.Run("limits are said", func(t *testing.T) {
+		few := w.source("few", map[string]any{"maxPartitions": 2, "closedDayCache": "0s"})
+		f := w.ask(t, few, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+		assert.Contains(t, notices(f[0])[0], "Only the newest 2 day(s)")
+		assert.NotContains(t, notices(f[0])[0], from.Format(time.DateOnly))
+		rows := w.source("rows", map[string]any{"maxRowsRead": 10_000, "closedDayCache": "0s", "maxConcurrency": 1})
+		f = w.ask(t, rows, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+		assert.Contains(t, notices(f[0])[0], "at most 10000 rows")
+	})
+}
+
+func TestAlertsAnalyticsAndLists(t *testing.T) {
+	w := open(t)
+	s := w.source("lists")
+	from, to := january, january.AddDate(0, 0, 2)
+	alerts := func(q map[string]any) *data.Frame {
+		q["queryType"] = "alerts"
+		return w.ask(t, s, from, to, q)[0]
+	}
+	assert.Equal(t, []string{"HIGH", "MEDIUM", "LOW", "HIGH"}, column(t, alerts(map[string]any{}), "severity"), "of all fleets and days, newest first")
+	assert.Equal(t, []string{"n-moving", "n-moving"}, column(t, alerts(map[string]any{"severities": []string{"HIGH"}}), "device_id"))
+	two := alerts(map[string]any{"limit": 2, "devices": []string{"n-offline", "n-moving"}, "filters": []map[string]any{{"key": "severity", "operator": "!=", "value": "MEDIUM"}}})
+	assert.Equal(t, []string{"HIGH", "LOW"}, column(t, two, "severity"))
+	assert.Len(t, notices(two), 1)
+	assert.Equal(t, []string{"false", "false", "false"}, column(t, alerts(map[string]any{"resolved": "open"}), "resolved"))
+	assert.Equal(t, []string{"battery_low"}, column(t, alerts(map[string]any{"alertTypes": []string{"battery_low"}}), "alert_type"))
+
+	counted := w.ask(t, s, from, to, map[string]any{"queryType": "alerts", "format": "time_series"})
+	require.Len(t, counted, 3)
+	sum := map[string]float64{}
+	for _, f := range counted {
+		for i := range f.Rows() {
+			v, err := f.Fields[1].FloatAt(i)
+			require.NoError(t, err)
+			sum[f.Fields[1].Labels["severity"]] += v
+		}
+	}
+	assert.Equal(t, map[string]float64{"HIGH": 2, "MEDIUM": 1, "LOW": 1}, sum)
+
+	responses, err := w.plugin.Query(t.Context(), s, from, to, map[string]string{"FromAlert": "true"},
+		map[string]any{"refId": "A", "queryType": "alerts", "fleets": []string{"north", "south"}, "severities": []string{"HIGH"}, "resolved": "open"},
+		map[string]any{"refId": "B", "queryType": "devices", "fleets": []string{"north"}},
+		map[string]any{"refId": "C", "queryType": "fleets", "fleets": []string{"north"}},
+		map[string]any{"refId": "D", "queryType": "geofences", "fleets": []string{"north"}},
+		map[string]any{"refId": "E", "queryType": "analytics", "fleets": []string{"north"}})
+	require.NoError(t, err)
+	assert.Equal(t, []string{"1", "0"}, column(t, responses["A"].Frames[0], "count"), "a fleet without alerts counts zero, so that a rule can end")
+	assert.Equal(t, []string{"5"}, column(t, responses["B"].Frames[0], "count"))
+	assert.Equal(t, []string{"1"}, column(t, responses["C"].Frames[0], "offline"))
+	assert.Equal(t, []string{"2"}, column(t, responses["D"].Frames[0], "count"))
+	assert.Equal(t, data.FrameTypeTimeSeriesMulti, responses["E"].Frames[0].Meta.Type)
+
+	hours := w.ask(t, s, from.Add(90*time.Minute), from.Add(4*time.Hour), map[string]any{"queryType": "analytics", "format": "table", "fleets": []string{"north"}})[0]
+	assert.Equal(t, []string{"1.5", "3", "4.5", "6"}, column(t, hours, "total_distance_km"), "the hour under way at the start is one of the range")
+	assert.Equal(t, []string{"21", "22", "null", "24"}, column(t, hours, "avg_speed_kmh"))
+
+	for variable, c := range map[string]struct {
+		query map[string]any
+		want  []string
+	}{
+		"fleets":      {nil, []string{"large", "middle", "north", "south"}},
+		"devices":     {map[string]any{"fleets": []string{"south"}}, []string{"s-1"}},
+		"zones":       {map[string]any{"fleets": []string{"north"}}, []string{"centre", "depot", "school", "unknown"}},
+		"severities":  {nil, []string{"HIGH", "MEDIUM", "LOW"}},
+		"alert_types": {map[string]any{"fleets": []string{"north"}}, []string{"battery_low", "speed_limit"}},
+		"states":      {nil, []string{"moving", "idle", "stale", "offline"}},
+	} {
+		q := map[string]any{"queryType": "variable", "variable": variable}
+		for key, value := range c.query {
+			q[key] = value
+		}
+		assert.Equal(t, c.want, column(t, w.ask(t, s, from, to, q)[0], "value"), variable)
+	}
+}
+
+func TestGoldenFrames(t *testing.T) {
+	w := open(t)
+	s := w.source("golden")
+	from, to := january, january.AddDate(0, 0, 2)
+	for name, c := range map[string]struct {
+		from, to time.Time
+		query    map[string]any
+	}{
+		"latest":             {w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}, "states": []string{"stale", "offline"}}},
+		"latest-numeric":     {w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}, "format": "numeric", "fields": []string{"speed_kmh", "battery_pct"}}},
+		"track":              {w.closed.Add(-time.Hour), w.closed.Add(2 * time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-golden"}, "fields": []string{"speed_kmh", "battery_pct"}}},
+		"route":              {w.closed.Add(-time.Hour), w.closed.Add(2 * time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-golden"}, "format": "table"}},
+		"analytics":          {from, from.Add(4 * time.Hour), map[string]any{"queryType": "analytics", "fleets": []string{"north"}, "fields": []string{"avg_speed_kmh", "total_distance_km"}}},
+		"analytics-table":    {from, from.Add(4 * time.Hour), map[string]any{"queryType": "analytics", "fleets": []string{"north"}, "format": "table"}},
+		"alerts":             {from, to, map[string]any{"queryType": "alerts", "fleets": []string{"north"}}},
+		"alerts-logs":        {from, to, map[string]any{"queryType": "alerts", "fleets": []string{"north"}, "format": "logs"}},
+		"alerts-annotations": {from, to, map[string]any{"queryType": "alerts", "fleets": []string{"north"}, "format": "annotations"}},
+		"alerts-numeric":     {from, to, map[string]any{"queryType": "alerts", "fleets": []string{"north"}, "format": "numeric"}},
+		"devices":            {from, to, map[string]any{"queryType": "devices", "fleets": []string{"north"}}},
+		"fleets":             {from, to, map[string]any{"queryType": "fleets", "fleets": []string{"north", "south"}}},
+		"geofences":          {from, to, map[string]any{"queryType": "geofences", "fleets": []string{"north"}}},
+		"variable":           {from, to, map[string]any{"queryType": "variable", "variable": "zones", "fleets": []string{"north"}}},
+		"raw":                {from, to, map[string]any{"queryType": "raw", "cql": "SELECT day, ts, severity, device_id, alert_type, resolved FROM alerts_by_fleet_day WHERE fleet_id = 'north' AND day IN ($__days) AND severity IN ('HIGH', 'LOW') AND $__timeFilter(ts)"}},
+		"raw-series":         {from, to, map[string]any{"queryType": "raw", "format": "time_series", "cql": "SELECT day, hour, total_distance_km, fleet_id FROM fleet_analytics_by_day WHERE fleet_id = 'north' AND day = '2026-01-15' AND hour = 4"}},
+		"raw-logs":           {from, to, map[string]any{"queryType": "raw", "format": "logs", "cql": "SELECT ts, severity, device_id, message FROM alerts_by_fleet_day WHERE fleet_id = 'north' AND day IN ($__days) AND severity = 'HIGH'"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := w.golden(t, w.ask(t, s, c.from, c.to, c.query))
+			path := filepath.Join("testdata", "golden", name+".json")
+			if *update {
+				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+				require.NoError(t, os.WriteFile(path, got, 0o644))
+			}
+			want, err := os.ReadFile(path)
+			require.NoError(t, err)
+			assert.JSONEq(t, string(want), string(got))
+		})
+	}
+}
+
+// golden writes frames as Grafana's JSON without what differs from run to run: times count from the day of the test,
+// ages are nought, the keyspace and the coordinators have no name.
+func (w *world) golden(t *testing.T, frames data.Frames) []byte {
+	t.Helper()
+	for _, f := range frames {
+		for _, field := range f.Fields {
+			for i := range field.Len() {
+				switch v := field.At(i).(type) {
+				case time.Time:
+					field.Set(i, w.relative(v))
+				case *time.Time:
+					if v != nil {
+						field.Set(i, ptr(w.relative(*v)))
+					}
+				}
+				if field.Name == "age_s" {
+					if field.Type() == data.FieldTypeFloat64 {
+						field.Set(i, 0.0)
+					}
+				}
+			}
+		}
+		f.Meta.ExecutedQueryString = strings.NewReplacer(w.closed.Format(time.DateOnly), "CLOSED", w.closed.AddDate(0, 0, -1).Format(time.DateOnly), "BEFORE").Replace(f.Meta.ExecutedQueryString)
+		statements := strings.Split(f.Meta.ExecutedQueryString, ";\n")
+		slices.Sort(statements) // partitions are read side by side
+		f.Meta.ExecutedQueryString = strings.Join(statements, ";\n")
+		if strings.Contains(f.Meta.ExecutedQueryString, "telemetry_by_") {
+			f.Meta.ExecutedQueryString = "of telemetry" // with times of its own
+		}
+		if m, ok := f.Meta.Custom.(map[string]any); ok {
+			assert.NotEmpty(t, m)
+			f.Meta.Custom = nil
+		}
+		for i := range f.Meta.Stats {
+			f.Meta.Stats[i].Value = 0 // caches may serve
+		}
+	}
+	text, err := json.MarshalIndent(frames, "", " ")
+	require.NoError(t, err)
+	return text
+}
+
+func (w *world) relative(ts time.Time) time.Time {
+	if ts.Before(january.AddDate(0, 1, 0)) {
+		return ts
+	}
+	if since := ts.Sub(w.closed); since > -48*time.Hour && since < 48*time.Hour {
+		return january.Add(since)
+	}
+	return january.Add(ts.Sub(w.now).Truncate(time.Minute))
+}
+
+func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
+	w := open(t)
+	s := w.source("restricted", map[string]any{"allowedFleets": "north, middle"})
+	from, to := january, january.AddDate(0, 0, 1)
+	for name, q := range map[string]map[string]any{
+		"latest":    {"queryType": "latest", "fleets": []string{"south"}},
+		"analytics": {"queryType": "analytics", "fleets": []string{"north", "south"}},
+		"alerts":    {"queryType": "alerts", "fleets": []string{"south"}},
+		"devices":   {"queryType": "devices", "fleets": []string{"south"}},
+		"fleets":    {"queryType": "fleets", "fleets": []string{"south"}},
+		"geofences": {"queryType": "geofences", "fleets": []string{"south"}},
+		"variable":  {"queryType": "variable", "variable": "devices", "fleets": []string{"south"}},
+		"track":     {"queryType": "track", "devices": []string{"n-moving"}, "fleets": []string{"south"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			answer := w.try(t, s, from, to, q)
+			require.ErrorContains(t, answer.Error, `fleet "south": this data source has no right on it; its settings allow north, middle`)
+			assert.Equal(t, backend.StatusForbidden, answer.Status)
+			assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
+			assert.Empty(t, answer.Frames)
+		})
+	}
+	assert.Equal(t, 505, w.ask(t, s, from, to, map[string]any{"queryType": "latest"})[0].Rows(), "all fleets are all that are allowed")
+	assert.Equal(t, []string{"middle", "north"}, column(t, w.ask(t, s, from, to, map[string]any{"queryType": "variable", "variable": "fleets"})[0], "value"))
+
+	moved := w.ask(t, s, w.closed.AddDate(0, 0, 2), w.closed.AddDate(0, 0, 3), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	assert.Contains(t, notices(moved[0]), "360 fixes of n-moving are left out: they belong to fleets that this data source has no right on.")
+	first, _ := moved[0].Fields[0].ConcreteAt(0)
+	assert.True(t, !first.(time.Time).Before(w.closed.AddDate(0, 0, 2).Add(time.Hour)), "its hour in the other fleet is not shown")
+
+	for _, statement := range []string{
+		"SELECT * FROM latest_telemetry_by_device WHERE device_id = 's-1'",
+		"SELECT * FROM fleets WHERE shard = 0",
+		"SELECT * FROM alerts_by_fleet_day WHERE fleet_id = 'south' AND day = '2026-01-15' AND severity = 'MEDIUM'",
+	} {
+		require.Error(t, w.try(t, s, from, to, map[string]any{"queryType": "raw", "cql": statement}).Error, statement)
+	}
+	status, body, err := w.plugin.Resource(t.Context(), s, "devices?fleet=south")
+	require.NoError(t, err)
+	assert.Equal(t, 403, status)
+	assert.Contains(t, string(body), "no right on it")
+	subscription, _, err := w.plugin.Subscribe(t.Context(), s, "fleet/c291dGg")
+	require.NoError(t, err)
+	assert.Equal(t, backend.SubscribeStreamStatusPermissionDenied, subscription)
+	require.Error(t, w.plugin.Run(t.Context(), s, "fleet/c291dGg", func(*data.Frame) { t.Error("a packet of a fleet that is not allowed") }))
+}
+
+func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
+	w := open(t)
+	s := w.source("raw", map[string]any{"maxPartitions": 100})
+	require.NoError(t, cassandra.Exec(t.Context(), w.config, quiet(),
+		"CREATE TYPE IF NOT EXISTS place (name text, floor int)",
+		"CREATE TABLE IF NOT EXISTS every_type (k int PRIMARY KEY, a ascii, bi bigint, bl blob, bo boolean, da date, de decimal, dou double, du duration, fl float, ine inet, i int, sm smallint, te text, ti time, ts timestamp, tu timeuuid, ty tinyint, uu uuid, va varint, li list<int>, se set<text>, ma map<text, timestamp>, tup tuple<int, text>, udt frozen<place>, nest list<frozen<map<text, int>>>, vec vector<float, 2>)",
+		"INSERT INTO every_type (k) VALUES (1)",
+		`INSERT INTO every_type (k, a, bi, bl, bo, da, de, dou, du, fl, ine, i, sm, te, ti, ts, tu, ty, uu, va, li, se, ma, tup, udt, nest, vec) VALUES (2, 'x', 9007199254740993, 0xcafe, true, '2026-02-03', 1.50, 2.5, 1mo2d3h, 0.1, '::1', -7, -8, 'é', '10:11:12.000000013', '2026-02-03T04:05:06.007Z', 50554d6e-29bb-11e5-b345-feff819cdc9f, -9, 550e8400-e29b-41d4-a716-446655440000, 123456789012345678901234567890, [1, 2], {'b', 'a'}, {'t': '2026-02-03T04:05:06.007Z'}, (5, null), {name: 'n'}, [{'m': 1}], [1.5, 2.5])`))
+	time.Sleep(time.Second)
+	frames := w.ask(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k IN (1, 2)"})
+	want := map[string]string{
+		"k": "2", "a": "x", "bi": "9007199254740993", "bl": "0xcafe", "bo": "true", "da": "2026-02-03 00:00:00 +0000 UTC", "de": "1.5", "dou": "2.5", "du": "1mo2d3h", "fl": "0.1",
+		"ine": "::1", "i": "-7", "sm": "-8", "te": "é", "ti": "10:11:12.000000013", "ts": "2026-02-03 04:05:06.007 +0000 UTC", "tu": "50554d6e-29bb-11e5-b345-feff819cdc9f",
+		"ty": "-9", "uu": "550e8400-e29b-41d4-a716-446655440000", "va": "123456789012345678901234567890", "li": "[1,2]", "se": `["a","b"]`, "ma": `{"t":"2026-02-03T04:05:06.007Z"}`,
+		"tup": "[5,null]", "udt": `{"name":"n","floor":null}`, "nest": `[{"m":1}]`, "vec": "0x3fc0000040200000",
+	}
+	require.Len(t, frames[0].Fields, len(want))
+	for name, value := range want {
+		values := column(t, frames[0], name)
+		assert.Equal(t, value, values[1], name)
+		if name != "k" {
+			assert.Equal(t, "null", values[0], "a null is no zero: %s", name)
+		}
+	}
+	bi, _ := frames[0].FieldByName("bi")
+	assert.Equal(t, data.FieldTypeNullableString, bi.Type(), "a browser can't hold so large a number")
+
+	series := w.ask(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "format": "time_series",
+		"cql": "SELECT ts, speed_kmh, zone FROM telemetry_by_device_day WHERE device_id = 'n-moving' AND day = '" + w.closed.Format(time.DateOnly) + "' LIMIT 100"})
+	assert.Equal(t, data.FrameTypeTimeSeriesWide, series[0].Meta.Type)
+	assert.Equal(t, 100, series[0].Rows())
+	assert.Empty(t, notices(series[0]), "a LIMIT of one's own is no cut")
+	cut := w.ask(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "limit": 50,
+		"cql": "SELECT ts FROM telemetry_by_device_day WHERE device_id = 'n-moving' AND day = '" + w.closed.Format(time.DateOnly) + "'"})
+	assert.Equal(t, 50, cut[0].Rows())
+	assert.NotEmpty(t, notices(cut[0]))
+	assert.Contains(t, cut[0].Meta.ExecutedQueryString, "SELECT ts FROM telemetry_by_device_day")
+	assert.NotEmpty(t, custom(t, cut[0])["coordinators"])
+
+	for statement, reason := range map[string]string{
+		"DROP TABLE telemetry_by_device_day":                                            "only SELECT is taken",
+		"SELECT * FROM every_type WHERE k = 1; TRUNCATE every_type":                     "one statement at a time",
+		"SELECT * FROM every_type WHERE k = 1 -- x":                                     "comments are refused",
+		"SELECT * FROM system_auth.roles WHERE role = 'cassandra'":                      "keyspace \"system_auth\"",
+		"SELECT * FROM every_type":                                                      "k has no condition",
+		"SELECT * FROM every_type WHERE i = 1 ALLOW FILTERING":                          "ALLOW FILTERING: refused",
+		"SELECT * FROM every_type WHERE k IN (" + strings.Repeat("1,", 1000) + "1)":     "more than 100 partitions",
+		"SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", 200_000) + "'":    "at most 131072",
+		"SELECT nothing FROM every_type WHERE k = 1":                                    "nothing",
+		"SELECT * FROM telemetry_by_device_day WHERE device_id='x' AND day IN ($__days": "not closed",
+	} {
+		answer := w.try(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "cql": statement})
+		require.ErrorContains(t, answer.Error, reason)
+		assert.Equal(t, backend.StatusBadRequest, answer.Status, reason)
+		assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
+	}
+	huge := w.try(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", 10<<20) + "'"})
+	require.ErrorContains(t, huge.Error, "at most")
+	million := w.try(t, s, time.Unix(0, 0), time.Unix(100*365*24*3600, 0), map[string]any{"queryType": "raw", "cql": "SELECT * FROM telemetry_by_device_day WHERE device_id = 'x' AND day IN ($__days)"})
+	require.ErrorContains(t, million.Error, "at most 100 can be read at once")
+	off := w.source("off", map[string]any{"allowRaw": false})
+	require.ErrorContains(t, w.try(t, off, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k = 1"}).Error, "don't allow it")
+	filtering := w.source("filtering", map[string]any{"allowFiltering": true})
+	assert.Equal(t, 1, w.ask(t, filtering, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE i = -7 ALLOW FILTERING"})[0].Rows())
+}
+
+func TestWrongQueriesNameFieldValueAndRemedy(t *testing.T) {
+	w := open(t)
+	s := w.source("wrong")
+	for want, q := range map[string]map[string]any{
+		`query type "everything": there is none of that name; take latest`: {"queryType": "everything"},
+		`format of latest "pie": there is none of that name`:               {"queryType": "latest", "format": "pie"},
+		`fleet "a b": a name has 1 to 128 characters`:                      {"queryType": "latest", "fleets": []string{"a b"}},
+		`state "flying": there is none`:                                    {"queryType": "latest", "states": []string{"flying"}},
+		`severity "high": there is none of that name; take HIGH`:           {"queryType": "alerts", "severities": []string{"high"}},
+		"devices: a track needs at least one":                              {"queryType": "track"},
+		`field "altitude": there is none`:                                  {"queryType": "track", "devices": []string{"a"}, "fields": []string{"altitude"}},
+		"cql: it is empty":                                                 {"queryType": "raw", "cql": " "},
+		`limit -1`:                                                         {"queryType": "latest", "limit": -1},
+		`filter zone "(": `:                                                {"queryType": "latest", "filters": []map[string]any{{"key": "zone", "operator": "=~", "value": "("}}},
+		`filter speed_kmh > "fast": give a number`:                         {"queryType": "latest", "filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "fast"}}},
+		"cannot unmarshal":                                                 {"queryType": "latest", "fleets": "north"},
+	} {
+		answer := w.try(t, s, w.now, w.now, q)
+		require.ErrorContains(t, answer.Error, want)
+		assert.Equal(t, backend.StatusBadRequest, answer.Status)
+	}
+	// One wrong query costs its neighbours nothing.
+	responses, err := w.plugin.Query(t.Context(), s, w.now, w.now, nil,
+		map[string]any{"refId": "A", "queryType": "everything"}, map[string]any{"refId": "B", "queryType": "latest", "fleets": []string{"south"}})
+	require.NoError(t, err)
+	require.Error(t, responses["A"].Error)
+	require.NoError(t, responses["B"].Error)
+	assert.Equal(t, 1, responses["B"].Frames[0].Rows())
+}
+
+func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
+	w := open(t)
+	healthy, err := w.plugin.Health(t.Context(), w.source("health", map[string]any{"allowedFleets": "north"}))
+	require.NoError(t, err)
+	require.Equal(t, backend.HealthStatusOk, healthy.Status, healthy.Message)
+	assert.Contains(t, healthy.Message, "dc1 keeps 2 on 2 node(s), dc2 keeps 2 on 2 node(s); local is dc1")
+	assert.Contains(t, healthy.Message, "newest record")
+	assert.Contains(t, healthy.Message, "only fleets north")
+	var details struct {
+		Findings []cassandra.Finding `json:"findings"`
+	}
+	require.NoError(t, json.Unmarshal(healthy.JSONDetails, &details))
+	var stages []string
+	for _, f := range details.Findings {
+		stages = append(stages, f.Stage)
+	}
+	assert.Equal(t, []string{"address", "tcp", "tls", "login", "keyspace", "tables", "replicas", "data", "permissions"}, stages)
+
+	for name, c := range map[string]struct {
+		change map[string]any
+		want   []string
+	}{
+		"no contact point":          {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
+		"wrong settings":            {map[string]any{"queryTimeout": "soon", "maxRows": 0}, []string{`Query timeout "soon": give a duration`, "Rows a query 0: give a number from 1"}},
+		"a name that is not":        {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
+		"a port that is not":        {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
+		"TLS to a plain port":       {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "speaks TLS"}},
+		"a keyspace that is not":    {map[string]any{"keyspace": "nowhere"}, []string{"Failed at keyspace", "open keyspace nowhere (Keyspace)", "schema apply"}},
+		"a keyspace of others":      {map[string]any{"keyspace": "system_traces"}, []string{"Failed at tables", "telemetry_by_device_day: missing"}},
+		"a data centre that is not": {map[string]any{"localDatacenter": "dc9"}, []string{"Failed at replicas", "the cluster has none of that name, but dc1, dc2"}},
+		"a level out of reach":      {map[string]any{"consistency": "MOST"}, []string{"Failed at replicas", `Consistency "MOST"`}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, err := w.plugin.Health(t.Context(), w.source("health-"+strings.ReplaceAll(name, " ", "-"), c.change))
+			require.NoError(t, err)
+			assert.Equal(t, backend.HealthStatusError, got.Status)
+			for _, want := range c.want {
+				assert.Contains(t, got.Message, want)
+			}
+		})
+	}
+	nearest, err := w.plugin.Health(t.Context(), w.source("nearest", map[string]any{"localDatacenter": "", "contactPoints": "127.0.0.3"}))
+	require.NoError(t, err)
+	assert.Contains(t, nearest.Message, "local is dc2", "without a name, the data centre of the contact point")
+}
+
+func TestResources(t *testing.T) {
+	w := open(t)
+	s := w.source("resources")
+	get := func(url string, v any) int {
+		status, body, err := w.plugin.Resource(t.Context(), s, url)
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(body, v), "%s: %s", url, body)
+		return status
+	}
+	var names []string
+	require.Equal(t, 200, get("fleets", &names))
+	assert.Equal(t, []string{"large", "middle", "north", "south"}, names)
+	require.Equal(t, 200, get("devices?fleet=north&fleet=south&prefix=n-&limit=2", &names))
+	assert.Equal(t, []string{"n-idle", "n-moving"}, names)
+	require.Equal(t, 200, get("zones?fleet=north", &names))
+	assert.Equal(t, []string{"centre", "depot", "school", "unknown"}, names)
+	var texts []struct{ Text string }
+	require.Equal(t, 200, get("filter-keys", &texts))
+	assert.NotEmpty(t, texts)
+	require.Equal(t, 200, get("filter-values?key=status", &texts))
+	assert.Len(t, texts, 4)
+	var schema struct {
+		Keyspace string
+		Tables   []cassandra.Table
+	}
+	require.Equal(t, 200, get("schema", &schema))
+	i := slices.IndexFunc(schema.Tables, func(table cassandra.Table) bool { return table.Name == cassandra.TableAlerts })
+	require.GreaterOrEqual(t, i, 0)
+	assert.Equal(t, []string{"fleet_id", "day", "severity"}, schema.Tables[i].PartitionKey)
+	assert.Equal(t, []string{"ts", "device_id", "alert_type"}, schema.Tables[i].ClusteringKey)
+	var zones struct {
+		Type     string
+		Features []struct {
+			Geometry struct {
+				Type        string
+				Coordinates [][][]float64
+			}
+			Properties map[string]any
+		}
+	}
+	require.Equal(t, 200, get("geofences?fleet=north", &zones))
+	require.Len(t, zones.Features, 2)
+	circle := zones.Features[0].Geometry
+	assert.Equal(t, "Polygon", circle.Type, "GeoJSON has no circles")
+	north := slices.MaxFunc(circle.Coordinates[0], func(a, b []float64) int { return cmp.Compare(a[1], b[1]) })
+	assert.InDelta(t, 200, (north[1]-52.5)*111_195, 1, "its radius, in metres")
+	var problem struct{ Message string }
+	assert.Equal(t, 404, get("secrets", &problem))
+	assert.Equal(t, 400, get("devices?limit=x", &problem))
+	assert.Contains(t, problem.Message, "limit")
+}
+
+func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
+	w := open(t)
+	store, err := cassandra.Open(t.Context(), w.config, quiet(), nil)
+	require.NoError(t, err)
+	defer store.Close()
+	row := cassandra.LatestRow{DeviceID: "live-1", Lat: ptr(1.0), Lon: ptr(2.0), Zone: "a", SpeedKmh: ptr(10.0), LastTsMs: ptr(time.Now().UnixMilli())}
+	require.NoError(t, w.writeFleet(t.Context(), store, "live", []cassandra.LatestRow{row}))
+	require.NoError(t, w.writeFleet(t.Context(), store, "live", []cassandra.LatestRow{{DeviceID: "live-2", Lat: ptr(3.0), Lon: ptr(4.0), Zone: "b", LastTsMs: ptr(time.Now().UnixMilli())}}))
+	s := w.source("stream", map[string]any{"liveInterval": "300ms"})
+
+	frame := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live"}, "live": true})[0]
+	require.Equal(t, "ds/stream/fleet/bGl2ZQ", frame.Meta.Channel)
+	filtered := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live"}, "live": true, "zones": []string{"b"}})[0]
+	path := strings.TrimPrefix(filtered.Meta.Channel, "ds/stream/")
+	require.NotEqual(t, "fleet/bGl2ZQ", path, "the conditions are part of the channel")
+	two := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live", "north"}, "live": true})[0]
+	assert.Empty(t, two.Meta.Channel)
+	assert.Contains(t, notices(two)[0], "Live needs a single fleet")
+
+	status, initial, err := w.plugin.Subscribe(t.Context(), s, "fleet/bGl2ZQ")
+	require.NoError(t, err)
+	require.Equal(t, backend.SubscribeStreamStatusOK, status)
+	assert.Equal(t, 2, initial.Rows(), "the whole fleet")
+	for _, wrong := range []string{"fleet", "fleet/%%%", "other/bGl2ZQ", "fleet/bGl2ZQ/bm9wZQ", "fleet/bGl2ZQ/e30/x"} {
+		status, _, err = w.plugin.Subscribe(t.Context(), s, wrong)
+		require.NoError(t, err)
+		assert.Equal(t, backend.SubscribeStreamStatusNotFound, status, wrong)
+	}
+	published, err := w.plugin.Publish(t.Context(), s, "fleet/bGl2ZQ")
+	require.NoError(t, err)
+	assert.Equal(t, backend.PublishStreamStatusPermissionDenied, published)
+
+	ctx, cancel := context.WithCancel(t.Context())
+	packets, second := make(chan *data.Frame, 100), make(chan *data.Frame, 100)
+	var g errgroup.Group
+	before := w.partitionsRead(t, "stream")
+	start := time.Now()
+	g.Go(func() error { return w.plugin.Run(ctx, s, "fleet/bGl2ZQ", func(f *data.Frame) { packets <- f }) })
+	g.Go(func() error { return w.plugin.Run(ctx, s, path, func(f *data.Frame) { second <- f }) })
+	first := receive(t, packets)
+	assert.Equal(t, 2, first.Rows())
+	assert.Equal(t, []string{"live-2"}, column(t, receive(t, second), "device_id"))
+
+	moved := time.Now()
+	row.Lat, row.LastTsMs = ptr(1.5), ptr(moved.UnixMilli()+1)
+	require.NoError(t, w.writeFleet(t.Context(), store, "live", []cassandra.LatestRow{row}))
+	next := receive(t, packets)
+	took := time.Since(moved)
+	assert.Equal(t, []string{"1.5", "3"}, column(t, next, "lat"))
+	assert.Equal(t, 2, next.Rows(), "each packet is the whole fleet")
+	assert.Less(t, took, 3*time.Second)
+	time.Sleep(time.Until(start.Add(3 * time.Second)))
+	reads := w.partitionsRead(t, "stream") - before
+	assert.LessOrEqual(t, reads, 8*(time.Since(start).Seconds()/0.3+3), "two streams, one reader")
+	assert.Positive(t, reads)
+	assert.Empty(t, packets, "nothing changed, nothing is sent")
+
+	// Another setting: Grafana makes a new data source and lets the old one go. Its streams end with an error, for nil
+	// would be the end of them.
+	changed := s
+	changed.JSON = map[string]any{}
+	for key, value := range s.JSON {
+		changed.JSON[key] = value
+	}
+	changed.JSON["liveInterval"], changed.Updated = "400ms", s.Updated.Add(time.Hour)
+	_, err = w.plugin.Query(t.Context(), changed, w.now, w.now, nil, map[string]any{"queryType": "latest", "fleets": []string{"live"}})
+	require.NoError(t, err)
+	ended := make(chan error, 1)
+	go func() { ended <- g.Wait() }()
+	select {
+	case err := <-ended:
+		require.ErrorContains(t, err, "settings of the data source have changed")
+	case <-time.After(20 * time.Second):
+		t.Fatal("the streams of a data source that is gone go on")
+	}
+	cancel()
+}
+
+func receive(t *testing.T, packets chan *data.Frame) *data.Frame {
+	t.Helper()
+	select {
+	case f := <-packets:
+		return f
+	case <-time.After(15 * time.Second):
+		t.Fatal("no packet within 15 s")
+		return nil
+	}
+}
+
+// partitionsRead is how often the driver of a data source has read the partitions of fleets' maps.
+func (w *world) partitionsRead(t *testing.T, uid string) float64 {
+	t.Helper()
+	text, err := w.plugin.Metrics(t.Context())
+	require.NoError(t, err)
+	total := 0.0
+	for _, line := range strings.Split(text, "\n") {
+		if strings.HasPrefix(line, "fleet_datasource_cassandra_request_duration_seconds_count{") && strings.Contains(line, `datasource="`+uid+`"`) &&
+			strings.Contains(line, `table="latest_telemetry_by_fleet"`) {
+			var n float64
+			_, err := fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &n)
+			require.NoError(t, err)
+			total += n
+		}
+	}
+	return total
+}
+
+func TestEqualQueriesAreOneAndCancellingCancels(t *testing.T) {
+	w := open(t)
+	s := w.source("equal", map[string]any{"closedDayCache": "0s"})
+	from, to := w.closed, w.closed.AddDate(0, 0, 3).Add(-time.Millisecond)
+	var queries []map[string]any
+	for i := range 8 {
+		queries = append(queries, map[string]any{"refId": fmt.Sprint(i), "queryType": "track", "devices": []string{"n-moving"}})
+	}
+	responses, err := w.plugin.Query(t.Context(), s, from, to, nil, queries...)
+	require.NoError(t, err)
+	partitions, sharedReads := 0.0, 0.0
+	for _, r := range responses {
+		require.NoError(t, r.Error)
+		partitions += custom(t, r.Frames[0])["partitions"].(float64)
+		sharedReads += custom(t, r.Frames[0])["shared"].(float64)
+	}
+	assert.Less(t, partitions, 12.0, "eight equal queries of three days each")
+	assert.InDelta(t, 24, partitions+sharedReads, 0)
+
+	cold := w.source("cancelled", map[string]any{"closedDayCache": "0s"})
+	_ = w.ask(t, cold, from, from.Add(time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}}) // connected
+	start := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	defer cancel()
+	_, err = w.plugin.Query(ctx, cold, from, to, nil, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	require.Error(t, err)
+	assert.Less(t, time.Since(start), 2*time.Second)
+	require.Eventually(t, func() bool {
+		text, err := w.plugin.Metrics(t.Context())
+		return err == nil && strings.Contains(text, `fleet_datasource_query_errors_total{reason="canceled",type="track"} 1`)
+	}, 5*time.Second, 50*time.Millisecond, "the plugin noticed")
+}
+
+func TestMetricsAndLogsTellOfQueries(t *testing.T) {
+	w := open(t)
+	s := w.source("metrics")
+	w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}})
+	text, err := w.plugin.Metrics(t.Context())
+	require.NoError(t, err)
+	for _, want := range []string{
+		`fleet_datasource_queries_total{outcome="ok",type="latest"}`, `fleet_datasource_query_duration_seconds_bucket{type="latest",le="0.05"}`,
+		`fleet_datasource_partitions_total{type="latest"}`, `fleet_datasource_rows_total{stage="read",type="latest"}`, `fleet_datasource_cache_requests_total{cache="day",outcome="hit"}`,
+		`fleet_datasource_cuts_total{type="track"}`, `fleet_datasource_query_errors_total{reason="no_hosts",type="latest"}`,
+		`fleet_datasource_cassandra_requests_total{datasource="metrics"`,
+	} {
+		assert.Contains(t, text, want)
+	}
+	assert.NotContains(t, text, "n-moving", "no device is ever a label")
+	_ = w.try(t, s, w.now, w.now, map[string]any{"queryType": "raw", "cql": "SELECT nothing FROM fleets WHERE shard = 0"})
+	require.Eventually(t, func() bool {
+		return strings.Contains(w.log.String(), "query failed") && strings.Contains(w.log.String(), "queryType=raw")
+	}, 5*time.Second, 50*time.Millisecond)
+}
+
+// TestRealTaxis reads a real day by way of the real pipeline.
+func TestRealTaxis(t *testing.T) {
+	w := open(t)
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	path := filepath.Join(root, "..", "shared", "data", "wuxi_taxis.csv")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		t.Skip("needs the recording wuxi_taxis.csv in ../shared/data, which is not here")
+	}
+	end := w.midnight.Add(-time.Second)
+	load := exec.CommandContext(t.Context(), "go", "run", "./etl", "load", path, "--map", "lon=longitude,lat=latitude,device_id=taxi",
+		"--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end.Format(time.RFC3339), "--derive-speed")
+	load.Dir = root
+	load.Env = append(os.Environ(), "CASSANDRA_HOSTS="+strings.Join(w.config.Hosts, ","), "CASSANDRA_KEYSPACE="+w.config.Keyspace, "ETL_STATE_DIR="+t.TempDir())
+	output, err := load.CombinedOutput()
+	require.NoError(t, err, string(output))
+
+	s := w.source("taxis")
+	frame := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"wuxi"}})[0]
+	assert.Equal(t, 475, frame.Rows())
+	taxi := column(t, frame, "device_id")[0]
+	newest := slices.Max(column(t, frame, "last_ts"))
+	assert.Equal(t, end.Format("2006-01-02 15:04:05")+" +0000 UTC", newest)
+	route := w.ask(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "format": "table"})[0]
+	require.Positive(t, route.Rows())
+	lat, _ := route.FieldByName("lat")
+	lon, _ := route.FieldByName("lon")
+	for i := range route.Rows() {
+		y, err := lat.FloatAt(i)
+		require.NoError(t, err)
+		x, err := lon.FloatAt(i)
+		require.NoError(t, err)
+		assert.InDelta(t, 31.5, y, 1.5, "Wuxi")
+		assert.InDelta(t, 120.3, x, 1.5)
+	}
+	fixes := 0.0
+	for i := range frame.Rows() {
+		taxi := frame.Fields[0].At(i).(string)
+		f := w.ask(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "fields": []string{"lat"}, "maxDataPoints": 100_000})
+		fixes += float64(f[0].Rows())
+		if i == 20 {
+			break
+		}
+	}
+	assert.Positive(t, fixes)
+}
+
+// TestTheClusterComesAndGoes kills one node, then all, then starts them again. It comes last: it leaves cold nodes.
+func TestTheClusterComesAndGoes(t *testing.T) {
+	w := open(t)
+	cfg, err := cluster.DefaultConfig()
+	require.NoError(t, err)
+	c, err := cluster.Open(cfg)
+	require.NoError(t, err)
+	if all, err := c.Nodes(); err != nil || len(all) != 4 {
+		t.Skipf("needs to kill nodes of the cluster of go run ./dev cluster up; there are %d (%v)", len(all), err)
+	}
+	s := w.source("outage", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
+	query := map[string]any{"queryType": "latest", "fleets": []string{"middle"}}
+	require.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
+
+	t.Run("a node killed: queries go on", func(t *testing.T) {
+		done := make(chan struct{})
+		var g errgroup.Group
+		var failed []string
+		asked := 0
+		g.Go(func() error {
+			for {
+				select {
+				case <-done:
+					return nil
+				default:
+				}
+				answer := w.try(t, s, w.now, w.now, query)
+				asked++
+				switch {
+				case answer.Error != nil:
+					failed = append(failed, answer.Error.Error())
+				case answer.Frames[0].Rows() != 500:
+					failed = append(failed, fmt.Sprintf("%d rows", answer.Frames[0].Rows()))
+				}
+			}
+		})
+		time.Sleep(time.Second)
+		require.NoError(t, c.Kill(t.Context(), 1))
+		time.Sleep(8 * time.Second)
+		close(done)
+		require.NoError(t, g.Wait())
+		assert.Empty(t, failed)
+		assert.Greater(t, asked, 20)
+	})
+	t.Run("a data centre gone: the other serves", func(t *testing.T) {
+		require.NoError(t, c.Kill(t.Context(), 2))
+		require.Eventually(t, func() bool { return w.try(t, s, w.now, w.now, query).Error == nil }, 30*time.Second, 200*time.Millisecond)
+		assert.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
+	})
+	t.Run("the cluster gone: a clear error in time", func(t *testing.T) {
+		require.NoError(t, c.Kill(t.Context(), 3))
+		require.NoError(t, c.Kill(t.Context(), 4))
+		for range 5 {
+			start := time.Now()
+			answer := w.try(t, s, w.now, w.now, query)
+			require.Error(t, answer.Error)
+			assert.Less(t, time.Since(start), 8*time.Second)
+			assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
+			assert.Regexp(t, "no node can be reached|no answer within 6s|connection", answer.Error.Error())
+		}
+		fresh := w.source("fresh", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
+		start := time.Now()
+		answer := w.try(t, fresh, w.now, w.now, query)
+		require.ErrorContains(t, answer.Error, "Cassandra can't be used")
+		assert.Less(t, time.Since(start), 8*time.Second)
+		health, err := w.plugin.Health(t.Context(), s)
+		require.NoError(t, err)
+		assert.Contains(t, health.Message, "Failed at tcp")
+		assert.False(t, w.plugin.Exited(), "the plugin lives")
+	})
+	t.Run("well again afterwards", func(t *testing.T) {
+		for n := 1; n <= 4; n++ {
+			require.NoError(t, c.Start(t.Context(), n))
+		}
+		require.Eventually(t, func() bool { return w.try(t, s, w.now, w.now, query).Error == nil }, 90*time.Second, 500*time.Millisecond)
+		assert.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
+		assert.False(t, w.plugin.Exited())
+	})
+}

@@ -1,0 +1,273 @@
+// Package plugintest starts the plugin's real binary and talks to it as Grafana does: go-plugin's handshake, then gRPC.
+// It is for tests and benchmarks.
+package plugintest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/backend"
+	"github.com/grafana/grafana-plugin-sdk-go/backend/grpcplugin"
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/go-plugin"
+)
+
+// ID is the plugin's.
+const ID = "fleettracing-cassandra-datasource"
+
+// Build compiles the binary of this machine into dir, with the flags that mage gives, and returns its path.
+func Build(ctx context.Context, dir string) (string, error) {
+	_, here, _, _ := runtime.Caller(0)
+	binary := filepath.Join(dir, fmt.Sprintf("gpx_fleet_cassandra_%s_%s", runtime.GOOS, runtime.GOARCH))
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "-tags", "arrow_json_stdlib", "-ldflags", "-w -s", "./pkg")
+	cmd.Dir = filepath.Dir(filepath.Dir(filepath.Dir(here)))
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the plugin: %w\n%s", err, output)
+	}
+	return binary, nil
+}
+
+// Plugin is a running plugin.
+type Plugin struct {
+	client      *plugin.Client
+	data        grpcplugin.DataClient
+	diagnostics grpcplugin.DiagnosticsClient
+	resource    grpcplugin.ResourceClient
+	stream      grpcplugin.StreamClient
+}
+
+// Start starts the binary. Its log goes to log, which may be nil.
+func Start(binary string, log io.Writer) (*Plugin, error) {
+	if log == nil {
+		log = io.Discard
+	}
+	client := plugin.NewClient(&plugin.ClientConfig{
+		Cmd:         exec.Command(binary),
+		SkipHostEnv: true,
+		HandshakeConfig: plugin.HandshakeConfig{
+			ProtocolVersion: grpcplugin.ProtocolVersion, MagicCookieKey: grpcplugin.MagicCookieKey, MagicCookieValue: grpcplugin.MagicCookieValue,
+		},
+		VersionedPlugins: map[int]plugin.PluginSet{grpcplugin.ProtocolVersion: {
+			"diagnostics": &grpcplugin.DiagnosticsGRPCPlugin{}, "resource": &grpcplugin.ResourceGRPCPlugin{},
+			"data": &grpcplugin.DataGRPCPlugin{}, "stream": &grpcplugin.StreamGRPCPlugin{},
+		}},
+		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
+		Logger:           hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Debug}),
+	})
+	p := &Plugin{client: client}
+	rpc, err := client.Client()
+	if err != nil {
+		client.Kill()
+		return nil, fmt.Errorf("shake hands with the plugin: %w", err)
+	}
+	err = errors.Join(
+		dispense(rpc, "data", &p.data), dispense(rpc, "diagnostics", &p.diagnostics),
+		dispense(rpc, "resource", &p.resource), dispense(rpc, "stream", &p.stream))
+	if err != nil {
+		client.Kill()
+		return nil, err
+	}
+	return p, nil
+}
+
+func dispense[T any](rpc plugin.ClientProtocol, name string, service *T) error {
+	raw, err := rpc.Dispense(name)
+	if err != nil {
+		return fmt.Errorf("ask the plugin for %s: %w", name, err)
+	}
+	s, ok := raw.(T)
+	if !ok {
+		return fmt.Errorf("ask the plugin for %s: it is a %T", name, raw)
+	}
+	*service = s
+	return nil
+}
+
+// Close ends the plugin.
+func (p *Plugin) Close() { p.client.Kill() }
+
+// Exited tells whether the process has ended.
+func (p *Plugin) Exited() bool { return p.client.Exited() }
+
+// Pid is the process.
+func (p *Plugin) Pid() int { return p.client.ReattachConfig().Pid }
+
+// Source is a data source as Grafana would hold it.
+type Source struct {
+	UID     string
+	JSON    map[string]any
+	Secure  map[string]string
+	Updated time.Time
+}
+
+func (s Source) context() (backend.PluginContext, error) {
+	settings, err := json.Marshal(s.JSON)
+	if err != nil {
+		return backend.PluginContext{}, err
+	}
+	return backend.PluginContext{
+		OrgID:    1, //nolint:staticcheck // Grafana 12 sends it
+		PluginID: ID, PluginVersion: "0.0.0",
+		User: &backend.User{Login: "viewer", Role: "Viewer"},
+		DataSourceInstanceSettings: &backend.DataSourceInstanceSettings{
+			ID: 1, UID: s.UID, Name: s.UID, Type: ID, JSONData: settings, DecryptedSecureJSONData: s.Secure, Updated: s.Updated,
+		},
+	}, nil
+}
+
+// Query asks for several queries at once; each is the query's JSON as the editor keeps it, by its refId.
+func (p *Plugin) Query(ctx context.Context, s Source, from, to time.Time, headers map[string]string, queries ...map[string]any) (backend.Responses, error) {
+	pc, err := s.context()
+	if err != nil {
+		return nil, err
+	}
+	req := &backend.QueryDataRequest{PluginContext: pc, Headers: headers}
+	for _, q := range queries {
+		text, err := json.Marshal(q)
+		if err != nil {
+			return nil, err
+		}
+		source := backend.DataQuery{
+			RefID: "A", MaxDataPoints: 1000, Interval: max(to.Sub(from)/1000, time.Second), JSON: text,
+			TimeRange: backend.TimeRange{From: from, To: to},
+		}
+		if id, ok := q["refId"].(string); ok {
+			source.RefID = id
+		}
+		if kind, ok := q["queryType"].(string); ok {
+			source.QueryType = kind
+		}
+		if n, ok := q["maxDataPoints"].(int); ok {
+			source.MaxDataPoints = int64(n)
+		}
+		req.Queries = append(req.Queries, source)
+	}
+	answer, err := p.data.QueryData(ctx, backend.ToProto().QueryDataRequest(req))
+	if err != nil {
+		return nil, err
+	}
+	response, err := backend.FromProto().QueryDataResponse(answer)
+	if err != nil {
+		return nil, err
+	}
+	return response.Responses, nil
+}
+
+// Health asks for the health of a data source.
+func (p *Plugin) Health(ctx context.Context, s Source) (*backend.CheckHealthResult, error) {
+	pc, err := s.context()
+	if err != nil {
+		return nil, err
+	}
+	answer, err := p.diagnostics.CheckHealth(ctx, &pluginv2.CheckHealthRequest{PluginContext: backend.ToProto().PluginContext(pc)})
+	if err != nil {
+		return nil, err
+	}
+	return backend.FromProto().CheckHealthResponse(answer), nil
+}
+
+// Metrics is the plugin's metrics in Prometheus' text format.
+func (p *Plugin) Metrics(ctx context.Context) (string, error) {
+	answer, err := p.diagnostics.CollectMetrics(ctx, &pluginv2.CollectMetricsRequest{})
+	if err != nil {
+		return "", err
+	}
+	return string(answer.Metrics.Prometheus), nil
+}
+
+// Resource gets a resource, for example "zones?fleet=a", and gives its status and body.
+func (p *Plugin) Resource(ctx context.Context, s Source, url string) (int, []byte, error) {
+	pc, err := s.context()
+	if err != nil {
+		return 0, nil, err
+	}
+	path := url
+	for i := range url {
+		if url[i] == '?' {
+			path = url[:i]
+			break
+		}
+	}
+	stream, err := p.resource.CallResource(ctx, backend.ToProto().CallResourceRequest(&backend.CallResourceRequest{PluginContext: pc, Path: path, Method: "GET", URL: url}))
+	if err != nil {
+		return 0, nil, err
+	}
+	var status int
+	var body []byte
+	for {
+		part, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return status, body, nil
+		}
+		if err != nil {
+			return 0, nil, err
+		}
+		if part.Code != 0 {
+			status = int(part.Code)
+		}
+		body = append(body, part.Body...)
+	}
+}
+
+// Subscribe asks to join a stream, by its path without the data source.
+func (p *Plugin) Subscribe(ctx context.Context, s Source, path string) (backend.SubscribeStreamStatus, *data.Frame, error) {
+	pc, err := s.context()
+	if err != nil {
+		return 0, nil, err
+	}
+	answer, err := p.stream.SubscribeStream(ctx, backend.ToProto().SubscribeStreamRequest(&backend.SubscribeStreamRequest{PluginContext: pc, Path: path}))
+	if err != nil {
+		return 0, nil, err
+	}
+	if len(answer.Data) == 0 {
+		return backend.SubscribeStreamStatus(answer.Status), nil, nil
+	}
+	frame := &data.Frame{}
+	return backend.SubscribeStreamStatus(answer.Status), frame, json.Unmarshal(answer.Data, frame)
+}
+
+// Run runs a stream until ctx ends, and hands over each packet. The error tells why the plugin ended it.
+func (p *Plugin) Run(ctx context.Context, s Source, path string, packet func(*data.Frame)) error {
+	pc, err := s.context()
+	if err != nil {
+		return err
+	}
+	stream, err := p.stream.RunStream(ctx, backend.ToProto().RunStreamRequest(&backend.RunStreamRequest{PluginContext: pc, Path: path}))
+	if err != nil {
+		return err
+	}
+	for {
+		part, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		frame := &data.Frame{}
+		if err := json.Unmarshal(part.Data, frame); err != nil {
+			return fmt.Errorf("packet of %s: %w", path, err)
+		}
+		packet(frame)
+	}
+}
+
+// Publish tries to publish to a stream.
+func (p *Plugin) Publish(ctx context.Context, s Source, path string) (backend.PublishStreamStatus, error) {
+	pc, err := s.context()
+	if err != nil {
+		return 0, err
+	}
+	answer, err := p.stream.PublishStream(ctx, backend.ToProto().PublishStreamRequest(&backend.PublishStreamRequest{PluginContext: pc, Path: path, Data: json.RawMessage("{}")}))
+	if err != nil {
+		return 0, err
+	}
+	return backend.PublishStreamStatus(answer.Status), nil
+}

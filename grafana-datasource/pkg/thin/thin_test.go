@@ -1,0 +1,107 @@
+package thin
+
+import (
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestFewPointsStayAsTheyCame(t *testing.T) {
+	s := NewSeries(0, 1000, 10)
+	for _, ts := range []int64{30, 10, 20} {
+		s.Add(ts, float64(ts))
+	}
+	s.Add(40, math.NaN())
+	assert.Equal(t, []Point{{10, 10}, {20, 20}, {30, 30}}, s.Points())
+}
+
+func TestEveryStretchKeepsItsLowestAndHighest(t *testing.T) {
+	const n, limit, to = 100_000, 1000, 999_999
+	values := make([]float64, n)
+	s := NewSeries(0, to, limit)
+	order := rand.Perm(n)
+	for i := range values {
+		values[i] = math.Sin(float64(i)/5000) + rand.Float64()/10
+	}
+	values[54_321] = 40 // a single spike
+	values[77_777] = -40
+	for _, i := range order {
+		s.Add(int64(i)*10, values[i])
+	}
+	points := s.Points()
+	require.LessOrEqual(t, len(points), limit)
+	require.Greater(t, len(points), limit*9/10, "what may be shown is used")
+	assert.Contains(t, points, Point{543_210, 40})
+	assert.Contains(t, points, Point{777_770, -40})
+	for i := 1; i < len(points); i++ {
+		require.Less(t, points[i-1].TsMs, points[i].TsMs)
+	}
+	// Against the plain definition, stretch by stretch.
+	const stretch = n / (limit / 2)
+	at := 0
+	for b := range limit / 2 {
+		low, high := math.Inf(1), math.Inf(-1)
+		for _, v := range values[b*stretch : (b+1)*stretch] {
+			low, high = min(low, v), max(high, v)
+		}
+		gotLow, gotHigh := math.Inf(1), math.Inf(-1)
+		for ; at < len(points) && points[at].TsMs < int64(b+1)*stretch*10; at++ {
+			gotLow, gotHigh = min(gotLow, points[at].Value), max(gotHigh, points[at].Value)
+		}
+		require.Equal(t, low, gotLow)
+		require.Equal(t, high, gotHigh)
+	}
+}
+
+func TestOrderMakesNoDifference(t *testing.T) {
+	values := make([]float64, 5000)
+	for i := range values {
+		values[i] = float64(rand.IntN(5)) // many that are equal
+	}
+	thinned := func(order []int) []Point {
+		s := NewSeries(0, 5000, 100)
+		for _, i := range order {
+			s.Add(int64(i), values[i])
+		}
+		return s.Points()
+	}
+	assert.Equal(t, thinned(rand.Perm(5000)), thinned(rand.Perm(5000)))
+}
+
+func TestRowsStayWhole(t *testing.T) {
+	r := NewRows(0, 9999, 60, 3)
+	for i := range int64(10_000) {
+		speed := math.NaN()
+		if i == 7000 {
+			speed = 3
+		}
+		r.Add(i, i*2, float64(i), -float64(i), speed)
+	}
+	kept := r.Kept()
+	require.LessOrEqual(t, len(kept), 60)
+	assert.Equal(t, 10_000, r.Seen())
+	keys := map[int64]bool{}
+	for _, row := range kept {
+		assert.Equal(t, row.TsMs*2, row.Key)
+		assert.False(t, keys[row.Key], "each row once")
+		keys[row.Key] = true
+	}
+	assert.True(t, keys[14_000], "the only row with a speed holds its lowest and highest")
+	assert.True(t, keys[0])
+	assert.True(t, keys[19_998])
+}
+
+func TestRangesThatAreNone(t *testing.T) {
+	for _, ends := range [][2]int64{{5, 5}, {9, 3}, {math.MinInt64 / 4, math.MaxInt64 / 4}} {
+		s := NewSeries(ends[0], ends[1], 0)
+		for i := range int64(100) {
+			s.Add(i, float64(i))
+		}
+		points := s.Points()
+		require.NotEmpty(t, points)
+		require.LessOrEqual(t, len(points), 4)
+	}
+}
