@@ -165,11 +165,11 @@ func (d *diagnosis) login(ctx context.Context) Finding {
 	if err := session.Query("SELECT release_version, cluster_name FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&release, &cluster); err != nil {
 		return Finding{stage, FindingError, opError("read system.local", err).Error(), "Give the user the right to read the system keyspaces."}
 	}
-	as := "without a password"
+	as := "no password"
 	if d.cfg.Username != "" {
-		as = "as " + d.cfg.Username
+		as = "user " + d.cfg.Username
 	}
-	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%s to cluster %q, Cassandra %s", as, cluster, release)}
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("cluster %q, Cassandra %s, %s", cluster, release, as)}
 }
 
 func (d *diagnosis) keyspace(ctx context.Context) Finding {

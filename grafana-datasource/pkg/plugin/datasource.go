@@ -254,9 +254,14 @@ func describe(a answer, q *query, c *cost, returned int) {
 	if c.More > 0 {
 		executed += fmt.Sprintf(";\n… and %d more of the kind", c.More)
 	}
-	if executed == "" && c.hits+c.shared > 0 {
-		executed = fmt.Sprintf("nothing: %d cached, %d shared with a query under way", c.hits, c.shared)
+	if executed != "" {
+		executed += "\n"
 	}
+	executed += fmt.Sprintf("-- %d partition(s), %d page(s), %d row(s) read", c.Partitions, c.Pages, c.Rows)
+	if nodes := c.coordinators(); len(nodes) > 0 {
+		executed += " from " + strings.Join(nodes, ", ")
+	}
+	executed += fmt.Sprintf("; %d from the cache, %d shared with equal reads under way", c.hits, c.shared)
 	stat := func(name string, value int) data.QueryStat {
 		return data.QueryStat{FieldConfig: data.FieldConfig{DisplayName: name}, Value: float64(value)}
 	}

@@ -47,7 +47,7 @@ func (d *Datasource) CheckHealth(ctx context.Context, _ *backend.CheckHealthRequ
 		}
 	}
 	if result.Status == backend.HealthStatusOk {
-		result.Message = "Cassandra answers. " + summary(findings)
+		result.Message = "Cassandra answers: " + summary(findings)
 		if len(warnings) > 0 {
 			result.Message += ". Look at " + strings.Join(warnings, " ")
 		}

@@ -70,7 +70,7 @@ var names = map[string]string{
 	"CASSANDRA_HOSTS":            "Contact points",
 	"CASSANDRA_DC":               "Local data centre",
 	"CASSANDRA_KEYSPACE":         "Keyspace",
-	"CASSANDRA_USERNAME":         "User",
+	"CASSANDRA_USERNAME":         "User name",
 	"CASSANDRA_PASSWORD":         "Password",
 	"CASSANDRA_READ_CONSISTENCY": "Consistency",
 	"CASSANDRA_REPLICATION":      "the keyspace's replication",
@@ -110,12 +110,12 @@ func parseSettings(source backend.DataSourceInstanceSettings) (settings, error) 
 	s := settings{
 		queryTimeout:   duration("Query timeout", j.QueryTimeout, "10s", 100*time.Millisecond),
 		maxConcurrency: number("Partitions at once", j.MaxConcurrency, 32, 1000),
-		maxPartitions:  number("Partitions a query", j.MaxPartitions, 2000, 100_000),
-		maxRows:        number("Rows a query", j.MaxRows, 100_000, 1_000_000),
-		maxRowsRead:    number("Rows read a query", j.MaxRowsRead, 2_000_000, 20_000_000),
-		latestCache:    duration("Cache of newest fixes", j.LatestCache, "1s", 0),
-		closedDayCache: duration("Cache of closed days", j.ClosedDayCache, "10m", 0),
-		cacheBytes:     uint64(number("Cache memory", j.CacheMegabytes, 64, 16_384)) << 20,
+		maxPartitions:  number("Partitions per query", j.MaxPartitions, 2000, 100_000),
+		maxRows:        number("Rows per query", j.MaxRows, 100_000, 1_000_000),
+		maxRowsRead:    number("Rows read per query", j.MaxRowsRead, 2_000_000, 20_000_000),
+		latestCache:    duration("Newest positions", j.LatestCache, "1s", 0),
+		closedDayCache: duration("Closed days", j.ClosedDayCache, "10m", 0),
+		cacheBytes:     uint64(number("Memory (MB)", j.CacheMegabytes, 64, 16_384)) << 20,
 		staleAfter:     duration("Stale after", j.StaleAfter, "2m", time.Second),
 		offlineAfter:   duration("Offline after", j.OfflineAfter, "15m", time.Second),
 		liveInterval:   duration("Live interval", j.LiveInterval, "2s", 200*time.Millisecond),
@@ -126,7 +126,7 @@ func parseSettings(source backend.DataSourceInstanceSettings) (settings, error) 
 	}
 	if j.MovingAboveKmh != nil {
 		if s.movingAboveKmh = *j.MovingAboveKmh; s.movingAboveKmh < 0 {
-			wrong("Moving from", s.movingAboveKmh, "give a speed of 0 km/h or more")
+			wrong("Moving above", s.movingAboveKmh, "give a speed of 0 km/h or more")
 		}
 	}
 	if s.offlineAfter < s.staleAfter {
