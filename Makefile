@@ -1,9 +1,11 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo demo-down test unit integration lint bench sample clean
+.PHONY: help build plugin demo demo-down test unit integration frontend lint bench bench-plugin sample clean
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
+PLUGIN := grafana-datasource
+NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
 LINT := .dev/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 help: ## Show this list
@@ -13,13 +15,16 @@ build: ## Build fleet-etl and the developers' tool into bin/
 	go build -o $(BIN)/fleet-etl ./etl
 	go build -o $(BIN)/dev ./dev
 
+plugin: $(NODE_MODULES) ## Build the Grafana data source into grafana-datasource/dist
+	cd $(PLUGIN) && npm run build && go tool mage -v build:linux
+
 demo: ## Run a four-node Cassandra and a streaming fleet-etl, without Docker; Ctrl-C or make demo-down ends it
 	go run ./dev demo
 
 demo-down: ## End what make demo started
 	go run ./dev down
 
-test: lint unit integration ## All checks: vet, lint, unit tests, tests on a real four-node cluster
+test: lint unit frontend integration ## All checks: vet, lint, unit tests, the front end, tests on a real four-node cluster
 
 lint: $(LINT) ## Check style and the rules of who imports whom
 	go vet ./...
@@ -33,15 +38,24 @@ $(LINT):
 unit: ## Tests that need no cluster, with the race detector
 	CASSANDRA_TEST_HOSTS= go test -race ./...
 
+frontend: $(NODE_MODULES) ## Types, style, tests and build of the data source's front end
+	cd $(PLUGIN) && npm run typecheck && npm run lint && npm run test:ci && npm run build
+
+$(NODE_MODULES): $(PLUGIN)/package-lock.json
+	cd $(PLUGIN) && npm ci --no-audit --no-fund
+
 integration: ## Tests on a real cluster of two data centres; it is started for them, and stopped unless it was up
-	go run ./dev with-cluster -- go test -race -count 1 -p 1 -timeout 20m ./cassandra/... ./etl ./dev/...
+	go run ./dev with-cluster -- go test -race -count 1 -p 1 -timeout 20m ./cassandra/... ./etl ./dev/... ./grafana-datasource/pkg
 
 bench: ## Measure fleet-etl beside the bare driver, on one node and on four (about ten minutes)
 	go run ./dev bench
+
+bench-plugin: ## Measure the data source through its real binary on four nodes (about two minutes)
+	go run ./dev with-cluster -- env FLEET_BENCH=1 go test -count 1 -v -timeout 20m -run TestMeasure ./grafana-datasource/pkg
 
 sample: ## Make data/sample_telemetry.csv anew
 	go test ./etl/internal/source/generator -run Sample -update
 
 clean: ## Remove what was built and the clusters' data
 	go run ./dev cluster down --delete
-	rm -rf $(BIN) .dev
+	rm -rf $(BIN) .dev $(PLUGIN)/dist $(PLUGIN)/node_modules $(PLUGIN)/coverage

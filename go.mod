@@ -106,3 +106,5 @@ require (
 )
 
 ignore ./grafana-datasource/node_modules
+
+tool github.com/magefile/mage

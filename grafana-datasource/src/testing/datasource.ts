@@ -1,0 +1,26 @@
+import { type DataSourceInstanceSettings } from '@grafana/data';
+
+import { FleetDataSource } from '../datasource';
+import plugin from '../plugin.json';
+import { type Settings } from '../types';
+
+type Answers = Record<string, unknown>;
+
+/** A data source whose resources give these answers; an answer that is an Error is thrown. */
+export function fleetDataSource(settings: Partial<Settings> = {}, resources: Answers = {}) {
+  const datasource = new FleetDataSource({
+    id: 1,
+    uid: 'fleet',
+    type: plugin.id,
+    name: 'Fleet',
+    jsonData: { contactPoints: '127.0.0.1', ...settings },
+  } as unknown as DataSourceInstanceSettings<Settings>);
+  const getResource = jest.spyOn(datasource, 'getResource').mockImplementation(async (path) => {
+    const answer = resources[path];
+    if (answer instanceof Error) {
+      throw answer;
+    }
+    return answer;
+  });
+  return { datasource, getResource };
+}
