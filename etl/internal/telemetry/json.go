@@ -1,0 +1,114 @@
+package telemetry
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+)
+
+// MaxJSON is the longest record in bytes that is read as JSON.
+const MaxJSON = 16 << 10
+
+// jsonRecord takes the fields as they stand, so that a number in quotes is a number and a wrong one can be shown.
+type jsonRecord struct {
+	DeviceID  json.RawMessage `json:"device_id"`
+	FleetID   json.RawMessage `json:"fleet_id"`
+	Timestamp json.RawMessage `json:"timestamp"`
+	Lat       json.RawMessage `json:"lat"`
+	Lon       json.RawMessage `json:"lon"`
+	Speed     json.RawMessage `json:"speed_kmh"`
+	Heading   json.RawMessage `json:"heading_deg"`
+	Battery   json.RawMessage `json:"battery_pct"`
+	Temp      json.RawMessage `json:"temp_c"`
+	Zone      json.RawMessage `json:"zone"`
+}
+
+// ParseJSON reads one record from a JSON object with the names of Fields. Numbers may stand in quotes; timestamps are
+// read as the zero TimeFormat does; a null is absent; fields of other names are passed over. fleet is the fleet of a
+// record that names none; it may be empty. The Rejection says what is missing or not of its type; bounds are for the
+// transform to check.
+func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
+	var r Record
+	if len(text) > MaxJSON {
+		return r, Reject(TooLarge, "", "", "send at most 16 KiB a record")
+	}
+	text = bytes.TrimSpace(text)
+	if len(text) == 0 || text[0] != '{' {
+		return r, Reject(Malformed, "", string(text), "send a JSON object")
+	}
+	var j jsonRecord
+	if err := json.Unmarshal(text, &j); err != nil {
+		return r, Reject(Malformed, "", string(text), "send valid JSON: "+err.Error())
+	}
+	for _, f := range [...]struct {
+		name  string
+		value json.RawMessage
+	}{
+		{FieldDeviceID, j.DeviceID}, {FieldFleetID, j.FleetID}, {FieldTimestamp, j.Timestamp}, {FieldLat, j.Lat}, {FieldLon, j.Lon},
+		{FieldSpeed, j.Speed}, {FieldHeading, j.Heading}, {FieldBattery, j.Battery}, {FieldTemp, j.Temp}, {FieldZone, j.Zone},
+	} {
+		s, rejection := jsonText(f.name, f.value)
+		if rejection != nil {
+			return r, rejection
+		}
+		if s = strings.TrimSpace(s); s == "" {
+			if f.name == FieldFleetID && fleet != "" {
+				r.FleetID = fleet
+				continue
+			}
+			for _, required := range RequiredFields {
+				if f.name == required {
+					return r, Reject(MissingField, f.name, "", "give it a value")
+				}
+			}
+			continue
+		}
+		if err := r.SetText(f.name, s, TimeFormat{}); err != nil {
+			return r, err.(*Rejection) //nolint:errorlint // SetText gives nothing else
+		}
+	}
+	return r, nil
+}
+
+// jsonText is a string's or a number's text; empty for null.
+func jsonText(field string, value json.RawMessage) (string, *Rejection) {
+	switch {
+	case len(value) == 0 || value[0] == 'n':
+		return "", nil
+	case value[0] == '"':
+		var s string
+		if err := json.Unmarshal(value, &s); err != nil {
+			return "", Reject(Malformed, field, string(value), "give a text")
+		}
+		return s, nil
+	case value[0] == '-' || value[0] >= '0' && value[0] <= '9':
+		return string(value), nil
+	default:
+		return "", Reject(Malformed, field, string(value), "give a text or a number")
+	}
+}
+
+// AppendJSON appends the record as the JSON object that ParseJSON reads, with the timestamp in milliseconds.
+func (r *Record) AppendJSON(b []byte) ([]byte, error) {
+	fields := struct {
+		DeviceID  string   `json:"device_id"`
+		FleetID   string   `json:"fleet_id"`
+		Timestamp int64    `json:"timestamp"`
+		Lat       float64  `json:"lat"`
+		Lon       float64  `json:"lon"`
+		Speed     *float64 `json:"speed_kmh,omitempty"`
+		Heading   *float64 `json:"heading_deg,omitempty"`
+		Battery   *int32   `json:"battery_pct,omitempty"`
+		Temp      *float64 `json:"temp_c,omitempty"`
+		Zone      string   `json:"zone,omitempty"`
+	}{r.DeviceID, r.FleetID, r.TimeMs, r.Lat, r.Lon, pointer(r.SpeedKmh), pointer(r.HeadingDeg), pointer(r.BatteryPct), pointer(r.TempC), r.Zone}
+	text, err := json.Marshal(fields)
+	return append(b, text...), err
+}
+
+func pointer[T any](o Optional[T]) *T {
+	if !o.Valid {
+		return nil
+	}
+	return &o.Value
+}
