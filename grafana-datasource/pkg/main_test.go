@@ -684,6 +684,10 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	assert.NotEmpty(t, custom(t, cut[0])["coordinators"])
 	assert.Regexp(t, `-- 1 partition\(s\), 1 page\(s\), 51 row\(s\) read from 127\.0\.0\.\d \(dc1\)`, cut[0].Meta.ExecutedQueryString)
 
+	filtered := w.ask(t, s, january, january.AddDate(0, 0, 2), map[string]any{"queryType": "raw", "filters": []map[string]any{{"key": "device_id", "operator": "=", "value": "n-offline"}, {"key": "speed_kmh", "operator": ">", "value": "5"}},
+		"cql": "SELECT ts, device_id FROM alerts_by_fleet_day WHERE fleet_id = 'north' AND day IN ($__days) AND severity IN ('HIGH', 'LOW')"})
+	assert.Equal(t, []string{"n-offline"}, column(t, filtered[0], "device_id"), "ad-hoc filters hold for the columns that there are")
+
 	for statement, reason := range map[string]string{
 		"DROP TABLE telemetry_by_device_day":                                            "only SELECT is taken",
 		"SELECT * FROM every_type WHERE k = 1; TRUNCATE every_type":                     "one statement at a time",

@@ -53,12 +53,12 @@ func (c *loadCommand) load(p *program, options csvfile.Options) (err error) {
 
 // loadFrom runs one source to its end and reports. complete is called when everything is stored.
 func (p *program) loadFrom(source pipeline.Source, names []string, form string, complete func() error) error {
-	x, err := p.wire(p.config.CassandraConnectWait, p.config.LoadLinger)
+	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
 	if err != nil {
 		return err
 	}
 	defer x.close()
-	if end, err := p.serve(x.store.Ready); err != nil {
+	if end, err := p.serve(x.ready); err != nil {
 		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl has the port: no reason not to load
 	} else {
 		defer end()

@@ -17,12 +17,9 @@ func (runCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	x, err := p.wire(0, p.config.Linger)
-	if err != nil {
-		return stoppedInstead(p, err)
-	}
+	x := p.wire(p.config.Linger)
 	defer x.close()
-	end, err := p.serve(x.store.Ready)
+	end, err := p.serve(x.ready)
 	if err != nil {
 		return err
 	}
@@ -34,20 +31,16 @@ func (runCommand) Run(p *program) error {
 	err = x.pipeline.Run(ctx, p.stop, sources...)
 	s := x.pipeline.Metrics.Summary()
 	fields := logrus.Fields{"received": s.Received, "stored": s.Stored, "duplicates": s.Duplicates, "rejected": total(s.Rejected)}
+	if err != nil && x.store.Load() == nil && p.stop.Err() != nil {
+		p.logger.WithFields(fields).Info("ended before cassandra was reached")
+		return nil
+	}
 	if err != nil {
 		p.logger.WithFields(fields).Error("ended before everything was stored")
 		return err
 	}
 	p.logger.WithFields(fields).Info("ended; everything that was taken in is stored")
 	return nil
-}
-
-// stoppedInstead is nil when the error only says that we were told to stop.
-func stoppedInstead(p *program, err error) error {
-	if p.stop.Err() != nil {
-		return nil
-	}
-	return err
 }
 
 // sources makes those of ETL_SOURCES.

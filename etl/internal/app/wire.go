@@ -2,7 +2,9 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,36 +20,63 @@ import (
 //
 //	sources ─► pipeline (transform, dead letters) ─► writer ─► store
 type parts struct {
-	store       *cassandra.Store
+	store       atomic.Pointer[cassandra.Store] // nil until it is reached
 	writer      *load.Writer
 	deadLetters *load.DeadLetterFile
 	transform   *transform.Transform
 	pipeline    *pipeline.Pipeline
 }
 
-// wire connects to the store and puts the pipeline together. wait is how long the store may take to answer; 0 is as
-// long as it takes.
-func (p *program) wire(wait, linger time.Duration) (*parts, error) {
+// connect reaches the store, for which it waits so long, and puts the pipeline together.
+func (p *program) connect(wait, linger time.Duration) (*parts, error) {
 	store, err := p.openStore(wait)
 	if err != nil {
 		return nil, err
 	}
+	x := p.wire(linger)
+	x.store.Store(store)
+	return x, nil
+}
+
+// wire puts the pipeline together. Where the store has not been reached, the writer does so when the pipeline runs,
+// however long it takes: sources run from the first moment on, and those that can keep records do.
+func (p *program) wire(linger time.Duration) *parts {
 	c := p.config
 	x := &parts{
-		store:       store,
-		writer:      load.NewWriter(store, c.Loader(linger), p.logger, p.reg, time.Now),
 		deadLetters: load.NewDeadLetterFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
 		transform:   transform.New(c.Fleets, c.DedupeRecords),
 	}
+	open := func(context.Context) (*cassandra.Store, error) {
+		if store := x.store.Load(); store != nil {
+			return store, nil
+		}
+		store, err := p.openStore(0)
+		if err == nil {
+			x.store.Store(store)
+		}
+		return store, err
+	}
+	x.writer = load.NewWriter(open, c.Loader(linger), p.logger, p.reg, time.Now)
 	x.pipeline = &pipeline.Pipeline{
 		Transform: x.transform, Loader: x.writer, DeadLetters: x.deadLetters,
 		Metrics: pipeline.NewMetrics(p.reg), Now: time.Now, Queue: c.QueueBatches,
 	}
-	return x, nil
+	return x
+}
+
+// ready tells whether the store takes writes.
+func (x *parts) ready(ctx context.Context) error {
+	store := x.store.Load()
+	if store == nil {
+		return errors.New("cassandra has not been reached yet")
+	}
+	return store.Ready(ctx)
 }
 
 func (x *parts) close() {
-	x.store.Close()
+	if store := x.store.Load(); store != nil {
+		store.Close()
+	}
 	_ = x.deadLetters.Close() // each record was synced when it was written
 }
 

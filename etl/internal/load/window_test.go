@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
@@ -115,7 +116,8 @@ func TestGatherEndsWithoutAWindowWhenNothingCame(t *testing.T) {
 // A batch of which every record was refused or a duplicate needs no store, but somebody waits for its Done.
 func TestABatchWithNothingToStoreIsDone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := NewWriter(nil, Options{
+		none := func(context.Context) (*cassandra.Store, error) { return nil, nil }
+		w := NewWriter(none, Options{
 			Mode: Batch, WindowRecords: 100, Linger: time.Second, BatchRows: 100, MaxInFlight: 8, RetryRate: 1, DevicesKept: 10,
 		}, silent(), prometheus.NewRegistry(), time.Now)
 		in, ended := make(chan pipeline.Clean), make(chan error, 1)

@@ -52,7 +52,8 @@ const (
 
 // Writer stores records. It implements pipeline.Loader.
 type Writer struct {
-	store   *cassandra.Store
+	open    func(context.Context) (*cassandra.Store, error)
+	store   *cassandra.Store // from Run on
 	options Options
 	logger  logrus.FieldLogger
 	now     func() time.Time
@@ -65,10 +66,11 @@ type Writer struct {
 	latency *Latency
 }
 
-// NewWriter makes a writer whose metrics are registered with reg.
-func NewWriter(store *cassandra.Store, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Writer {
+// NewWriter makes a writer whose metrics are registered with reg. open gives it the store when Run begins; until it
+// returns, records wait. The store stays its owner's to close.
+func NewWriter(open func(context.Context) (*cassandra.Store, error), o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Writer {
 	w := &Writer{
-		store: store, options: o, logger: logger, now: now,
+		open: open, options: o, logger: logger, now: now,
 		windows: underWay{windows: map[int64]bool{}},
 		limit:   newLimiter(min(startInFlight, o.MaxInFlight), min(minInFlight, o.MaxInFlight), o.MaxInFlight, slowAnswer, now),
 		fleets:  map[string]bool{},
@@ -120,6 +122,12 @@ func (w *Writer) Errors() map[string]int64 {
 //
 //	in ─► gather ─► windows ─► plan ─► registry and moves ─► history, latest (bounded, side by side) ─► Done
 func (w *Writer) Run(ctx context.Context, in <-chan pipeline.Clean) error {
+	w.metrics.setStoreUp(false)
+	var err error
+	if w.store, err = w.open(ctx); err != nil {
+		return err
+	}
+	w.metrics.setStoreUp(true)
 	g, ctx := errgroup.WithContext(ctx)
 	windows := make(chan *window)
 	g.Go(func() error {

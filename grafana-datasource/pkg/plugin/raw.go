@@ -55,6 +55,9 @@ func (d *Datasource) raw(ctx context.Context, q *query, c *cost) (answer, error)
 	if result.More && most != plan.Limit {
 		a.cut("Only the first %d rows: the limit of rows. Add conditions, or a LIMIT.", most)
 	}
+	if len(q.Filters) > 0 {
+		result.Rows = slices.DeleteFunc(result.Rows, func(row []any) bool { return !rowPasses(q.Filters, result.Columns, row) })
+	}
 	switch q.Format {
 	case formatTimeSeries:
 		var frame *data.Frame
@@ -70,6 +73,21 @@ func (d *Datasource) raw(ctx context.Context, q *query, c *cost) (answer, error)
 		a.frames = data.Frames{table("", rawFields(result)...)}
 	}
 	return a, err
+}
+
+// rowPasses heeds ad-hoc filters on the columns that a statement selects.
+func rowPasses(filters []filter, selected []cassandra.ResultColumn, row []any) bool {
+	return passes(filters, func(key string) (cell, bool) {
+		j := slices.IndexFunc(selected, func(c cassandra.ResultColumn) bool { return c.Name == key })
+		if j < 0 {
+			return cell{}, false
+		}
+		c := textCell(asText(row[j]))
+		if f, ok := asFloat(row[j]); ok {
+			c.number = &f
+		}
+		return c, true
+	})
 }
 
 func (d *Datasource) planRaw(q *query, tables []cassandra.Table) (cql.Plan, error) {
