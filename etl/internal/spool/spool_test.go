@@ -1,0 +1,510 @@
+package spool
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestEntriesAreGivenInOrderAndAgainUntilTheyAreDone(t *testing.T) {
+	for name, c := range map[string]struct {
+		segment int64
+		done    []uint64
+		again   []int // which of the ten are given after a restart
+	}{
+		"nothing done":        {0, nil, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		"some done":           {0, []uint64{1, 2, 3}, []int{3, 4, 5, 6, 7, 8, 9}},
+		"out of order":        {0, []uint64{3, 1, 2}, []int{3, 4, 5, 6, 7, 8, 9}},
+		"a gap":               {0, []uint64{1, 3, 4}, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		"twice and unknown":   {0, []uint64{2, 2, 1, 1, 77, 0}, []int{2, 3, 4, 5, 6, 7, 8, 9}},
+		"everything":          {0, []uint64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, nil},
+		"a segment an entry":  {1, []uint64{1, 2, 4, 3}, []int{4, 5, 6, 7, 8, 9}},
+		"everything, in many": {1, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, entries := filepath.Join(t.TempDir(), "made", "when missing"), many(10)
+			r := mustOpen(t, dir, Options{SegmentBytes: c.segment})
+			r.append(t, entries...)
+			got, numbers := r.given(t)
+			require.Equal(t, entries, got)
+			require.Equal(t, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, numbers)
+			for _, n := range c.done {
+				r.Done(n)
+			}
+			require.NoError(t, r.Close())
+			if len(c.again) == 0 {
+				require.Empty(t, segmentsIn(t, dir), "what is done is removed")
+				require.Zero(t, r.Bytes())
+			} else if c.segment == 1 {
+				require.Len(t, segmentsIn(t, dir), len(c.again))
+			}
+
+			r = mustOpen(t, dir, Options{SegmentBytes: c.segment})
+			var want []string
+			size := int64(0)
+			for _, i := range c.again {
+				want = append(want, entries[i])
+				size += int64(headerBytes + len(entries[i]))
+			}
+			require.Equal(t, size, r.Bytes())
+			require.EqualValues(t, len(want), r.values(t)["entries"])
+			r.append(t, "new")
+			got, numbers = r.given(t)
+			require.Equal(t, append(want, "new"), got)
+			require.EqualValues(t, 11, numbers[len(numbers)-1], "no number is given to two entries")
+			require.Zero(t, r.values(t)["corrupt_total"])
+		})
+	}
+}
+
+func TestAnEmptyEntryAndTheLongest(t *testing.T) {
+	dir := t.TempDir()
+	r := mustOpen(t, dir, Options{})
+	long := strings.Repeat("long", MaxEntry/4)
+	r.append(t, "", long, "short")
+	err := r.Append(t.Context(), make([]byte, MaxEntry+1))
+	require.ErrorContains(t, err, "entry of 16777217 bytes: give at most 16777216")
+	require.NotErrorIs(t, err, ErrFull, "to send it again would not help")
+	require.NoError(t, r.Close())
+	r = mustOpen(t, dir, Options{})
+	got, _ := r.given(t)
+	require.Len(t, got, 3)
+	require.True(t, got[0] == "" && got[1] == long && got[2] == "short")
+}
+
+func TestNextWaitsForAnEntry(t *testing.T) {
+	r := mustOpen(t, t.TempDir(), Options{SegmentBytes: 100})
+	got := make(chan string)
+	var reading sync.WaitGroup
+	reading.Go(func() {
+		for range 50 {
+			e, n, err := r.Next(t.Context())
+			assert.NoError(t, err)
+			r.Done(n)
+			got <- string(e)
+		}
+	})
+	for i := range 50 {
+		entry := fmt.Sprint("entry ", i)
+		r.append(t, entry)
+		require.Equal(t, entry, <-got)
+	}
+	reading.Wait()
+	require.Zero(t, r.Bytes())
+}
+
+func TestWaitingEnds(t *testing.T) {
+	r := mustOpen(t, t.TempDir(), Options{})
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, r.Append(ended, []byte("x")), context.Canceled)
+	_, _, err := r.Next(ended)
+	require.ErrorIs(t, err, context.Canceled)
+
+	waiting := make(chan error)
+	for range 2 { // the second waits for the first
+		go func() { _, _, err := r.Next(t.Context()); waiting <- err }()
+	}
+	require.NoError(t, r.Close())
+	require.ErrorIs(t, <-waiting, ErrClosed)
+	require.ErrorIs(t, <-waiting, ErrClosed)
+	require.ErrorIs(t, r.Append(t.Context(), []byte("x")), ErrClosed)
+	require.NoError(t, r.Close(), "twice does no harm")
+}
+
+func TestAnAppenderThatLeavesSpoilsNothing(t *testing.T) {
+	disk, blocked, goOn := &faulty{}, make(chan struct{}), make(chan struct{})
+	disk.sync = func() error { blocked <- struct{}{}; <-goOn; return nil }
+	r := mustOpenOn(t, t.TempDir(), Options{}, time.Now, disk.open)
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error)
+	go func() { result <- r.Append(ctx, []byte("given up")) }()
+	<-blocked
+	_, more, _ := r.readable()
+	require.NotNil(t, more, "nothing is given that is not on disk")
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled)
+	go func() { result <- r.Append(t.Context(), []byte("kept")) }()
+	goOn <- struct{}{}
+	<-blocked
+	goOn <- struct{}{}
+	require.NoError(t, <-result)
+	got, _ := r.given(t)
+	require.Equal(t, []string{"given up", "kept"}, got)
+	require.Zero(t, r.reserved)
+}
+
+func TestAppendersShareAnFsync(t *testing.T) {
+	const appenders = 200
+	disk, syncs := &faulty{}, atomic.Int64{}
+	blocked, goOn := make(chan struct{}), make(chan struct{})
+	disk.sync = func() error {
+		if syncs.Add(1) == 1 {
+			close(blocked)
+			<-goOn
+		}
+		return nil
+	}
+	r := mustOpenOn(t, t.TempDir(), Options{}, time.Now, disk.open)
+	var appending sync.WaitGroup
+	add := func(i int) {
+		appending.Go(func() { assert.NoError(t, r.Append(t.Context(), fmt.Appendf(nil, "entry %d", i))) })
+	}
+	add(0)
+	<-blocked
+	for i := 1; i < appenders; i++ {
+		add(i)
+	}
+	require.Eventually(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.gathering.count == appenders-1
+	}, 10*time.Second, time.Millisecond)
+	close(goOn)
+	appending.Wait()
+	require.EqualValues(t, 2, syncs.Load())
+	require.EqualValues(t, 2, r.values(t)["sync_duration_seconds"])
+	got, _ := r.given(t)
+	require.Len(t, got, appenders)
+}
+
+func TestAFullGroupMakesAppendersWait(t *testing.T) {
+	disk, blocked, goOn := &faulty{}, make(chan struct{}, 100), make(chan struct{})
+	disk.sync = func() error { blocked <- struct{}{}; <-goOn; return nil }
+	r := mustOpenOn(t, t.TempDir(), Options{SegmentBytes: 1000}, time.Now, disk.open)
+	var appending sync.WaitGroup
+	for range 20 {
+		appending.Go(func() { assert.NoError(t, r.Append(t.Context(), make([]byte, 300))) })
+	}
+	<-blocked
+	require.Eventually(t, func() bool {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.gathering.count == 3
+	}, 10*time.Second, time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error)
+	go func() { result <- r.Append(ctx, make([]byte, 300)) }()
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled, "who waits for the next group can leave")
+	close(goOn)
+	appending.Wait()
+	require.Zero(t, r.reserved)
+	got, _ := r.given(t)
+	require.Len(t, got, 20)
+	for _, path := range segmentsIn(t, r.dir) {
+		info, err := os.Stat(path)
+		require.NoError(t, err)
+		require.LessOrEqual(t, info.Size(), int64(1000))
+	}
+}
+
+func TestAFullSpoolTurnsAwayUntilSomethingIsDone(t *testing.T) {
+	const one = headerBytes + 10
+	r := mustOpen(t, t.TempDir(), Options{MaxBytes: 3 * one, SegmentBytes: 1})
+	entry := []byte("0123456789")
+	for range 3 {
+		require.NoError(t, r.Append(t.Context(), entry))
+	}
+	err := r.Append(t.Context(), entry)
+	require.ErrorIs(t, err, ErrFull)
+	require.ErrorContains(t, err, "append to spool "+r.dir+": spool is full: it holds 102 bytes of 102")
+	require.EqualValues(t, 1, r.values(t)["full_total"])
+	_, numbers := r.given(t)
+	r.Done(numbers[1])
+	require.ErrorIs(t, r.Append(t.Context(), entry), ErrFull, "what is done before its elders takes room still")
+	r.Done(numbers[0])
+	require.EqualValues(t, one, r.Bytes())
+	require.NoError(t, r.Append(t.Context(), entry))
+	require.NoError(t, r.Append(t.Context(), entry))
+	require.ErrorIs(t, r.Append(t.Context(), entry), ErrFull)
+	require.EqualValues(t, 3*one, r.values(t)["bytes"])
+
+	err = r.Append(t.Context(), make([]byte, 3*one))
+	require.NotErrorIs(t, err, ErrFull, "it would never fit")
+	require.ErrorContains(t, err, "give at most 78")
+}
+
+// Short writes, a full disk at each step, and none of it stays.
+func TestAFullDiskTurnsAwayUntilThereIsRoom(t *testing.T) {
+	for name, fail := range map[string]func(d *faulty){
+		"nothing is written": func(d *faulty) { d.write = short(0) },
+		"half is written":    func(d *faulty) { d.write = short(0.5) },
+		"all but a bit":      func(d *faulty) { d.write = short(0.999) },
+		"over quota":         func(d *faulty) { d.write = func([]byte) (int, error) { return 0, syscall.EDQUOT } },
+		"fsync says so":      func(d *faulty) { d.sync = func() error { return syscall.ENOSPC } },
+		"no new segment":     func(d *faulty) { d.create = func(string) error { return syscall.ENOSPC } },
+		"and no way back": func(d *faulty) {
+			d.write, d.truncate = short(0.7), func() error { return syscall.EIO }
+		},
+		"fsync and no way back": func(d *faulty) {
+			d.sync, d.truncate = func() error { return syscall.ENOSPC }, func() error { return syscall.EIO }
+		},
+	} {
+		for _, before := range []int{0, 1, 5} {
+			t.Run(fmt.Sprintf("%s, after %d entries", name, before), func(t *testing.T) {
+				disk := &faulty{}
+				r := mustOpenOn(t, t.TempDir(), Options{SegmentBytes: 1 << 10}, time.Now, disk.open)
+				want := many(before)
+				r.append(t, want...)
+				fail(disk)
+				for range 3 {
+					err := r.Append(t.Context(), []byte(strings.Repeat("refused", 150)))
+					require.ErrorIs(t, err, ErrFull)
+					require.ErrorContains(t, err, "append to spool "+r.dir)
+				}
+				crashed := copyDir(t, r.dir)
+				disk.write, disk.sync, disk.create, disk.truncate = nil, nil, nil, nil
+				r.append(t, "accepted", "and more")
+				want = append(want, "accepted", "and more")
+				again := copyDir(t, r.dir)
+				got, numbers := r.given(t)
+				require.Equal(t, want, got)
+				require.EqualValues(t, len(want), numbers[len(numbers)-1], "no number is left out")
+				require.EqualValues(t, 3, r.values(t)["full_total"])
+				require.Zero(t, r.reserved)
+				for _, n := range numbers {
+					r.Done(n)
+				}
+				require.Zero(t, r.Bytes())
+				require.NoError(t, r.Close())
+				require.Empty(t, segmentsIn(t, r.dir))
+
+				after := mustOpen(t, again, Options{})
+				got, _ = after.given(t)
+				require.Equal(t, want, got, "after a crash")
+				require.Zero(t, after.values(t)["corrupt_total"])
+				after = mustOpen(t, crashed, Options{})
+				got, _ = after.given(t)
+				for len(got) > len(want)-2 && strings.HasPrefix(got[len(got)-1], "refused") {
+					got = got[:len(got)-1] // whole, but never accepted
+				}
+				require.Equal(t, want[:len(want)-2], append([]string{}, got...))
+			})
+		}
+	}
+}
+
+func short(share float64) func([]byte) (int, error) {
+	return func(b []byte) (int, error) { return int(share * float64(len(b))), syscall.ENOSPC }
+}
+
+func TestARealFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("needs a disk of 64 KiB, which takes root and CAP_SYS_ADMIN: mount tmpfs: %v", err)
+	}
+	defer func() { require.NoError(t, syscall.Unmount(dir, 0)) }()
+	r := mustOpen(t, dir, Options{SegmentBytes: 8 << 10})
+	defer r.Close()
+	var want, got []string
+	entry := strings.Repeat("x", 1000)
+	for round := range 5 {
+		for i := 0; ; i++ {
+			e := fmt.Sprint(round, " ", i, " ", entry)
+			if err := r.Append(t.Context(), []byte(e)); err != nil {
+				require.ErrorIs(t, err, ErrFull)
+				require.ErrorIs(t, err, syscall.ENOSPC)
+				break
+			}
+			want = append(want, e)
+			require.Less(t, i, 64, "a disk of 64 KiB takes no more")
+		}
+		entries, numbers := r.given(t)
+		got = append(got, entries...)
+		require.Equal(t, want, got)
+		for _, n := range numbers {
+			r.Done(n)
+		}
+		require.Eventually(t, func() bool { return len(segmentsIn(t, dir)) <= 1 }, 10*time.Second, time.Millisecond)
+	}
+	require.Greater(t, len(want), 5*30, "room comes back each time")
+	require.Zero(t, r.Bytes())
+	require.NoError(t, r.Close())
+	require.Empty(t, segmentsIn(t, dir))
+}
+
+func TestWhatAFailedFsyncShouldHaveSavedIsWrittenElsewhere(t *testing.T) {
+	for _, before := range []int{0, 3} {
+		t.Run(fmt.Sprint("after entries: ", before), func(t *testing.T) {
+			disk := &faulty{}
+			r := mustOpenOn(t, t.TempDir(), Options{}, time.Now, disk.open)
+			want := many(before)
+			r.append(t, want...)
+			creates := disk.creates
+			failures := 1
+			disk.sync = func() error {
+				if failures > 0 {
+					failures--
+					return syscall.EIO
+				}
+				return nil
+			}
+			r.append(t, "saved")
+			require.Equal(t, max(creates, 1)+1, disk.creates, "in a new segment")
+			require.EqualValues(t, 1, r.values(t)["errors_total{sync}"])
+			require.Contains(t, r.log.String(), "could not be synced")
+			r.append(t, "and more")
+			require.Equal(t, max(creates, 1)+1, disk.creates, "which is good for others too")
+
+			failures = 2
+			err := r.Append(t.Context(), []byte("lost"))
+			require.ErrorIs(t, err, syscall.EIO)
+			require.NotErrorIs(t, err, ErrFull)
+			r.append(t, "last")
+			want = append(want, "saved", "and more", "last")
+			crashed := copyDir(t, r.dir)
+			got, _ := r.given(t)
+			require.Equal(t, want, got)
+			after := mustOpen(t, crashed, Options{})
+			got, _ = after.given(t)
+			require.Equal(t, want, got)
+		})
+	}
+}
+
+func TestOneProcessHoldsADirectory(t *testing.T) {
+	dir := t.TempDir()
+	r := mustOpen(t, dir, Options{})
+	_, err := Open(dir, Options{MaxBytes: 1}, quiet(), nil, time.Now)
+	require.ErrorContains(t, err, "open spool: directory "+dir+" is in use by another process")
+	require.NoError(t, r.Close())
+	mustOpen(t, dir, Options{})
+}
+
+func TestWrongOptionsAndDirectories(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	for name, c := range map[string]struct {
+		dir  string
+		o    Options
+		want string
+	}{
+		"no capacity":       {"x", Options{}, "capacity of 0 bytes"},
+		"negative segments": {"x", Options{MaxBytes: 1, SegmentBytes: -1}, "segments of -1 bytes"},
+		"a file":            {file, Options{MaxBytes: 1}, "not a directory"},
+		"below a file":      {filepath.Join(file, "x"), Options{MaxBytes: 1}, "not a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := Open(c.dir, c.o, quiet(), nil, time.Now)
+			require.ErrorContains(t, err, "open spool")
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+func TestTheMarkIsSavedWhileItRuns(t *testing.T) {
+	r := mustOpen(t, t.TempDir(), Options{SegmentBytes: 1})
+	entries := many(20)
+	r.append(t, entries...)
+	_, numbers := r.given(t)
+	for _, n := range numbers[:15] {
+		r.Done(n)
+	}
+	require.Eventually(t, func() bool { return len(segmentsIn(t, r.dir)) == 5 }, 10*time.Second, time.Millisecond)
+	crashed := mustOpen(t, copyDir(t, r.dir), Options{})
+	got, _ := crashed.given(t)
+	require.Equal(t, entries[15:], got)
+	text, err := os.ReadFile(filepath.Join(r.dir, markFile))
+	require.NoError(t, err)
+	require.Regexp(t, `^16 [0-9a-f]{8}\n$`, string(text))
+}
+
+func TestMetrics(t *testing.T) {
+	at := time.UnixMilli(1_800_000_000_000)
+	var mu sync.Mutex
+	now := func() time.Time { mu.Lock(); defer mu.Unlock(); return at }
+	pass := func(d time.Duration) { mu.Lock(); at = at.Add(d); mu.Unlock() }
+	dir := t.TempDir()
+	r := mustOpenOn(t, dir, Options{MaxBytes: 10_000, SegmentBytes: 500}, now, createFile)
+	const one = headerBytes + 76
+	entry := strings.Repeat("x", 76)
+	v := r.values(t)
+	for _, name := range []string{"bytes", "entries", "oldest_seconds", "drain_seconds", "full_total", "corrupt_total", "sync_duration_seconds"} {
+		require.Contains(t, v, name)
+		require.Zero(t, v[name], name)
+	}
+	for _, operation := range operations {
+		require.Contains(t, v, "errors_total{"+operation+"}")
+	}
+	require.EqualValues(t, 10_000, v["capacity_bytes"])
+
+	for range 20 { // one a second
+		r.append(t, entry)
+		pass(time.Second)
+	}
+	v = r.values(t)
+	require.EqualValues(t, 20*one, v["bytes"])
+	require.EqualValues(t, 20, v["entries"])
+	require.EqualValues(t, 20, v["oldest_seconds"])
+	require.True(t, math.IsInf(v["drain_seconds"], 1), "nothing moves")
+	for range 10 { // ten in 40 s
+		_, n, err := r.Next(t.Context())
+		require.NoError(t, err)
+		r.Done(n)
+		pass(2 * time.Second)
+	}
+	v = r.values(t)
+	require.EqualValues(t, 10*one, v["bytes"])
+	require.EqualValues(t, 10, v["entries"])
+	require.EqualValues(t, 30, v["oldest_seconds"], "the eleventh was written 10 s after the first, 40 s ago")
+	require.EqualValues(t, 40, v["drain_seconds"], "ten in the 40 s since the start")
+	_, n, err := r.Next(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 30, r.values(t)["oldest_seconds"], "read is not done")
+	pass(50 * time.Second)
+	v = r.values(t)
+	require.EqualValues(t, 80, v["oldest_seconds"])
+	require.EqualValues(t, 150, v["drain_seconds"], "four were done in the last minute")
+	r.Done(n)
+	crashed := mustOpenOn(t, copyDir(t, dir), Options{}, now, createFile)
+	require.LessOrEqual(t, 79., crashed.values(t)["oldest_seconds"], "the age outlives the process")
+	pass(time.Hour)
+	require.True(t, math.IsInf(r.values(t)["drain_seconds"], 1), "nothing moved for a minute")
+	_, numbers := r.given(t)
+	for _, n := range numbers {
+		r.Done(n)
+	}
+	v = r.values(t)
+	for _, name := range []string{"bytes", "entries", "oldest_seconds", "drain_seconds"} {
+		require.Zero(t, v[name], name)
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	entry := []byte(strings.Repeat("x", 300))
+	for _, appenders := range []int{1, 64} {
+		b.Run(fmt.Sprintf("appenders=%d", appenders), func(b *testing.B) {
+			s, err := Open(b.TempDir(), Options{MaxBytes: 1 << 40}, quiet(), nil, time.Now)
+			require.NoError(b, err)
+			defer s.Close()
+			b.SetBytes(int64(len(entry)))
+			b.ResetTimer()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var appending sync.WaitGroup
+			for range appenders {
+				appending.Go(func() {
+					for left.Add(-1) >= 0 {
+						if err := s.Append(b.Context(), entry); err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			appending.Wait()
+		})
+	}
+}
