@@ -24,6 +24,10 @@ type DeadLetter struct {
 	Value    string    `json:"value,omitempty"`
 	Remedy   string    `json:"remedy"`
 	Raw      string    `json:"raw"` // the record as it came
+
+	// Record is the record by the names of telemetry.Fields, as far as the raw text could be taken apart, in texts that
+	// telemetry.ParseJSON reads.
+	Record map[string]string `json:"record,omitempty"`
 }
 
 const (
@@ -63,7 +67,7 @@ func (d *DeadLetterFile) Append(source, origin string, refused []pipeline.Refuse
 	for _, r := range refused {
 		line, err := json.Marshal(DeadLetter{
 			Time: d.now().UTC(), Source: source, Origin: origin, Position: r.Position,
-			Reason: string(r.Reason), Field: r.Field, Value: r.Value, Remedy: r.Remedy, Raw: strings.ToValidUTF8(r.Raw, "\uFFFD"),
+			Reason: string(r.Reason), Field: r.Field, Value: r.Value, Remedy: r.Remedy, Raw: strings.ToValidUTF8(r.Raw, "\uFFFD"), Record: r.Fields,
 		})
 		if err != nil {
 			return fmt.Errorf("write dead letter of %s:%d: %w", origin, r.Position, err)
@@ -107,6 +111,11 @@ func (d *DeadLetterFile) open() error {
 	info, err := file.Stat()
 	if err != nil {
 		return err
+	}
+	if info.Size() == 0 {
+		if err := syncDir(d.dir); err != nil {
+			return err
+		}
 	}
 	d.file, d.size = file, info.Size()
 	return d.endTornLine()

@@ -205,3 +205,15 @@ func TestDeadLettersOfSeveralPipelines(t *testing.T) {
 	}
 	assert.Equal(t, 8*20*2, n)
 }
+
+func TestADeadLetterHasTheRecordAsFarAsItIsKnown(t *testing.T) {
+	dir := t.TempDir()
+	d := NewDeadLetterFile(dir, 1<<20, ticking())
+	r := refused(7, "truck-1;91")
+	r.Fields = map[string]string{"device_id": "truck-1", "lat": "91"}
+	require.NoError(t, d.Append("csvfile", "a.csv", []pipeline.Refused{r}))
+	require.NoError(t, d.Close())
+	var line map[string]any
+	require.NoError(t, json.Unmarshal([]byte(linesOf(t, dir)[0][0]), &line))
+	assert.Equal(t, map[string]any{"device_id": "truck-1", "lat": "91"}, line["record"])
+}

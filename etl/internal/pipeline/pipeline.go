@@ -28,6 +28,10 @@ type Refused struct {
 	*telemetry.Rejection
 	Position int64
 	Raw      string
+
+	// Fields is the record by the names of telemetry.Fields, as far as the source could take the raw text apart, such that
+	// telemetry.ParseJSON reads it: replaying it takes nothing of what the source was told. nil where it could not.
+	Fields map[string]string
 }
 
 // Batch is what a source hands over at once. It belongs to the pipeline from then on.

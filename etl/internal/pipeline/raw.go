@@ -2,6 +2,8 @@ package pipeline
 
 import (
 	"encoding/json"
+	"strconv"
+	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -35,4 +37,41 @@ func rawOf(item *Item) string {
 		return item.DeviceID
 	}
 	return string(text)
+}
+
+// FieldsOf is a record for the dead letters, field by field.
+func FieldsOf(r *telemetry.Record) map[string]string {
+	fields := map[string]string{
+		telemetry.FieldDeviceID: r.DeviceID, telemetry.FieldFleetID: r.FleetID, telemetry.FieldZone: r.Zone,
+		telemetry.FieldTimestamp: TimeText(r.TimeMs),
+		telemetry.FieldLat:       floatText(r.Lat), telemetry.FieldLon: floatText(r.Lon),
+	}
+	for _, name := range [...]string{telemetry.FieldDeviceID, telemetry.FieldFleetID, telemetry.FieldZone} {
+		if fields[name] == "" {
+			delete(fields, name)
+		}
+	}
+	for name, o := range map[string]telemetry.Optional[float64]{
+		telemetry.FieldSpeed: r.SpeedKmh, telemetry.FieldHeading: r.HeadingDeg, telemetry.FieldTemp: r.TempC,
+	} {
+		if o.Valid {
+			fields[name] = floatText(o.Value)
+		}
+	}
+	if r.BatteryPct.Valid {
+		fields[telemetry.FieldBattery] = strconv.Itoa(int(r.BatteryPct.Value))
+	}
+	return fields
+}
+
+func floatText(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+// TimeText writes an event time in Unix milliseconds such that the zero telemetry.TimeFormat reads the same. Before 1973 a
+// number would be taken for seconds, and after the year 9999 there is no RFC 3339.
+func TimeText(ms int64) string {
+	t := time.UnixMilli(ms).UTC()
+	if t.Year() < 0 || t.Year() > 9999 {
+		return strconv.FormatInt(ms, 10)
+	}
+	return t.Format("2006-01-02T15:04:05.000Z07:00")
 }

@@ -120,7 +120,9 @@ func (p *Pipeline) transform(ctx context.Context, b sourced, out chan<- Clean) e
 		item := b.Items[i]
 		payload, seen, rejection := p.Transform.Apply(&item.Record, nowMs)
 		if rejection != nil {
-			outcome.Refused = append(outcome.Refused, Refused{Rejection: rejection, Position: item.Position, Raw: rawOf(&item)})
+			outcome.Refused = append(outcome.Refused, Refused{
+				Rejection: rejection, Position: item.Position, Raw: rawOf(&item), Fields: FieldsOf(&item.Record),
+			})
 			continue
 		}
 		p.Metrics.eventLag.Observe(max(0, float64(b.Accepted.UnixMilli()-item.TimeMs)/1000))

@@ -166,6 +166,7 @@ func (p *lineParser) parseBlock(b block, shiftMs int64) chunk {
 			c.items = c.items[:len(c.items)-1]
 			c.refused = append(c.refused, pipeline.Refused{
 				Rejection: rejection, Position: position, Raw: line[:min(len(line), telemetry.MaxRawLen)],
+				Fields: p.apart(line, shiftMs),
 			})
 			continue
 		}

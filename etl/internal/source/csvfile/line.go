@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -47,6 +49,37 @@ func (p *lineParser) parse(line string, r *telemetry.Record) *telemetry.Rejectio
 	}
 	r.DeviceID, r.FleetID, r.Zone = p.names.own(r.DeviceID), p.names.own(r.FleetID), p.names.own(r.Zone)
 	return nil
+}
+
+// apart is what a line says of each field, for the dead letters, so that it can be replayed without this file's columns,
+// fixed values, layout of times and shift. It is nil for a line that can't be split into the columns.
+func (p *lineParser) apart(line string, shiftMs int64) map[string]string {
+	if len(line) > telemetry.MaxRawLen || !isText(line) {
+		return nil
+	}
+	values, err := p.split(line)
+	if err != nil || len(values) != p.count {
+		return nil
+	}
+	texts := maps.Clone(p.set)
+	if texts == nil {
+		texts = map[string]string{}
+	}
+	for _, c := range p.found {
+		texts[c.field] = values[c.index]
+	}
+	for field, text := range texts {
+		texts[field] = strings.TrimSpace(text)
+		if texts[field] == "" {
+			delete(texts, field)
+		}
+	}
+	if text, ok := texts[telemetry.FieldTimestamp]; ok {
+		if ms, err := p.times.Parse(text); err == nil {
+			texts[telemetry.FieldTimestamp] = pipeline.TimeText(ms + shiftMs)
+		}
+	}
+	return texts
 }
 
 func rejection(err error) *telemetry.Rejection {

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"slices"
 	"sync/atomic"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/eventorder"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // runInEventOrder sends batches of neighbours in the sorted order that come from one file. The order is the same
@@ -44,13 +46,25 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		}
 		number++
 		if e.Rejection != nil {
-			batch.Refused = append(batch.Refused, pipeline.Refused{Rejection: e.Rejection, Position: e.Position, Raw: e.Raw})
+			batch.Refused = append(batch.Refused, pipeline.Refused{
+				Rejection: e.Rejection, Position: e.Position, Raw: e.Raw, Fields: s.in.apart(e.Origin, e.Raw, e.Rejection),
+			})
 		} else {
 			batch.Items = append(batch.Items, e.Item)
 		}
 	}
 	s.done.Store(s.total)
 	return send()
+}
+
+// apart takes a refused line of a file apart once more: sorting keeps only the line.
+func (in *inputs) apart(origin, raw string, why *telemetry.Rejection) map[string]string {
+	i := slices.IndexFunc(in.files, func(f *file) bool { return f.path == origin })
+	if i < 0 || why.Reason == telemetry.TooLarge { // only its beginning is left
+		return nil
+	}
+	p := lineParser{columns: in.files[i].columns}
+	return p.apart(raw, in.shiftMs)
 }
 
 // errLeft says that a range was left.
