@@ -22,6 +22,8 @@ type cli struct {
 	Demo        demoCmd        `cmd:"" help:"Run the whole platform: a cluster, its schema and a streaming fleet-etl. Ctrl-C ends it."`
 	Down        demoDownCmd    `cmd:"" help:"End the demo that runs, or what one left behind."`
 	WithCluster withClusterCmd `cmd:"" help:"Run a command while a cluster is up; a cluster that was not up before is stopped after it."`
+	Kafka       kafkaCmd       `cmd:"" help:"Run a real Kafka broker as a local process."`
+	WithKafka   withKafkaCmd   `cmd:"" help:"Run a command while a Kafka broker is up; one that was not up before is stopped after it."`
 	Bench       benchCmd       `cmd:"" help:"Measure fleet-etl beside the bare driver on a cluster of one node and on one of four."`
 }
 

@@ -1,0 +1,93 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	_ "embed"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"text/template"
+	"time"
+)
+
+//go:embed server.properties.tmpl
+var propertiesText string
+
+//go:embed log4j2.yaml
+var loggingText []byte
+
+var propertiesTemplate = template.Must(template.New("server.properties").Parse(propertiesText))
+
+const clusterID = "5L6g3nShT-eMCtK--X86sw"
+
+// configure writes the configuration anew, with a certificate of its own, and makes the data directory where there is none.
+func (b *Broker) configure(ctx context.Context, java, jars string) error {
+	certificate, key, err := newCertificate()
+	if err != nil {
+		return fmt.Errorf("configure kafka: %w", err)
+	}
+	oneLine := func(pem []byte) string { return strings.ReplaceAll(strings.TrimSpace(string(pem)), "\n", `\n`) } // as properties have it
+	var text bytes.Buffer
+	if err := propertiesTemplate.Execute(&text, map[string]string{
+		"Plain": b.at(0), "Controller": b.at(1), "TLS": b.at(2), "Data": b.data(), "User": User, "Password": Password,
+		"Certificate": oneLine(certificate), "Key": oneLine(key),
+	}); err != nil {
+		return fmt.Errorf("configure kafka: %w", err)
+	}
+	for path, content := range map[string][]byte{
+		b.properties(): text.Bytes(), filepath.Join(b.dir, "log4j2.yaml"): loggingText, b.CAFile(): certificate,
+	} {
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			return fmt.Errorf("configure kafka: %w", err)
+		}
+	}
+	// A directory that was formatted is left alone; only then is there this file.
+	if _, err := os.Stat(filepath.Join(b.data(), "meta.properties")); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	args := []string{"-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", filepath.Join(jars, "*"), "kafka.tools.StorageTool",
+		"format", "-t", clusterID, "-c", b.properties(), "--ignore-formatted"}
+	for _, mechanism := range []string{"SCRAM-SHA-256", "SCRAM-SHA-512"} {
+		args = append(args, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, User, Password))
+	}
+	if out, err := exec.CommandContext(ctx, java, args...).CombinedOutput(); err != nil {
+		return fmt.Errorf("format kafka's data in %s: %w; it said:\n%s", b.data(), err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// newCertificate makes a key and a certificate that it signs itself, for 127.0.0.1.
+func newCertificate() (certificate, key []byte, err error) {
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	now := time.Now()
+	about := &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "kafka for developers"},
+		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
+	}
+	signed, err := x509.CreateCertificate(rand.Reader, about, about, &private.PublicKey, private)
+	if err != nil {
+		return nil, nil, err
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(private)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), nil
+}

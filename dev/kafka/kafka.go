@@ -1,0 +1,295 @@
+// Package kafka runs a real Apache Kafka broker as a process of this machine, without containers: for the developer through
+// `go run ./dev kafka`, for tests through this API, which can also kill it. It is a single node, controller and broker in
+// one.
+//
+// All state is in the broker's directory, so any process may go on with what another has started. Processes are found
+// through /proc, so it needs Linux.
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+)
+
+// Bounds of what a caller may have to wait for. A broker needs about five seconds on a quiet machine.
+const (
+	readyWithin   = 2 * time.Minute
+	stoppedWithin = 30 * time.Second
+	killedWithin  = 15 * time.Second
+)
+
+const (
+	defaultPort   = 19092
+	defaultHeapMB = 320
+)
+
+// Config says where a broker lives and what it is. Zero fields take the default.
+type Config struct {
+	Dir    string    // data, logs and state; default .dev/kafka beside go.mod
+	Port   int       // plain text, on 127.0.0.1; the next is the controller's, the one after that is TLS with login; default 19092
+	HeapMB int       // Java heap in MiB; default 320
+	Out    io.Writer // progress, one line an event; nil discards it
+}
+
+// DefaultConfig takes from the environment (DEV_KAFKA_DIR, DEV_KAFKA_PORT, DEV_KAFKA_HEAP) what is set there.
+func DefaultConfig() (Config, error) {
+	cfg := Config{Dir: os.Getenv("DEV_KAFKA_DIR")}
+	for _, v := range []struct {
+		name string
+		to   *int
+	}{{"DEV_KAFKA_PORT", &cfg.Port}, {"DEV_KAFKA_HEAP", &cfg.HeapMB}} {
+		s := os.Getenv(v.name)
+		if s == "" {
+			continue
+		}
+		n, err := strconv.Atoi(s)
+		if err != nil || n < 1 {
+			return Config{}, fmt.Errorf("%s=%q: want a whole number above 0", v.name, s)
+		}
+		*v.to = n
+	}
+	return cfg, nil
+}
+
+// Broker is a broker in a directory, whether it runs or not. Its methods may be called from any number of processes:
+// those that change it wait for each other.
+type Broker struct {
+	dir    string
+	port   int
+	heapMB int
+	out    io.Writer
+}
+
+// Open returns the broker that cfg describes. It starts nothing.
+func Open(cfg Config) (*Broker, error) {
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		return nil, fmt.Errorf("open broker: %w: processes are found through /proc: run it on Linux", err)
+	}
+	if cfg.Dir == "" {
+		root, err := cluster.RepositoryRoot()
+		if err != nil {
+			return nil, fmt.Errorf("open broker: %w, or set DEV_KAFKA_DIR", err)
+		}
+		cfg.Dir = filepath.Join(root, ".dev", "kafka")
+	}
+	dir, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
+	}
+	b := &Broker{dir: dir, port: cfg.Port, heapMB: cfg.HeapMB, out: cfg.Out}
+	if b.port == 0 {
+		b.port = defaultPort
+	}
+	if b.heapMB == 0 {
+		b.heapMB = defaultHeapMB
+	}
+	if b.out == nil {
+		b.out = io.Discard
+	}
+	if b.port < 1 || b.port > 65535-2 {
+		return nil, fmt.Errorf("open broker: port %d: want 1 to %d", b.port, 65535-2)
+	}
+	if b.heapMB < 64 {
+		return nil, fmt.Errorf("open broker: heap %d MB: want at least 64", b.heapMB)
+	}
+	return b, nil
+}
+
+// Address is where the broker serves plain text without a login.
+func (b *Broker) Address() string { return b.at(0) }
+
+// TLSAddress is where it serves TLS with a login: user User, password Password, by PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+func (b *Broker) TLSAddress() string { return b.at(2) }
+
+func (b *Broker) at(offset int) string {
+	return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port+offset))
+}
+
+// The login at TLSAddress. Nobody reaches it from outside.
+const (
+	User     = "fleet"
+	Password = "fleet-password"
+)
+
+// CAFile is the PEM file of the authority that signed the certificate at TLSAddress.
+func (b *Broker) CAFile() string { return filepath.Join(b.dir, "ca.pem") }
+
+// LogFile is what the broker says.
+func (b *Broker) LogFile() string { return filepath.Join(b.dir, "kafka.log") }
+
+func (b *Broker) pidFile() string    { return filepath.Join(b.dir, "pid") }
+func (b *Broker) properties() string { return filepath.Join(b.dir, "server.properties") }
+func (b *Broker) data() string       { return filepath.Join(b.dir, "data") }
+
+func (b *Broker) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
+
+// PID is the broker's process, or 0 when it does not run.
+func (b *Broker) PID() (int, error) {
+	p, err := b.process()
+	if err != nil {
+		return 0, err
+	}
+	alive, err := p.alive()
+	if err != nil || !alive {
+		return 0, err
+	}
+	return p.pid, nil
+}
+
+// Up starts the broker unless it runs, and returns when it serves. When that fails or ctx ends, it kills what it has
+// started.
+func (b *Broker) Up(ctx context.Context) (err error) {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	p, err := b.process()
+	if err != nil {
+		return err
+	}
+	alive, err := p.alive()
+	if err != nil {
+		return err
+	}
+	if alive {
+		if p.port != b.port {
+			return fmt.Errorf("the broker in %s runs on port %d, not %d: leave the setting out, or stop it by `go run ./dev kafka down` first", b.dir, p.port, b.port)
+		}
+		if err := b.waitReady(ctx, p, 0); err != nil {
+			return err
+		}
+		b.printf("kafka runs already on %s, pid %d\n", b.Address(), p.pid)
+		return nil
+	}
+	if err := b.portsFree(); err != nil {
+		return err
+	}
+	java, err := resolveJava(ctx)
+	if err != nil {
+		return err
+	}
+	jars, err := b.resolveJars(ctx)
+	if err != nil {
+		return err
+	}
+	begun := time.Now()
+	if err := b.configure(ctx, java, jars); err != nil {
+		return err
+	}
+	p, logFrom, err := b.launch(java, jars)
+	if err != nil {
+		return err
+	}
+	if err := b.waitReady(ctx, p, logFrom); err != nil {
+		return errors.Join(err, b.end(context.WithoutCancel(ctx), syscall.SIGKILL, killedWithin))
+	}
+	b.printf("kafka serves on %s after %.1f s, pid %d\n", b.Address(), time.Since(begun).Seconds(), p.pid)
+	return nil
+}
+
+// CreateTopic makes a topic unless there is one of that name.
+func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) error {
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
+	if err != nil {
+		return fmt.Errorf("create topic %s: %w", name, err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	if _, err := kadm.NewClient(client).CreateTopic(ctx, int32(partitions), 1, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+		return fmt.Errorf("create topic %s: %w", name, err)
+	}
+	return nil
+}
+
+// Down stops the broker in order, and by force when it takes too long. With remove its data go, too.
+func (b *Broker) Down(ctx context.Context, remove bool) error {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if remove {
+		err = b.end(ctx, syscall.SIGKILL, killedWithin)
+	} else if err = b.end(ctx, syscall.SIGTERM, stoppedWithin); err != nil && ctx.Err() == nil {
+		err = b.end(ctx, syscall.SIGKILL, killedWithin)
+	}
+	if err != nil || !remove {
+		return err
+	}
+	for _, path := range []string{b.data(), b.properties(), b.CAFile(), b.LogFile(), b.LogFile() + ".1"} {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove broker: %w", err)
+		}
+	}
+	b.printf("data in %s removed\n", b.dir)
+	return nil
+}
+
+// Kill ends the broker at once, as a crash does.
+func (b *Broker) Kill(ctx context.Context) error {
+	unlock, err := b.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return b.end(ctx, syscall.SIGKILL, killedWithin)
+}
+
+// Status prints what the broker does and its topics, and says whether it serves.
+func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
+	pid, err := b.PID()
+	if err != nil {
+		return false, err
+	}
+	if pid == 0 {
+		b.printf("kafka does not run: `go run ./dev kafka up` starts it\n")
+		return false, nil
+	}
+	if !b.answers(ctx) {
+		b.printf("kafka runs, pid %d, but does not answer on %s; its log is %s\n", pid, b.Address(), b.LogFile())
+		return false, nil
+	}
+	b.printf("kafka serves on %s (TLS with login on %s), pid %d; its log is %s\n", b.Address(), b.TLSAddress(), pid, b.LogFile())
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
+	if err != nil {
+		return true, err
+	}
+	defer client.Close()
+	topics, err := kadm.NewClient(client).ListTopics(ctx)
+	if err != nil {
+		return true, fmt.Errorf("list topics: %w", err)
+	}
+	for _, t := range topics.Sorted() {
+		b.printf("%s: %d partitions\n", t.Topic, len(t.Partitions))
+	}
+	return true, nil
+}
+
+// answers asks for the cluster's metadata.
+func (b *Broker) answers(ctx context.Context) bool {
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
+	if err != nil {
+		return false
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	brokers, err := kadm.NewClient(client).ListBrokers(ctx)
+	return err == nil && len(brokers) == 1 // none until the broker has registered with its controller
+}

@@ -1,0 +1,154 @@
+package kafka
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestLifeOfABroker(t *testing.T) {
+	if os.Getenv("KAFKA_TEST_BROKERS") == "" {
+		t.Skip("KAFKA_TEST_BROKERS is not set: run it by `go run ./dev with-kafka -- go test ./dev/kafka`")
+	}
+	ctx := t.Context()
+	var out bytes.Buffer
+	cfg := Config{Dir: t.TempDir(), Port: 29092, HeapMB: 256, Out: &out}
+	b, err := Open(cfg)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, b.Down(context.Background(), true)) })
+	serves := func(b *Broker) bool {
+		t.Helper()
+		up, err := b.Status(ctx)
+		require.NoError(t, err)
+		return up
+	}
+
+	require.False(t, serves(b))
+	require.NoError(t, b.Up(ctx))
+	require.True(t, serves(b))
+	require.NoError(t, b.CreateTopic(ctx, "kept", 3))
+	require.NoError(t, b.CreateTopic(ctx, "kept", 3), "it is there already")
+	pid, err := b.PID()
+	require.NoError(t, err)
+
+	other, err := Open(cfg)
+	require.NoError(t, err)
+	require.NoError(t, other.Up(ctx))
+	same, err := other.PID()
+	require.NoError(t, err)
+	assert.Equal(t, pid, same, "a second up started another")
+	cfg.Port = 29192
+	elsewhere, err := Open(cfg)
+	require.NoError(t, err)
+	assert.ErrorContains(t, elsewhere.Up(ctx), "runs on port 29092, not 29192")
+
+	require.NoError(t, b.Kill(ctx))
+	require.False(t, serves(b))
+	require.NoError(t, b.Up(ctx))
+	out.Reset()
+	require.True(t, serves(b))
+	assert.Contains(t, out.String(), "kept: 3 partitions")
+	var log bytes.Buffer
+	require.NoError(t, b.Logs(ctx, &log, 5, false))
+	assert.Equal(t, 5, strings.Count(log.String(), "\n"))
+
+	require.NoError(t, b.Down(ctx, false))
+	require.False(t, serves(b))
+	require.NoError(t, b.portsFree())
+}
+
+func TestUpShowsTheBrokersOwnError(t *testing.T) {
+	dir := t.TempDir()
+	java := filepath.Join(dir, "bin", "java")
+	require.NoError(t, os.MkdirAll(filepath.Dir(java), 0o755))
+	require.NoError(t, os.WriteFile(java, []byte(`#!/bin/sh
+case "$*" in
+-version) echo 'openjdk version "21.0.1"' >&2 ;;
+*StorageTool*) exit 0 ;;
+*) echo '[2026-05-01] INFO starting'; echo '[2026-05-01] ERROR the disk is full (kafka.Kafka)'; echo '	at kafka.Kafka.main'; exit 3 ;;
+esac
+`), 0o755))
+	t.Setenv("JAVA_HOME", dir)
+	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "cache", "fleet-tracing", "kafka-"+kafkaVersion), 0o755))
+	b, err := Open(Config{Dir: filepath.Join(dir, "kafka"), Port: 29292})
+	require.NoError(t, err)
+	err = b.Up(t.Context())
+	require.ErrorContains(t, err, "java ended (exit status 3) before it answered")
+	assert.ErrorContains(t, err, "the disk is full")
+	assert.NotContains(t, err.Error(), "INFO")
+	assert.NotContains(t, err.Error(), "at kafka.Kafka.main")
+	pid, err := b.PID()
+	require.NoError(t, err)
+	assert.Zero(t, pid)
+}
+
+func TestUpNamesThePortThatIsTaken(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	b, err := Open(Config{Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
+	require.NoError(t, err)
+	err = b.Up(t.Context())
+	require.ErrorContains(t, err, l.Addr().String()+" cannot be listened on")
+	assert.ErrorContains(t, err, "DEV_KAFKA_PORT")
+}
+
+func TestSettingsThatCanNotWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		cfg  Config
+		want string
+	}{
+		"port":  {Config{Port: 65534}, "port 65534: want 1 to 65533"},
+		"heap":  {Config{HeapMB: 8}, "heap 8 MB: want at least 64"},
+		"heap2": {Config{HeapMB: -8}, "heap -8 MB"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c.cfg.Dir = t.TempDir()
+			_, err := Open(c.cfg)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+	t.Setenv("DEV_KAFKA_PORT", "many")
+	_, err := DefaultConfig()
+	require.ErrorContains(t, err, `DEV_KAFKA_PORT="many": want a whole number above 0`)
+}
+
+func TestResolveJava(t *testing.T) {
+	for name, c := range map[string]struct{ script, want string }{
+		"17":   {`echo 'openjdk version "17.0.15" 2025-04-15' >&2`, ""},
+		"25":   {`echo 'openjdk version "25" 2025-09-16' >&2`, ""},
+		"11":   {`echo 'openjdk version "11.0.2" 2019-01-15' >&2`, "is Java 11, and Kafka " + kafkaVersion + " runs on 17"},
+		"8":    {`echo 'java version "1.8.0_292"' >&2`, "is Java 8"},
+		"mute": {`exit 0`, "no version"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			require.NoError(t, os.MkdirAll(filepath.Join(dir, "bin"), 0o755))
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "bin", "java"), []byte("#!/bin/sh\n"+c.script), 0o755))
+			t.Setenv("JAVA_HOME", dir)
+			_, err := resolveJava(t.Context())
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			assert.ErrorContains(t, err, "apt-get install openjdk-17-jdk-headless")
+		})
+	}
+}
+
+func TestAPidFileThatIsNone(t *testing.T) {
+	b, err := Open(Config{Dir: t.TempDir()})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(b.pidFile(), []byte("rubbish"), 0o600))
+	_, err = b.PID()
+	require.ErrorContains(t, err, "is not a pid, a start time and a port")
+}

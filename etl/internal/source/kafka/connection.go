@@ -1,0 +1,119 @@
+package kafka
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/sasl"
+	"github.com/twmb/franz-go/pkg/sasl/plain"
+	"github.com/twmb/franz-go/pkg/sasl/scram"
+)
+
+// The ways to log in.
+const (
+	Plain       = "PLAIN"
+	ScramSHA256 = "SCRAM-SHA-256"
+	ScramSHA512 = "SCRAM-SHA-512"
+)
+
+// Mechanisms are those that Connection.Mechanism may be.
+var Mechanisms = []string{Plain, ScramSHA256, ScramSHA512}
+
+// Connection is how Kafka is reached.
+type Connection struct {
+	Brokers   []string    // host:port of some brokers; they name the others
+	ClientID  string      // as brokers log it; empty is fleet-etl
+	TLS       *tls.Config // nil is plain text
+	Mechanism string      // one of Mechanisms; empty is no login
+	Username  string
+	Password  string
+}
+
+func (c Connection) check() error {
+	if len(c.Brokers) == 0 {
+		return errors.New("brokers: none given; give host:port of at least one")
+	}
+	for _, broker := range c.Brokers {
+		if host, port, err := net.SplitHostPort(broker); err != nil || host == "" || port == "" {
+			return fmt.Errorf("brokers %q: %q is not host:port, such as localhost:9092", strings.Join(c.Brokers, ","), broker)
+		}
+	}
+	switch {
+	case c.Mechanism != "" && !slices.Contains(Mechanisms, c.Mechanism):
+		return fmt.Errorf("login mechanism %q: take %s, or none", c.Mechanism, strings.Join(Mechanisms, " or "))
+	case c.Mechanism != "" && c.Username == "":
+		return fmt.Errorf("login mechanism %q: give a user with it", c.Mechanism)
+	case c.Mechanism == "" && c.Username != "":
+		return fmt.Errorf("user %q: it logs in nowhere without a mechanism; take %s", c.Username, strings.Join(Mechanisms, " or "))
+	}
+	return nil
+}
+
+// options are those of every client. report hears of each attempt to connect.
+func (c Connection) options(report func(broker string, err error)) []kgo.Opt {
+	id := c.ClientID
+	if id == "" {
+		id = "fleet-etl"
+	}
+	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.WithHooks(attempts(report))}
+	if c.TLS != nil {
+		opts = append(opts, kgo.DialTLSConfig(c.TLS.Clone()))
+	}
+	var login sasl.Mechanism
+	switch c.Mechanism {
+	case Plain:
+		login = plain.Auth{User: c.Username, Pass: c.Password}.AsMechanism()
+	case ScramSHA256:
+		login = scram.Auth{User: c.Username, Pass: c.Password}.AsSha256Mechanism()
+	case ScramSHA512:
+		login = scram.Auth{User: c.Username, Pass: c.Password}.AsSha512Mechanism()
+	default:
+		return opts
+	}
+	return append(opts, kgo.SASL(login))
+}
+
+// attempts hears of each attempt to connect, with its login.
+type attempts func(broker string, err error)
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (report attempts) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if errors.Is(err, context.Canceled) {
+		return // we closed it
+	}
+	report(net.JoinHostPort(meta.Host, fmt.Sprint(meta.Port)), err)
+}
+
+// refusal is the error for people where Kafka answers and says no, or its certificate is not to be trusted: trying again
+// mends nothing. It is nil for every other error, above all for a broker that is not there.
+func (c Connection) refusal(err error) error {
+	switch untrusted := (*tls.CertificateVerificationError)(nil); {
+	case err == nil:
+		return nil
+	case errors.Is(err, kerr.SaslAuthenticationFailed):
+		return fmt.Errorf("log in to kafka at %s as %q by %s: %w: check user, password and mechanism", strings.Join(c.Brokers, ","), c.Username, c.Mechanism, err)
+	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
+		return fmt.Errorf("log in to kafka at %s by %q: %w: the brokers offer another mechanism on this port", strings.Join(c.Brokers, ","), c.Mechanism, err)
+	case errors.As(err, &untrusted):
+		return fmt.Errorf("connect to kafka at %s: %w: give the authority that signed the brokers' certificates, and the name in them", strings.Join(c.Brokers, ","), err)
+	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
+		return fmt.Errorf("kafka at %s: %w: have user %q allowed to do it", strings.Join(c.Brokers, ","), err, c.Username)
+	case errors.Is(err, kerr.InvalidGroupID), errors.Is(err, kerr.InvalidTopicException), errors.Is(err, kerr.InconsistentGroupProtocol):
+		return fmt.Errorf("kafka at %s: %w: check the names of topic and group", strings.Join(c.Brokers, ","), err)
+	default:
+		return nil
+	}
+}
+
+// noSuchTopic is the error of a topic that brokers don't know.
+func (c Connection) noSuchTopic(topic string) error {
+	return fmt.Errorf("topic %q: kafka at %s has none of that name; create it, or check the name", topic, strings.Join(c.Brokers, ","))
+}
