@@ -44,11 +44,14 @@ frontend: $(NODE_MODULES) ## Types, style, tests and build of the data source's 
 $(NODE_MODULES): $(PLUGIN)/package-lock.json
 	cd $(PLUGIN) && npm ci --no-audit --no-fund
 
-integration: ## Tests on a real cluster of two data centres; it is started for them, and stopped unless it was up
-	go run ./dev with-cluster -- go test -race -count 1 -p 1 -timeout 20m ./cassandra/... ./etl ./dev/... ./grafana-datasource/pkg
+integration: ## Tests on a real cluster of two data centres and a real Kafka, which are started for them, and stopped unless they were up
+	go run ./dev with-cluster -- go run ./dev with-kafka -- go test -race -count 1 -p 1 -timeout 20m \
+		./cassandra/... ./etl ./etl/internal/readapi ./etl/internal/source/kafka ./dev/... ./grafana-datasource/pkg
 
-bench: ## Measure fleet-etl beside the bare driver, on one node and on four (about ten minutes)
+bench: ## Measure fleet-etl beside the bare driver, and its sources beside each other (about fifteen minutes)
 	go run ./dev bench
+	CASSANDRA_REPLICATION=dc1=1 DEV_CLUSTER_DIR=.dev/bench-sources FLEET_BENCH=1 go run ./dev with-cluster --dcs dc1=1 -- \
+		go run ./dev with-kafka -- go test -count 1 -v -timeout 20m -run TestMeasureSources ./etl
 
 bench-plugin: ## Measure the data source through its real binary on four nodes (about two minutes)
 	go run ./dev with-cluster -- env FLEET_BENCH=1 go test -count 1 -v -timeout 20m -run TestMeasure ./grafana-datasource/pkg

@@ -26,6 +26,7 @@ import (
 
 const (
 	metricsURL = "http://127.0.0.1:9464"
+	apiAddress = "127.0.0.1:8080"
 	demoFleet  = "fleet-001"
 )
 
@@ -77,8 +78,10 @@ func (cmd demoCmd) Run(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	defer ended()
-	if err := portFree(metricsURL); err != nil {
-		return err
+	for _, url := range []string{metricsURL, "http://" + apiAddress} {
+		if err := portFree(url); err != nil {
+			return err
+		}
 	}
 
 	program, err := d.build(ctx)
@@ -205,6 +208,7 @@ func (d *demo) environment() ([]string, error) {
 	return append([]string{
 		"CASSANDRA_HOSTS=" + strings.Join(hosts, ","), "CASSANDRA_DC=" + dcs[0], "CASSANDRA_REPLICATION=" + strings.Join(replication, ","),
 		"ETL_STATE_DIR=" + filepath.Join(d.dir, "state"),
+		"ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS=" + apiAddress, "ETL_HTTP_OPEN_FLEET=" + demoFleet,
 	}, os.Environ()...), nil
 }
 
@@ -303,6 +307,7 @@ func (d *demo) summary(ctx context.Context) error {
 	fmt.Fprintln(w, "\nRUNNING\tWHERE\tTRY")
 	fmt.Fprintf(w, "Cassandra, %d nodes\t%s\tgo run ./dev cluster status fleet_iot\n", len(running), strings.Join(running, " "))
 	fmt.Fprintf(w, "fleet-etl, streaming\t%s/metrics\tcurl -s %s/metrics | grep ^fleet_etl_records\n", metricsURL, metricsURL)
+	fmt.Fprintf(w, "IoT API, open to all\thttp://%s\tcurl -s http://%s/v1/fleets/%s/latest?limit=2\n", apiAddress, apiAddress, demoFleet)
 	fmt.Fprintf(w, "readiness\t%s/-/ready\tgo run ./dev cluster kill 2\n", metricsURL)
 	fmt.Fprintf(w, "log of fleet-etl\t.dev/demo/fleet-etl.log\ttail -f .dev/demo/fleet-etl.log\n")
 	fmt.Fprintf(w, "a file of your own\t\tbin/fleet-etl load data/sample_telemetry.csv --end-at now\n")

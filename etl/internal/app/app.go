@@ -46,6 +46,8 @@ type commands struct {
 	Replay   replayCommand   `cmd:"" help:"Play recorded CSV files at a chosen speed."`
 	Generate generateCommand `cmd:"" help:"Make records of simulated vehicles."`
 	Bench    benchCommand    `cmd:"" help:"Measure the loader beside the bare driver on the cluster at hand."`
+	Token    tokenCommand    `cmd:"" help:"Make a token for the IoT API."`
+	Letters  letterCommands  `cmd:"" name:"deadletters" help:"List records that were refused, or replay them."`
 	Schema   schemaCommands  `cmd:"" help:"Make or check the keyspace and its tables."`
 	Config   configCommand   `cmd:"" help:"Show every setting: its variable, default, value in force and what it does."`
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -25,7 +26,9 @@ type generateCommand struct {
 	Late      float64       `help:"Share of records that come late, 0 to 1."`
 	Duplicate float64       `help:"Share that comes twice, 0 to 1."`
 	Broken    float64       `help:"Broken records that are mixed in, as a share, 0 to 1."`
-	To        string        `enum:"file,pipeline" default:"file" help:"Where they go: file, or pipeline: straight into Cassandra."`
+	To        string        `enum:"file,pipeline,http,kafka" default:"file" help:"Where they go: file, pipeline (straight into Cassandra), http (an IoT API) or kafka (the first of KAFKA_TOPICS)."`
+	URL       string        `name:"url" default:"http://127.0.0.1:8080/v1/telemetry" help:"IoT API that --to http sends to."`
+	Token     string        `env:"ETL_HTTP_TOKEN" help:"Token for it."`
 	Format    string        `enum:"csv,ndjson" default:"csv" help:"Form of the file: csv or ndjson."`
 	Out       string        `short:"o" default:"-" placeholder:"FILE" help:"The file; - is standard output."`
 	Report    string        `enum:"text,json" default:"text" help:"Form of the report when they go to the pipeline: text or json."`
@@ -37,8 +40,13 @@ func (c *generateCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	if c.To == "pipeline" {
+	switch c.To {
+	case "pipeline":
 		return c.intoPipeline(p, options)
+	case "http":
+		return c.intoHTTP(p, options)
+	case "kafka":
+		return c.intoKafka(p, options)
 	}
 	if c.Out == "-" {
 		_, err := c.write(p.stop, p.Out, options)
@@ -117,4 +125,40 @@ func (c *generateCommand) intoPipeline(p *program, o generator.Options) error {
 		return err
 	}
 	return p.loadFrom(source, []string{"generator"}, c.Report, func() error { return nil })
+}
+
+func (c *generateCommand) intoHTTP(p *program, o generator.Options) error {
+	simulator, err := generator.New(o)
+	if err != nil {
+		return err
+	}
+	started, to := time.Now(), newPoster(p.stop, c.URL, c.Token)
+	if _, err := generator.WriteNDJSON(p.stop, to, simulator); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Err, "%s: %d records accepted, %d duplicates, %d refused in %s\n", c.URL, to.accepted, to.duplicates, to.refused, time.Since(started).Round(time.Millisecond))
+	return nil
+}
+
+func (c *generateCommand) intoKafka(p *program, o generator.Options) error {
+	connection, err := p.config.Kafka()
+	if err != nil {
+		return err
+	}
+	simulator, err := generator.New(o)
+	if err != nil {
+		return err
+	}
+	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: connection, Topic: p.config.KafkaTopics[0], Logger: p.logger})
+	if err != nil {
+		return err
+	}
+	defer sink.Close()
+	started := time.Now()
+	counts, err := generator.WriteNDJSON(p.stop, sink.NDJSON(p.stop), simulator)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Err, "%s: %d records and %d duplicates stored in %s\n", p.config.KafkaTopics[0], counts.Good, counts.Duplicate, time.Since(started).Round(time.Millisecond))
+	return nil
 }

@@ -1,24 +1,24 @@
 package app
 
 import (
-	"fmt"
-
 	"github.com/sirupsen/logrus"
-
-	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 )
 
 type runCommand struct{}
 
 // Run streams until told to stop, then stores what was taken in.
 func (runCommand) Run(p *program) error {
-	sources, err := p.sources()
+	x := p.wire(p.config.Linger)
+	defer x.close()
+	sources, made, err := p.sources(x)
+	defer func() {
+		if err := made.close(); err != nil {
+			p.logger.WithError(err).Error("a source did not close in good order")
+		}
+	}()
 	if err != nil {
 		return err
 	}
-	x := p.wire(p.config.Linger)
-	defer x.close()
 	end, err := p.serve(x.ready)
 	if err != nil {
 		return err
@@ -41,26 +41,4 @@ func (runCommand) Run(p *program) error {
 	}
 	p.logger.WithFields(fields).Info("ended; everything that was taken in is stored")
 	return nil
-}
-
-// sources makes those of ETL_SOURCES.
-func (p *program) sources() ([]pipeline.Source, error) {
-	c := p.config
-	var sources []pipeline.Source
-	for _, name := range c.Sources {
-		switch name {
-		case "generator":
-			s, err := generator.NewSource(generator.SourceOptions{Pace: true, Options: generator.Options{
-				Seed: c.GeneratorSeed, Vehicles: c.GeneratorVehicles, Fleets: c.GeneratorFleets, Interval: c.GeneratorInterval,
-				Late: c.GeneratorLate, Duplicate: c.GeneratorDuplicate, Broken: c.GeneratorBroken,
-			}})
-			if err != nil {
-				return nil, err
-			}
-			sources = append(sources, s)
-		default:
-			return nil, fmt.Errorf("ETL_SOURCES %q: no such source", name)
-		}
-	}
-	return sources, nil
 }

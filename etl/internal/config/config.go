@@ -2,6 +2,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -16,6 +17,8 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/httpapi"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -44,7 +47,7 @@ type Config struct {
 	Mode     string `envconfig:"ETL_MODE" default:"streaming" desc:"What fleet-etl does without a command: streaming (run) or batch (load ETL_FILES)."`
 	LogLevel string `envconfig:"LOG_LEVEL" default:"info" desc:"Least level that is logged: debug, info, warn or error."`
 
-	Sources []string `envconfig:"ETL_SOURCES" default:"generator" desc:"Sources of run, separated by commas: generator."`
+	Sources []string `envconfig:"ETL_SOURCES" default:"generator" desc:"Sources of run, separated by commas: generator, httpapi, kafka."`
 	Files   []string `envconfig:"ETL_FILES" desc:"Files or patterns that ETL_MODE=batch loads, separated by commas."`
 	Fleets  []string `envconfig:"ETL_FLEETS" desc:"Fleets that may send, separated by commas; empty is any."`
 
@@ -67,6 +70,42 @@ type Config struct {
 	MetricsAddress string `envconfig:"ETL_METRICS_ADDRESS" default:":9464" desc:"Address of /metrics, /-/healthy and /-/ready; empty is none."`
 	Pprof          bool   `envconfig:"ETL_PPROF" default:"false" desc:"Serve /debug/pprof there too."`
 
+	HTTPAddress        string  `envconfig:"ETL_HTTP_ADDRESS" default:":8080" desc:"Address of the IoT API (source httpapi)."`
+	HTTPTokens         string  `envconfig:"ETL_HTTP_TOKENS_FILE" desc:"File of the API's tokens; fleet-etl token makes its lines. SIGHUP reads it again."`
+	HTTPOpenFleet      string  `envconfig:"ETL_HTTP_OPEN_FLEET" desc:"Without a file of tokens: let everybody read and write every fleet, records that name none going to this one. For trials."`
+	HTTPTLSCert        string  `envconfig:"ETL_HTTP_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty is plain HTTP."`
+	HTTPTLSKey         string  `envconfig:"ETL_HTTP_TLS_KEY_FILE" desc:"PEM file of its key."`
+	HTTPMaxBody        int64   `envconfig:"ETL_HTTP_MAX_BODY_BYTES" default:"8388608" desc:"Size of a request's body, packed and unpacked, at the most."`
+	HTTPMaxRecords     int     `envconfig:"ETL_HTTP_MAX_RECORDS" default:"10000" desc:"Records of one request at the most."`
+	HTTPTokenRate      float64 `envconfig:"ETL_HTTP_TOKEN_RATE" default:"20000" desc:"Records a second that one token may send; 0 is no limit. What exceeds it is answered 429."`
+	HTTPDeviceRate     float64 `envconfig:"ETL_HTTP_DEVICE_RATE" default:"50" desc:"Records a second of one device, after a burst of 10,000; 0 is no limit."`
+	HTTPMaxConnections int     `envconfig:"ETL_HTTP_MAX_CONNECTIONS" default:"5000" desc:"Connections of the API; beyond it the one that has been quiet for longest is closed."`
+
+	SpoolDir      string `envconfig:"ETL_SPOOL_DIR" desc:"Directory of what the API accepted and is not stored yet; empty is spool in ETL_STATE_DIR."`
+	SpoolMaxBytes int64  `envconfig:"ETL_SPOOL_MAX_BYTES" default:"1073741824" desc:"Size of it; when it is full, the API answers 503. See fleet_etl_spool_bytes."`
+
+	RedisURL       string `envconfig:"ETL_REDIS_URL" desc:"Cache of the API's reads that several processes share, as redis://USER:PASSWORD@HOST:PORT/DATABASE; empty is one in memory." secret:"hidden"`
+	ReadCacheBytes int64  `envconfig:"ETL_READ_CACHE_BYTES" default:"33554432" desc:"Memory of the cache of the API's reads where there is no Redis; 0 is none."`
+
+	KafkaBrokers         []string      `envconfig:"KAFKA_BROKERS" default:"localhost:9092" desc:"Some brokers, host:port, separated by commas; they name the others (source kafka)."`
+	KafkaTopics          []string      `envconfig:"KAFKA_TOPICS" default:"telemetry" desc:"Topics to consume, separated by commas; they have to be there. generate --to kafka sends to the first."`
+	KafkaGroup           string        `envconfig:"KAFKA_GROUP" default:"fleet-etl" desc:"Consumer group; all processes of one name share the partitions."`
+	KafkaStart           string        `envconfig:"KAFKA_START" default:"earliest" desc:"Where a group without offsets begins: earliest or latest."`
+	KafkaDeadLetterTopic string        `envconfig:"KAFKA_DEAD_LETTER_TOPIC" default:"telemetry-dead-letters" desc:"Topic of refused records that came from Kafka; it has to be there. Never one of KAFKA_TOPICS."`
+	KafkaTLS             bool          `envconfig:"KAFKA_TLS" default:"false" desc:"Encrypt connections to brokers."`
+	KafkaTLSCA           string        `envconfig:"KAFKA_TLS_CA_FILE" desc:"PEM file of the authority that signed the brokers' certificates; empty is the system's."`
+	KafkaTLSCert         string        `envconfig:"KAFKA_TLS_CERT_FILE" desc:"PEM file of our own certificate, where brokers ask for one."`
+	KafkaTLSKey          string        `envconfig:"KAFKA_TLS_KEY_FILE" desc:"PEM file of its key."`
+	KafkaTLSServerName   string        `envconfig:"KAFKA_TLS_SERVER_NAME" desc:"Name that the brokers' certificates carry, where it is not their address."`
+	KafkaMechanism       string        `envconfig:"KAFKA_SASL_MECHANISM" desc:"How to log in: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty is not at all."`
+	KafkaUsername        string        `envconfig:"KAFKA_USERNAME" desc:"User of the login." secret:"name"`
+	KafkaPassword        string        `envconfig:"KAFKA_PASSWORD" desc:"Password of the login." secret:"hidden"`
+	KafkaBatchRecords    int           `envconfig:"KAFKA_BATCH_RECORDS" default:"1000" desc:"Records of one batch at the most."`
+	KafkaFetchMaxBytes   int           `envconfig:"KAFKA_FETCH_MAX_BYTES" default:"8388608" desc:"Bytes, compressed, that each broker may send ahead."`
+	KafkaCommitInterval  time.Duration `envconfig:"KAFKA_COMMIT_INTERVAL" default:"1s" desc:"Time between two commits."`
+	KafkaRevokeWait      time.Duration `envconfig:"KAFKA_REVOKE_WAIT" default:"20s" desc:"How long a partition that moves to another process may take to become durable."`
+	KafkaSessionTimeout  time.Duration `envconfig:"KAFKA_SESSION_TIMEOUT" default:"45s" desc:"After how long without a sign of life the group gives a process up."`
+
 	GeneratorVehicles  int           `envconfig:"ETL_GENERATOR_VEHICLES" default:"50" desc:"Vehicles that the generator drives."`
 	GeneratorFleets    int           `envconfig:"ETL_GENERATOR_FLEETS" default:"1" desc:"Fleets that they are spread over, from fleet-001."`
 	GeneratorInterval  time.Duration `envconfig:"ETL_GENERATOR_INTERVAL" default:"5s" desc:"Time between two records of one vehicle."`
@@ -86,7 +125,7 @@ func FromEnvironment() (*Config, error) {
 		}
 		return nil, err
 	}
-	for _, list := range [][]string{c.CassandraHosts, c.Sources, c.Files, c.Fleets} {
+	for _, list := range [][]string{c.CassandraHosts, c.Sources, c.Files, c.Fleets, c.KafkaBrokers, c.KafkaTopics} {
 		for i := range list {
 			list[i] = strings.TrimSpace(list[i])
 		}
@@ -96,6 +135,9 @@ func FromEnvironment() (*Config, error) {
 	}
 	if c.DeadLetterDir == "" {
 		c.DeadLetterDir = filepath.Join(c.StateDir, "deadletters")
+	}
+	if c.SpoolDir == "" {
+		c.SpoolDir = filepath.Join(c.StateDir, "spool")
 	}
 	return &c, nil
 }
@@ -177,8 +219,48 @@ func (c *Config) check() error {
 	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("ETL_WRITE_MODE", c.WriteMode, string(load.Batch), string(load.Async))
 	for _, source := range c.Sources {
-		oneOf("ETL_SOURCES", source, "generator")
+		oneOf("ETL_SOURCES", source, "generator", "httpapi", "kafka")
+		if source == "httpapi" && c.HTTPTokens == "" && c.HTTPOpenFleet == "" {
+			refuse("ETL_HTTP_TOKENS_FILE", "", "name a file of tokens (fleet-etl token makes them), or set ETL_HTTP_OPEN_FLEET to let everybody in")
+		}
 	}
+	if c.HTTPTokens != "" && c.HTTPOpenFleet != "" {
+		refuse("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "it would undo ETL_HTTP_TOKENS_FILE; keep one of them")
+	}
+	if c.HTTPOpenFleet != "" && !telemetry.ValidName(c.HTTPOpenFleet) {
+		refuse("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "use 1 to 128 characters of A-Za-z0-9._:-")
+	}
+	if (c.HTTPTLSCert == "") != (c.HTTPTLSKey == "") {
+		refuse("ETL_HTTP_TLS_CERT_FILE", c.HTTPTLSCert, "set it and ETL_HTTP_TLS_KEY_FILE both, or none")
+	}
+	if c.HTTPMaxBody < 1024 || c.HTTPMaxBody > 64<<20 {
+		refuse("ETL_HTTP_MAX_BODY_BYTES", c.HTTPMaxBody, "give 1024 to 67108864")
+	}
+	atLeast("ETL_HTTP_MAX_RECORDS", c.HTTPMaxRecords, 1)
+	atLeast("ETL_HTTP_MAX_CONNECTIONS", c.HTTPMaxConnections, 1)
+	if !(c.HTTPTokenRate >= 0) || !(c.HTTPDeviceRate >= 0) {
+		refuse("ETL_HTTP_TOKEN_RATE and ETL_HTTP_DEVICE_RATE", fmt.Sprintf("%g, %g", c.HTTPTokenRate, c.HTTPDeviceRate), "give 0 or more")
+	}
+	if c.SpoolMaxBytes < 64<<20 {
+		refuse("ETL_SPOOL_MAX_BYTES", c.SpoolMaxBytes, "give at least 67108864")
+	}
+	if c.ReadCacheBytes < 0 {
+		refuse("ETL_READ_CACHE_BYTES", c.ReadCacheBytes, "give 0 or more")
+	}
+	oneOf("KAFKA_START", c.KafkaStart, "earliest", "latest")
+	if c.KafkaMechanism != "" {
+		oneOf("KAFKA_SASL_MECHANISM", c.KafkaMechanism, kafka.Mechanisms...)
+	}
+	if len(c.KafkaTopics) == 0 || slices.Contains(c.KafkaTopics, "") {
+		refuse("KAFKA_TOPICS", strings.Join(c.KafkaTopics, ","), "name at least one")
+	}
+	if c.KafkaDeadLetterTopic == "" || slices.Contains(c.KafkaTopics, c.KafkaDeadLetterTopic) {
+		refuse("KAFKA_DEAD_LETTER_TOPIC", c.KafkaDeadLetterTopic, "name a topic that is none of KAFKA_TOPICS: refused records would come back for ever")
+	}
+	atLeast("KAFKA_BATCH_RECORDS", c.KafkaBatchRecords, 1)
+	longer("KAFKA_COMMIT_INTERVAL", c.KafkaCommitInterval, 10*time.Millisecond)
+	longer("KAFKA_REVOKE_WAIT", c.KafkaRevokeWait, time.Millisecond)
+	longer("KAFKA_SESSION_TIMEOUT", c.KafkaSessionTimeout, 6*time.Second)
 	for _, fleet := range c.Fleets {
 		if !telemetry.ValidName(fleet) {
 			refuse("ETL_FLEETS", fleet, "use 1 to 128 characters of A-Za-z0-9._:- for each fleet")
@@ -192,6 +274,11 @@ func (c *Config) check() error {
 	}
 	if len(c.Sources) == 0 {
 		refuse("ETL_SOURCES", "", "name at least one source, for example generator")
+	}
+	for variable, path := range map[string]string{"KAFKA_TLS_CA_FILE": c.KafkaTLSCA, "KAFKA_TLS_CERT_FILE": c.KafkaTLSCert} {
+		if path != "" && !c.KafkaTLS {
+			refuse(variable, path, "it encrypts nothing by itself; set KAFKA_TLS=true with it")
+		}
 	}
 	for variable, path := range map[string]string{"CASSANDRA_TLS_CA_FILE": c.CassandraTLSCA, "CASSANDRA_TLS_CERT_FILE": c.CassandraTLSCert} {
 		if path != "" && !c.CassandraTLS {
@@ -261,29 +348,65 @@ func (c *Config) Store() (cassandra.Config, error) {
 	if !c.CassandraTLS {
 		return s, nil
 	}
-	pem := map[string][]byte{}
-	for variable, path := range map[string]string{
-		"CASSANDRA_TLS_CA_FILE": c.CassandraTLSCA, "CASSANDRA_TLS_CERT_FILE": c.CassandraTLSCert, "CASSANDRA_TLS_KEY_FILE": c.CassandraTLSKey,
-	} {
-		if path == "" {
+	var err error
+	s.TLS, err = clientTLS("CASSANDRA_TLS", c.CassandraTLSCA, c.CassandraTLSCert, c.CassandraTLSKey, c.CassandraTLSServerName, c.CassandraTLSSkipVerify)
+	return s, err
+}
+
+// clientTLS reads the PEM files of the settings that begin with a prefix.
+func clientTLS(prefix, ca, cert, key, serverName string, skipVerify bool) (*tls.Config, error) {
+	var pem [3][]byte
+	for i, f := range [...]struct{ variable, path string }{{prefix + "_CA_FILE", ca}, {prefix + "_CERT_FILE", cert}, {prefix + "_KEY_FILE", key}} {
+		if f.path == "" {
 			continue
 		}
-		text, err := os.ReadFile(path)
+		text, err := os.ReadFile(f.path)
 		if err != nil {
-			return s, fmt.Errorf("%s: %w", variable, err)
+			return nil, fmt.Errorf("%s: %w", f.variable, err)
 		}
 		if len(text) == 0 {
-			return s, fmt.Errorf("%s %q: the file is empty; give a PEM file, or leave the variable out", variable, path)
+			return nil, fmt.Errorf("%s %q: the file is empty; give a PEM file, or leave the variable out", f.variable, f.path)
 		}
-		pem[variable] = text
+		pem[i] = text
 	}
-	tls, err := cassandra.NewTLS(pem["CASSANDRA_TLS_CA_FILE"], pem["CASSANDRA_TLS_CERT_FILE"], pem["CASSANDRA_TLS_KEY_FILE"],
-		c.CassandraTLSServerName, c.CassandraTLSSkipVerify)
+	made, err := cassandra.NewTLS(pem[0], pem[1], pem[2], serverName, skipVerify)
 	if err != nil {
-		return s, fmt.Errorf("CASSANDRA_TLS: %w", err)
+		return nil, fmt.Errorf("%s: %w", prefix, err)
 	}
-	s.TLS = tls
-	return s, nil
+	return made, nil
+}
+
+// Kafka gives how brokers are reached.
+func (c *Config) Kafka() (kafka.Connection, error) {
+	k := kafka.Connection{Brokers: c.KafkaBrokers, Mechanism: c.KafkaMechanism, Username: c.KafkaUsername, Password: c.KafkaPassword}
+	if !c.KafkaTLS {
+		return k, nil
+	}
+	var err error
+	k.TLS, err = clientTLS("KAFKA_TLS", c.KafkaTLSCA, c.KafkaTLSCert, c.KafkaTLSKey, c.KafkaTLSServerName, false)
+	return k, err
+}
+
+// HTTPCertificate gives the IoT API's certificate; nil is plain HTTP.
+func (c *Config) HTTPCertificate() (*tls.Config, error) {
+	if c.HTTPTLSCert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.HTTPTLSCert, c.HTTPTLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("ETL_HTTP_TLS_CERT_FILE and ETL_HTTP_TLS_KEY_FILE: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
+}
+
+// HTTPLimits gives the bounds of the IoT API.
+func (c *Config) HTTPLimits() httpapi.Limits {
+	l := httpapi.DefaultLimits()
+	l.MaxBody, l.MaxBodies, l.MaxRecords, l.MaxConnections = c.HTTPMaxBody, max(8*c.HTTPMaxBody, l.MaxBodies), c.HTTPMaxRecords, c.HTTPMaxConnections
+	l.TokenRate, l.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
+	l.TokenBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords)
+	l.DeviceBurst = max(l.DeviceBurst, c.HTTPMaxRecords)
+	return l
 }
 
 // Loader gives the settings of the loader that gathers for so long.

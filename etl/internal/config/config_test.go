@@ -33,7 +33,7 @@ func TestEverySettingIsExplained(t *testing.T) {
 	require.NoError(t, err)
 	names := map[string]bool{}
 	for _, s := range c.Settings() {
-		require.Regexp(t, `^(CASSANDRA|ETL|LOG)_[A-Z_]+$`, s.Variable)
+		require.Regexp(t, `^(CASSANDRA|ETL|KAFKA|LOG)_[A-Z_]+$`, s.Variable)
 		require.False(t, names[s.Variable], "%s is there twice", s.Variable)
 		names[s.Variable] = true
 		require.True(t, strings.HasSuffix(s.Description, "."), "%s: %q is no sentence", s.Variable, s.Description)

@@ -1,0 +1,280 @@
+package app
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+)
+
+// fleetETL runs the program with its state in a directory and gives what it printed.
+func fleetETL(t *testing.T, dir string, args ...string) (stdout, stderr string, status int) {
+	t.Helper()
+	t.Setenv("ETL_STATE_DIR", dir)
+	t.Setenv("ETL_METRICS_ADDRESS", "")
+	t.Setenv("ETL_FLEETS", "wuxi")
+	var out, err bytes.Buffer
+	status = Run(t.Context(), args, Streams{In: strings.NewReader(""), Out: &out, Err: &err})
+	return out.String(), err.String(), status
+}
+
+// refuse makes dead letters, an hour apart from 12:00 on.
+func refuse(t *testing.T, dir string) {
+	t.Helper()
+	at := time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC)
+	d := load.NewDeadLetterFile(filepath.Join(dir, "deadletters"), 300, func() time.Time { return at })
+	now := time.Now().UTC().Format(time.RFC3339)
+	good := map[string]string{"device_id": "bus-1", "fleet_id": "berlin", "timestamp": now, "lat": "31.5", "lon": "120.5"}
+	for i, r := range []pipeline.Refused{
+		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "bus-1;berlin", Fields: good},
+		{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the line has 1 fields"), Raw: "bus-1"},
+		{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees"), Raw: `{"device_id":"bus-2","fleet_id":"wuxi","timestamp":"` + now + `","lat":91,"lon":1}`},
+		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "the same again", Fields: good},
+	} {
+		r.Position = int64(i + 2)
+		at = at.Add(time.Hour)
+		require.NoError(t, d.Append([]string{"csvfile", "csvfile", "kafka", "csvfile"}[i], "day.csv", []pipeline.Refused{r}))
+	}
+	require.NoError(t, d.Close())
+}
+
+func TestListingDeadLetters(t *testing.T) {
+	dir := t.TempDir()
+	refuse(t, dir)
+	for name, c := range map[string]struct {
+		args []string
+		want []int64 // numbers
+	}{
+		"all there are":   {nil, []int64{1, 2, 3, 4}},
+		"of a reason":     {[]string{"--reason", "unknown_fleet"}, []int64{1, 4}},
+		"of two reasons":  {[]string{"--reason", "malformed,lat_range"}, []int64{2, 3}},
+		"the same twice":  {[]string{"--reason", "malformed", "--reason", "lat_range"}, []int64{2, 3}},
+		"of a source":     {[]string{"--source", "kafka"}, []int64{3}},
+		"of no source":    {[]string{"--source", "replay"}, nil},
+		"since":           {[]string{"--since", "2026-03-01T13:00:00Z"}, []int64{2, 3, 4}},
+		"until":           {[]string{"--until", "2026-03-01 13:00:00"}, []int64{1}},
+		"between":         {[]string{"--since", "2026-03-01T13:00:00Z", "--until", "2026-03-01T15:00:00Z"}, []int64{2, 3}},
+		"the latest hour": {[]string{"--since", "1h"}, nil},
+		"before that":     {[]string{"--until", "1h"}, []int64{1, 2, 3, 4}},
+		"limited":         {[]string{"--limit", "2"}, []int64{1, 2}},
+		"limited of some": {[]string{"--limit", "1", "--source", "kafka"}, []int64{3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, stderr, status := fleetETL(t, dir, append([]string{"deadletters", "list", "--format", "json"}, c.args...)...)
+			require.Zero(t, status, stderr)
+			var got []int64
+			for line := range strings.Lines(out) {
+				var l struct {
+					Number   int64
+					ID       string
+					Replayed bool
+					Reason   string
+					Raw      string
+				}
+				require.NoError(t, json.Unmarshal([]byte(line), &l))
+				require.Len(t, l.ID, 32)
+				require.False(t, l.Replayed)
+				require.NotEmpty(t, l.Reason)
+				require.NotEmpty(t, l.Raw)
+				got = append(got, l.Number)
+			}
+			require.Equal(t, c.want, got)
+		})
+	}
+
+	out, _, status := fleetETL(t, dir, "deadletters", "list")
+	require.Zero(t, status)
+	require.Contains(t, out, `     1  2026-03-01T12:00:00Z  csvfile day.csv:2  unknown_fleet fleet_id "berlin": add it to ETL_FLEETS`+"\n")
+	require.Contains(t, out, "4 letters: 1 lat_range, 1 malformed, 2 unknown_fleet\n")
+
+	t.Run("replayed ones", func(t *testing.T) {
+		letters, err := load.OpenLetters(filepath.Join(dir, "deadletters"))
+		require.NoError(t, err)
+		defer letters.Close()
+		replayed, err := load.OpenReplayed(filepath.Join(dir, "deadletters"))
+		require.NoError(t, err)
+		for l, err := range letters.All() {
+			require.NoError(t, err)
+			if l.Number != 2 {
+				require.NoError(t, replayed.Add([]load.LetterID{l.ID}))
+			}
+		}
+		replayed.Close()
+		out, _, _ := fleetETL(t, dir, "deadletters", "list")
+		require.Contains(t, out, "1 letters: 1 malformed")
+		out, _, _ = fleetETL(t, dir, "deadletters", "list", "--all")
+		require.Equal(t, 3, strings.Count(out, "  replayed  "))
+		require.Contains(t, out, "4 letters")
+	})
+
+	out, _, status = fleetETL(t, t.TempDir(), "deadletters", "list")
+	require.Zero(t, status)
+	require.Equal(t, "0 letters: 0\n", out)
+}
+
+func TestWrongFlagsOfDeadLetters(t *testing.T) {
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"no such reason": {[]string{"list", "--reason", "bad"}, `--reason "bad": there is no such reason: the reasons are malformed, missing_field`},
+		"no time":        {[]string{"list", "--since", "noon"}, `--since "noon": give a time such as`},
+		"time to come":   {[]string{"list", "--until", "-2h"}, `--until "-2h"`},
+		"no limit":       {[]string{"list", "--limit", "-1"}, "--limit -1: give 1 or more"},
+		"no field":       {[]string{"replay", "--dry-run", "--set", "fleet=wuxi"}, `--set fleet=wuxi: there is no field "fleet"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			args := append([]string{"deadletters"}, c.args...)
+			if name == "time to come" {
+				args = []string{"deadletters", "list", "--until=-2h"}
+			}
+			if name == "no limit" {
+				args = []string{"deadletters", "list", "--limit=-1"}
+			}
+			_, stderr, status := fleetETL(t, t.TempDir(), args...)
+			require.Equal(t, exitFailed, status)
+			require.Contains(t, stderr, c.want)
+		})
+	}
+}
+
+func TestADryRunTellsWhatWouldBecomeOfDeadLetters(t *testing.T) {
+	dir := t.TempDir()
+	refuse(t, dir)
+	var r struct {
+		DryRun        bool             `json:"dry_run"`
+		Letters       int64            `json:"letters"`
+		NotReplayable int64            `json:"letters_not_replayable"`
+		Read          int64            `json:"records_read"`
+		Stored        int64            `json:"records_stored"`
+		Duplicates    int64            `json:"records_duplicate"`
+		Rejected      map[string]int64 `json:"records_rejected"`
+		Examples      []letterExample  `json:"not_replayed"`
+		Result        string           `json:"result"`
+	}
+	out, stderr, status := fleetETL(t, dir, "deadletters", "replay", "--dry-run", "--report", "json")
+	require.Equal(t, exitRefused, status, stderr)
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.True(t, r.DryRun)
+	require.EqualValues(t, 4, r.Letters)
+	require.EqualValues(t, 1, r.NotReplayable)
+	require.EqualValues(t, 3, r.Read)
+	require.Equal(t, map[string]int64{"unknown_fleet": 2, "lat_range": 1}, r.Rejected)
+	require.Len(t, r.Examples, 4)
+	require.Equal(t, "day.csv:3", r.Examples[0].Origin)
+	require.Contains(t, r.Examples[0].Why, "could not be taken apart")
+
+	r.Rejected = nil
+	out, stderr, status = fleetETL(t, dir, "deadletters", "replay", "--dry-run", "--report", "json", "--reason", "unknown_fleet", "--set", "fleet_id=wuxi")
+	require.Equal(t, exitOK, status, stderr)
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.EqualValues(t, 1, r.Stored)
+	require.EqualValues(t, 1, r.Duplicates, "it was sent twice")
+	require.Empty(t, r.Rejected)
+	require.Equal(t, "a dry run: nothing was written; all would be stored", r.Result)
+
+	out, _, status = fleetETL(t, dir, "deadletters", "replay", "--dry-run")
+	require.Equal(t, exitRefused, status)
+	require.Contains(t, out, "letter 2 of day.csv:3: its text could not be taken apart")
+	require.Contains(t, out, "would be refused            3\n  lat_range                 1\n  unknown_fleet             2\n")
+	require.NoFileExists(t, filepath.Join(dir, "deadletters", "deadletters.replayed"), "nothing was written")
+	out, _, _ = fleetETL(t, dir, "deadletters", "list")
+	require.Contains(t, out, "4 letters")
+}
+
+// memory is a loader that keeps what it is given.
+type memory struct{ rows map[string]telemetry.Record }
+
+func (m *memory) Run(_ context.Context, in <-chan pipeline.Clean) error {
+	for c := range in {
+		for _, item := range c.Items {
+			m.rows[item.DeviceID+pipeline.TimeText(item.TimeMs)] = item.Record
+		}
+		c.Done()
+	}
+	return nil
+}
+
+func TestAReplayEndsAndLeavesOpenWhatIsRefusedAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "deadletters")
+	refuse(t, filepath.Dir(dir))
+	store := &memory{rows: map[string]telemetry.Record{}}
+	replay := func(c replayLettersCommand, fleets ...string) *lettersReport {
+		t.Helper()
+		replayed, err := load.OpenReplayed(dir)
+		require.NoError(t, err)
+		defer replayed.Close()
+		all, err := load.OpenLetters(dir)
+		require.NoError(t, err)
+		defer all.Close()
+		chosen, err := c.choose(time.Now())
+		require.NoError(t, err)
+		r := &lettersReport{}
+		source, err := c.source(r, chosen.letters(all, func(id load.LetterID) bool { return !replayed.Has(id) }, &r.Torn), replayed.Add)
+		require.NoError(t, err)
+		letters := load.NewDeadLetterFile(dir, 300, time.Now)
+		defer letters.Close()
+		p := pipeline.Pipeline{
+			Transform: transform.New(fleets, 100), Loader: store, DeadLetters: letters, Metrics: pipeline.NewMetrics(prometheus.NewRegistry()),
+			Now: time.Now, Queue: 1,
+		}
+		require.NoError(t, p.Run(t.Context(), t.Context(), source))
+		require.NoError(t, source.Settle())
+		s := p.Metrics.Summary()
+		r.report = &report{Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: total(s.Rejected)}
+		return r
+	}
+	list := func(args ...string) (lines []listed) {
+		t.Helper()
+		out, _, status := fleetETL(t, filepath.Dir(dir), append([]string{"deadletters", "list", "--format", "json"}, args...)...)
+		require.Zero(t, status)
+		for line := range strings.Lines(out) {
+			var l listed
+			require.NoError(t, json.Unmarshal([]byte(line), &l))
+			lines = append(lines, l)
+		}
+		return lines
+	}
+
+	for range 3 { // nothing was mended: as many are open as before
+		r := replay(replayLettersCommand{}, "wuxi")
+		require.EqualValues(t, 4, r.Letters)
+		require.EqualValues(t, 1, r.NotReplayable)
+		require.EqualValues(t, 3, r.RejectedTotal)
+		require.Len(t, list(), 4)
+		require.Empty(t, store.rows)
+	}
+	require.Len(t, list("--all"), 4+3*3)
+	again := list("--source", "deadletters")
+	require.Len(t, again, 3)
+	require.Equal(t, "deadletters", again[0].Origin)
+	require.Equal(t, "bus-1;berlin", again[0].Raw, "as it came")
+	before := list("--all")[again[0].Position-1]
+	require.Equal(t, again[0].Record, before.Record, "the position is the number of the letter before")
+	require.True(t, before.Replayed)
+
+	r := replay(replayLettersCommand{letterFlags: letterFlags{Reason: []string{"unknown_fleet"}}, Set: map[string]string{"fleet_id": "wuxi"}}, "wuxi")
+	require.EqualValues(t, 2, r.Letters)
+	require.EqualValues(t, 1, r.Stored)
+	require.EqualValues(t, 1, r.Duplicates)
+	require.Len(t, store.rows, 1)
+	require.Len(t, list(), 2)
+	r = replay(replayLettersCommand{Set: map[string]string{"lat": "9.1"}})
+	require.EqualValues(t, 1, r.Stored)
+	require.Len(t, store.rows, 2)
+	left := list()
+	require.Len(t, left, 1, "what can't be replayed stays")
+	require.Equal(t, "malformed", left[0].Reason)
+	require.Zero(t, replay(replayLettersCommand{}).Read)
+}

@@ -1,0 +1,231 @@
+package app
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/readapi"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/httpapi"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
+	"github.com/fleettracing/fleet-tracing/etl/internal/spool"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+)
+
+// closers ends what sources are made of, the newest first.
+type closers []func() error
+
+func (c closers) close() error {
+	var failed []error
+	for i := len(c) - 1; i >= 0; i-- {
+		failed = append(failed, c[i]())
+	}
+	return errors.Join(failed...)
+}
+
+// sources makes those of ETL_SOURCES. What they are made of is to be closed when the pipeline has ended, also after an
+// error.
+func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, err error) {
+	for _, name := range p.config.Sources {
+		var s pipeline.Source
+		var end closers
+		switch name {
+		case "generator":
+			s, err = p.generator()
+		case "httpapi":
+			s, end, err = p.httpAPI(x)
+		case "kafka":
+			s, end, err = p.kafka(x)
+		default:
+			err = fmt.Errorf("ETL_SOURCES %q: no such source", name)
+		}
+		made = append(made, end...)
+		if err != nil {
+			return nil, made, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, made, nil
+}
+
+func (p *program) generator() (pipeline.Source, error) {
+	c := p.config
+	return generator.NewSource(generator.SourceOptions{Pace: true, Options: generator.Options{
+		Seed: c.GeneratorSeed, Vehicles: c.GeneratorVehicles, Fleets: c.GeneratorFleets, Interval: c.GeneratorInterval,
+		Late: c.GeneratorLate, Duplicate: c.GeneratorDuplicate, Broken: c.GeneratorBroken,
+	}})
+}
+
+// httpAPI is the IoT API with its spool, and the reads on the same server.
+//
+//	devices ─► httpapi ─► spool ─► pipeline
+//	people  ─► readapi ─► cache ─► store
+func (p *program) httpAPI(x *parts) (_ pipeline.Source, made closers, err error) {
+	c := p.config
+	tokens, err := p.tokens()
+	if err != nil {
+		return nil, nil, err
+	}
+	certificate, err := c.HTTPCertificate()
+	if err != nil {
+		return nil, nil, err
+	}
+	journal, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes, SegmentBytes: spoolSegment}, p.logger, p.reg, time.Now)
+	if err != nil {
+		return nil, nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
+	}
+	made = append(made, journal.Close)
+	listener, err := net.Listen("tcp", c.HTTPAddress)
+	if err != nil {
+		return nil, made, fmt.Errorf("ETL_HTTP_ADDRESS %q: %w; choose another", c.HTTPAddress, err)
+	}
+	made = append(made, func() error { _ = listener.Close(); return nil }) // by Run already, unless it never ran
+	reads, end, err := p.readAPI(x, tokens)
+	made = append(made, end...)
+	if err != nil {
+		return nil, made, err
+	}
+	description, err := asJSON(readapi.OpenAPI)
+	if err != nil {
+		return nil, made, fmt.Errorf("description of the reads: %w", err)
+	}
+	validator, seen := transform.NewValidator(c.Fleets), &recent{deduper: transform.NewDeduper(c.DedupeRecords)}
+	s, err := httpapi.New(httpapi.Options{
+		Listener: listener, TLS: certificate, Tokens: tokens, Limits: c.HTTPLimits(),
+		Journal: journal, Full: func(err error) bool { return errors.Is(err, spool.ErrFull) },
+		Check: validator.Check, Seen: seen.see,
+		Mount: reads.Mount, Describe: description,
+		Logger: p.logger, Registerer: p.reg, Now: time.Now,
+	})
+	if err == nil {
+		p.logger.WithField("address", listener.Addr().String()).Info("serving the IoT API")
+	}
+	return s, made, err
+}
+
+func asJSON(text []byte) ([]byte, error) {
+	var document map[string]any
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, err
+	}
+	return json.Marshal(document)
+}
+
+// spoolSegment is the size of a file of the spool: small enough to be let go of soon, large enough to be rare.
+const spoolSegment = 16 << 20
+
+func (p *program) readAPI(x *parts, tokens *httpapi.Tokens) (*readapi.API, closers, error) {
+	c := p.config
+	var made closers
+	var cache readapi.Cache
+	switch {
+	case c.RedisURL != "":
+		shared, err := readapi.NewRedisCache(readapi.RedisOptions{URL: c.RedisURL}, time.Now, p.logger, p.reg)
+		if err != nil {
+			return nil, nil, fmt.Errorf("ETL_REDIS_URL: %w", err)
+		}
+		cache, made = shared, append(made, shared.Close)
+	case c.ReadCacheBytes > 0:
+		memory, err := readapi.NewMemoryCache(uint64(c.ReadCacheBytes))
+		if err != nil {
+			return nil, nil, fmt.Errorf("ETL_READ_CACHE_BYTES: %w", err)
+		}
+		cache, made = memory, append(made, func() error { memory.Close(); return nil })
+	}
+	api := readapi.New(readapi.Options{
+		Store: func() (readapi.Store, bool) {
+			store := x.store.Load()
+			return store, store != nil
+		},
+		Authorize: func(r *http.Request) (fleet string, read, write, ok bool) {
+			grant, ok := tokens.Authenticate(r)
+			return grant.Fleet, grant.Read, grant.Write, ok
+		},
+		Cache: cache, Now: time.Now, Logger: p.logger, Registry: p.reg,
+	})
+	return api, append(made, func() error { api.Close(); return nil }), nil
+}
+
+// tokens reads the file of tokens, and again at each SIGHUP.
+func (p *program) tokens() (*httpapi.Tokens, error) {
+	c := p.config
+	if c.HTTPTokens == "" {
+		p.logger.WithField("fleet", c.HTTPOpenFleet).Warn("the IoT API is open to everybody (ETL_HTTP_OPEN_FLEET)")
+		return httpapi.OpenAccess(c.HTTPOpenFleet), nil
+	}
+	tokens, err := httpapi.LoadTokens(c.HTTPTokens)
+	if err != nil {
+		return nil, fmt.Errorf("ETL_HTTP_TOKENS_FILE: %w", err)
+	}
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	go func() {
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-p.ctx.Done():
+				return
+			case <-hangups:
+			}
+			if err := tokens.Reload(); err != nil {
+				p.logger.WithError(err).Error("tokens are as they were: the file can't be read")
+				continue
+			}
+			p.logger.Info("tokens read again")
+		}
+	}()
+	return tokens, nil
+}
+
+// recent remembers which records the API took lately, for its answers.
+type recent struct {
+	mu      sync.Mutex
+	deduper *transform.Deduper
+}
+
+func (r *recent) see(record *telemetry.Record) telemetry.Seen {
+	complete := *record
+	transform.Complete(&complete)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.deduper.See(complete.KeyHash(), complete.PayloadHash())
+}
+
+func (p *program) kafka(x *parts) (pipeline.Source, closers, error) {
+	c := p.config
+	connection, err := c.Kafka()
+	if err != nil {
+		return nil, nil, err
+	}
+	letters, err := kafka.NewDeadLetters(p.ctx, kafka.DeadLetterOptions{
+		Connection: connection, Topic: c.KafkaDeadLetterTopic, Others: x.pipeline.DeadLetters, Logger: p.logger, Registerer: p.reg,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("KAFKA_DEAD_LETTER_TOPIC: %w", err)
+	}
+	x.pipeline.DeadLetters = letters
+	made := closers{func() error { letters.Close(); return nil }}
+	s, err := kafka.New(kafka.Options{
+		Connection: connection, Topics: c.KafkaTopics, Group: c.KafkaGroup, Start: c.KafkaStart,
+		BatchRecords: c.KafkaBatchRecords, FetchMaxBytes: c.KafkaFetchMaxBytes, CommitInterval: c.KafkaCommitInterval,
+		RevokeWait: c.KafkaRevokeWait, SessionTimeout: c.KafkaSessionTimeout,
+		DrainWait: max(c.DrainTimeout-2*time.Second, time.Second), // so that its commit still goes out
+		Logger:    p.logger, Registerer: p.reg,
+	})
+	if err != nil {
+		return nil, made, fmt.Errorf("KAFKA_…: %w", err)
+	}
+	return s, made, nil
+}
