@@ -115,10 +115,11 @@ func TestDeadLettersAreReplayedAfterAFix(t *testing.T) {
 	require.EqualValues(t, 1, replay.Stored, fmt.Sprint(replay))
 	c = s.contents()
 	require.Equal(t, want, c.history)
+
+	t.Run("a replay that is killed goes on", func(t *testing.T) { replayIsKilled(t, s.anew(t)) })
 }
 
-func TestAReplayThatIsKilledGoesOn(t *testing.T) {
-	s := newSite(t)
+func replayIsKilled(t *testing.T, s *site) {
 	const records = 3000
 	now := time.Now().UTC().Truncate(time.Second)
 	text := "device_id,fleet_id,timestamp,lat,lon\n"
