@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
@@ -105,12 +101,9 @@ type withKafkaCmd struct {
 }
 
 func (cmd withKafkaCmd) Run(ctx context.Context) error {
-	command := cmd.Command
-	if len(command) > 0 && command[0] == "--" {
-		command = command[1:]
-	}
-	if len(command) == 0 {
-		return errors.New("no command to run: give one after --")
+	command, err := afterDashes(cmd.Command)
+	if err != nil {
+		return err
 	}
 	b, err := openKafka(os.Stderr)
 	if err != nil {
@@ -123,15 +116,7 @@ func (cmd withKafkaCmd) Run(ctx context.Context) error {
 	if err := b.Up(ctx); err != nil {
 		return err
 	}
-	child := exec.CommandContext(ctx, command[0], command[1:]...)
-	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	child.Env = append(os.Environ(), "KAFKA_TEST_BROKERS="+b.Address())
-	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
-	child.WaitDelay = 30 * time.Second
-	err = child.Run()
-	if err != nil {
-		err = fmt.Errorf("%s: %w", strings.Join(command, " "), err)
-	}
+	err = runCommand(ctx, command, "KAFKA_TEST_BROKERS="+b.Address())
 	if before == 0 {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()

@@ -19,9 +19,12 @@ type withClusterCmd struct {
 }
 
 func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
+	command, err := afterDashes(cmd.Command)
+	if err != nil {
+		return err
+	}
 	var dcs []cluster.DC
 	if cmd.DCs != "" {
-		var err error
 		if dcs, err = cluster.ParseDCs(cmd.DCs); err != nil {
 			return err
 		}
@@ -45,28 +48,37 @@ func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
 	for _, n := range nodes {
 		hosts = append(hosts, n.CQL().String())
 	}
-	command := cmd.Command
-	if len(command) > 0 && command[0] == "--" {
-		command = command[1:]
-	}
-	if len(command) == 0 {
-		return errors.New("no command to run: give one after --")
-	}
-	child := exec.CommandContext(ctx, command[0], command[1:]...)
-	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
-	child.Env = append(os.Environ(), "CASSANDRA_TEST_HOSTS="+strings.Join(hosts, ","))
-	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
-	child.WaitDelay = 30 * time.Second
-	err = child.Run()
-	if err != nil {
-		err = fmt.Errorf("%s: %w", strings.Join(command, " "), err)
-	}
+	err = runCommand(ctx, command, "CASSANDRA_TEST_HOSTS="+strings.Join(hosts, ","))
 	if !anyRuns(before) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
 		err = errors.Join(err, c.Down(ctx, false))
 	}
 	return err
+}
+
+// afterDashes is the command that stands behind --.
+func afterDashes(command []string) ([]string, error) {
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 {
+		return nil, errors.New("no command to run: give one after --")
+	}
+	return command, nil
+}
+
+// runCommand runs a command with one more variable in its environment. It is told to end when ctx does.
+func runCommand(ctx context.Context, command []string, variable string) error {
+	child := exec.CommandContext(ctx, command[0], command[1:]...)
+	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
+	child.Env = append(os.Environ(), variable)
+	child.Cancel = func() error { return child.Process.Signal(syscall.SIGTERM) }
+	child.WaitDelay = 30 * time.Second
+	if err := child.Run(); err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(command, " "), err)
+	}
+	return nil
 }
 
 func anyRuns(nodes []cluster.Node) bool {

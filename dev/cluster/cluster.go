@@ -41,11 +41,11 @@ type Cluster struct {
 type toolchain struct{ java, jars string }
 
 func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
-	java, err := resolveJava(ctx)
+	java, err := program.Find(ctx)
 	if err != nil {
 		return toolchain{}, err
 	}
-	jars, err := c.resolveJars(ctx)
+	jars, err := program.Jars(ctx, c.printf)
 	if err != nil {
 		return toolchain{}, err
 	}
@@ -191,7 +191,7 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 		}
 		switch n.State {
 		case Paused:
-			if err := p.signal(syscall.SIGCONT); err != nil {
+			if err := p.Signal(syscall.SIGCONT); err != nil {
 				return fmt.Errorf("resume %s: %w", n, err)
 			}
 			fallthrough

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // open returns a cluster of its own for a test, on addresses and ports that no other uses, and ends it with the test.
@@ -204,7 +206,7 @@ func TestInterruptedUpLeavesNoProcess(t *testing.T) {
 	go func() { done <- c.Up(ctx) }()
 
 	var started int
-	for deadline := time.Now().Add(10 * time.Second); started == 0 && time.Now().Before(deadline); time.Sleep(pollEvery) {
+	for deadline := time.Now().Add(10 * time.Second); started == 0 && time.Now().Before(deadline); time.Sleep(process.PollEvery) {
 		started = pid(t, c, 1)
 	}
 	if started == 0 {
@@ -243,16 +245,16 @@ func TestKillSparesAProcessThatGotTheNodesPID(t *testing.T) {
 	do(t, "start a stranger", stranger.Start())
 	defer stranger.Wait()
 	defer stranger.Process.Kill()
-	itself, _, err := readStat(stranger.Process.Pid)
+	itself, _, err := process.ReadStat(stranger.Process.Pid)
 	do(t, "stat", err)
 	node, err := c.Node(1)
 	do(t, "node", err)
-	do(t, "write pid file", process{PID: stranger.Process.Pid, Started: itself.Started - 1}.write(node.pidFile()))
+	do(t, "write pid file", process.Process{PID: stranger.Process.Pid, Started: itself.Started - 1}.Write(node.pidFile()))
 
 	wantStates(t, c, "dead")
 	do(t, "kill", c.Kill(ctx, 1))
 	do(t, "down", c.Down(ctx, false))
-	if s, found, err := readStat(stranger.Process.Pid); err != nil || !found || s.State == 'Z' {
+	if s, found, err := process.ReadStat(stranger.Process.Pid); err != nil || !found || s.State == 'Z' {
 		t.Errorf("the stranger was killed: state %c, found %v, error %v", s.State, found, err)
 	}
 }
@@ -262,7 +264,7 @@ func TestLockMakesTheSecondWait(t *testing.T) {
 	unlock, err := c.lock(t.Context())
 	do(t, "lock", err)
 
-	ctx, cancel := context.WithTimeout(t.Context(), 3*pollEvery)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*process.PollEvery)
 	defer cancel()
 	if _, err := c.lock(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("second lock: %v, want a wait to the deadline", err)

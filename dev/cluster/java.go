@@ -3,7 +3,18 @@ package cluster
 import (
 	"fmt"
 	"path/filepath"
+
+	"github.com/fleettracing/fleet-tracing/dev/java"
 )
+
+const cassandraVersion = "5.0.9"
+
+var program = java.Program{
+	Name: "Cassandra", Version: cassandraVersion, Size: "67 MB",
+	Dependencies: []java.Artifact{{Group: "org.apache.cassandra", Name: "cassandra-all", Version: cassandraVersion}},
+	Runs:         func(major int) bool { return major == 17 || major == 11 },
+	On:           "17 (or 11)", Get: "Java 17",
+}
 
 // moduleAccess opens what Cassandra reaches of Java's insides, after its own jvm17-server.options.
 var moduleAccess = []string{

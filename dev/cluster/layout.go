@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // layout is what Up writes down of a cluster: all that may not change while its data lives.
@@ -51,7 +53,7 @@ func (l layout) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("write layout: %w", err)
 	}
-	if err := writeFile(filepath.Join(dir, layoutFile), append(data, '\n')); err != nil {
+	if err := process.WriteFile(filepath.Join(dir, layoutFile), append(data, '\n')); err != nil {
 		return fmt.Errorf("write layout: %w", err)
 	}
 	return nil

@@ -8,20 +8,12 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // keepLogs is the size in bytes above which a node's log is put aside when the node starts again.
 const keepLogs = 64 << 20
-
-func openLog(path string) (*os.File, error) {
-	if info, err := os.Stat(path); err == nil && info.Size() > keepLogs {
-		if err := os.Rename(path, path+".1"); err != nil {
-			return nil, err
-		}
-	}
-	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
-}
 
 var (
 	stackFrame = regexp.MustCompile(`^\s+(at |\.\.\. \d+ )`)
@@ -33,7 +25,7 @@ var (
 // meanwhile, or the last lines where no line looks like an error.
 func complaint(path string, from int64) string {
 	const most = 12
-	text, err := readFrom(path, from)
+	text, err := process.ReadLog(path, from)
 	if err != nil {
 		return err.Error()
 	}
@@ -59,57 +51,15 @@ func complaint(path string, from int64) string {
 	return strings.Join(lines, "\n")
 }
 
-// readFrom reads a log from an offset, but no more than its last MiB.
-func readFrom(path string, from int64) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	return io.ReadAll(io.NewSectionReader(f, max(from, info.Size()-1<<20), 1<<20))
-}
-
-func lastLines(text []byte, n int) string {
-	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-func indent(text string) string { return "    " + strings.ReplaceAll(text, "\n", "\n    ") }
-
 // Logs writes the last lines of a node's log to w. With follow it goes on with what is added, until ctx ends.
 func (c *Cluster) Logs(ctx context.Context, w io.Writer, n, lines int, follow bool) error {
 	node, err := c.Node(n)
 	if err != nil {
 		return err
 	}
-	f, err := os.Open(node.LogFile)
+	err = process.ShowLog(ctx, w, node.LogFile, lines, follow)
 	if errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%s has no log: it was never started", node)
 	}
-	if err != nil {
-		return fmt.Errorf("read log: %w", err)
-	}
-	defer f.Close()
-	text, err := readFrom(node.LogFile, 0)
-	if err != nil {
-		return fmt.Errorf("read log: %w", err)
-	}
-	if _, err := fmt.Fprintln(w, lastLines(text, lines)); err != nil || !follow {
-		return err
-	}
-	if _, err := f.Seek(0, io.SeekEnd); err != nil {
-		return fmt.Errorf("read log: %w", err)
-	}
-	for {
-		if _, err := io.Copy(w, f); err != nil {
-			return fmt.Errorf("follow log: %w", err)
-		}
-		if sleep(ctx, 200*time.Millisecond) != nil {
-			return nil
-		}
-	}
+	return err
 }

@@ -5,7 +5,6 @@ import (
 	"embed"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"text/template"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // State is what a node does.
@@ -52,12 +53,12 @@ func (n Node) tmpDir() string  { return filepath.Join(n.Dir, "tmp") }
 func (n Node) pidFile() string { return filepath.Join(n.Dir, "pid") }
 
 // observe returns n with its state and pid of now, and the process behind them.
-func (n Node) observe() (Node, process, error) {
-	p, err := readPID(n.pidFile())
+func (n Node) observe() (Node, process.Process, error) {
+	p, err := process.Read(n.pidFile())
 	if err != nil {
 		return n, p, fmt.Errorf("%s: %w", n, err)
 	}
-	letter, alive, err := p.state()
+	letter, alive, err := p.State()
 	if err != nil {
 		return n, p, fmt.Errorf("%s: %w", n, err)
 	}
@@ -129,66 +130,45 @@ func (n Node) writeConf(l layout, heapMB int) error {
 
 // launch starts the node's process, which outlives ours, and returns it with the place in the log where its own lines
 // begin. It does not wait until the node serves.
-func (n Node) launch(t toolchain, heapMB int) (p process, logFrom int64, err error) {
-	log, err := openLog(n.LogFile)
-	if err != nil {
-		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
-	}
-	defer log.Close()
-	if logFrom, err = log.Seek(0, io.SeekEnd); err != nil {
-		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
-	}
+func (n Node) launch(t toolchain, heapMB int) (p process.Process, logFrom int64, err error) {
 	cmd := exec.Command(t.java, n.serverArgs(t.jars, heapMB)...)
 	cmd.Dir = n.Dir // where a crashing JVM leaves its report
-	cmd.Stdout, cmd.Stderr = log, log
-	// A session of its own: a Ctrl-C in the terminal of `up` or of a test must not reach the nodes.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
-	}
-	p.PID = cmd.Process.Pid
-	s, _, err := readStat(p.PID) // even one that ended at once is still there until it is reaped
-	p.Started = s.Started
-	if err == nil {
-		err = p.write(n.pidFile())
-	}
+	p, logFrom, err = process.Launch(cmd, n.LogFile, keepLogs, func(p process.Process) error { return p.Write(n.pidFile()) })
 	if err != nil {
-		err = errors.Join(err, cmd.Process.Kill())
-		p.reap()
-		return process{}, 0, fmt.Errorf("launch %s: %w", n, err)
+		err = fmt.Errorf("launch %s: %w", n, err)
 	}
-	return p, logFrom, cmd.Process.Release()
+	return p, logFrom, err
 }
 
 // waitReady returns when the node answers CQL. It fails as soon as the process ends, with what the node itself said of
 // the reason, and after readyWithin.
-func (n Node) waitReady(ctx context.Context, p process, logFrom int64) error {
+func (n Node) waitReady(ctx context.Context, p process.Process, logFrom int64) error {
 	limited, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	for {
-		_, alive, err := p.state()
+		_, alive, err := p.State()
 		if err != nil {
 			return fmt.Errorf("start %s: %w", n, err)
 		}
 		if !alive {
-			how := p.reap()
+			how := p.Reap()
 			if how != "" {
 				how = " (" + how + ")"
 			}
 			return fmt.Errorf("start %s: java ended%s before it answered CQL; it said:\n%s\nwhole log: %s",
-				n, how, indent(complaint(n.LogFile, logFrom)), n.LogFile)
+				n, how, process.Indent(complaint(n.LogFile, logFrom)), n.LogFile)
 		}
 		if answersCQL(limited, n.CQL()) {
 			return nil
 		}
-		if sleep(limited, 2*pollEvery) == nil {
+		if process.Sleep(limited, 2*process.PollEvery) == nil {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return fmt.Errorf("start %s: %w", n, err)
 		}
 		return fmt.Errorf("start %s: no CQL on %s within %s: is the machine overloaded? Its log ends:\n%s\nwhole log: %s",
-			n, n.CQL(), readyWithin, indent(complaint(n.LogFile, logFrom)), n.LogFile)
+			n, n.CQL(), readyWithin, process.Indent(complaint(n.LogFile, logFrom)), n.LogFile)
 	}
 }
 
@@ -207,11 +187,11 @@ func (n Node) end(ctx context.Context, sig syscall.Signal, within time.Duration)
 			signals = append(signals, syscall.SIGCONT) // a paused process hears the first only when it goes on
 		}
 		for _, s := range signals {
-			if err := p.signal(s); err != nil {
+			if err := p.Signal(s); err != nil {
 				return 0, fmt.Errorf("end %s: %w", n, err)
 			}
 		}
-		if err := p.waitGone(limited); err != nil {
+		if err := p.WaitGone(limited); err != nil {
 			if ctx.Err() != nil {
 				return 0, fmt.Errorf("end %s: %w", n, ctx.Err())
 			}
@@ -223,7 +203,7 @@ func (n Node) end(ctx context.Context, sig syscall.Signal, within time.Duration)
 			if err == nil {
 				break
 			}
-			if sleep(limited, pollEvery) != nil {
+			if process.Sleep(limited, process.PollEvery) != nil {
 				return 0, fmt.Errorf("end %s: it is gone, but %w", n, err)
 			}
 		}
@@ -245,11 +225,11 @@ func (n Node) pause(ctx context.Context, sig syscall.Signal, want State) error {
 	if n.PID == 0 {
 		return fmt.Errorf("make %s %s: it is %s: start it first", n, want, n.State)
 	}
-	if err := p.signal(sig); err != nil {
+	if err := p.Signal(sig); err != nil {
 		return fmt.Errorf("make %s %s: %w", n, want, err)
 	}
 	for n.State != want {
-		if err := sleep(ctx, pollEvery); err != nil {
+		if err := process.Sleep(ctx, process.PollEvery); err != nil {
 			return fmt.Errorf("make %s %s: %w", n, want, err)
 		}
 		if n, _, err = n.observe(); err != nil {

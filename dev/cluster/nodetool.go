@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"regexp"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // Nodetool runs Cassandra's nodetool on a running node and returns what it prints.
@@ -35,7 +37,7 @@ func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte
 		if limited.Err() != nil {
 			err = limited.Err()
 		}
-		return nil, fmt.Errorf("nodetool %s on %s: %w:\n%s", args[0], n, err, indent(lastLines(complaints.Bytes(), 10)))
+		return nil, fmt.Errorf("nodetool %s on %s: %w:\n%s", args[0], n, err, process.Indent(process.LastLines(complaints.Bytes(), 10)))
 	}
 	return out.Bytes(), nil
 }
@@ -57,7 +59,7 @@ func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
 			if len(missing) == 0 {
 				break
 			}
-			if sleep(limited, 5*pollEvery) == nil {
+			if process.Sleep(limited, 5*process.PollEvery) == nil {
 				continue
 			}
 			if ctx.Err() != nil {

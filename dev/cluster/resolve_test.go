@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // useProgram puts a shell script of this name into an otherwise empty PATH, and the cache into a directory of its own.
@@ -32,7 +34,7 @@ func TestResolveJava(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			useProgram(t, "java", tc.script)
-			_, err := resolveJava(t.Context())
+			_, err := program.Find(t.Context())
 			if tc.want == "" {
 				do(t, "resolve", err)
 				return
@@ -42,7 +44,7 @@ func TestResolveJava(t *testing.T) {
 	}
 	t.Run("none", func(t *testing.T) {
 		useProgram(t, "", "")
-		_, err := resolveJava(t.Context())
+		_, err := program.Find(t.Context())
 		wantError(t, err, "find java", "apt-get install openjdk-17-jdk-headless")
 	})
 }
@@ -59,7 +61,7 @@ func TestResolveJarsTwiceAtOnce(t *testing.T) {
 	results := make(chan error)
 	for range 2 {
 		go func() {
-			jars, err := c.resolveJars(context.Background())
+			jars, err := program.Jars(context.Background(), c.printf)
 			if err == nil {
 				_, err = os.Stat(filepath.Join(jars, "cassandra-all-"+cassandraVersion+".jar"))
 			}
@@ -70,7 +72,7 @@ func TestResolveJarsTwiceAtOnce(t *testing.T) {
 	wantCache(t, "cassandra-"+cassandraVersion)
 
 	said := out.String()
-	_, err := c.resolveJars(t.Context())
+	_, err := program.Jars(t.Context(), c.printf)
 	do(t, "resolve again", err)
 	if out.String() != said {
 		t.Errorf("fetched again: %s", out)
@@ -81,9 +83,9 @@ func TestResolveJarsKeepsNoHalfDownload(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) {
 		useProgram(t, "mvn", mvnScript)
 		c, _ := open(t, Config{})
-		ctx, cancel := context.WithTimeout(t.Context(), 2*pollEvery)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*process.PollEvery)
 		defer cancel()
-		if _, err := c.resolveJars(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := program.Jars(ctx, c.printf); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("error %v, want the deadline's", err)
 		}
 		wantCache(t)
@@ -91,14 +93,14 @@ func TestResolveJarsKeepsNoHalfDownload(t *testing.T) {
 	t.Run("failed", func(t *testing.T) {
 		useProgram(t, "mvn", mvnScript+"echo no route to host; exit 1")
 		c, _ := open(t, Config{})
-		_, err := c.resolveJars(t.Context())
+		_, err := program.Jars(t.Context(), c.printf)
 		wantError(t, err, "no route to host", "check the network")
 		wantCache(t)
 	})
 	t.Run("no mvn", func(t *testing.T) {
 		useProgram(t, "", "")
 		c, _ := open(t, Config{})
-		_, err := c.resolveJars(t.Context())
+		_, err := program.Jars(t.Context(), c.printf)
 		wantError(t, err, "find mvn", "apt-get install maven")
 	})
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/java"
 )
 
 // Bounds of what a caller may have to wait for. A broker needs about five seconds on a quiet machine.
@@ -36,6 +37,18 @@ const (
 	defaultPort   = 19092
 	defaultHeapMB = 320
 )
+
+const kafkaVersion = "4.4.0"
+
+var program = java.Program{
+	Name: "Kafka", Version: kafkaVersion, Size: "43 MB",
+	Dependencies: []java.Artifact{
+		{Group: "org.apache.kafka", Name: "kafka_2.13", Version: kafkaVersion},
+		{Group: "org.apache.logging.log4j", Name: "log4j-slf4j-impl", Version: "2.24.3"},
+	},
+	Runs: func(major int) bool { return major >= 17 },
+	On:   "17 and newer", Get: "Java 17 or newer",
+}
 
 // Config says where a broker lives and what it is. Zero fields take the default.
 type Config struct {
@@ -147,7 +160,7 @@ func (b *Broker) PID() (int, error) {
 	if err != nil || !alive {
 		return 0, err
 	}
-	return p.pid, nil
+	return p.PID, nil
 }
 
 // Up starts the broker unless it runs, and returns when it serves. When that fails or ctx ends, it kills what it has
@@ -173,32 +186,32 @@ func (b *Broker) Up(ctx context.Context) (err error) {
 		if err := b.waitReady(ctx, p, 0); err != nil {
 			return err
 		}
-		b.printf("kafka runs already on %s, pid %d\n", b.Address(), p.pid)
+		b.printf("kafka runs already on %s, pid %d\n", b.Address(), p.PID)
 		return nil
 	}
 	if err := b.portsFree(); err != nil {
 		return err
 	}
-	java, err := resolveJava(ctx)
+	javaPath, err := program.Find(ctx)
 	if err != nil {
 		return err
 	}
-	jars, err := b.resolveJars(ctx)
+	jars, err := program.Jars(ctx, b.printf)
 	if err != nil {
 		return err
 	}
 	begun := time.Now()
-	if err := b.configure(ctx, java, jars); err != nil {
+	if err := b.configure(ctx, javaPath, jars); err != nil {
 		return err
 	}
-	p, logFrom, err := b.launch(java, jars)
+	p, logFrom, err := b.launch(javaPath, jars)
 	if err != nil {
 		return err
 	}
 	if err := b.waitReady(ctx, p, logFrom); err != nil {
 		return errors.Join(err, b.end(context.WithoutCancel(ctx), syscall.SIGKILL, killedWithin))
 	}
-	b.printf("kafka serves on %s after %.1f s, pid %d\n", b.Address(), time.Since(begun).Seconds(), p.pid)
+	b.printf("kafka serves on %s after %.1f s, pid %d\n", b.Address(), time.Since(begun).Seconds(), p.PID)
 	return nil
 }
 

@@ -134,7 +134,7 @@ func TestResolveJava(t *testing.T) {
 			require.NoError(t, os.MkdirAll(filepath.Join(dir, "bin"), 0o755))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "bin", "java"), []byte("#!/bin/sh\n"+c.script), 0o755))
 			t.Setenv("JAVA_HOME", dir)
-			_, err := resolveJava(t.Context())
+			_, err := program.Find(t.Context())
 			if c.want == "" {
 				require.NoError(t, err)
 				return
