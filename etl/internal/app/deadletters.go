@@ -271,30 +271,17 @@ func (c *replayLettersCommand) source(r *lettersReport, letters iter.Seq2[load.L
 	})
 }
 
-// replay runs the pipeline as load does.
+// replay runs the letters through the pipeline, and notes those that are settled.
 func (c *replayLettersCommand) replay(p *program, source *deadletters.Source, r *lettersReport) error {
-	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
-	if err != nil {
+	report, err := p.runToEnd(source, []string{p.config.DeadLetterDir})
+	if report == nil {
 		return err
 	}
-	defer x.close()
-	if end, err := p.serve(x.ready); err != nil {
-		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl has the port
-	} else {
-		defer end()
-	}
-	progress := func() (done, total int64) { return 0, 0 }
-	started := time.Now()
-	ctx, cancel := p.drain(p.config.DrainTimeout)
-	defer cancel()
-	ended := p.showProgress(x, progress)
-	err = x.pipeline.Run(ctx, p.stop, source)
-	ended()
+	r.report = report
 	err = errors.Join(err, source.Settle())
 	if err == nil && p.stop.Err() != nil {
-		err = errors.New("interrupted; give the same command again to go on")
+		err = errInterrupted
 	}
-	r.report = x.report([]string{p.config.DeadLetterDir}, time.Since(started), progress)
 	return c.finish(p, r, err)
 }
 

@@ -51,15 +51,16 @@ func (c *loadCommand) load(p *program, options csvfile.Options) (err error) {
 	return p.loadFrom(source, options.Files, c.Report, checkpoint.Complete)
 }
 
-// loadFrom runs one source to its end and reports. complete is called when everything is stored.
-func (p *program) loadFrom(source pipeline.Source, names []string, form string, complete func() error) error {
+// runToEnd runs one source to its end. The report is there, but not finished, when the pipeline ran at all, whatever
+// the error.
+func (p *program) runToEnd(source pipeline.Source, names []string) (*report, error) {
 	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer x.close()
 	if end, err := p.serve(x.ready); err != nil {
-		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl has the port: no reason not to load
+		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl has the port: no reason not to go on
 	} else {
 		defer end()
 	}
@@ -74,10 +75,21 @@ func (p *program) loadFrom(source pipeline.Source, names []string, form string, 
 	ended := p.showProgress(x, progress)
 	err = x.pipeline.Run(ctx, p.stop, source)
 	ended()
-	report := x.report(names, time.Since(started), progress)
+	return x.report(names, time.Since(started), progress), err
+}
+
+// errInterrupted ends a run that was told to stop before its source ended.
+var errInterrupted = errors.New("interrupted; give the same command again to go on")
+
+// loadFrom runs one source to its end and reports. complete is called when everything is stored.
+func (p *program) loadFrom(source pipeline.Source, names []string, form string, complete func() error) error {
+	report, err := p.runToEnd(source, names)
+	if report == nil {
+		return err
+	}
 	switch {
 	case err == nil && p.stop.Err() != nil:
-		err = errors.New("interrupted; give the same command again to go on")
+		err = errInterrupted
 	case err == nil:
 		err = complete()
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
@@ -113,7 +114,7 @@ func (d *DeadLetterFile) open() error {
 		return err
 	}
 	if info.Size() == 0 {
-		if err := syncDir(d.dir); err != nil {
+		if err := disk.SyncDir(d.dir); err != nil {
 			return err
 		}
 	}

@@ -13,6 +13,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
 // LetterID names a dead letter whatever file it lies in: it is a hash of its line.
@@ -195,7 +197,7 @@ func (r *Replayed) begin(dir string) error {
 		return err
 	}
 	if info, err := r.file.Stat(); err != nil || info.Size() == 0 {
-		return errors.Join(err, syncDir(dir))
+		return errors.Join(err, disk.SyncDir(dir))
 	}
 	_, err := r.file.WriteString("\n") // ends a line that a crash cut short
 	return err
@@ -226,13 +228,3 @@ func (r *Replayed) Add(ids []LetterID) error {
 
 // Close lets go of the notes; everything is on disk already.
 func (r *Replayed) Close() { r.file.Close() }
-
-// syncDir brings the names in a directory to disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
-}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/singleflight"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/httpserve"
 )
 
 // Registry is the store's lists of fleets and devices, and the map.
@@ -102,7 +103,7 @@ type API struct {
 	life    context.Context // of reads that several requests wait for; ends with Close
 	end     context.CancelFunc
 	running sync.WaitGroup
-	said    occasionally
+	said    httpserve.Complaint
 }
 
 // New makes an API and registers its metrics.
@@ -190,30 +191,8 @@ func wrongMethod(route Route) func(*answer, *http.Request) error {
 	}
 }
 
-// answer is a response that knows what became of it.
-type answer struct {
-	http.ResponseWriter
-	status int // 0 until the header is sent
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (w *answer) WriteHeader(status int) {
-	if w.status == 0 {
-		w.status = status
-	}
-	w.ResponseWriter.WriteHeader(status)
-}
-
-// Write implements http.ResponseWriter.
-func (w *answer) Write(b []byte) (int, error) {
-	if w.status == 0 {
-		w.status = http.StatusOK
-	}
-	return w.ResponseWriter.Write(b)
-}
-
-// Unwrap lets http.ResponseController through.
-func (w *answer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+// answer is a response under way.
+type answer struct{ httpserve.Response }
 
 // slowReader is how long a client may take to read an answer, or one part of a streamed one.
 const slowReader = 30 * time.Second
@@ -228,16 +207,16 @@ func (w *answer) expectReader() {
 func (a *API) watch(name string, serve func(*answer, *http.Request) error) http.HandlerFunc {
 	return func(rw http.ResponseWriter, r *http.Request) {
 		started := a.Now()
-		w := &answer{ResponseWriter: rw}
+		w := &answer{httpserve.Response{ResponseWriter: rw}}
 		class := ""
 		defer func() { a.metrics.request(name, class, a.Now().Sub(started)) }()
 		err := serve(w, r)
-		class = classOf(w.status)
+		class = classOf(w.Status)
 		switch {
 		case err == nil:
 		case r.Context().Err() != nil:
 			class = classCanceled // nobody is there to be told
-		case w.status != 0:
+		case w.Status != 0:
 			class = class5xx
 			a.complain(name, err)
 		default:
@@ -250,7 +229,7 @@ func (a *API) watch(name string, serve func(*answer, *http.Request) error) http.
 			class = classOf(p.status)
 			return
 		}
-		if err != nil && w.status != 0 {
+		if err != nil && w.Status != 0 {
 			// Half an answer is out. Cutting the connection is all that can tell it from a whole one.
 			panic(http.ErrAbortHandler)
 		}
@@ -259,25 +238,9 @@ func (a *API) watch(name string, serve func(*answer, *http.Request) error) http.
 
 // complain logs what an operator should know; a store that is away is not worth a line for each request.
 func (a *API) complain(route string, err error) {
-	if a.said.again(a.Now(), 10*time.Second) {
+	if a.said.Due(a.Now()) {
 		a.Logger.WithField("route", route).WithError(err).Warn("read was not answered")
 	}
-}
-
-// occasionally tells whether something is worth saying again.
-type occasionally struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-func (o *occasionally) again(now time.Time, every time.Duration) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if !o.last.IsZero() && now.Sub(o.last) < every {
-		return false
-	}
-	o.last = now
-	return true
 }
 
 // grant is what the bearer of a request may see and do.

@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"os"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
 const markFile = "mark"
@@ -86,7 +88,7 @@ func (s *Spool) removeFinished() error {
 		}
 	}
 	if len(finished) > len(left) {
-		failed = errors.Join(failed, syncDir(s.dir))
+		failed = errors.Join(failed, disk.SyncDir(s.dir))
 	}
 	s.mu.Lock()
 	s.finished = append(s.finished, left...)
@@ -110,5 +112,5 @@ func (s *Spool) writeMark(mark uint64) error {
 	if err := os.Rename(path+".new", path); err != nil {
 		return err
 	}
-	return syncDir(s.dir)
+	return disk.SyncDir(s.dir)
 }

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
 const lockFile = "lock"
@@ -40,17 +42,7 @@ func makeDir(dir string) error {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(dir))
-}
-
-// syncDir brings the names in a directory to disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return disk.SyncDir(filepath.Dir(dir))
 }
 
 // recover finds the segments and the mark, and what in them is still to be given. New entries go to a new segment.

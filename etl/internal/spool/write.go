@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"syscall"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
 // group is the entries that are written at once.
@@ -159,7 +161,7 @@ func (s *Spool) begin() error {
 	if err != nil {
 		return err
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := disk.SyncDir(s.dir); err != nil {
 		_ = out.Close()
 		return err
 	}
@@ -191,7 +193,7 @@ func (s *Spool) removeLeftover() error {
 	if err := os.Remove(s.leftover); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := syncDir(s.dir); err != nil {
+	if err := disk.SyncDir(s.dir); err != nil {
 		return err
 	}
 	s.leftover = ""

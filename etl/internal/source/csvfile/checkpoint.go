@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
@@ -408,7 +409,7 @@ func (c *Checkpoint) Complete() error {
 	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove checkpoint: %w: delete it, or the next run starts where this one ended", err)
 	}
-	return syncDir(filepath.Dir(c.path))
+	return disk.SyncDir(filepath.Dir(c.path))
 }
 
 // save writes the state in place of the file's content, or leaves the file as it was. Nothing is written when nothing
@@ -449,7 +450,7 @@ func replaceFile(path string, content []byte) error {
 		os.Remove(f.Name())
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	return disk.SyncDir(filepath.Dir(path))
 }
 
 // newSuffix ends the names of files that are to replace a checkpoint, as a pattern. A process that is killed leaves one
@@ -461,13 +462,4 @@ func removeLeftovers(path string) {
 	for _, l := range left {
 		os.Remove(l)
 	}
-}
-
-// syncDir makes a renamed or removed file last.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -28,7 +28,7 @@ func (c *call) append(entry []byte) *problem {
 		return nil
 	}
 	c.metrics.appendErrors.Inc()
-	if c.complained.due(c.Now()) {
+	if c.complained.Due(c.Now()) {
 		c.Logger.WithError(err).Warn("the journal takes no records; senders are asked to come again")
 	}
 	switch {

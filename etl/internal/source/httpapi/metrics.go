@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
 var (
@@ -30,12 +32,6 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	histogram := func(name, help string) prometheus.HistogramOpts {
-		return prometheus.HistogramOpts{
-			Name: name, Help: help, Buckets: answerBuckets,
-			NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
-		}
-	}
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
@@ -44,16 +40,16 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fleet_etl_http_requests_total",
 			Help: "Requests to the IoT API that were answered, by endpoint and status code.",
 		}, []string{"endpoint", "code"}),
-		duration: prometheus.NewHistogramVec(histogram("fleet_etl_http_request_duration_seconds",
-			"Time from a request's header to the end of its answer, by endpoint."), []string{"endpoint"}),
+		duration: prometheus.NewHistogramVec(pipeline.Histogram("fleet_etl_http_request_duration_seconds",
+			"Time from a request's header to the end of its answer, by endpoint.", answerBuckets), []string{"endpoint"}),
 		records: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_http_records_total",
 			Help: "Records that the IoT API answered, by protocol and status; ignored are messages that are no position.",
 		}, []string{"protocol", "status"}),
 		limited: counter("fleet_etl_http_rate_limited_total",
 			"Requests refused because a token or a device sent more records than its rate."),
-		appendDuration: prometheus.NewHistogram(histogram("fleet_etl_http_append_duration_seconds",
-			"Time until the spool had taken a request's records durably, or had not.")),
+		appendDuration: prometheus.NewHistogram(pipeline.Histogram("fleet_etl_http_append_duration_seconds",
+			"Time until the spool had taken a request's records durably, or had not.", answerBuckets)),
 		appendErrors: counter("fleet_etl_http_append_errors_total",
 			"Requests whose records the spool did not take; they were answered 503."),
 		unreadable: counter("fleet_etl_http_unreadable_entries_total",

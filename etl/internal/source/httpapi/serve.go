@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/httpserve"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -62,14 +63,14 @@ var endpoints = map[string]string{
 // ServeHTTP implements http.Handler.
 func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	started := s.Now()
-	answer := &answerWriter{ResponseWriter: w}
+	answer := &httpserve.Response{ResponseWriter: w}
 	w.Header().Set(requestIDHeader, s.ids.next(started))
 	handler, pattern := s.mux.Handler(r)
 	endpoint, ours := endpoints[pattern]
 	if !ours {
 		endpoint = endpointMounted
 	}
-	defer func() { s.metrics.answered(endpoint, answer.status, s.Now().Sub(started)) }()
+	defer func() { s.metrics.answered(endpoint, answer.Status, s.Now().Sub(started)) }()
 	switch {
 	case !s.requests.enter():
 		unavailable("shutting_down", "the server is being stopped: send it again", time.Second).write(answer)
@@ -108,30 +109,6 @@ type probeWriter struct {
 func (p *probeWriter) Header() http.Header         { return p.header }
 func (p *probeWriter) Write(b []byte) (int, error) { return len(b), nil }
 func (p *probeWriter) WriteHeader(status int)      { p.status = status }
-
-// answerWriter notes the status that was answered.
-type answerWriter struct {
-	http.ResponseWriter
-	status int
-}
-
-// WriteHeader implements http.ResponseWriter.
-func (a *answerWriter) WriteHeader(status int) {
-	if a.status == 0 {
-		a.status = status
-	}
-	a.ResponseWriter.WriteHeader(status)
-}
-
-func (a *answerWriter) Write(b []byte) (int, error) {
-	if a.status == 0 {
-		a.status = http.StatusOK
-	}
-	return a.ResponseWriter.Write(b)
-}
-
-// Unwrap is for http.ResponseController.
-func (a *answerWriter) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // call is one request under way.
 type call struct {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/httpserve"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -39,7 +40,7 @@ type Source struct {
 	appends     sync.WaitGroup
 	requests    gate
 	connections *connections
-	complained  complaint
+	complained  httpserve.Complaint
 }
 
 // New makes a source; it takes requests when it runs. The error names the option that can't be used.
@@ -181,22 +182,4 @@ func (l serverLog) Write(line []byte) (int, error) {
 		message.Debug("http server")
 	}
 	return len(line), nil
-}
-
-// complaint keeps a fault that concerns every request from filling the log.
-type complaint struct {
-	mu   sync.Mutex
-	last time.Time
-}
-
-const complaintPause = 10 * time.Second
-
-func (c *complaint) due(now time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.last.IsZero() && now.Sub(c.last) < complaintPause {
-		return false
-	}
-	c.last = now
-	return true
 }
