@@ -768,7 +768,7 @@ func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
 		want   []string
 	}{
 		"no contact point":          {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
-		"wrong settings":            {map[string]any{"queryTimeout": "soon", "maxRows": 0}, []string{`Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
+		"wrong settings":            {map[string]any{"queryTimeout": "soon", "maxRows": 0, "cacheMegabytes": 0}, []string{"Memory (MB) 0: give a number from 1", `Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
 		"a name that is not":        {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
 		"a port that is not":        {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
 		"TLS to a plain port":       {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "speaks TLS"}},

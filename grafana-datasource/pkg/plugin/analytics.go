@@ -23,7 +23,7 @@ func (d *Datasource) analytics(ctx context.Context, q *query, c *cost) (answer, 
 	days := daysOf(from, to, d.settings.maxPartitions, &a)
 	fleets = d.within(fleets, max(len(days), 1), &a)
 	parts, err := each(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Hour, error) {
-		hours, err := sideBySide(ctx, days, func(ctx context.Context, day cassandra.Day) ([]cassandra.Hour, error) {
+		hours, err := sideBySide(ctx, partsAtOnce, days, func(ctx context.Context, day cassandra.Day) ([]cassandra.Hour, error) {
 			return d.reader.hours(ctx, c, fleet, day)
 		})
 		var kept []cassandra.Hour

@@ -62,9 +62,6 @@ var errDisposed = errors.New("the settings of the data source have changed; try 
 func New(source backend.DataSourceInstanceSettings, reg prometheus.Registerer, m *Metrics) (*Datasource, error) {
 	s, wrong := parseSettings(source)
 	d := &Datasource{uid: source.UID, name: source.Name, settings: s, wrong: wrong, metrics: m, now: time.Now}
-	if s.cacheBytes == 0 {
-		s.cacheBytes = 1 << 20
-	}
 	var err error
 	driver := prometheus.WrapRegistererWith(prometheus.Labels{"datasource": source.UID, "generation": source.Updated.UTC().Format("20060102T150405")},
 		prometheus.WrapRegistererWithPrefix("fleet_datasource_", reg))
@@ -231,19 +228,28 @@ func (d *Datasource) within(fleets []string, partitionsEach int, a *answer) []st
 
 // each reads something for every fleet side by side and gives the results in the order of the fleets.
 func each[T any](ctx context.Context, fleets []string, read func(context.Context, string) (T, error)) ([]T, error) {
-	results := make([]T, len(fleets))
+	return sideBySide(ctx, fleetsAtOnce, fleets, read)
+}
+
+// fleetsAtOnce and partsAtOnce bound goroutines; the reads that are under way are bounded for the data source as a whole.
+const (
+	fleetsAtOnce = 16
+	partsAtOnce  = 64
+)
+
+// sideBySide reads every part, n at once at the most, and gives the results in their order.
+func sideBySide[P, T any](ctx context.Context, n int, parts []P, read func(context.Context, P) (T, error)) ([]T, error) {
+	results := make([]T, len(parts))
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fleetsAtOnce)
-	for i, fleet := range fleets {
+	g.SetLimit(n)
+	for i, part := range parts {
 		g.Go(func() (err error) {
-			results[i], err = read(ctx, fleet)
+			results[i], err = read(ctx, part)
 			return err
 		})
 	}
 	return results, g.Wait()
 }
-
-const fleetsAtOnce = 16
 
 // describe puts what a query cost, what it really ran and what was cut off into the frames' metadata.
 func describe(a answer, q *query, c *cost, returned int) {

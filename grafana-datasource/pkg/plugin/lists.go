@@ -12,23 +12,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// sideBySide reads every part at once, as far as the data source allows, and gives the results in their order.
-func sideBySide[P, T any](ctx context.Context, parts []P, read func(context.Context, P) (T, error)) ([]T, error) {
-	results := make([]T, len(parts))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(partsAtOnce)
-	for i, part := range parts {
-		g.Go(func() (err error) {
-			results[i], err = read(ctx, part)
-			return err
-		})
-	}
-	return results, g.Wait()
-}
-
-// partsAtOnce bounds goroutines; the reads that are under way are bounded for the data source as a whole.
-const partsAtOnce = 64
-
 // devices answers with the lists of devices of fleets.
 func (d *Datasource) devices(ctx context.Context, q *query, c *cost) (answer, error) {
 	var a answer
@@ -56,12 +39,7 @@ func (d *Datasource) devices(ctx context.Context, q *query, c *cost) (answer, er
 		})
 	})
 	if q.Format == formatNumeric {
-		counts := make([]int64, len(fleets))
-		for i := range rows {
-			at, _ := slices.BinarySearch(fleets, rows[i].FleetID)
-			counts[at]++
-		}
-		a.frames = data.Frames{numeric("devices", field("fleet_id", nil, fleets), field("count", nil, counts))}
+		a.frames = data.Frames{countsByFleet("devices", fleets, rows, func(v *cassandra.Device) string { return v.FleetID })}
 		return a, nil
 	}
 	if len(rows) > most {
@@ -86,6 +64,16 @@ func (d *Datasource) devices(ctx context.Context, q *query, c *cost) (answer, er
 	state.Config.Mappings = nil // of a registration, not of a vehicle on the road
 	a.frames = data.Frames{table("devices", field("fleet_id", nil, fleet), vehicle, field("model", nil, model), field("activated_at", nil, since), state)}
 	return a, nil
+}
+
+// countsByFleet counts rows for a rule, by fleet; fleets are sorted, and those without any count zero.
+func countsByFleet[T any](name string, fleets []string, rows []T, fleetOf func(*T) string) *data.Frame {
+	counts := make([]int64, len(fleets))
+	for i := range rows {
+		at, _ := slices.BinarySearch(fleets, fleetOf(&rows[i]))
+		counts[at]++
+	}
+	return numeric(name, field("fleet_id", nil, fleets), field("count", nil, counts))
 }
 
 // fleets answers with the fleets and how their vehicles are.
@@ -142,12 +130,7 @@ func (d *Datasource) geofences(ctx context.Context, q *query, c *cost) (answer, 
 		return a, err
 	}
 	if q.Format == formatNumeric {
-		counts := make([]int64, len(fleets))
-		for i := range zones {
-			at, _ := slices.BinarySearch(fleets, zones[i].FleetID)
-			counts[at]++
-		}
-		a.frames = data.Frames{numeric("geofences", field("fleet_id", nil, fleets), field("count", nil, counts))}
+		a.frames = data.Frames{countsByFleet("geofences", fleets, zones, func(z *cassandra.Geofence) string { return z.FleetID })}
 		return a, nil
 	}
 	if most := q.rowLimit(&d.settings); len(zones) > most {

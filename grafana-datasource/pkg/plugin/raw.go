@@ -37,7 +37,7 @@ func (d *Datasource) raw(ctx context.Context, q *query, c *cost) (answer, error)
 	if plan.Limit > 0 {
 		most = min(most, plan.Limit)
 	}
-	parts, err := sideBySide(ctx, plan.Statements, func(ctx context.Context, statement string) (cassandra.Result, error) {
+	parts, err := sideBySide(ctx, partsAtOnce, plan.Statements, func(ctx context.Context, statement string) (cassandra.Result, error) {
 		return d.reader.rows(ctx, c, statement, most)
 	})
 	if err != nil {
@@ -162,7 +162,7 @@ func fits(r cassandra.Result, j int) bool {
 			}
 		case *big.Int, *inf.Dec:
 			f, ok := asFloat(v)
-			if !ok || strconv.FormatFloat(f, 'f', -1, 64) != strings.TrimSuffix(strings.TrimRight(decimalText(v), "0"), ".") && strconv.FormatFloat(f, 'f', -1, 64) != decimalText(v) {
+			if held := strconv.FormatFloat(f, 'f', -1, 64); !ok || held != asText(v) && held != withoutZeros(asText(v)) {
 				return false
 			}
 		}
@@ -170,8 +170,10 @@ func fits(r cassandra.Result, j int) bool {
 	return true
 }
 
-// decimalText writes a number with its fraction, if it has one.
-func decimalText(v any) string { return asText(v) }
+// withoutZeros leaves out the zeros at the end of a fraction.
+func withoutZeros(number string) string {
+	return strings.TrimSuffix(strings.TrimRight(number, "0"), ".")
+}
 
 func asFloat(v any) (float64, bool) {
 	switch v := v.(type) {

@@ -104,6 +104,7 @@ func parseSettings(source backend.DataSourceInstanceSettings) (settings, error) 
 		}
 		if *value < 1 || *value > most {
 			wrong(name, *value, fmt.Sprintf("give a number from 1 to %d", most))
+			return fallback
 		}
 		return *value
 	}

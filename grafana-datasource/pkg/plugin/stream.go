@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -97,7 +96,7 @@ func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.Subscribe
 	if err != nil {
 		return response, nil // the stream itself goes on trying; the panel has what its query brought
 	}
-	if initial, err := backend.NewInitialFrame(d.packet(rows, q), data.IncludeAll); err == nil {
+	if initial, err := backend.NewInitialFrame(d.latestFrame(d.shown(rows, q)), data.IncludeAll); err == nil {
 		response.InitialData = initial
 	}
 	return response, nil
@@ -144,15 +143,12 @@ func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamReques
 			if s.err != nil {
 				return fmt.Errorf("read fleet %s: %w", fleet, s.err)
 			}
-			frame := d.packet(s.rows, q)
-			print, err := fingerprint(s.rows, frame)
-			if err != nil {
-				return err
-			}
+			vehicles := d.shown(s.rows, q)
+			print := fingerprint(vehicles)
 			if slices.Equal(print, sent) && d.now().Sub(at) < heartbeat {
 				continue
 			}
-			if err := sender.SendFrame(frame, data.IncludeAll); err != nil {
+			if err := sender.SendFrame(d.latestFrame(vehicles), data.IncludeAll); err != nil {
 				d.metrics.packets.WithLabelValues("failed").Inc()
 				return fmt.Errorf("send packet: %w", err)
 			}
@@ -162,27 +158,22 @@ func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamReques
 	}
 }
 
-// packet is the whole map of a fleet.
-func (d *Datasource) packet(rows []cassandra.Telemetry, q *query) *data.Frame {
+// shown is the vehicles of a fleet that a stream shows.
+func (d *Datasource) shown(rows []cassandra.Telemetry, q *query) []vehicle {
 	vehicles := d.vehicles(rows, &q.model)
-	return d.latestFrame(vehicles[:min(len(vehicles), q.rowLimit(&d.settings))])
+	return vehicles[:min(len(vehicles), q.rowLimit(&d.settings))]
 }
 
-// fingerprint tells maps apart by which vehicles are on it, their newest times and states; ages change all the time.
-func fingerprint(rows []cassandra.Telemetry, frame *data.Frame) ([]byte, error) {
-	print := make([]byte, 0, 16*len(rows))
-	status, _ := frame.FieldByName("status")
-	device, _ := frame.FieldByName("device_id")
-	last, _ := frame.FieldByName("last_ts")
-	if status == nil || device == nil || last == nil {
-		return nil, errors.New("map without vehicles' columns")
+// fingerprint tells maps apart by which vehicles are on them, their newest times and states; ages change all the time.
+func fingerprint(vehicles []vehicle) []byte {
+	print := make([]byte, 0, 64*len(vehicles))
+	for i := range vehicles {
+		v := &vehicles[i]
+		print = append(print, v.DeviceID...)
+		print = append(print, v.state...)
+		print = v.Ts.AppendFormat(print, time.RFC3339Nano)
 	}
-	for i := range frame.Rows() {
-		print = append(print, device.At(i).(string)...)
-		print = append(print, status.At(i).(string)...)
-		print = last.At(i).(time.Time).AppendFormat(print, time.RFC3339Nano)
-	}
-	return print, nil
+	return print
 }
 
 // hub has one reader for each fleet that anybody watches, however many streams there are.

@@ -94,11 +94,10 @@ const daysAhead = 8
 
 // thinned is a track as it will be shown.
 type thinned struct {
-	series []*thin.Series // one a field, for time series
-	rows   *thin.Rows     // for a route
-	kept   map[int64]fix  // the fixes of the rows, by time
-	cutAt  int64          // oldest fix that was read, when older ones were not; Unix milliseconds
-	hidden int            // fixes of fleets that may not be seen
+	series []*thin.Series  // one a field, for time series
+	rows   *thin.Rows[fix] // for a route
+	cutAt  int64           // oldest fix that was read, when older ones were not; Unix milliseconds
+	hidden int             // fixes of fleets that may not be seen
 }
 
 // fix is what a route shows of a fix.
@@ -111,7 +110,7 @@ func (d *Datasource) thinTrack(ctx context.Context, c *cost, q *query, device st
 	t := &thinned{}
 	fields := q.fields("speed_kmh")
 	if q.Format == formatTable {
-		t.rows, t.kept = thin.NewRows(from, to, limit, 3), map[int64]fix{}
+		t.rows = thin.NewRows[fix](from, to, limit, 3)
 	} else {
 		for range fields {
 			t.series = append(t.series, thin.NewSeries(from, to, limit))
@@ -180,6 +179,10 @@ func wholeFrom(part *cassandra.Track, day cassandra.Day) int64 {
 
 func (d *Datasource) feed(t *thinned, q *query, part *cassandra.Track, fields []string) {
 	restricted := len(d.settings.allowedFleets) > 0
+	columns := make([][]float64, len(t.series))
+	for j := range columns {
+		columns[j] = columnOf(part, fields[j])
+	}
 	for i, ts := range part.TsMs {
 		if restricted && !d.settings.allows(part.Fleets.At(i)) {
 			t.hidden++
@@ -192,15 +195,12 @@ func (d *Datasource) feed(t *thinned, q *query, part *cassandra.Track, fields []
 			continue
 		}
 		if t.rows != nil {
-			t.rows.Add(ts, ts, part.Lat[i], part.Lon[i], part.SpeedKmh[i])
+			t.rows.Add(ts, fixOf(part, i), part.Lat[i], part.Lon[i], part.SpeedKmh[i])
 			continue
 		}
-		for j, name := range fields {
-			t.series[j].Add(ts, columnOf(part, name)[i])
+		for j, values := range columns {
+			t.series[j].Add(ts, values[i])
 		}
-	}
-	if t.rows != nil {
-		d.keepFixes(t, part)
 	}
 }
 
@@ -217,22 +217,11 @@ func fixPasses(filters []filter, part *cassandra.Track, i int) bool {
 	})
 }
 
-// keepFixes holds the fixes of rows that are kept so far, and lets those go that no longer are.
-func (d *Datasource) keepFixes(t *thinned, part *cassandra.Track) {
-	kept := make(map[int64]fix, len(t.kept))
-	for _, row := range t.rows.Kept() {
-		if f, ok := t.kept[row.TsMs]; ok {
-			kept[row.TsMs] = f
-			continue
-		}
-		if i, ok := slices.BinarySearch(part.TsMs, row.TsMs); ok {
-			kept[row.TsMs] = fix{
-				lat: part.Lat[i], lon: part.Lon[i], speed: part.SpeedKmh[i], heading: part.HeadingDeg[i],
-				battery: part.BatteryPct[i], temp: part.TempC[i], zone: part.Zones.At(i), fleet: part.Fleets.At(i),
-			}
-		}
+func fixOf(t *cassandra.Track, i int) fix {
+	return fix{
+		lat: t.Lat[i], lon: t.Lon[i], speed: t.SpeedKmh[i], heading: t.HeadingDeg[i], battery: t.BatteryPct[i], temp: t.TempC[i],
+		zone: t.Zones.At(i), fleet: t.Fleets.At(i),
 	}
-	t.kept = kept
 }
 
 func columnOf(t *cassandra.Track, name string) []float64 {
@@ -288,7 +277,7 @@ func (d *Datasource) routeFrame(device string, t *thinned) *data.Frame {
 		numbers[j] = make([]*float64, n)
 	}
 	for i, row := range rows {
-		f := t.kept[row.TsMs]
+		f := row.Value
 		times[i], zone[i], fleet[i] = time.UnixMilli(row.TsMs).UTC(), f.zone, f.fleet
 		for j, v := range []float64{f.lat, f.lon, f.speed, f.heading, f.battery, f.temp} {
 			if !math.IsNaN(v) {

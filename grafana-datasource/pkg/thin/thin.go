@@ -10,7 +10,7 @@ import (
 
 // Series is one series being thinned.
 type Series struct {
-	rows *Rows
+	rows *Rows[float64]
 }
 
 // Point is a value at a time in Unix milliseconds.
@@ -22,13 +22,13 @@ type Point struct {
 // NewSeries gives back at most limit points of the range in Unix milliseconds, both ends included; a limit below 4
 // means 4. Points outside the range are taken for its first or last.
 func NewSeries(fromMs, toMs int64, limit int) *Series {
-	return &Series{NewRows(fromMs, toMs, limit, 1)}
+	return &Series{NewRows[float64](fromMs, toMs, limit, 1)}
 }
 
 // Add takes a point; one that is no number is left out.
 func (s *Series) Add(tsMs int64, value float64) {
 	if !math.IsNaN(value) {
-		s.rows.Add(tsMs, 0, value)
+		s.rows.Add(tsMs, value, value)
 	}
 }
 
@@ -37,7 +37,7 @@ func (s *Series) Points() []Point {
 	rows := s.rows.Kept()
 	points := make([]Point, len(rows))
 	for i, r := range rows {
-		points[i] = Point{r.TsMs, r.values[0]}
+		points[i] = Point{r.TsMs, r.Value}
 	}
 	return points
 }
@@ -46,41 +46,41 @@ func (s *Series) Points() []Point {
 func (s *Series) Seen() int { return s.rows.Seen() }
 
 // Rows is rows of several values being thinned together: of each stretch of time the rows stay that hold the lowest or
-// the highest of any value.
-type Rows struct {
+// the highest of any value. V is what the caller keeps of a row.
+type Rows[V any] struct {
 	from, to int64
 	limit    int
 	width    int
 
 	seen    int
-	rows    []Row // while they are no more than the limit
-	buckets []bucket
+	rows    []Row[V] // while they are no more than the limit
+	buckets []bucket[V]
 }
 
-// Row is a row and the number by which its caller knows it.
-type Row struct {
+// Row is a row: its time, by which it is known, and what its caller keeps of it.
+type Row[V any] struct {
 	TsMs   int64
-	Key    int64
+	Value  V
 	values [maxWidth]float64
 }
 
 // maxWidth is the most values that a row can be thinned by.
 const maxWidth = 3
 
-type bucket struct {
-	low, high [maxWidth]Row
+type bucket[V any] struct {
+	low, high [maxWidth]Row[V]
 	seen      [maxWidth]bool
 }
 
 // NewRows gives back at most limit rows, thinned by up to three values each. A limit too small for one stretch of time
 // is raised to that.
-func NewRows(fromMs, toMs int64, limit, width int) *Rows {
-	return &Rows{from: fromMs, to: max(toMs, fromMs), limit: max(limit, 4*width), width: min(width, maxWidth)}
+func NewRows[V any](fromMs, toMs int64, limit, width int) *Rows[V] {
+	return &Rows[V]{from: fromMs, to: max(toMs, fromMs), limit: max(limit, 4*width), width: min(width, maxWidth)}
 }
 
 // Add takes a row. A value that is no number has no part in the choice.
-func (r *Rows) Add(tsMs, key int64, values ...float64) {
-	row := Row{TsMs: tsMs, Key: key}
+func (r *Rows[V]) Add(tsMs int64, value V, values ...float64) {
+	row := Row[V]{TsMs: tsMs, Value: value}
 	copy(row.values[:], values[:r.width])
 	r.seen++
 	if r.buckets != nil {
@@ -88,7 +88,7 @@ func (r *Rows) Add(tsMs, key int64, values ...float64) {
 		return
 	}
 	if r.rows = append(r.rows, row); len(r.rows) > r.limit {
-		r.buckets = make([]bucket, r.limit/(2*r.width))
+		r.buckets = make([]bucket[V], r.limit/(2*r.width))
 		for i := range r.rows {
 			r.sort(&r.rows[i])
 		}
@@ -98,7 +98,7 @@ func (r *Rows) Add(tsMs, key int64, values ...float64) {
 
 // sort puts a row where it is the lowest or highest. Of equal ones the older stays, so that the order in which rows
 // come makes no difference.
-func (r *Rows) sort(row *Row) {
+func (r *Rows[V]) sort(row *Row[V]) {
 	span := uint64(r.to-r.from) + 1
 	at := min(uint64(max(row.TsMs-r.from, 0)), span-1)
 	// In floating point, since the product may not fit: a stretch more or less than a millisecond is no matter.
@@ -123,10 +123,10 @@ func (r *Rows) sort(row *Row) {
 }
 
 // Seen is the number of rows that were added.
-func (r *Rows) Seen() int { return r.seen }
+func (r *Rows[V]) Seen() int { return r.seen }
 
 // Kept is the rows that are left, oldest first, each once.
-func (r *Rows) Kept() []Row {
+func (r *Rows[V]) Kept() []Row[V] {
 	kept := slices.Clone(r.rows)
 	for i := range r.buckets {
 		b := &r.buckets[i]
@@ -136,9 +136,9 @@ func (r *Rows) Kept() []Row {
 			}
 		}
 	}
-	slices.SortStableFunc(kept, func(a, b Row) int { return cmp.Or(cmp.Compare(a.TsMs, b.TsMs), cmp.Compare(a.Key, b.Key)) })
+	slices.SortStableFunc(kept, func(a, b Row[V]) int { return cmp.Compare(a.TsMs, b.TsMs) })
 	if r.buckets == nil {
 		return kept
 	}
-	return slices.CompactFunc(kept, func(a, b Row) bool { return a.TsMs == b.TsMs && a.Key == b.Key })
+	return slices.CompactFunc(kept, func(a, b Row[V]) bool { return a.TsMs == b.TsMs })
 }

@@ -72,7 +72,7 @@ func TestOrderMakesNoDifference(t *testing.T) {
 }
 
 func TestRowsStayWhole(t *testing.T) {
-	r := NewRows(0, 9999, 60, 3)
+	r := NewRows[int64](0, 9999, 60, 3)
 	for i := range int64(10_000) {
 		speed := math.NaN()
 		if i == 7000 {
@@ -85,9 +85,9 @@ func TestRowsStayWhole(t *testing.T) {
 	assert.Equal(t, 10_000, r.Seen())
 	keys := map[int64]bool{}
 	for _, row := range kept {
-		assert.Equal(t, row.TsMs*2, row.Key)
-		assert.False(t, keys[row.Key], "each row once")
-		keys[row.Key] = true
+		assert.Equal(t, row.TsMs*2, row.Value)
+		assert.False(t, keys[row.Value], "each row once")
+		keys[row.Value] = true
 	}
 	assert.True(t, keys[14_000], "the only row with a speed holds its lowest and highest")
 	assert.True(t, keys[0])
