@@ -2,7 +2,7 @@ import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
 import { formatOf } from '../../queryTypes';
-import { FieldsField, FleetsField, FormatField, LimitField, type QueryFormProps } from './queryFields';
+import { AnswerRow, FieldsField, FleetsField, type QueryFormProps } from './queryFields';
 
 const FIELDS: Array<[string, string]> = [
   ['total_distance_km', 'Distance (km)'],
@@ -18,10 +18,7 @@ export function AnalyticsForm(props: QueryFormProps) {
         <FleetsField {...props} />
         {formatOf(props.query) === 'time_series' && <FieldsField {...props} fields={FIELDS} unchosen="All figures" />}
       </InlineFieldRow>
-      <InlineFieldRow>
-        <FormatField {...props} />
-        <LimitField {...props} />
-      </InlineFieldRow>
+      <AnswerRow {...props} />
     </>
   );
 }

@@ -5,15 +5,7 @@ import { formatOf } from '../../queryTypes';
 import { type VehicleState } from '../../types';
 import { LABEL_WIDTH, ListField } from '../ListField';
 import { NumberField } from '../NumberField';
-import {
-  DevicesField,
-  FieldsField,
-  FleetsField,
-  FormatField,
-  LimitField,
-  orNone,
-  type QueryFormProps,
-} from './queryFields';
+import { AnswerRow, DevicesField, FieldsField, FleetsField, orNone, type QueryFormProps } from './queryFields';
 
 const STATES: Array<{ value: VehicleState; label: string; description: string }> = [
   { value: 'moving', label: 'Moving', description: 'Faster than the threshold of the data source' },
@@ -99,9 +91,7 @@ export function LatestForm(props: QueryFormProps) {
           onChange={(maxBatteryPct) => change({ maxBatteryPct })}
         />
       </InlineFieldRow>
-      <InlineFieldRow>
-        <FormatField {...props} />
-        <LimitField {...props} />
+      <AnswerRow {...props}>
         {format === 'table' && (
           <InlineField
             label="Live"
@@ -115,7 +105,7 @@ export function LatestForm(props: QueryFormProps) {
             />
           </InlineField>
         )}
-      </InlineFieldRow>
+      </AnswerRow>
       {format === 'numeric' && <FieldsField {...props} fields={NUMBERS} unchosen="Age of the fix (s)" />}
     </>
   );

@@ -1,10 +1,10 @@
-import { Alert, Button, CodeEditor, InlineFieldRow, type MonacoEditor, type Monaco, Stack, Text } from '@grafana/ui';
+import { Alert, Button, CodeEditor, type MonacoEditor, type Monaco, Stack, Text } from '@grafana/ui';
 import React, { useCallback, useEffect, useRef, useState } from 'react';
 
 import { completions, EXAMPLE, MACROS } from '../../cql';
 import { messageOf } from '../../messages';
 import { type Schema } from '../../types';
-import { FormatField, LimitField, type QueryFormProps } from './queryFields';
+import { AnswerRow, type QueryFormProps } from './queryFields';
 
 export function RawForm(props: QueryFormProps) {
   const { datasource, query, change } = props;
@@ -83,10 +83,7 @@ export function RawForm(props: QueryFormProps) {
           </Button>
         </div>
       )}
-      <InlineFieldRow>
-        <FormatField {...props} />
-        <LimitField {...props} />
-      </InlineFieldRow>
+      <AnswerRow {...props} />
     </Stack>
   );
 }

@@ -1,7 +1,7 @@
 import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
-import { DevicesField, FleetsField, FormatField, LimitField, type QueryFormProps } from './queryFields';
+import { AnswerRow, DevicesField, FleetsField, type QueryFormProps } from './queryFields';
 
 /** Vehicles, fleets and geofences: what is registered, whatever the time range. */
 export function RegistryForm(props: QueryFormProps) {
@@ -11,10 +11,7 @@ export function RegistryForm(props: QueryFormProps) {
         <FleetsField {...props} />
         {props.query.queryType === 'devices' && <DevicesField {...props} />}
       </InlineFieldRow>
-      <InlineFieldRow>
-        <FormatField {...props} />
-        <LimitField {...props} />
-      </InlineFieldRow>
+      <AnswerRow {...props} />
     </>
   );
 }

@@ -1,3 +1,4 @@
+import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
 import { type FleetDataSource } from '../../datasource';
@@ -83,6 +84,17 @@ export function LimitField({ datasource, query, change }: QueryFormProps) {
       integer
       onChange={(limit) => change({ limit })}
     />
+  );
+}
+
+/** How the answer comes: its format and limit, and what a form adds to them. */
+export function AnswerRow({ children, ...props }: QueryFormProps & { children?: React.ReactNode }) {
+  return (
+    <InlineFieldRow>
+      <FormatField {...props} />
+      <LimitField {...props} />
+      {children}
+    </InlineFieldRow>
   );
 }
 
