@@ -57,8 +57,8 @@ func splitStatements(text string) []string {
 	return statements
 }
 
-// ApplySchema makes the keyspace, with the given replication, and the tables that are missing. It changes nothing that
-// exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
+// ApplySchema makes the keyspace, with the given replication, and the tables and columns that are missing. It changes
+// nothing else that exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
 // replication, can't serve.
 func ApplySchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
@@ -103,7 +103,31 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 		return err
 	}
 	defer session.Close()
-	return execSchema(ctx, session, statements[1:])
+	if err := execSchema(ctx, session, statements[1:]); err != nil {
+		return err
+	}
+	return addColumns(ctx, session, cfg.Keyspace, replication)
+}
+
+// addColumns adds the columns that tables of an earlier version lack.
+func addColumns(ctx context.Context, session *gocql.Session, keyspace string, replication Replication) error {
+	have, err := columnsOf(ctx, session, keyspace)
+	if err != nil {
+		return err
+	}
+	want, err := expectedColumns(keyspace, replication)
+	if err != nil {
+		return err
+	}
+	var statements []string
+	for _, table := range slices.Sorted(maps.Keys(want)) {
+		for _, name := range slices.Sorted(maps.Keys(want[table])) {
+			if c := want[table][name]; have[table][name] == (column{}) && c.kind == "regular" {
+				statements = append(statements, fmt.Sprintf("ALTER TABLE %s ADD %s %s", table, name, c.cqlType))
+			}
+		}
+	}
+	return execSchema(ctx, session, statements)
 }
 
 // execSchema runs statements one after the other; the driver waits after each until the nodes agree on the schema.
@@ -233,7 +257,7 @@ func expectedColumns(keyspace string, replication Replication) (map[string]map[s
 var (
 	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*?)\n\)(.*)$`)
 	primaryKey  = regexp.MustCompile(`PRIMARY KEY \((?:\(([^)]*)\)|(\w+))((?:, *\w+)*)\)`)
-	columnLine  = regexp.MustCompile(`(?m)^\s*(\w+)\s+([a-z]+),$`)
+	columnLine  = regexp.MustCompile(`(?m)^\s*(\w+)\s+([a-z<>]+),$`)
 	descending  = regexp.MustCompile(`(\w+) DESC`)
 )
 
