@@ -62,9 +62,13 @@ func (b *Baseline) Single(ctx context.Context, rows []BaselineRow, inFlight int)
 }
 
 func historyArgs(r *BaselineRow) []any {
+	var accuracy any = gocql.UnsetValue // generated rows have none, and a null would be a tombstone
+	if r.AccuracyM != nil {
+		accuracy = *r.AccuracyM
+	}
 	return []any{
 		r.DeviceID, DayOf(r.TsMs).Time(), r.TsMs, r.FleetID, r.Lat, r.Lon,
-		r.SpeedKmh, r.HeadingDeg, r.BatteryPct, r.TempC, r.Zone, r.WriteTimeUs, r.TTLSeconds,
+		r.SpeedKmh, r.HeadingDeg, r.BatteryPct, r.TempC, accuracy, r.Zone, r.WriteTimeUs, r.TTLSeconds,
 	}
 }
 

@@ -44,6 +44,17 @@ func (a *arena) add(from int) {
 
 func (a *arena) unset() { a.args = append(a.args, gocql.UnsetValue) }
 
+// null takes away the value that may be there: for rows that are derived anew, where a value can become none.
+func (a *arena) null() { a.args = append(a.args, nil) }
+
+func (a *arena) nullableDouble(v *float64) {
+	if v == nil {
+		a.null()
+		return
+	}
+	a.double(*v)
+}
+
 func (a *arena) text(s string) {
 	from := len(a.bytes)
 	a.bytes = append(a.bytes, s...)
@@ -80,6 +91,24 @@ func (a *arena) optionalInt(v *int32) {
 	a.int(*v)
 }
 
+func (a *arena) optionalBigint(v *int64) {
+	if v == nil {
+		a.unset()
+		return
+	}
+	a.bigint(*v)
+}
+
+func (a *arena) bool(v bool) {
+	from := len(a.bytes)
+	if v {
+		a.bytes = append(a.bytes, 1)
+	} else {
+		a.bytes = append(a.bytes, 0)
+	}
+	a.add(from)
+}
+
 func (a *arena) optionalDouble(v *float64) {
 	if v == nil {
 		a.unset()
@@ -106,6 +135,18 @@ func DayOf(ms int64) Day {
 		d--
 	}
 	return Day(d)
+}
+
+// Month is the first day of the day's month.
+func (d Day) Month() Day {
+	t := d.Time()
+	return DayOf(time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+}
+
+// NextMonth is the first day of the month after the day's.
+func (d Day) NextMonth() Day {
+	t := d.Time()
+	return DayOf(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
 }
 
 // Time is the first instant of the day.

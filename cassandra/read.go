@@ -24,6 +24,7 @@ type Telemetry struct {
 	HeadingDeg *float64 // degrees clockwise from north
 	BatteryPct *int32   // percent
 	TempC      *float64 // degrees Celsius
+	AccuracyM  *float64 // how far the true position may lie from Lat, Lon: a radius in metres; only in rows of the history
 	Zone       string
 }
 
@@ -89,11 +90,12 @@ const (
 	telemetryColumns   = "fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone"
 	selectLatest       = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_device WHERE device_id = ?"
 	selectLatestFleet  = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_fleet WHERE fleet_id = ? AND bucket = ?"
-	selectHistory      = "SELECT device_id, ts, " + telemetryColumns + " FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ?"
+	selectHistory      = "SELECT device_id, ts, " + telemetryColumns + ", accuracy_m FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ?"
 	selectHistoryLimit = selectHistory + " LIMIT ?"
 	selectStored       = "SELECT fleet_id, WRITETIME(last_ts), WRITETIME(speed_kmh), WRITETIME(heading_deg), WRITETIME(battery_pct), WRITETIME(temp_c)" +
 		" FROM latest_telemetry_by_device WHERE device_id = ?"
 	selectDevices   = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
+	selectDeviceIDs = "SELECT device_id FROM devices_by_fleet WHERE fleet_id = ?"
 	selectFleets    = "SELECT fleet_id FROM fleets WHERE shard = ?"
 	selectAlerts    = "SELECT ts, device_id, alert_type, message, resolved FROM alerts_by_fleet_day WHERE fleet_id = ? AND day = ? AND severity = ? AND ts >= ? AND ts <= ?"
 	selectGeofences = "SELECT name, kind, geometry, radius_m, speed_limit_kmh, dwell_s FROM geofences_by_fleet WHERE fleet_id = ?"
@@ -171,9 +173,9 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], e
 		parts, err := fanOut(ctx, s.config.Fanout, wave, func(ctx context.Context, day Day) ([]Telemetry, error) {
 			args := []any{q.DeviceID, day.Time(), time.UnixMilli(from), time.UnixMilli(to)}
 			if q.Limit > 0 {
-				return collect(s, s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), scanTelemetry)
+				return collect(s, s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), scanHistory)
 			}
-			return collect(s, s.query(ctx, selectHistory, args...), scanTelemetry)
+			return collect(s, s.query(ctx, selectHistory, args...), scanHistory)
 		})
 		if err != nil {
 			return Page[Telemetry]{}, opError(op, err)
@@ -286,6 +288,16 @@ func (s *Store) Devices(ctx context.Context, fleetID string, size int, page stri
 		return Page[Device]{}, opError(op, err)
 	}
 	return result, nil
+}
+
+// DeviceIDs is every device that was ever in a fleet, those that moved to another among them, sorted.
+func (s *Store) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
+	ids, err := collect(s, s.query(ctx, selectDeviceIDs, fleetID), func(iter *gocql.Iter) (string, bool) {
+		var id string
+		ok := iter.Scan(&id)
+		return id, ok
+	})
+	return ids, opError("read devices of fleet "+fleetID, err)
 }
 
 // Geofences is the zones of a fleet, sorted by name.
@@ -407,6 +419,12 @@ func checkRange(first, last Day) error {
 func scanTelemetry(iter *gocql.Iter) (Telemetry, bool) {
 	var t Telemetry
 	ok := iter.Scan(&t.DeviceID, &t.Ts, &t.FleetID, &t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC, &t.Zone)
+	return t, ok
+}
+
+func scanHistory(iter *gocql.Iter) (Telemetry, bool) {
+	var t Telemetry
+	ok := iter.Scan(&t.DeviceID, &t.Ts, &t.FleetID, &t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC, &t.Zone, &t.AccuracyM)
 	return t, ok
 }
 

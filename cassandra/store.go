@@ -23,9 +23,24 @@ const (
 	TableAlerts        = "alerts_by_fleet_day"
 	TableAnalytics     = "fleet_analytics_by_day"
 	TableGeofences     = "geofences_by_fleet"
+
+	TableDeviceDays     = "device_days"
+	TableHours          = "hours_by_fleet"
+	TableTrips          = "trips_by_device_month"
+	TableDeviceAlerts   = "alerts_by_device_month"
+	TableOpenAlerts     = "open_alerts_by_fleet"
+	TableProcesses      = "etl_processes"
+	TableMarks          = "marks_by_device"
+	TableMarksByProcess = "marks_by_process"
 )
 
-var tables = []string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableAlerts, TableAnalytics, TableGeofences}
+// DerivedTables are the tables of what is derived from the stored telemetry, and of who derives it.
+var DerivedTables = []string{
+	TableAlerts, TableAnalytics, TableDeviceDays, TableHours, TableTrips, TableDeviceAlerts, TableOpenAlerts,
+	TableProcesses, TableMarks, TableMarksByProcess,
+}
+
+var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences}, DerivedTables...)
 
 // Store is an open session on the keyspace. It is safe for concurrent use.
 type Store struct {
@@ -78,6 +93,20 @@ func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg promet
 func (s *Store) Close() {
 	s.session.Close()
 	s.unregister()
+}
+
+// Sure is the store with reads at the lowest level that meets every acknowledged write. It shares the session.
+func (s *Store) Sure() *Store {
+	sure := *s
+	sure.read = overlapping(s.write, s.replication)
+	return &sure
+}
+
+// LikeWrites is the store with reads at the level of writes: for when too few replicas live for Sure.
+func (s *Store) LikeWrites() *Store {
+	like := *s
+	like.read = s.write
+	return &like
 }
 
 // WriteConsistency is the level that writes are made at.

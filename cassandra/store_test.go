@@ -255,7 +255,7 @@ func TestHistoryKeepsEveryValueAndWritesNoNulls(t *testing.T) {
 	ms := time.Now().Add(-time.Hour).UnixMilli()
 	full := TelemetryRow{
 		TsMs: ms, FleetID: "fleet-001", Lat: -33.8688197, Lon: 151.2092955, SpeedKmh: ptr(62.5), HeadingDeg: ptr(359.9),
-		BatteryPct: ptr(int32(0)), TempC: ptr(-18.25), Zone: "depot", WriteTimeUs: ms * 1000, TTLSeconds: 3600,
+		BatteryPct: ptr(int32(0)), TempC: ptr(-18.25), AccuracyM: ptr(4.5), Zone: "depot", WriteTimeUs: ms * 1000, TTLSeconds: 3600,
 	}
 	sparse := TelemetryRow{TsMs: ms + 1, FleetID: "fleet-001", Lat: 1, Lon: 2, Zone: "unknown", WriteTimeUs: (ms + 1) * 1000, TTLSeconds: 3600}
 	require.NoError(t, s.WriteHistory(t.Context(), "h-sparse", DayOf(ms), []TelemetryRow{full, sparse}))
@@ -267,7 +267,7 @@ func TestHistoryKeepsEveryValueAndWritesNoNulls(t *testing.T) {
 		{DeviceID: "h-sparse", FleetID: "fleet-001", Ts: time.UnixMilli(ms + 1).UTC(), Lat: 1, Lon: 2, Zone: "unknown"},
 		{
 			DeviceID: "h-sparse", FleetID: "fleet-001", Ts: time.UnixMilli(ms).UTC(), Lat: -33.8688197, Lon: 151.2092955, SpeedKmh: ptr(62.5),
-			HeadingDeg: ptr(359.9), BatteryPct: ptr(int32(0)), TempC: ptr(-18.25), Zone: "depot",
+			HeadingDeg: ptr(359.9), BatteryPct: ptr(int32(0)), TempC: ptr(-18.25), AccuracyM: ptr(4.5), Zone: "depot",
 		},
 	}, page.Rows)
 	live, tombstones := traced(t, s, s.query(t.Context(), selectHistory, "h-sparse", DayOf(ms).Time(), time.UnixMilli(ms), time.UnixMilli(ms+1)))

@@ -16,6 +16,7 @@ type TelemetryRow struct {
 	HeadingDeg *float64
 	BatteryPct *int32
 	TempC      *float64
+	AccuracyM  *float64
 	Zone       string
 
 	WriteTimeUs int64 // write timestamp, µs since 1970: of two writes of a cell the later one stays
@@ -71,7 +72,7 @@ type AlertRow struct {
 	WriteTimeUs int64
 }
 
-// AnalyticsRow is a row of fleet_analytics_by_day. A nil mean is that of no value at all: no cell.
+// AnalyticsRow is a row of fleet_analytics_by_day. A nil mean is that of no value at all.
 type AnalyticsRow struct {
 	FleetID            string
 	Day                Day
@@ -80,6 +81,9 @@ type AnalyticsRow struct {
 	AvgSpeedKmh        *float64
 	AlertsCount        int32
 	ActiveDevicesCount int32
+	RecordsCount       *int64   // nil: no cell
+	MaxSpeedKmh        *float64 // nil when no record of the hour had a speed
+	DrivingS           *int64   // seconds; nil: no cell
 
 	WriteTimeUs int64
 }
@@ -102,8 +106,8 @@ func bucketOf(name string, n uint32) int32 {
 // The statements of writes. Each row carries its own write timestamp, so every one of them can be repeated and
 // reordered freely.
 const (
-	insertHistory = "INSERT INTO telemetry_by_device_day (device_id, day, ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone)" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
+	insertHistory = "INSERT INTO telemetry_by_device_day (device_id, day, ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, accuracy_m, zone)" +
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
 	insertLatest = "INSERT INTO latest_telemetry_by_device (device_id, last_ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	insertLatestByFleet = "INSERT INTO latest_telemetry_by_fleet (fleet_id, bucket, device_id, last_ts, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone)" +
@@ -116,13 +120,14 @@ const (
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	insertGeofence = "INSERT INTO geofences_by_fleet (fleet_id, name, kind, geometry, radius_m, speed_limit_kmh, dwell_s)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-	insertAnalytics = "INSERT INTO fleet_analytics_by_day (fleet_id, day, hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count)" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+	deleteGeofence  = "DELETE FROM geofences_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND name = ?"
+	insertAnalytics = "INSERT INTO fleet_analytics_by_day (fleet_id, day, hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count," +
+		" records_count, max_speed_kmh, driving_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 )
 
 // WriteHistory writes rows of one device and day as one mutation.
 func (s *Store) WriteHistory(ctx context.Context, deviceID string, day Day, rows []TelemetryRow) error {
-	const width = 13
+	const width = 14
 	a := newArena(len(rows), width)
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
@@ -138,6 +143,7 @@ func (s *Store) WriteHistory(ctx context.Context, deviceID string, day Day, rows
 		a.optionalDouble(r.HeadingDeg)
 		a.optionalInt(r.BatteryPct)
 		a.optionalDouble(r.TempC)
+		a.optionalDouble(r.AccuracyM)
 		a.optionalText(r.Zone)
 		a.bigint(r.WriteTimeUs)
 		a.int(r.TTLSeconds)
@@ -271,7 +277,7 @@ func (s *Store) WriteAlerts(ctx context.Context, rows []AlertRow) error {
 
 // WriteAnalytics writes hours of one fleet and day as one mutation.
 func (s *Store) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
-	a := newArena(len(rows), 8)
+	a := newArena(len(rows), 11)
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		r := &rows[i]
@@ -280,9 +286,12 @@ func (s *Store) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
 		a.date(r.Day)
 		a.int(r.Hour)
 		a.double(r.TotalDistanceKm)
-		a.optionalDouble(r.AvgSpeedKmh)
+		a.nullableDouble(r.AvgSpeedKmh)
 		a.int(r.AlertsCount)
 		a.int(r.ActiveDevicesCount)
+		a.optionalBigint(r.RecordsCount)
+		a.nullableDouble(r.MaxSpeedKmh)
+		a.optionalBigint(r.DrivingS)
 		a.bigint(r.WriteTimeUs)
 		b.add(insertAnalytics, a.row(from))
 	}
@@ -307,6 +316,11 @@ func (s *Store) WriteGeofences(ctx context.Context, fleetID string, zones []Geof
 		b.add(insertGeofence, a.row(from))
 	}
 	return b.exec(TableGeofences)
+}
+
+// DeleteGeofence takes a zone away from a fleet.
+func (s *Store) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
+	return s.exec(ctx, TableGeofences, deleteGeofence, writeTimeUs, fleetID, name)
 }
 
 // request is one write: a single statement, or an unlogged batch of statements for one partition.

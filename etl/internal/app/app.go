@@ -31,7 +31,7 @@ type Streams struct {
 const (
 	exitOK       = 0
 	exitFailed   = 1 // not everything that is valid was stored
-	exitRefused  = 2 // everything that is valid was stored, something was refused
+	exitRefused  = 2 // everything that is valid was stored, something was refused; or verify found differences
 	exitBadUsage = 64
 )
 
@@ -48,6 +48,7 @@ type commands struct {
 	Bench    benchCommand    `cmd:"" help:"Measure the loader beside the bare driver on the cluster at hand."`
 	Token    tokenCommand    `cmd:"" help:"Make a token for the IoT API."`
 	Letters  letterCommands  `cmd:"" name:"deadletters" help:"List records that were refused, or replay them."`
+	Verify   verifyCommand   `cmd:"" help:"Compute what is derived from the stored telemetry anew, and print each difference."`
 	Schema   schemaCommands  `cmd:"" help:"Make or check the keyspace and its tables."`
 	Config   configCommand   `cmd:"" help:"Show every setting: its variable, default, value in force and what it does."`
 }
@@ -124,11 +125,11 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &program{Streams: streams, ctx: ctx, stop: stop, config: cfg, reg: reg, logger: newLogger(streams.Err, cfg, reg)}
 	err = command.Run(p)
-	refused := refusedError{}
+	refused, differ := refusedError{}, differencesError{}
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &refused):
+	case errors.As(err, &refused), errors.As(err, &differ):
 		return exitRefused
 	default:
 		return complain(streams, err, exitFailed)

@@ -73,7 +73,7 @@ func (p *program) runToEnd(source pipeline.Source, names []string) (*report, err
 	ctx, cancel := p.drain(p.config.DrainTimeout)
 	defer cancel()
 	ended := p.showProgress(x, progress)
-	err = x.pipeline.Run(ctx, p.stop, source)
+	err = p.toEnd(ctx, x, source)
 	ended()
 	return x.report(names, time.Since(started), progress), err
 }

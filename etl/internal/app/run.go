@@ -8,7 +8,10 @@ type runCommand struct{}
 
 // Run streams until told to stop, then stores what was taken in.
 func (runCommand) Run(p *program) error {
-	x := p.wire(p.config.Linger)
+	x, err := p.wire(p.config.Linger)
+	if err != nil {
+		return err
+	}
 	defer x.close()
 	sources, made, err := p.sources(x)
 	defer func() {
@@ -28,7 +31,7 @@ func (runCommand) Run(p *program) error {
 
 	ctx, cancel := p.drain(p.config.DrainTimeout)
 	defer cancel()
-	err = x.pipeline.Run(ctx, p.stop, sources...)
+	err = p.stream(ctx, x, sources)
 	s := x.pipeline.Metrics.Summary()
 	fields := logrus.Fields{"received": s.Received, "stored": s.Stored, "duplicates": s.Duplicates, "rejected": total(s.Rejected)}
 	if err != nil && x.store.Load() == nil && p.stop.Err() != nil {

@@ -1,19 +1,24 @@
 package app
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/canary"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/readapi"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
@@ -57,7 +62,45 @@ func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, er
 		}
 		sources = append(sources, s)
 	}
+	if p.config.CanaryInterval > 0 {
+		s, err := p.canary(x)
+		if err != nil {
+			return nil, made, fmt.Errorf("canary: %w", err)
+		}
+		sources = append(sources, s)
+	}
 	return sources, made, nil
+}
+
+// fleets are those that may send, our own among them; none is any.
+func (p *program) fleets() []string {
+	if len(p.config.Fleets) == 0 {
+		return nil
+	}
+	return append(slices.Clone(p.config.Fleets), canary.Fleet)
+}
+
+// canary is the vehicle of our own. Each process has its own, which the directory of its state tells apart on one host.
+func (p *program) canary(x *parts) (pipeline.Source, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	dir, err := filepath.Abs(p.config.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(dir)) // a hash takes everything
+	device := canary.DeviceOf(fmt.Sprintf("%s-%x", host, h.Sum32()))
+	return canary.New(canary.Options{Interval: p.config.CanaryInterval, Device: device}, func(ctx context.Context, deviceID string) (int64, error) {
+		store := x.store.Load()
+		if store == nil {
+			return 0, errNotReached
+		}
+		latest, err := store.Latest(ctx, deviceID)
+		return latest.Ts.UnixMilli(), err
+	}, p.logger, p.reg, time.Now)
 }
 
 func (p *program) generator() (pipeline.Source, error) {

@@ -19,12 +19,14 @@ import (
 // parts is a pipeline with what it is made of.
 //
 //	sources ─► pipeline (transform, dead letters) ─► writer ─► store
+//	                                                    └─► deriver ─► store, Alertmanager, Kafka
 type parts struct {
 	store       atomic.Pointer[cassandra.Store] // nil until it is reached
 	writer      *load.Writer
 	deadLetters *load.DeadLetterFile
 	transform   *transform.Transform
 	pipeline    *pipeline.Pipeline
+	derivation  *derivation // nil where nothing is derived
 }
 
 // connect reaches the store, for which it waits so long, and puts the pipeline together.
@@ -33,26 +35,43 @@ func (p *program) connect(wait, linger time.Duration) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := p.wire(linger)
-	x.store.Store(store)
+	x, err := p.wire(linger)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
+	x.reached(store)
 	return x, nil
+}
+
+// reached hands the store to those who wait for it.
+func (x *parts) reached(store *cassandra.Store) {
+	x.store.Store(store)
+	if x.derivation != nil {
+		x.derivation.open(store)
+	}
 }
 
 // wire puts the pipeline together. Where the store has not been reached, the writer does so when the pipeline runs,
 // however long it takes: sources run from the first moment on, and those that can keep records do.
-func (p *program) wire(linger time.Duration) *parts {
+func (p *program) wire(linger time.Duration) (*parts, error) {
 	c := p.config
 	x := &parts{
 		deadLetters: load.NewDeadLetterFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
-		transform:   transform.New(c.Fleets, c.DedupeRecords),
+		transform:   transform.New(p.fleets(), c.DedupeRecords),
 	}
+	zones, err := p.zones()
+	if err != nil {
+		return nil, err
+	}
+	x.transform.Locate(zones.find)
 	open := func(context.Context) (*cassandra.Store, error) {
 		if store := x.store.Load(); store != nil {
 			return store, nil
 		}
 		store, err := p.openStore(0)
 		if err == nil {
-			x.store.Store(store)
+			x.reached(store)
 		}
 		return store, err
 	}
@@ -61,14 +80,22 @@ func (p *program) wire(linger time.Duration) *parts {
 		Transform: x.transform, Loader: x.writer, DeadLetters: x.deadLetters,
 		Metrics: pipeline.NewMetrics(p.reg), Now: time.Now, Queue: c.QueueBatches,
 	}
-	return x
+	if c.Derive {
+		if x.derivation, err = p.derivation(x, zones); err != nil {
+			return nil, err
+		}
+		x.writer.Follow(x.derivation.deriver)
+	}
+	return x, nil
 }
+
+var errNotReached = errors.New("cassandra has not been reached yet")
 
 // ready tells whether the store takes writes.
 func (x *parts) ready(ctx context.Context) error {
 	store := x.store.Load()
 	if store == nil {
-		return errors.New("cassandra has not been reached yet")
+		return errNotReached
 	}
 	return store.Ready(ctx)
 }

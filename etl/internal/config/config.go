@@ -87,11 +87,23 @@ type Config struct {
 	RedisURL       string `envconfig:"ETL_REDIS_URL" desc:"Cache of the API's reads that several processes share, as redis://USER:PASSWORD@HOST:PORT/DATABASE; empty is one in memory." secret:"hidden"`
 	ReadCacheBytes int64  `envconfig:"ETL_READ_CACHE_BYTES" default:"33554432" desc:"Memory of the cache of the API's reads where there is no Redis; 0 is none."`
 
+	Derive           bool          `envconfig:"ETL_DERIVE" default:"true" desc:"Keep up alerts, trips and hourly figures. Without it fleet-etl verify --fix makes them later."`
+	DeriveFlush      time.Duration `envconfig:"ETL_DERIVE_FLUSH" default:"5s" desc:"Time between two writes of figures and trips that changed; alerts are written at once."`
+	DeriveSettle     time.Duration `envconfig:"ETL_DERIVE_SETTLE" default:"10s" desc:"How far apart the clocks of processes on one keyspace may be."`
+	GeofencesFiles   []string      `envconfig:"ETL_GEOFENCES_FILES" desc:"GeoJSON files or patterns of zones, separated by commas. SIGHUP reads them again."`
+	AlertRulesFile   string        `envconfig:"ETL_ALERT_RULES_FILE" desc:"YAML file of the rules of alerts; empty is the built-in ones. SIGHUP reads it again."`
+	AlertNewsAge     time.Duration `envconfig:"ETL_ALERT_NEWS_AGE" default:"15m" desc:"Alerts that are older when they are found are stored, and nobody is told."`
+	AlertmanagerURLs string        `envconfig:"ETL_ALERTMANAGER_URLS" desc:"Alertmanagers that are told of vehicles' alerts, separated by commas, as http://USER:PASSWORD@HOST:PORT/PREFIX; empty is none." secret:"hidden"`
+	GrafanaURL       string        `envconfig:"ETL_GRAFANA_URL" default:"http://localhost:3000" desc:"Where people open Grafana: links of alerts begin with it."`
+	RunbookURL       string        `envconfig:"ETL_RUNBOOK_URL" desc:"Page that says what to do about a vehicle's alert; empty is none."`
+	CanaryInterval   time.Duration `envconfig:"ETL_CANARY_INTERVAL" default:"10s" desc:"Time between two records of a vehicle of our own that run sends through everything and reads back; 0 is none."`
+
 	KafkaBrokers         []string      `envconfig:"KAFKA_BROKERS" default:"localhost:9092" desc:"Some brokers, host:port, separated by commas; they name the others (source kafka)."`
 	KafkaTopics          []string      `envconfig:"KAFKA_TOPICS" default:"telemetry" desc:"Topics to consume, separated by commas; they have to be there. generate --to kafka sends to the first."`
 	KafkaGroup           string        `envconfig:"KAFKA_GROUP" default:"fleet-etl" desc:"Consumer group; all processes of one name share the partitions."`
 	KafkaStart           string        `envconfig:"KAFKA_START" default:"earliest" desc:"Where a group without offsets begins: earliest or latest."`
 	KafkaDeadLetterTopic string        `envconfig:"KAFKA_DEAD_LETTER_TOPIC" default:"telemetry-dead-letters" desc:"Topic of refused records that came from Kafka; it has to be there. Never one of KAFKA_TOPICS."`
+	KafkaAlertTopic      string        `envconfig:"KAFKA_ALERT_TOPIC" desc:"Topic that gets each step of a vehicle's alert; empty is none."`
 	KafkaTLS             bool          `envconfig:"KAFKA_TLS" default:"false" desc:"Encrypt connections to brokers."`
 	KafkaTLSCA           string        `envconfig:"KAFKA_TLS_CA_FILE" desc:"PEM file of the authority that signed the brokers' certificates; empty is the system's."`
 	KafkaTLSCert         string        `envconfig:"KAFKA_TLS_CERT_FILE" desc:"PEM file of our own certificate, where brokers ask for one."`
@@ -125,7 +137,7 @@ func FromEnvironment() (*Config, error) {
 		}
 		return nil, err
 	}
-	for _, list := range [][]string{c.CassandraHosts, c.Sources, c.Files, c.Fleets, c.KafkaBrokers, c.KafkaTopics} {
+	for _, list := range [][]string{c.CassandraHosts, c.Sources, c.Files, c.Fleets, c.KafkaBrokers, c.KafkaTopics, c.GeofencesFiles} {
 		for i := range list {
 			list[i] = strings.TrimSpace(list[i])
 		}
@@ -309,6 +321,13 @@ func (c *Config) check() error {
 	if !(c.RetryRate > 0 && c.RetryRate <= 1e6) {
 		refuse("ETL_RETRY_RATE", c.RetryRate, "give more than 0, and at most 1000000")
 	}
+	longer("ETL_DERIVE_FLUSH", c.DeriveFlush, 100*time.Millisecond)
+	longer("ETL_DERIVE_SETTLE", c.DeriveSettle, 0)
+	longer("ETL_ALERT_NEWS_AGE", c.AlertNewsAge, 0)
+	longer("ETL_CANARY_INTERVAL", c.CanaryInterval, 0)
+	if c.KafkaAlertTopic != "" && (slices.Contains(c.KafkaTopics, c.KafkaAlertTopic) || c.KafkaAlertTopic == c.KafkaDeadLetterTopic) {
+		refuse("KAFKA_ALERT_TOPIC", c.KafkaAlertTopic, "name a topic of its own")
+	}
 	longer("CASSANDRA_CONNECT_WAIT", c.CassandraConnectWait, 0)
 	longer("ETL_LINGER", c.Linger, 0)
 	longer("ETL_LOAD_LINGER", c.LoadLinger, 0)
@@ -415,6 +434,11 @@ func (c *Config) Loader(linger time.Duration) load.Options {
 		Mode: load.Mode(c.WriteMode), WindowRecords: c.WindowRecords, Linger: linger, BatchRows: c.BatchRows,
 		MaxInFlight: c.MaxInFlight, RetryRate: c.RetryRate, DevicesKept: c.DevicesInMemory,
 	}
+}
+
+// Alertmanagers are the addresses of ETL_ALERTMANAGER_URLS.
+func (c *Config) Alertmanagers() []string {
+	return strings.FieldsFunc(c.AlertmanagerURLs, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
 // Setting is one variable as it is shown to people.

@@ -45,6 +45,7 @@ const (
 	hasHeading
 	hasTemp
 	hasBattery
+	hasAccuracy
 )
 
 var errCorrupt = errors.New("an entry is cut short: the temporary file was damaged")
@@ -55,7 +56,8 @@ func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 	var hash uint64
 	if e.Rejection == nil {
 		flags = isRecord | present(hasSpeed, e.SpeedKmh.Valid) | present(hasHeading, e.HeadingDeg.Valid) |
-			present(hasTemp, e.TempC.Valid) | present(hasBattery, e.BatteryPct.Valid)
+			present(hasTemp, e.TempC.Valid) | present(hasBattery, e.BatteryPct.Valid) |
+			present(hasAccuracy, e.AccuracyM.Valid)
 		hash = e.PayloadHash()
 	}
 	le := binary.LittleEndian
@@ -74,7 +76,7 @@ func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 	}
 	dst = le.AppendUint64(dst, math.Float64bits(e.Lat))
 	dst = le.AppendUint64(dst, math.Float64bits(e.Lon))
-	for _, o := range [...]telemetry.Optional[float64]{e.SpeedKmh, e.HeadingDeg, e.TempC} {
+	for _, o := range [...]telemetry.Optional[float64]{e.SpeedKmh, e.HeadingDeg, e.TempC, e.AccuracyM} {
 		if o.Valid {
 			dst = le.AppendUint64(dst, math.Float64bits(o.Value))
 		}
@@ -123,6 +125,9 @@ func readEntry(b []byte, origins []string) (Entry, error) {
 		}
 		if flags&hasTemp != 0 {
 			e.TempC = telemetry.Some(d.float64())
+		}
+		if flags&hasAccuracy != 0 {
+			e.AccuracyM = telemetry.Some(d.float64())
 		}
 		if flags&hasBattery != 0 {
 			e.BatteryPct = telemetry.Some(int32(d.uint32()))

@@ -72,11 +72,14 @@ func TestEncoding(t *testing.T) {
 	full.Zone = "port"
 	full.SpeedKmh, full.HeadingDeg = telemetry.Some(0.0), telemetry.Some(359.5)
 	full.TempC, full.BatteryPct = telemetry.Some(-12.25), telemetry.Some[int32](100)
+	full.AccuracyM = telemetry.Some(4.5)
+	accurate := record("bus-2", 7, 1, "b.csv", 9)
+	accurate.AccuracyM = telemetry.Some(0.0)
 	some := record("", 1<<62, -0.0, "a.csv", 0)
 	some.HeadingDeg = telemetry.Some(1.0)
 	some.Raw = strings.Repeat("é", 40_000)
 	for name, want := range map[string]Entry{
-		"every field": full, "few fields": some, "refused": rejected("b.csv", 7), "zero": {Origin: "a.csv"},
+		"every field": full, "few fields": some, "only the accuracy": accurate, "refused": rejected("b.csv", 7), "zero": {Origin: "a.csv"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			origins := []string{"a.csv", "b.csv"}

@@ -142,7 +142,7 @@ func TestAMutationIsOfOnePartitionAndBounded(t *testing.T) {
 	for i := range items {
 		items[i] = &pipeline.Item{Record: telemetry.Record{DeviceID: "vehicle-0001", FleetID: "fleet-001", Zone: "unknown"}}
 	}
-	require.Equal(t, 97, w.fitting(items), "16 KiB")
+	require.Equal(t, 91, w.fitting(items), "16 KiB")
 	for _, item := range items {
 		item.DeviceID, item.FleetID, item.Zone = strings.Repeat("d", 128), strings.Repeat("f", 128), strings.Repeat("z", 128)
 	}

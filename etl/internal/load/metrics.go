@@ -10,10 +10,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
-// writtenTables are the tables that the loader writes.
-var writtenTables = []string{
+// writtenTables are the tables that the loader writes, for itself and for who follows it.
+var writtenTables = append([]string{
 	cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet, cassandra.TableDevices, cassandra.TableFleets,
-}
+}, cassandra.DerivedTables...)
 
 type metrics struct {
 	written  map[string]prometheus.Counter

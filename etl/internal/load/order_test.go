@@ -95,6 +95,9 @@ func (s *lwwStore) apply(p *plan) {
 			if h.BatteryPct != nil {
 				s.set(row, "battery", h.WriteTimeUs, *h.BatteryPct)
 			}
+			if h.AccuracyM != nil {
+				s.set(row, "accuracy", h.WriteTimeUs, *h.AccuracyM)
+			}
 		}
 	}
 }
@@ -169,6 +172,9 @@ func randomItems(rng *rand.Rand, n int) []pipeline.Item {
 		}
 		if rng.IntN(5) == 0 {
 			r.TempC = telemetry.Some(float64(rng.IntN(30)))
+		}
+		if rng.IntN(3) == 0 {
+			r.AccuracyM = telemetry.Some(float64(rng.IntN(50)))
 		}
 		items[i] = pipeline.Item{Record: r, Hash: r.PayloadHash()}
 	}

@@ -194,5 +194,8 @@ func historyRow(r *pipeline.Item, nowMs int64) cassandra.TelemetryRow {
 	if r.TempC.Valid {
 		row.TempC = &r.TempC.Value
 	}
+	if r.AccuracyM.Valid {
+		row.AccuracyM = &r.AccuracyM.Value
+	}
 	return row
 }

@@ -22,6 +22,7 @@ func at(device string, ms int64) *pipeline.Item {
 	r := telemetry.Record{
 		DeviceID: device, FleetID: "wuxi", Zone: "depot", TimeMs: midnight + ms, Lat: 31.5, Lon: 120.25,
 		SpeedKmh: telemetry.Some(60.0), HeadingDeg: telemetry.Some(0.0), TempC: telemetry.Some(-18.5), BatteryPct: telemetry.Some(int32(0)),
+		AccuracyM: telemetry.Some(0.0),
 	}
 	return &pipeline.Item{Record: r, Hash: r.PayloadHash()}
 }
@@ -148,6 +149,7 @@ func TestAHistoryRowHasNoCellForWhatIsAbsent(t *testing.T) {
 	assert.Equal(t, cassandra.TelemetryRow{
 		TsMs: midnight, FleetID: "wuxi", Lat: 31.5, Lon: 120.25, Zone: "depot",
 		SpeedKmh: &full.SpeedKmh.Value, HeadingDeg: &full.HeadingDeg.Value, TempC: &full.TempC.Value, BatteryPct: &full.BatteryPct.Value,
+		AccuracyM:   &full.AccuracyM.Value,
 		WriteTimeUs: historyVersion(full), TTLSeconds: 30 * 86_400,
 	}, row)
 	for name, c := range map[string]struct {
@@ -158,6 +160,7 @@ func TestAHistoryRowHasNoCellForWhatIsAbsent(t *testing.T) {
 		"heading":     {func(r *pipeline.Item) { r.HeadingDeg.Valid = false }, func(r cassandra.TelemetryRow) bool { return r.HeadingDeg != nil }},
 		"temperature": {func(r *pipeline.Item) { r.TempC.Valid = false }, func(r cassandra.TelemetryRow) bool { return r.TempC != nil }},
 		"charge":      {func(r *pipeline.Item) { r.BatteryPct.Valid = false }, func(r cassandra.TelemetryRow) bool { return r.BatteryPct != nil }},
+		"accuracy":    {func(r *pipeline.Item) { r.AccuracyM.Valid = false }, func(r cassandra.TelemetryRow) bool { return r.AccuracyM != nil }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			item := at("a", 0)

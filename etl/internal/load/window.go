@@ -1,12 +1,14 @@
 package load
 
 import (
+	"iter"
 	"maps"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // window is a stretch of the stream that is planned and written together: the longer, the more rows a partition has in
@@ -24,6 +26,19 @@ func (w *window) add(c pipeline.Clean, now time.Time) {
 	}
 	w.batches = append(w.batches, c)
 	w.records += max(1, len(c.Items)) // a batch of which nothing is left takes room too
+}
+
+// all is every record of the window.
+func (w *window) all() iter.Seq[*telemetry.Record] {
+	return func(yield func(*telemetry.Record) bool) {
+		for _, c := range w.batches {
+			for i := range c.Items {
+				if !yield(&c.Items[i].Record) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (w *window) done() {

@@ -6,7 +6,9 @@ package load
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +52,13 @@ const (
 	slowAnswer    = 250 * time.Millisecond
 )
 
+// Follower is told of the records that are stored: of a window's before they are written, and again when all of them
+// are durable. Windows are numbered from 1 without a gap, and may become durable in another order.
+type Follower interface {
+	Before(ctx context.Context, records iter.Seq[*telemetry.Record]) error
+	Stored(window int64, records []*telemetry.Record)
+}
+
 // Writer stores records. It implements pipeline.Loader.
 type Writer struct {
 	open    func(context.Context) (*cassandra.Store, error)
@@ -64,7 +73,12 @@ type Writer struct {
 	retry   *retrier
 	fleets  map[string]bool // those on the list of fleets, as far as this process knows
 	latency *Latency
+
+	follower Follower // nil: nobody is told
 }
+
+// Follow has the follower told of what is stored. It is called before Run.
+func (w *Writer) Follow(f Follower) { w.follower = f }
 
 // NewWriter makes a writer whose metrics are registered with reg. open gives it the store when Run begins; until it
 // returns, records wait. The store stays its owner's to close.
@@ -209,6 +223,11 @@ func (w *Writer) write(ctx context.Context, g *errgroup.Group, win *window, rele
 	if err != nil {
 		return err
 	}
+	if w.follower != nil {
+		if err := w.follower.Before(ctx, win.all()); err != nil {
+			return err
+		}
+	}
 	p := newPlan(win.records)
 	n := 0
 	for _, c := range win.batches {
@@ -232,6 +251,9 @@ func (w *Writer) write(ctx context.Context, g *errgroup.Group, win *window, rele
 		if pending.Add(-1) == 0 {
 			w.windows.end(win.number)
 			win.done()
+			if w.follower != nil {
+				w.follower.Stored(win.number, slices.AppendSeq(make([]*telemetry.Record, 0, win.records), win.all()))
+			}
 			w.metrics.store.Observe(w.now().Sub(started).Seconds())
 			release()
 		}
@@ -347,7 +369,7 @@ func (w *Writer) startHistory(p *plan, start starter) error {
 }
 
 // rowBytes is about what a row of history takes on the wire besides its names.
-const rowBytes = 140
+const rowBytes = 152
 
 // fitting is how many of the items, at least one, make a mutation of the right size.
 func (w *Writer) fitting(items []*pipeline.Item) int {
@@ -402,6 +424,21 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 		}
 	}
 	return nil
+}
+
+// Write does one write of some rows of a table besides those of records, with its place among the writes under way,
+// however many tries it takes.
+func (w *Writer) Write(ctx context.Context, table string, rows int, write func(context.Context) error) error {
+	if err := w.limit.acquire(ctx); err != nil {
+		return err
+	}
+	defer w.limit.release()
+	return w.one(ctx, table, rows, write)
+}
+
+// Repeat does a read of a table, however many tries it takes.
+func (w *Writer) Repeat(ctx context.Context, table string, read func(context.Context) error) error {
+	return w.repeat(ctx, table, read)
 }
 
 // one does one write of some rows of a table, however many tries it takes.

@@ -111,6 +111,7 @@ func TestADeadLetterHasTheRecordAsItCame(t *testing.T) {
 		without.Lat, without.Zone = 92, "depot"
 		without.SpeedKmh, without.HeadingDeg = telemetry.Some(0.0), telemetry.Some(90.0)
 		without.BatteryPct, without.TempC = telemetry.Some(int32(0)), telemetry.Some(-1.5)
+		without.AccuracyM = telemetry.Some(7.5)
 		sparse := item("truck-3", 0)
 		sparse.Lat = 93
 		r := newRig(storing(), 4)
@@ -120,7 +121,7 @@ func TestADeadLetterHasTheRecordAsItCame(t *testing.T) {
 		assert.Equal(t, withText.Raw, refused[0].Raw)
 		assert.Equal(t, int64(4), refused[0].Position)
 		assert.JSONEq(t, fmt.Sprintf(`{"device_id": "truck-2", "fleet_id": "wuxi", "timestamp": %d, "lat": 92, "lon": 120.25, "zone": "depot",
-			"speed_kmh": 0, "heading_deg": 90, "battery_pct": 0, "temp_c": -1.5}`, without.TimeMs), refused[1].Raw)
+			"speed_kmh": 0, "heading_deg": 90, "battery_pct": 0, "temp_c": -1.5, "accuracy_m": 7.5}`, without.TimeMs), refused[1].Raw)
 		assert.JSONEq(t, fmt.Sprintf(`{"device_id": "truck-3", "fleet_id": "wuxi", "timestamp": %d, "lat": 93, "lon": 120.25}`, sparse.TimeMs), refused[2].Raw)
 	})
 }

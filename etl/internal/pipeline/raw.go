@@ -33,6 +33,7 @@ func FieldsOf(r *telemetry.Record) map[string]string {
 	}
 	for name, o := range map[string]telemetry.Optional[float64]{
 		telemetry.FieldSpeed: r.SpeedKmh, telemetry.FieldHeading: r.HeadingDeg, telemetry.FieldTemp: r.TempC,
+		telemetry.FieldAccuracy: r.AccuracyM,
 	} {
 		if o.Valid {
 			fields[name] = floatText(o.Value)

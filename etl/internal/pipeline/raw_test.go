@@ -33,6 +33,7 @@ func TestARefusedRecordIsAmongTheDeadLettersFieldByField(t *testing.T) {
 	full := bare
 	full.Zone, full.BatteryPct = "port", telemetry.Some(int32(0))
 	full.SpeedKmh, full.HeadingDeg, full.TempC = telemetry.Some(0.1), telemetry.Some(1./3), telemetry.Some(-40.)
+	full.AccuracyM = telemetry.Some(0.25)
 	rig := newRig(storing(), 1)
 	require.NoError(t, rig.Run(context.Background(), context.Background(), emitting("s", pipeline.Batch{
 		Items: []pipeline.Item{{Record: bare, Raw: "bus-1;wuxi;91.25"}, {Record: full}, {Record: telemetry.Record{TimeMs: now}}},
@@ -53,7 +54,7 @@ func TestARefusedRecordIsAmongTheDeadLettersFieldByField(t *testing.T) {
 }
 
 func keys(m map[string]string) (names []string) {
-	for _, name := range []string{"device_id", "fleet_id", "lat", "lon", "speed_kmh", "timestamp", "zone", "temp_c", "battery_pct", "heading_deg"} {
+	for _, name := range []string{"device_id", "fleet_id", "lat", "lon", "speed_kmh", "timestamp", "zone", "temp_c", "battery_pct", "heading_deg", "accuracy_m"} {
 		if _, ok := m[name]; ok {
 			names = append(names, name)
 		}

@@ -214,17 +214,17 @@ func rows(t *testing.T, w *httptest.ResponseRecorder) [][]string {
 func TestCSVHasUnitsInItsNamesAndEveryValue(t *testing.T) {
 	store := twoFleets()
 	store.fixes = []cassandra.Telemetry{
-		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon, Lat: 52.5, Lon: -0.000001, SpeedKmh: ptr(0.0), HeadingDeg: ptr(359.5), BatteryPct: ptr(int32(0)), TempC: ptr(-3.25), Zone: "depot"},
+		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon, Lat: 52.5, Lon: -0.000001, SpeedKmh: ptr(0.0), HeadingDeg: ptr(359.5), BatteryPct: ptr(int32(0)), TempC: ptr(-3.25), AccuracyM: ptr(4.5), Zone: "depot"},
 		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon.Add(-time.Second), Lat: 52.5, Lon: 13},
 	}
 	store.alerts[0].Message = "93 km/h,\nin a \"zone\" of 50"
 	g := newRig(t, store)
-	full := []string{"truck-1", "fleet-a", "2026-11-05T12:00:00.000Z", "52.5", "-0.000001", "0", "359.5", "0", "-3.25", "depot"}
+	full := []string{"truck-1", "fleet-a", "2026-11-05T12:00:00.000Z", "52.5", "-0.000001", "0", "359.5", "0", "-3.25", "depot", "4.5"}
 	for path, want := range map[string][][]string{
 		"/v1/fleets":                                {{"fleet_id"}, {"fleet-a"}, {"fleet-b"}},
 		"/v1/fleets/fleet-a/devices":                {{"fleet_id", "device_id", "model", "activated_at", "status"}, {"fleet-a", "truck-1", "eActros", "2026-11-05T11:00:00.000Z", "active"}},
 		"/v1/fleets/fleet-a/latest":                 {telemetry.Fields, full},
-		"/v1/devices/truck-1/track":                 {telemetry.Fields, full, {"truck-1", "fleet-a", "2026-11-05T11:59:59.000Z", "52.5", "13", "", "", "", "", ""}},
+		"/v1/devices/truck-1/track":                 {telemetry.Fields, full, {"truck-1", "fleet-a", "2026-11-05T11:59:59.000Z", "52.5", "13", "", "", "", "", "", ""}},
 		"/v1/devices/truck-1/track?limit=1":         {telemetry.Fields, full},
 		"/v1/devices/truck-1/track?from=-9m&to=-8m": {telemetry.Fields},
 		"/v1/fleets/fleet-a/alerts": {

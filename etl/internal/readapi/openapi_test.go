@@ -46,6 +46,7 @@ func TestAnswersAreAsDescribed(t *testing.T) {
 	store := twoFleets()
 	store.fixes[0].SpeedKmh, store.fixes[0].HeadingDeg = ptr(50.5), ptr(90.0)
 	store.fixes[0].BatteryPct, store.fixes[0].TempC = ptr(int32(80)), ptr(4.5)
+	store.fixes[0].AccuracyM = ptr(4.25)
 	g := newRig(t, store, withMemory(t))
 	away := newRig(t, &fakeStore{err: &cassandra.Error{Op: "read", Reason: cassandra.ReasonNoHosts, Err: io.EOF}})
 	broken := newRig(t, &fakeStore{err: errors.New("the schema is another")})

@@ -22,6 +22,7 @@ type fixItem struct {
 	BatteryPct *int32   `json:"battery_pct,omitempty"`
 	TempC      *float64 `json:"temp_c,omitempty"`
 	Zone       string   `json:"zone,omitempty"`
+	AccuracyM  *float64 `json:"accuracy_m,omitempty"` // never of a newest fix: its tables have no such column
 
 	time time.Time
 }
@@ -36,7 +37,7 @@ func (f fixItem) row() []string {
 	}
 	return []string{
 		f.DeviceID, f.FleetID, f.Timestamp, formatFloat(&f.Lat), formatFloat(&f.Lon),
-		formatFloat(f.SpeedKmh), formatFloat(f.HeadingDeg), battery, formatFloat(f.TempC), f.Zone,
+		formatFloat(f.SpeedKmh), formatFloat(f.HeadingDeg), battery, formatFloat(f.TempC), f.Zone, formatFloat(f.AccuracyM),
 	}
 }
 
@@ -51,7 +52,7 @@ func fixItems(rows []cassandra.Telemetry) []fixItem {
 	items := make([]fixItem, len(rows))
 	for i, t := range rows {
 		items[i] = fixItem{
-			t.DeviceID, t.FleetID, formatTime(t.Ts), t.Lat, t.Lon, t.SpeedKmh, t.HeadingDeg, t.BatteryPct, t.TempC, t.Zone, t.Ts,
+			t.DeviceID, t.FleetID, formatTime(t.Ts), t.Lat, t.Lon, t.SpeedKmh, t.HeadingDeg, t.BatteryPct, t.TempC, t.Zone, t.AccuracyM, t.Ts,
 		}
 	}
 	return items

@@ -19,12 +19,13 @@ const (
 	FieldBattery   = "battery_pct"
 	FieldTemp      = "temp_c"
 	FieldZone      = "zone"
+	FieldAccuracy  = "accuracy_m"
 )
 
 // Fields is every field of a record in the order in which files are written; the first five are required.
 var Fields = []string{
 	FieldDeviceID, FieldFleetID, FieldTimestamp, FieldLat, FieldLon,
-	FieldSpeed, FieldHeading, FieldBattery, FieldTemp, FieldZone,
+	FieldSpeed, FieldHeading, FieldBattery, FieldTemp, FieldZone, FieldAccuracy,
 }
 
 // RequiredFields are the fields that a record can't do without.
@@ -135,6 +136,8 @@ func (r *Record) SetText(field, s string, times TimeFormat) (err error) {
 		err = setFloat(&r.HeadingDeg, field, s)
 	case FieldTemp:
 		err = setFloat(&r.TempC, field, s)
+	case FieldAccuracy:
+		err = setFloat(&r.AccuracyM, field, s)
 	case FieldBattery:
 		var v float64
 		if v, err = ParseFloat(field, s); err == nil {

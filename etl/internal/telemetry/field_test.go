@@ -141,6 +141,10 @@ func TestSetText(t *testing.T) {
 		"heading":                      {telemetry.FieldHeading, "359.9", telemetry.Record{HeadingDeg: telemetry.Some(359.9)}},
 		"temperature":                  {telemetry.FieldTemp, "-18.5", telemetry.Record{TempC: telemetry.Some(-18.5)}},
 		"temperature without a zero":   {telemetry.FieldTemp, ".5", telemetry.Record{TempC: telemetry.Some(0.5)}},
+		"accuracy":                     {telemetry.FieldAccuracy, "4.5", telemetry.Record{AccuracyM: telemetry.Some(4.5)}},
+		"accuracy zero is there":       {telemetry.FieldAccuracy, "0", telemetry.Record{AccuracyM: telemetry.Some(0.0)}},
+		"accuracy out of bounds":       {telemetry.FieldAccuracy, "-1", telemetry.Record{AccuracyM: telemetry.Some(-1.0)}},
+		"no accuracy":                  {telemetry.FieldAccuracy, " ", telemetry.Record{}},
 		"battery":                      {telemetry.FieldBattery, "77", telemetry.Record{BatteryPct: telemetry.Some(int32(77))}},
 		"battery rounds down":          {telemetry.FieldBattery, "77.49", telemetry.Record{BatteryPct: telemetry.Some(int32(77))}},
 		"battery rounds a half up":     {telemetry.FieldBattery, "77.5", telemetry.Record{BatteryPct: telemetry.Some(int32(78))}},
@@ -174,6 +178,7 @@ func TestSetTextReadsTimestampsInTheGivenFormat(t *testing.T) {
 func TestSetTextRefusesWhatIsNoNumber(t *testing.T) {
 	numbers := []string{
 		telemetry.FieldLat, telemetry.FieldLon, telemetry.FieldSpeed, telemetry.FieldHeading, telemetry.FieldTemp, telemetry.FieldBattery,
+		telemetry.FieldAccuracy,
 	}
 	texts := []string{"NaN", "nan", "Inf", "-Inf", "+inf", "infinity", "1e999", "-1e999", "1,5", "12km", "--1", "0x", "0xZZ", "½", "null"}
 	for _, field := range numbers {

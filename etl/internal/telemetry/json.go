@@ -21,6 +21,7 @@ type jsonRecord struct {
 	Battery   json.RawMessage `json:"battery_pct"`
 	Temp      json.RawMessage `json:"temp_c"`
 	Zone      json.RawMessage `json:"zone"`
+	Accuracy  json.RawMessage `json:"accuracy_m"`
 }
 
 // ParseJSON reads one record from a JSON object with the names of Fields. Numbers may stand in quotes; timestamps are
@@ -46,6 +47,7 @@ func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 	}{
 		{FieldDeviceID, j.DeviceID}, {FieldFleetID, j.FleetID}, {FieldTimestamp, j.Timestamp}, {FieldLat, j.Lat}, {FieldLon, j.Lon},
 		{FieldSpeed, j.Speed}, {FieldHeading, j.Heading}, {FieldBattery, j.Battery}, {FieldTemp, j.Temp}, {FieldZone, j.Zone},
+		{FieldAccuracy, j.Accuracy},
 	} {
 		s, rejection := jsonText(f.name, f.value)
 		if rejection != nil {
@@ -101,7 +103,11 @@ func (r *Record) AppendJSON(b []byte) ([]byte, error) {
 		Battery   *int32   `json:"battery_pct,omitempty"`
 		Temp      *float64 `json:"temp_c,omitempty"`
 		Zone      string   `json:"zone,omitempty"`
-	}{r.DeviceID, r.FleetID, r.TimeMs, r.Lat, r.Lon, pointer(r.SpeedKmh), pointer(r.HeadingDeg), pointer(r.BatteryPct), pointer(r.TempC), r.Zone}
+		Accuracy  *float64 `json:"accuracy_m,omitempty"`
+	}{
+		r.DeviceID, r.FleetID, r.TimeMs, r.Lat, r.Lon, pointer(r.SpeedKmh), pointer(r.HeadingDeg), pointer(r.BatteryPct), pointer(r.TempC),
+		r.Zone, pointer(r.AccuracyM),
+	}
 	text, err := json.Marshal(fields)
 	return append(b, text...), err
 }

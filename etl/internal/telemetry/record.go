@@ -34,6 +34,7 @@ type Record struct {
 	HeadingDeg Optional[float64] // degrees clockwise from north, 0 ≤ h < 360
 	TempC      Optional[float64] // degrees Celsius
 	BatteryPct Optional[int32]   // percent, 0 to 100
+	AccuracyM  Optional[float64] // how far the true position may lie from Lat, Lon: a radius in metres, 0 to MaxAccuracyM
 }
 
 // Time is the event time in UTC.
@@ -49,7 +50,12 @@ func (r *Record) PayloadHash() uint64 {
 	for _, o := range [...]Optional[float64]{r.SpeedKmh, r.HeadingDeg, r.TempC} {
 		h = hashOptional(h, math.Float64bits(o.Value), o.Valid)
 	}
-	return hashOptional(h, uint64(uint32(r.BatteryPct.Value)), r.BatteryPct.Valid)
+	h = hashOptional(h, uint64(uint32(r.BatteryPct.Value)), r.BatteryPct.Valid)
+	// A record without an accuracy has the hash it had before there was one: stored rows are ranked by it.
+	if r.AccuracyM.Valid {
+		h = hashUint64((h^2)*fnvPrime, math.Float64bits(r.AccuracyM.Value))
+	}
+	return h
 }
 
 // KeyHash is a 64-bit hash of the record's identity, made like PayloadHash.

@@ -13,13 +13,18 @@ import (
 
 func nan() float64 { return math.NaN() }
 
-// full is a record with every field.
+// full is a record with every field but the accuracy, which came later.
 func full() telemetry.Record {
 	return telemetry.Record{
 		DeviceID: "truck-1", FleetID: "wuxi", Zone: "depot", TimeMs: 1_772_366_400_000,
 		Lat: 31.5689, Lon: 120.2886,
 		SpeedKmh: telemetry.Some(63.4), HeadingDeg: telemetry.Some(270.5), TempC: telemetry.Some(-18.25), BatteryPct: telemetry.Some(int32(77)),
 	}
+}
+
+func accurate(r telemetry.Record, metres float64) telemetry.Record {
+	r.AccuracyM = telemetry.Some(metres)
+	return r
 }
 
 // The hash is part of the write timestamps that are stored, so it can't change: rows written before would be ranked
@@ -31,9 +36,11 @@ func TestPayloadHashIsTheOneThatIsStored(t *testing.T) {
 		record telemetry.Record
 		want   uint64
 	}{
-		"every field":     {full(), 17540620253957584721},
-		"required fields": {bare, 7067957213692420854},
-		"nothing":         {telemetry.Record{}, 88751969070874612},
+		"every field":      {full(), 17540620253957584721},
+		"required fields":  {bare, 7067957213692420854},
+		"nothing":          {telemetry.Record{}, 88751969070874612},
+		"accuracy as well": {accurate(full(), 4.5), 15036383850474409710},
+		"accuracy alone":   {accurate(bare, 0), 6439983059872179909},
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, c.want, c.record.PayloadHash()) })
 	}
@@ -73,6 +80,12 @@ func TestPayloadHashTellsEveryField(t *testing.T) {
 		"another charge":      func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(78)) },
 		"charge 0":            func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(0)) },
 		"no charge":           func(r *telemetry.Record) { r.BatteryPct = telemetry.Optional[int32]{} },
+		"an accuracy":         func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(4.5) },
+		"another accuracy":    func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(5.0) },
+		"accuracy 0":          func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(0.0) },
+		"accuracy of no charge": func(r *telemetry.Record) {
+			r.BatteryPct, r.AccuracyM = telemetry.Optional[int32]{}, telemetry.Some(77.0)
+		},
 		"only the speed": func(r *telemetry.Record) {
 			r.HeadingDeg, r.TempC = telemetry.Optional[float64]{}, telemetry.Optional[float64]{}
 		},
@@ -106,6 +119,7 @@ func TestPayloadHashOfAnAbsentValueIsThatOfNone(t *testing.T) {
 	absent.BatteryPct = telemetry.Optional[int32]{}
 	leftover.SpeedKmh.Valid = false
 	leftover.BatteryPct.Valid = false
+	leftover.AccuracyM.Value = 4.5
 	assert.Equal(t, absent.PayloadHash(), leftover.PayloadHash())
 }
 
@@ -119,6 +133,7 @@ func TestPayloadHashSpreadsBelowTheMillisecond(t *testing.T) {
 		"speed":       func(r *telemetry.Record, i int) { r.SpeedKmh = telemetry.Some(float64(i) / 100) },
 		"heading":     func(r *telemetry.Record, i int) { r.HeadingDeg = telemetry.Some(float64(i) / 100) },
 		"temperature": func(r *telemetry.Record, i int) { r.TempC = telemetry.Some(float64(i) / 100) },
+		"accuracy":    func(r *telemetry.Record, i int) { r.AccuracyM = telemetry.Some(float64(i) / 100) },
 		"fleet":       func(r *telemetry.Record, i int) { r.FleetID = fmt.Sprintf("fleet-%05d", i) },
 	}
 	for name, nudge := range nudges {

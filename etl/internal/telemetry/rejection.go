@@ -10,27 +10,28 @@ type Reason string
 
 // The reasons. Each is one thing that a sender can mend.
 const (
-	Malformed    Reason = "malformed"     // not readable as a record at all, or a field is not of its type
-	MissingField Reason = "missing_field" // a required field is absent or empty
-	BadTimestamp Reason = "bad_timestamp" // the timestamp is in no known form
-	Future       Reason = "future"        // more than MaxAhead ahead of the clock
-	TooOld       Reason = "too_old"       // at least Retention old: it would expire at once
-	LatRange     Reason = "lat_range"     // outside -90 to 90
-	LonRange     Reason = "lon_range"     // outside -180 to 180
-	ZeroPosition Reason = "zero_position" // exactly 0, 0: a receiver without a fix
-	SpeedRange   Reason = "speed_range"   // outside 0 to MaxSpeedKmh
-	HeadingRange Reason = "heading_range" // outside 0 to 360
-	BatteryRange Reason = "battery_range" // outside 0 to 100
-	TempRange    Reason = "temp_range"    // outside MinTempC to MaxTempC
-	BadID        Reason = "bad_id"        // a name that is not 1 to 128 characters of A-Za-z0-9._:-
-	TooLarge     Reason = "too_large"     // longer than a record may be
-	UnknownFleet Reason = "unknown_fleet" // a fleet that is not on the list of allowed fleets
+	Malformed     Reason = "malformed"      // not readable as a record at all, or a field is not of its type
+	MissingField  Reason = "missing_field"  // a required field is absent or empty
+	BadTimestamp  Reason = "bad_timestamp"  // the timestamp is in no known form
+	Future        Reason = "future"         // more than MaxAhead ahead of the clock
+	TooOld        Reason = "too_old"        // at least Retention old: it would expire at once
+	LatRange      Reason = "lat_range"      // outside -90 to 90
+	LonRange      Reason = "lon_range"      // outside -180 to 180
+	ZeroPosition  Reason = "zero_position"  // exactly 0, 0: a receiver without a fix
+	SpeedRange    Reason = "speed_range"    // outside 0 to MaxSpeedKmh
+	HeadingRange  Reason = "heading_range"  // outside 0 to 360
+	BatteryRange  Reason = "battery_range"  // outside 0 to 100
+	TempRange     Reason = "temp_range"     // outside MinTempC to MaxTempC
+	AccuracyRange Reason = "accuracy_range" // outside 0 to MaxAccuracyM
+	BadID         Reason = "bad_id"         // a name that is not 1 to 128 characters of A-Za-z0-9._:-
+	TooLarge      Reason = "too_large"      // longer than a record may be
+	UnknownFleet  Reason = "unknown_fleet"  // a fleet that is not on the list of allowed fleets
 )
 
 // Reasons is every reason there is, so that metrics can be created at zero.
 var Reasons = []Reason{
 	Malformed, MissingField, BadTimestamp, Future, TooOld, LatRange, LonRange, ZeroPosition,
-	SpeedRange, HeadingRange, BatteryRange, TempRange, BadID, TooLarge, UnknownFleet,
+	SpeedRange, HeadingRange, BatteryRange, TempRange, AccuracyRange, BadID, TooLarge, UnknownFleet,
 }
 
 // Rejection is the error of a refused record: what is wrong, with which field and value, and what to do.

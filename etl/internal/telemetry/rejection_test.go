@@ -59,6 +59,6 @@ func TestRejectionSaysReasonFieldValueAndRemedy(t *testing.T) {
 func TestReasonsAreTheClosedList(t *testing.T) {
 	assert.ElementsMatch(t, []telemetry.Reason{
 		"malformed", "missing_field", "bad_timestamp", "future", "too_old", "lat_range", "lon_range", "zero_position",
-		"speed_range", "heading_range", "battery_range", "temp_range", "bad_id", "too_large", "unknown_fleet",
+		"speed_range", "heading_range", "battery_range", "temp_range", "accuracy_range", "bad_id", "too_large", "unknown_fleet",
 	}, telemetry.Reasons)
 }

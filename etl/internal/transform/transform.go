@@ -8,7 +8,14 @@ import "github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 type Transform struct {
 	validator *Validator
 	deduper   *Deduper
+	zone      Zone
 }
+
+// Zone finds the smallest zone of a fleet that a position in degrees lies in; ok is false when it lies in none.
+type Zone func(fleetID string, lat, lon float64) (name string, ok bool)
+
+// Locate has records without a zone get the one that is found.
+func (t *Transform) Locate(zone Zone) { t.zone = zone }
 
 // New makes a transform that takes records of the given fleets (none: of any) and remembers so many records as
 // possible duplicates.
@@ -26,6 +33,11 @@ func (t *Transform) Apply(r *telemetry.Record, nowMs int64) (uint64, telemetry.S
 	if rejection := t.validator.Check(r, nowMs); rejection != nil {
 		return 0, telemetry.New, rejection
 	}
+	if r.Zone == "" && t.zone != nil {
+		if name, ok := t.zone(r.FleetID, r.Lat, r.Lon); ok {
+			r.Zone = name
+		}
+	}
 	Complete(r)
 	payload := r.PayloadHash()
 	return payload, t.deduper.See(r.KeyHash(), payload), nil
@@ -40,7 +52,7 @@ func Complete(r *telemetry.Record) {
 		r.Zone = telemetry.UnknownZone
 	}
 	// -0 and 0 are one number, but two payloads.
-	for _, v := range [...]*float64{&r.Lat, &r.Lon, &r.SpeedKmh.Value, &r.HeadingDeg.Value, &r.TempC.Value} {
+	for _, v := range [...]*float64{&r.Lat, &r.Lon, &r.SpeedKmh.Value, &r.HeadingDeg.Value, &r.TempC.Value, &r.AccuracyM.Value} {
 		if *v == 0 {
 			*v = 0
 		}

@@ -47,6 +47,14 @@ func TestCompleteFillsInWhatIsLeftOpen(t *testing.T) {
 				r.SpeedKmh, r.HeadingDeg, r.TempC, r.BatteryPct = telemetry.Optional[float64]{}, telemetry.Optional[float64]{}, telemetry.Optional[float64]{}, telemetry.Optional[int32]{}
 			},
 		},
+		"no accuracy stays none": {
+			func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} },
+			func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} },
+		},
+		"-0 metres are 0": {
+			func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(minus0) },
+			func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(0.0) },
+		},
 		"-0 degrees are 0": {
 			func(r *telemetry.Record) { r.Lat, r.Lon = minus0, 1 },
 			func(r *telemetry.Record) { r.Lat, r.Lon = 0, 1 },
@@ -75,6 +83,7 @@ func TestApplyTellsDuplicates(t *testing.T) {
 		"another position":               {func(r *telemetry.Record) { r.Lat += 1e-6 }, telemetry.Rival},
 		"another fleet":                  {func(r *telemetry.Record) { r.FleetID = "taihu" }, telemetry.Rival},
 		"without its temperature":        {func(r *telemetry.Record) { r.TempC = telemetry.Optional[float64]{} }, telemetry.Rival},
+		"without its accuracy":           {func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} }, telemetry.Rival},
 		"with another charge":            {func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(79)) }, telemetry.Rival},
 		"with 0 where nothing was known": {func(r *telemetry.Record) { r.SpeedKmh = telemetry.Some(0.0) }, telemetry.Rival},
 	} {

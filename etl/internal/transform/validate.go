@@ -53,6 +53,8 @@ func (v *Validator) Check(r *telemetry.Record, nowMs int64) *telemetry.Rejection
 		return outOf(telemetry.BatteryRange, telemetry.FieldBattery, float64(r.BatteryPct.Value), "give percent from 0 to 100")
 	case r.TempC.Valid && !within(r.TempC.Value, telemetry.MinTempC, telemetry.MaxTempC):
 		return outOf(telemetry.TempRange, telemetry.FieldTemp, r.TempC.Value, "give degrees Celsius from -100 to 200")
+	case r.AccuracyM.Valid && !within(r.AccuracyM.Value, 0, telemetry.MaxAccuracyM):
+		return outOf(telemetry.AccuracyRange, telemetry.FieldAccuracy, r.AccuracyM.Value, "give metres from 0 to "+strconv.Itoa(telemetry.MaxAccuracyM)+", or leave it out")
 	}
 	return nil
 }

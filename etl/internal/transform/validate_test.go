@@ -24,6 +24,7 @@ func good() telemetry.Record {
 	return telemetry.Record{
 		DeviceID: "truck-1", FleetID: "wuxi", Zone: "depot", TimeMs: now - 1000, Lat: 31.5, Lon: 120.25,
 		SpeedKmh: telemetry.Some(60.0), HeadingDeg: telemetry.Some(90.0), TempC: telemetry.Some(-18.0), BatteryPct: telemetry.Some(int32(80)),
+		AccuracyM: telemetry.Some(4.5),
 	}
 }
 
@@ -63,6 +64,8 @@ func TestValidatorTakesWhatLiesOnTheBorder(t *testing.T) {
 		"full battery":               func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(100)) },
 		"as cold as can be":          func(r *telemetry.Record) { r.TempC = telemetry.Some(-100.0) },
 		"as hot as can be":           func(r *telemetry.Record) { r.TempC = telemetry.Some(200.0) },
+		"as accurate as can be":      func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(0.0) },
+		"as vague as can be":         func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(100_000.0) },
 		"an absent value's leftover": func(r *telemetry.Record) { r.SpeedKmh = telemetry.Optional[float64]{Value: math.NaN()} },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -121,6 +124,9 @@ var refusals = map[string]refusal{
 	"colder than can be":       {func(r *telemetry.Record) { r.TempC = telemetry.Some(-100.1) }, telemetry.TempRange, "temp_c", "-100.1"},
 	"hotter than can be":       {func(r *telemetry.Record) { r.TempC = telemetry.Some(200.1) }, telemetry.TempRange, "temp_c", "200.1"},
 	"temperature is no number": {func(r *telemetry.Record) { r.TempC = telemetry.Some(math.NaN()) }, telemetry.TempRange, "temp_c", "NaN"},
+	"accuracy below 0":         {func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(-0.1) }, telemetry.AccuracyRange, "accuracy_m", "-0.1"},
+	"accuracy of no use":       {func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(100_000.5) }, telemetry.AccuracyRange, "accuracy_m", "100000.5"},
+	"accuracy is no number":    {func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(math.NaN()) }, telemetry.AccuracyRange, "accuracy_m", "NaN"},
 }
 
 func TestValidatorRefusesWhatLiesBeyond(t *testing.T) {

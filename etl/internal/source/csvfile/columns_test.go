@@ -16,6 +16,7 @@ func TestColumns(t *testing.T) {
 	full.Zone = "port"
 	full.SpeedKmh, full.HeadingDeg = telemetry.Some(50.5), telemetry.Some(90.0)
 	full.TempC, full.BatteryPct = telemetry.Some(-1.5), telemetry.Some[int32](80)
+	full.AccuracyM = telemetry.Some(4.5)
 	zoned := plain
 	zoned.Zone = "depot"
 	for _, c := range []struct {
@@ -24,8 +25,8 @@ func TestColumns(t *testing.T) {
 		o    Options
 		want telemetry.Record
 	}{
-		{"every field in another order", "zone,temp_c,battery_pct,heading_deg,speed_kmh,lon,lat,timestamp,fleet_id,device_id\n" +
-			"port,-1.5,79.6,90,50.5,120.5,31.5,2026-11-01T10:00:00Z,wuxi,bus-1", Options{}, full},
+		{"every field in another order", "accuracy_m,zone,temp_c,battery_pct,heading_deg,speed_kmh,lon,lat,timestamp,fleet_id,device_id\n" +
+			"4.5,port,-1.5,79.6,90,50.5,120.5,31.5,2026-11-01T10:00:00Z,wuxi,bus-1", Options{}, full},
 		{"spaces", " device_id ,\tfleet_id, timestamp ,lat,lon , zone\n bus-1 ,wuxi , 1793527200, 31.5,120.5 , ", Options{}, plain},
 		{"unknown and nameless columns", "device_id,extra,fleet_id,timestamp,lat,lon,,\nbus-1,?,wuxi,1793527200000,31.5,120.5,,", Options{}, plain},
 		{"byte order mark", "\ufeffdevice_id,fleet_id,timestamp,lat,lon\nbus-1,wuxi,1793527200,31.5,120.5", Options{}, plain},
@@ -43,6 +44,7 @@ func TestColumns(t *testing.T) {
 		{"one column for two fields", "bus,timestamp,lat,lon\nwuxi,1793527200,31.5,120.5",
 			Options{Map: map[string]string{"device_id": "bus", "fleet_id": "bus"}},
 			telemetry.Record{DeviceID: "wuxi", FleetID: "wuxi", TimeMs: at, Lat: 31.5, Lon: 120.5}},
+		{"no accuracy in its column", header + ",accuracy_m\nbus-1,wuxi,1793527200,31.5,120.5,", Options{}, plain},
 		{"shifted", header + "\nbus-1,wuxi,1793523600,31.5,120.5", Options{Shift: time.Hour}, plain},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -82,7 +84,7 @@ func TestWrongColumns(t *testing.T) {
 		{"UTF-16", "\xff\xfed\x00e\x00v\x00\n\x00", Options{}, []string{"f.csv line 1: the header is no UTF-8 text", "save the file as UTF-8"}},
 		{"long first line", strings.Repeat("x", 200_000), Options{}, []string{"f.csv line 1: the header is longer than 65536 bytes"}},
 		{"unknown field mapped", header, Options{Map: map[string]string{"lng": "lon"}}, []string{
-			`--map lng=lon: there is no field "lng"`, "device_id, fleet_id, timestamp, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone"}},
+			`--map lng=lon: there is no field "lng"`, "device_id, fleet_id, timestamp, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone, accuracy_m"}},
 		{"unknown field set", header, Options{Set: map[string]string{"fleet": "wuxi"}}, []string{`--set fleet=wuxi: there is no field "fleet"`, "fleet_id"}},
 		{"mapped to nothing", header, Options{Map: map[string]string{"lon": " "}}, []string{"--map lon= : the column's name is missing"}},
 		{"mapped and set", header, Options{Map: map[string]string{"zone": "area"}, Set: map[string]string{"zone": "port"}},

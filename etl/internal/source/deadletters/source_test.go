@@ -52,6 +52,7 @@ func TestALetterBecomesTheRecordThatItWas(t *testing.T) {
 	other.FleetID, other.Zone = "berlin", "depot"
 	full.SpeedKmh, full.HeadingDeg, full.TempC = telemetry.Some(50.5), telemetry.Some(90.), telemetry.Some(-1.5)
 	full.BatteryPct, full.Zone = telemetry.Some(int32(80)), "port"
+	full.AccuracyM = telemetry.Some(4.5)
 	apart := map[string]string{"device_id": "bus-1", "fleet_id": "wuxi", "timestamp": "1793527200123", "lat": "31.5", "lon": "120.5"}
 	for name, c := range map[string]struct {
 		letter Letter
@@ -61,9 +62,11 @@ func TestALetterBecomesTheRecordThatItWas(t *testing.T) {
 		"taken apart": {Letter{Raw: "bus-1;…", Fields: apart}, nil, plain},
 		"every field": {Letter{Raw: "?", Fields: map[string]string{
 			"device_id": "bus-1", "fleet_id": "wuxi", "timestamp": "2026-11-01T10:00:00.123Z", "lat": "31.5", "lon": " 120.5 ", "speed_kmh": "50.5",
-			"heading_deg": "90", "temp_c": "-1.5", "battery_pct": "79.6", "zone": "port",
+			"heading_deg": "90", "temp_c": "-1.5", "battery_pct": "79.6", "zone": "port", "accuracy_m": "4.5",
 		}}, nil, full},
 		"JSON": {Letter{Raw: ` {"device_id":"bus-1","fleet_id":"wuxi","timestamp":1793527200123,"lat":"31.5","lon":120.5,"zone":null}`}, nil, plain},
+		"JSON set to have no accuracy": {Letter{Raw: `{"device_id":"bus-1","fleet_id":"wuxi","timestamp":1793527200123,"lat":31.5,"lon":120.5,"accuracy_m":-5}`},
+			map[string]string{"accuracy_m": ""}, plain},
 		"JSON with much besides": {Letter{Raw: fmt.Sprintf(
 			`{"device_id":"bus-1","fleet_id":"wuxi","timestamp":1793527200123,"lat":31.5,"lon":120.5,"note":%q}`, strings.Repeat("x", 20_000))}, nil, plain},
 		"taken apart before JSON": {Letter{Raw: `{"device_id":"bus-2"}`, Fields: apart}, nil, plain},

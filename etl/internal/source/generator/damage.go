@@ -8,9 +8,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// breakable is every reason that one vehicle's record can be refused for by itself.
+// breakable is every reason that one vehicle's record can be refused for by itself. Simulated fixes tell no accuracy.
 var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r telemetry.Reason) bool {
-	return r == telemetry.TooLarge || r == telemetry.UnknownFleet
+	return r == telemetry.TooLarge || r == telemetry.UnknownFleet || r == telemetry.AccuracyRange
 })
 
 // rollover is the 1024 weeks after which the week number of GPS begins anew. Receivers that miss one are wrong by that.

@@ -3,6 +3,7 @@ package generator
 import (
 	"encoding/json"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -10,11 +11,14 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
+// fields are those of telemetry.Fields that a simulated vehicle tells: its fixes have no accuracy.
+var fields = slices.DeleteFunc(slices.Clone(telemetry.Fields), func(field string) bool { return field == telemetry.FieldAccuracy })
+
 // timeLayout is RFC 3339 with the milliseconds that a record keeps.
 const timeLayout = "2006-01-02T15:04:05.000Z07:00"
 
 // AppendJSON appends a record as one JSON object without a line end, with the fields' names as keys in the order of
-// telemetry.Fields. What the record lacks is left out, names and zone when they are empty. A number that JSON can't
+// telemetry.Fields, the accuracy left aside. What the record lacks is left out, names and zone when they are empty. A number that JSON can't
 // hold (NaN or infinite) is null.
 func AppendJSON(dst []byte, r *telemetry.Record) []byte { return appendJSON(dst, r, "", "") }
 
@@ -104,8 +108,8 @@ func (o *object) number(v float64) {
 	o.dst = strconv.AppendFloat(o.dst, v, 'f', -1, 64)
 }
 
-// appendCSV appends a record as one CSV row without a line end, with the fields in the order of telemetry.Fields; what
-// the record lacks is empty. A spoilt field is treated as in appendJSON.
+// appendCSV appends a record as one CSV row without a line end, with the cells that fields names; what the record
+// lacks is empty. A spoilt field is treated as in appendJSON.
 func appendCSV(dst []byte, r *telemetry.Record, spoilt, text string) []byte {
 	w := row{dst: dst, spoilt: spoilt, text: text}
 	if w.cell(telemetry.FieldDeviceID, true) {

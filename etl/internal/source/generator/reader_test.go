@@ -15,11 +15,11 @@ import (
 
 func readCSV(line string, now time.Time) (telemetry.Record, telemetry.Reason) {
 	cells, err := csv.NewReader(strings.NewReader(line)).Read()
-	if err != nil || len(cells) != len(telemetry.Fields) {
+	if err != nil || len(cells) != len(fields) {
 		return telemetry.Record{}, telemetry.Malformed
 	}
 	texts := map[string]string{}
-	for i, field := range telemetry.Fields {
+	for i, field := range fields {
 		texts[field] = cells[i]
 	}
 	return readFields(texts, now)

@@ -40,12 +40,12 @@ func (c *Counts) add(e *Emission) {
 	}
 }
 
-// WriteCSV writes what a simulator yields as CSV: a header, the fields in the order of telemetry.Fields, timestamps in
+// WriteCSV writes what a simulator yields as CSV: a header, the fields in their order, timestamps in
 // RFC 3339 UTC with milliseconds, absent fields empty. It ends when the simulator does, that is after Options.Records
 // good records with all that belongs to them, or when ctx ends or w fails, both of which are errors. The counts say what
 // was handed to w in any case.
 func WriteCSV(ctx context.Context, w io.Writer, s *Simulator) (Counts, error) {
-	return write(ctx, w, s, appendCSV, []byte(strings.Join(telemetry.Fields, ",")+"\n"))
+	return write(ctx, w, s, appendCSV, []byte(strings.Join(fields, ",")+"\n"))
 }
 
 // WriteNDJSON is WriteCSV with one JSON object a line, as AppendJSON makes it.

@@ -163,11 +163,14 @@ func TestFieldsAreThoseOfTelemetry(t *testing.T) {
 	d := json.NewDecoder(bytes.NewReader(AppendJSON(nil, &r)))
 	var keys []string
 	for token, err := d.Token(); err == nil; token, err = d.Token() {
-		if key, ok := token.(string); ok && slices.Contains(telemetry.Fields, key) {
+		if key, ok := token.(string); ok && slices.Contains(fields, key) {
 			keys = append(keys, key)
 		}
 	}
-	if !slices.Equal(keys, telemetry.Fields) {
-		t.Errorf("JSON has the keys %v, want %v", keys, telemetry.Fields)
+	if !slices.Equal(keys, fields) {
+		t.Errorf("JSON has the keys %v, want %v", keys, fields)
+	}
+	if all := append(slices.Clone(fields), telemetry.FieldAccuracy); !slices.Equal(all, telemetry.Fields) {
+		t.Errorf("fields with the accuracy are %v, want %v", all, telemetry.Fields)
 	}
 }

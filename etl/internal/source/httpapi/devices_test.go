@@ -23,13 +23,17 @@ func TestAPositionInParameters(t *testing.T) {
 	full := func(w *telemetry.Record) {
 		w.SpeedKmh, w.HeadingDeg, w.BatteryPct = telemetry.Some(62.042), telemetry.Some(270.0), telemetry.Some(int32(87))
 	}
+	accurate := func(w *telemetry.Record) {
+		full(w)
+		w.AccuracyM = telemetry.Some(5.0)
+	}
 	n := 0
 	for name, c := range map[string]struct {
 		query string // of a position at the time at; %d is that in seconds
 		form  bool
 		want  func(*telemetry.Record)
 	}{
-		"as Traccar Client sends it":  {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&speed=33.5&bearing=270.0&altitude=12.0&accuracy=5.0&batt=87.0&charge=true", false, full},
+		"as Traccar Client sends it":  {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&speed=33.5&bearing=270.0&altitude=12.0&accuracy=5.0&batt=87.0&charge=true", false, accurate},
 		"as a form":                   {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&speed=33.5&heading=270&batt=86.6&hdop=1.2&driverUniqueId=7", true, full},
 		"deviceid and location":       {"deviceid=X&timestamp=%d&location=31.5702,120.3012", false, nil},
 		"milliseconds":                {"id=X&timestamp=%d000&lat=31.5702&lon=120.3012", false, nil},
@@ -38,7 +42,7 @@ func TestAPositionInParameters(t *testing.T) {
 		"with an offset, not escaped": {"id=X&timestamp=" + at.In(time.FixedZone("", 8*3600)).Format(time.RFC3339) + "&lat=31.5702&lon=120.3012", false, nil},
 		"with an offset, no colon":    {"id=X&timestamp=" + at.In(time.FixedZone("", -5400)).Format("2006-01-02T15:04:05-0700") + "&lat=31.5702&lon=120.3012", false, nil},
 		"with a space":                {"id=X&timestamp=" + url.QueryEscape(at.UTC().Format("2006-01-02 15:04:05")) + "&lat=31.5702&lon=120.3012", false, nil},
-		"below zero is unknown":       {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&speed=-1.94&bearing=-1&batt=-100", false, nil},
+		"below zero is unknown":       {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&speed=-1.94&bearing=-1&batt=-100&accuracy=-1", false, nil},
 		"valid":                       {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&valid=true", false, nil},
 		"standing":                    {"id=X&timestamp=%d&lat=31.5702&lon=120.3012&speed=0.0", false, func(w *telemetry.Record) { w.SpeedKmh = telemetry.Some(0.0) }},
 	} {
@@ -99,6 +103,8 @@ func TestAPositionThatIsNoneIsDoneWithAndKept(t *testing.T) {
 		"the gulf":          {"id=a&lat=0.0&lon=0.0&timestamp=%d", telemetry.ZeroPosition, "lat"},
 		"a bad time":        {"id=a&lat=1&lon=2&timestamp=yesterday%d", telemetry.BadTimestamp, "timestamp"},
 		"a charge":          {"id=a&lat=1&lon=2&batt=101&timestamp=%d", telemetry.BatteryRange, "battery_pct"},
+		"an accuracy":       {"id=a&lat=1&lon=2&accuracy=100000.1&timestamp=%d", telemetry.AccuracyRange, "accuracy_m"},
+		"accuracy in words": {"id=a&lat=1&lon=2&accuracy=good&timestamp=%d", telemetry.Malformed, "accuracy_m"},
 		"an id":             {"id=a%%20b&lat=1&lon=2&timestamp=%d", telemetry.BadID, "device_id"},
 		"a broken escape":   {"id=a%%zz&lat=1&lon=2&timestamp=%d", telemetry.Malformed, ""},
 		"another fleet":     {"id=a&lat=1&lon=2&timestamp=%d&fleet_id=suzhou", telemetry.UnknownFleet, "fleet_id"},
@@ -135,7 +141,7 @@ func TestTraccarClientJSON(t *testing.T) {
 			at.UTC().Format("2006-01-02T15:04:05.000Z"), more)
 	}
 	charged := want("48241179", at)
-	charged.BatteryPct = telemetry.Some(int32(76))
+	charged.BatteryPct, charged.AccuracyM = telemetry.Some(int32(76)), telemetry.Some(4.2)
 	moving := charged
 	moving.SpeedKmh, moving.HeadingDeg = telemetry.Some(45.0), telemetry.Some(181.0)
 	later := charged
@@ -151,7 +157,8 @@ func TestTraccarClientJSON(t *testing.T) {
 		"a batch":           {`{"device_id":"48241179","location":[` + location(at, "") + "," + location(at.Add(time.Second), "") + `]}`, []telemetry.Record{charged, later}, 0},
 		"an array":          {`[{"device_id":"48241179","location":` + location(at, "") + `},{"device_id":"48241179","location":{"event":"providerchange"}}]`, []telemetry.Record{charged}, 1},
 		"without a place":   {`{"device_id":"48241179","location":{"event":"heartbeat","timestamp":"2026-01-01T00:00:00Z"}}`, nil, 1},
-		"a charge unknown":  {strings.Replace(`{"device_id":"48241179","location":`+location(at, "")+`}`, "0.76", "-1", 1), []telemetry.Record{want("48241179", at)}, 0},
+		"a charge unknown":  {strings.Replace(`{"device_id":"48241179","location":`+location(at, "")+`}`, "0.76", "-1", 1), []telemetry.Record{func() telemetry.Record { r := charged; r.BatteryPct = telemetry.Optional[int32]{}; return r }()}, 0},
+		"accuracy unknown":  {strings.Replace(`{"device_id":"48241179","location":`+location(at, "")+`}`, "4.2", "-1", 1), []telemetry.Record{func() telemetry.Record { r := charged; r.AccuracyM = telemetry.Optional[float64]{}; return r }()}, 0},
 		"a whole charge":    {strings.Replace(`{"device_id":"48241179","location":`+location(at, "")+`}`, "0.76", "1", 1), []telemetry.Record{func() telemetry.Record { r := charged; r.BatteryPct.Value = 100; return r }()}, 0},
 		"the form of curls": {"\n" + `{"location":` + location(at, "") + `,"device_id":"48241179"}` + "\n", []telemetry.Record{charged}, 0},
 	} {
@@ -183,13 +190,14 @@ func TestTraccarJSONThatIsNoneIsDoneWithAndKept(t *testing.T) {
 		reason telemetry.Reason
 		field  string
 	}{
-		"torn":              {`{"location":{"coords"`, telemetry.Malformed, ""},
-		"a torn array":      {`[{"location":`, telemetry.Malformed, ""},
-		"our own form":      {`{"device_id":"a","lat":1,"lon":2}`, telemetry.Malformed, ""},
-		"coords of a type":  {`{"device_id":"a","location":{"coords":[1,2]}}`, telemetry.Malformed, "location"},
-		"a value of a type": {`{"device_id":"a","location":{"timestamp":"2026-01-01T00:00:00Z","coords":{"latitude":true,"longitude":2}}}`, telemetry.Malformed, "latitude"},
-		"no device":         {`{"location":{"timestamp":"2026-01-01T00:00:00Z","coords":{"latitude":1,"longitude":2}}}`, telemetry.MissingField, "device_id"},
-		"no time":           {`{"device_id":"a","location":{"coords":{"latitude":1,"longitude":2}}}`, telemetry.MissingField, "timestamp"},
+		"torn":               {`{"location":{"coords"`, telemetry.Malformed, ""},
+		"a torn array":       {`[{"location":`, telemetry.Malformed, ""},
+		"our own form":       {`{"device_id":"a","lat":1,"lon":2}`, telemetry.Malformed, ""},
+		"coords of a type":   {`{"device_id":"a","location":{"coords":[1,2]}}`, telemetry.Malformed, "location"},
+		"a value of a type":  {`{"device_id":"a","location":{"timestamp":"2026-01-01T00:00:00Z","coords":{"latitude":true,"longitude":2}}}`, telemetry.Malformed, "latitude"},
+		"accuracy of a type": {`{"device_id":"a","location":{"timestamp":"2026-01-01T00:00:00Z","coords":{"latitude":1,"longitude":2,"accuracy":[5]}}}`, telemetry.Malformed, "accuracy"},
+		"no device":          {`{"location":{"timestamp":"2026-01-01T00:00:00Z","coords":{"latitude":1,"longitude":2}}}`, telemetry.MissingField, "device_id"},
+		"no time":            {`{"device_id":"a","location":{"coords":{"latitude":1,"longitude":2}}}`, telemetry.MissingField, "timestamp"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n++
@@ -210,7 +218,13 @@ func TestOwnTracks(t *testing.T) {
 	message := func(more string) string {
 		return fmt.Sprintf(`{"_type":"location",%s"tid":"JP","lat":31.5702,"lon":120.3012,"tst":%d,"acc":12,"alt":13,"bs":1,"t":"t"}`, more, at.Unix())
 	}
-	moving := want("jane:phone", at)
+	fixed := func(device string) telemetry.Record {
+		r := want(device, at)
+		r.AccuracyM = telemetry.Some(12.0)
+		return r
+	}
+	vague := strings.NewReplacer(`"acc":12`, `"acc":-1`)
+	moving := fixed("jane:phone")
 	moving.SpeedKmh, moving.HeadingDeg, moving.BatteryPct = telemetry.Some(54.0), telemetry.Some(270.0), telemetry.Some(int32(76))
 	n := 0
 	for name, c := range map[string]struct {
@@ -219,13 +233,13 @@ func TestOwnTracks(t *testing.T) {
 		want       telemetry.Record
 	}{
 		"by headers":       {"", message(`"vel":54,"cog":270,"batt":76,`), []string{"X-Limit-U", "jane", "X-Limit-D", "phone"}, moving},
-		"by parameters":    {"?u=jane&d=phone", message(""), nil, want("jane:phone", at)},
-		"by topic":         {"", message(`"topic":"owntracks/jane/phone",`), nil, want("jane:phone", at)},
-		"headers go first": {"", message(`"topic":"owntracks/x/y",`), []string{"X-Limit-U", "jane", "X-Limit-D", "phone"}, want("jane:phone", at)},
-		"a user alone":     {"", message(""), []string{"X-Limit-U", "jane"}, want("jane", at)},
-		"by login":         {"", message(""), []string{"X-Limit-D", "phone"}, want("login:phone", at)},
-		"unknown":          {"?u=jane", message(`"vel":-1,"cog":-1,`), nil, want("jane", at)},
-		"an array":         {"?u=jane", "[" + message("") + "]", nil, want("jane", at)},
+		"by parameters":    {"?u=jane&d=phone", message(""), nil, fixed("jane:phone")},
+		"by topic":         {"", message(`"topic":"owntracks/jane/phone",`), nil, fixed("jane:phone")},
+		"headers go first": {"", message(`"topic":"owntracks/x/y",`), []string{"X-Limit-U", "jane", "X-Limit-D", "phone"}, fixed("jane:phone")},
+		"a user alone":     {"", message(""), []string{"X-Limit-U", "jane"}, fixed("jane")},
+		"by login":         {"", message(""), []string{"X-Limit-D", "phone"}, fixed("login:phone")},
+		"unknown":          {"?u=jane", vague.Replace(message(`"vel":-1,"cog":-1,`)), nil, want("jane", at)},
+		"an array":         {"?u=jane", "[" + message("") + "]", nil, fixed("jane")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n++

@@ -20,6 +20,10 @@ func sampleEntry() entry {
 				DeviceID: "v2", FleetID: "wuxi", Zone: "depot", TimeMs: 1_795_000_000_999, Lat: 0.1, Lon: 1.0 / 3, SpeedKmh: telemetry.Some(0.0),
 				HeadingDeg: telemetry.Some(359.9), TempC: telemetry.Some(-1.5), BatteryPct: telemetry.Some(int32(0)),
 			}},
+			{index: 301, record: telemetry.Record{
+				DeviceID: "v3", FleetID: "wuxi", TimeMs: 1_795_000_001_000, Lat: 1, Lon: 2, AccuracyM: telemetry.Some(4.5),
+			}, raw: "id=v3"},
+			{index: 302, rejection: telemetry.Reject(telemetry.AccuracyRange, telemetry.FieldAccuracy, "-5", "give more"), raw: "id=v4"},
 		},
 	}
 }
@@ -36,6 +40,25 @@ func TestAnEntryComesBackAsItWas(t *testing.T) {
 	require.Equal(t, e.records[2].record, parsed)
 	e.records[2].raw = got.records[2].raw
 	require.Equal(t, e, got)
+}
+
+// What lay in the journal when the program was updated is not lost. The text is what the version before records had an
+// accuracy wrote.
+func TestAnEntryOfTheVersionBeforeIsRead(t *testing.T) {
+	const before = "\x01\xfb\xbc\xd9\xf2\x9e4\x060199aa\ttelemetry\x03" +
+		"\x00\x00W{\"device_id\":\"v1\",\"fleet_id\":\"wuxi\",\"timestamp\":1795000000000,\"lat\":31.5,\"lon\":-120.25}\v{\"id\":\"v1\"}" +
+		"\x01\x01\tlat_range\x03lat\x0291\tgive less\r\xff\x00 as it came" +
+		"\x00\xac\x02\xb0\x01{\"device_id\":\"v2\",\"fleet_id\":\"wuxi\",\"timestamp\":1795000000999,\"lat\":0.1,\"lon\":0.3333333333333333," +
+		"\"speed_kmh\":0,\"heading_deg\":359.9,\"battery_pct\":0,\"temp_c\":-1.5,\"zone\":\"depot\"}\x00"
+	got, err := decodeEntry([]byte(before))
+	require.NoError(t, err)
+	want := sampleEntry()
+	want.records = want.records[:3]
+	want.records[2].raw = got.records[2].raw
+	require.Equal(t, want, got)
+	again, err := got.encode()
+	require.NoError(t, err)
+	require.Equal(t, before, string(again), "and without an accuracy it is what is written today")
 }
 
 func TestTheRecordsTextIsNotKeptTwice(t *testing.T) {

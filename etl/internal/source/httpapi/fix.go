@@ -14,6 +14,7 @@ import (
 // fix is a position as a device's protocol tells it, each value as its text; empty is absent.
 type fix struct {
 	device, fleet, time, lat, lon, speed, heading, battery string
+	accuracy                                               string  // metres
 	kmh                                                    float64 // km/h in the protocol's unit of speed
 	percent                                                float64 // percent in its unit of charge
 }
@@ -25,7 +26,8 @@ const (
 	kmPerHour       = 1
 )
 
-// record puts a fix into our names and units. Below zero, devices mean that they don't know speed, heading or charge.
+// record puts a fix into our names and units. Below zero, devices mean that they don't know speed, heading, charge or
+// accuracy.
 func (f *fix) record() (telemetry.Record, *telemetry.Rejection) {
 	var r telemetry.Record
 	for _, v := range [...]struct{ name, text string }{
@@ -42,7 +44,10 @@ func (f *fix) record() (telemetry.Record, *telemetry.Rejection) {
 	for _, v := range [...]struct {
 		name, text string
 		factor     float64
-	}{{telemetry.FieldSpeed, f.speed, f.kmh}, {telemetry.FieldHeading, f.heading, 1}, {telemetry.FieldBattery, f.battery, f.percent}} {
+	}{
+		{telemetry.FieldSpeed, f.speed, f.kmh}, {telemetry.FieldHeading, f.heading, 1}, {telemetry.FieldBattery, f.battery, f.percent},
+		{telemetry.FieldAccuracy, f.accuracy, 1},
+	} {
 		if strings.TrimSpace(v.text) == "" {
 			continue
 		}
@@ -59,6 +64,8 @@ func (f *fix) record() (telemetry.Record, *telemetry.Rejection) {
 			r.SpeedKmh = telemetry.Some(n)
 		case telemetry.FieldHeading:
 			r.HeadingDeg = telemetry.Some(n)
+		case telemetry.FieldAccuracy:
+			r.AccuracyM = telemetry.Some(n)
 		case telemetry.FieldBattery:
 			if r.BatteryPct, err = telemetry.Battery(n, v.text); err != nil {
 				return r, err.(*telemetry.Rejection) //nolint:errorlint // Battery gives nothing else

@@ -115,8 +115,8 @@ func TestTheDescriptionIsTrue(t *testing.T) {
 	d.try(413, "POST", "/v1/telemetry", r.token, long, asJSON...)
 	d.try(415, "POST", "/v1/telemetry", r.token, "a,b", "Content-Type", "text/csv")
 
-	position := fmt.Sprintf("lat=31.5&lon=120.2&timestamp=%d&speed=33.5&bearing=270&batt=87", now)
-	traccar := fmt.Sprintf(`{"device_id":"t","location":{"timestamp":%q,"coords":{"latitude":1,"longitude":2,"speed":-1,"heading":-1},"battery":{"level":0.5,"is_charging":false}}}`, time.Now().UTC().Format(time.RFC3339))
+	position := fmt.Sprintf("lat=31.5&lon=120.2&timestamp=%d&speed=33.5&bearing=270&batt=87&accuracy=5", now)
+	traccar := fmt.Sprintf(`{"device_id":"t","location":{"timestamp":%q,"coords":{"latitude":1,"longitude":2,"speed":-1,"heading":-1,"accuracy":4.2},"battery":{"level":0.5,"is_charging":false}}}`, time.Now().UTC().Format(time.RFC3339))
 	for i, path := range []string{"/", "/v1/osmand", "/v1/osmand/" + r.token} {
 		device := fmt.Sprint("phone-", i)
 		token := func(token string) (string, string) { // the way in which the path takes one
@@ -163,7 +163,7 @@ func TestTheDescriptionIsTrue(t *testing.T) {
 		}
 	}
 
-	own := fmt.Sprintf(`{"_type":"location","lat":1,"lon":2,"tst":%d,"vel":54,"batt":76}`, now)
+	own := fmt.Sprintf(`{"_type":"location","lat":1,"lon":2,"tst":%d,"vel":54,"batt":76,"acc":12}`, now)
 	d.try(200, "POST", "/v1/owntracks?u=jane&d=phone", r.token, own, asJSON...)
 	d.try(200, "POST", "/v1/owntracks", r.token, `[{"_type":"lwt"}]`, append(asJSON, "X-Limit-U", "jane")...)
 	d.try(400, "POST", "/v1/owntracks", r.token, own, "Content-Encoding", "gzip")

@@ -76,7 +76,7 @@ func withoutToken(query string) string {
 	return strings.Join(parameters, "&")
 }
 
-// queryFix reads parameters. Those that we have no use for (altitude, accuracy, hdop, charge, …) are passed over.
+// queryFix reads parameters. Those that we have no use for (altitude, hdop, charge, …) are passed over.
 func queryFix(raw string) (fix, *telemetry.Rejection) {
 	f := fix{kmh: knots, percent: 1}
 	values, err := url.ParseQuery(raw)
@@ -93,7 +93,7 @@ func queryFix(raw string) (fix, *telemetry.Rejection) {
 	}
 	f.device, f.fleet = get("id", "deviceid", "device_id"), get("fleet_id")
 	f.time, f.lat, f.lon = queryTime(get("timestamp")), get("lat"), get("lon")
-	f.speed, f.heading, f.battery = get("speed"), get("bearing", "heading"), get("batt")
+	f.speed, f.heading, f.battery, f.accuracy = get("speed"), get("bearing", "heading"), get("batt"), get("accuracy")
 	if location := get("location"); location != "" {
 		lat, lon, found := strings.Cut(location, ",")
 		if !found {
@@ -165,8 +165,9 @@ type traccarLocation struct {
 	Coords    *struct {
 		Latitude  json.RawMessage `json:"latitude"`
 		Longitude json.RawMessage `json:"longitude"`
-		Speed     json.RawMessage `json:"speed"`   // m/s
-		Heading   json.RawMessage `json:"heading"` // degrees
+		Accuracy  json.RawMessage `json:"accuracy"` // metres
+		Speed     json.RawMessage `json:"speed"`    // m/s
+		Heading   json.RawMessage `json:"heading"`  // degrees
 	} `json:"coords"`
 	Battery struct {
 		Level json.RawMessage `json:"level"` // 0 to 1
@@ -215,7 +216,7 @@ func traccarRecord(records []received, m traccarMessage, raw string, c provenanc
 		jsonValue{"device_id", m.DeviceID, &f.device}, jsonValue{"fleet_id", m.FleetID, &f.fleet}, jsonValue{"timestamp", l.Timestamp, &f.time},
 		jsonValue{"latitude", l.Coords.Latitude, &f.lat}, jsonValue{"longitude", l.Coords.Longitude, &f.lon},
 		jsonValue{"speed", l.Coords.Speed, &f.speed}, jsonValue{"heading", l.Coords.Heading, &f.heading},
-		jsonValue{"level", l.Battery.Level, &f.battery},
+		jsonValue{"accuracy", l.Coords.Accuracy, &f.accuracy}, jsonValue{"level", l.Battery.Level, &f.battery},
 	)
 	if f.fleet == "" {
 		f.fleet = c.fleet

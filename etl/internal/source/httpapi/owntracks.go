@@ -95,6 +95,7 @@ func ownTracksRecord(text []byte, c provenance) received {
 		Tst      json.RawMessage `json:"tst"` // seconds
 		Lat      json.RawMessage `json:"lat"`
 		Lon      json.RawMessage `json:"lon"`
+		Acc      json.RawMessage `json:"acc"`  // metres
 		Vel      json.RawMessage `json:"vel"`  // km/h
 		Cog      json.RawMessage `json:"cog"`  // degrees
 		Batt     json.RawMessage `json:"batt"` // percent
@@ -117,6 +118,7 @@ func ownTracksRecord(text []byte, c provenance) received {
 		jsonValue{"device_id", m.DeviceID, &f.device}, jsonValue{"fleet_id", m.FleetID, &f.fleet},
 		jsonValue{"tst", m.Tst, &f.time}, jsonValue{"lat", m.Lat, &f.lat}, jsonValue{"lon", m.Lon, &f.lon},
 		jsonValue{"vel", m.Vel, &f.speed}, jsonValue{"cog", m.Cog, &f.heading}, jsonValue{"batt", m.Batt, &f.battery},
+		jsonValue{"acc", m.Acc, &f.accuracy},
 	)
 	if f.fleet == "" {
 		f.fleet = c.fleet

@@ -57,6 +57,14 @@ func (c Connection) check() error {
 	return nil
 }
 
+// Client gives the options of a client that reaches Kafka so.
+func (c Connection) Client() ([]kgo.Opt, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return c.options(func(string, error) {}), nil
+}
+
 // options are those of every client. report hears of each attempt to connect.
 func (c Connection) options(report func(broker string, err error)) []kgo.Opt {
 	id := c.ClientID

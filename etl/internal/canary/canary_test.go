@@ -1,0 +1,345 @@
+package canary_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sirupsen/logrus/hooks/test"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/canary"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// store is the rest of the pipeline: what is emitted can be read after a while.
+type store struct {
+	after   time.Duration // until a record can be read
+	blocked time.Duration // how long emit waits for a place
+	refuse  *telemetry.Rejection
+	err     error // of reads
+
+	mu      sync.Mutex
+	records []telemetry.Record
+	at      []time.Time // when each was emitted
+	reads   []time.Time
+}
+
+func (s *store) emit(b pipeline.Batch) error {
+	time.Sleep(s.blocked)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.records = append(s.records, b.Items[0].Record)
+	s.at = append(s.at, time.Now())
+	if s.refuse != nil {
+		b.Done(pipeline.Outcome{Refused: []pipeline.Refused{{Rejection: s.refuse}}})
+	}
+	return nil
+}
+
+func (s *store) read(ctx context.Context, device string) (lastMs int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reads = append(s.reads, time.Now())
+	if s.err != nil {
+		return 0, s.err
+	}
+	for i := range s.records {
+		if s.records[i].DeviceID == device && s.refuse == nil && time.Since(s.at[i]) >= s.after {
+			lastMs = max(lastMs, s.records[i].TimeMs)
+		}
+	}
+	return lastMs, ctx.Err()
+}
+
+type flight struct {
+	*store
+	reg  *prometheus.Registry
+	hook *test.Hook
+	c    *canary.Canary
+}
+
+func newFlight(t *testing.T, s *store, o canary.Options) *flight {
+	t.Helper()
+	if o.Device == "" {
+		o.Device = "canary-test"
+	}
+	logger, hook := test.NewNullLogger()
+	f := &flight{store: s, reg: prometheus.NewPedanticRegistry(), hook: hook}
+	var err error
+	f.c, err = canary.New(o, s.read, logger, f.reg, time.Now)
+	require.NoError(t, err)
+	return f
+}
+
+// fly runs the canary for so long.
+func (f *flight) fly(t *testing.T, d time.Duration) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	defer cancel()
+	require.NoError(t, f.c.Run(ctx, f.emit))
+}
+
+func (f *flight) said() (lines []string) {
+	for _, e := range f.hook.AllEntries() {
+		line := e.Level.String() + ": " + e.Message
+		if reason, ok := e.Data["reason"]; ok {
+			line += ": " + reason.(string)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// figures are the canary's metrics: how many arrived, how long it took them together, how many did not, when the last was seen.
+func (f *flight) figures(t *testing.T) (arrived uint64, seconds, failures, lastSeen float64) {
+	t.Helper()
+	families, err := f.reg.Gather()
+	require.NoError(t, err)
+	for _, family := range families {
+		m := family.Metric[0]
+		switch family.GetName() {
+		case "fleet_etl_canary_roundtrip_seconds":
+			arrived, seconds = m.GetHistogram().GetSampleCount(), m.GetHistogram().GetSampleSum()
+		case "fleet_etl_canary_failures_total":
+			failures = m.GetCounter().GetValue()
+		case "fleet_etl_canary_last_seen_timestamp_seconds":
+			lastSeen = m.GetGauge().GetValue()
+		}
+	}
+	return arrived, seconds, failures, lastSeen
+}
+
+func TestACanaryThatArrives(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		started := time.Now()
+		f := newFlight(t, &store{after: 300 * time.Millisecond}, canary.Options{Interval: 10 * time.Second})
+		f.fly(t, 45*time.Second)
+
+		require.Len(t, f.records, 5, "at once and each ten seconds")
+		for i, r := range f.records {
+			assert.Equal(t, started.Add(time.Duration(i)*10*time.Second).UnixMilli(), r.TimeMs)
+			assert.Equal(t, "_canary", r.FleetID)
+			assert.Equal(t, telemetry.Some(0.0), r.SpeedKmh)
+			_, seen, rejection := transform.New(nil, 10).Apply(&r, time.Now().UnixMilli())
+			assert.Nil(t, rejection, "the pipeline takes it")
+			assert.Equal(t, telemetry.New, seen)
+		}
+		arrived, seconds, failures, lastSeen := f.figures(t)
+		assert.EqualValues(t, 5, arrived)
+		assert.InDelta(t, 5*0.3, seconds, 5*0.15, "measured as finely as the pauses are")
+		assert.GreaterOrEqual(t, seconds, 5*0.3)
+		assert.Zero(t, failures)
+		assert.InDelta(t, float64(started.Unix()+40), lastSeen, 1)
+		assert.Empty(t, f.said())
+
+		first := f.reads[:6]
+		for i := 2; i < len(first); i++ {
+			assert.Greater(t, first[i].Sub(first[i-1]), first[i-1].Sub(first[i-2]), "pauses grow")
+		}
+		assert.Equal(t, 20*time.Millisecond, first[1].Sub(first[0]))
+	})
+}
+
+func TestACanaryThatIsLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		store *store
+		want  string
+	}{
+		"stored never":      {&store{after: time.Hour}, "it is not stored yet"},
+		"the store is away": {&store{err: errors.New("no hosts")}, "read it back: no hosts"},
+		"the pipeline says no": {&store{refuse: telemetry.Reject(telemetry.UnknownFleet, telemetry.FieldFleetID, "_canary", "add it to ETL_FLEETS")},
+			"the pipeline refused it: "},
+		"the pipeline is full": {&store{blocked: 45 * time.Second}, "the pipeline is full and takes no record"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFlight(t, c.store, canary.Options{Interval: 10 * time.Second})
+				f.fly(t, 31*time.Second)
+				arrived, _, failures, lastSeen := f.figures(t)
+				assert.Zero(t, arrived)
+				assert.Zero(t, lastSeen, "never")
+				assert.Positive(t, failures, "counted when its time was over, whatever it waits for")
+				require.Len(t, f.said(), 1, "once")
+				assert.Contains(t, f.said()[0], "warning: a record of the canary could not be read in time: "+c.want)
+			})
+		})
+	}
+}
+
+func TestAnOutageIsSpokenOfOnceAndAgainAndItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFlight(t, &store{err: errors.New("no hosts")}, canary.Options{Interval: 10 * time.Second, Timeout: 5 * time.Second})
+		go func() {
+			time.Sleep(12 * time.Minute)
+			f.mu.Lock()
+			f.err = nil
+			f.mu.Unlock()
+		}()
+		f.fly(t, 13*time.Minute-time.Second)
+		assert.Equal(t, []string{
+			"warning: a record of the canary could not be read in time: read it back: no hosts",
+			"warning: records of the canary still can't be read in time: read it back: no hosts",
+			"warning: records of the canary still can't be read in time: read it back: no hosts",
+			"info: the canary can be read again",
+		}, f.said())
+		arrived, _, failures, _ := f.figures(t)
+		assert.Equal(t, 72.0, failures, "each ten seconds for twelve minutes")
+		assert.EqualValues(t, 6, arrived)
+	})
+}
+
+// A slow pipeline is measured, not flooded: one canary is on its way at a time.
+func TestIntervalsThatComeDueMeanwhileAreSkipped(t *testing.T) {
+	for name, c := range map[string]struct {
+		store *store
+		sent  []time.Duration // since the start
+	}{
+		"slow to be stored": {&store{after: 25 * time.Second}, []time.Duration{0, 30 * time.Second, 60 * time.Second}},
+		"slow to be taken":  {&store{blocked: 12 * time.Second}, []time.Duration{12 * time.Second, 32 * time.Second, 52 * time.Second}},
+		"lost":              {&store{after: time.Hour}, []time.Duration{0, 40 * time.Second}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				started := time.Now()
+				f := newFlight(t, c.store, canary.Options{Interval: 10 * time.Second})
+				f.fly(t, 65*time.Second)
+				require.GreaterOrEqual(t, len(f.at), len(c.sent))
+				for i, want := range c.sent {
+					assert.InDelta(t, want, f.at[i].Sub(started), float64(600*time.Millisecond), "record %d", i)
+				}
+				for i := 1; i < len(f.records); i++ {
+					assert.Greater(t, f.records[i].TimeMs, f.records[i-1].TimeMs)
+				}
+			})
+		})
+	}
+}
+
+// An older record of the canary is not this one.
+func TestOnlyTheRecordThatWasSentCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{}
+		f := newFlight(t, s, canary.Options{Interval: time.Minute})
+		s.records = []telemetry.Record{{DeviceID: "canary-test", TimeMs: time.Now().UnixMilli() - 1}}
+		s.at = []time.Time{time.Now().Add(-time.Hour)}
+		s.after = 40 * time.Second // more than the timeout, for the new one
+		f.fly(t, 50*time.Second)
+		arrived, _, failures, _ := f.figures(t)
+		assert.Zero(t, arrived)
+		assert.Equal(t, 1.0, failures)
+		require.Len(t, f.said(), 1)
+		assert.Contains(t, f.said()[0], "the newest that can be read is of ")
+	})
+}
+
+func TestItStopsAtOnce(t *testing.T) {
+	for name, s := range map[string]*store{
+		"while it waits for the next": {},
+		"while it looks":              {after: time.Hour},
+		"while the pipeline is full":  {blocked: 7 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFlight(t, s, canary.Options{Interval: time.Minute})
+				started := time.Now()
+				f.fly(t, 7*time.Second)
+				assert.Equal(t, 7*time.Second, time.Since(started))
+				_, _, failures, _ := f.figures(t)
+				assert.Zero(t, failures, "a stop is no failure")
+			})
+		})
+	}
+}
+
+// In the pipeline itself, whose loader takes nothing for a while.
+func TestThroughAPipeline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &store{}
+		f := newFlight(t, s, canary.Options{Interval: 10 * time.Second})
+		stop, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+		defer cancel()
+		p := &pipeline.Pipeline{
+			Transform: transform.New(nil, 100), Metrics: pipeline.NewMetrics(prometheus.NewRegistry()), Now: time.Now, Queue: 1,
+			Loader: loader(func(_ context.Context, in <-chan pipeline.Clean) error {
+				for c := range in {
+					time.Sleep(2 * time.Second)
+					assert.NoError(t, s.emit(pipeline.Batch{Items: c.Items}))
+					c.Done()
+				}
+				return nil
+			}),
+		}
+		require.NoError(t, p.Run(t.Context(), stop, f.c))
+		assert.EqualValues(t, 3, p.Metrics.Summary().Stored)
+		arrived, seconds, failures, _ := f.figures(t)
+		assert.EqualValues(t, 3, arrived)
+		assert.InDelta(t, 6, seconds, 1)
+		assert.Zero(t, failures)
+	})
+}
+
+type loader func(ctx context.Context, in <-chan pipeline.Clean) error
+
+func (l loader) Run(ctx context.Context, in <-chan pipeline.Clean) error { return l(ctx, in) }
+
+func TestAPipelineThatFailsIsNoStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFlight(t, &store{}, canary.Options{Interval: time.Second})
+		broken := errors.New("broken")
+		require.ErrorIs(t, f.c.Run(t.Context(), func(pipeline.Batch) error { return broken }), broken)
+	})
+}
+
+func TestDeviceOf(t *testing.T) {
+	for host, want := range map[string]string{
+		"etl-1":                  "canary-etl-1",
+		"etl.example.org":        "canary-etl.example.org",
+		"my laptop/ü":            "canary-my-laptop---",
+		strings.Repeat("x", 200): "canary-" + strings.Repeat("x", telemetry.MaxNameLen-7),
+	} {
+		assert.Equal(t, want, canary.DeviceOf(host))
+		assert.True(t, telemetry.ValidName(canary.DeviceOf(host)))
+	}
+}
+
+func TestOptionsThatCanNotWork(t *testing.T) {
+	for name, c := range map[string]struct {
+		o    canary.Options
+		want string
+	}{
+		"no interval":      {canary.Options{}, "interval 0s"},
+		"negative timeout": {canary.Options{Interval: time.Second, Timeout: -1}, "timeout -1ns"},
+		"bad device":       {canary.Options{Interval: time.Second, Device: "a b"}, `device "a b"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			logger, _ := test.NewNullLogger()
+			_, err := canary.New(c.o, nil, logger, prometheus.NewRegistry(), time.Now)
+			require.ErrorContains(t, err, "canary: "+c.want)
+		})
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	f := newFlight(t, &store{}, canary.Options{Interval: time.Second})
+	problems, err := testutil.GatherAndLint(f.reg)
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+	arrived, _, failures, lastSeen := f.figures(t)
+	assert.Zero(t, arrived)
+	assert.Zero(t, failures)
+	assert.Zero(t, lastSeen)
+	assert.Equal(t, "canary", f.c.Name())
+}

@@ -1,0 +1,507 @@
+package derive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// theRules are strict, so that short tracks raise many alerts.
+const theRules = `
+defaults:
+  speed_limit: {limit: 70, for: 1m, cool_down: 5m, levels: {LOW: 0, MEDIUM: 10, HIGH: 25}}
+  battery_low: {levels: {LOW: 40, MEDIUM: 20}}
+  device_offline: {after: {LOW: 15m}}
+`
+
+func engine(t testing.TB) (*alerting.Engine, string) {
+	rules, err := alerting.ParseRules("rules", []byte(theRules))
+	require.NoError(t, err)
+	return alerting.New(rules, circle{}), rules.Fingerprint()
+}
+
+// circle is one zone around the middle of the tracks.
+type circle struct{}
+
+func (circle) At(_ string, lat, lon, reachM float64, found []telemetry.Place) []telemetry.Place {
+	inside := 1500 - 1000*telemetry.DistanceKm(lat, lon, 52, 9)
+	if inside < -reachM {
+		return found
+	}
+	return append(found, telemetry.Place{Zone: "middle", InsideM: inside, AreaM2: 7e6, OnEnter: true, OnExit: true, DwellS: telemetry.Some(int32(600))})
+}
+
+// process is one that derives, with a life of its own.
+type process struct {
+	*Deriver
+	view   *view
+	end    context.CancelFunc
+	ended  chan error
+	window int64
+	told   *[]Step
+}
+
+func start(t testing.TB, store *fakeStore, sweep bool) *process {
+	e, rules := engine(t)
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	p := &process{view: &view{fakeStore: store, left: -1}, ended: make(chan error, 1), told: new([]Step)}
+	skew := time.Duration(rand.Int64N(int64(6*time.Second))) - 3*time.Second // of its clock
+	var mu sync.Mutex
+	p.Deriver = New(Options{
+		Flush: 5 * time.Second, Settle: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NewsAge: 15 * time.Minute,
+		ProcessDead: 30 * time.Second,
+		Tell: func(steps []Step) {
+			mu.Lock()
+			defer mu.Unlock()
+			*p.told = append(*p.told, steps...)
+		},
+	}, e, rules, once{}, logger, prometheus.NewRegistry(), func() time.Time { return time.Now().Add(skew) })
+	if sweep {
+		p.Sweep()
+	}
+	p.Open(Stores{p.view, p.view})
+	ctx, end := context.WithCancel(context.Background())
+	p.end = end
+	go func() { p.ended <- p.Run(context.Background(), ctx) }()
+	return p
+}
+
+// store stores records as the loader does, and tells whether they are acknowledged.
+func (p *process) store(records []telemetry.Record) error {
+	pointers := make([]*telemetry.Record, len(records))
+	for i := range records {
+		pointers[i] = &records[i]
+	}
+	if err := p.Before(context.Background(), slices.Values(pointers)); err != nil {
+		return err
+	}
+	for i := range records {
+		if err := p.view.alive(); err != nil {
+			return err
+		}
+		p.view.write(&records[i])
+	}
+	p.window++
+	p.Stored(p.window, pointers)
+	return nil
+}
+
+// kill ends the process without a chance to do anything.
+func (p *process) kill() {
+	p.view.mu.Lock()
+	p.view.left = 0
+	p.view.mu.Unlock()
+	p.end()
+	<-p.ended
+}
+
+// finish ends it in good order.
+func (p *process) finish(t testing.TB) {
+	p.end()
+	require.NoError(t, <-p.ended)
+	require.NoError(t, p.Finish(context.Background(), true))
+}
+
+// drive makes a device's records: trips, stops, speeding, an emptying battery, silences, some values absent.
+func drive(rng *rand.Rand, id string, from, to time.Time) []telemetry.Record {
+	var records []telemetry.Record
+	lat, lon, battery := 52+rng.Float64()*.02-.01, 9+rng.Float64()*.02-.01, 100.0
+	dLat, dLon := 0.0, 0.0
+	fleet := "north"
+	for at := from; at.Before(to); {
+		if rng.IntN(12) == 0 {
+			dLat, dLon = rng.NormFloat64()*.004, rng.NormFloat64()*.004
+		}
+		if rng.IntN(10) == 0 {
+			dLat, dLon = 0, 0
+		}
+		if lat > 52.03 || lat < 51.97 {
+			dLat = -dLat
+		}
+		if lon > 9.03 || lon < 8.97 {
+			dLon = -dLon
+		}
+		lat, lon = lat+dLat, lon+dLon
+		if rng.IntN(200) == 0 {
+			fleet = map[string]string{"north": "south", "south": "north"}[fleet]
+		}
+		r := telemetry.Record{DeviceID: id, FleetID: fleet, Zone: "unknown", TimeMs: at.UnixMilli(), Lat: lat, Lon: lon}
+		if rng.IntN(5) > 0 {
+			r.SpeedKmh = telemetry.Some(float64(rng.IntN(110)))
+		}
+		if battery -= .5; battery < 5 {
+			battery = 100
+		}
+		if rng.IntN(3) > 0 {
+			r.BatteryPct = telemetry.Some(int32(battery))
+		}
+		records = append(records, r)
+		at = at.Add(time.Duration(20+rng.IntN(100)) * time.Second)
+		if rng.IntN(60) == 0 {
+			at = at.Add(time.Duration(rng.IntN(200)) * time.Minute)
+		}
+	}
+	return records
+}
+
+// arrive is the records in the order in which they come: shuffled as far as a seed says, with duplicates and rivals.
+func arrive(rng *rand.Rand, tracks [][]telemetry.Record) []telemetry.Record {
+	var all []telemetry.Record
+	for _, track := range tracks {
+		all = append(all, track...)
+	}
+	slices.SortStableFunc(all, func(a, b telemetry.Record) int { return int(a.TimeMs - b.TimeMs) })
+	switch rng.IntN(3) {
+	case 0:
+		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	case 1: // some are late
+		for i := range all {
+			if rng.IntN(20) == 0 {
+				j := min(len(all)-1, i+rng.IntN(100))
+				all[i], all[j] = all[j], all[i]
+			}
+		}
+	}
+	for range len(all) / 10 {
+		r := all[rng.IntN(len(all))]
+		if rng.IntN(4) == 0 { // another payload of the same instant
+			r.Lat += .0001
+			r.SpeedKmh = telemetry.Some(float64(rng.IntN(100)))
+			if rng.IntN(4) == 0 {
+				r.FleetID = "south"
+			}
+		}
+		all = slices.Insert(all, rng.IntN(len(all)), r)
+	}
+	return all
+}
+
+func seeds(t *testing.T) []uint64 {
+	n := 40
+	if text := os.Getenv("DERIVE_SEEDS"); text != "" {
+		var err error
+		n, err = strconv.Atoi(text)
+		require.NoError(t, err)
+	}
+	var all []uint64
+	for i := range n {
+		all = append(all, uint64(i)+1)
+	}
+	if text := os.Getenv("DERIVE_SEED"); text != "" {
+		one, err := strconv.ParseUint(text, 10, 64)
+		require.NoError(t, err)
+		all = []uint64{one}
+	}
+	return all
+}
+
+// Any shuffle, duplication, split over processes and crash point of one input gives the rows that a fresh computation
+// over what is stored gives.
+func TestRowsAreAFunctionOfWhatIsStored(t *testing.T) {
+	for _, seed := range seeds(t) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { liveThrough(t, seed) })
+		})
+	}
+}
+
+func liveThrough(t *testing.T, seed uint64) {
+	rng := rand.New(rand.NewPCG(seed, 7))
+	store := newFakeStore()
+	time.Sleep(48 * time.Hour)
+	var tracks [][]telemetry.Record
+	for i := range 1 + rng.IntN(4) {
+		from := time.Now().Add(-time.Duration(6+rng.IntN(30)) * time.Hour)
+		tracks = append(tracks, drive(rng, fmt.Sprint("v", i), from, time.Now().Add(-time.Duration(rng.IntN(40))*time.Minute)))
+	}
+	queue := arrive(rng, tracks)
+
+	crashes := rng.IntN(3)
+	var processes []*process
+	for range 1 + rng.IntN(3) {
+		processes = append(processes, start(t, store, true))
+	}
+	for len(queue) > 0 {
+		chunk := slices.Clone(queue[:min(len(queue), 1+rng.IntN(60))])
+		queue = queue[len(chunk):]
+		i := rng.IntN(len(processes))
+		p := processes[i]
+		if crashes > 0 && rng.IntN(15) == 0 {
+			crashes--
+			p.view.mu.Lock()
+			p.view.left = rng.IntN(60) // it dies in the middle of something
+			p.view.mu.Unlock()
+		}
+		if err := p.store(chunk); err != nil {
+			require.ErrorIs(t, err, errDead)
+			queue = append(chunk, queue...) // which nobody has acknowledged
+		}
+		time.Sleep(time.Duration(rng.IntN(4000)) * time.Millisecond)
+		p.view.mu.Lock()
+		dead := p.view.left == 0
+		p.view.mu.Unlock()
+		if dead {
+			p.kill()
+			processes[i] = start(t, store, true)
+		}
+	}
+	for _, p := range processes {
+		p.view.mu.Lock()
+		if p.view.left > 0 {
+			p.view.left = -1
+		}
+		p.view.mu.Unlock()
+	}
+	time.Sleep(20 * time.Minute) // everybody is offline
+	for _, p := range processes {
+		p.finish(t)
+	}
+	start(t, store, true).finish(t) // whatever dead ones left
+	requireFresh(t, store)
+}
+
+// requireFresh compares every derived row with a computation from nothing: all fixes of a device, one after the other.
+func requireFresh(t testing.TB, store *fakeStore) {
+	e, _ := engine(t)
+	all := &view{fakeStore: store, left: -1}
+	wantHours := map[fleetHour][]cassandra.HourRow{}
+	var wantOpen []string
+	alerts := 0
+	for id, fixes := range store.history {
+		o := fold(e, fixes, time.Now().UnixMilli())
+		var trips []cassandra.TripRow
+		for _, trip := range o.trips {
+			trips = append(trips, tripRow(trip))
+		}
+		sortTrips(trips)
+		have, err := all.Trips(context.Background(), id, 0, 1<<60)
+		require.NoError(t, err)
+		sortTrips(have)
+		require.Equal(t, trips, have, "trips of %s", id)
+
+		var want []cassandra.AlertState
+		for _, a := range o.alerts {
+			want = append(want, alertRow(id, a))
+			if a.EndedMs == 0 {
+				wantOpen = append(wantOpen, keyOf(a.FleetID, id, a.Type, a.OpenedMs, a.Severity))
+			}
+		}
+		rows, err := all.DeviceAlerts(context.Background(), id, 0, 1<<60)
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, rows, "alerts of %s", id)
+		alerts += len(want)
+		for key, h := range o.hours {
+			wantHours[key] = append(wantHours[key], hourRow(id, h))
+		}
+	}
+	lives := list[cassandra.AlertState](store, cassandra.TableAlerts, "")
+	byDevice := list[cassandra.AlertState](store, cassandra.TableDeviceAlerts, "")
+	require.ElementsMatch(t, byDevice, lives, "alerts of fleets")
+	require.Len(t, lives, alerts, "alerts of fleets")
+	var open []string
+	for _, a := range list[cassandra.AlertState](store, cassandra.TableOpenAlerts, "") {
+		open = append(open, keyOf(a.FleetID, a.DeviceID, a.Type, a.OpenedMs, a.Severity))
+	}
+	require.ElementsMatch(t, wantOpen, open, "open alerts")
+
+	rows := 0
+	for key, want := range wantHours {
+		have, err := all.Hours(context.Background(), key.fleet, key.hourMs)
+		require.NoError(t, err)
+		require.ElementsMatch(t, want, have, "hour %s of %s", formatMs(key.hourMs), key.fleet)
+		rows += len(have)
+		sums, err := all.AnalyticsRows(context.Background(), key.fleet, cassandra.DayOf(key.hourMs))
+		require.NoError(t, err)
+		i := slices.IndexFunc(sums, func(s cassandra.AnalyticsRow) bool { return int64(s.Hour) == key.hourMs%(24*hourMs)/hourMs })
+		require.GreaterOrEqual(t, i, 0, "figures of hour %s of %s", formatMs(key.hourMs), key.fleet)
+		requireSum(t, want, sums[i])
+	}
+	require.Len(t, list[cassandra.HourRow](store, cassandra.TableHours, ""), rows, "no hours but these")
+	require.Len(t, list[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no figures but these")
+	require.Empty(t, list[cassandra.Mark](store, cassandra.TableMarks, ""), "no mark is left")
+	require.Empty(t, list[cassandra.Mark](store, cassandra.TableMarksByProcess, ""), "no mark is left")
+	require.Empty(t, store.processes, "no process is left")
+}
+
+// requireSum adds up in the plainest way.
+func requireSum(t testing.TB, rows []cassandra.HourRow, sum cassandra.AnalyticsRow) {
+	var km, speeds, driving, most float64
+	var count, records int64
+	var alerts, active int32
+	for _, r := range rows {
+		km, speeds, driving, most = km+r.DistanceKm, speeds+r.SpeedSumKmh, driving+r.DrivingS, max(most, r.MaxSpeedKmh)
+		count, records, alerts = count+r.SpeedCount, records+r.Records, alerts+r.Alerts
+		if r.Records > 0 {
+			active++
+		}
+	}
+	require.InDelta(t, km, sum.TotalDistanceKm, 1e-9)
+	require.Equal(t, alerts, sum.AlertsCount)
+	require.Equal(t, active, sum.ActiveDevicesCount)
+	require.Equal(t, records, *sum.RecordsCount)
+	require.InDelta(t, driving, float64(*sum.DrivingS), 1)
+	if count > 0 {
+		require.InDelta(t, speeds/float64(count), *sum.AvgSpeedKmh, 1e-9)
+		require.Equal(t, most, *sum.MaxSpeedKmh)
+	} else {
+		require.Nil(t, sum.AvgSpeedKmh)
+	}
+}
+
+// fold computes what follows from a device's fixes, one after the other.
+func fold(e *alerting.Engine, fixes map[int64]telemetry.Record, nowMs int64) *outcome {
+	o := newOutcome()
+	var order []telemetry.Record
+	for _, r := range fixes {
+		order = append(order, r)
+	}
+	slices.SortFunc(order, func(a, b telemetry.Record) int { return int(a.TimeMs - b.TimeMs) })
+	for i := range order {
+		o.state.apply(e, &order[i], o)
+	}
+	o.state.advance(e, nowMs, o)
+	o.state.Roll.Current(o)
+	for a := range o.state.Alerts.Open() {
+		o.alerts[alertKey{a.OpenedMs, a.Type}] = a
+	}
+	return o
+}
+
+// Verify says nothing of rows that are right, and names each that is not.
+func TestVerifyFindsWhatIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rng := rand.New(rand.NewPCG(3, 3))
+		store := newFakeStore()
+		time.Sleep(48 * time.Hour)
+		p := start(t, store, true)
+		for _, r := range drive(rng, "v1", time.Now().Add(-20*time.Hour), time.Now()) {
+			require.NoError(t, p.store([]telemetry.Record{r}))
+		}
+		time.Sleep(20 * time.Minute)
+		p.finish(t)
+		e, rules := engine(t)
+		v := &Verifier{Store: &view{fakeStore: store, left: -1}, Engine: e, Rules: rules, Now: time.Now,
+			Devices: func(context.Context, string) ([]string, error) { return []string{"v1"}, nil }}
+		verify := func() []string {
+			report, err := v.Verify(context.Background(), []string{"north", "south"}, cassandra.DayOf(time.Now().UnixMilli())-2, cassandra.DayOf(time.Now().UnixMilli()))
+			require.NoError(t, err)
+			require.Positive(t, report.Fixes)
+			var found []string
+			for _, d := range report.Differences {
+				found = append(found, d.Table)
+			}
+			return found
+		}
+		require.Empty(t, verify())
+
+		spoil := func(table string, change func(c *cell)) {
+			t.Helper()
+			for _, c := range store.tables[table] {
+				if c.row == nil || c.wrote <= c.deleted {
+					continue
+				}
+				was := *c
+				change(c)
+				require.Contains(t, strings.Join(verify(), " "), table)
+				*c = was
+				return
+			}
+			t.Errorf("nothing in %s", table)
+		}
+		gone := func(c *cell) { c.deleted = c.wrote }
+		for _, table := range []string{cassandra.TableTrips, cassandra.TableDeviceAlerts, cassandra.TableAlerts, cassandra.TableHours, cassandra.TableAnalytics} {
+			spoil(table, gone)
+		}
+		spoil(cassandra.TableAnalytics, func(c *cell) { r := c.row.(cassandra.AnalyticsRow); r.TotalDistanceKm += .001; c.row = r })
+		spoil(cassandra.TableHours, func(c *cell) { r := c.row.(cassandra.HourRow); r.Records++; c.row = r })
+		spoil(cassandra.TableTrips, func(c *cell) { r := c.row.(cassandra.TripRow); r.EndMs++; c.row = r })
+		spoil(cassandra.TableDeviceAlerts, func(c *cell) { r := c.row.(cassandra.AlertState); r.EndedMs++; c.row = r })
+		require.Empty(t, verify(), "what was spoilt is mended")
+	})
+}
+
+// People are told of an alert once, by whoever finds it while it is news; a late record is none.
+func TestPeopleAreToldOnce(t *testing.T) {
+	fast := func(at time.Time, kmh float64) telemetry.Record {
+		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8, SpeedKmh: telemetry.Some(kmh)}
+	}
+	opened := func(steps []Step) (n int) {
+		for _, s := range steps {
+			if s.Type == telemetry.SpeedLimit && s.Transition == telemetry.AlertOpened {
+				n++
+			}
+		}
+		return n
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		time.Sleep(48 * time.Hour)
+		p := start(t, store, true)
+		for range 10 { // two minutes too fast, by 10 s
+			require.NoError(t, p.store([]telemetry.Record{fast(time.Now(), 100)}))
+			time.Sleep(10 * time.Second)
+		}
+		require.Equal(t, 1, opened(*p.told))
+		p.kill()
+		again := start(t, store, true)
+		for range 10 {
+			require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 100)}))
+			time.Sleep(10 * time.Second)
+		}
+		require.Zero(t, opened(*again.told), "it has been open all the time")
+		open, err := again.view.OpenAlerts(context.Background(), "north")
+		require.NoError(t, err)
+		require.Len(t, open, 1)
+		require.True(t, open[0].Notify)
+		require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 20)}))
+		time.Sleep(10 * time.Second)
+		require.Equal(t, telemetry.AlertResolved, (*again.told)[len(*again.told)-1].Transition)
+
+		// Ten minutes that come two hours late.
+		for i := range 60 {
+			kmh := 100.0
+			if i == 59 {
+				kmh = 30
+			}
+			require.NoError(t, again.store([]telemetry.Record{fast(time.Now().Add(-2*time.Hour+time.Duration(10*i)*time.Second), kmh)}))
+		}
+		time.Sleep(30 * time.Second)
+		require.Zero(t, opened(*again.told), "late records raise no alert as if it were new")
+		rows, err := again.view.DeviceAlerts(context.Background(), "v1", 0, 1<<60)
+		require.NoError(t, err)
+		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.AlertState) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are alerts all the same")
+		again.finish(t)
+		requireFresh(t, store)
+	})
+}
+
+func TestADeadProcessEndsWithItsError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t, newFakeStore(), false)
+		p.view.mu.Lock()
+		p.view.left = 0
+		p.view.mu.Unlock()
+		err := <-p.ended
+		require.True(t, errors.Is(err, errDead), "%v", err)
+		p.end()
+	})
+}

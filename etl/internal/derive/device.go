@@ -1,0 +1,162 @@
+package derive
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// state is what a device's fixes so far come to, and all that its next ones need of them.
+type state struct {
+	Alerts alerting.State `json:"a"`
+	Roll   rollup.State   `json:"r"`
+}
+
+// advancedMs is the event time that the state has got to.
+func (s *state) advancedMs() int64 { return max(s.Alerts.AdvancedMs(), s.Roll.LastMs()) }
+
+// stateVersion begins every stored state. One of another version is as good as none.
+const stateVersion = "1:"
+
+func (s *state) encode() ([]byte, error) {
+	text, err := json.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("write a device's state: %w", err)
+	}
+	return append([]byte(stateVersion), text...), nil
+}
+
+func decodeState(text []byte) (s state, ok bool) {
+	rest, ok := strings.CutPrefix(string(text), stateVersion)
+	if !ok || json.Unmarshal([]byte(rest), &s) != nil {
+		return state{}, false
+	}
+	return s, true
+}
+
+// apply feeds one more fix to a state, in event order.
+func (s *state) apply(e *alerting.Engine, r *telemetry.Record, out sink) {
+	e.Apply(&s.Alerts, r, func(step alerting.Step) { s.step(step, out) })
+	s.Roll.Apply(r, out)
+}
+
+// advance tells a state that event time went on without a fix.
+func (s *state) advance(e *alerting.Engine, nowMs int64, out sink) {
+	e.Advance(&s.Alerts, nowMs, func(step alerting.Step) { s.step(step, out) })
+}
+
+func (s *state) step(step alerting.Step, out sink) {
+	if step.Transition == telemetry.AlertOpened {
+		s.Roll.AddAlert(step.FleetID, step.OpenedMs, out)
+	}
+	out.Step(step)
+}
+
+// sink takes what comes of fixes.
+type sink interface {
+	rollup.Sink
+	Step(alerting.Step)
+}
+
+// device is a device that sent lately.
+type device struct {
+	id    string
+	state state
+	day   cassandra.Day // of the latest fix in state
+	fleet map[string]bool
+
+	fromDay  cassandra.Day // of the mark
+	pending  int           // records that are announced and not stored
+	batch    []*telemetry.Record
+	lastSeen time.Time // when a record was stored last
+	adopted  []string  // dead processes whose marks go with ours
+
+	doubtful  bool // the state is not to be trusted: derive anew from doubtDay on
+	reason    string
+	doubtDay  cassandra.Day
+	shared    bool               // another process has records of it too
+	sharers   map[string]bool    // those it was seen to be shared with
+	deriving  bool               // it is being derived anew at this moment
+	backlog   []telemetry.Record // what was stored meanwhile
+	overflow  bool               // more than that
+	derivedAt time.Time          // when it was last derived anew, at a sure level
+	unsure    bool               // the last time was not at a sure level
+
+	dirty     bool          // its rows are to be written
+	owesOpen  bool          // its open trip and alerts are to be written, when they are due
+	slowDue   time.Time     // when that is
+	flushedAt time.Time     // when hours of it were written last
+	hours     []rollup.Hour // that became final
+	trips     []rollup.Trip
+	steps     []alerting.Step
+	days      []cassandra.DeviceDay // that are over
+
+	unadvanced []byte // the state after the last fix, when time that went on without one has changed it since
+
+	considered int                                        // steps of which people have been told, or won't be
+	knownMs    int64                                      // event time up to which alerts have been told
+	told       map[telemetry.AlertType]telemetry.Severity // open alerts that people know of
+	old        map[alertKey]telemetry.Severity            // stored alerts beyond the last fix of the stored state
+}
+
+// stored is the state as it is stored: after the last fix, without what its silence since then came to. A late fix may
+// yet break that silence.
+func (v *device) stored() ([]byte, error) {
+	if v.unadvanced != nil {
+		return v.unadvanced, nil
+	}
+	return v.state.encode()
+}
+
+// advance lets time go on without a fix.
+func (v *device) advance(e *alerting.Engine, nowMs int64) {
+	if next, ok := e.Next(&v.state.Alerts); !ok || next > nowMs {
+		return
+	}
+	if v.unadvanced == nil {
+		v.unadvanced, _ = v.state.encode() // states always can be written
+	}
+	v.state.advance(e, nowMs, v)
+	v.dirty = true
+}
+
+// recallTold takes the open alerts of a state that was stored for told: if anybody was to be told, somebody was.
+func (v *device) recallTold() {
+	v.told = nil
+	for a := range v.state.Alerts.Open() {
+		if v.told == nil {
+			v.told = map[telemetry.AlertType]telemetry.Severity{}
+		}
+		v.told[a.Type] = a.Severity
+	}
+}
+
+// quiet tells whether nothing of the device waits to be written.
+func (v *device) quiet() bool {
+	return !v.dirty && len(v.hours) == 0 && len(v.trips) == 0 && len(v.steps) == 0 && len(v.days) == 0
+}
+
+// Hour, Trip and Step take what comes of the device's fixes until it is written.
+func (v *device) Hour(h rollup.Hour)      { v.hours = append(v.hours, h) }
+func (v *device) Trip(t rollup.Trip)      { v.trips = append(v.trips, t) }
+func (v *device) Step(step alerting.Step) { v.steps = append(v.steps, step) }
+
+// doubt marks the device to be derived anew from a day on.
+func (v *device) doubt(day cassandra.Day, reason string) {
+	if !v.doubtful || day < v.doubtDay {
+		v.doubtDay = day
+	}
+	if !v.doubtful {
+		v.reason = reason
+	}
+	v.doubtful = true
+}
+
+// platformFleet tells whether a fleet is the platform's own, from which nothing is derived.
+func platformFleet(fleet string) bool { return strings.HasPrefix(fleet, "_") }

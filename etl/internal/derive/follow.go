@@ -1,0 +1,424 @@
+package derive
+
+import (
+	"cmp"
+	"context"
+	"iter"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// announced is what a window has of one device.
+type announced struct {
+	records int
+	day     cassandra.Day // the earliest
+	fleets  []string
+}
+
+// Before is told of the records of a window before they are written. It returns when each of their devices is marked.
+func (d *Deriver) Before(ctx context.Context, records iter.Seq[*telemetry.Record]) error {
+	select {
+	case <-d.connected:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	window := map[string]*announced{}
+	for r := range records {
+		if platformFleet(r.FleetID) {
+			continue
+		}
+		day := cassandra.DayOf(r.TimeMs)
+		a := window[r.DeviceID]
+		if a == nil {
+			a = &announced{day: day}
+			window[r.DeviceID] = a
+		}
+		a.records++
+		a.day = min(a.day, day)
+		if !slices.Contains(a.fleets, r.FleetID) {
+			a.fleets = append(a.fleets, r.FleetID)
+		}
+	}
+	if err := d.waitForRoom(ctx); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(meetsAtOnce)
+	for id, a := range window {
+		for {
+			v, met, wait := d.touch(id, a)
+			if wait != nil { // its mark is being taken away
+				select {
+				case <-wait:
+					continue
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+			if !met {
+				g.Go(func() error { return d.meet(ctx, v, "first_met") })
+			} else if v != nil {
+				g.Go(func() error { return d.mark(ctx, v) })
+			}
+			break
+		}
+	}
+	return g.Wait()
+}
+
+// waitForRoom holds a window back while there are too many devices and some of them can be let go.
+func (d *Deriver) waitForRoom(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { d.room.Broadcast() })
+	defer stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for len(d.devices) >= d.options.Devices && ctx.Err() == nil {
+		free := false
+		for _, v := range d.devices {
+			if v.pending == 0 {
+				free = true
+				break
+			}
+		}
+		if !free {
+			break
+		}
+		d.crowded = true
+		d.wake()
+		d.room.Wait()
+	}
+	d.crowded = false
+	return ctx.Err()
+}
+
+// touch notes what is announced of a device. v is nil when nothing is to be done for it; met is false when it has to be
+// met; wait is there when it has to be touched again once that is closed.
+func (d *Deriver) touch(id string, a *announced) (v *device, met bool, wait chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if wait := d.releasing[id]; wait != nil {
+		return nil, false, wait
+	}
+	v = d.devices[id]
+	if v == nil {
+		v = &device{id: id, fromDay: a.day, fleet: map[string]bool{}, lastSeen: d.now(), pending: a.records}
+		for _, fleet := range a.fleets {
+			v.fleet[fleet] = true
+		}
+		d.devices[id] = v
+		delete(d.silent, id)
+		return v, false, nil
+	}
+	v.pending += a.records
+	changed := false
+	if a.day < v.fromDay {
+		v.fromDay, changed = a.day, true
+	}
+	for _, fleet := range a.fleets {
+		if !v.fleet[fleet] {
+			v.fleet[fleet], changed = true, true
+		}
+	}
+	if !changed {
+		return nil, true, nil
+	}
+	return v, true, nil
+}
+
+// mark writes the device's mark as it is now.
+func (d *Deriver) mark(ctx context.Context, v *device) error {
+	d.mu.Lock()
+	m := cassandra.Mark{ProcessID: d.process, DeviceID: v.id, FromDay: v.fromDay}
+	for fleet := range v.fleet {
+		m.Fleets = append(m.Fleets, fleet)
+	}
+	d.mu.Unlock()
+	at := d.stamp()
+	return d.try(ctx, cassandra.TableMarks, func(ctx context.Context) error { return d.stores.Sure.WriteMark(ctx, m, at) })
+}
+
+// meet marks a device that was not in memory, looks for others' marks on it and takes over its state.
+func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
+	if err := d.mark(ctx, v); err != nil {
+		return err
+	}
+	var others []cassandra.Mark
+	var last cassandra.DeviceDay
+	var old []cassandra.AlertState
+	found, stranger := false, false
+	sure, err := d.read(ctx, cassandra.TableMarks, func(ctx context.Context, s Store) error {
+		marks, err := s.Marks(ctx, v.id)
+		if err != nil {
+			return err
+		}
+		others = slices.DeleteFunc(marks, func(m cassandra.Mark) bool { return m.ProcessID == d.process })
+		if last, found, err = s.DayBefore(ctx, v.id, cassandra.DayOf(d.now().UnixMilli())+1); err != nil {
+			return err
+		}
+		if found {
+			if restored, ok := decodeState(last.State); ok {
+				old, err = s.DeviceAlerts(ctx, v.id, restored.Roll.LastMs()+1, aheadOf(d.now()))
+			}
+			return err
+		}
+		// Nothing was ever derived of it. It may have a history all the same.
+		_, err = s.Latest(ctx, v.id)
+		stranger = cassandra.ReasonOf(err) == cassandra.ReasonNotFound
+		if stranger {
+			err = nil
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, m := range others {
+		if err := d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error {
+			return d.stores.Sure.TellShared(ctx, m.ProcessID, []string{v.id})
+		}); err != nil {
+			return err
+		}
+	}
+
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if found {
+		d.after(last.WriteTimeUs)
+		s, ok := decodeState(last.State)
+		if ok {
+			v.state, v.day = s, last.Day
+			v.knownMs = s.advancedMs()
+			v.recallTold()
+			for _, a := range old {
+				if v.old == nil {
+					v.old = map[alertKey]telemetry.Severity{}
+				}
+				v.old[alertKey{a.OpenedMs, telemetry.AlertType(a.Type)}] = telemetry.Severity(a.Severity)
+			}
+		} else {
+			v.doubt(last.Day, "gap")
+		}
+		for _, fleet := range last.Fleets {
+			v.fleet[fleet] = true
+		}
+	} else if !stranger {
+		v.doubt(d.oldest(), "gap")
+	}
+	for _, m := range others {
+		v.shared = true
+		if v.sharers == nil {
+			v.sharers = map[string]bool{}
+		}
+		v.sharers[m.ProcessID] = true
+		v.doubt(m.FromDay, cmp.Or(map[bool]string{true: "taken_over"}[reason == "taken_over"], "shared"))
+		v.fromDay = min(v.fromDay, m.FromDay)
+		for _, fleet := range m.Fleets {
+			v.fleet[fleet] = true
+		}
+	}
+	if !sure {
+		v.doubt(v.fromDay, "gap")
+	}
+	return nil
+}
+
+// Rederive has devices derived anew from a day on, when Finish is called.
+func (d *Deriver) Rederive(ctx context.Context, deviceIDs []string, from cassandra.Day) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(meetsAtOnce)
+	for _, id := range deviceIDs {
+		v, met, _ := d.touch(id, &announced{day: from})
+		if met {
+			continue
+		}
+		g.Go(func() error {
+			err := d.meet(ctx, v, "first_met")
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			v.doubt(from, "gap")
+			return err
+		})
+	}
+	return g.Wait()
+}
+
+// oldest is the first day that stored telemetry can be of.
+func (d *Deriver) oldest() cassandra.Day {
+	return cassandra.DayOf(d.now().Add(-telemetry.Retention).UnixMilli()) - 1
+}
+
+// Stored is told of the records of a window once they are all durable. Windows are numbered from 1 without a gap; they
+// are followed in that order, whichever is durable first.
+func (d *Deriver) Stored(window int64, records []*telemetry.Record) {
+	started := d.now()
+	d.mu.Lock()
+	d.early[window] = records
+	var steps []Step
+	followed := 0
+	for {
+		records, ok := d.early[d.windows+1]
+		if !ok {
+			break
+		}
+		d.windows++
+		delete(d.early, d.windows)
+		followed += len(records)
+		steps = append(steps, d.follow(records)...)
+	}
+	d.room.Broadcast()
+	d.mu.Unlock()
+	if followed > 0 {
+		d.metrics.fold.Observe(d.now().Sub(started).Seconds())
+	}
+	d.tell(steps)
+}
+
+// follow feeds the records of a window to their devices, in event order.
+func (d *Deriver) follow(records []*telemetry.Record) []Step {
+	now := d.now()
+	engine := d.engine.Load()
+	var touched []*device
+	for _, r := range records {
+		if platformFleet(r.FleetID) {
+			continue
+		}
+		v := d.devices[r.DeviceID]
+		if len(v.batch) == 0 {
+			touched = append(touched, v)
+		}
+		v.batch = append(v.batch, r)
+	}
+	var steps []Step
+	for _, v := range touched {
+		inOrder := func(a, b *telemetry.Record) int { return cmp.Compare(a.TimeMs, b.TimeMs) }
+		if !slices.IsSortedFunc(v.batch, inOrder) {
+			slices.SortStableFunc(v.batch, inOrder)
+		}
+		v.lastSeen = now
+		v.pending -= len(v.batch)
+		for _, r := range v.batch {
+			d.feed(engine, v, r)
+		}
+		steps = append(steps, d.news(v, now)...)
+		clear(v.batch) // the window's records are let go
+		if v.batch = v.batch[:0]; cap(v.batch) > batchKept {
+			v.batch = nil
+		}
+	}
+	return steps
+}
+
+// batchKept is how many records of a window a device keeps room for.
+const batchKept = 32
+
+// feed gives a device one more of its stored records.
+func (d *Deriver) feed(engine *alerting.Engine, v *device, r *telemetry.Record) {
+	switch {
+	case v.deriving:
+		if len(v.backlog) >= backlogLimit {
+			v.overflow = true
+		} else {
+			v.backlog = append(v.backlog, *r)
+		}
+	case v.doubtful:
+		v.doubt(cassandra.DayOf(r.TimeMs), v.reason)
+	case v.shared:
+		v.doubt(cassandra.DayOf(r.TimeMs), "shared")
+	case r.TimeMs <= v.state.advancedMs():
+		v.doubt(cassandra.DayOf(r.TimeMs), "late")
+	default:
+		day := cassandra.DayOf(r.TimeMs)
+		if day != v.day && v.day != 0 {
+			d.endDay(v)
+		}
+		v.day = day
+		v.state.apply(engine, r, v)
+		v.dirty, v.unadvanced = true, nil
+	}
+}
+
+// endDay keeps the state at the end of the device's day, to be written.
+func (d *Deriver) endDay(v *device) {
+	if text, err := v.stored(); err == nil { // states always can be written
+		v.days = append(v.days, cassandra.DeviceDay{Day: v.day, State: text, Rules: *d.rules.Load()})
+	}
+}
+
+// news picks what people are to be told of the steps that a device has made since the last time. What was raised at an
+// event time that had been passed already came of late records, and is no news.
+func (d *Deriver) news(v *device, now time.Time) []Step {
+	var told []Step
+	for _, step := range v.steps[v.considered:] {
+		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[step.Type]}
+		out.DeviceID = v.id
+		if severity, ok := v.old[alertKey{step.OpenedMs, step.Type}]; ok && step.Transition != telemetry.AlertResolved {
+			if v.told == nil {
+				v.told = map[telemetry.AlertType]telemetry.Severity{}
+			}
+			v.told[step.Type] = severity // it was raised before the state was stored
+			if !step.Severity.Graver(severity) {
+				continue
+			}
+		}
+		d.metrics.step(step)
+		switch step.Transition {
+		case telemetry.AlertOpened:
+			if step.OpenedMs <= v.knownMs || now.UnixMilli()-step.OpenedMs > d.options.NewsAge.Milliseconds() {
+				delete(v.told, step.Type)
+				continue
+			}
+			if v.told == nil {
+				v.told = map[telemetry.AlertType]telemetry.Severity{}
+			}
+			v.told[step.Type] = step.Severity
+			told = append(told, out)
+		case telemetry.AlertEscalated:
+			if out.From != "" {
+				v.told[step.Type] = step.Severity
+				told = append(told, out)
+			}
+		case telemetry.AlertResolved:
+			if out.From != "" {
+				delete(v.told, step.Type)
+				told = append(told, out)
+			}
+		}
+	}
+	if len(v.steps) > v.considered {
+		d.wake()
+	}
+	v.considered = len(v.steps)
+	v.knownMs = max(v.knownMs, v.state.advancedMs())
+	return told
+}
+
+// advance tells devices that time went on: those that have fallen silent are offline.
+func (d *Deriver) advance() {
+	d.mu.Lock()
+	now := d.now()
+	engine := d.engine.Load()
+	var steps []Step
+	for _, v := range d.devices {
+		if v.doubtful || v.deriving || v.pending > 0 || v.state.Roll.LastMs() == 0 {
+			continue
+		}
+		v.advance(engine, now.UnixMilli())
+		if len(v.steps) > v.considered {
+			steps = append(steps, d.news(v, now)...)
+		}
+	}
+	d.mu.Unlock()
+	d.tell(steps)
+}
+
+func (d *Deriver) tell(steps []Step) {
+	if len(steps) > 0 && d.options.Tell != nil {
+		d.options.Tell(steps)
+	}
+}

@@ -1,0 +1,53 @@
+package geofence
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzParse shows that no text does harm: what is refused is told with its origin, and what is taken can be indexed,
+// asked for, stored and read back.
+func FuzzParse(f *testing.F) {
+	f.Fuzz(func(t *testing.T, text []byte) {
+		zones, err := Parse("z.json", text)
+		if err != nil {
+			require.Empty(t, zones)
+			for line := range strings.SplitSeq(err.Error(), "\n") {
+				require.True(t, strings.HasPrefix(line, "z.json: ") || strings.HasPrefix(line, "and "), line)
+			}
+			return
+		}
+		x, err := NewIndex(zones)
+		require.NoError(t, err)
+		for _, z := range zones {
+			fleet := z.Fleet
+			if fleet == AllFleets {
+				fleet = "any"
+			}
+			b := z.shape.box
+			for _, lon := range []float64{b.MinX, (b.MinX + b.MaxX) / 2, b.MaxX, b.MaxX + 0.001} {
+				for _, lat := range []float64{b.MinY, (b.MinY + b.MaxY) / 2, b.MaxY} {
+					lat, lon := max(-90, min(90, lat)), math.Remainder(lon, 360)
+					found := x.At(fleet, lat, lon, 500, nil)
+					for i, place := range found {
+						require.False(t, math.IsNaN(place.InsideM) || place.InsideM < -500, "%v", place)
+						require.True(t, i == 0 || smaller(found[i-1], place) < 0, "smallest first, each once")
+					}
+					if name, ok := x.Zone(fleet, lat, lon); ok {
+						require.Contains(t, names(found), name)
+					}
+				}
+			}
+			if z.RadiusM.Valid {
+				continue
+			}
+			again, err := Parse("again", collection(feature(z.Geometry, named(z.Name, ""))))
+			require.NoError(t, err, "what is stored can be read")
+			require.Equal(t, z.Geometry, again[0].Geometry)
+			require.Equal(t, z.shape, again[0].shape)
+		}
+	})
+}

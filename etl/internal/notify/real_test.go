@@ -1,0 +1,319 @@
+package notify_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus/hooks/test"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// resend is short, so that an alert that nobody tells of expires within two seconds.
+const resend = 500 * time.Millisecond
+
+// alertmanager is a real one, whose notifications end in a webhook of the test's.
+type alertmanager struct {
+	t       *testing.T
+	program string
+	dir     string
+	address string
+	cmd     *exec.Cmd
+
+	mu  sync.Mutex
+	got map[string][]notification // by device
+}
+
+type notification struct {
+	Status      string            `json:"status"`
+	Labels      map[string]string `json:"labels"`
+	Annotations map[string]string `json:"annotations"`
+	StartsAt    time.Time         `json:"startsAt"`
+	EndsAt      time.Time         `json:"endsAt"`
+}
+
+func newAlertmanager(t *testing.T) *alertmanager {
+	t.Helper()
+	program, err := exec.LookPath("prometheus-alertmanager")
+	if err != nil {
+		if program, err = exec.LookPath("alertmanager"); err != nil {
+			t.Skip("no Alertmanager here: install Debian's package prometheus-alertmanager")
+		}
+	}
+	m := &alertmanager{t: t, program: program, dir: t.TempDir(), got: map[string][]notification{}}
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var message struct {
+			Alerts []notification `json:"alerts"`
+		}
+		assert.NoError(t, json.NewDecoder(r.Body).Decode(&message))
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		for _, a := range message.Alerts {
+			m.got[a.Labels["device"]] = append(m.got[a.Labels["device"]], a)
+		}
+	}))
+	t.Cleanup(hook.Close)
+	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "alertmanager.yml"), fmt.Appendf(nil, `
+route:
+  receiver: people
+  group_by: [alertname, device, severity]
+  group_wait: 100ms
+  group_interval: 300ms
+  repeat_interval: 1h
+receivers:
+  - name: people
+    webhook_configs: [{url: %q, send_resolved: true}]
+`, hook.URL), 0o600))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	m.address = l.Addr().String()
+	require.NoError(t, l.Close())
+	t.Cleanup(m.stop)
+	return m
+}
+
+func (m *alertmanager) start() {
+	m.t.Helper()
+	var log bytes.Buffer
+	m.cmd = exec.Command(m.program, "--config.file="+filepath.Join(m.dir, "alertmanager.yml"), "--storage.path="+m.dir,
+		"--web.listen-address="+m.address, "--web.route-prefix=/am", "--cluster.listen-address=")
+	m.cmd.Stdout, m.cmd.Stderr = &log, &log
+	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	require.NoError(m.t, m.cmd.Start())
+	require.Eventually(m.t, func() bool {
+		answer, err := http.Get("http://" + m.address + "/am/-/ready")
+		if err != nil {
+			return false
+		}
+		answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	}, 10*time.Second, 20*time.Millisecond, "alertmanager does not start")
+	http.DefaultClient.CloseIdleConnections()
+}
+
+func (m *alertmanager) stop() {
+	if m.cmd != nil {
+		_ = m.cmd.Process.Kill()
+		_ = m.cmd.Wait()
+		m.cmd = nil
+	}
+}
+
+// notified gives what people got about a device, one "status severity" each, in order.
+func (m *alertmanager) notified(device string) (lines []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, n := range m.got[device] {
+		lines = append(lines, n.Status+" "+n.Labels["severity"])
+	}
+	return lines
+}
+
+// comes waits until people got just that about a device.
+func (m *alertmanager) comes(device string, want ...string) {
+	m.t.Helper()
+	require.EventuallyWithT(m.t, func(c *assert.CollectT) { assert.Equal(c, want, m.notified(device)) }, 10*time.Second, 20*time.Millisecond)
+}
+
+// fleet is the store's open alerts, shared by the senders of a test.
+type fleet struct {
+	mu    sync.Mutex
+	open  map[string]telemetry.Alert // by device
+	reads atomic.Int64
+}
+
+func (f *fleet) read(context.Context) (open []telemetry.Alert, err error) {
+	f.reads.Add(1)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.open {
+		open = append(open, a)
+	}
+	return open, nil
+}
+
+func (f *fleet) put(a telemetry.Alert) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if a.EndedMs != 0 {
+		delete(f.open, a.DeviceID)
+		return
+	}
+	f.open[a.DeviceID] = a
+}
+
+// rounds waits until the open alerts were read so many times more.
+func (f *fleet) rounds(t *testing.T, n int64) {
+	t.Helper()
+	until := f.reads.Load() + n
+	require.Eventually(t, func() bool { return f.reads.Load() >= until }, 10*time.Second, 10*time.Millisecond)
+}
+
+// sender is one ETL process.
+func (m *alertmanager) sender(f *fleet) (a *notify.Alertmanager, stop func()) {
+	m.t.Helper()
+	logger, _ := test.NewNullLogger()
+	a, err := notify.NewAlertmanager(notify.Options{
+		URLs: []string{"http://" + m.address + "/am"}, GrafanaURL: "http://localhost:3000", Resend: resend, Timeout: 2 * time.Second,
+	}, f.read, logger, prometheus.NewRegistry(), time.Now)
+	require.NoError(m.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- a.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		assert.NoError(m.t, <-ended)
+	})
+	m.t.Cleanup(stop)
+	return a, stop
+}
+
+func speeding(device string) telemetry.Alert {
+	at := time.Now().Add(-3 * time.Second).UnixMilli()
+	return telemetry.Alert{
+		FleetID: "wuxi", DeviceID: device, Type: telemetry.SpeedLimit, Severity: telemetry.Medium, OpenedMs: at, StartedMs: at,
+		Peak: 97, Threshold: 80, Zone: "harbour/α \"7\"\n", Lat: 52.37421, Lon: 9.73812, Message: "97 km/h where 80 is allowed",
+	}
+}
+
+func over(a telemetry.Alert) telemetry.Alert {
+	a.EndedMs = time.Now().Add(-time.Second).UnixMilli()
+	return a
+}
+
+func TestARealAlertmanager(t *testing.T) {
+	t.Parallel()
+	m := newAlertmanager(t)
+	m.start()
+
+	t.Run("open once, resolved once, by two senders and a restart", func(t *testing.T) {
+		t.Parallel()
+		f := &fleet{open: map[string]telemetry.Alert{}}
+		one, stopOne := m.sender(f)
+		_, stopTwo := m.sender(f)
+		a := speeding("truck-1")
+		f.put(a)
+		one.Tell([]notify.Step{{Alert: a, Transition: telemetry.AlertOpened}})
+		m.comes("truck-1", "firing warning")
+		f.rounds(t, 6)
+		stopOne()
+		one, stopOne = m.sender(f) // restarted: it knows nothing but the store
+		f.rounds(t, 12)            // longer than it takes to expire
+		m.comes("truck-1", "firing warning")
+
+		a = over(a)
+		f.put(a)
+		one.Tell([]notify.Step{{Alert: a, Transition: telemetry.AlertResolved}})
+		m.comes("truck-1", "firing warning", "resolved warning")
+		f.rounds(t, 8)
+		m.comes("truck-1", "firing warning", "resolved warning")
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		n := m.got["truck-1"][0]
+		assert.Equal(t, notify.Labels(a), n.Labels)
+		a.EndedMs = 0
+		assert.Equal(t, notify.Annotations(a, "http://localhost:3000", ""), n.Annotations)
+		assert.Equal(t, a.OpenedMs, n.StartsAt.UnixMilli())
+		assert.WithinDuration(t, time.Now(), m.got["truck-1"][1].EndsAt, 30*time.Second)
+		stopOne()
+		stopTwo()
+	})
+
+	t.Run("opens anew", func(t *testing.T) {
+		t.Parallel()
+		f := &fleet{open: map[string]telemetry.Alert{}}
+		sender, stop := m.sender(f)
+		first := speeding("truck-2")
+		f.put(first)
+		sender.Tell([]notify.Step{{Alert: first, Transition: telemetry.AlertOpened}})
+		m.comes("truck-2", "firing warning")
+		f.put(over(first))
+		sender.Tell([]notify.Step{{Alert: over(first), Transition: telemetry.AlertResolved}})
+		m.comes("truck-2", "firing warning", "resolved warning")
+		second := first
+		second.OpenedMs = time.Now().UnixMilli()
+		f.put(second)
+		sender.Tell([]notify.Step{{Alert: second, Transition: telemetry.AlertOpened}})
+		m.comes("truck-2", "firing warning", "resolved warning", "firing warning")
+		f.rounds(t, 6)
+		m.comes("truck-2", "firing warning", "resolved warning", "firing warning")
+		stop()
+	})
+
+	t.Run("escalates", func(t *testing.T) {
+		t.Parallel()
+		f := &fleet{open: map[string]telemetry.Alert{}}
+		sender, stop := m.sender(f)
+		a := speeding("truck-3")
+		f.put(a)
+		sender.Tell([]notify.Step{{Alert: a, Transition: telemetry.AlertOpened}})
+		m.comes("truck-3", "firing warning")
+		a.Severity = telemetry.High
+		f.put(a)
+		sender.Tell([]notify.Step{{Alert: a, Transition: telemetry.AlertEscalated, From: telemetry.Medium}})
+		require.Eventually(t, func() bool { return len(m.notified("truck-3")) == 3 }, 10*time.Second, 20*time.Millisecond)
+		f.rounds(t, 6)
+		assert.ElementsMatch(t, []string{"firing warning", "resolved warning", "firing critical"}, m.notified("truck-3"))
+		stop()
+	})
+
+	t.Run("expires with its last sender", func(t *testing.T) {
+		t.Parallel()
+		f := &fleet{open: map[string]telemetry.Alert{}}
+		_, stopOne := m.sender(f)
+		two, stopTwo := m.sender(f)
+		a := speeding("truck-4")
+		f.put(a)
+		two.Tell([]notify.Step{{Alert: a, Transition: telemetry.AlertOpened}})
+		m.comes("truck-4", "firing warning")
+		stopTwo()
+		f.rounds(t, 6) // longer than it takes to expire
+		m.comes("truck-4", "firing warning")
+		stopOne()
+		m.comes("truck-4", "firing warning", "resolved warning")
+	})
+}
+
+func TestARealAlertmanagerThatIsAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	m := newAlertmanager(t)
+	m.start()
+	f := &fleet{open: map[string]telemetry.Alert{}}
+	sender, stop := m.sender(f)
+	known := speeding("truck-5")
+	f.put(known)
+	sender.Tell([]notify.Step{{Alert: known, Transition: telemetry.AlertOpened}})
+	m.comes("truck-5", "firing warning")
+	require.NoError(t, m.cmd.Process.Signal(syscall.SIGTERM)) // it keeps what it notified of
+	require.NoError(t, m.cmd.Wait())
+	m.cmd = nil
+
+	f.put(over(known))
+	fresh := speeding("truck-6")
+	f.put(fresh)
+	began := time.Now()
+	sender.Tell([]notify.Step{{Alert: over(known), Transition: telemetry.AlertResolved}, {Alert: fresh, Transition: telemetry.AlertOpened}})
+	assert.Less(t, time.Since(began), time.Second, "nothing waits")
+	f.rounds(t, 4) // the store is read on
+	m.start()
+	m.comes("truck-6", "firing warning")
+	m.comes("truck-5", "firing warning", "resolved warning")
+	stop()
+}

@@ -1,0 +1,138 @@
+package notify_test
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus/hooks/test"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// outcomes are the topic's notifications by outcome.
+func outcomes(t *testing.T, reg *prometheus.Registry) map[string]float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	got := map[string]float64{}
+	for _, f := range families {
+		if f.GetName() != "fleet_etl_notifications_total" {
+			continue
+		}
+		for _, m := range f.Metric {
+			for _, l := range m.Label {
+				if l.GetName() == "outcome" {
+					got[l.GetValue()] = m.GetCounter().GetValue()
+				}
+			}
+		}
+	}
+	return got
+}
+
+func TestARealTopic(t *testing.T) {
+	brokers := os.Getenv("KAFKA_TEST_BROKERS")
+	if brokers == "" {
+		t.Skip("KAFKA_TEST_BROKERS is not set: run it by `go run ./dev with-kafka -- go test ./etl/internal/notify`")
+	}
+	seeds := kgo.SeedBrokers(strings.Split(brokers, ",")...)
+	name := fmt.Sprintf("test-alerts-%d", time.Now().UnixNano())
+	logger, hook := test.NewNullLogger()
+	reg := prometheus.NewRegistry()
+	topic, err := notify.NewTopic([]kgo.Opt{seeds, kgo.ClientID("fleet-etl")}, name, logger, reg, time.Now)
+	require.NoError(t, err)
+	a := telemetry.Alert{
+		FleetID: "wuxi", DeviceID: "truck-7", Type: telemetry.SpeedLimit, Severity: telemetry.Medium,
+		OpenedMs: 1_750_000_000_123, StartedMs: 1_749_999_990_000, Peak: 97.5, Threshold: 80, Zone: "harbour", Lat: 31.5, Lon: 120.25, Message: "97.5 km/h",
+	}
+	graver, over := a, a
+	graver.Severity, over.Severity, over.EndedMs = telemetry.High, telemetry.High, 1_750_000_060_000
+	topic.Tell([]notify.Step{
+		{Alert: a, Transition: telemetry.AlertOpened},
+		{Alert: graver, Transition: telemetry.AlertEscalated, From: telemetry.Medium},
+		{Alert: over, Transition: telemetry.AlertResolved},
+	})
+	topic.Close()
+	assert.Equal(t, map[string]float64{"sent": 3, "failed": 0, "dropped": 0}, outcomes(t, reg))
+	assert.Empty(t, hook.AllEntries())
+
+	reader, err := kgo.NewClient(seeds, kgo.ConsumeTopics(name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	require.NoError(t, err)
+	defer reader.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var values []string
+	for len(values) < 3 {
+		fetches := reader.PollFetches(ctx)
+		require.NoError(t, ctx.Err())
+		fetches.EachRecord(func(r *kgo.Record) {
+			assert.Equal(t, "truck-7", string(r.Key))
+			values = append(values, string(r.Value))
+		})
+	}
+	assert.Equal(t, `{"fleet_id":"wuxi","device_id":"truck-7","type":"speed_limit","severity":"MEDIUM","transition":"opened",`+
+		`"opened_at":"2025-06-15T15:06:40.123Z","started_at":"2025-06-15T15:06:30.000Z","ended_at":null,"peak":97.5,"threshold":80,`+
+		`"zone":"harbour","lat":31.5,"lon":120.25,"message":"97.5 km/h"}`, values[0])
+	assert.Contains(t, values[1], `"severity":"HIGH","transition":"escalated"`)
+	assert.Contains(t, values[2], `"transition":"resolved"`)
+	assert.Contains(t, values[2], `"ended_at":"2025-06-15T15:07:40.000Z"`)
+}
+
+// A Kafka that is away costs memory for so many steps, and nobody's time.
+func TestATopicThatIsAwayHoldsNothingUp(t *testing.T) {
+	t.Parallel()
+	logger, hook := test.NewNullLogger()
+	reg := prometheus.NewRegistry()
+	topic, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
+	require.NoError(t, err)
+	steps := make([]notify.Step, 12_000)
+	for i := range steps {
+		steps[i] = notify.Step{Alert: telemetry.Alert{DeviceID: fmt.Sprint("truck-", i), Type: telemetry.DeviceOffline}, Transition: telemetry.AlertOpened}
+	}
+	began := time.Now()
+	topic.Tell(steps)
+	assert.Less(t, time.Since(began), 5*time.Second)
+	require.Eventually(t, func() bool { return outcomes(t, reg)["dropped"] == 2000 }, 5*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool {
+		said := map[string]int{}
+		for _, e := range hook.AllEntries() {
+			said[e.Message]++
+		}
+		return said["kafka broker does not answer; alerts wait for it"] == 1 && said["kafka takes no alerts; some are lost to the topic"] == 1
+	}, 5*time.Second, 5*time.Millisecond, "each once")
+	began = time.Now()
+	topic.Close()
+	assert.Less(t, time.Since(began), 10*time.Second)
+	assert.Equal(t, map[string]float64{"sent": 0, "failed": 0, "dropped": 12_000}, outcomes(t, reg))
+	last := hook.LastEntry()
+	assert.Equal(t, "kafka did not take the last alerts in time; they are lost to the topic", last.Message)
+	assert.EqualValues(t, 10_000, last.Data["alerts"])
+}
+
+func TestATopicWithoutAName(t *testing.T) {
+	logger, _ := test.NewNullLogger()
+	_, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "", logger, prometheus.NewRegistry(), time.Now)
+	require.EqualError(t, err, "kafka alerts: topic: name one")
+}
+
+func TestAStepThatIsNoJSONIsCounted(t *testing.T) {
+	logger, hook := test.NewNullLogger()
+	reg := prometheus.NewRegistry()
+	topic, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
+	require.NoError(t, err)
+	defer topic.Close()
+	topic.Tell([]notify.Step{{Alert: telemetry.Alert{DeviceID: "truck-1", Peak: math.NaN()}}})
+	assert.Equal(t, map[string]float64{"sent": 0, "failed": 1, "dropped": 0}, outcomes(t, reg))
+	require.NotNil(t, hook.LastEntry())
+	assert.Contains(t, hook.LastEntry().Data["reason"], "write alert of truck-1 as json")
+}

@@ -1,0 +1,96 @@
+package rollup
+
+import (
+	"cmp"
+	"encoding/csv"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// taxis is a real day of taxis by taxi, in event order, where it is at hand.
+func taxis(t *testing.T) map[string][]telemetry.Record {
+	path := os.Getenv("FLEET_REAL_TAXIS")
+	if path == "" {
+		path = filepath.Join("..", "..", "..", "..", "shared", "data", "wuxi_taxis.csv")
+	}
+	file, err := os.Open(path)
+	if err != nil {
+		t.Skip("needs the recording wuxi_taxis.csv, which is not beside the repository in ../shared/data: give its path in FLEET_REAL_TAXIS")
+	}
+	defer file.Close()
+	rows, err := csv.NewReader(file).ReadAll()
+	require.NoError(t, err)
+	require.Equal(t, []string{"longitude", "latitude", "timestamp", "taxi"}, rows[0])
+	number := func(s string) float64 {
+		v, err := strconv.ParseFloat(s, 64)
+		require.NoError(t, err)
+		return v
+	}
+	fixes := map[string][]telemetry.Record{}
+	for _, row := range rows[1:] {
+		at, err := time.Parse(time.DateTime, row[2])
+		require.NoError(t, err)
+		fixes[row[3]] = append(fixes[row[3]], telemetry.Record{
+			DeviceID: row[3], FleetID: "wuxi", TimeMs: at.Add(-8 * time.Hour).UnixMilli(), Lon: number(row[0]), Lat: number(row[1]),
+		})
+	}
+	for id, f := range fixes {
+		slices.SortStableFunc(f, func(a, b telemetry.Record) int { return cmp.Compare(a.TimeMs, b.TimeMs) })
+		fixes[id] = slices.CompactFunc(f, func(a, b telemetry.Record) bool { return a.TimeMs == b.TimeMs })
+	}
+	return fixes
+}
+
+func TestARealDayOfTaxis(t *testing.T) {
+	all := taxis(t)
+	var perTaxi, km, hours, speeds []float64
+	var trips, stops, fixes int
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		got := fold(t, all[id])
+		requireSame(t, oracleTable(all[id], nil), got, "%s", id)
+		requireSound(t, got, all[id])
+		fixes += len(all[id])
+		of := 0
+		for _, r := range got.sortedTrips() {
+			if r.Kind == KindStop {
+				stops++
+				continue
+			}
+			of++
+			km, hours = append(km, r.DistanceKm), append(hours, float64(r.EndMs-r.StartMs)/3_600_000)
+			speeds = append(speeds, r.MaxSpeedKmh.Value)
+			assert.LessOrEqual(t, r.MaxSpeedKmh.Value, 300.0)
+			assert.LessOrEqual(t, r.DistanceKm, 300*hours[len(hours)-1])
+		}
+		perTaxi = append(perTaxi, float64(of))
+		trips += of
+	}
+	t.Logf("%d taxis, %d fixes: %d trips, %d stops", len(all), fixes, trips, stops)
+	for _, line := range []struct {
+		name   string
+		values []float64
+	}{{"trips a taxi", perTaxi}, {"km a trip", km}, {"hours a trip", hours}, {"fastest km/h", speeds}} {
+		v := slices.Sorted(slices.Values(line.values))
+		at := func(q float64) float64 { return v[int(q*float64(len(v)-1))] }
+		t.Logf("%-13s least %6.2f   quarter %6.2f   median %6.2f   three quarters %6.2f   most %6.2f", line.name, at(0), at(0.25), at(0.5), at(0.75), at(1))
+		switch median := at(0.5); line.name {
+		case "trips a taxi":
+			assert.True(t, 1 <= median && median <= 20, "median %v", median)
+		case "km a trip":
+			assert.True(t, 1 <= median && median <= 60, "median %v", median)
+		case "hours a trip":
+			assert.True(t, 0.05 <= median && median <= 3, "median %v", median)
+			assert.LessOrEqual(t, at(1), 24.0)
+		}
+	}
+}
