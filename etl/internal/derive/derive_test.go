@@ -494,6 +494,29 @@ func TestPeopleAreToldOnce(t *testing.T) {
 	})
 }
 
+// A fix that comes late may break a silence that has become an alert, also after the device was let go and met again.
+func TestALateFixBreaksASilence(t *testing.T) {
+	at := func(at time.Time) telemetry.Record {
+		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		time.Sleep(48 * time.Hour)
+		p := start(t, store, true)
+		last := time.Now()
+		require.NoError(t, p.store([]telemetry.Record{at(last)}))
+		time.Sleep(2 * time.Hour)
+		open, err := p.view.OpenAlerts(context.Background(), "north")
+		require.NoError(t, err)
+		require.Len(t, open, 1, "it is offline, though it was let go long before")
+		require.Zero(t, p.held())
+		require.NoError(t, p.store([]telemetry.Record{at(last.Add(10 * time.Minute))}))
+		time.Sleep(time.Minute)
+		p.finish(t)
+		requireFresh(t, store)
+	})
+}
+
 func TestADeadProcessEndsWithItsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, newFakeStore(), false)

@@ -103,6 +103,7 @@ type device struct {
 	knownMs    int64                                      // event time up to which alerts have been told
 	told       map[telemetry.AlertType]telemetry.Severity // open alerts that people know of
 	old        map[alertKey]telemetry.Severity            // stored alerts beyond the last fix of the stored state
+	oldOver    bool                                       // there has been a fix since
 }
 
 // stored is the state as it is stored: after the last fix, without what its silence since then came to. A late fix may
@@ -112,6 +113,17 @@ func (v *device) stored() ([]byte, error) {
 		return v.unadvanced, nil
 	}
 	return v.state.encode()
+}
+
+// breaksSilence tells whether a fix comes before an alert that the silence after the last fix had come to before the
+// state was stored.
+func (v *device) breaksSilence(ms int64) bool {
+	for key := range v.old {
+		if ms <= key.openedMs {
+			return true
+		}
+	}
+	return false
 }
 
 // advance lets time go on without a fix.

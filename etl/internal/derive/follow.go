@@ -330,7 +330,7 @@ func (d *Deriver) feed(engine *alerting.Engine, v *device, r *telemetry.Record) 
 		v.doubt(cassandra.DayOf(r.TimeMs), v.reason)
 	case v.shared:
 		v.doubt(cassandra.DayOf(r.TimeMs), "shared")
-	case r.TimeMs <= v.state.advancedMs():
+	case r.TimeMs <= v.state.advancedMs(), v.breaksSilence(r.TimeMs):
 		v.doubt(cassandra.DayOf(r.TimeMs), "late")
 	default:
 		day := cassandra.DayOf(r.TimeMs)
@@ -339,7 +339,7 @@ func (d *Deriver) feed(engine *alerting.Engine, v *device, r *telemetry.Record) 
 		}
 		v.day = day
 		v.state.apply(engine, r, v)
-		v.dirty, v.unadvanced = true, nil
+		v.dirty, v.unadvanced, v.oldOver = true, nil, true
 	}
 }
 
@@ -394,6 +394,9 @@ func (d *Deriver) news(v *device, now time.Time) []Step {
 		d.wake()
 	}
 	v.considered = len(v.steps)
+	if v.oldOver {
+		v.old, v.oldOver = nil, false
+	}
 	v.knownMs = max(v.knownMs, v.state.advancedMs())
 	return told
 }
