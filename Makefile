@@ -18,7 +18,7 @@ build: ## Build fleet-etl and the developers' tool into bin/
 plugin: $(NODE_MODULES) ## Build the Grafana data source into grafana-datasource/dist
 	cd $(PLUGIN) && npm run build && go tool mage -v build:linux
 
-demo: ## Run a four-node Cassandra and a streaming fleet-etl, without Docker; Ctrl-C or make demo-down ends it
+demo: ## Run the whole platform without Docker, on a four-node Cassandra; Ctrl-C or make demo-down ends it
 	go run ./dev demo
 
 demo-down: ## End what make demo started

@@ -19,7 +19,7 @@ type cli struct {
 	Settings settings `embed:""`
 
 	Cluster     clusterCmd     `cmd:"" help:"Run a real Cassandra cluster as local processes."`
-	Demo        demoCmd        `cmd:"" help:"Run the whole platform: a cluster, its schema and a streaming fleet-etl. Ctrl-C ends it."`
+	Demo        demoCmd        `cmd:"" help:"Run the whole platform: a cluster, a streaming fleet-etl, and Prometheus, Alertmanager and Grafana where there are. Ctrl-C ends it."`
 	Down        demoDownCmd    `cmd:"" help:"End the demo that runs, or what one left behind."`
 	WithCluster withClusterCmd `cmd:"" help:"Run a command while a cluster is up; a cluster that was not up before is stopped after it."`
 	Kafka       kafkaCmd       `cmd:"" help:"Run a real Kafka broker as a local process."`
@@ -45,13 +45,14 @@ type settings struct {
 	CQLPort      int        `name:"cql-port" env:"DEV_CQL_PORT" placeholder:"PORT" help:"CQL port, the same on every address (default 9042)."`
 	StoragePort  int        `env:"DEV_STORAGE_PORT" placeholder:"PORT" help:"Port between the nodes (default 7000)."`
 	JMXPort      int        `name:"jmx-port" env:"DEV_JMX_PORT" placeholder:"PORT" help:"JMX port of node 1 on 127.0.0.1; node 2 has the next (default 7101)."`
+	MetricsPort  int        `env:"DEV_METRICS_PORT" placeholder:"PORT" help:"Port of the nodes' metrics, the same on every address (default 7070)."`
 	FirstAddress netip.Addr `env:"DEV_FIRST_ADDRESS" placeholder:"ADDRESS" help:"Address of node 1; node 2 has the next (default 127.0.0.1)."`
 }
 
 func (s settings) open(dcs []cluster.DC, out io.Writer) (*cluster.Cluster, error) {
 	return cluster.Open(cluster.Config{
 		Dir: s.Dir, DCs: dcs, HeapMB: s.Heap, CQLPort: s.CQLPort, StoragePort: s.StoragePort, JMXPort: s.JMXPort,
-		FirstAddress: s.FirstAddress, Out: out,
+		MetricsPort: s.MetricsPort, FirstAddress: s.FirstAddress, Out: out,
 	})
 }
 

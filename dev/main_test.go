@@ -16,6 +16,8 @@ func TestCommandLine(t *testing.T) {
 		{"cluster", "stop", "1"},
 		{"cluster", "kill", "1"},
 		{"cluster", "down", "--delete"},
+		{"demo", "--dcs", "dc1=1", "--metrics-port", "17070"},
+		{"down"},
 	} {
 		var c cli
 		parser, err := kong.New(&c)

@@ -38,7 +38,11 @@ type Cluster struct {
 }
 
 // toolchain is what a node is run with.
-type toolchain struct{ java, jars string }
+type toolchain struct {
+	java     string
+	jars     string // the folder of Cassandra's
+	exporter string // the jar of the metrics agent
+}
 
 func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
 	java, err := program.Find(ctx)
@@ -49,7 +53,11 @@ func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
 	if err != nil {
 		return toolchain{}, err
 	}
-	return toolchain{java: java, jars: jars}, nil
+	agent, err := exporter.Jars(ctx, c.printf)
+	if err != nil {
+		return toolchain{}, err
+	}
+	return toolchain{java: java, jars: jars, exporter: filepath.Join(agent, exporter.Dependencies[0].Name+"-"+exporterVersion+".jar")}, nil
 }
 
 // Open returns the cluster that cfg describes. It starts nothing.

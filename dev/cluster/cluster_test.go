@@ -224,13 +224,14 @@ func TestInterruptedUpLeavesNoProcess(t *testing.T) {
 func TestUpNamesPortsInUseBeforeItStartsANode(t *testing.T) {
 	useFakeJava(t)
 	c, _ := open(t, Config{DCs: []DC{{"dc1", 2}}})
-	for _, addr := range []string{"127.0.0.32:19042", "127.0.0.1:17302"} {
+	for _, addr := range []string{"127.0.0.32:19042", "127.0.0.1:17302", "127.0.0.31:7070"} {
 		l, err := net.Listen("tcp", addr)
 		do(t, "listen", err)
 		defer l.Close()
 	}
 	wantError(t, c.Up(t.Context()), "127.0.0.32:19042, of node 2, is in use", "--cql-port (DEV_CQL_PORT)",
-		"127.0.0.1:17302, of node 2, is in use", "--jmx-port (DEV_JMX_PORT)")
+		"127.0.0.1:17302, of node 2, is in use", "--jmx-port (DEV_JMX_PORT)",
+		"127.0.0.31:7070, of node 1, is in use", "--metrics-port (DEV_METRICS_PORT)")
 	wantStates(t, c, "stopped stopped")
 }
 

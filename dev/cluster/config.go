@@ -21,6 +21,7 @@ type Config struct {
 	CQLPort      int        // one port on as many addresses as there are nodes; default 9042
 	StoragePort  int        // between nodes, likewise; default 7000
 	JMXPort      int        // of node 1 on 127.0.0.1, one more for each further node; default 7101
+	MetricsPort  int        // one port on as many addresses as there are nodes; default 7070
 	FirstAddress netip.Addr // of node 1, one more for each further node; default 127.0.0.1
 	Out          io.Writer  // progress, one line an event; nil discards it
 }
@@ -75,7 +76,7 @@ func ParseDCs(s string) ([]DC, error) {
 }
 
 // DefaultConfig takes from the environment (DEV_CLUSTER_DIR, DEV_HEAP, DEV_CQL_PORT, DEV_STORAGE_PORT, DEV_JMX_PORT,
-// DEV_FIRST_ADDRESS) what is set there and leaves the rest zero.
+// DEV_METRICS_PORT, DEV_FIRST_ADDRESS) what is set there and leaves the rest zero.
 func DefaultConfig() (Config, error) {
 	cfg := Config{Dir: os.Getenv("DEV_CLUSTER_DIR")}
 	for _, v := range []struct {
@@ -86,6 +87,7 @@ func DefaultConfig() (Config, error) {
 		{"DEV_CQL_PORT", &cfg.CQLPort},
 		{"DEV_STORAGE_PORT", &cfg.StoragePort},
 		{"DEV_JMX_PORT", &cfg.JMXPort},
+		{"DEV_METRICS_PORT", &cfg.MetricsPort},
 	} {
 		s := os.Getenv(v.name)
 		if s == "" {

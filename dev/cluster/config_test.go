@@ -46,10 +46,11 @@ func TestDefaultConfig(t *testing.T) {
 	t.Setenv("DEV_CQL_PORT", "")
 	t.Setenv("DEV_STORAGE_PORT", "7200")
 	t.Setenv("DEV_JMX_PORT", "")
+	t.Setenv("DEV_METRICS_PORT", "17070")
 	t.Setenv("DEV_FIRST_ADDRESS", "127.0.0.5")
 	cfg, err := DefaultConfig()
 	do(t, "config", err)
-	if cfg.Dir != "/some/where" || cfg.HeapMB != 512 || cfg.CQLPort != 0 || cfg.StoragePort != 7200 ||
+	if cfg.Dir != "/some/where" || cfg.HeapMB != 512 || cfg.CQLPort != 0 || cfg.StoragePort != 7200 || cfg.MetricsPort != 17070 ||
 		cfg.FirstAddress != netip.MustParseAddr("127.0.0.5") {
 		t.Errorf("config is %+v", cfg)
 	}
@@ -81,6 +82,7 @@ func TestOpenRefusesWhatCannotRun(t *testing.T) {
 		"open address": {Config{FirstAddress: netip.MustParseAddr("10.0.0.1")}, "127.0.0.0/8"},
 		"port":         {Config{CQLPort: 70000}, "CQL port 70000"},
 		"one port":     {Config{CQLPort: 7000}, "choose two"},
+		"metrics port": {Config{MetricsPort: 9042}, "metrics port 9042"},
 		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -112,6 +114,19 @@ func TestNodeConfiguration(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(n.confDir(), name)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+func TestAClusterOfBeforeNodesHadMetrics(t *testing.T) {
+	dir := t.TempDir()
+	do(t, "write", os.WriteFile(filepath.Join(dir, layoutFile), []byte(`{"dcs": [{"name": "dc1", "nodes": 2}], "first_address": "127.0.0.1",
+		"cql_port": 9042, "storage_port": 7000, "jmx_port": 7101}`), 0o644))
+	c, err := Open(Config{Dir: dir})
+	do(t, "open", err)
+	n, err := c.Node(2)
+	do(t, "node", err)
+	if got := n.Metrics().String(); got != "127.0.0.2:7070" {
+		t.Errorf("its metrics are on %s", got)
 	}
 }
 

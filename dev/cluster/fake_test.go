@@ -32,8 +32,10 @@ func useFakeJava(t *testing.T) {
 	if err := os.Symlink(self, filepath.Join(bin, "java")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.MkdirAll(filepath.Join(cache, "fleet-tracing", "cassandra-"+cassandraVersion), 0o755); err != nil {
-		t.Fatal(err)
+	for _, jars := range []string{"cassandra-" + cassandraVersion, "jmx-exporter-" + exporterVersion} {
+		if err := os.MkdirAll(filepath.Join(cache, "fleet-tracing", jars), 0o755); err != nil {
+			t.Fatal(err)
+		}
 	}
 	t.Setenv("PATH", bin)
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // else each end of a fake takes a second under -race

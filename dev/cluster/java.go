@@ -7,13 +7,23 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/java"
 )
 
-const cassandraVersion = "5.0.9"
+const (
+	cassandraVersion = "5.0.9"
+	exporterVersion  = "1.0.1"
+)
 
 var program = java.Program{
 	Name: "Cassandra", Version: cassandraVersion, Size: "67 MB",
 	Dependencies: []java.Artifact{{Group: "org.apache.cassandra", Name: "cassandra-all", Version: cassandraVersion}},
 	Runs:         func(major int) bool { return major == 17 || major == 11 },
 	On:           "17 (or 11)", Get: "Java 17",
+}
+
+// exporter is the Java agent that serves a node's metrics. It holds copies of libraries that Cassandra has in other
+// versions, under names of its own, and stays out of the class path all the same.
+var exporter = java.Program{
+	Name: "JMX-exporter", Version: exporterVersion, Size: "3 MB",
+	Dependencies: []java.Artifact{{Group: "io.prometheus.jmx", Name: "jmx_prometheus_javaagent", Version: exporterVersion}},
 }
 
 // moduleAccess opens what Cassandra reaches of Java's insides, after its own jvm17-server.options.
@@ -50,7 +60,7 @@ var moduleAccess = []string{
 }
 
 // serverArgs is the command line of a node after "java".
-func (n Node) serverArgs(jars string, heapMB int) []string {
+func (n Node) serverArgs(t toolchain, heapMB int) []string {
 	args := []string{
 		fmt.Sprintf("-Xms%dM", heapMB),
 		fmt.Sprintf("-Xmx%dM", heapMB),
@@ -68,7 +78,8 @@ func (n Node) serverArgs(jars string, heapMB int) []string {
 		"-Dio.netty.tryReflectionSetAccessible=true",
 		"-Dio.netty.allocator.useCacheForAllThreads=true",
 		"-Dio.netty.allocator.maxOrder=11",
-		"-javaagent:" + filepath.Join(jars, "jamm-0.4.0.jar"), // measures memtables
+		"-javaagent:" + filepath.Join(t.jars, "jamm-0.4.0.jar"), // measures memtables
+		fmt.Sprintf("-javaagent:%s=%s:%s", t.exporter, n.Metrics(), n.rules()),
 
 		"-Djava.io.tmpdir=" + n.tmpDir(),
 		"-Dlogback.configurationFile=" + filepath.Join(n.confDir(), "logback.xml"),
@@ -83,7 +94,7 @@ func (n Node) serverArgs(jars string, heapMB int) []string {
 		"-Dcassandra.ring_delay_ms=2000",
 	}
 	args = append(args, moduleAccess...)
-	return append(args, "-cp", n.confDir()+":"+filepath.Join(jars, "*"), "org.apache.cassandra.service.CassandraDaemon")
+	return append(args, "-cp", n.confDir()+":"+filepath.Join(t.jars, "*"), "org.apache.cassandra.service.CassandraDaemon")
 }
 
 // nodetoolArgs is the command line of nodetool after "java". home keeps its history file out of the user's home.

@@ -20,6 +20,7 @@ type layout struct {
 	CQLPort      int        `json:"cql_port"`
 	StoragePort  int        `json:"storage_port"`
 	JMXPort      int        `json:"jmx_port"`
+	MetricsPort  int        `json:"metrics_port"`
 }
 
 var defaultLayout = layout{
@@ -28,6 +29,7 @@ var defaultLayout = layout{
 	CQLPort:      9042,
 	StoragePort:  7000,
 	JMXPort:      7101,
+	MetricsPort:  7070,
 }
 
 const layoutFile = "cluster.json"
@@ -42,6 +44,7 @@ func readLayout(dir string) (l layout, found bool, err error) {
 	if err != nil {
 		return layout{}, false, fmt.Errorf("read layout: %w", err)
 	}
+	l.MetricsPort = defaultLayout.MetricsPort // of a cluster that was made before nodes had one
 	if err := json.Unmarshal(data, &l); err != nil {
 		return layout{}, false, fmt.Errorf("read layout %s: %w: end the nodes' java processes and remove %s", path, err, dir)
 	}
@@ -72,6 +75,7 @@ func (l layout) over(cfg Config) layout {
 		from int
 	}{
 		{&l.CQLPort, cfg.CQLPort}, {&l.StoragePort, cfg.StoragePort}, {&l.JMXPort, cfg.JMXPort},
+		{&l.MetricsPort, cfg.MetricsPort},
 	} {
 		if v.from != 0 {
 			*v.to = v.from
@@ -93,6 +97,8 @@ func (l layout) differs(want layout) string {
 		return fmt.Sprintf("storage port is %d, not %d", l.StoragePort, want.StoragePort)
 	case l.JMXPort != want.JMXPort:
 		return fmt.Sprintf("JMX port is %d, not %d", l.JMXPort, want.JMXPort)
+	case l.MetricsPort != want.MetricsPort:
+		return fmt.Sprintf("metrics port is %d, not %d", l.MetricsPort, want.MetricsPort)
 	}
 	return ""
 }
@@ -104,13 +110,16 @@ func (l layout) validate() error {
 	for _, p := range []struct {
 		name string
 		port int
-	}{{"CQL", l.CQLPort}, {"storage", l.StoragePort}, {"JMX", l.JMXPort}} {
+	}{{"CQL", l.CQLPort}, {"storage", l.StoragePort}, {"JMX", l.JMXPort}, {"metrics", l.MetricsPort}} {
 		if p.port < 1 || p.port > 65535-maxNodes {
 			return fmt.Errorf("%s port %d: want 1 to %d", p.name, p.port, 65535-maxNodes)
 		}
 	}
-	if l.CQLPort == l.StoragePort {
+	switch { // JMX has an address of its own
+	case l.CQLPort == l.StoragePort:
 		return fmt.Errorf("CQL port and storage port are both %d: choose two", l.CQLPort)
+	case l.MetricsPort == l.CQLPort || l.MetricsPort == l.StoragePort:
+		return fmt.Errorf("metrics port %d is the CQL port or the storage port, too: choose another", l.MetricsPort)
 	}
 	return nil
 }
@@ -130,6 +139,7 @@ func (l layout) nodes(dir string) []Node {
 				CQLPort:     l.CQLPort,
 				StoragePort: l.StoragePort,
 				JMXPort:     l.JMXPort + n - 1,
+				MetricsPort: l.MetricsPort,
 				Dir:         nodeDir,
 				LogFile:     filepath.Join(nodeDir, "cassandra.log"),
 			})

@@ -15,6 +15,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/cassandra/metrics"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
@@ -37,6 +38,7 @@ type Node struct {
 	CQLPort     int
 	StoragePort int
 	JMXPort     int // on 127.0.0.1
+	MetricsPort int
 	Dir         string
 	LogFile     string
 	State       State
@@ -48,8 +50,12 @@ func (n Node) String() string { return fmt.Sprintf("node %d (%s, %s)", n.N, n.Ad
 // CQL is where the node serves clients.
 func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.CQLPort)) }
 
+// Metrics is where the node serves its metrics, over HTTP under /metrics.
+func (n Node) Metrics() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.MetricsPort)) }
+
 func (n Node) confDir() string { return filepath.Join(n.Dir, "conf") }
 func (n Node) tmpDir() string  { return filepath.Join(n.Dir, "tmp") }
+func (n Node) rules() string   { return filepath.Join(n.confDir(), "jmx.yml") }
 func (n Node) pidFile() string { return filepath.Join(n.Dir, "pid") }
 
 // observe returns n with its state and pid of now, and the process behind them.
@@ -125,13 +131,16 @@ func (n Node) writeConf(l layout, heapMB int) error {
 			return fmt.Errorf("configure %s: %w", n, err)
 		}
 	}
+	if err := os.WriteFile(n.rules(), []byte(metrics.Rules), 0o644); err != nil {
+		return fmt.Errorf("configure %s: %w", n, err)
+	}
 	return nil
 }
 
 // launch starts the node's process, which outlives ours, and returns it with the place in the log where its own lines
 // begin. It does not wait until the node serves.
 func (n Node) launch(t toolchain, heapMB int) (p process.Process, logFrom int64, err error) {
-	cmd := exec.Command(t.java, n.serverArgs(t.jars, heapMB)...)
+	cmd := exec.Command(t.java, n.serverArgs(t, heapMB)...)
 	cmd.Dir = n.Dir // where a crashing JVM leaves its report
 	p, logFrom, err = process.Launch(cmd, n.LogFile, keepLogs, func(p process.Process) error { return p.Write(n.pidFile()) })
 	if err != nil {

@@ -22,6 +22,7 @@ func portsFree(nodes []Node) error {
 		}{
 			{n.Address, n.CQLPort, "--cql-port (DEV_CQL_PORT)"},
 			{n.Address, n.StoragePort, "--storage-port (DEV_STORAGE_PORT)"},
+			{n.Address, n.MetricsPort, "--metrics-port (DEV_METRICS_PORT)"},
 			{netip.AddrFrom4([4]byte{127, 0, 0, 1}), n.JMXPort, "--jmx-port (DEV_JMX_PORT)"},
 		} {
 			at := netip.AddrPortFrom(p.addr, uint16(p.port))

@@ -165,7 +165,7 @@ func Read(path string) (Process, error) {
 	}
 	var p Process
 	if _, err := fmt.Sscanf(strings.TrimSpace(string(data)), "%d %d", &p.PID, &p.Started); err != nil {
-		return Process{}, fmt.Errorf("read pid file %s: %q is not a pid and a start time: end the node's java process and remove the file", path, data)
+		return Process{}, fmt.Errorf("read pid file %s: %q is not a pid and a start time: end the process that it is of and remove the file", path, data)
 	}
 	return p, nil
 }

@@ -381,8 +381,25 @@ func (d *Deriver) wake() {
 	}
 }
 
+// write writes rows of a table, and counts what fails, however often it is tried.
+func (d *Deriver) write(ctx context.Context, table string, rows int, write func(context.Context) error) error {
+	failures := d.metrics.errors["write"]
+	if table == cassandra.TableMarks || table == cassandra.TableProcesses {
+		failures = d.metrics.errors["mark"]
+	}
+	return d.tries.Write(ctx, table, rows, func(ctx context.Context) error { return count(failures, write(ctx)) })
+}
+
+// try does a write that is of no rows that are counted.
 func (d *Deriver) try(ctx context.Context, table string, write func(context.Context) error) error {
-	return d.tries.Write(ctx, table, 0, write)
+	return d.write(ctx, table, 0, write)
+}
+
+func count(failures prometheus.Counter, err error) error {
+	if err != nil {
+		failures.Inc()
+	}
+	return err
 }
 
 // read reads at the sure level, and at that of writes where too few replicas live; sure tells which it was.
@@ -395,7 +412,7 @@ func (d *Deriver) read(ctx context.Context, table string, read func(context.Cont
 			sure = false
 			err = read(ctx, d.stores.Weak)
 		}
-		return err
+		return count(d.metrics.errors["read"], err)
 	})
 	return sure, err
 }

@@ -119,7 +119,7 @@ func (d *Deriver) flush(ctx context.Context, all bool) error {
 	at := d.stamp()
 	for _, v := range d.devices {
 		slow := all || !started.Before(v.slowDue)
-		if v.quiet() && !(v.owesOpen && slow) {
+		if v.quiet() && (!v.owesOpen || !slow) {
 			continue
 		}
 		if slow {
@@ -166,7 +166,7 @@ func (d *Deriver) writeChanges(ctx context.Context, changed []changes, at int64)
 	for _, hours := range byHour {
 		for part := range slices.Chunk(hours, rowsAtOnce) {
 			g.Go(func() error {
-				return d.tries.Write(ctx, cassandra.TableHours, len(part), func(ctx context.Context) error {
+				return d.write(ctx, cassandra.TableHours, len(part), func(ctx context.Context) error {
 					return d.stores.Sure.WriteHours(ctx, part, at)
 				})
 			})
@@ -189,7 +189,7 @@ func (d *Deriver) writeDevice(ctx context.Context, c *changes, at int64) error {
 		}
 	}
 	if len(c.trips) > 0 {
-		err := d.tries.Write(ctx, cassandra.TableTrips, len(c.trips), func(ctx context.Context) error {
+		err := d.write(ctx, cassandra.TableTrips, len(c.trips), func(ctx context.Context) error {
 			return d.stores.Sure.WriteTrips(ctx, c.id, c.trips, at)
 		})
 		if err != nil {
@@ -202,7 +202,7 @@ func (d *Deriver) writeDevice(ctx context.Context, c *changes, at int64) error {
 		}
 	}
 	for _, day := range c.days {
-		err := d.tries.Write(ctx, cassandra.TableDeviceDays, 1, func(ctx context.Context) error {
+		err := d.write(ctx, cassandra.TableDeviceDays, 1, func(ctx context.Context) error {
 			return d.stores.Sure.WriteDeviceDay(ctx, c.id, day, at)
 		})
 		if err != nil {
@@ -216,7 +216,7 @@ func (d *Deriver) writeDevice(ctx context.Context, c *changes, at int64) error {
 // whatever happens next.
 func (d *Deriver) writeAlert(ctx context.Context, a alertChange, at int64) error {
 	s, row := d.stores.Sure, a.row
-	if err := d.tries.Write(ctx, cassandra.TableDeviceAlerts, 1, func(ctx context.Context) error {
+	if err := d.write(ctx, cassandra.TableDeviceAlerts, 1, func(ctx context.Context) error {
 		return s.WriteDeviceAlert(ctx, &row, at)
 	}); err != nil {
 		return err
@@ -232,7 +232,7 @@ func (d *Deriver) writeAlert(ctx context.Context, a alertChange, at int64) error
 			}
 		}
 	}
-	if err := d.tries.Write(ctx, cassandra.TableAlerts, 1, func(ctx context.Context) error { return s.WriteAlertLife(ctx, &row, at) }); err != nil {
+	if err := d.write(ctx, cassandra.TableAlerts, 1, func(ctx context.Context) error { return s.WriteAlertLife(ctx, &row, at) }); err != nil {
 		return err
 	}
 	switch {
@@ -241,7 +241,7 @@ func (d *Deriver) writeAlert(ctx context.Context, a alertChange, at int64) error
 			return s.DeleteOpenAlert(ctx, row.FleetID, row.DeviceID, row.Type, at)
 		})
 	case a.opened:
-		return d.tries.Write(ctx, cassandra.TableOpenAlerts, 1, func(ctx context.Context) error { return s.WriteOpenAlert(ctx, &row, at+1) })
+		return d.write(ctx, cassandra.TableOpenAlerts, 1, func(ctx context.Context) error { return s.WriteOpenAlert(ctx, &row, at+1) })
 	}
 	return nil
 }

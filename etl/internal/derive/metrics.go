@@ -17,6 +17,7 @@ type metrics struct {
 	alerts    *prometheus.CounterVec
 	rederived map[string]prometheus.Counter
 	trips     map[rollup.TripKind]prometheus.Counter
+	errors    map[string]prometheus.Counter
 	fold      prometheus.Observer
 	rederive  prometheus.Observer
 	flush     prometheus.Observer
@@ -75,6 +76,14 @@ func newMetrics(reg prometheus.Registerer, d *Deriver) *metrics {
 	for _, severity := range telemetry.Severities {
 		m.open[severity] = open.WithLabelValues(string(severity))
 	}
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_etl_derive_errors_total",
+		Help: "Requests of the derivation that failed, by operation: read, write, mark (who derives what). They are tried again.",
+	}, []string{"operation"})
+	m.errors = map[string]prometheus.Counter{}
+	for _, operation := range []string{"read", "write", "mark"} {
+		m.errors[operation] = failures.WithLabelValues(operation)
+	}
 	for _, reason := range reasons {
 		m.rederived[reason] = rederived.WithLabelValues(reason)
 	}
@@ -89,7 +98,7 @@ func newMetrics(reg prometheus.Registerer, d *Deriver) *metrics {
 		Name: "fleet_etl_derive_doubtful_devices",
 		Help: "Devices that wait to be derived anew from the store; see fleet_etl_derive_rederived_total for why.",
 	}, func() float64 { return float64(len(d.each(func(v *device) bool { return v.doubtful }))) })
-	reg.MustRegister(alerts, open, rederived, trips, duration, m.rolledUp, m.hours, m.processes, devices, doubtful)
+	reg.MustRegister(alerts, open, failures, rederived, trips, duration, m.rolledUp, m.hours, m.processes, devices, doubtful)
 	return m
 }
 

@@ -84,7 +84,7 @@ func (d *Deriver) writeOpen(ctx context.Context, v *device, fresh *outcome, at i
 	}
 	d.mu.Unlock()
 	for _, row := range open {
-		if err := d.tries.Write(ctx, cassandra.TableOpenAlerts, 1, func(ctx context.Context) error {
+		if err := d.write(ctx, cassandra.TableOpenAlerts, 1, func(ctx context.Context) error {
 			return d.stores.Sure.WriteOpenAlert(ctx, &row, at+1)
 		}); err != nil {
 			return err
@@ -131,7 +131,7 @@ func (d *Deriver) replace(ctx context.Context, id string, shared bool, fleets []
 	gone := map[fleetHour]bool{}
 	for _, was := range old.alerts {
 		is, stays := fresh.alerts[alertKey{was.OpenedMs, telemetry.AlertType(was.Type)}]
-		if stays && string(is.Severity) == was.Severity && is.FleetID == was.FleetID && !(is.EndedMs == 0 && was.EndedMs != 0) {
+		if stays && string(is.Severity) == was.Severity && is.FleetID == was.FleetID && (is.EndedMs != 0 || was.EndedMs == 0) {
 			continue
 		}
 		before := at

@@ -93,7 +93,7 @@ func (d *Deriver) letGo(ctx context.Context, v *device) error {
 		for fleet := range v.fleet {
 			day.Fleets = append(day.Fleets, fleet)
 		}
-		if err := d.tries.Write(ctx, cassandra.TableDeviceDays, 1, func(ctx context.Context) error {
+		if err := d.write(ctx, cassandra.TableDeviceDays, 1, func(ctx context.Context) error {
 			return d.stores.Sure.WriteDeviceDay(ctx, v.id, day, at)
 		}); err != nil {
 			return err
@@ -157,7 +157,7 @@ func (d *Deriver) sumHour(ctx context.Context, key fleetHour) error {
 	}
 	sum.WriteTimeUs = at
 	d.metrics.hours.Inc()
-	return d.tries.Write(ctx, cassandra.TableAnalytics, 1, func(ctx context.Context) error {
+	return d.write(ctx, cassandra.TableAnalytics, 1, func(ctx context.Context) error {
 		return d.stores.Sure.WriteAnalytics(ctx, []cassandra.AnalyticsRow{sum})
 	})
 }

@@ -228,7 +228,7 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 			c.differ(cassandra.TableDeviceAlerts, name, "missing: %s", a.Message)
 			continue
 		}
-		if was.EndedMs != row.EndedMs && !(a.EndedMs == 0 && !complete) {
+		if was.EndedMs != row.EndedMs && (a.EndedMs != 0 || complete) {
 			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
 		}
 		if was.Severity != row.Severity || was.FleetID != row.FleetID || was.StartedMs != row.StartedMs {

@@ -1,0 +1,131 @@
+package demo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func demo(t *testing.T) (*Demo, *bytes.Buffer) {
+	t.Helper()
+	var out bytes.Buffer
+	d := New(t.TempDir(), nil, &out)
+	require.NoError(t, os.MkdirAll(d.dir, 0o755))
+	return d, &out
+}
+
+// nodes are some of a cluster with these data centres, in order.
+func nodes(dcs ...string) (all []cluster.Node) {
+	address := netip.MustParseAddr("127.0.0.1")
+	for i, dc := range dcs {
+		all = append(all, cluster.Node{N: i + 1, DC: dc, Address: address, CQLPort: 9042, MetricsPort: 7070, State: cluster.Running})
+		address = address.Next()
+	}
+	return all
+}
+
+func TestNodesHaveTheNamesOfEveryInstallation(t *testing.T) {
+	assert.Equal(t, []monitoring.Node{
+		{Address: "127.0.0.1:7070", DC: "dc1", Name: "cassandra-dc1-node1"},
+		{Address: "127.0.0.2:7070", DC: "dc1", Name: "cassandra-dc1-node2"},
+		{Address: "127.0.0.3:7070", DC: "dc2", Name: "cassandra-dc2-node1"},
+	}, scraped(nodes("dc1", "dc1", "dc2")))
+}
+
+func TestEnvironmentOfFleetETL(t *testing.T) {
+	d, _ := demo(t)
+	t.Setenv("ETL_SOURCES", "kafka")
+	alertmanager := &monitoring.Process{Address: "127.0.0.1:9093"}
+	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), alertmanager)
+	for _, want := range []string{
+		"CASSANDRA_HOSTS=127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042,127.0.0.4:9042", "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=1",
+		"ETL_ALERTMANAGER_URLS=http://127.0.0.1:9093", "ETL_GRAFANA_URL=http://localhost:3000",
+	} {
+		assert.Contains(t, env, want)
+	}
+	own, users := -1, -1
+	for i, v := range env {
+		switch v {
+		case "ETL_SOURCES=generator,httpapi":
+			own = i
+		case "ETL_SOURCES=kafka":
+			users = i
+		}
+	}
+	assert.Less(t, own, users, "what the user sets counts: the last of two does")
+	assert.NotContains(t, strings.Join(env, "\n"), "ETL_GEOFENCES_FILES", "the repository has no such file yet")
+
+	file := filepath.Join(d.root, "data", "geofences.geojson")
+	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
+	require.NoError(t, os.WriteFile(file, nil, 0o644))
+	env = d.environment(nodes("dc1"), nil)
+	assert.Contains(t, env, "ETL_GEOFENCES_FILES="+file)
+	assert.NotContains(t, strings.Join(env, "\n"), "ETL_ALERTMANAGER_URLS", "there is no Alertmanager")
+}
+
+func TestDownEndsTheDemoThatRuns(t *testing.T) {
+	d, _ := demo(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended, err := d.listen(cancel)
+	require.NoError(t, err)
+	_, err = d.listen(cancel)
+	require.ErrorContains(t, err, "a demo is running already")
+	require.NoError(t, ctx.Err(), "a second demo does not end the first")
+
+	var out bytes.Buffer
+	down := make(chan error)
+	go func() { down <- New(d.root, nil, &out).Down(t.Context()) }()
+	<-ctx.Done()
+	select {
+	case err := <-down:
+		t.Fatalf("down came back before the demo had ended: %v", err)
+	default:
+	}
+	ended()
+	require.NoError(t, <-down)
+	assert.Equal(t, "the demo has ended\n", out.String())
+}
+
+func TestEachEndIsToldOnce(t *testing.T) {
+	all := nodes("dc1", "dc2")
+	p := newParts(all, []*monitoring.Process{nil})
+	assert.Empty(t, p.news(all, nil))
+	all[1].State = cluster.Dead
+	news := p.news(all, nil)
+	require.Len(t, news, 1)
+	assert.Contains(t, news[0], "node 2 (127.0.0.2, dc2) is dead: `go run ./dev cluster start 2` starts it")
+	assert.Empty(t, p.news(all, nil))
+	all[1].State = cluster.Running
+	assert.Equal(t, []string{"node 2 (127.0.0.2, dc2) is running again"}, p.news(all, nil))
+	assert.Equal(t, []string{"cluster: no such file"}, p.news(nil, errors.New("no such file")))
+}
+
+func TestTable(t *testing.T) {
+	d, out := demo(t)
+	require.NoError(t, os.MkdirAll(d.file("grafana"), 0o755))
+	require.NoError(t, os.WriteFile(monitoring.PasswordFile(d.file("grafana")), []byte("secret"), 0o600))
+	missing := tools{noAlertmanager: errors.New("Alertmanager is not installed: get it")}
+	require.NoError(t, d.table(nodes("dc1", "dc2"), missing, nil,
+		&monitoring.Process{URL: "http://localhost:9090"}, &monitoring.Process{URL: "http://localhost:3000"}))
+	for _, want := range []string{
+		"http://localhost:3000/d/fleet-realtime", "user admin, password secret", "http://localhost:9090/alerts", "Cassandra, 2 nodes",
+		"127.0.0.1:9042 127.0.0.2:9042", "not running: Alertmanager is not installed: get it\n",
+	} {
+		assert.Contains(t, out.String(), want)
+	}
+	assert.NotContains(t, out.String(), "9093")
+}

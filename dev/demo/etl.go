@@ -1,0 +1,165 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+)
+
+func (d *Demo) log() string { return d.file("fleet-etl.log") }
+
+// storeEnvironment gives fleet-etl the cluster that there is; what the caller's environment says comes first.
+func storeEnvironment(nodes []cluster.Node) []string {
+	perDC := map[string]int{}
+	var dcs []string
+	for _, n := range nodes {
+		if perDC[n.DC] == 0 {
+			dcs = append(dcs, n.DC)
+		}
+		perDC[n.DC]++
+	}
+	var replication []string
+	for _, dc := range dcs {
+		replication = append(replication, fmt.Sprintf("%s=%d", dc, min(2, perDC[dc])))
+	}
+	return append([]string{
+		"CASSANDRA_HOSTS=" + strings.Join(contactPoints(nodes), ","), "CASSANDRA_DC=" + dcs[0], "CASSANDRA_REPLICATION=" + strings.Join(replication, ","),
+	}, os.Environ()...)
+}
+
+func (d *Demo) applySchema(ctx context.Context, nodes []cluster.Node) error {
+	apply := d.command(ctx, d.program(), "schema", "apply")
+	apply.Env = storeEnvironment(nodes)
+	if err := apply.Run(); err != nil {
+		return fmt.Errorf("make the schema: %w", interrupted(ctx, err))
+	}
+	return nil
+}
+
+// environment is what fleet-etl runs with beside the store.
+func (d *Demo) environment(nodes []cluster.Node, alertmanager *monitoring.Process) []string {
+	own := []string{
+		"ETL_STATE_DIR=" + d.file("state"),
+		"ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS=" + apiAddress, "ETL_HTTP_OPEN_FLEET=" + demoFleet,
+		"ETL_GRAFANA_URL=" + grafanaURL,
+	}
+	if alertmanager != nil {
+		own = append(own, "ETL_ALERTMANAGER_URLS=http://"+alertmanager.Address)
+	}
+	for variable, file := range map[string]string{"ETL_GEOFENCES_FILES": "geofences.geojson", "ETL_ALERT_RULES_FILE": "alert-rules.yml"} {
+		path := filepath.Join(d.root, "data", file)
+		if _, err := os.Stat(path); err == nil {
+			own = append(own, variable+"="+path)
+		}
+	}
+	return append(own, storeEnvironment(nodes)...)
+}
+
+// child is a program of the demo that ends with it, however that ends.
+type child struct {
+	name    string
+	process *os.Process
+	done    chan struct{}
+	err     error
+}
+
+// startETL starts fleet-etl and returns when it is ready.
+func (d *Demo) startETL(ctx context.Context, nodes []cluster.Node, alertmanager *monitoring.Process) (*child, error) {
+	log, err := os.Create(d.log())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = log.Close() }()      // the child has its own
+	cmd := exec.Command(d.program(), "run") //nolint:noctx // it is told to stop, and waited for
+	cmd.Env, cmd.Stdout, cmd.Stderr = d.environment(nodes, alertmanager), log, log
+	// A group of its own: Ctrl-C is for us, who then stop things in order. When we are killed, it is told to stop.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	c := &child{name: "fleet-etl", done: make(chan struct{})}
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread() // Pdeathsig is sent when the thread that started the child ends
+		defer close(c.done)
+		err := cmd.Start()
+		c.process = cmd.Process
+		started <- err
+		if err == nil {
+			c.err = cmd.Wait()
+		}
+	}()
+	if err := <-started; err != nil {
+		return nil, fmt.Errorf("start fleet-etl: %w", err)
+	}
+	if err := c.waitReady(ctx); err != nil {
+		c.stop(d.out)
+		return nil, err
+	}
+	return c, nil
+}
+
+// stop lets the program store what it has, and waits for it.
+func (c *child) stop(out io.Writer) {
+	fmt.Fprintf(out, "stopping %s\n", c.name)
+	_ = c.process.Signal(syscall.SIGTERM) // it may have ended
+	select {
+	case <-c.done:
+	case <-time.After(40 * time.Second):
+		_ = c.process.Kill()
+		<-c.done
+	}
+}
+
+// ended says how the program ended, once done is closed.
+func (c *child) ended() error {
+	how := "without an error"
+	if c.err != nil {
+		how = c.err.Error()
+	}
+	return fmt.Errorf("%s ended: %s; its log says why: .dev/demo/fleet-etl.log", c.name, how)
+}
+
+func (c *child) waitReady(ctx context.Context) error {
+	for range 300 {
+		if get(ctx, "/-/ready", func(io.Reader) error { return nil }) == nil {
+			return nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-c.done:
+			return c.ended()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return errors.New("fleet-etl is not ready after 30 s; its log says why: .dev/demo/fleet-etl.log")
+}
+
+// get reads what fleet-etl's own endpoints say.
+func get(ctx context.Context, path string, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+metricsAddress+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", path, response.Status)
+	}
+	return read(response.Body)
+}

@@ -1,0 +1,72 @@
+package monitoring
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// AlertmanagerOptions say whom Alertmanager notifies.
+type AlertmanagerOptions struct {
+	Options
+	// Webhook opens the receivers webhook and watchdog of alertmanager.yml, which come to it under /alerts and /watchdog
+	// with the bearer token Token. Without it they stay closed, like all others.
+	Webhook string // for example http://127.0.0.1:12345
+	Token   string // default development
+}
+
+// StartAlertmanager starts Alertmanager with the repository's prometheus/alertmanager and returns when it is ready.
+func StartAlertmanager(ctx context.Context, o AlertmanagerOptions) (*Process, error) {
+	var err error
+	if o.Options, err = o.complete(ctx, FindAlertmanager); err != nil {
+		return nil, fmt.Errorf("start Alertmanager: %w", err)
+	}
+	if err := o.configure(); err != nil {
+		return nil, fmt.Errorf("configure Alertmanager: %w", err)
+	}
+	return o.start(ctx, "Alertmanager", "/-/ready", []string{
+		"--config.file=" + filepath.Join(o.config(), "alertmanager.yml"),
+		"--storage.path=" + o.data(),
+		"--web.listen-address=" + o.address(),
+		"--web.external-url=" + o.url(),
+		"--cluster.listen-address=", // it is alone
+	}, nil)
+}
+
+// What alertmanager.yml says of the container that it is written for, and how it closes a way out.
+const (
+	containerFolder = "/etc/alertmanager/"
+	webhookAddress  = "http://localhost:9095/"
+)
+
+var webhookClosed = regexp.MustCompile(`(receiver: (?:webhook|watchdog)\n(?: +[a-z_]+: .*\n)*?) +mute_time_intervals: \[not set up\]\n`)
+
+func (o AlertmanagerOptions) configure() error {
+	edit := func(file, text string) string {
+		if file == "alertmanager.yml" {
+			text = strings.ReplaceAll(text, containerFolder, o.config()+"/")
+			if o.Webhook != "" {
+				text = webhookClosed.ReplaceAllString(text, "$1")
+				text = strings.ReplaceAll(text, webhookAddress, strings.TrimSuffix(o.Webhook, "/")+"/")
+			}
+		}
+		if o.Edit != nil {
+			text = o.Edit(file, text)
+		}
+		return text
+	}
+	if err := copyConfig(filepath.Join(o.Root, "prometheus", "alertmanager"), o.config(), edit); err != nil {
+		return err
+	}
+	if o.Webhook == "" {
+		return nil
+	}
+	token := o.Token
+	if token == "" {
+		token = "development"
+	}
+	return os.WriteFile(filepath.Join(o.config(), "secrets", "webhook_token"), []byte(token), 0o600)
+}

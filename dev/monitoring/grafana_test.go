@@ -1,0 +1,268 @@
+package monitoring
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+)
+
+// home makes a folder that looks like Grafana's with its program at path.
+func home(t *testing.T, dir, path string) string {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "public"), 0o755))
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, "conf"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "conf", "defaults.ini"), nil, 0o644))
+	if path != "" {
+		program(t, dir, path, "")
+	}
+	return dir
+}
+
+func TestGrafanaIsFound(t *testing.T) {
+	platform := runtime.GOOS + "-" + runtime.GOARCH
+	for _, tc := range []struct {
+		program string
+		args    []string
+	}{
+		{"bin/grafana", []string{"server"}},
+		{"bin/grafana-server", nil},
+		{"bin/" + platform + "/grafana", []string{"server"}},
+	} {
+		t.Run(tc.program, func(t *testing.T) {
+			dir := home(t, t.TempDir(), tc.program)
+			want := Program{Path: filepath.Join(dir, tc.program), Home: dir, args: tc.args}
+			p, err := findGrafana(t.Context(), dir, "/nowhere", release{}, "", nil)
+			require.NoError(t, err)
+			assert.Equal(t, want, p)
+			p, err = findGrafana(t.Context(), "", dir, release{}, "", nil)
+			require.NoError(t, err)
+			assert.Equal(t, want, p, "as the system's")
+		})
+	}
+}
+
+func TestGrafanaHomeThatIsNone(t *testing.T) {
+	system := home(t, t.TempDir(), "bin/grafana")
+	for name, tc := range map[string]struct{ dir, want string }{
+		"no such folder": {filepath.Join(system, "none"), "there is no "},
+		"another folder": {t.TempDir(), "has no conf/defaults.ini"},
+		"not built":      {home(t, t.TempDir(), ""), "has no program bin/grafana"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := findGrafana(t.Context(), tc.dir, system, release{}, "", nil)
+			require.ErrorIs(t, err, ErrMissing, "what was asked for is not silently replaced")
+			assert.ErrorContains(t, err, "GRAFANA_HOME")
+			assert.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+// archive is a gzipped tar of these files; a name with -> is a link.
+func archive(t *testing.T, names ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for _, name := range names {
+		require.NoError(t, w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: 2, Typeflag: tar.TypeReg}))
+		_, err := w.Write([]byte("#!"))
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	require.NoError(t, z.Close())
+	return b.Bytes()
+}
+
+// site serves an archive with its SHA-256 beside it.
+func site(t *testing.T, body []byte, sum string) release {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.HandleFunc("/grafana-1.tar.gz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(body) })
+	mux.HandleFunc("/grafana-1.tar.gz.sha256", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(sum)) })
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	return release{server.URL + "/grafana-1.tar.gz"}
+}
+
+func sumOf(body []byte) string {
+	sum := sha256.Sum256(body)
+	return hex.EncodeToString(sum[:])
+}
+
+var whole = []string{"grafana-v1/conf/defaults.ini", "grafana-v1/public/index.html", "grafana-v1/bin/grafana"}
+
+func TestTheReleaseIsFetchedOnce(t *testing.T) {
+	body := archive(t, whole...)
+	r := site(t, body, sumOf(body)+"\n")
+	cache := filepath.Join(t.TempDir(), "cache")
+	said := 0
+	for range 2 {
+		p, err := findGrafana(t.Context(), "", "/nowhere", r, cache, func(string, ...any) { said++ })
+		require.NoError(t, err)
+		assert.Equal(t, Program{Path: filepath.Join(cache, "grafana-1", "bin", "grafana"), Home: filepath.Join(cache, "grafana-1"), args: []string{"server"}}, p)
+	}
+	assert.Equal(t, 1, said)
+	entries, err := os.ReadDir(cache)
+	require.NoError(t, err)
+	assert.Len(t, entries, 1, "nothing half-fetched is left")
+}
+
+func TestAReleaseThatCantBeHad(t *testing.T) {
+	good := archive(t, whole...)
+	out := archive(t, "../escaped")
+	two := archive(t, "a/x", "b/y")
+	for name, tc := range map[string]struct {
+		release release
+		want    string
+	}{
+		"other contents":  {site(t, good, sumOf(out)), "its SHA-256 is " + sumOf(good)},
+		"cut short":       {site(t, good[:len(good)/2], sumOf(good)), "unexpected EOF"},
+		"no sum":          {site(t, good, "<html>"), `"<html>" is no SHA-256`},
+		"out of its dir":  {site(t, out, sumOf(out)), "escapes"},
+		"two folders":     {site(t, two, sumOf(two)), "b/y beside a"},
+		"nothing there":   {release{site(t, good, "").url + ".none"}, "404 Not Found"},
+		"nobody answers":  {release{"http://127.0.0.1:1/grafana-1.tar.gz"}, "connection refused"},
+		"no such machine": {release{"http://grafana.invalid/grafana-1.tar.gz"}, "grafana.invalid"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			parent := t.TempDir()
+			cache := filepath.Join(parent, "cache")
+			_, err := findGrafana(t.Context(), "", "/nowhere", tc.release, cache, func(string, ...any) {})
+			require.ErrorIs(t, err, ErrMissing)
+			for _, part := range []string{tc.want, "GRAFANA_HOME is not set", "there is no /nowhere", "set GRAFANA_HOME to its folder"} {
+				assert.ErrorContains(t, err, part)
+			}
+			entries, _ := os.ReadDir(cache)
+			assert.Empty(t, entries)
+			assert.NoFileExists(t, filepath.Join(parent, "escaped"))
+		})
+	}
+}
+
+func TestAFetchEndsWithItsContext(t *testing.T) {
+	hang := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hang }))
+	defer server.Close()
+	defer close(hang)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := findGrafana(ctx, "", "/nowhere", release{server.URL + "/grafana-1.tar.gz"}, t.TempDir(), func(string, ...any) {})
+	assert.ErrorIs(t, err, context.DeadlineExceeded)
+}
+
+func TestGrafanasConfiguration(t *testing.T) {
+	root := t.TempDir()
+	o := GrafanaOptions{Options: Options{Root: root, Dir: t.TempDir(), Port: 13000}, Cassandra: []string{"127.0.0.1:9042", "127.0.0.2:9042"},
+		DC: "dc1", PrometheusURL: "http://127.0.0.1:9090"}
+	require.NoError(t, o.configure())
+	password, err := os.ReadFile(PasswordFile(o.Dir))
+	require.NoError(t, err)
+	assert.GreaterOrEqual(t, len(password), 20)
+	require.NoError(t, o.configure(), "again")
+	again, err := os.ReadFile(PasswordFile(o.Dir))
+	require.NoError(t, err)
+	assert.Equal(t, string(password), string(again), "the database keeps the password of its first day")
+
+	text, err := os.ReadFile(o.iniFile())
+	require.NoError(t, err)
+	for _, line := range []string{
+		"http_port = 13000\n", "root_url = http://localhost:13000/\n", "allow_loading_unsigned_plugins = " + pluginID + "\n",
+		"admin_password = $__file{" + PasswordFile(o.Dir) + "}\n", "provisioning = " + filepath.Join(root, "grafana", "provisioning") + "\n",
+	} {
+		assert.Contains(t, string(text), line)
+	}
+	link, err := os.Readlink(filepath.Join(o.plugins(), pluginID))
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(root, "grafana-datasource", "dist"), link)
+	assert.Contains(t, o.environment(), "CASSANDRA_HOSTS=127.0.0.1:9042,127.0.0.2:9042")
+	assert.ErrorContains(t, PluginBuilt(root), "make plugin")
+}
+
+// TestProvisioningAsksForNothingElse holds the environment of Grafana against the files that use it.
+func TestProvisioningAsksForNothingElse(t *testing.T) {
+	o, err := Options{Dir: t.TempDir(), Program: Program{Path: "/bin/true"}}.complete(t.Context(), nil)
+	require.NoError(t, err)
+	given := map[string]bool{}
+	for _, v := range (GrafanaOptions{Options: o}).environment() {
+		name, _, _ := bytes.Cut([]byte(v), []byte("="))
+		given[string(name)] = true
+	}
+	files, err := filepath.Glob(filepath.Join(o.Root, "grafana", "provisioning", "*", "*.yml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		for _, line := range bytes.Split(text, []byte("\n")) {
+			code, _, _ := bytes.Cut(line, []byte("#"))
+			os.Expand(string(code), func(name string) string {
+				assert.True(t, given[name], "%s asks for $%s, which Grafana is not given", file, name)
+				return ""
+			})
+		}
+	}
+}
+
+// TestGrafanaShowsTheRepository runs a real Grafana where GRAFANA_HOME or a package has one.
+func TestGrafanaShowsTheRepository(t *testing.T) {
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	if _, err := FindGrafana(t.Context(), "", nil); err != nil {
+		t.Skip(err)
+	}
+	if err := PluginBuilt(root); err != nil {
+		t.Skip(err)
+	}
+	dir := t.TempDir()
+	grafana, err := StartGrafana(t.Context(), GrafanaOptions{
+		Options: Options{Dir: dir}, Cassandra: []string{"127.0.0.1:1"}, DC: "dc1", PrometheusURL: "http://127.0.0.1:1",
+	})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, grafana.Stop(context.Background())) })
+
+	files, err := filepath.Glob(filepath.Join(root, "grafana", "dashboards", "*", "*.json"))
+	require.NoError(t, err)
+	want := map[string]bool{}
+	for _, file := range files {
+		var dashboard struct{ UID string }
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(text, &dashboard), file)
+		want[dashboard.UID] = true
+	}
+	require.NotEmpty(t, want)
+	var shown []struct{ UID string }
+	require.Eventually(t, func() bool {
+		return ask(t.Context(), "http://"+grafana.Address+"/api/search?type=dash-db", &shown) == nil && len(shown) == len(want)
+	}, time.Minute, 100*time.Millisecond, "anybody sees the %d dashboards", len(want))
+	for _, d := range shown {
+		assert.True(t, want[d.UID], d.UID)
+	}
+
+	password, err := os.ReadFile(PasswordFile(dir))
+	require.NoError(t, err)
+	for uid, kind := range map[string]string{"fleet": pluginID, "prometheus": "prometheus"} {
+		var source struct{ Type string }
+		require.NoError(t, ask(t.Context(), "http://admin:"+string(password)+"@"+grafana.Address+"/api/datasources/uid/"+uid, &source))
+		assert.Equal(t, kind, source.Type)
+	}
+	var refused struct{ Message string }
+	require.NoError(t, ask(t.Context(), "http://"+grafana.Address+"/api/admin/settings", &refused))
+	assert.NotEmpty(t, refused.Message, "whoever comes is a viewer")
+}

@@ -1,0 +1,304 @@
+package monitoring
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestEveryTargetFileOfTheRepositoryIsWritten(t *testing.T) {
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	o := PrometheusOptions{
+		Options: Options{Root: root, Dir: t.TempDir(), Port: 19090}, FleetETL: []string{"127.0.0.1:9464"},
+		Cassandra:    []Node{{"127.0.0.1:7070", "dc1", "cassandra-dc1-node1"}, {"127.0.0.3:7070", "dc2", "cassandra-dc2-node1"}},
+		Alertmanager: "127.0.0.1:9093",
+	}
+	require.NoError(t, o.configure())
+
+	shared, err := filepath.Glob(filepath.Join(root, "prometheus", "targets", "*"))
+	require.NoError(t, err)
+	written := map[string]string{}
+	var names []string
+	for _, path := range shared {
+		name := filepath.Base(path)
+		names = append(names, name)
+		text, err := os.ReadFile(filepath.Join(o.config(), "targets", name))
+		require.NoError(t, err, "prometheus/targets has a file that development clusters lack")
+		written[name] = string(text)
+	}
+	own, err := filepath.Glob(filepath.Join(o.config(), "targets", "*"))
+	require.NoError(t, err)
+	assert.Len(t, own, len(names), "development clusters have a target file that no job of prometheus.yml reads")
+
+	assert.YAMLEq(t, `[{targets: ["127.0.0.1:9464"]}]`, written["fleet-etl.yml"])
+	assert.YAMLEq(t, `[{targets: ["127.0.0.1:19090"]}]`, written["prometheus.yml"])
+	assert.YAMLEq(t, `[{targets: ["127.0.0.1:9093"]}]`, written["alertmanager.yml"])
+	assert.YAMLEq(t, `[]`, written["grafana.yml"], "no Grafana, no target")
+	assert.YAMLEq(t, `[{targets: ["127.0.0.1:7070"], labels: {dc: dc1, node: cassandra-dc1-node1}},
+		{targets: ["127.0.0.3:7070"], labels: {dc: dc2, node: cassandra-dc2-node1}}]`, written["cassandra.yml"])
+}
+
+func TestLinksOfAlertsLeadToTheGrafanaThatRuns(t *testing.T) {
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	for name, tc := range map[string]struct{ given, want string }{
+		"the usual one": {"", defaultGrafanaURL},
+		"another":       {"http://localhost:13000", "http://localhost:13000"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			edited := false
+			o := PrometheusOptions{Options: Options{Root: root, Dir: t.TempDir(), Edit: func(file, text string) string {
+				edited = edited || file == filepath.Join("rules", "recording.yml")
+				return strings.ReplaceAll(text, "scrape_interval: 15s", "scrape_interval: 1s")
+			}}, GrafanaURL: tc.given}
+			require.NoError(t, o.configure())
+			var config struct {
+				Global struct {
+					Interval string            `yaml:"scrape_interval"`
+					Labels   map[string]string `yaml:"external_labels"`
+				}
+			}
+			text, err := os.ReadFile(filepath.Join(o.config(), "prometheus.yml"))
+			require.NoError(t, err)
+			require.NoError(t, yaml.Unmarshal(text, &config))
+			assert.Equal(t, tc.want, config.Global.Labels["grafana_url"])
+			assert.Equal(t, "1s", config.Global.Interval)
+			assert.True(t, edited, "Edit was not asked about rules/recording.yml")
+		})
+	}
+}
+
+func TestProgramsOfPath(t *testing.T) {
+	bin := t.TempDir()
+	t.Setenv("PATH", bin)
+	_, err := FindPrometheus()
+	require.ErrorIs(t, err, ErrMissing)
+	assert.EqualError(t, err, "Prometheus is not installed: PATH has no prometheus: apt-get install prometheus, or unpack a release of https://prometheus.io/download into a folder of PATH")
+	_, err = FindAlertmanager()
+	require.ErrorIs(t, err, ErrMissing)
+	assert.ErrorContains(t, err, "no alertmanager and no prometheus-alertmanager")
+
+	program(t, bin, "prometheus-alertmanager", "")
+	p, err := FindAlertmanager()
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(bin, "prometheus-alertmanager"), p.Path)
+	program(t, bin, "alertmanager", "")
+	p, err = FindAlertmanager()
+	require.NoError(t, err)
+	assert.Equal(t, filepath.Join(bin, "alertmanager"), p.Path)
+}
+
+// program writes a shell script that can be run.
+func program(t *testing.T, dir, name, script string) string {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(t, os.WriteFile(path, []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+	return path
+}
+
+func TestAProgramThatEndsSaysWhy(t *testing.T) {
+	dir := t.TempDir()
+	o := Options{Program: Program{Path: program(t, t.TempDir(), "prometheus", "echo bad rule in line 7; exit 3")}, Dir: dir}
+	_, err := StartPrometheus(t.Context(), PrometheusOptions{Options: o})
+	require.Error(t, err)
+	assert.ErrorContains(t, err, "start Prometheus: it has ended (exit status 3)")
+	assert.ErrorContains(t, err, "bad rule in line 7")
+	assert.ErrorContains(t, err, filepath.Join(dir, "log"))
+	assert.NoFileExists(t, filepath.Join(dir, pidFile))
+}
+
+func TestAPortThatIsTakenIsNamed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer l.Close()
+	o := Options{Program: Program{Path: "/bin/false"}, Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port}
+	_, err = StartPrometheus(t.Context(), PrometheusOptions{Options: o})
+	assert.ErrorContains(t, err, fmt.Sprintf("%s, of Prometheus, can't be listened on", l.Addr()))
+}
+
+func TestWhatAnInterruptedStartLeaves(t *testing.T) {
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := StartPrometheus(ctx, PrometheusOptions{Options: Options{
+		Program: Program{Path: program(t, t.TempDir(), "prometheus", "exec sleep 60")}, Dir: dir,
+	}})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	assert.NoFileExists(t, filepath.Join(dir, pidFile), "it was killed")
+}
+
+// ask decodes what an API answers.
+func ask(ctx context.Context, url string, into any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	return json.NewDecoder(response.Body).Decode(into)
+}
+
+// TestAnAlertReachesAWebhook runs Prometheus and Alertmanager with the repository's configuration, only faster.
+func TestAnAlertReachesAWebhook(t *testing.T) {
+	_, noPrometheus := FindPrometheus()
+	_, noAlertmanager := FindAlertmanager()
+	if err := errors.Join(noPrometheus, noAlertmanager); err != nil {
+		t.Skip(err)
+	}
+	watchdog := make(chan string, 100)
+	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		if r.URL.Path == "/watchdog" {
+			watchdog <- r.Header.Get("Authorization") + " " + string(body)
+		}
+	}))
+	t.Cleanup(hook.Close)
+
+	dir := t.TempDir()
+	stop := func(p *Process) {
+		t.Cleanup(func() {
+			assert.NoError(t, p.Stop(context.Background()))
+			if text, err := os.ReadFile(p.LogFile); t.Failed() {
+				t.Log(p.Name, err, string(text))
+			}
+		})
+	}
+	alertmanager, err := StartAlertmanager(t.Context(), AlertmanagerOptions{
+		Options: Options{Dir: filepath.Join(dir, "alertmanager")}, Webhook: hook.URL, Token: "letmein",
+	})
+	require.NoError(t, err)
+	stop(alertmanager)
+	prometheus, err := StartPrometheus(t.Context(), PrometheusOptions{
+		Options: Options{Dir: filepath.Join(dir, "prometheus"), Edit: func(_, text string) string {
+			return strings.NewReplacer("scrape_interval: 15s", "scrape_interval: 500ms", "scrape_timeout: 10s", "scrape_timeout: 500ms",
+				"evaluation_interval: 15s", "evaluation_interval: 500ms").Replace(text)
+		}},
+		Alertmanager: alertmanager.Address, GrafanaURL: "http://localhost:13000",
+		Flags: []string{"--rules.alert.resend-delay=1s"},
+	})
+	require.NoError(t, err)
+	stop(prometheus)
+
+	t.Run("the targets that there are answer", func(t *testing.T) {
+		var up struct {
+			Data struct {
+				Result []struct{ Metric map[string]string }
+			}
+		}
+		require.Eventually(t, func() bool {
+			return ask(t.Context(), "http://"+prometheus.Address+"/api/v1/query?query=up==1", &up) == nil && len(up.Data.Result) == 2
+		}, 20*time.Second, 50*time.Millisecond)
+		jobs := map[string]bool{}
+		for _, r := range up.Data.Result {
+			jobs[r.Metric["job"]] = true
+		}
+		assert.Equal(t, map[string]bool{"prometheus": true, "alertmanager": true}, jobs)
+	})
+	t.Run("all rules hold", func(t *testing.T) {
+		var rules struct {
+			Data struct {
+				Groups []struct {
+					Rules []struct{ Name, Type, Health, LastError string }
+				}
+			}
+		}
+		require.NoError(t, ask(t.Context(), "http://"+prometheus.Address+"/api/v1/rules", &rules))
+		kinds := map[string]int{}
+		for _, g := range rules.Data.Groups {
+			for _, r := range g.Rules {
+				kinds[r.Type]++
+				assert.NotEqual(t, "err", r.Health, "%s: %s", r.Name, r.LastError)
+			}
+		}
+		assert.Positive(t, kinds["recording"])
+		assert.Positive(t, kinds["alerting"])
+	})
+	t.Run("the watchdog comes to the webhook", func(t *testing.T) {
+		select {
+		case message := <-watchdog:
+			assert.Contains(t, message, "Bearer letmein ")
+			assert.Contains(t, message, "FleetWatchdog")
+			assert.Contains(t, message, "http://localhost:13000/", "its links lead to the Grafana that was named")
+		case <-time.After(30 * time.Second):
+			t.Fatal("nothing within 30 s")
+		}
+	})
+	t.Run("another process finds and ends it", func(t *testing.T) {
+		require.NoError(t, alertmanager.Running())
+		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")))
+		assert.ErrorContains(t, alertmanager.Running(), "Alertmanager: it has ended")
+		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")), "twice is no error")
+	})
+}
+
+func TestWaysOutOfAlertmanager(t *testing.T) {
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	for name, tc := range map[string]struct {
+		webhook string
+		open    []string
+	}{
+		"none is open":     {"", nil},
+		"the webhook's is": {"http://127.0.0.1:12345", []string{"watchdog", "webhook"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := AlertmanagerOptions{Options: Options{Root: root, Dir: t.TempDir()}, Webhook: tc.webhook}
+			require.NoError(t, o.configure())
+			text, err := os.ReadFile(filepath.Join(o.config(), "alertmanager.yml"))
+			require.NoError(t, err)
+			type route struct {
+				Receiver string
+				Mute     []string `yaml:"mute_time_intervals"`
+				Routes   []route
+			}
+			var config struct{ Route route }
+			require.NoError(t, yaml.Unmarshal(text, &config))
+			open := map[string]bool{}
+			var walk func(route)
+			walk = func(r route) {
+				if r.Receiver != "nobody" && len(r.Mute) == 0 {
+					open[r.Receiver] = true
+				}
+				for _, inner := range r.Routes {
+					walk(inner)
+				}
+			}
+			walk(config.Route)
+			assert.Equal(t, tc.open, slices.Sorted(maps.Keys(open)))
+			assert.NotContains(t, string(text), containerFolder+"secrets")
+			if tc.webhook != "" {
+				assert.Contains(t, string(text), tc.webhook+"/alerts")
+				token, err := os.ReadFile(filepath.Join(o.config(), "secrets", "webhook_token"))
+				require.NoError(t, err)
+				assert.Equal(t, "development", string(token))
+			}
+		})
+	}
+}

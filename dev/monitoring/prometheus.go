@@ -1,0 +1,153 @@
+package monitoring
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// PrometheusOptions say what Prometheus scrapes and whom it tells. What has no address is no target.
+type PrometheusOptions struct {
+	Options
+	FleetETL     []string // host:port of metrics
+	Cassandra    []Node
+	Alertmanager string // host:port
+	Grafana      string // host:port
+	GrafanaURL   string // where people reach Grafana, for the links of alerts; default http://localhost:3000
+
+	// Flags are further ones. An alert that fires before Prometheus knows its Alertmanager, which takes five seconds, goes
+	// out after a minute: --rules.alert.resend-delay=1s is for tests that can't wait.
+	Flags []string
+}
+
+// Node is a Cassandra node.
+type Node struct {
+	Address string // host:port of its metrics
+	DC      string
+	Name    string // for example cassandra-dc1-node1
+}
+
+// target is an entry of a file of Prometheus' file_sd_configs.
+type target struct {
+	Targets []string          `yaml:"targets,flow"`
+	Labels  map[string]string `yaml:"labels,omitempty,flow"`
+}
+
+// targets are the files of prometheus/targets by name.
+func (o PrometheusOptions) targets() map[string][]target {
+	one := func(addresses ...string) []target {
+		for _, a := range addresses {
+			if a != "" {
+				return []target{{Targets: addresses}}
+			}
+		}
+		return []target{}
+	}
+	cassandra := []target{}
+	for _, n := range o.Cassandra {
+		cassandra = append(cassandra, target{[]string{n.Address}, map[string]string{"dc": n.DC, "node": n.Name}})
+	}
+	return map[string][]target{
+		"fleet-etl.yml":    one(o.FleetETL...),
+		"cassandra.yml":    cassandra,
+		"alertmanager.yml": one(o.Alertmanager),
+		"grafana.yml":      one(o.Grafana),
+		"prometheus.yml":   one(o.address()),
+	}
+}
+
+const (
+	defaultGrafanaURL = "http://localhost:3000"
+	grafanaURLSetting = "grafana_url: " + defaultGrafanaURL
+)
+
+// configure puts prometheus/ into the folder of the program, with target files of its own.
+func (o PrometheusOptions) configure() error {
+	edit := o.Edit
+	if o.GrafanaURL != "" && o.GrafanaURL != defaultGrafanaURL {
+		edit = func(file, text string) string {
+			if file == "prometheus.yml" {
+				text = strings.ReplaceAll(text, grafanaURLSetting, "grafana_url: "+o.GrafanaURL)
+			}
+			if o.Edit != nil {
+				text = o.Edit(file, text)
+			}
+			return text
+		}
+	}
+	if err := copyConfig(filepath.Join(o.Root, "prometheus"), o.config(), edit); err != nil {
+		return err
+	}
+	folder := filepath.Join(o.config(), "targets")
+	if err := os.RemoveAll(folder); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	for name, targets := range o.targets() {
+		text, err := yaml.Marshal(targets)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// copyConfig replaces to by the files of from.
+func copyConfig(from, to string, edit func(file, text string) string) error {
+	if err := os.RemoveAll(to); err != nil {
+		return err
+	}
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		return err
+	}
+	if err := os.Chmod(to, 0o700); err != nil { // secrets may be among it
+		return err
+	}
+	if edit == nil {
+		return nil
+	}
+	root, err := os.OpenRoot(to)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = root.Close() }()
+	return fs.WalkDir(root.FS(), ".", func(file string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		text, err := root.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		return root.WriteFile(file, []byte(edit(file, string(text))), 0o644)
+	})
+}
+
+// StartPrometheus starts Prometheus with the repository's prometheus/ and returns when it is ready.
+func StartPrometheus(ctx context.Context, o PrometheusOptions) (*Process, error) {
+	var err error
+	if o.Options, err = o.complete(ctx, FindPrometheus); err != nil {
+		return nil, fmt.Errorf("start Prometheus: %w", err)
+	}
+	if err := o.configure(); err != nil {
+		return nil, fmt.Errorf("configure Prometheus: %w", err)
+	}
+	return o.start(ctx, "Prometheus", "/-/ready", append([]string{
+		"--config.file=" + filepath.Join(o.config(), "prometheus.yml"),
+		"--storage.tsdb.path=" + o.data(),
+		"--storage.tsdb.retention.time=31d", // the error budgets look back over 30 days
+		"--web.listen-address=" + o.address(),
+		"--web.external-url=" + o.url(),
+		"--web.enable-lifecycle", // POST /-/reload
+	}, o.Flags...), nil)
+}

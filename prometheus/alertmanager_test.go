@@ -1,0 +1,402 @@
+package prometheus
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+var update = flag.Bool("update", false, "write the golden files of the messages anew")
+
+const alertmanagerConfig = "alertmanager/alertmanager.yml"
+
+func TestAlertmanagerConfiguration(t *testing.T) {
+	run(t, tool(t, "amtool"), "check-config", alertmanagerConfig)
+}
+
+func TestRoutes(t *testing.T) {
+	amtool := tool(t, "amtool")
+	for _, test := range []struct{ alert, receivers string }{
+		{"alertname=FleetStoreAway kind=platform severity=critical", "webhook,slack-operators,email-operators"},
+		{"alertname=CassandraNodeDown kind=platform severity=warning dc=dc1", "webhook,slack-operators"},
+		{"alertname=FleetWatchdog kind=platform severity=info", "watchdog"},
+		{"alertname=Another kind=platform severity=info", "nobody"},
+		{"alertname=FleetVehicleTemperature kind=fleet type=temperature fleet=wuxi severity=critical", "webhook,slack-dispatch,email-dispatch"},
+		{"alertname=FleetVehicleDeviceOffline kind=fleet type=device_offline fleet=wuxi severity=warning", "webhook,slack-dispatch"},
+		{"alertname=FleetVehicleBatteryLow kind=fleet type=battery_low fleet=wuxi severity=info", "nobody"},
+		{"alertname=SomebodyElses severity=critical", "nobody"},
+	} {
+		t.Run(test.alert, func(t *testing.T) {
+			args := append([]string{"config", "routes", "test", "--config.file", alertmanagerConfig, "--verify.receivers", test.receivers}, strings.Fields(test.alert)...)
+			run(t, amtool, args...)
+		})
+	}
+}
+
+// TestMessages renders what people read; -update writes it anew.
+func TestMessages(t *testing.T) {
+	amtool := tool(t, "amtool")
+	for _, data := range files(t, "testdata/*.json") {
+		for kind, args := range map[string][]string{
+			"subject": {"fleet.subject", "text"}, "slack": {"fleet.slack", "text"}, "text": {"fleet.text", "text"}, "html": {"fleet.html", "html"},
+		} {
+			golden := strings.TrimSuffix(data, ".json") + "." + kind
+			t.Run(filepath.Base(golden), func(t *testing.T) {
+				got := run(t, amtool, "template", "render", "--template.glob=alertmanager/templates/*.tmpl", "--template.type="+args[1],
+					"--template.data="+data, `--template.text={{ template "`+args[0]+`" . }}`)
+				if *update {
+					require.NoError(t, os.WriteFile(golden, []byte(got), 0o600))
+				}
+				want, err := os.ReadFile(golden)
+				require.NoError(t, err)
+				assert.Equal(t, string(want), got)
+			})
+		}
+	}
+}
+
+// As it is delivered nobody is told of anything, and nothing fails for that.
+func TestNobodyIsToldOutOfTheBox(t *testing.T) {
+	am := startAlertmanager(t, hasten(t))
+	am.post(vehicle("truck-1", "speed_limit", "critical"), platform("FleetStoreAway", "critical"), platform("FleetWatchdog", "info"))
+	// Webhook, Slack and e-mail of dispatch and of the operators, and the watchdog.
+	require.Eventually(t, func() bool { return strings.Count(am.log.String(), "route is within mute time") >= 7 }, 10*time.Second, 50*time.Millisecond)
+	assert.NotRegexp(t, `(?m)^alertmanager_notifications_total\{.*\} [1-9]`, am.get("/metrics"))
+	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.log.String())
+}
+
+// With its ways out open, alerts arrive grouped and readable, with the secrets of the files; what says nothing is held back.
+func TestPeopleAreTold(t *testing.T) {
+	secrets := t.TempDir()
+	hooks, slack := newEndpoint(t), newEndpoint(t)
+	mail := newMailbox(t)
+	for name, secret := range map[string]string{"webhook_token": "hook-token", "slack_url": slack.URL + "/services/T/B/slack-key", "smtp_password": "mail-password"} {
+		require.NoError(t, os.WriteFile(filepath.Join(secrets, name), []byte(secret), 0o600))
+	}
+	config := hasten(t)
+	for old, replacement := range map[string]string{
+		`(?m)^ *mute_time_intervals: .*\n`:       "",
+		`/etc/alertmanager/secrets`:              secrets,
+		`http://localhost:9095`:                  hooks.URL,
+		`smtp_smarthost: .*`:                     "smtp_smarthost: " + mail.address + "\n  smtp_require_tls: false",
+		`(?m)^(  - name: not set up\n)`:          "$1",
+		`(?m)^time_intervals:\n(?:  .*\n|\n)+\n`: "",
+	} {
+		config = regexp.MustCompile(old).ReplaceAllString(config, replacement)
+	}
+	am := startAlertmanager(t, config)
+
+	am.post(vehicle("truck-1", "speed_limit", "critical"), vehicle("truck-2", "speed_limit", "critical"), vehicle("truck-3", "battery_low", "info"))
+	hook := hooks.next(t)
+	assert.Equal(t, "Bearer hook-token", hook.header.Get("Authorization"))
+	group := parse(t, hook.body)
+	assert.Equal(t, "firing", group.Status)
+	assert.Equal(t, map[string]string{"fleet": "wuxi", "type": "speed_limit"}, group.GroupLabels)
+	require.Len(t, group.Alerts, 2)
+	assert.Contains(t, group.Alerts[0].Annotations["dashboard_url"], "/d/fleet-analytics?var-fleet=wuxi")
+	message := slack.next(t)
+	assert.Equal(t, "/services/T/B/slack-key", message.path)
+	var said struct {
+		Channel     string
+		Attachments []struct{ Title, Text, Color string }
+	}
+	require.NoError(t, json.Unmarshal(message.body, &said))
+	require.Len(t, said.Attachments, 1)
+	assert.Equal(t, "#fleet-dispatch", said.Channel)
+	assert.Equal(t, "[critical, 2 vehicles] speed limit in fleet wuxi", said.Attachments[0].Title)
+	assert.Contains(t, said.Attachments[0].Text, "*truck-1* 97.2 km/h")
+	assert.Contains(t, said.Attachments[0].Text, "*truck-2* 97.2 km/h")
+	letter := mail.next(t)
+	assert.Equal(t, "mail-password", letter.password)
+	assert.Equal(t, "dispatch@example.org", letter.to)
+	assert.Contains(t, letter.text, "Subject: [critical, 2 vehicles] speed limit in fleet wuxi")
+
+	am.post(platform("FleetPipelineStalled", "critical"), platform("FleetCanaryFailing", "warning"))
+	group = parse(t, hooks.next(t).body)
+	assert.Equal(t, map[string]string{"alertname": "FleetPipelineStalled", "cluster": "fleet-tracing"}, group.GroupLabels)
+	assert.Equal(t, "operators@example.org", mail.next(t).to)
+	slack.next(t)
+	am.post(vehicle("truck-9", "device_offline", "warning"))
+	for _, held := range []string{`device="truck-9"`, `device="truck-1"`, `alertname="FleetCanaryFailing"`} {
+		assert.Eventually(t, func() bool {
+			return regexp.MustCompile(`"inhibitedBy":\["`).MatchString(am.get("/api/v2/alerts?filter=" + url.QueryEscape(held)))
+		}, 10*time.Second, 50*time.Millisecond, held)
+	}
+
+	over := platform("FleetPipelineStalled", "critical")
+	over["startsAt"], over["endsAt"] = time.Now().Add(-time.Minute), time.Now()
+	am.post(over)
+	resolved := map[string]string{} // name to status
+	for len(resolved) < 3 {         // the end, and what was held back meanwhile
+		group = parse(t, hooks.next(t).body)
+		resolved[group.Alerts[0].Labels["alertname"]] = group.Status
+	}
+	assert.Equal(t, map[string]string{
+		"FleetPipelineStalled": "resolved", "FleetVehicleDeviceOffline": "firing", "FleetCanaryFailing": "firing",
+	}, resolved)
+	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.log.String())
+}
+
+// hasten is the configuration as it is, but for how long groups wait.
+func hasten(t *testing.T) string {
+	text, err := os.ReadFile(alertmanagerConfig)
+	require.NoError(t, err)
+	config := regexp.MustCompile(`group_wait: \w+`).ReplaceAllString(string(text), "group_wait: 300ms")
+	return regexp.MustCompile(`group_interval: \w+`).ReplaceAllString(config, "group_interval: 300ms")
+}
+
+type alert map[string]any
+
+func vehicle(device, kind, severity string) alert {
+	name := "FleetVehicle"
+	for word := range strings.SplitSeq(kind, "_") {
+		name += strings.ToUpper(word[:1]) + word[1:]
+	}
+	return alert{
+		"labels": map[string]string{
+			"alertname": name, "kind": "fleet", "fleet": "wuxi", "device": device, "type": kind, "severity": severity,
+		},
+		"annotations": map[string]string{
+			"description": "97.2 km/h where 80 km/h are allowed", "value": "97.2 km/h", "threshold": "80 km/h", "place": "depot (31.57000, 120.30000)",
+			"dashboard_url": "http://localhost:3000/d/fleet-analytics?var-fleet=wuxi&var-device=" + device,
+			"runbook_url":   runbookBase + name + ".md",
+		},
+	}
+}
+
+func platform(name, severity string) alert {
+	return alert{
+		"labels": map[string]string{
+			"alertname": name, "kind": "platform", "severity": severity, "cluster": "fleet-tracing", "job": "fleet-etl", "instance": "etl:9464",
+		},
+		"annotations": map[string]string{
+			"summary": "Something is wrong.", "description": "At etl:9464.",
+			"dashboard_url": "http://localhost:3000/d/fleet-pipeline", "runbook_url": runbookBase + name + ".md",
+		},
+	}
+}
+
+type alertmanager struct {
+	t   *testing.T
+	url string
+	log *synced
+}
+
+// startAlertmanager runs a real Alertmanager with a configuration until the test ends.
+func startAlertmanager(t *testing.T, config string) *alertmanager {
+	program := tool(t, "prometheus-alertmanager", "alertmanager")
+	dir := t.TempDir()
+	templates, err := filepath.Abs("alertmanager/templates")
+	require.NoError(t, err)
+	config = strings.Replace(config, "templates/*.tmpl", templates+"/*.tmpl", 1)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "alertmanager.yml"), []byte(config), 0o600))
+
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := l.Addr().String()
+	l.Close()
+	am := &alertmanager{t: t, url: "http://" + address, log: &synced{}}
+	cmd := exec.Command(program, "--config.file="+filepath.Join(dir, "alertmanager.yml"), "--storage.path="+dir,
+		"--web.listen-address="+address, "--cluster.listen-address=", "--log.level=debug")
+	cmd.Stdout, cmd.Stderr = am.log, am.log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(am.log.String())
+		}
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	})
+	require.Eventually(t, func() bool {
+		resp, err := http.Get(am.url + "/-/ready")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	}, 10*time.Second, 50*time.Millisecond, "Alertmanager does not start")
+	return am
+}
+
+func (am *alertmanager) post(alerts ...alert) {
+	am.t.Helper()
+	for _, a := range alerts {
+		if a["startsAt"] == nil {
+			a["startsAt"] = time.Now() // what began earlier than its group waits for would be told at once, alone
+		}
+	}
+	body, err := json.Marshal(alerts)
+	require.NoError(am.t, err)
+	resp, err := http.Post(am.url+"/api/v2/alerts", "application/json", bytes.NewReader(body))
+	require.NoError(am.t, err)
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	require.Equal(am.t, http.StatusOK, resp.StatusCode, string(text))
+}
+
+func (am *alertmanager) get(path string) string {
+	resp, err := http.Get(am.url + path)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	text, _ := io.ReadAll(resp.Body)
+	return string(text)
+}
+
+// synced is a buffer that one writes to while another reads.
+type synced struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *synced) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *synced) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+type request struct {
+	path   string
+	header http.Header
+	body   []byte
+}
+
+// endpoint takes what is posted to it.
+type endpoint struct {
+	*httptest.Server
+	requests chan request
+}
+
+func newEndpoint(t *testing.T) *endpoint {
+	e := &endpoint{requests: make(chan request, 100)}
+	e.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		e.requests <- request{r.URL.Path, r.Header, body}
+		fmt.Fprint(w, "ok")
+	}))
+	t.Cleanup(e.Close)
+	return e
+}
+
+func (e *endpoint) next(t *testing.T) request {
+	t.Helper()
+	return next(t, e.requests)
+}
+
+func next[T any](t *testing.T, from <-chan T) T {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	defer cancel()
+	select {
+	case v := <-from:
+		return v
+	case <-ctx.Done():
+		require.FailNow(t, "nothing came")
+	}
+	panic("not reached")
+}
+
+type notification struct {
+	Status      string
+	GroupLabels map[string]string
+	Alerts      []struct{ Labels, Annotations map[string]string }
+}
+
+func parse(t *testing.T, body []byte) (n notification) {
+	t.Helper()
+	require.NoError(t, json.Unmarshal(body, &n), string(body))
+	require.NotEmpty(t, n.Alerts)
+	return n
+}
+
+type letter struct{ to, password, text string }
+
+// mailbox is a mail server that takes letters and asks for a login.
+type mailbox struct {
+	address string
+	letters chan letter
+}
+
+func newMailbox(t *testing.T) *mailbox {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	m := &mailbox{address: l.Addr().String(), letters: make(chan letter, 100)}
+	var open sync.WaitGroup
+	open.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			open.Go(func() { m.serve(conn) })
+		}
+	})
+	t.Cleanup(func() { l.Close(); open.Wait() })
+	return m
+}
+
+func (m *mailbox) next(t *testing.T) letter {
+	t.Helper()
+	return next(t, m.letters)
+}
+
+func (m *mailbox) serve(conn net.Conn) {
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(20 * time.Second))
+	var got letter
+	fmt.Fprint(conn, "220 mailbox\r\n")
+	for lines := bufio.NewScanner(conn); lines.Scan(); {
+		verb, rest, _ := strings.Cut(lines.Text(), " ")
+		answer := "250 ok"
+		switch strings.ToUpper(verb) {
+		case "EHLO", "HELO":
+			answer = "250-mailbox\r\n250 AUTH PLAIN"
+		case "AUTH":
+			login, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(rest, "PLAIN "))
+			got.password = string(login[bytes.LastIndexByte(login, 0)+1:])
+			answer = "235 welcome"
+		case "RCPT":
+			got.to = strings.Trim(strings.TrimPrefix(rest, "TO:"), "<>")
+		case "DATA":
+			fmt.Fprint(conn, "354 go on\r\n")
+			var text strings.Builder
+			for lines.Scan() && lines.Text() != "." {
+				text.WriteString(lines.Text() + "\n")
+			}
+			got.text = text.String()
+			m.letters <- got
+		case "QUIT":
+			fmt.Fprint(conn, "221 bye\r\n")
+			return
+		}
+		fmt.Fprint(conn, answer+"\r\n")
+	}
+}
