@@ -57,11 +57,15 @@ func splitStatements(text string) []string {
 	return statements
 }
 
+// schemaTimeout is what a change of the schema may take: nodes are asked one after the other, and wait for their disks.
+const schemaTimeout = time.Minute
+
 // ApplySchema makes the keyspace, with the given replication, and the tables and columns that are missing. It changes
 // nothing else that exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
 // replication, can't serve.
 func ApplySchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
+	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
 	if !validKeyspace.MatchString(cfg.Keyspace) {
 		return fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE): take 1 to 48 characters of a-z0-9_, a letter first", cfg.Keyspace)
 	}
@@ -155,6 +159,7 @@ func Exec(ctx context.Context, cfg Config, logger logrus.FieldLogger, statements
 // DropKeyspace removes a keyspace with everything in it: for benchmarks and tests, which make their own.
 func DropKeyspace(ctx context.Context, cfg Config, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
+	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
 	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
 	if err != nil {
 		return err
@@ -313,7 +318,7 @@ func compareColumns(want, have map[string]map[string]column) []string {
 // Truncate empties every table of the keyspace: for benchmarks.
 func Truncate(ctx context.Context, cfg Config, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
-	cfg.Timeout = max(cfg.Timeout, time.Minute) // nodes are asked one after the other, and wait for their disks
+	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
 	session, err := connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger)
 	if err != nil {
 		return err

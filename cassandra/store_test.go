@@ -111,10 +111,26 @@ func TestSchemaIsAppliedOnceAndCheckedByColumn(t *testing.T) {
 		"keyspace " + cfg.Keyspace + ": replication is dc1=2,dc2=2, not dc1=2",
 		"table devices_by_fleet: column model is missing; add it with: ALTER TABLE devices_by_fleet ADD model text",
 		"table fleet_analytics_by_day: column day is clustering key 1 asc, not partition key 2",
+		"table fleet_analytics_by_day: column driving_s is missing; add it with: ALTER TABLE fleet_analytics_by_day ADD driving_s bigint",
 		"table fleet_analytics_by_day: column hour is text, not int",
+		"table fleet_analytics_by_day: column max_speed_kmh is missing; add it with: ALTER TABLE fleet_analytics_by_day ADD max_speed_kmh double",
+		"table fleet_analytics_by_day: column records_count is missing; add it with: ALTER TABLE fleet_analytics_by_day ADD records_count bigint",
 		"table fleets: missing; make it with: fleet-etl schema apply",
 		"table telemetry_by_device_day: column zone is missing; add it with: ALTER TABLE telemetry_by_device_day ADD zone text",
 	}, differences)
+
+	require.NoError(t, ApplySchema(ctx, cfg, twoAndTwo, quiet()))
+	differences, err = CheckSchema(ctx, cfg, twoAndTwo, quiet())
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"table fleet_analytics_by_day: column day is clustering key 1 asc, not partition key 2",
+		"table fleet_analytics_by_day: column hour is text, not int",
+	}, differences, "columns and tables that were missing are there; a key can't be mended, so it is left to the administrator")
+	require.NoError(t, execSchema(ctx, session, []string{"DROP TABLE fleet_analytics_by_day"}))
+	require.NoError(t, ApplySchema(ctx, cfg, twoAndTwo, quiet()))
+	differences, err = CheckSchema(ctx, cfg, twoAndTwo, quiet())
+	require.NoError(t, err)
+	require.Empty(t, differences, "as one that was made today, but for a column that somebody added")
 }
 
 func TestSchemaIsRefusedWithTheReason(t *testing.T) {
@@ -591,8 +607,32 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{deleteLatestByFleet, "write", TableLatestByFleet},
 		{insertDeviceStatus, "write", TableDevices},
 		{insertFleet, "write", TableFleets},
+		{insertDeviceSince, "write", TableDevices},
 		{insertAlert, "write", TableAlerts},
+		{insertGeofence, "write", TableGeofences},
+		{deleteGeofence, "write", TableGeofences},
 		{insertAnalytics, "write", TableAnalytics},
+		{deleteAnalytics, "write", TableAnalytics},
+		{updateDay, "write", TableDeviceDays},
+		{insertHour, "write", TableHours},
+		{deleteHour, "write", TableHours},
+		{insertTrip, "write", TableTrips},
+		{deleteTrip, "write", TableTrips},
+		{insertDeviceAlert, "write", TableDeviceAlerts},
+		{deleteDeviceAlert, "write", TableDeviceAlerts},
+		{insertAlertLife, "write", TableAlerts},
+		{insertAlertEnd, "write", TableAlerts},
+		{deleteAlert, "write", TableAlerts},
+		{insertOpenAlert, "write", TableOpenAlerts},
+		{deleteOpenAlert, "write", TableOpenAlerts},
+		{updateProcess, "write", TableProcesses},
+		{addShared, "write", TableProcesses},
+		{removeShared, "write", TableProcesses},
+		{deleteProcess, "write", TableProcesses},
+		{updateMark, "write", TableMarks},
+		{deleteMark, "write", TableMarks},
+		{insertMarkByProcess, "write", TableMarksByProcess},
+		{deleteMarkByProcess, "write", TableMarksByProcess},
 		{selectHistoryLimit, "read", TableHistory},
 		{selectLatest, "read", TableLatest},
 		{selectLatestFleet, "read", TableLatestByFleet},
@@ -601,6 +641,21 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{selectFleets, "read", TableFleets},
 		{selectAlerts, "read", TableAlerts},
 		{selectAnalytics, "read", TableAnalytics},
+		{selectHourRows, "read", TableAnalytics},
+		{selectDeviceIDs, "read", TableDevices},
+		{selectGeofences, "read", TableGeofences},
+		{selectTrack, "read", TableHistory},
+		{selectFixes, "read", TableHistory},
+		{selectDayBefore, "read", TableDeviceDays},
+		{selectDaysFrom, "read", TableDeviceDays},
+		{selectHours, "read", TableHours},
+		{selectTrips, "read", TableTrips},
+		{selectDeviceAlerts, "read", TableDeviceAlerts},
+		{selectAlertLives, "read", TableAlerts},
+		{selectOpenAlerts, "read", TableOpenAlerts},
+		{selectProcesses, "read", TableProcesses},
+		{selectMarks, "read", TableMarks},
+		{selectMarksOf, "read", TableMarksByProcess},
 		{"SELECT data_center FROM system.peers", "read", ""},
 	} {
 		operation, table := describe(c.statement)
