@@ -316,12 +316,8 @@ func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Sourc
 	var sides errgroup.Group
 	sides.Go(func() error { d.reload(side); return nil })
 	sides.Go(func() error {
-		for d.store.Load() == nil {
-			select {
-			case <-time.After(time.Second):
-			case <-side.Done():
-				return nil
-			}
+		if !d.reached(side) {
+			return nil
 		}
 		if err := d.storeZones(side); err != nil && side.Err() == nil {
 			p.logger.WithError(err).Error("zones can't be stored for screens; SIGHUP tries again")
@@ -329,11 +325,26 @@ func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Sourc
 		return nil
 	})
 	if d.manager != nil {
-		sides.Go(func() error { return d.manager.Run(side) })
+		sides.Go(func() error {
+			d.reached(side) // until then there is nothing to tell of
+			return d.manager.Run(side)
+		})
 	}
 	err := p.derived(ctx, x, false, sources...)
 	end() // after the last alert was told of
 	return errors.Join(err, sides.Wait())
+}
+
+// reached waits for the store; it tells whether it is there when ctx ends.
+func (d *derivation) reached(ctx context.Context) bool {
+	for d.store.Load() == nil {
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
 }
 
 // toEnd runs one source to its end, with all that follows from what it brings. People are told of nothing: who loads

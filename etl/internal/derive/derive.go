@@ -125,6 +125,7 @@ const (
 	readsAtOnce  = 8                // devices that are derived anew at once
 	meetsAtOnce  = 64
 	adoptAtOnce  = 2000 // devices of a dead process that are taken over at once
+	sweepAtOnce  = 200  // devices that have fallen silent and are met at once
 	backlogLimit = 4096 // records of one device that wait while it is derived anew
 )
 
@@ -260,7 +261,8 @@ func (d *Deriver) Run(ctx, stop context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	beat, counted := time.Time{}, time.Time{}
+	defer d.keepBeating(ctx)()
+	looked, counted := time.Time{}, time.Time{}
 	flushed := d.now()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -281,8 +283,8 @@ func (d *Deriver) Run(ctx, stop context.Context) error {
 			err = d.flushAlerts(ctx)
 		} else {
 			flushed = now
-			if now.Sub(beat) >= beatEvery {
-				beat = now
+			if now.Sub(looked) >= beatEvery {
+				looked = now
 				_, err = d.lookAround(ctx, false)
 			}
 			if err == nil {
@@ -300,6 +302,33 @@ func (d *Deriver) Run(ctx, stop context.Context) error {
 		}
 		timer.Reset(max(0, d.options.Flush-d.now().Sub(flushed)))
 	}
+}
+
+// keepBeating gives signs of life, however long everything else takes, until the returned function is called.
+func (d *Deriver) keepBeating(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(beatEvery)
+		defer ticker.Stop()
+		for {
+			// What can't be told now is told the next time.
+			if err := d.beat(ctx); err != nil && ctx.Err() == nil {
+				d.logger.WithError(err).Warn("sign of life can't be given; others may take over what this process derives")
+			}
+			select {
+			case <-ticker.C:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (d *Deriver) beat(ctx context.Context) error {
+	return d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.Beat(ctx, d.process, d.now()) })
 }
 
 // once goes once through everything that there is to do. With all set, devices are let go as if they had been silent for
@@ -333,16 +362,26 @@ func (d *Deriver) Finish(ctx context.Context, wait bool) error {
 	default:
 		return nil // nothing was ever stored
 	}
+	quiet := d.keepBeating(ctx)
+	err := d.finish(ctx, wait)
+	quiet() // before the process is taken off the list, where a sign of life would put it back
+	if err != nil {
+		return fmt.Errorf("derive what is left: %w", err)
+	}
+	return d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.RemoveProcess(ctx, d.process) })
+}
+
+func (d *Deriver) finish(ctx context.Context, wait bool) error {
 	for {
 		waiting, err := d.lookAround(ctx, wait)
 		if err == nil {
 			err = d.once(ctx, true)
 		}
 		if err != nil {
-			return fmt.Errorf("derive what is left: %w", err)
+			return err
 		}
 		if d.done() && !waiting {
-			break
+			return nil
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
@@ -350,7 +389,6 @@ func (d *Deriver) Finish(ctx context.Context, wait bool) error {
 			return ctx.Err()
 		}
 	}
-	return d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.RemoveProcess(ctx, d.process) })
 }
 
 // done tells whether nothing is left to be written.

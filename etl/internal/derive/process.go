@@ -58,13 +58,10 @@ func died(processID string) bool {
 	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// lookAround gives a sign of life, hears which devices are shared, and takes over what dead processes left. waiting
+// lookAround hears which devices are shared, and takes over what dead processes left. waiting
 // tells that there is more to take over, or with wait set that there may be soon.
 func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err error) {
 	now := d.now()
-	if err := d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.Beat(ctx, d.process, now) }); err != nil {
-		return false, err
-	}
 	var processes []cassandra.Process
 	if _, err := d.read(ctx, cassandra.TableProcesses, func(ctx context.Context, s Store) (err error) {
 		processes, err = s.Processes(ctx)
@@ -211,10 +208,14 @@ func (d *Deriver) sweep(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(meetsAtOnce)
+	doubtful := len(d.each(func(v *device) bool { return v.doubtful }))
 	d.mu.Lock()
 	var due []*device
 	for id, s := range d.silent {
-		if s.dueMs > now.UnixMilli() || d.devices[id] != nil || d.releasing[id] != nil || len(due) == adoptAtOnce {
+		if len(due) == sweepAtOnce || doubtful > sweepAtOnce {
+			break // when those that were found have been derived
+		}
+		if s.dueMs > now.UnixMilli() || d.devices[id] != nil || d.releasing[id] != nil {
 			continue
 		}
 		v := &device{id: id, fleet: map[string]bool{}, fromDay: cassandra.DayOf(s.lastMs), lastSeen: now.Add(-d.options.Idle), pending: 1}

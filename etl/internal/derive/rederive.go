@@ -1,6 +1,7 @@
 package derive
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -19,12 +20,27 @@ func (d *Deriver) rederive(ctx context.Context, all bool) error {
 	doubtful := d.each(func(v *device) bool {
 		return v.doubtful && v.pending == 0 && (all || !v.shared || now.Sub(v.derivedAt) >= sharedEvery)
 	})
+	// Those that sent lately go first, and those of which nothing was ever derived last. What takes longer than the time
+	// between two flushes goes on after the next one: a backlog holds nothing up that is live.
+	slices.SortStableFunc(doubtful, func(a, b *device) int {
+		return cmp.Or(cmp.Compare(b2i(a.reason == "gap"), b2i(b.reason == "gap")), b.lastSeen.Compare(a.lastSeen))
+	})
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readsAtOnce)
 	for _, v := range doubtful {
+		if !all && d.now().Sub(now) > d.options.Flush {
+			break
+		}
 		g.Go(func() error { return d.rederiveDevice(ctx, v) })
 	}
 	return g.Wait()
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // existing is what is stored of what follows from the fixes that a device is derived from.
