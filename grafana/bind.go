@@ -1,0 +1,129 @@
+package grafana
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// Values are what variables stand for. "All" is every value of the variable.
+type Values struct {
+	Variables map[string][]string
+	From, To  time.Time
+}
+
+// reference is $name, ${name} or ${name:format}.
+var reference = regexp.MustCompile(`\$(?:\{(\w+)(?::([^}]+))?\}|(\w+))`)
+
+// Bind writes the values of variables into a query, as Grafana and our data source do before it is sent: an entry of a
+// list becomes one for each value, in CQL the values of a variable that may have several are quoted, elsewhere they are
+// joined to a regular expression. The built-in variables are left to whoever runs the query, but for dates.
+func (d *Dashboard) Bind(query json.RawMessage, values Values) (json.RawMessage, error) {
+	var model any
+	if err := json.Unmarshal(query, &model); err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	text, err := json.Marshal(d.bind("", model, values))
+	if err != nil {
+		return nil, fmt.Errorf("query: %w", err)
+	}
+	return text, nil
+}
+
+func (d *Dashboard) bind(key string, model any, values Values) any {
+	switch m := model.(type) {
+	case map[string]any:
+		bound := make(map[string]any, len(m))
+		for k, v := range m {
+			bound[k] = d.bind(k, v, values)
+		}
+		return bound
+	case []any:
+		bound := []any{}
+		for _, entry := range m {
+			text, isText := entry.(string)
+			name, whole := wholeReference(text)
+			switch {
+			case isText && whole && values.Variables[name] != nil:
+				for _, value := range values.Variables[name] {
+					bound = append(bound, value)
+				}
+			default:
+				bound = append(bound, d.bind(key, entry, values))
+			}
+		}
+		return bound
+	case string:
+		join := joinPattern
+		if key == "cql" {
+			join = joinQuoted
+		}
+		return d.Expand(m, values, join)
+	}
+	return model
+}
+
+func wholeReference(text string) (string, bool) {
+	m := reference.FindStringSubmatch(text)
+	if m == nil || m[0] != text {
+		return "", false
+	}
+	return m[1] + m[3], true
+}
+
+// Expand writes the values of variables into a text; join says how the values of one are written where the text asks
+// for no format.
+func (d *Dashboard) Expand(text string, values Values, join func(v *Variable, values []string) string) string {
+	return reference.ReplaceAllStringFunc(text, func(found string) string {
+		m := reference.FindStringSubmatch(found)
+		name, format := m[1]+m[3], m[2]
+		switch name {
+		case "__from":
+			return date(found, format, values.From)
+		case "__to":
+			return date(found, format, values.To)
+		}
+		chosen, variable := values.Variables[name], d.Variable(name)
+		if chosen == nil || variable == nil {
+			return found
+		}
+		switch format {
+		case "regex":
+			return joinPattern(variable, chosen)
+		case "sqlstring":
+			return joinQuoted(&Variable{Multi: true}, chosen)
+		case "raw":
+			return strings.Join(chosen, ",")
+		}
+		return join(variable, chosen)
+	})
+}
+
+// date writes a moment in a format of moment.js, of which the dashboards use years, months and days.
+func date(found, format string, moment time.Time) string {
+	layout, ok := strings.CutPrefix(format, "date:")
+	if !ok {
+		return found
+	}
+	return moment.UTC().Format(strings.NewReplacer("YYYY", "2006", "MM", "01", "DD", "02").Replace(layout))
+}
+
+func joinQuoted(v *Variable, values []string) string {
+	if !v.Multi && !v.IncludeAll {
+		return strings.Join(values, ",")
+	}
+	quoted := make([]string, len(values))
+	for i, value := range values {
+		quoted[i] = "'" + strings.ReplaceAll(value, "'", "''") + "'"
+	}
+	return strings.Join(quoted, ", ")
+}
+
+func joinPattern(_ *Variable, values []string) string {
+	if len(values) == 1 {
+		return values[0]
+	}
+	return "(" + strings.Join(values, "|") + ")"
+}
