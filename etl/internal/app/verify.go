@@ -140,6 +140,9 @@ func (c *verifyCommand) print(p *program, report *derive.Report, first, last cas
 	}
 	fmt.Fprintf(p.Out, "%s to %s: %d fleets, %d devices, %d fixes; %d trips and stops, %d alerts, %d hours\n",
 		first, last, report.Fleets, report.Devices, report.Fixes, report.Trips, report.Alerts, report.Hours)
+	if report.Moving > 0 {
+		fmt.Fprintf(p.Out, "%d devices send right now: their open trips and alerts, and the current hour, were left out\n", report.Moving)
+	}
 	if report.OtherRules > 0 {
 		fmt.Fprintf(p.Out, "%d days of devices were derived by other rules or zones than those in force; --fix derives them anew\n", report.OtherRules)
 	}

@@ -517,6 +517,34 @@ func TestALateFixBreaksASilence(t *testing.T) {
 	})
 }
 
+// A device that another process had for a while is derived in memory again once that one has let it go.
+func TestSharingEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		time.Sleep(48 * time.Hour)
+		one, other := start(t, store, true), start(t, store, true)
+		shared := func() bool { return len(one.each(func(v *device) bool { return v.shared })) > 0 }
+		send := func(p *process, n int) {
+			for range n {
+				require.NoError(t, p.store([]telemetry.Record{{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: time.Now().UnixMilli(), Lat: 51, Lon: 8}}))
+				time.Sleep(5 * time.Second)
+			}
+		}
+		send(one, 3)
+		require.False(t, shared())
+		send(other, 3)
+		send(one, 3)
+		require.True(t, shared())
+		ended := make(chan struct{})
+		go func() { defer close(ended); other.finish(t) }()
+		send(one, 30)
+		<-ended
+		require.False(t, shared())
+		one.finish(t)
+		requireFresh(t, store)
+	})
+}
+
 func TestADeadProcessEndsWithItsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, newFakeStore(), false)

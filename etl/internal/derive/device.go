@@ -77,16 +77,17 @@ type device struct {
 	lastSeen time.Time // when a record was stored last
 	adopted  []string  // dead processes whose marks go with ours
 
-	doubtful  bool // the state is not to be trusted: derive anew from doubtDay on
-	reason    string
-	doubtDay  cassandra.Day
-	shared    bool               // another process has records of it too
-	sharers   map[string]bool    // those it was seen to be shared with
-	deriving  bool               // it is being derived anew at this moment
-	backlog   []telemetry.Record // what was stored meanwhile
-	overflow  bool               // more than that
-	derivedAt time.Time          // when it was last derived anew, at a sure level
-	unsure    bool               // the last time was not at a sure level
+	doubtful   bool // the state is not to be trusted: derive anew from doubtDay on
+	reason     string
+	doubtDay   cassandra.Day
+	shared     bool               // another process has records of it too
+	sharers    map[string]bool    // those it was seen to be shared with
+	aloneSince time.Time          // when it was first seen not to be shared any more
+	deriving   bool               // it is being derived anew at this moment
+	backlog    []telemetry.Record // what was stored meanwhile
+	overflow   bool               // more than that
+	derivedAt  time.Time          // when it was last derived anew, at a sure level
+	unsure     bool               // the last time was not at a sure level
 
 	dirty     bool          // its rows are to be written
 	owesOpen  bool          // its open trip and alerts are to be written, when they are due

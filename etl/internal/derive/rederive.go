@@ -58,7 +58,7 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 	d.mu.Lock()
 	first, reason := v.doubtDay, v.reason
 	v.deriving, v.doubtful = true, false
-	shared := v.shared || len(v.adopted) > 0
+	shared, adopted := v.shared || len(v.adopted) > 0, slices.Clone(v.adopted)
 	fleets := slices.Collect(maps.Keys(v.fleet))
 	d.mu.Unlock()
 	engine, rules := d.engine.Load(), *d.rules.Load()
@@ -67,7 +67,17 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 
 	var fresh *outcome
 	var old existing
+	alone := false
 	sure, err := d.read(ctx, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
+		if shared { // whoever has taken his mark away has stored everything that is read next
+			marks, err := s.Marks(ctx, v.id)
+			if err != nil {
+				return err
+			}
+			alone = !slices.ContainsFunc(marks, func(m cassandra.Mark) bool {
+				return m.ProcessID != d.process && !slices.Contains(adopted, m.ProcessID)
+			})
+		}
 		if fresh, err = replay(ctx, s, engine, v.id, first, last, rules, started.UnixMilli()); err != nil {
 			return err
 		}
@@ -82,9 +92,26 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 	}
 	d.metrics.rederived[reason].Inc()
 	d.metrics.rederive.Observe(d.now().Sub(started).Seconds())
+	if shared {
+		d.noteAlone(v, alone && sure, started)
+	}
 	told := d.install(v, fresh, old, started, sure, first)
 	d.tell(told)
 	return d.writeOpen(ctx, v, fresh, at)
+}
+
+// noteAlone ends the sharing of a device when nobody else has had it for longer than clocks may differ.
+func (d *Deriver) noteAlone(v *device, alone bool, started time.Time) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case !alone:
+		v.aloneSince = time.Time{}
+	case v.aloneSince.IsZero():
+		v.aloneSince = started
+	case started.Sub(v.aloneSince) >= d.options.Settle:
+		v.shared, v.sharers, v.aloneSince = false, nil, time.Time{}
+	}
 }
 
 // writeOpen writes the open alerts that a derivation came to.

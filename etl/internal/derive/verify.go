@@ -40,17 +40,22 @@ type Verifier struct {
 type Report struct {
 	Fleets, Devices, DeviceDays, Fixes, Trips, Alerts, Hours int
 
+	Moving      int // devices that send right now: what is open of them, and their current hour, is on its way to the store
 	OtherRules  int // days of devices that were derived by other rules than those in force
 	Differences []Difference
 }
 
-// justNow is how long a silence may have lasted beyond its limit without having been seen: nobody looks all the time.
+// justNow is how fresh something may be to be on its way to the store still.
 const justNow = 3 * time.Minute
+
+// justDecided is how long after its end a trip or stop may be known to have ended, and be on its way to the store still.
+const justDecided = 10 * time.Minute
 
 // Verify looks at the fleets' days from first to last.
 func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cassandra.Day) (*Report, error) {
 	report := &Report{Fleets: len(fleets)}
 	hours := map[fleetHour]map[string]cassandra.HourRow{}
+	moving := map[fleetHour]bool{} // hours that change while they are looked at
 	seen := map[string]bool{}
 	for _, fleet := range fleets {
 		ids, err := v.Devices(ctx, fleet)
@@ -76,6 +81,9 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 				if day := cassandra.DayOf(key.hourMs); day < first || day > last {
 					continue
 				}
+				if c.moving && key.hourMs >= c.outcome.lastFix.TimeMs-c.outcome.lastFix.TimeMs%hourMs {
+					moving[key] = true
+				}
 				if hours[key] == nil {
 					hours[key] = map[string]cassandra.HourRow{}
 				}
@@ -83,7 +91,7 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 			}
 		}
 	}
-	if err := v.hours(ctx, report, fleets, hours, first, last); err != nil {
+	if err := v.hours(ctx, report, fleets, hours, moving, first, last); err != nil {
 		return nil, err
 	}
 	slices.SortFunc(report.Differences, func(a, b Difference) int {
@@ -100,6 +108,7 @@ type checked struct {
 	otherRules  int
 	fixes       int
 	alerts      int
+	moving      bool
 }
 
 func (c *checked) differ(table, key, format string, args ...any) {
@@ -108,6 +117,9 @@ func (c *checked) differ(table, key, format string, args ...any) {
 
 func (r *Report) add(c *checked) {
 	r.Devices++
+	if c.moving {
+		r.Moving++
+	}
 	r.DeviceDays += c.days
 	r.OtherRules += c.otherRules
 	r.Fixes += c.fixes
@@ -124,7 +136,7 @@ func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.
 	if err != nil {
 		return nil, err
 	}
-	c := &checked{outcome: o, days: len(o.days)}
+	c := &checked{outcome: o, days: len(o.days), moving: now.UnixMilli()-o.lastFix.TimeMs < justNow.Milliseconds()}
 	old, err := stored(ctx, v.Store, id, first, &o.base, until)
 	if err != nil {
 		return nil, err
@@ -162,6 +174,9 @@ func (v *Verifier) latest(ctx context.Context, c *checked, id string, last cassa
 		return err
 	}
 	fix := &c.outcome.lastFix
+	if c.moving && row.Ts.UnixMilli() > fix.TimeMs {
+		return nil // it sent meanwhile
+	}
 	if row.Ts.UnixMilli() != fix.TimeMs || row.Lat != fix.Lat || row.Lon != fix.Lon || row.FleetID != fix.FleetID {
 		c.differ(cassandra.TableLatest, id, "has %s at %g, %g in fleet %s; the newest fix is %s at %g, %g in fleet %s",
 			formatMs(row.Ts.UnixMilli()), row.Lat, row.Lon, row.FleetID, formatMs(fix.TimeMs), fix.Lat, fix.Lon, fix.FleetID)
@@ -179,30 +194,36 @@ func (v *Verifier) trips(c *checked, id string, old []cassandra.TripRow, last ca
 		was, ok := known[key]
 		delete(known, key)
 		switch {
+		case c.moving && v.Now().UnixMilli()-t.EndMs < justDecided.Milliseconds():
+			// It goes on, or it has just been found that it does not.
 		case !ok:
 			c.differ(cassandra.TableTrips, name, "missing; it ends at %s", formatMs(t.EndMs))
 		case t.Open && last < cassandra.DayOf(v.Now().UnixMilli()):
 			// It goes on in days that are not looked at.
 		case !sameTrip(row, was):
-			c.differ(cassandra.TableTrips, name, "is %+v, should be %+v", shown(was), shown(row))
+			c.differ(cassandra.TableTrips, name, "%s; should be %s", shown(was), shown(row))
 		}
 	}
-	for key := range known {
+	for key, t := range known {
+		if c.moving && v.Now().UnixMilli()-t.EndMs < justDecided.Milliseconds() {
+			continue
+		}
 		c.differ(cassandra.TableTrips, id+" "+string(key.kind)+" of "+formatMs(key.startMs), "there is none")
 	}
 }
 
-// shown is a trip without pointers, for messages.
-func shown(t cassandra.TripRow) any {
-	speed := -1.0
-	if t.MaxSpeedKmh != nil {
-		speed = *t.MaxSpeedKmh
+// shown is a trip in words.
+func shown(t cassandra.TripRow) string {
+	state := "ended"
+	if t.Open {
+		state = "open"
 	}
-	t.MaxSpeedKmh = nil
-	return struct {
-		cassandra.TripRow
-		Max float64
-	}{t, speed}
+	speed := "none"
+	if t.MaxSpeedKmh != nil {
+		speed = fmt.Sprint(*t.MaxSpeedKmh)
+	}
+	return fmt.Sprintf("%s at %s in %g,%g (%s) after %g km, at most %s km/h, %g s idle, from %g,%g (%s) in fleet %s",
+		state, formatMs(t.EndMs), t.EndLat, t.EndLon, t.EndZone, t.DistanceKm, speed, t.IdleS, t.StartLat, t.StartLon, t.StartZone, t.FleetID)
 }
 
 // alerts checks a device's alerts against its fixes, and those of its fleet and the open ones against them.
@@ -222,13 +243,13 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 		was, ok := known[key]
 		delete(known, key)
 		if !ok {
-			if a.Type == telemetry.DeviceOffline && v.Now().UnixMilli()-a.OpenedMs < justNow.Milliseconds() {
+			if (a.Type == telemetry.DeviceOffline || c.moving) && v.Now().UnixMilli()-a.OpenedMs < justNow.Milliseconds() {
 				continue
 			}
 			c.differ(cassandra.TableDeviceAlerts, name, "missing: %s", a.Message)
 			continue
 		}
-		if was.EndedMs != row.EndedMs && (a.EndedMs != 0 || complete) {
+		if was.EndedMs != row.EndedMs && (a.EndedMs != 0 || complete) && (!c.moving || v.Now().UnixMilli()-a.EndedMs > justNow.Milliseconds()) {
 			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
 		}
 		if was.Severity != row.Severity || was.FleetID != row.FleetID || was.StartedMs != row.StartedMs {
@@ -247,6 +268,7 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 			c.differ(cassandra.TableAlerts, name, "missing")
 		case len(lives) > 1:
 			c.differ(cassandra.TableAlerts, name, "stands there %d times, by severity", len(lives))
+		case c.moving && was.EndedMs == 0:
 		case lives[0].EndedMs != was.EndedMs || was.EndedMs != 0 && !lives[0].Resolved:
 			c.differ(cassandra.TableAlerts, name, "ends at %s, its device's row at %s", formatMs(lives[0].EndedMs), formatMs(was.EndedMs))
 		}
@@ -261,7 +283,7 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 }
 
 // hours checks what devices add to hours, and the sums.
-func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, hours map[fleetHour]map[string]cassandra.HourRow, first, last cassandra.Day) error {
+func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, hours map[fleetHour]map[string]cassandra.HourRow, moving map[fleetHour]bool, first, last cassandra.Day) error {
 	differ := func(table, key, format string, args ...any) {
 		report.Differences = append(report.Differences, Difference{table, key, fmt.Sprintf(format, args...)})
 	}
@@ -280,7 +302,7 @@ func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, h
 				name := fmt.Sprintf("%s %s", fleet, formatMs(key.hourMs))
 				should := hours[key]
 				was, there := byHour[h]
-				if len(should) == 0 && !there {
+				if len(should) == 0 && !there || moving[key] {
 					continue
 				}
 				report.Hours++

@@ -139,7 +139,7 @@ func parseAlertID(s string) (id alertID, ok bool) {
 	return id, err == nil && id.String() == s && telemetry.ValidName(id.fleet) && gravity(id.severity) >= 0 && ts >= 0 && ts <= latestInstant
 }
 
-// resolve marks an alert as resolved. Once more changes nothing.
+// resolve marks an alert as resolved, and takes it off the open ones. Once more changes nothing.
 func (a *API) resolve(w *answer, r *http.Request) error {
 	g, err := a.authorise(r)
 	if err != nil {
@@ -187,21 +187,40 @@ func (a *API) resolveAlert(ctx context.Context, id alertID) error {
 	if i < 0 {
 		return &problem{status: http.StatusNotFound, message: "no such alert", field: "alert", value: id.String(), remedy: "take id from the list of alerts"}
 	}
-	if !rows[i].Resolved {
-		// Without a message the one that is there stays. Alerts are written with the time of their event, which lies
-		// before now: writing this one again, as a replay does, does not open it again.
+	now, open := a.Now().UnixMicro(), true
+	if rows[i].Resolved {
+		// It ended, and another of its type may be open; or somebody was cut off here before.
+		if open, err = isOpen(ctx, store, id); err != nil {
+			return err
+		}
+	} else {
+		// Without a message the one that is there stays. That an alert is open is written with a time before anybody can
+		// have seen it: writing it again, as a replay does, does not open it again.
 		if err := store.WriteAlerts(ctx, []cassandra.AlertRow{{
 			FleetID: id.fleet, Severity: id.severity, TsMs: id.ts, DeviceID: id.device, AlertType: id.kind,
-			Resolved: true, WriteTimeUs: a.Now().UnixMicro(),
+			Resolved: true, WriteTimeUs: now,
 		}}); err != nil {
 			return err
 		}
 		a.Logger.WithFields(logrus.Fields{"fleet": id.fleet, "severity": id.severity, "type": id.kind}).Info("alert resolved")
 	}
+	if open {
+		if err := store.DeleteOpenAlert(ctx, id.fleet, id.device, id.kind, now); err != nil { // so that people are not told again
+			return err
+		}
+	}
 	if a.Cache != nil {
 		a.Cache.Set(ctx, generationKey(id.fleet), []byte(rand.Text()), keepGeneration)
 	}
 	return nil
+}
+
+// isOpen tells whether an alert stands among its fleet's open ones.
+func isOpen(ctx context.Context, store Store, id alertID) (bool, error) {
+	open, err := store.OpenAlerts(ctx, id.fleet)
+	return slices.ContainsFunc(open, func(o cassandra.AlertState) bool {
+		return o.DeviceID == id.device && o.Type == id.kind && o.OpenedMs == id.ts
+	}), err
 }
 
 // keepGeneration is longer than a list that was read before the alert was resolved can be kept.

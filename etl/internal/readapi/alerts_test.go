@@ -1,6 +1,7 @@
 package readapi
 
 import (
+	"io"
 	"testing"
 	"time"
 
@@ -30,6 +31,54 @@ func TestAnAlertIsResolvedOnceAndSeenAtOnce(t *testing.T) {
 	require.True(t, seen[0].Resolved, "the list that was cached before is not shown")
 	require.Equal(t, "93 km/h in a zone of 50", seen[0].Message)
 	require.Equal(t, 200, g.do("POST", "writer", "/v1/alerts/"+alertA+"/resolve").Code, "to write is enough")
+}
+
+func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
+	opened := noon.Add(-time.Hour).UnixMilli()
+	alert := cassandra.AlertState{FleetID: "fleet-a", DeviceID: "truck-1", Type: "speeding", Severity: "HIGH", OpenedMs: opened, Notify: true}
+	resolve := func(t *testing.T, g *rig, status int) {
+		t.Helper()
+		w := g.do("POST", "a-full", "/v1/alerts/"+alertA+"/resolve")
+		require.Equal(t, status, w.Code, w.Body.String())
+	}
+	gone := []deletedAlert{{"fleet-a", "truck-1", "speeding", noon.UnixMicro()}}
+
+	t.Run("it is taken off the open alerts", func(t *testing.T) {
+		store := twoFleets()
+		other := alert
+		other.Type = "battery"
+		store.open = []cassandra.AlertState{alert, other}
+		g := newRig(t, store)
+		for range 2 {
+			resolve(t, g, 200)
+		}
+		require.Equal(t, gone, store.deleted, "once, with the time of day")
+		require.Equal(t, []cassandra.AlertState{other}, store.open)
+	})
+	t.Run("another of its type that is open by now stays", func(t *testing.T) {
+		store := twoFleets()
+		resolved := newRig(t, store)
+		resolve(t, resolved, 200)
+		next := alert
+		next.OpenedMs += 60_000
+		store.open, store.deleted = []cassandra.AlertState{next}, nil
+		resolve(t, resolved, 200)
+		require.Empty(t, store.deleted)
+		require.Equal(t, []cassandra.AlertState{next}, store.open)
+	})
+	t.Run("whoever was cut off in the middle asks again", func(t *testing.T) {
+		store := twoFleets()
+		store.open = []cassandra.AlertState{alert}
+		g := newRig(t, store)
+		store.err, store.fail = &cassandra.Error{Op: "write", Reason: cassandra.ReasonNoHosts, Err: io.EOF}, 3 // after a read and a write
+		resolve(t, g, 503)
+		require.Len(t, store.written, 1)
+		require.Empty(t, store.deleted)
+		store.err = nil
+		resolve(t, g, 200)
+		require.Equal(t, gone, store.deleted)
+		require.Len(t, store.written, 1)
+	})
 }
 
 func TestTheIDOfAnAlertIsItsKeyAndNothingElse(t *testing.T) {

@@ -34,6 +34,8 @@ type fakeStore struct {
 	alerts  []cassandra.Alert
 	hours   []cassandra.Hour
 	written []cassandra.AlertRow
+	open    []cassandra.AlertState
+	deleted []deletedAlert
 
 	err   error
 	gate  chan struct{} // reads wait for it to be closed, or for the end of their context
@@ -43,6 +45,12 @@ type fakeStore struct {
 
 	sorted   map[string][]cassandra.Telemetry
 	sortedOf int
+}
+
+// deletedAlert is an alert that was taken off the open ones.
+type deletedAlert struct {
+	fleet, device, kind string
+	writeTimeUs         int64
 }
 
 func (f *fakeStore) enter(ctx context.Context) error {
@@ -183,6 +191,33 @@ func (f *fakeStore) WriteAlerts(ctx context.Context, rows []cassandra.AlertRow) 
 			}
 		}
 	}
+	return nil
+}
+
+func (f *fakeStore) OpenAlerts(ctx context.Context, fleetID string) (rows []cassandra.AlertState, err error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.open {
+		if a.FleetID == fleetID {
+			rows = append(rows, a)
+		}
+	}
+	return rows, nil
+}
+
+func (f *fakeStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error {
+	if err := f.enter(ctx); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.deleted = append(f.deleted, deletedAlert{fleetID, deviceID, alertType, writeTimeUs})
+	f.open = slices.DeleteFunc(f.open, func(a cassandra.AlertState) bool {
+		return a.FleetID == fleetID && a.DeviceID == deviceID && a.Type == alertType
+	})
 	return nil
 }
 

@@ -133,9 +133,21 @@ func TestTheRealStoreIsRead(t *testing.T) {
 		some, _ := everyPage[alertItem](g, "a", path+"&severity=LOW", nil)
 		require.Len(t, some, len(alerts)/3)
 		chosen := all[50]
+		id, ok := parseAlertID(chosen.ID)
+		require.True(t, ok)
+		open := cassandra.AlertState{FleetID: "fleet-a", DeviceID: id.device, Type: id.kind, Severity: id.severity, OpenedMs: id.ts, Notify: true}
+		other := open
+		other.Type = "battery"
+		for _, a := range []cassandra.AlertState{open, other} {
+			require.NoError(t, store.WriteOpenAlert(ctx, &a, now.Add(-time.Minute).UnixMicro()))
+		}
 		for range 2 {
 			require.Equal(t, http.StatusOK, g.do(http.MethodPost, "a-full", "/v1/alerts/"+chosen.ID+"/resolve").Code)
 		}
+		left, err := store.OpenAlerts(ctx, "fleet-a")
+		require.NoError(t, err)
+		require.Len(t, left, 1, "nobody is told of it any more")
+		require.Equal(t, other.Type, left[0].Type)
 		// The same input again, as a replay writes it.
 		for _, row := range alerts {
 			require.NoError(t, store.WriteAlerts(ctx, []cassandra.AlertRow{row}))
@@ -147,8 +159,6 @@ func TestTheRealStoreIsRead(t *testing.T) {
 			want.Resolved = want.ID == chosen.ID
 			require.Equal(t, want, alert, "one is resolved, its message and all others are as they were")
 		}
-		id, ok := parseAlertID(chosen.ID)
-		require.True(t, ok)
 		id.kind = "battery"
 		require.Equal(t, http.StatusNotFound, g.do(http.MethodPost, "all", "/v1/alerts/"+id.String()+"/resolve").Code)
 		after, _ := everyPage[alertItem](g, "a", path, nil)
