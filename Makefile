@@ -46,12 +46,12 @@ $(NODE_MODULES): $(PLUGIN)/package-lock.json
 
 integration: ## Tests on a real cluster of two data centres and a real Kafka, which are started for them, and stopped unless they were up
 	go run ./dev with-cluster -- go run ./dev with-kafka -- go test -race -count 1 -p 1 -timeout 20m \
-		./cassandra/... ./etl ./etl/internal/readapi ./etl/internal/source/kafka ./dev/... ./grafana-datasource/pkg
+		./cassandra/... ./etl ./etl/internal/notify ./etl/internal/readapi ./etl/internal/source/kafka ./dev/... ./grafana ./grafana-datasource/pkg ./prometheus
 
-bench: ## Measure fleet-etl beside the bare driver, and its sources beside each other (about fifteen minutes)
+bench: ## Measure fleet-etl beside the bare driver, its sources beside each other, and what it derives (about twenty minutes)
 	go run ./dev bench
 	CASSANDRA_REPLICATION=dc1=1 DEV_CLUSTER_DIR=.dev/bench-sources FLEET_BENCH=1 go run ./dev with-cluster --dcs dc1=1 -- \
-		go run ./dev with-kafka -- go test -count 1 -v -timeout 20m -run TestMeasureSources ./etl
+		go run ./dev with-kafka -- go test -count 1 -v -p 1 -timeout 20m -run 'TestMeasure(Sources|Derivation)$$' ./etl ./etl/internal/derive
 
 bench-plugin: ## Measure the data source through its real binary on four nodes (about two minutes)
 	go run ./dev with-cluster -- env FLEET_BENCH=1 go test -count 1 -v -timeout 20m -run TestMeasure ./grafana-datasource/pkg

@@ -347,8 +347,8 @@ func (d *derivation) reached(ctx context.Context) bool {
 	return true
 }
 
-// toEnd runs one source to its end, with all that follows from what it brings. People are told of nothing: who loads
-// files does so after the event.
+// toEnd runs one source to its end, with all that follows from what it brings. It tells nobody itself; a process that
+// streams tells of what is news.
 func (p *program) toEnd(ctx context.Context, x *parts, source pipeline.Source) error {
 	if x.derivation == nil {
 		return x.pipeline.Run(ctx, p.stop, source)

@@ -196,7 +196,7 @@ func arrive(rng *rand.Rand, tracks [][]telemetry.Record) []telemetry.Record {
 }
 
 func seeds(t *testing.T) []uint64 {
-	n := 40
+	n := 15
 	if text := os.Getenv("DERIVE_SEEDS"); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)

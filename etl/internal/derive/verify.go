@@ -253,7 +253,7 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
 		}
 		if was.Severity != row.Severity || was.FleetID != row.FleetID || was.StartedMs != row.StartedMs {
-			if !(a.EndedMs == 0 && a.Type == telemetry.DeviceOffline) && (a.EndedMs != 0 || complete) {
+			if (a.EndedMs != 0 || a.Type != telemetry.DeviceOffline) && (a.EndedMs != 0 || complete) {
 				c.differ(cassandra.TableDeviceAlerts, name, "is %s in fleet %s since %s, should be %s in %s since %s",
 					was.Severity, was.FleetID, formatMs(was.StartedMs), row.Severity, row.FleetID, formatMs(row.StartedMs))
 			}
