@@ -342,8 +342,11 @@ func endOf(t time.Time) int64 {
 	return t.UnixMilli()
 }
 
+// aheadMs is how far a device's clock may be ahead of ours.
+const aheadMs = 5 * 60 * 1000
+
 // WriteAlertLife writes an alert among its fleet's. Whoever resolved it by hand meanwhile has the last word: that it is
-// open is written with the time at which it was raised.
+// open is written with a time before anybody can have seen it.
 func (s *Store) WriteAlertLife(ctx context.Context, r *AlertState, writeTimeUs int64) error {
 	a := newArena(2, 14)
 	b := s.batch(ctx, 2)
@@ -375,7 +378,7 @@ func (s *Store) WriteAlertLife(ctx context.Context, r *AlertState, writeTimeUs i
 		a.bigint(writeTimeUs)
 	} else {
 		a.unset()
-		a.bigint(r.OpenedMs * 1000)
+		a.bigint((r.OpenedMs - aheadMs) * 1000)
 	}
 	b.add(insertAlertEnd, a.row(from))
 	return b.exec(TableAlerts)

@@ -327,7 +327,13 @@ func next[T any](t *testing.T, from <-chan T) T {
 type notification struct {
 	Status      string
 	GroupLabels map[string]string
-	Alerts      []struct{ Labels, Annotations map[string]string }
+	Alerts      []told
+}
+
+type told struct {
+	Status              string
+	Labels, Annotations map[string]string
+	GeneratorURL        string
 }
 
 func parse(t *testing.T, body []byte) (n notification) {

@@ -95,7 +95,7 @@ type Config struct {
 	AlertNewsAge     time.Duration `envconfig:"ETL_ALERT_NEWS_AGE" default:"15m" desc:"Alerts that are older when they are found are stored, and nobody is told."`
 	AlertmanagerURLs string        `envconfig:"ETL_ALERTMANAGER_URLS" desc:"Alertmanagers that are told of vehicles' alerts, separated by commas, as http://USER:PASSWORD@HOST:PORT/PREFIX; empty is none." secret:"hidden"`
 	GrafanaURL       string        `envconfig:"ETL_GRAFANA_URL" default:"http://localhost:3000" desc:"Where people open Grafana: links of alerts begin with it."`
-	RunbookURL       string        `envconfig:"ETL_RUNBOOK_URL" desc:"Page that says what to do about a vehicle's alert; empty is none."`
+	RunbookURL       string        `envconfig:"ETL_RUNBOOK_URL" default:"https://github.com/fleettracing/fleet-tracing/blob/main/docs/runbooks" desc:"Where the pages are that say what to do about a vehicle's alert, ALERTNAME.md; empty is nowhere."`
 	CanaryInterval   time.Duration `envconfig:"ETL_CANARY_INTERVAL" default:"10s" desc:"Time between two records of a vehicle of our own that run sends through everything and reads back; 0 is none."`
 
 	KafkaBrokers         []string      `envconfig:"KAFKA_BROKERS" default:"localhost:9092" desc:"Some brokers, host:port, separated by commas; they name the others (source kafka)."`

@@ -20,7 +20,7 @@ import (
 type Options struct {
 	URLs       []string      // of each Alertmanager: http or https, with user:password@ and a path before /api where it has them
 	GrafanaURL string        // the root of the links to vehicles' pages; empty for none
-	RunbookURL string        // the page that says what to do; empty for none
+	RunbookURL string        // the folder of pages that say what to do; empty for none
 	Resend     time.Duration // how often open alerts are told of again; 0 is a minute
 	Timeout    time.Duration // of one request; 0 is ten seconds
 	Instance   string        // this process, as the Alertmanagers' access logs show it

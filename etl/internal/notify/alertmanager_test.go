@@ -218,7 +218,7 @@ func TestWhatIsPosted(t *testing.T) {
 		am := &fake{}
 		x := newOffice(t, Options{
 			URLs:       []string{"https://me:s3cret%2F@am.example.org/monitoring/"},
-			GrafanaURL: "http://grafana:3000/", RunbookURL: "https://docs/runbooks/vehicles", Instance: "etl-1",
+			GrafanaURL: "http://grafana:3000/", RunbookURL: "https://docs/runbooks", Instance: "etl-1",
 		}, am)
 		x.start()
 		settle()
@@ -253,7 +253,7 @@ func TestWhatIsPosted(t *testing.T) {
     "dashboard_url": "http://grafana:3000/d/fleet-analytics?var-fleet=wuxi\u0026var-device=truck-7\u0026from=946681140150\u0026to=now",
     "description": "97 km/h where 80 is allowed",
     "place": "harbour (52.37421, 9.73812)",
-    "runbook_url": "https://docs/runbooks/vehicles",
+    "runbook_url": "https://docs/runbooks/FleetVehicleSpeedLimit.md",
     "summary": "truck-7: speed limit",
     "threshold": "80 km/h",
     "value": "97.2 km/h"

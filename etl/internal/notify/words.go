@@ -57,8 +57,8 @@ func severityLabel(s telemetry.Severity) string {
 	}
 }
 
-// Annotations are what people read of an alert. grafanaURL and runbookURL may be empty: their links are left out then, as
-// value and threshold are where the type has none.
+// Annotations are what people read of an alert. In the folder runbookURL there is a page for each alert name. grafanaURL
+// and runbookURL may be empty: their links are left out then, as value and threshold are where the type has none.
 func Annotations(a telemetry.Alert, grafanaURL, runbookURL string) map[string]string {
 	words := map[string]string{
 		"summary":     a.DeviceID + ": " + inWords(a.Type),
@@ -72,7 +72,7 @@ func Annotations(a telemetry.Alert, grafanaURL, runbookURL string) map[string]st
 		words["dashboard_url"] = link
 	}
 	if runbookURL != "" {
-		words["runbook_url"] = runbookURL
+		words["runbook_url"] = strings.TrimSuffix(runbookURL, "/") + "/" + alertName(a.Type) + ".md"
 	}
 	return words
 }

@@ -1,0 +1,635 @@
+package prometheus
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+)
+
+const (
+	liveGrafana = "http://grafana.example.org:3000" // where the links of alerts lead
+	liveFleet   = "live"                            // that of the vehicles that the test drives
+)
+
+// liveRules let nobody but the vehicles that the test drives raise an alert.
+const liveRules = `
+defaults:
+  speed_limit: {enabled: false}
+  battery_low: {enabled: false}
+  temperature: {enabled: false}
+  geofence_enter: {enabled: false}
+  geofence_exit: {enabled: false}
+  geofence_dwell: {enabled: false}
+  device_offline: {enabled: false}
+  device_stuck: {enabled: false}
+fleets:
+  live:
+    speed_limit: {enabled: true, limit: 80, for: 1s}
+`
+
+// Bounds of what is waited for. On a quiet machine all of it comes within a few seconds.
+const (
+	liveWithin   = 90 * time.Second
+	calmWithin   = 3 * time.Minute
+	answerWithin = 30 * time.Second
+)
+
+// TestPeopleHearOfWhatHappens runs the whole of it: Cassandra's nodes, fleet-etl, Prometheus and Alertmanager, with nothing
+// of this folder changed but how long things take. It breaks what can break, and looks at what comes to people.
+func TestPeopleHearOfWhatHappens(t *testing.T) {
+	l := startLive(t)
+	for _, part := range []struct {
+		name string
+		run  func(*testing.T, *live)
+	}{
+		{"all is well", testAllIsWell},
+		{"vehicles drive too fast", testVehiclesDriveTooFast},
+		{"a node dies", testANodeDies},
+		{"the pipeline stalls", testThePipelineStalls},
+		{"the questions have answers", testQuestionsHaveAnswers},
+		{"rules and metrics are what they seem", testRulesAndMetricsLive},
+	} {
+		if !t.Run(part.name, func(t *testing.T) {
+			begun := time.Now()
+			defer func() { t.Logf("took %.1f s", time.Since(begun).Seconds()) }()
+			part.run(t, l)
+		}) {
+			return // what follows would only fail for the same reason
+		}
+	}
+}
+
+// The watchdog comes, and nothing else.
+func testAllIsWell(t *testing.T, l *live) {
+	first := l.hooks.await(t, 0, liveWithin, "the watchdog", func(m message) bool {
+		return m.path == "/watchdog" && m.Alerts[0].Labels["alertname"] == "FleetWatchdog"
+	})
+	assert.Equal(t, "Bearer development", first.header.Get("Authorization"), "the secret of the file")
+	l.checkLinks(t, first.Alerts[0].Annotations, "/d/fleet-pipeline")
+
+	// Seven targets: fleet-etl, four nodes, Prometheus and Alertmanager.
+	calm := `count(min_over_time(up[10s]) == 1 and count_over_time(up[10s]) >= 4) == 7
+		unless on () count_over_time(ALERTS{alertname!="FleetWatchdog", alertstate="firing"}[10s])`
+	require.True(t, within(calmWithin, func() bool { return len(l.ask(t, calm)) == 1 }), "ten seconds in which all is well")
+	assert.True(t, within(liveWithin, func() bool { return maps.Equal(l.hooks.firing(), map[string]bool{"FleetWatchdog": true}) }),
+		"%v was told as firing and never as resolved", l.hooks.firing())
+}
+
+// fleet-etl tells Alertmanager of vehicles itself. Those of a fleet with the same trouble are one message.
+func testVehiclesDriveTooFast(t *testing.T, l *live) {
+	from := l.hooks.now()
+	began := time.Now()
+	l.send(t, position{"live-1", began.Add(-2 * time.Second), 140}, position{"live-2", began.Add(-2 * time.Second), 150},
+		position{"live-1", began, 140}, position{"live-2", began, 150})
+	group := l.hooks.await(t, from, liveWithin, "one message of both vehicles", func(m message) bool {
+		return m.Status == "firing" && len(m.Alerts) == 2
+	})
+	assert.Equal(t, map[string]string{"fleet": liveFleet, "type": "speed_limit"}, group.GroupLabels)
+	devices := map[string]string{}
+	for _, a := range group.Alerts {
+		device := a.Labels["device"]
+		devices[device] = a.Annotations["value"]
+		assert.Equal(t, map[string]string{
+			"alertname": "FleetVehicleSpeedLimit", "kind": "fleet", "fleet": liveFleet, "device": device,
+			"type": "speed_limit", "severity": "critical", "fleet_severity": "HIGH",
+		}, a.Labels)
+		assert.Equal(t, "110 km/h", a.Annotations["threshold"], "from there on it is HIGH")
+		l.checkLinks(t, a.Annotations, "/d/fleet-analytics")
+		link, err := url.Parse(a.Annotations["dashboard_url"])
+		require.NoError(t, err)
+		assert.Equal(t, liveFleet, link.Query().Get("var-fleet"))
+		assert.Equal(t, device, link.Query().Get("var-device"))
+		shown, err := strconv.ParseInt(link.Query().Get("from"), 10, 64)
+		require.NoError(t, err)
+		assert.Less(t, shown, began.UnixMilli(), "the page shows what was before")
+		assert.Equal(t, a.Annotations["dashboard_url"], a.GeneratorURL)
+	}
+	assert.Equal(t, map[string]string{"live-1": "140 km/h", "live-2": "150 km/h"}, devices)
+
+	slower := time.Now()
+	l.send(t, position{"live-1", slower, 60}, position{"live-2", slower, 60})
+	for device := range devices {
+		l.hooks.awaitAlert(t, from, "resolved", map[string]string{"alertname": "FleetVehicleSpeedLimit", "device": device})
+	}
+}
+
+// A node that dies is no more than a warning: all else goes on.
+func testANodeDies(t *testing.T, l *live) {
+	const n, node, dc = 4, "cassandra-dc2-node2", "dc2"
+	down := map[string]string{"alertname": "CassandraNodeDown", "node": node}
+	from := l.hooks.now()
+	require.NoError(t, l.cluster.Kill(t.Context(), n))
+	killed := time.Now()
+	m, a := l.hooks.awaitAlert(t, from, "firing", down)
+	t.Logf("told after %.1f s", time.Since(killed).Seconds())
+	assert.Equal(t, map[string]string{"alertname": "CassandraNodeDown", "cluster": "fleet-tracing"}, m.GroupLabels)
+	assert.Equal(t, []string{"warning", "platform", dc}, []string{a.Labels["severity"], a.Labels["kind"], a.Labels["dc"]})
+	assert.Contains(t, a.Annotations["description"], "Node "+node+" of data centre "+dc)
+	assert.NotContains(t, a.Labels, "grafana_url", "it is in the links")
+	l.checkLinks(t, a.Annotations, "/d/cassandra-cluster")
+	require.True(t, within(liveWithin, func() bool {
+		return len(l.ask(t, fmt.Sprintf("fleet_etl_canary_last_seen_timestamp_seconds > %d", killed.Unix()+1))) == 1
+	}), "records come through without the node")
+
+	require.NoError(t, l.cluster.Start(t.Context(), n))
+	started := time.Now()
+	l.hooks.awaitAlert(t, from, "resolved", down)
+	t.Logf("resolved %.1f s after the node was back", time.Since(started).Seconds())
+}
+
+// Nodes that hang stall the pipeline, and fleet-etl can still tell. What is said about vehicles is held back until it is true
+// again.
+func testThePipelineStalls(t *testing.T, l *live) {
+	stalled := map[string]string{"alertname": "FleetPipelineStalled", "severity": "critical"}
+	from := l.hooks.now()
+	for n := 1; n <= 4; n++ {
+		require.NoError(t, l.cluster.Pause(t.Context(), n))
+	}
+	paused := time.Now()
+	m, a := l.hooks.awaitAlert(t, from, "firing", stalled)
+	t.Logf("told after %.1f s", time.Since(paused).Seconds())
+	assert.Equal(t, map[string]string{"alertname": "FleetPipelineStalled", "cluster": "fleet-tracing"}, m.GroupLabels)
+	assert.Equal(t, []string{"platform", "fleet-etl"}, []string{a.Labels["kind"], a.Labels["job"]})
+	l.checkLinks(t, a.Annotations, "/d/fleet-pipeline")
+	both := l.hooks.await(t, from, liveWithin, "one message of both data centres", func(m message) bool {
+		return m.GroupLabels["alertname"] == "CassandraNodesDown" && m.Status == "firing" && len(m.Alerts) == 2
+	})
+	for _, a := range both.Alerts {
+		l.checkLinks(t, a.Annotations, "/d/cassandra-cluster")
+	}
+
+	// One that would be told as soon as the vehicle's comes through all the same, and the vehicle's does not.
+	offline := map[string]string{"alertname": "FleetVehicleDeviceOffline", "device": "live-9"}
+	l.post(t, vehicle("live-9", "device_offline", "warning"))
+	require.True(t, within(liveWithin, func() bool {
+		return regexp.MustCompile(`"inhibitedBy":\["`).MatchString(get(t, l.alertmanager+"/api/v2/alerts?filter="+url.QueryEscape(`device="live-9"`)))
+	}), "the vehicle's alert is held back")
+	other := platform("CassandraCompactionsBehind", "warning")
+	l.post(t, other)
+	l.hooks.awaitAlert(t, from, "firing", map[string]string{"alertname": "CassandraCompactionsBehind"})
+	assert.False(t, l.hooks.has(from, "firing", offline), "nothing is said about vehicles")
+	other["endsAt"] = time.Now()
+	l.post(t, other)
+
+	for n := 1; n <= 4; n++ {
+		require.NoError(t, l.cluster.Resume(t.Context(), n))
+	}
+	resumed := time.Now()
+	l.hooks.awaitAlert(t, from, "resolved", stalled)
+	t.Logf("resolved %.1f s after the nodes went on", time.Since(resumed).Seconds())
+	l.hooks.awaitAlert(t, from, "firing", offline)
+	for _, dc := range []string{"dc1", "dc2"} {
+		l.hooks.awaitAlert(t, from, "resolved", map[string]string{"alertname": "CassandraNodesDown", "dc": dc})
+	}
+	assert.True(t, within(liveWithin, func() bool { return len(l.ask(t, "count(up == 1) == 7")) == 1 }), "all is up again")
+}
+
+// Every question of the documentation is asked, and answered unless it says that there may be no answer. The queries of the
+// runbooks are only asked: they are for when something is wrong.
+func testQuestionsHaveAnswers(t *testing.T, l *live) {
+	asked := queries(t)
+	require.Greater(t, len(asked[questions]), 30)
+	for file, list := range asked {
+		for _, query := range list {
+			switch {
+			case file != questions:
+				l.ask(t, query)
+			case strings.HasPrefix(query, "# may be empty\n"):
+				if len(l.ask(t, query)) == 0 {
+					t.Logf("no answer, as it says that there may be none: %s", query)
+				}
+			default:
+				assert.True(t, within(answerWithin, func() bool {
+					return slices.ContainsFunc(l.ask(t, query), func(value float64) bool { return !math.IsNaN(value) && !math.IsInf(value, 0) })
+				}), "no answer to\n%s", query)
+			}
+		}
+	}
+}
+
+// Only a Prometheus with data finds that the sides of an operator do not fit, and only the programs themselves have the
+// metrics of others that we use.
+func testRulesAndMetricsLive(t *testing.T, l *live) {
+	var answer struct {
+		Data struct {
+			Groups []struct {
+				Rules []struct{ Name, Health, LastError string }
+			}
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(get(t, l.prometheus+"/api/v1/rules")), &answer))
+	found := map[string]bool{}
+	for _, g := range answer.Data.Groups {
+		for _, r := range g.Rules {
+			found[r.Name] = true
+			assert.Equal(t, "ok", r.Health, "%s: %s", r.Name, r.LastError)
+		}
+	}
+	for _, r := range rules(t) {
+		assert.True(t, found[r.Alert+r.Record], "%s%s is not loaded", r.Alert, r.Record)
+	}
+	for _, name := range foreign {
+		assert.NotEmpty(t, l.ask(t, fmt.Sprintf("{__name__=%q}", name)), "nothing has %s", name)
+	}
+}
+
+// live is everything at work.
+type live struct {
+	cluster                       *cluster.Cluster
+	prometheus, alertmanager, api string // addresses, with http://
+	hooks                         *inbox
+}
+
+func startLive(t *testing.T) *live {
+	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
+	if hosts == "" {
+		t.Skip("needs a real cluster: run make integration, or set CASSANDRA_TEST_HOSTS for the one of go run ./dev cluster up")
+	}
+	_, noPrometheus := monitoring.FindPrometheus()
+	_, noAlertmanager := monitoring.FindAlertmanager()
+	if err := errors.Join(noPrometheus, noAlertmanager); err != nil {
+		t.Skip(err)
+	}
+	l := &live{hooks: newInbox(t)}
+	nodes := l.openCluster(t)
+	program := filepath.Join(t.TempDir(), "fleet-etl")
+	run(t, "go", "build", "-o", program, "../etl")
+
+	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
+		Options: monitoring.Options{Dir: t.TempDir(), Edit: hastenAlertmanager(t)}, Webhook: l.hooks.URL,
+	})
+	require.NoError(t, err)
+	endWith(t, alertmanager)
+	l.alertmanager = "http://" + alertmanager.Address
+
+	metrics := l.startETL(t, program, hosts)
+	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
+		Options:  monitoring.Options{Dir: t.TempDir(), Edit: hastenPrometheus(t)},
+		FleetETL: []string{metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
+		Flags: []string{"--rules.alert.resend-delay=1s"},
+	})
+	require.NoError(t, err)
+	endWith(t, prometheus)
+	l.prometheus = "http://" + prometheus.Address
+	// First of all that is cleaned up: the rest needs the nodes.
+	t.Cleanup(func() { assert.NoError(t, l.cluster.Up(context.WithoutCancel(t.Context()))) })
+	return l
+}
+
+// openCluster takes the cluster that make integration runs the tests on.
+func (l *live) openCluster(t *testing.T) (scraped []monitoring.Node) {
+	config, err := cluster.DefaultConfig()
+	require.NoError(t, err)
+	l.cluster, err = cluster.Open(config)
+	require.NoError(t, err)
+	nodes, err := l.cluster.Nodes()
+	require.NoError(t, err)
+	perDC := map[string]int{}
+	for _, n := range nodes {
+		if n.State != cluster.Running {
+			t.Skipf("needs all nodes of the cluster of go run ./dev cluster up; %s is %s", n, n.State)
+		}
+		perDC[n.DC]++
+		scraped = append(scraped, monitoring.Node{
+			Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC]),
+		})
+	}
+	if !maps.Equal(perDC, map[string]int{"dc1": 2, "dc2": 2}) {
+		t.Skipf("needs two data centres of two nodes to kill and pause them; there are %v", perDC)
+	}
+	return scraped
+}
+
+// startETL runs fleet-etl until the test ends, and returns when its canary has come through. It gives the address of its
+// metrics.
+func (l *live) startETL(t *testing.T, program, hosts string) (metrics string) {
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	config := cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
+	t.Cleanup(func() {
+		assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, quiet))
+	})
+	// Nodes have metrics of tables for the usual keyspace only.
+	usual := config
+	usual.Keyspace = "fleet_iot"
+	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, cassandra.Replication{"dc1": 2, "dc2": 2}, quiet))
+
+	dir := t.TempDir()
+	ruleFile := filepath.Join(dir, "alert-rules.yml")
+	require.NoError(t, os.WriteFile(ruleFile, []byte(liveRules), 0o600))
+	metrics, api := freeAddress(t), freeAddress(t)
+	l.api = "http://" + api
+	env := append(os.Environ(),
+		"CASSANDRA_HOSTS="+hosts, "CASSANDRA_KEYSPACE="+config.Keyspace, "ETL_STATE_DIR="+dir, "ETL_METRICS_ADDRESS="+metrics,
+		"ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+api, "ETL_HTTP_OPEN_FLEET="+liveFleet,
+		"ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_CANARY_INTERVAL=2s", "ETL_DERIVE_FLUSH=1s",
+		"ETL_ALERT_RULES_FILE="+ruleFile, "ETL_ALERTMANAGER_URLS="+l.alertmanager, "ETL_GRAFANA_URL="+liveGrafana,
+		"ETL_RUNBOOK_URL="+runbookBase,
+	)
+	apply := exec.CommandContext(t.Context(), program, "schema", "apply")
+	apply.Env = env
+	out, err := apply.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	logFile := filepath.Join(dir, "log")
+	log, err := os.Create(logFile)
+	require.NoError(t, err)
+	defer log.Close()                   // the program has its own
+	etl := exec.Command(program, "run") //nolint:noctx // it is told to stop, and waited for
+	etl.Env, etl.Stdout, etl.Stderr = env, log, log
+	require.NoError(t, etl.Start())
+	t.Cleanup(func() {
+		_ = etl.Process.Signal(syscall.SIGTERM)
+		patience := time.AfterFunc(liveWithin, func() { _ = etl.Process.Kill() })
+		assert.NoError(t, etl.Wait(), "fleet-etl ends in good order")
+		patience.Stop()
+		if text, err := os.ReadFile(logFile); t.Failed() {
+			t.Log("fleet-etl", err, string(text))
+		}
+	})
+	seen := regexp.MustCompile(`(?m)^fleet_etl_canary_last_seen_timestamp_seconds [1-9]`)
+	require.True(t, within(liveWithin, func() bool { return seen.MatchString(get(t, "http://"+metrics+"/metrics")) }), "the canary comes through")
+	return metrics
+}
+
+func endWith(t *testing.T, p *monitoring.Process) {
+	t.Cleanup(func() {
+		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
+		if text, err := os.ReadFile(p.LogFile); t.Failed() {
+			t.Log(p.Name, err, string(text))
+		}
+	})
+}
+
+func freeAddress(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// hurry gives a change of files: of each file, old texts and new ones. Each old one must be there.
+func hurry(t *testing.T, changes map[string][]string) func(file, text string) string {
+	return func(file, text string) string {
+		for i, c := 0, changes[file]; i < len(c); i += 2 {
+			assert.Contains(t, text, c[i], "%s: this test hastens it", file)
+			text = strings.ReplaceAll(text, c[i], c[i+1])
+		}
+		return text
+	}
+}
+
+// hastenPrometheus makes what is told within minutes be told within seconds. What looks at longer stretches keeps its time:
+// over seconds it would see what is none. The canary comes five times as often as usual, and may stay away for a twelfth.
+func hastenPrometheus(t *testing.T) func(file, text string) string {
+	return hurry(t, map[string][]string{
+		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
+			"scrape_timeout: 10s", "scrape_timeout: 2s"},
+		"rules/recording.yml":    {"interval: 1m", "interval: 2s"},
+		"rules/cause-alerts.yml": {"for: 1m\n", "for: 2s\n", "for: 2m\n", "for: 5s\n", ") > 120\n", ") > 10\n"},
+	})
+}
+
+// hastenAlertmanager keeps the order in which things are told: of the graver first.
+func hastenAlertmanager(t *testing.T) func(file, text string) string {
+	return hurry(t, map[string][]string{
+		"alertmanager.yml": {"group_wait: 30s", "group_wait: 2s", "group_wait: 10s", "group_wait: 1s",
+			"group_interval: 1m", "group_interval: 1s", "group_interval: 5m", "group_interval: 2s"},
+	})
+}
+
+// checkLinks sees whether an alert's links lead to where there is something.
+func (l *live) checkLinks(t *testing.T, annotations map[string]string, dashboard string) {
+	t.Helper()
+	link, err := url.Parse(annotations["dashboard_url"])
+	require.NoError(t, err)
+	assert.Equal(t, liveGrafana+dashboard, link.Scheme+"://"+link.Host+link.Path)
+	uid := strings.TrimPrefix(dashboard, "/d/")
+	assert.Contains(t, dashboards, uid)
+	files(t, "../grafana/dashboards/*/"+uid+".json")
+	page, ok := strings.CutPrefix(annotations["runbook_url"], runbookBase)
+	assert.True(t, ok, "%s does not begin with %s", annotations["runbook_url"], runbookBase)
+	assert.FileExists(t, runbooks+page)
+}
+
+// position is one record of a vehicle of liveFleet.
+type position struct {
+	device string
+	at     time.Time
+	speed  float64 // km/h
+}
+
+// send gives records to the IoT API.
+func (l *live) send(t *testing.T, positions ...position) {
+	t.Helper()
+	var records []map[string]any
+	for _, p := range positions {
+		records = append(records, map[string]any{
+			"device_id": p.device, "timestamp": p.at.UTC().Format("2006-01-02T15:04:05.000Z"), "lat": 31.57, "lon": 120.3, "speed_kmh": p.speed,
+		})
+	}
+	l.postJSON(t, l.api+"/v1/telemetry", records)
+}
+
+// post gives alerts to Alertmanager as from now on.
+func (l *live) post(t *testing.T, a alert) {
+	t.Helper()
+	if a["startsAt"] == nil {
+		a["startsAt"] = time.Now()
+	}
+	l.postJSON(t, l.alertmanager+"/api/v2/alerts", []alert{a})
+}
+
+func (l *live) postJSON(t *testing.T, to string, what any) {
+	t.Helper()
+	body, err := json.Marshal(what)
+	require.NoError(t, err)
+	response, err := http.Post(to, "application/json", bytes.NewReader(body))
+	require.NoError(t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.Equal(t, 2, response.StatusCode/100, "%s: %s", response.Status, text)
+	require.NotContains(t, string(text), `"reason"`, "all of it is taken")
+}
+
+// within waits until something is reached, and tells whether it was.
+func within(patience time.Duration, reached func() bool) bool {
+	for end := time.Now().Add(patience); !reached(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
+
+// get is what an address answers, or why it does not.
+func get(t *testing.T, address string) string {
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	require.NoError(t, err)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err.Error()
+	}
+	defer response.Body.Close()
+	text, _ := io.ReadAll(response.Body)
+	return string(text)
+}
+
+// ask has Prometheus answer a query, which it must understand.
+func (l *live) ask(t *testing.T, query string) (values []float64) {
+	t.Helper()
+	var answer struct {
+		Status, Error string
+		Data          struct {
+			ResultType string
+			Result     []struct{ Value [2]any }
+		}
+	}
+	text := get(t, l.prometheus+"/api/v1/query?query="+url.QueryEscape(query))
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Status != "success" || answer.Data.ResultType != "vector" {
+		t.Errorf("%s\n%v: %s", query, err, text)
+		return nil
+	}
+	for _, r := range answer.Data.Result {
+		value, err := strconv.ParseFloat(fmt.Sprint(r.Value[1]), 64)
+		if err != nil {
+			t.Errorf("%s\n%v", query, err)
+		}
+		values = append(values, value)
+	}
+	return values
+}
+
+// message is one that came to people.
+type message struct {
+	notification
+	path   string
+	header http.Header
+}
+
+// inbox keeps all messages that come to a webhook, in order.
+type inbox struct {
+	*httptest.Server
+	mu       sync.Mutex
+	messages []message
+}
+
+func newInbox(t *testing.T) *inbox {
+	i := &inbox{}
+	i.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		m := message{path: r.URL.Path, header: r.Header}
+		if err := json.NewDecoder(r.Body).Decode(&m.notification); err != nil || len(m.Alerts) == 0 {
+			http.Error(w, "no notification", http.StatusBadRequest)
+			t.Errorf("no notification: %v", err)
+			return
+		}
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.messages = append(i.messages, m)
+	}))
+	t.Cleanup(func() {
+		i.Close()
+		if t.Failed() {
+			for _, m := range i.since(0) {
+				t.Log(m.path, m.Status, m.GroupLabels, m.Alerts)
+			}
+		}
+	})
+	return i
+}
+
+// now is the place of the next message.
+func (i *inbox) now() int { return len(i.since(0)) }
+
+func (i *inbox) since(from int) []message {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return slices.Clone(i.messages[from:])
+}
+
+// await is the first message from a place on that fits.
+func (i *inbox) await(t *testing.T, from int, patience time.Duration, what string, fits func(message) bool) (found message) {
+	t.Helper()
+	require.True(t, within(patience, func() bool {
+		list := i.since(from)
+		at := slices.IndexFunc(list, fits)
+		if at >= 0 {
+			found = list[at]
+		}
+		return at >= 0
+	}), "did not come: %s", what)
+	return found
+}
+
+// awaitAlert is the first message from a place on that has an alert of a status with these labels, and that alert.
+func (i *inbox) awaitAlert(t *testing.T, from int, status string, labels map[string]string) (m message, a told) {
+	t.Helper()
+	m = i.await(t, from, liveWithin, fmt.Sprintf("%v %s", labels, status), func(m message) bool {
+		at := slices.IndexFunc(m.Alerts, func(a told) bool { return a.is(status, labels) })
+		if at >= 0 {
+			a = m.Alerts[at]
+		}
+		return at >= 0
+	})
+	return m, a
+}
+
+func (i *inbox) has(from int, status string, labels map[string]string) bool {
+	return slices.ContainsFunc(i.since(from), func(m message) bool {
+		return slices.ContainsFunc(m.Alerts, func(a told) bool { return a.is(status, labels) })
+	})
+}
+
+// firing are the names of the alerts that were told as firing, and not as resolved since.
+func (i *inbox) firing() map[string]bool {
+	names := map[string]bool{}
+	for _, m := range i.since(0) {
+		for _, a := range m.Alerts {
+			if a.Status == "firing" {
+				names[a.Labels["alertname"]] = true
+			} else {
+				delete(names, a.Labels["alertname"])
+			}
+		}
+	}
+	return names
+}
+
+func (a told) is(status string, labels map[string]string) bool {
+	for name, value := range labels {
+		if a.Labels[name] != value {
+			return false
+		}
+	}
+	return a.Status == status
+}
