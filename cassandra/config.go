@@ -43,6 +43,7 @@ type Config struct {
 	Settings map[string]string
 
 	alone bool // speak to the contact points alone, not to the nodes that they name
+	hasty bool // changes of the schema are not waited for
 }
 
 // setting is the name by which the user knows a setting.

@@ -107,10 +107,33 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 		return err
 	}
 	defer session.Close()
-	if err := execSchema(ctx, session, statements[1:]); err != nil {
+	// One node does it all, and knows of each change when it makes the next. So the others are waited for once, at the
+	// end, and not for a second or two after every statement.
+	one, err := connectToOne(ctx, cfg, o, logger)
+	if err != nil {
 		return err
 	}
-	return addColumns(ctx, session, cfg.Keyspace, replication)
+	defer one.Close()
+	if err := execSchema(ctx, one, statements[1:]); err != nil {
+		return err
+	}
+	if err := addColumns(ctx, one, cfg.Keyspace, replication); err != nil {
+		return err
+	}
+	return opError("wait until the nodes agree on the schema", session.AwaitSchemaAgreement(ctx))
+}
+
+// connectToOne opens a session on the keyspace that speaks to one node only and does not wait for the others to agree on
+// what it changes.
+func connectToOne(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (session *gocql.Session, err error) {
+	for _, host := range cfg.Hosts {
+		c := cfg
+		c.Hosts, c.alone, c.hasty = []string{host}, true, true
+		if session, err = connect(ctx, c, cfg.Keyspace, o, logger); err == nil {
+			return session, nil
+		}
+	}
+	return nil, err
 }
 
 // addColumns adds the columns that tables of an earlier version lack.

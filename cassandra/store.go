@@ -164,6 +164,9 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 	if cfg.alone {
 		cluster.DisableInitialHostLookup = true
 	}
+	if cfg.hasty {
+		cluster.MaxWaitSchemaAgreement = time.Nanosecond
+	}
 
 	type opened struct {
 		session *gocql.Session
