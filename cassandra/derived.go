@@ -105,6 +105,7 @@ const (
 	deleteOpenAlert  = "DELETE FROM open_alerts_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND device_id = ? AND alert_type = ?"
 	selectOpenAlerts = "SELECT device_id, alert_type, ts, severity, message, started_at, peak, threshold, zone, lat, lon, notify" +
 		" FROM open_alerts_by_fleet WHERE fleet_id = ?"
+	selectOpenAlertsOf = selectOpenAlerts + " AND device_id = ?"
 
 	deleteAnalytics = "DELETE FROM fleet_analytics_by_day USING TIMESTAMP ? WHERE fleet_id = ? AND day = ? AND hour = ?"
 	selectHourRows  = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count, records_count, max_speed_kmh, driving_s" +
@@ -418,7 +419,16 @@ func (s *Store) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertTyp
 
 // OpenAlerts is the open alerts of a fleet.
 func (s *Store) OpenAlerts(ctx context.Context, fleetID string) ([]AlertState, error) {
-	rows, err := collect(s, s.query(ctx, selectOpenAlerts, fleetID), func(iter *gocql.Iter) (AlertState, bool) {
+	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlerts, fleetID))
+}
+
+// OpenAlertsOf is the open alerts of a device in a fleet.
+func (s *Store) OpenAlertsOf(ctx context.Context, fleetID, deviceID string) ([]AlertState, error) {
+	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlertsOf, fleetID, deviceID))
+}
+
+func (s *Store) openAlerts(fleetID string, q *gocql.Query) ([]AlertState, error) {
+	rows, err := collect(s, q, func(iter *gocql.Iter) (AlertState, bool) {
 		r := AlertState{FleetID: fleetID}
 		var opened, started time.Time
 		ok := iter.Scan(&r.DeviceID, &r.Type, &opened, &r.Severity, &r.Message, &started, &r.Peak, &r.Threshold, &r.Zone, &r.Lat, &r.Lon, &r.Notify)

@@ -653,6 +653,7 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{selectDeviceAlerts, "read", TableDeviceAlerts},
 		{selectAlertLives, "read", TableAlerts},
 		{selectOpenAlerts, "read", TableOpenAlerts},
+		{selectOpenAlertsOf, "read", TableOpenAlerts},
 		{selectProcesses, "read", TableProcesses},
 		{selectMarks, "read", TableMarks},
 		{selectMarksOf, "read", TableMarksByProcess},

@@ -155,8 +155,8 @@ func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
 
 // open hands over the store.
 func (d *derivation) open(store *cassandra.Store) {
-	d.store.Store(store)
 	d.deriver.Open(derive.Stores{Sure: store.Sure(), Weak: store.LikeWrites()})
+	d.store.Store(store) // last: whoever sees it asks the deriver
 }
 
 func (d *derivation) tell(steps []derive.Step) {

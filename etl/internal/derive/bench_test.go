@@ -508,6 +508,9 @@ func (s *atOnce) AlertLives(context.Context, string, cassandra.Day, int64, int64
 	return nil, nil
 }
 func (s *atOnce) OpenAlerts(context.Context, string) ([]cassandra.AlertState, error) { return nil, nil }
+func (s *atOnce) OpenAlertsOf(context.Context, string, string) ([]cassandra.AlertState, error) {
+	return nil, nil
+}
 func (s *atOnce) WriteDeviceAlert(context.Context, *cassandra.AlertState, int64) error {
 	return nil
 }

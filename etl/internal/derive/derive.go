@@ -70,6 +70,7 @@ type alerts interface {
 	WriteAlertLife(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
 	DeleteAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
 	OpenAlerts(ctx context.Context, fleetID string) ([]cassandra.AlertState, error)
+	OpenAlertsOf(ctx context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error)
 	WriteOpenAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
 	DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error
 }

@@ -196,7 +196,7 @@ func arrive(rng *rand.Rand, tracks [][]telemetry.Record) []telemetry.Record {
 }
 
 func seeds(t *testing.T) []uint64 {
-	n := 15
+	n := 8
 	if text := os.Getenv("DERIVE_SEEDS"); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)
@@ -428,13 +428,16 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 			t.Errorf("nothing in %s", table)
 		}
 		gone := func(c *cell) { c.deleted = c.wrote }
-		for _, table := range []string{cassandra.TableTrips, cassandra.TableDeviceAlerts, cassandra.TableAlerts, cassandra.TableHours, cassandra.TableAnalytics} {
+		for _, table := range []string{
+			cassandra.TableTrips, cassandra.TableDeviceAlerts, cassandra.TableAlerts, cassandra.TableOpenAlerts, cassandra.TableHours, cassandra.TableAnalytics,
+		} {
 			spoil(table, gone)
 		}
 		spoil(cassandra.TableAnalytics, func(c *cell) { r := c.row.(cassandra.AnalyticsRow); r.TotalDistanceKm += .001; c.row = r })
 		spoil(cassandra.TableHours, func(c *cell) { r := c.row.(cassandra.HourRow); r.Records++; c.row = r })
 		spoil(cassandra.TableTrips, func(c *cell) { r := c.row.(cassandra.TripRow); r.EndMs++; c.row = r })
 		spoil(cassandra.TableDeviceAlerts, func(c *cell) { r := c.row.(cassandra.AlertState); r.EndedMs++; c.row = r })
+		spoil(cassandra.TableOpenAlerts, func(c *cell) { r := c.row.(cassandra.AlertState); r.OpenedMs++; c.row = r })
 		require.Empty(t, verify(), "what was spoilt is mended")
 	})
 }

@@ -76,6 +76,7 @@ type device struct {
 	batch    []*telemetry.Record
 	lastSeen time.Time // when a record was stored last
 	adopted  []string  // dead processes whose marks go with ours
+	whole    bool      // nothing stored is to be trusted when it is derived anew: all that follows is written
 
 	doubtful   bool // the state is not to be trusted: derive anew from doubtDay on
 	reason     string
@@ -100,11 +101,11 @@ type device struct {
 
 	unadvanced []byte // the state after the last fix, when time that went on without one has changed it since
 
-	considered int                                        // steps of which people have been told, or won't be
-	knownMs    int64                                      // event time up to which alerts have been told
-	told       map[telemetry.AlertType]telemetry.Severity // open alerts that people know of
-	old        map[alertKey]telemetry.Severity            // stored alerts beyond the last fix of the stored state
-	oldOver    bool                                       // there has been a fix since
+	considered int                             // steps of which people have been told, or won't be
+	knownMs    int64                           // event time up to which alerts have been told
+	told       map[alertKey]telemetry.Severity // open alerts that people know of
+	old        map[alertKey]telemetry.Severity // stored alerts beyond the last fix of the stored state
+	oldOver    bool                            // there has been a fix since
 }
 
 // stored is the state as it is stored: after the last fix, without what its silence since then came to. A late fix may
@@ -139,14 +140,21 @@ func (v *device) advance(e *alerting.Engine, nowMs int64) {
 	v.dirty = true
 }
 
-// recallTold takes the open alerts of a state that was stored for told: if anybody was to be told, somebody was.
-func (v *device) recallTold() {
-	v.told = nil
-	for a := range v.state.Alerts.Open() {
-		if v.told == nil {
-			v.told = map[telemetry.AlertType]telemetry.Severity{}
+// knowTold notes that people know of an alert.
+func (v *device) knowTold(key alertKey, severity telemetry.Severity) {
+	if v.told == nil {
+		v.told = map[alertKey]telemetry.Severity{}
+	}
+	v.told[key] = severity
+}
+
+// recallTold takes the stored open alerts that people are to be told of for told, unless it is known already what they
+// were told.
+func (v *device) recallTold(open []cassandra.AlertState) {
+	for _, row := range open {
+		if key := keyOfRow(row); row.Notify && v.told[key] == "" {
+			v.knowTold(key, telemetry.Severity(row.Severity))
 		}
-		v.told[a.Type] = a.Severity
 	}
 }
 

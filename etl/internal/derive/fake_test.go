@@ -328,8 +328,18 @@ func (f *view) WriteAlertLife(_ context.Context, r *cassandra.AlertState, at int
 	}
 	row := *r
 	row.Notify = false
+	for _, was := range list[cassandra.AlertState](f.fakeStore, cassandra.TableAlerts, lifeKey(r)) {
+		row.Resolved = row.Resolved || was.Resolved && was.EndedMs == 0 // who resolved it by hand has the last word
+	}
 	f.put(cassandra.TableAlerts, lifeKey(r), row, at)
 	return nil
+}
+
+// resolve is what somebody does by hand.
+func (f *view) resolve(r cassandra.AlertState, at int64) {
+	f.remove(cassandra.TableOpenAlerts, keyOf(r.FleetID, r.DeviceID, r.Type), at)
+	r.Notify, r.Resolved = false, true
+	f.put(cassandra.TableAlerts, lifeKey(&r), r, at)
 }
 
 func (f *view) DeleteAlert(_ context.Context, r *cassandra.AlertState, at int64) error {
@@ -342,6 +352,10 @@ func (f *view) DeleteAlert(_ context.Context, r *cassandra.AlertState, at int64)
 
 func (f *view) OpenAlerts(_ context.Context, fleetID string) ([]cassandra.AlertState, error) {
 	return list[cassandra.AlertState](f.fakeStore, cassandra.TableOpenAlerts, keyOf(fleetID)), f.alive()
+}
+
+func (f *view) OpenAlertsOf(_ context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error) {
+	return list[cassandra.AlertState](f.fakeStore, cassandra.TableOpenAlerts, keyOf(fleetID, deviceID)), f.alive()
 }
 
 func (f *view) WriteOpenAlert(_ context.Context, r *cassandra.AlertState, at int64) error {

@@ -71,7 +71,7 @@ func (v *device) takeSteps() []alertChange {
 	var taken []alertChange
 	for _, step := range v.steps {
 		row := alertRow(v.id, step.Alert)
-		row.Notify = v.told[step.Type] != ""
+		row.Notify = v.told[keyOfAlert(step.Alert)] != ""
 		change := alertChange{row: row, escalated: step.Transition == telemetry.AlertEscalated, opened: step.Transition != telemetry.AlertResolved}
 		i := slices.IndexFunc(taken, func(c alertChange) bool { return c.row.OpenedMs == row.OpenedMs && c.row.Type == row.Type })
 		if i < 0 {

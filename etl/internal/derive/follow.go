@@ -150,7 +150,7 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 	}
 	var others []cassandra.Mark
 	var last cassandra.DeviceDay
-	var old []cassandra.AlertState
+	var old, open []cassandra.AlertState
 	found, stranger := false, false
 	sure, err := d.read(ctx, cassandra.TableMarks, func(ctx context.Context, s Store) error {
 		marks, err := s.Marks(ctx, v.id)
@@ -163,7 +163,10 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 		}
 		if found {
 			if restored, ok := decodeState(last.State); ok {
-				old, err = s.DeviceAlerts(ctx, v.id, restored.Roll.LastMs()+1, aheadOf(d.now()))
+				if old, err = s.DeviceAlerts(ctx, v.id, restored.Roll.LastMs()+1, aheadOf(d.now())); err != nil {
+					return err
+				}
+				open, err = openOf(ctx, s, v.id, fleetsOf(slices.Collect(restored.Alerts.Open()), old))
 			}
 			return err
 		}
@@ -194,12 +197,12 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 		if ok {
 			v.state, v.day = s, last.Day
 			v.knownMs = s.advancedMs()
-			v.recallTold()
+			v.recallTold(open)
 			for _, a := range old {
 				if v.old == nil {
 					v.old = map[alertKey]telemetry.Severity{}
 				}
-				v.old[alertKey{a.OpenedMs, telemetry.AlertType(a.Type)}] = telemetry.Severity(a.Severity)
+				v.old[keyOfRow(a)] = telemetry.Severity(a.Severity)
 			}
 		} else {
 			v.doubt(last.Day, "gap")
@@ -242,10 +245,39 @@ func (d *Deriver) Rederive(ctx context.Context, deviceIDs []string, from cassand
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			v.doubt(from, "gap")
+			v.whole = true
 			return err
 		})
 	}
 	return g.Wait()
+}
+
+// fleetsOf is the fleets of alerts.
+func fleetsOf(alerts []telemetry.Alert, rows []cassandra.AlertState) (fleets []string) {
+	add := func(fleet string) {
+		if !slices.Contains(fleets, fleet) {
+			fleets = append(fleets, fleet)
+		}
+	}
+	for _, a := range alerts {
+		add(a.FleetID)
+	}
+	for _, r := range rows {
+		add(r.FleetID)
+	}
+	return fleets
+}
+
+// openOf is the stored open alerts of a device in some fleets.
+func openOf(ctx context.Context, s Store, deviceID string, fleets []string) (open []cassandra.AlertState, err error) {
+	for _, fleet := range fleets {
+		rows, err := s.OpenAlertsOf(ctx, fleet, deviceID)
+		if err != nil {
+			return nil, err
+		}
+		open = append(open, rows...)
+	}
+	return open, nil
 }
 
 // oldest is the first day that stored telemetry can be of.
@@ -355,37 +387,28 @@ func (d *Deriver) endDay(v *device) {
 func (d *Deriver) news(v *device, now time.Time) []Step {
 	var told []Step
 	for _, step := range v.steps[v.considered:] {
-		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[step.Type]}
+		key := keyOfAlert(step.Alert)
+		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
 		out.DeviceID = v.id
-		if severity, ok := v.old[alertKey{step.OpenedMs, step.Type}]; ok && step.Transition != telemetry.AlertResolved {
-			if v.told == nil {
-				v.told = map[telemetry.AlertType]telemetry.Severity{}
-			}
-			v.told[step.Type] = severity // it was raised before the state was stored
-			if !step.Severity.Graver(severity) {
-				continue
-			}
+		if severity, ok := v.old[key]; ok && step.Transition != telemetry.AlertResolved && !step.Severity.Graver(severity) {
+			continue // it was raised before the state was stored
 		}
 		d.metrics.step(step)
 		switch step.Transition {
 		case telemetry.AlertOpened:
 			if step.OpenedMs <= v.knownMs || now.UnixMilli()-step.OpenedMs > d.options.NewsAge.Milliseconds() {
-				delete(v.told, step.Type)
 				continue
 			}
-			if v.told == nil {
-				v.told = map[telemetry.AlertType]telemetry.Severity{}
-			}
-			v.told[step.Type] = step.Severity
+			v.knowTold(key, step.Severity)
 			told = append(told, out)
 		case telemetry.AlertEscalated:
 			if out.From != "" {
-				v.told[step.Type] = step.Severity
+				v.told[key] = step.Severity
 				told = append(told, out)
 			}
 		case telemetry.AlertResolved:
 			if out.From != "" {
-				delete(v.told, step.Type)
+				delete(v.told, key)
 				told = append(told, out)
 			}
 		}

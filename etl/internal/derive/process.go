@@ -168,6 +168,7 @@ func (d *Deriver) takeOver(ctx context.Context, process string) (more bool, err 
 			v.pending--
 			v.fromDay = min(v.fromDay, m.FromDay)
 			v.doubt(m.FromDay, reason)
+			v.whole = true // it may have died between two rows of one alert
 			// The dead don't write any more: it is not shared for their sake.
 			delete(v.sharers, process)
 			v.shared = len(v.sharers) > 0

@@ -48,6 +48,8 @@ type existing struct {
 	days   []cassandra.DeviceDay
 	trips  []cassandra.TripRow
 	alerts []cassandra.AlertState
+	open   []cassandra.AlertState // those that stand among the open ones
+	byHand map[alertKey]bool      // open alerts that somebody has resolved
 }
 
 // aheadOf is the latest event time that anything can have at a time.
@@ -59,6 +61,8 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 	first, reason := v.doubtDay, v.reason
 	v.deriving, v.doubtful = true, false
 	shared, adopted := v.shared || len(v.adopted) > 0, slices.Clone(v.adopted)
+	whole := v.whole
+	v.whole = false
 	fleets := slices.Collect(maps.Keys(v.fleet))
 	d.mu.Unlock()
 	engine, rules := d.engine.Load(), *d.rules.Load()
@@ -81,14 +85,19 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 		if fresh, err = replay(ctx, s, engine, v.id, first, last, rules, started.UnixMilli()); err != nil {
 			return err
 		}
-		old, err = stored(ctx, s, v.id, first, &fresh.base, aheadOf(started))
+		old, err = stored(ctx, s, v.id, first, &fresh.base, aheadOf(started), fleets)
 		return err
 	})
 	if err == nil {
-		err = d.replace(ctx, v.id, shared, fleets, first, last, fresh, old, at)
+		err = d.replace(ctx, v.id, shared, whole, fleets, first, last, fresh, old, at)
 	}
 	if err != nil {
 		return err
+	}
+	if whole && !sure {
+		d.mu.Lock()
+		v.whole = true
+		d.mu.Unlock()
 	}
 	d.metrics.rederived[reason].Inc()
 	d.metrics.rederive.Observe(d.now().Sub(started).Seconds())
@@ -97,7 +106,7 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 	}
 	told := d.install(v, fresh, old, started, sure, first)
 	d.tell(told)
-	return d.writeOpen(ctx, v, fresh, at)
+	return d.writeOpen(ctx, v, fresh, old.byHand, at)
 }
 
 // noteAlone ends the sharing of a device when nobody else has had it for longer than clocks may differ.
@@ -114,14 +123,14 @@ func (d *Deriver) noteAlone(v *device, alone bool, started time.Time) {
 	}
 }
 
-// writeOpen writes the open alerts that a derivation came to.
-func (d *Deriver) writeOpen(ctx context.Context, v *device, fresh *outcome, at int64) error {
+// writeOpen writes the open alerts that a derivation came to, but for those that somebody has resolved.
+func (d *Deriver) writeOpen(ctx context.Context, v *device, fresh *outcome, byHand map[alertKey]bool, at int64) error {
 	var open []cassandra.AlertState
 	d.mu.Lock()
-	for _, a := range fresh.alerts {
-		if a.EndedMs == 0 {
+	for key, a := range fresh.alerts {
+		if a.EndedMs == 0 && !byHand[key] {
 			row := alertRow(v.id, a)
-			row.Notify = v.told[a.Type] != ""
+			row.Notify = v.told[key] != ""
 			open = append(open, row)
 		}
 	}
@@ -137,7 +146,7 @@ func (d *Deriver) writeOpen(ctx context.Context, v *device, fresh *outcome, at i
 }
 
 // stored reads what is stored of the rows that can change when a device is derived anew from a day on.
-func stored(ctx context.Context, s Store, deviceID string, first cassandra.Day, base *state, untilMs int64) (old existing, err error) {
+func stored(ctx context.Context, s Store, deviceID string, first cassandra.Day, base *state, untilMs int64, fleets []string) (old existing, err error) {
 	from := first.Time().UnixMilli()
 	if old.days, err = s.DaysFrom(ctx, deviceID, first); err != nil {
 		return old, err
@@ -155,25 +164,61 @@ func stored(ctx context.Context, s Store, deviceID string, first cassandra.Day, 
 	}
 	open, oldest := map[alertKey]bool{}, from
 	for a := range base.Alerts.Open() {
-		open[alertKey{a.OpenedMs, a.Type}] = true
+		open[keyOfAlert(a)] = true
 		oldest = min(oldest, a.OpenedMs)
 	}
-	old.alerts, err = s.DeviceAlerts(ctx, deviceID, oldest, untilMs)
+	if old.alerts, err = s.DeviceAlerts(ctx, deviceID, oldest, untilMs); err != nil {
+		return old, err
+	}
 	old.alerts = slices.DeleteFunc(old.alerts, func(a cassandra.AlertState) bool {
-		return a.OpenedMs < from && !open[alertKey{a.OpenedMs, telemetry.AlertType(a.Type)}]
+		return a.OpenedMs < from && !open[keyOfRow(a)]
 	})
-	return old, err
+	for _, a := range old.alerts {
+		if !slices.Contains(fleets, a.FleetID) {
+			fleets = append(slices.Clone(fleets), a.FleetID)
+		}
+	}
+	if old.open, err = openOf(ctx, s, deviceID, fleets); err != nil {
+		return old, err
+	}
+	for _, a := range old.alerts {
+		if a.EndedMs != 0 || old.isOpen(keyOfRow(a)) {
+			continue
+		}
+		lives, err := livesOf(ctx, s, &a)
+		if err != nil {
+			return old, err
+		}
+		if slices.ContainsFunc(lives, func(l cassandra.AlertState) bool { return l.Resolved && l.EndedMs == 0 }) {
+			if old.byHand == nil {
+				old.byHand = map[alertKey]bool{}
+			}
+			old.byHand[keyOfRow(a)] = true
+		}
+	}
+	return old, nil
 }
 
-// replace writes what follows from a device's fixes and takes back what does not any more.
-func (d *Deriver) replace(ctx context.Context, id string, shared bool, fleets []string, first, last cassandra.Day, fresh *outcome, old existing, at int64) error {
+func (o *existing) isOpen(key alertKey) bool {
+	return slices.ContainsFunc(o.open, func(row cassandra.AlertState) bool { return keyOfRow(row) == key })
+}
+
+// livesOf is the rows of a device's alert among its fleet's: one, unless it stands there by several severities.
+func livesOf(ctx context.Context, s Store, a *cassandra.AlertState) ([]cassandra.AlertState, error) {
+	lives, err := s.AlertLives(ctx, a.FleetID, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
+	return slices.DeleteFunc(lives, func(l cassandra.AlertState) bool { return l.DeviceID != a.DeviceID || l.Type != a.Type }), err
+}
+
+// replace writes what follows from a device's fixes and takes back what does not any more. With whole set it trusts no
+// row of an alert for that of its device being right.
+func (d *Deriver) replace(ctx context.Context, id string, shared, whole bool, fleets []string, first, last cassandra.Day, fresh *outcome, old existing, at int64) error {
 	s := d.stores.Sure
 	c := changes{id: id, days: fresh.days}
 
 	// Alerts: a row that is none any more goes, and with it what it added to its hour.
 	gone := map[fleetHour]bool{}
 	for _, was := range old.alerts {
-		is, stays := fresh.alerts[alertKey{was.OpenedMs, telemetry.AlertType(was.Type)}]
+		is, stays := fresh.alerts[keyOfRow(was)]
 		if stays && string(is.Severity) == was.Severity && is.FleetID == was.FleetID && (is.EndedMs != 0 || was.EndedMs == 0) {
 			continue
 		}
@@ -204,17 +249,17 @@ func (d *Deriver) replace(ctx context.Context, id string, shared bool, fleets []
 	}
 	known := map[alertKey]cassandra.AlertState{}
 	for _, was := range old.alerts {
-		known[alertKey{was.OpenedMs, telemetry.AlertType(was.Type)}] = was
+		known[keyOfRow(was)] = was
 	}
 	for key, a := range fresh.alerts {
 		row := alertRow(id, a)
-		if shared {
+		if shared || whole {
 			if err := d.takeBackOthers(ctx, row, fleets, at); err != nil {
 				return err
 			}
 		}
 		was, there := known[key]
-		if there && sameAlert(row, was) {
+		if there && sameAlert(row, was) && !whole {
 			continue
 		}
 		c.alerts = append(c.alerts, alertChange{row: row})
@@ -308,6 +353,44 @@ func (d *Deriver) isNews(a telemetry.Alert) bool {
 	return d.now().UnixMilli()-a.OpenedMs <= d.options.NewsAge.Milliseconds()
 }
 
+// reconsider brings what people know of a device's alerts together with what a derivation came to: it recalls what another
+// process told them, follows an alert that now opens at another time, and tells them of those that are none any more.
+func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []Step) {
+	v.recallTold(old.open)
+	for _, a := range old.alerts {
+		// Whoever stored it was about to put it among the open ones.
+		if key := keyOfRow(a); a.EndedMs == 0 && !old.isOpen(key) && !old.byHand[key] && v.told[key] == "" && d.isNews(AlertOf(a)) {
+			v.knowTold(key, telemetry.Severity(a.Severity))
+		}
+	}
+	for key, severity := range v.told {
+		if _, stays := fresh.alerts[key]; stays {
+			continue
+		}
+		delete(v.told, key)
+		now, moved := alertKey{}, false
+		for other, a := range fresh.alerts {
+			if other.kind == key.kind && (a.EndedMs == 0 || a.EndedMs > key.openedMs) && (!moved || other.openedMs > now.openedMs) {
+				now, moved = other, true
+			}
+		}
+		if moved {
+			if v.told[now] == "" {
+				v.told[now] = severity
+			}
+			continue
+		}
+		for _, was := range old.alerts {
+			if keyOfRow(was) == key {
+				none := AlertOf(was)
+				none.EndedMs = max(d.now().UnixMilli(), none.OpenedMs)
+				steps = append(steps, Step{Alert: none, Transition: telemetry.AlertResolved, From: severity})
+			}
+		}
+	}
+	return steps
+}
+
 // install makes a derivation the device's state and feeds it what was stored meanwhile. It gives what people are to be
 // told of.
 func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.Time, sure bool, first cassandra.Day) []Step {
@@ -316,35 +399,32 @@ func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.
 	engine := d.engine.Load()
 	known := map[alertKey]bool{}
 	for _, a := range old.alerts {
-		known[alertKey{a.OpenedMs, telemetry.AlertType(a.Type)}] = true
+		known[keyOfRow(a)] = true
 	}
-	var steps []Step
+	steps := d.reconsider(v, fresh, &old)
 	for _, step := range fresh.steps {
-		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[step.Type]}
+		key := keyOfAlert(step.Alert)
+		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
 		out.DeviceID = v.id
 		switch step.Transition {
 		case telemetry.AlertOpened:
-			if known[alertKey{step.OpenedMs, step.Type}] || step.OpenedMs <= v.knownMs || !d.isNews(step.Alert) {
+			if known[key] || out.From != "" || step.OpenedMs <= v.knownMs || !d.isNews(step.Alert) {
 				continue
 			}
-			d.metrics.step(step)
-			if v.told == nil {
-				v.told = map[telemetry.AlertType]telemetry.Severity{}
-			}
-			v.told[step.Type] = step.Severity
-			steps = append(steps, out)
-		case telemetry.AlertEscalated, telemetry.AlertResolved:
-			if out.From == "" || step.EndedMs != 0 && step.EndedMs < v.knownMs && !d.isNews(step.Alert) {
+			v.knowTold(key, step.Severity)
+		case telemetry.AlertEscalated:
+			if out.From == "" || !step.Severity.Graver(out.From) {
 				continue
 			}
-			d.metrics.step(step)
-			if step.Transition == telemetry.AlertResolved {
-				delete(v.told, step.Type)
-			} else {
-				v.told[step.Type] = step.Severity
+			v.told[key] = step.Severity
+		case telemetry.AlertResolved:
+			if out.From == "" {
+				continue
 			}
-			steps = append(steps, out)
+			delete(v.told, key)
 		}
+		d.metrics.step(step)
+		steps = append(steps, out)
 	}
 	v.state, v.day, v.unadvanced, v.old = fresh.state, fresh.day, fresh.unadvanced, nil
 	v.knownMs = max(v.knownMs, v.state.advancedMs())

@@ -43,6 +43,12 @@ type alertKey struct {
 	kind     telemetry.AlertType
 }
 
+func keyOfAlert(a telemetry.Alert) alertKey { return alertKey{a.OpenedMs, a.Type} }
+
+func keyOfRow(r cassandra.AlertState) alertKey {
+	return alertKey{r.OpenedMs, telemetry.AlertType(r.Type)}
+}
+
 // fixSeen is what tells one payload of an instant from another.
 type fixSeen struct{ payload uint64 }
 

@@ -137,7 +137,11 @@ func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.
 		return nil, err
 	}
 	c := &checked{outcome: o, days: len(o.days), moving: now.UnixMilli()-o.lastFix.TimeMs < justNow.Milliseconds()}
-	old, err := stored(ctx, v.Store, id, first, &o.base, until)
+	var fleets []string
+	if o.lastFix.FleetID != "" {
+		fleets = append(fleets, o.lastFix.FleetID)
+	}
+	old, err := stored(ctx, v.Store, id, first, &o.base, until, fleets)
 	if err != nil {
 		return nil, err
 	}
@@ -154,8 +158,12 @@ func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.
 	}
 	c.fixes = o.count
 	v.trips(c, id, old.trips, last)
-	if err := v.alerts(ctx, c, id, old.alerts, first, until); err != nil {
+	complete := until == now.UnixMilli()
+	if err := v.alerts(ctx, c, id, &old, first, until, complete); err != nil {
 		return nil, err
+	}
+	if complete && !c.moving {
+		v.open(c, &old, first)
 	}
 	return c, v.latest(ctx, c, id, last)
 }
@@ -226,13 +234,13 @@ func shown(t cassandra.TripRow) string {
 		state, formatMs(t.EndMs), t.EndLat, t.EndLon, t.EndZone, t.DistanceKm, speed, t.IdleS, t.StartLat, t.StartLon, t.StartZone, t.FleetID)
 }
 
-// alerts checks a device's alerts against its fixes, and those of its fleet and the open ones against them.
-func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cassandra.AlertState, first cassandra.Day, untilMs int64) error {
+// alerts checks a device's alerts against its fixes, and those of its fleet against them. complete says that they are
+// looked at up to now.
+func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old *existing, first cassandra.Day, untilMs int64, complete bool) error {
 	known := map[alertKey]cassandra.AlertState{}
-	for _, a := range old {
-		known[alertKey{a.OpenedMs, telemetry.AlertType(a.Type)}] = a
+	for _, a := range old.alerts {
+		known[keyOfRow(a)] = a
 	}
-	complete := untilMs >= v.Now().UnixMilli()-1
 	for key, a := range c.outcome.alerts {
 		row := alertRow(id, a)
 		if a.OpenedMs < first.Time().UnixMilli() || a.OpenedMs > untilMs {
@@ -249,20 +257,23 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 			c.differ(cassandra.TableDeviceAlerts, name, "missing: %s", a.Message)
 			continue
 		}
-		if was.EndedMs != row.EndedMs && (a.EndedMs != 0 || complete) && (!c.moving || v.Now().UnixMilli()-a.EndedMs > justNow.Milliseconds()) {
+		settled := complete && !c.moving
+		if a.EndedMs != 0 {
+			settled = !c.moving || v.Now().UnixMilli()-a.EndedMs > justNow.Milliseconds()
+		}
+		if was.EndedMs != row.EndedMs && settled {
 			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
 		}
 		if was.Severity != row.Severity || was.FleetID != row.FleetID || was.StartedMs != row.StartedMs {
-			if (a.EndedMs != 0 || a.Type != telemetry.DeviceOffline) && (a.EndedMs != 0 || complete) {
+			if settled && (a.EndedMs != 0 || a.Type != telemetry.DeviceOffline) {
 				c.differ(cassandra.TableDeviceAlerts, name, "is %s in fleet %s since %s, should be %s in %s since %s",
 					was.Severity, was.FleetID, formatMs(was.StartedMs), row.Severity, row.FleetID, formatMs(row.StartedMs))
 			}
 		}
-		lives, err := v.Store.AlertLives(ctx, was.FleetID, cassandra.DayOf(was.OpenedMs), was.OpenedMs, was.OpenedMs)
+		lives, err := livesOf(ctx, v.Store, &was)
 		if err != nil {
 			return err
 		}
-		lives = slices.DeleteFunc(lives, func(l cassandra.AlertState) bool { return l.DeviceID != id || l.Type != was.Type })
 		switch {
 		case len(lives) == 0:
 			c.differ(cassandra.TableAlerts, name, "missing")
@@ -280,6 +291,31 @@ func (v *Verifier) alerts(ctx context.Context, c *checked, id string, old []cass
 		c.differ(cassandra.TableDeviceAlerts, alertName(a), "there is none: %s", a.Message)
 	}
 	return nil
+}
+
+// open checks that those of a device's alerts that are open stand among its fleet's open ones, and no others.
+func (v *Verifier) open(c *checked, old *existing, first cassandra.Day) {
+	for _, was := range old.alerts {
+		key := keyOfRow(was)
+		a, ok := c.outcome.alerts[key]
+		if !ok || a.EndedMs != 0 || old.byHand[key] || v.Now().UnixMilli()-a.OpenedMs < justNow.Milliseconds() {
+			continue
+		}
+		if !old.isOpen(key) {
+			c.differ(cassandra.TableOpenAlerts, alertName(was), "missing: %s", a.Message)
+		}
+	}
+	for _, row := range old.open {
+		a, ok := c.outcome.alerts[keyOfRow(row)]
+		switch {
+		case ok && a.EndedMs != 0:
+			c.differ(cassandra.TableOpenAlerts, alertName(row), "it ended at %s", formatMs(a.EndedMs))
+		case !ok && row.OpenedMs >= first.Time().UnixMilli():
+			c.differ(cassandra.TableOpenAlerts, alertName(row), "there is none: %s", row.Message)
+		case ok && a.FleetID != row.FleetID:
+			c.differ(cassandra.TableOpenAlerts, alertName(row), "is in fleet %s, should be in %s", row.FleetID, a.FleetID)
+		}
+	}
 }
 
 // hours checks what devices add to hours, and the sums.
