@@ -1,0 +1,475 @@
+package grafana
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"go.yaml.in/yaml/v3"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
+)
+
+const liveFleet = "fleet-001" // the generator's, which data/geofences.geojson has zones for
+
+// liveRules raise alerts of every severity at once, some of which stay open and some of which do not.
+const liveRules = `
+defaults:
+  speed_limit: {limit: 20, for: 0s}
+  battery_low: {levels: {LOW: 100}}
+devices:
+  vehicle-0001:
+    battery_low: {levels: {HIGH: 100}}
+  vehicle-0002:
+    battery_low: {levels: {MEDIUM: 100}}
+`
+
+// Bounds of what is waited for. On a quiet machine all of it is there within seconds.
+const (
+	readyWithin = 2 * time.Minute
+	panelWithin = 30 * time.Second
+)
+
+// stack is the platform at work, with the past of a day and a half, and everybody who uses it but Grafana.
+type stack struct {
+	began      time.Time
+	source     plugintest.Source // as it is provisioned
+	plugin     *plugintest.Plugin
+	pluginLog  *lockedBuffer
+	prometheus string // http://host:port
+}
+
+// startStack runs all of it until the test ends.
+func startStack(t *testing.T) *stack {
+	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
+	if hosts == "" {
+		t.Skip("needs a real cluster: run make integration, or set CASSANDRA_TEST_HOSTS for the one of go run ./dev cluster up")
+	}
+	_, noPrometheus := monitoring.FindPrometheus()
+	_, noAlertmanager := monitoring.FindAlertmanager()
+	if err := errors.Join(noPrometheus, noAlertmanager); err != nil {
+		t.Skip(err)
+	}
+	nodes := scrapedNodes(t)
+	dir := t.TempDir()
+	config := cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
+	program, plugin := build(t, dir)
+
+	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
+		Options: monitoring.Options{Dir: filepath.Join(dir, "alertmanager")},
+	})
+	require.NoError(t, err)
+	endWith(t, alertmanager)
+
+	metrics, api := freeAddress(t), freeAddress(t)
+	runETL(t, program, dir, config, metrics, api, "http://"+alertmanager.Address)
+
+	s := &stack{began: time.Now(), pluginLog: &lockedBuffer{}, source: provisionedSource(t, config)}
+	s.plugin, err = plugintest.Start(plugin, s.pluginLog)
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		s.plugin.Close()
+		if t.Failed() {
+			t.Log("plugin", tail(s.pluginLog.String()))
+		}
+	})
+	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
+		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Edit: hastenPrometheus(t)},
+		FleetETL: []string{metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
+	})
+	require.NoError(t, err)
+	endWith(t, prometheus)
+	s.prometheus = "http://" + prometheus.Address
+	s.useIt(t, "http://"+api)
+	s.awaitRules(t)
+	return s
+}
+
+// scrapedNodes are the nodes of the cluster of go run ./dev cluster up, which have agents.
+func scrapedNodes(t *testing.T) (scraped []monitoring.Node) {
+	config, err := cluster.DefaultConfig()
+	require.NoError(t, err)
+	c, err := cluster.Open(config)
+	require.NoError(t, err)
+	nodes, err := c.Nodes()
+	require.NoError(t, err)
+	perDC := map[string]int{}
+	for _, n := range nodes {
+		if n.State != cluster.Running {
+			t.Skipf("needs all nodes of the cluster of go run ./dev cluster up; %s is %s", n, n.State)
+		}
+		perDC[n.DC]++
+		scraped = append(scraped, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
+	}
+	return scraped
+}
+
+func build(t *testing.T, dir string) (program, plugin string) {
+	program = filepath.Join(dir, "fleet-etl")
+	g, ctx := errgroup.WithContext(t.Context())
+	g.Go(func() error {
+		out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "../etl").CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("build fleet-etl: %w\n%s", err, out)
+		}
+		return nil
+	})
+	g.Go(func() (err error) {
+		plugin, err = plugintest.Build(ctx, dir)
+		return err
+	})
+	require.NoError(t, g.Wait())
+	return program, plugin
+}
+
+// runETL makes the keyspace and its past, and keeps the pipeline running.
+func runETL(t *testing.T, program, dir string, config cassandra.Config, metrics, api, alertmanager string) {
+	quiet := logrus.New()
+	quiet.SetOutput(io.Discard)
+	t.Cleanup(func() { assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, quiet)) })
+	// Nodes have metrics of tables for the usual keyspace only.
+	usual := config
+	usual.Keyspace = "fleet_iot"
+	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, cassandra.Replication{"dc1": 2, "dc2": 2}, quiet))
+
+	ruleFile := filepath.Join(dir, "alert-rules.yml")
+	require.NoError(t, os.WriteFile(ruleFile, []byte(liveRules), 0o600))
+	env := append(os.Environ(),
+		"CASSANDRA_HOSTS="+strings.Join(config.Hosts, ","), "CASSANDRA_KEYSPACE="+config.Keyspace, "CASSANDRA_DC="+config.LocalDC, "ETL_STATE_DIR="+dir,
+		"ETL_METRICS_ADDRESS="+metrics, "ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+api, "ETL_HTTP_OPEN_FLEET="+liveFleet,
+		"ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_GENERATOR_LATE=0.02", "ETL_GENERATOR_DUPLICATE=0.02", "ETL_GENERATOR_BROKEN=0.02",
+		"ETL_CANARY_INTERVAL=2s", "ETL_DERIVE_FLUSH=1s", "ETL_GEOFENCES_FILES=../data/geofences.geojson", "ETL_ALERT_RULES_FILE="+ruleFile,
+		"ETL_ALERTMANAGER_URLS="+alertmanager,
+	)
+	past := filepath.Join(dir, "past.csv")
+	for _, args := range [][]string{
+		{"schema", "apply"},
+		{"generate", "--vehicles=10", "--interval=2m", "--records=9600", "--out=" + past}, // 32 hours: some of the day before, too
+		{"load", past, "--end-at=now"},
+	} {
+		begun := time.Now()
+		cmd := exec.CommandContext(t.Context(), program, args...)
+		cmd.Env = env
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "fleet-etl %s\n%s", strings.Join(args, " "), out)
+		t.Logf("fleet-etl %s took %.1f s", args[0], time.Since(begun).Seconds())
+	}
+
+	logFile := filepath.Join(dir, "fleet-etl.log")
+	log, err := os.Create(logFile)
+	require.NoError(t, err)
+	defer log.Close()                   // the program has its own
+	cmd := exec.Command(program, "run") //nolint:noctx // it is told to stop, and waited for
+	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
+	require.NoError(t, cmd.Start())
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		patience := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
+		assert.NoError(t, cmd.Wait(), "fleet-etl ends in good order")
+		patience.Stop()
+		if text, err := os.ReadFile(logFile); t.Failed() {
+			t.Log("fleet-etl", err, tail(string(text)))
+		}
+	})
+	require.Eventually(t, func() bool {
+		status, _, err := get(t.Context(), "http://"+metrics+"/-/ready")
+		return err == nil && status == http.StatusOK
+	}, readyWithin, 100*time.Millisecond, "fleet-etl is ready")
+}
+
+// provisionedSource is the data source as Grafana makes it of what it is provisioned with.
+func provisionedSource(t *testing.T, config cassandra.Config) plugintest.Source {
+	environment := map[string]string{"CASSANDRA_HOSTS": strings.Join(config.Hosts, ","), "CASSANDRA_DC": config.LocalDC, "CASSANDRA_KEYSPACE": config.Keyspace}
+	text, err := os.ReadFile(filepath.Join("provisioning", "datasources", "fleet.yml"))
+	require.NoError(t, err)
+	var file struct {
+		Datasources []struct {
+			UID, Type string
+			JSON      map[string]any    `yaml:"jsonData"`
+			Secure    map[string]string `yaml:"secureJsonData"`
+		}
+	}
+	require.NoError(t, yaml.Unmarshal([]byte(os.Expand(string(text), func(name string) string { return environment[name] })), &file))
+	require.Len(t, file.Datasources, 1)
+	found := file.Datasources[0]
+	require.Equal(t, plugintest.ID, found.Type)
+	return plugintest.Source{UID: found.UID, JSON: found.JSON, Secure: found.Secure, Updated: time.Now()}
+}
+
+// serveMetrics passes the plugin's metrics on as Grafana does. Metrics of its own this Grafana has not got: an alert
+// tells of it, so that there is one.
+func (s *stack) serveMetrics(t *testing.T) (address string) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/metrics/plugins/"+plugintest.ID {
+			http.NotFound(w, r)
+			return
+		}
+		text, err := s.plugin.Metrics(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		fmt.Fprint(w, text)
+	}))
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "http://")
+}
+
+// hastenPrometheus makes figures of a few seconds out of those of minutes.
+func hastenPrometheus(t *testing.T) func(file, text string) string {
+	changes := map[string][]string{
+		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 1s", "evaluation_interval: 15s", "evaluation_interval: 1s",
+			"scrape_timeout: 10s", "scrape_timeout: 1s"},
+		filepath.Join("rules", "recording.yml"):    {"interval: 1m", "interval: 1s"},
+		filepath.Join("rules", "cause-alerts.yml"): {"for: 5m\n", "for: 1s\n"},
+	}
+	return func(file, text string) string {
+		for i, c := 0, changes[file]; i < len(c); i += 2 {
+			assert.Contains(t, text, c[i], "%s: this test hastens it", file)
+			text = strings.ReplaceAll(text, c[i], c[i+1])
+		}
+		return text
+	}
+}
+
+// useIt does each second what vehicles, programs and people do: send to the IoT API and read from it, look at vehicles, at
+// fewer than there are, at what is refused, and at the health of the data source.
+func (s *stack) useIt(t *testing.T, api string) {
+	ctx, cancel := context.WithCancel(t.Context())
+	g, ctx := errgroup.WithContext(ctx)
+	t.Cleanup(func() {
+		cancel()
+		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+			t.Error("those who use it:", err)
+		}
+	})
+	tick := func(do func() error) func() error {
+		return func() error {
+			ticker := time.NewTicker(time.Second)
+			defer ticker.Stop()
+			for {
+				if err := do(); err != nil && ctx.Err() == nil {
+					return err
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-ticker.C:
+				}
+			}
+		}
+	}
+	g.Go(tick(func() error { return send(ctx, api) }))
+	g.Go(tick(func() error {
+		for _, path := range []string{"/v1/fleets", "/v1/fleets/" + liveFleet + "/latest"} {
+			if status, body, err := get(ctx, api+path); err != nil || status != http.StatusOK {
+				return fmt.Errorf("GET %s: %d %w %s", path, status, err, body)
+			}
+		}
+		return nil
+	}))
+	g.Go(tick(func() error {
+		now := time.Now()
+		_, err := s.plugin.Query(ctx, s.source, now.Add(-time.Hour), now, nil,
+			map[string]any{"refId": "A", "queryType": "latest", "fleets": []string{liveFleet}},
+			map[string]any{"refId": "B", "queryType": "latest", "fleets": []string{liveFleet}, "limit": 1},
+			map[string]any{"refId": "C", "queryType": "raw", "cql": "SELECT * FROM telemetry_by_device_day"})
+		if err != nil {
+			return err
+		}
+		_, err = s.plugin.Health(ctx, s.source)
+		return err
+	}))
+}
+
+func send(ctx context.Context, api string) error {
+	body, err := json.Marshal([]map[string]any{{
+		"device_id": "z-api-1", "timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), "lat": 52.37, "lon": 9.73, "speed_kmh": 42,
+		"battery_pct": 55, "temp_c": 4,
+	}})
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, api+"/v1/telemetry", bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode/100 != 2 {
+		return fmt.Errorf("POST /v1/telemetry: %s", response.Status)
+	}
+	return nil
+}
+
+// awaitRules returns when each recording rule that the dashboards show has had its time.
+func (s *stack) awaitRules(t *testing.T) {
+	begun := time.Now()
+	for _, name := range []string{
+		"job:fleet_etl_written_slo:error_budget_remaining_30d", "job:fleet_etl_freshness_slo:error_budget_remaining_30d",
+		"job:fleet_etl_records_unwritten_per_accepted:ratio_rate6h", "job:fleet_etl_records_slow_per_stored:ratio_rate6h",
+	} {
+		require.Eventually(t, func() bool {
+			now := time.Now()
+			found, err := s.ask(t.Context(), name, true, now, now)
+			return err == nil && slices.ContainsFunc(found, func(f promSeries) bool { return !math.IsNaN(f.values[0]) })
+		}, readyWithin, 500*time.Millisecond, "%s is recorded", name)
+	}
+	t.Logf("recording rules took %.1f s", time.Since(begun).Seconds())
+}
+
+// promSeries is a series of Prometheus.
+type promSeries struct {
+	labels map[string]string
+	times  []time.Time
+	values []float64
+}
+
+// ask has Prometheus answer a query, for one moment or a range.
+func (s *stack) ask(ctx context.Context, expr string, instant bool, from, to time.Time) ([]promSeries, error) {
+	stamp := func(at time.Time) string { return strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', 3, 64) }
+	path := "/api/v1/query?" + url.Values{"query": {expr}, "time": {stamp(to)}}.Encode()
+	if !instant {
+		path = "/api/v1/query_range?" + url.Values{"query": {expr}, "start": {stamp(from)}, "end": {stamp(to)}, "step": {strconv.Itoa(int(liveStep.Seconds()))}}.Encode()
+	}
+	var result struct {
+		ResultType string
+		Result     json.RawMessage
+	}
+	if err := s.api(ctx, path, &result); err != nil {
+		return nil, fmt.Errorf("%s: %w", expr, err)
+	}
+	if result.ResultType == "scalar" {
+		return nil, fmt.Errorf("%s: a scalar", expr)
+	}
+	var list []struct {
+		Metric map[string]string
+		Value  *[2]any
+		Values [][2]any
+	}
+	if err := json.Unmarshal(result.Result, &list); err != nil {
+		return nil, fmt.Errorf("%s: %w", expr, err)
+	}
+	var found []promSeries
+	for _, one := range list {
+		if one.Value != nil {
+			one.Values = append(one.Values, *one.Value)
+		}
+		series := promSeries{labels: one.Metric}
+		for _, point := range one.Values {
+			at, isNumber := point[0].(float64)
+			value, err := strconv.ParseFloat(fmt.Sprint(point[1]), 64)
+			if err != nil || !isNumber {
+				return nil, fmt.Errorf("%s: point %v: %w", expr, point, err)
+			}
+			series.times, series.values = append(series.times, time.UnixMilli(int64(at*1000))), append(series.values, value)
+		}
+		if len(series.values) > 0 {
+			found = append(found, series)
+		}
+	}
+	return found, nil
+}
+
+// api gets what Prometheus answers at a path.
+func (s *stack) api(ctx context.Context, path string, into any) error {
+	_, body, err := get(ctx, s.prometheus+path)
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Status, Error string
+		Data          json.RawMessage
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return fmt.Errorf("%w: %s", err, body)
+	}
+	if answer.Status != "success" {
+		return errors.New(answer.Error)
+	}
+	return json.Unmarshal(answer.Data, into)
+}
+
+func get(ctx context.Context, address string) (int, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	return response.StatusCode, body, err
+}
+
+func endWith(t *testing.T, p *monitoring.Process) {
+	t.Cleanup(func() {
+		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
+		if text, err := os.ReadFile(p.LogFile); t.Failed() {
+			t.Log(p.Name, err, tail(string(text)))
+		}
+	})
+}
+
+// tail is the end of a log.
+func tail(log string) string {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+func freeAddress(t *testing.T) string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
