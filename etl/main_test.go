@@ -55,7 +55,7 @@ func newSite(t *testing.T) *site {
 	}}
 	s.env = []string{
 		"CASSANDRA_HOSTS=" + hosts, "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
-		"ETL_CANARY_INTERVAL=0",
+		"ETL_CANARY_INTERVAL=0", "ETL_DERIVE=false", // but for the tests of what is derived
 	}
 	t.Cleanup(func() {
 		assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), s.config, quiet()))

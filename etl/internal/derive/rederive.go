@@ -259,7 +259,8 @@ func (d *Deriver) replace(ctx context.Context, id string, shared, whole bool, fl
 			}
 		}
 		was, there := known[key]
-		if there && sameAlert(row, was) && !whole {
+		// Of a shared device another process may have taken back, by a clock that is ahead, what its fleet's row says.
+		if there && sameAlert(row, was) && !shared && !whole {
 			continue
 		}
 		c.alerts = append(c.alerts, alertChange{row: row})
