@@ -1,11 +1,12 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test unit integration frontend lint bench bench-plugin sample clean
+.PHONY: help build plugin demo demo-down test unit rest integration frontend lint bench bench-plugin sample clean
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
 PLUGIN := grafana-datasource
 NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
+INTEGRATION := ./cassandra/... ./etl ./etl/internal/notify ./etl/internal/readapi ./etl/internal/source/kafka ./dev/... ./grafana ./grafana-datasource/pkg ./prometheus
 LINT := .dev/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 help: ## Show this list
@@ -24,7 +25,7 @@ demo: ## Run the whole platform without Docker, on a four-node Cassandra; Ctrl-C
 demo-down: ## End what make demo started
 	go run ./dev down
 
-test: lint unit frontend integration ## All checks: vet, lint, unit tests, the front end, tests on a real four-node cluster
+test: lint rest frontend integration ## All checks: vet, lint, unit tests, the front end, tests on a real four-node cluster
 
 lint: $(LINT) ## Check style and the rules of who imports whom
 	go vet ./...
@@ -38,6 +39,9 @@ $(LINT):
 unit: ## Tests that need no cluster, with the race detector
 	CASSANDRA_TEST_HOSTS= go test -race ./...
 
+rest: # unit tests of the packages that integration leaves out
+	CASSANDRA_TEST_HOSTS= go test -race $$(go list ./... | grep -vxF "$$(go list $(INTEGRATION))")
+
 frontend: $(NODE_MODULES) ## Types, style, tests and build of the data source's front end
 	cd $(PLUGIN) && npm run typecheck && npm run lint && npm run test:ci && npm run build
 
@@ -46,7 +50,7 @@ $(NODE_MODULES): $(PLUGIN)/package-lock.json
 
 integration: ## Tests on a real cluster of two data centres and a real Kafka, which are started for them, and stopped unless they were up
 	go run ./dev with-cluster -- go run ./dev with-kafka -- go test -race -count 1 -p 1 -timeout 20m \
-		./cassandra/... ./etl ./etl/internal/notify ./etl/internal/readapi ./etl/internal/source/kafka ./dev/... ./grafana ./grafana-datasource/pkg ./prometheus
+		$(INTEGRATION)
 
 bench: ## Measure fleet-etl beside the bare driver, its sources beside each other, and what it derives (about twenty minutes)
 	go run ./dev bench
