@@ -264,12 +264,17 @@ func liveThrough(t *testing.T, seed uint64) {
 			processes[i] = start(t, store, true)
 		}
 	}
-	for _, p := range processes {
+	for i, p := range processes {
 		p.view.mu.Lock()
+		dead := p.view.left == 0 // while others were sent to
 		if p.view.left > 0 {
 			p.view.left = -1
 		}
 		p.view.mu.Unlock()
+		if dead {
+			p.kill()
+			processes[i] = start(t, store, true)
+		}
 	}
 	time.Sleep(20 * time.Minute) // everybody is offline
 	for _, p := range processes {
