@@ -112,7 +112,7 @@ func (f *fix) stuck() {
 
 // apartM is the distance of two positions that are near each other, in metres, on a plane that touches the earth there.
 func apartM(lat1, lon1, lat2, lon2 float64) float64 {
-	const metresPerDegree = 6_371_008.8 * math.Pi / 180 // of a great circle on the mean radius, IUGG 1980
+	const metresPerDegree = telemetry.EarthRadiusM * math.Pi / 180
 	east := math.Abs(lon2 - lon1)
 	if east > 180 {
 		east = 360 - east

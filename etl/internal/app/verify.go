@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -43,7 +42,7 @@ func (c *verifyCommand) Run(p *program) error {
 		if fleets, err = store.Sure().Fleets(p.stop); err != nil {
 			return err
 		}
-		fleets = slices.DeleteFunc(fleets, func(f string) bool { return strings.HasPrefix(f, "_") })
+		fleets = slices.DeleteFunc(fleets, telemetry.PlatformFleet)
 	}
 	started := time.Now()
 	if c.Fix {

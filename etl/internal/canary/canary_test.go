@@ -303,6 +303,11 @@ func TestAPipelineThatFailsIsNoStop(t *testing.T) {
 	})
 }
 
+func TestItsFleetIsThePlatforms(t *testing.T) {
+	assert.True(t, telemetry.PlatformFleet(canary.Fleet))
+	assert.False(t, telemetry.PlatformFleet("canary_"))
+}
+
 func TestDeviceOf(t *testing.T) {
 	for host, want := range map[string]string{
 		"etl-1":                  "canary-etl-1",

@@ -178,6 +178,3 @@ func (v *device) doubt(day cassandra.Day, reason string) {
 	}
 	v.doubtful = true
 }
-
-// platformFleet tells whether a fleet is the platform's own, from which nothing is derived.
-func platformFleet(fleet string) bool { return strings.HasPrefix(fleet, "_") }

@@ -30,7 +30,7 @@ func (d *Deriver) Before(ctx context.Context, records iter.Seq[*telemetry.Record
 	}
 	window := map[string]*announced{}
 	for r := range records {
-		if platformFleet(r.FleetID) {
+		if telemetry.PlatformFleet(r.FleetID) {
 			continue
 		}
 		day := cassandra.DayOf(r.TimeMs)
@@ -317,7 +317,7 @@ func (d *Deriver) follow(records []*telemetry.Record) []Step {
 	engine := d.engine.Load()
 	var touched []*device
 	for _, r := range records {
-		if platformFleet(r.FleetID) {
+		if telemetry.PlatformFleet(r.FleetID) {
 			continue
 		}
 		v := d.devices[r.DeviceID]

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // processID names this process: host~machine~pid~random. Where the machine can be told from others, a process that died
@@ -254,7 +255,7 @@ func (d *Deriver) listSilent(ctx context.Context) error {
 	}
 	engine := d.engine.Load()
 	for _, fleet := range fleets {
-		if platformFleet(fleet) {
+		if telemetry.PlatformFleet(fleet) {
 			continue
 		}
 		var latest []cassandra.Telemetry

@@ -116,7 +116,7 @@ func (o *outcome) feed(e *alerting.Engine, day cassandra.Day, fixes []cassandra.
 	fed := 0
 	for i := range fixes {
 		r := recordOf(&fixes[i])
-		if r.FleetID == "" || platformFleet(r.FleetID) {
+		if r.FleetID == "" || telemetry.PlatformFleet(r.FleetID) {
 			continue // left behind by a device that moved, or the platform's own
 		}
 		if fed == 0 {

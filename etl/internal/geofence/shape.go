@@ -5,10 +5,12 @@ import (
 
 	"github.com/peterstace/simplefeatures/geom"
 	"github.com/peterstace/simplefeatures/rtree"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 const (
-	earthRadiusM = 6_371_008.8 // the mean radius (IUGG 1980), as telemetry.DistanceKm takes it
+	earthRadiusM = telemetry.EarthRadiusM
 	rad          = math.Pi / 180
 	metresPerDeg = earthRadiusM * rad
 )

@@ -1,6 +1,9 @@
 package telemetry
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // The bounds of a record that makes sense. They are part of the contract with senders, so they are not settings.
 const (
@@ -33,3 +36,6 @@ var nameByte = func() (t [256]bool) {
 	}
 	return t
 }()
+
+// PlatformFleet tells whether a fleet is the platform's own, such as the canary's: nothing is derived from it.
+func PlatformFleet(name string) bool { return strings.HasPrefix(name, "_") }

@@ -3,6 +3,8 @@ package generator
 import (
 	"math"
 	"slices"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // The city lies where Hannover does: flat land, an airport, a harbour and towns around. Its streets are made up.
@@ -10,8 +12,7 @@ const (
 	cityLat = 52.3740
 	cityLon = 9.7380
 
-	earthRadius    = 6_371_008.8 // metres, mean radius of WGS 84
-	metresPerLat   = earthRadius * math.Pi / 180
+	metresPerLat   = telemetry.EarthRadiusM * math.Pi / 180
 	gridLines      = 33
 	gridSpacing    = 430.0 // metres between two streets, on average
 	gridRadius     = 7200.0

@@ -23,7 +23,7 @@ func greatCircle(a, b *telemetry.Record) (metres, bearing float64) {
 	rad := math.Pi / 180
 	sinLat, sinLon := math.Sin((b.Lat-a.Lat)*rad/2), math.Sin((b.Lon-a.Lon)*rad/2)
 	cosA, cosB := math.Cos(a.Lat*rad), math.Cos(b.Lat*rad)
-	metres = 2 * earthRadius * math.Asin(math.Sqrt(sinLat*sinLat+cosA*cosB*sinLon*sinLon))
+	metres = 2 * telemetry.EarthRadiusM * math.Asin(math.Sqrt(sinLat*sinLat+cosA*cosB*sinLon*sinLon))
 	y := math.Sin((b.Lon-a.Lon)*rad) * cosB
 	x := cosA*math.Sin(b.Lat*rad) - math.Sin(a.Lat*rad)*cosB*math.Cos((b.Lon-a.Lon)*rad)
 	return metres, math.Mod(math.Atan2(y, x)/rad+360, 360)
