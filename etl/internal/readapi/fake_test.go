@@ -194,14 +194,14 @@ func (f *fakeStore) WriteAlerts(ctx context.Context, rows []cassandra.AlertRow) 
 	return nil
 }
 
-func (f *fakeStore) OpenAlerts(ctx context.Context, fleetID string) (rows []cassandra.AlertState, err error) {
+func (f *fakeStore) OpenAlertsOf(ctx context.Context, fleetID, deviceID string) (rows []cassandra.AlertState, err error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range f.open {
-		if a.FleetID == fleetID {
+		if a.FleetID == fleetID && a.DeviceID == deviceID {
 			rows = append(rows, a)
 		}
 	}
