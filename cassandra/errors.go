@@ -62,6 +62,11 @@ func (r Reason) Advice() Advice {
 	}
 }
 
+// TooFewReplicas tells whether a read failed for want of replicas that answer: a lower level may do with those that do.
+func (r Reason) TooFewReplicas() bool {
+	return r == ReasonUnavailable || r == ReasonReadTimeout || r == ReasonFailure
+}
+
 // Error is a failed request: where it happened and why.
 type Error struct {
 	Op     string // for example "write telemetry_by_device_day"

@@ -335,8 +335,7 @@ func (s *Store) Fleets(ctx context.Context) ([]string, error) {
 // acknowledged write; where too few replicas live for that, at the level of writes.
 func (s *Store) StoredDevices(ctx context.Context, deviceIDs []string) ([]Stored, error) {
 	stored, err := s.storedDevices(ctx, deviceIDs, overlapping(s.write, s.replication))
-	switch classify(err) {
-	case ReasonUnavailable, ReasonReadTimeout, ReasonFailure:
+	if classify(err).TooFewReplicas() {
 		stored, err = s.storedDevices(ctx, deviceIDs, s.write)
 	}
 	return stored, opError("read "+TableLatest, err)

@@ -446,8 +446,7 @@ func (d *Deriver) read(ctx context.Context, table string, read func(context.Cont
 	err = d.tries.Repeat(ctx, table, func(ctx context.Context) error {
 		sure = true
 		err := read(ctx, d.stores.Sure)
-		switch cassandra.ReasonOf(err) {
-		case cassandra.ReasonUnavailable, cassandra.ReasonReadTimeout, cassandra.ReasonFailure:
+		if cassandra.ReasonOf(err).TooFewReplicas() {
 			sure = false
 			err = read(ctx, d.stores.Weak)
 		}
