@@ -71,8 +71,7 @@ const (
 	selectDaysFrom  = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day >= ?"
 	updateDay       = "UPDATE device_days USING TIMESTAMP ? SET state = ?, rules = ?, fleets = fleets + ? WHERE device_id = ? AND day = ?"
 
-	selectFixes = "SELECT ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, accuracy_m, zone" +
-		" FROM telemetry_by_device_day WHERE device_id = ? AND day = ? ORDER BY ts ASC"
+	selectFixes = selectHistoryDay + " ORDER BY ts ASC"
 
 	insertHour = "INSERT INTO hours_by_fleet (fleet_id, hour, device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -86,24 +85,26 @@ const (
 	selectTrips = "SELECT start_ts, kind, fleet_id, end_ts, open, distance_km, max_speed_kmh, idle_s, start_lat, start_lon, end_lat, end_lon, start_zone, end_zone" +
 		" FROM trips_by_device_month WHERE device_id = ? AND month = ? AND start_ts >= ? AND start_ts <= ?"
 
-	insertDeviceAlert = "INSERT INTO alerts_by_device_month (device_id, month, ts, alert_type, fleet_id, severity, message, resolved, resolved_at, started_at," +
-		" peak, threshold, zone, lat, lon) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+	alertCells = "message, started_at, peak, threshold, zone, lat, lon" // of an alert, wherever it stands
+
+	insertDeviceAlert = "INSERT INTO alerts_by_device_month (device_id, month, ts, alert_type, fleet_id, severity, resolved, resolved_at, " + alertCells + ")" +
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteDeviceAlert  = "DELETE FROM alerts_by_device_month USING TIMESTAMP ? WHERE device_id = ? AND month = ? AND ts = ? AND alert_type = ?"
-	selectDeviceAlerts = "SELECT ts, alert_type, fleet_id, severity, message, resolved_at, started_at, peak, threshold, zone, lat, lon" +
+	selectDeviceAlerts = "SELECT ts, alert_type, " + alertCells + ", fleet_id, severity, resolved_at" +
 		" FROM alerts_by_device_month WHERE device_id = ? AND month = ? AND ts >= ? AND ts <= ?"
 
-	insertAlertLife = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, message, started_at, peak, threshold, zone, lat, lon)" +
+	insertAlertLife = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, " + alertCells + ")" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	insertAlertEnd = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, resolved, resolved_at)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteAlert      = "DELETE FROM alerts_by_fleet_day USING TIMESTAMP ? WHERE fleet_id = ? AND day = ? AND severity = ? AND ts = ? AND device_id = ? AND alert_type = ?"
-	selectAlertLives = "SELECT ts, device_id, alert_type, message, resolved, resolved_at, started_at, peak, threshold, zone, lat, lon" +
+	selectAlertLives = "SELECT ts, alert_type, " + alertCells + ", device_id, resolved, resolved_at" +
 		" FROM alerts_by_fleet_day WHERE fleet_id = ? AND day = ? AND severity = ? AND ts >= ? AND ts <= ?"
 
-	insertOpenAlert = "INSERT INTO open_alerts_by_fleet (fleet_id, device_id, alert_type, ts, severity, message, started_at, peak, threshold, zone, lat, lon, notify)" +
+	insertOpenAlert = "INSERT INTO open_alerts_by_fleet (fleet_id, device_id, alert_type, ts, severity, notify, " + alertCells + ")" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteOpenAlert  = "DELETE FROM open_alerts_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND device_id = ? AND alert_type = ?"
-	selectOpenAlerts = "SELECT device_id, alert_type, ts, severity, message, started_at, peak, threshold, zone, lat, lon, notify" +
+	selectOpenAlerts = "SELECT ts, alert_type, " + alertCells + ", device_id, severity, notify" +
 		" FROM open_alerts_by_fleet WHERE fleet_id = ?"
 	selectOpenAlertsOf = selectOpenAlerts + " AND device_id = ?"
 
@@ -149,11 +150,7 @@ func (s *Store) exec(ctx context.Context, table, statement string, args ...any) 
 // Fixes is the fixes of a device in a day, oldest first.
 func (s *Store) Fixes(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
 	q := s.query(ctx, selectFixes, deviceID, day.Time()).PageSize(trackPage)
-	rows, err := collect(s, q, func(iter *gocql.Iter) (Telemetry, bool) {
-		t := Telemetry{DeviceID: deviceID}
-		ok := iter.Scan(&t.Ts, &t.FleetID, &t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC, &t.AccuracyM, &t.Zone)
-		return t, ok
-	})
+	rows, err := collect(s, q, scanHistory)
 	return rows, opError(fmt.Sprintf("read day %s of device %s", day, deviceID), err)
 }
 
@@ -285,6 +282,26 @@ func byMonth[T any](ctx context.Context, s *Store, fromMs, toMs int64, read func
 	return rows, err
 }
 
+// alert is the values of alertCells.
+func (a *arena) alert(r *AlertState) {
+	a.text(r.Message)
+	a.timestamp(r.StartedMs)
+	a.double(r.Peak)
+	a.double(r.Threshold)
+	a.text(r.Zone)
+	a.double(r.Lat)
+	a.double(r.Lon)
+}
+
+// scanAlert reads ts, alert_type and alertCells, and then what else stands in a row.
+func scanAlert(iter *gocql.Iter, r *AlertState, more ...any) bool {
+	var opened, started time.Time
+	row := []any{&opened, &r.Type, &r.Message, &started, &r.Peak, &r.Threshold, &r.Zone, &r.Lat, &r.Lon}
+	ok := iter.Scan(append(row, more...)...)
+	r.OpenedMs, r.StartedMs = opened.UnixMilli(), started.UnixMilli()
+	return ok
+}
+
 // WriteDeviceAlert writes an alert among its device's.
 func (s *Store) WriteDeviceAlert(ctx context.Context, r *AlertState, writeTimeUs int64) error {
 	a := newArena(1, 16)
@@ -295,19 +312,13 @@ func (s *Store) WriteDeviceAlert(ctx context.Context, r *AlertState, writeTimeUs
 	a.text(r.Type)
 	a.text(r.FleetID)
 	a.text(r.Severity)
-	a.text(r.Message)
 	a.bool(r.EndedMs != 0)
 	if r.EndedMs != 0 {
 		a.timestamp(r.EndedMs)
 	} else {
 		a.null() // it may have had an end that a late record took away
 	}
-	a.timestamp(r.StartedMs)
-	a.double(r.Peak)
-	a.double(r.Threshold)
-	a.text(r.Zone)
-	a.double(r.Lat)
-	a.double(r.Lon)
+	a.alert(r)
 	a.bigint(writeTimeUs)
 	b.add(insertDeviceAlert, a.row(0))
 	return b.exec(TableDeviceAlerts)
@@ -325,9 +336,9 @@ func (s *Store) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs 
 		q := s.query(ctx, selectDeviceAlerts, deviceID, month.Time(), time.UnixMilli(fromMs), time.UnixMilli(toMs))
 		return collect(s, q, func(iter *gocql.Iter) (AlertState, bool) {
 			r := AlertState{DeviceID: deviceID}
-			var opened, ended, started time.Time
-			ok := iter.Scan(&opened, &r.Type, &r.FleetID, &r.Severity, &r.Message, &ended, &started, &r.Peak, &r.Threshold, &r.Zone, &r.Lat, &r.Lon)
-			r.OpenedMs, r.StartedMs, r.EndedMs = opened.UnixMilli(), started.UnixMilli(), endOf(ended)
+			var ended time.Time
+			ok := scanAlert(iter, &r, &r.FleetID, &r.Severity, &ended)
+			r.EndedMs = endOf(ended)
 			r.Resolved = r.EndedMs != 0
 			return r, ok
 		})
@@ -362,13 +373,7 @@ func (s *Store) WriteAlertLife(ctx context.Context, r *AlertState, writeTimeUs i
 		return from
 	}
 	from := key()
-	a.text(r.Message)
-	a.timestamp(r.StartedMs)
-	a.double(r.Peak)
-	a.double(r.Threshold)
-	a.text(r.Zone)
-	a.double(r.Lat)
-	a.double(r.Lon)
+	a.alert(r)
 	a.bigint(writeTimeUs)
 	b.add(insertAlertLife, a.row(from))
 
@@ -397,9 +402,9 @@ func (s *Store) AlertLives(ctx context.Context, fleetID string, day Day, fromMs,
 		q := s.query(ctx, selectAlertLives, fleetID, day.Time(), severity, time.UnixMilli(fromMs), time.UnixMilli(toMs))
 		return collect(s, q, func(iter *gocql.Iter) (AlertState, bool) {
 			r := AlertState{FleetID: fleetID, Severity: severity}
-			var opened, ended, started time.Time
-			ok := iter.Scan(&opened, &r.DeviceID, &r.Type, &r.Message, &r.Resolved, &ended, &started, &r.Peak, &r.Threshold, &r.Zone, &r.Lat, &r.Lon)
-			r.OpenedMs, r.StartedMs, r.EndedMs = opened.UnixMilli(), started.UnixMilli(), endOf(ended)
+			var ended time.Time
+			ok := scanAlert(iter, &r, &r.DeviceID, &r.Resolved, &ended)
+			r.EndedMs = endOf(ended)
 			return r, ok
 		})
 	})
@@ -408,8 +413,8 @@ func (s *Store) AlertLives(ctx context.Context, fleetID string, day Day, fromMs,
 
 // WriteOpenAlert writes an alert among its fleet's open ones.
 func (s *Store) WriteOpenAlert(ctx context.Context, r *AlertState, writeTimeUs int64) error {
-	return s.exec(ctx, TableOpenAlerts, insertOpenAlert, r.FleetID, r.DeviceID, r.Type, time.UnixMilli(r.OpenedMs), r.Severity, r.Message,
-		time.UnixMilli(r.StartedMs), r.Peak, r.Threshold, r.Zone, r.Lat, r.Lon, r.Notify, writeTimeUs)
+	return s.exec(ctx, TableOpenAlerts, insertOpenAlert, r.FleetID, r.DeviceID, r.Type, time.UnixMilli(r.OpenedMs), r.Severity, r.Notify,
+		r.Message, time.UnixMilli(r.StartedMs), r.Peak, r.Threshold, r.Zone, r.Lat, r.Lon, writeTimeUs)
 }
 
 // DeleteOpenAlert takes an alert off its fleet's open ones.
@@ -430,9 +435,7 @@ func (s *Store) OpenAlertsOf(ctx context.Context, fleetID, deviceID string) ([]A
 func (s *Store) openAlerts(fleetID string, q *gocql.Query) ([]AlertState, error) {
 	rows, err := collect(s, q, func(iter *gocql.Iter) (AlertState, bool) {
 		r := AlertState{FleetID: fleetID}
-		var opened, started time.Time
-		ok := iter.Scan(&r.DeviceID, &r.Type, &opened, &r.Severity, &r.Message, &started, &r.Peak, &r.Threshold, &r.Zone, &r.Lat, &r.Lon, &r.Notify)
-		r.OpenedMs, r.StartedMs = opened.UnixMilli(), started.UnixMilli()
+		ok := scanAlert(iter, &r, &r.DeviceID, &r.Severity, &r.Notify)
 		return r, ok
 	})
 	return rows, opError("read "+TableOpenAlerts, err)
