@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -36,7 +35,7 @@ const rowsAtOnce = 100
 // take gives what waits to be written of a device. slow is set when its open rows are due as well.
 func (v *device) take(slow bool) changes {
 	c := changes{id: v.id, days: v.days, alerts: v.takeSteps()}
-	current := rows{}
+	current := newRows()
 	for _, h := range v.hours {
 		current.Hour(h)
 	}
@@ -44,11 +43,11 @@ func (v *device) take(slow bool) changes {
 		current.Trip(t)
 	}
 	if v.dirty || slow {
-		last := rows{}
+		last := newRows()
 		v.state.Roll.Current(&last)
-		maps.Copy(current.hourMap(), last.hours)
+		maps.Copy(current.hours, last.hours)
 		if slow {
-			maps.Copy(current.tripMap(), last.trips)
+			maps.Copy(current.trips, last.trips)
 		}
 	}
 	v.owesOpen = !slow && (v.owesOpen || v.dirty)
@@ -92,23 +91,13 @@ type rows struct {
 	trips map[tripKey]rollup.Trip
 }
 
-func (r *rows) hourMap() map[fleetHour]rollup.Hour {
-	if r.hours == nil {
-		r.hours = map[fleetHour]rollup.Hour{}
-	}
-	return r.hours
+func newRows() rows {
+	return rows{hours: map[fleetHour]rollup.Hour{}, trips: map[tripKey]rollup.Trip{}}
 }
 
-func (r *rows) tripMap() map[tripKey]rollup.Trip {
-	if r.trips == nil {
-		r.trips = map[tripKey]rollup.Trip{}
-	}
-	return r.trips
-}
-
-func (r *rows) Hour(h rollup.Hour)   { r.hourMap()[fleetHour{h.FleetID, h.StartMs}] = h }
-func (r *rows) Trip(t rollup.Trip)   { r.tripMap()[tripKey{t.StartMs, t.Kind}] = t }
-func (r *rows) Step(_ alerting.Step) {}
+// Hour and Trip note a row as it now is.
+func (r *rows) Hour(h rollup.Hour) { r.hours[fleetHour{h.FleetID, h.StartMs}] = h }
+func (r *rows) Trip(t rollup.Trip) { r.trips[tripKey{t.StartMs, t.Kind}] = t }
 
 // flush writes what changed since the last time.
 func (d *Deriver) flush(ctx context.Context, all bool) error {

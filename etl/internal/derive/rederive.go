@@ -447,7 +447,7 @@ func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.
 	slices.SortStableFunc(backlog, func(a, b telemetry.Record) int { return int(a.TimeMs - b.TimeMs) })
 	for i := range backlog {
 		r := &backlog[i]
-		if seen, ok := fresh.fixes[r.TimeMs]; ok && seen.payload == r.PayloadHash() {
+		if seen, ok := fresh.fixes[r.TimeMs]; ok && seen == r.PayloadHash() {
 			continue // it was read
 		}
 		d.feed(engine, v, r)

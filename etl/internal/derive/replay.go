@@ -13,11 +13,10 @@ import (
 
 // outcome is every row that follows from a stretch of a device's fixes.
 type outcome struct {
-	hours  map[fleetHour]rollup.Hour
-	trips  map[tripKey]rollup.Trip
+	rows
 	alerts map[alertKey]telemetry.Alert
 	days   []cassandra.DeviceDay // each day with fixes, with the state at its end
-	fixes  map[int64]fixSeen     // those of the last day, by event time
+	fixes  map[int64]uint64      // those of the last day: their payloads' hashes by event time
 
 	base  state // that it began with
 	state state // that it ended with
@@ -30,7 +29,7 @@ type outcome struct {
 }
 
 func newOutcome() *outcome {
-	return &outcome{hours: map[fleetHour]rollup.Hour{}, trips: map[tripKey]rollup.Trip{}, alerts: map[alertKey]telemetry.Alert{}}
+	return &outcome{rows: newRows(), alerts: map[alertKey]telemetry.Alert{}}
 }
 
 type tripKey struct {
@@ -49,14 +48,9 @@ func keyOfRow(r cassandra.AlertState) alertKey {
 	return alertKey{r.OpenedMs, telemetry.AlertType(r.Type)}
 }
 
-// fixSeen is what tells one payload of an instant from another.
-type fixSeen struct{ payload uint64 }
-
-// Hour, Trip and Step note a row as it now is.
-func (o *outcome) Hour(h rollup.Hour) { o.hours[fleetHour{h.FleetID, h.StartMs}] = h }
-func (o *outcome) Trip(t rollup.Trip) { o.trips[tripKey{t.StartMs, t.Kind}] = t }
+// Step notes an alert as it now is.
 func (o *outcome) Step(s alerting.Step) {
-	o.alerts[alertKey{s.OpenedMs, s.Type}] = s.Alert
+	o.alerts[keyOfAlert(s.Alert)] = s.Alert
 	o.steps = append(o.steps, s)
 }
 
@@ -105,7 +99,7 @@ func replay(ctx context.Context, s Store, e *alerting.Engine, deviceID string, f
 	}
 	o.state.Roll.Current(o)
 	for a := range o.state.Alerts.Open() {
-		o.alerts[alertKey{a.OpenedMs, a.Type}] = a
+		o.alerts[keyOfAlert(a)] = a
 	}
 	return o, nil
 }
@@ -120,13 +114,13 @@ func (o *outcome) feed(e *alerting.Engine, day cassandra.Day, fixes []cassandra.
 			continue // left behind by a device that moved, or the platform's own
 		}
 		if fed == 0 {
-			o.fixes = make(map[int64]fixSeen, len(fixes))
+			o.fixes = make(map[int64]uint64, len(fixes))
 		}
 		fed++
 		if len(fleets) == 0 || fleets[len(fleets)-1] != r.FleetID {
 			fleets = append(fleets, r.FleetID)
 		}
-		o.fixes[r.TimeMs] = fixSeen{r.PayloadHash()}
+		o.fixes[r.TimeMs] = r.PayloadHash()
 		o.state.apply(e, &r, o)
 		o.lastFix = r
 	}
