@@ -108,6 +108,20 @@ type device struct {
 	oldOver    bool                            // there has been a fix since
 }
 
+// newDevice is a device of which nothing is known but what it is announced with.
+func newDevice(id string, fromDay cassandra.Day, lastSeen time.Time) *device {
+	return &device{id: id, fromDay: fromDay, lastSeen: lastSeen, fleet: map[string]bool{}}
+}
+
+// join notes fleets that the device was in; changed tells whether one of them is new.
+func (v *device) join(fleets []string) (changed bool) {
+	for _, fleet := range fleets {
+		changed = changed || !v.fleet[fleet]
+		v.fleet[fleet] = true
+	}
+	return changed
+}
+
 // stored is the state as it is stored: after the last fix, without what its silence since then came to. A late fix may
 // yet break that silence.
 func (v *device) stored() ([]byte, error) {

@@ -62,7 +62,7 @@ func (d *Deriver) Before(ctx context.Context, records iter.Seq[*telemetry.Record
 				}
 			}
 			if !met {
-				g.Go(func() error { return d.meet(ctx, v, "first_met") })
+				g.Go(func() error { return d.meet(ctx, v, "shared") })
 			} else if v != nil {
 				g.Go(func() error { return d.mark(ctx, v) })
 			}
@@ -107,23 +107,17 @@ func (d *Deriver) touch(id string, a *announced) (v *device, met bool, wait chan
 	}
 	v = d.devices[id]
 	if v == nil {
-		v = &device{id: id, fromDay: a.day, fleet: map[string]bool{}, lastSeen: d.now(), pending: a.records}
-		for _, fleet := range a.fleets {
-			v.fleet[fleet] = true
-		}
+		v = newDevice(id, a.day, d.now())
+		v.pending = a.records
+		v.join(a.fleets)
 		d.devices[id] = v
 		delete(d.silent, id)
 		return v, false, nil
 	}
 	v.pending += a.records
-	changed := false
+	changed := v.join(a.fleets)
 	if a.day < v.fromDay {
 		v.fromDay, changed = a.day, true
-	}
-	for _, fleet := range a.fleets {
-		if !v.fleet[fleet] {
-			v.fleet[fleet], changed = true, true
-		}
 	}
 	if !changed {
 		return nil, true, nil
@@ -143,7 +137,8 @@ func (d *Deriver) mark(ctx context.Context, v *device) error {
 	return d.try(ctx, cassandra.TableMarks, func(ctx context.Context) error { return d.stores.Sure.WriteMark(ctx, m, at) })
 }
 
-// meet marks a device that was not in memory, looks for others' marks on it and takes over its state.
+// meet marks a device that was not in memory, looks for others' marks on it, which are the reason to derive it anew, and
+// takes over its state.
 func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 	if err := d.mark(ctx, v); err != nil {
 		return err
@@ -207,9 +202,7 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 		} else {
 			v.doubt(last.Day, "gap")
 		}
-		for _, fleet := range last.Fleets {
-			v.fleet[fleet] = true
-		}
+		v.join(last.Fleets)
 	} else if !stranger {
 		v.doubt(d.oldest(), "gap")
 	}
@@ -219,11 +212,9 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 			v.sharers = map[string]bool{}
 		}
 		v.sharers[m.ProcessID] = true
-		v.doubt(m.FromDay, cmp.Or(map[bool]string{true: "taken_over"}[reason == "taken_over"], "shared"))
+		v.doubt(m.FromDay, reason)
 		v.fromDay = min(v.fromDay, m.FromDay)
-		for _, fleet := range m.Fleets {
-			v.fleet[fleet] = true
-		}
+		v.join(m.Fleets)
 	}
 	if !sure {
 		v.doubt(v.fromDay, "gap")
@@ -241,7 +232,7 @@ func (d *Deriver) Rederive(ctx context.Context, deviceIDs []string, from cassand
 			continue
 		}
 		g.Go(func() error {
-			err := d.meet(ctx, v, "first_met")
+			err := d.meet(ctx, v, "shared")
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			v.doubt(from, "gap")

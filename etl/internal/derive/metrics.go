@@ -11,7 +11,7 @@ import (
 )
 
 // reasons are why a device is derived anew.
-var reasons = []string{"late", "shared", "taken_over", "first_met", "gap"}
+var reasons = []string{"late", "shared", "taken_over", "gap"}
 
 type metrics struct {
 	alerts    *prometheus.CounterVec

@@ -59,8 +59,8 @@ func died(processID string) bool {
 	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
-// lookAround hears which devices are shared, and takes over what dead processes left. waiting
-// tells that there is more to take over, or with wait set that there may be soon.
+// lookAround hears which devices are shared, and takes over what dead processes left. waiting tells that there is more to
+// take over, or with wait set that there may be soon.
 func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err error) {
 	now := d.now()
 	var processes []cassandra.Process
@@ -153,22 +153,20 @@ func (d *Deriver) takeOver(ctx context.Context, process string) (more bool, err 
 			continue
 		}
 		adopted++
-		met := v != nil
-		if !met {
-			v = &device{id: m.DeviceID, fleet: map[string]bool{}, fromDay: m.FromDay, lastSeen: d.now()}
+		if v == nil {
+			v = newDevice(m.DeviceID, m.FromDay, d.now())
 			d.devices[m.DeviceID] = v
 		}
 		v.adopted = append(v.adopted, process)
 		v.pending++ // until it is met, so that it is neither derived nor let go
 		d.mu.Unlock()
 		g.Go(func() error {
-			reason := "taken_over"
-			err := d.meet(ctx, v, reason)
+			err := d.meet(ctx, v, "taken_over")
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			v.pending--
 			v.fromDay = min(v.fromDay, m.FromDay)
-			v.doubt(m.FromDay, reason)
+			v.doubt(m.FromDay, "taken_over")
 			v.whole = true // it may have died between two rows of one alert
 			// The dead don't write any more: it is not shared for their sake.
 			delete(v.sharers, process)
@@ -220,7 +218,8 @@ func (d *Deriver) sweep(ctx context.Context) error {
 		if s.dueMs > now.UnixMilli() || d.devices[id] != nil || d.releasing[id] != nil {
 			continue
 		}
-		v := &device{id: id, fleet: map[string]bool{}, fromDay: cassandra.DayOf(s.lastMs), lastSeen: now.Add(-d.options.Idle), pending: 1}
+		v := newDevice(id, cassandra.DayOf(s.lastMs), now.Add(-d.options.Idle))
+		v.pending = 1
 		d.devices[id] = v
 		due = append(due, v)
 		delete(d.silent, id)
@@ -228,7 +227,7 @@ func (d *Deriver) sweep(ctx context.Context) error {
 	d.mu.Unlock()
 	for _, v := range due {
 		g.Go(func() error {
-			err := d.meet(ctx, v, "first_met")
+			err := d.meet(ctx, v, "shared")
 			d.mu.Lock()
 			v.pending--
 			d.mu.Unlock()

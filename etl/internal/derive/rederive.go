@@ -433,9 +433,7 @@ func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.
 	v.dirty, v.owesOpen = false, false
 	v.deriving, v.derivedAt, v.unsure, v.flushedAt = false, started, !sure, d.now()
 	for _, day := range fresh.days {
-		for _, fleet := range day.Fleets {
-			v.fleet[fleet] = true
-		}
+		v.join(day.Fleets)
 	}
 	backlog := v.backlog
 	v.backlog = nil
