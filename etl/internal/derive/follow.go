@@ -5,7 +5,6 @@ import (
 	"context"
 	"iter"
 	"slices"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -328,7 +327,7 @@ func (d *Deriver) follow(records []*telemetry.Record) []Step {
 		for _, r := range v.batch {
 			d.feed(engine, v, r)
 		}
-		steps = append(steps, d.news(v, now)...)
+		steps = append(steps, d.news(v)...)
 		clear(v.batch) // the window's records are let go
 		if v.batch = v.batch[:0]; cap(v.batch) > batchKept {
 			v.batch = nil
@@ -373,35 +372,16 @@ func (d *Deriver) endDay(v *device) {
 	}
 }
 
-// news picks what people are to be told of the steps that a device has made since the last time. What was raised at an
-// event time that had been passed already came of late records, and is no news.
-func (d *Deriver) news(v *device, now time.Time) []Step {
+// news picks what people are to be told of the steps that a device has made since the last time.
+func (d *Deriver) news(v *device) []Step {
 	var told []Step
 	for _, step := range v.steps[v.considered:] {
-		key := keyOfAlert(step.Alert)
-		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
-		out.DeviceID = v.id
-		if severity, ok := v.old[key]; ok && step.Transition != telemetry.AlertResolved && !step.Severity.Graver(severity) {
+		if severity, ok := v.old[keyOfAlert(step.Alert)]; ok && step.Transition != telemetry.AlertResolved && !step.Severity.Graver(severity) {
 			continue // it was raised before the state was stored
 		}
 		d.metrics.step(step)
-		switch step.Transition {
-		case telemetry.AlertOpened:
-			if step.OpenedMs <= v.knownMs || now.UnixMilli()-step.OpenedMs > d.options.NewsAge.Milliseconds() {
-				continue
-			}
-			v.knowTold(key, step.Severity)
+		if out, ok := d.telling(v, step); ok {
 			told = append(told, out)
-		case telemetry.AlertEscalated:
-			if out.From != "" {
-				v.told[key] = step.Severity
-				told = append(told, out)
-			}
-		case telemetry.AlertResolved:
-			if out.From != "" {
-				delete(v.told, key)
-				told = append(told, out)
-			}
 		}
 	}
 	if len(v.steps) > v.considered {
@@ -413,6 +393,34 @@ func (d *Deriver) news(v *device, now time.Time) []Step {
 	}
 	v.knownMs = max(v.knownMs, v.state.advancedMs())
 	return told
+}
+
+// telling gives a step as people are to be told of it, and notes that they know. ok is false where it is no news: what was
+// raised at an event time that had been passed already came of late records, and of an alert that people do not know they
+// hear nothing later either.
+func (d *Deriver) telling(v *device, step alerting.Step) (out Step, ok bool) {
+	key := keyOfAlert(step.Alert)
+	out = Step{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
+	out.DeviceID = v.id
+	switch step.Transition {
+	case telemetry.AlertOpened:
+		if ok = step.OpenedMs > v.knownMs && d.isNews(step.Alert); ok {
+			v.knowTold(key, step.Severity)
+		}
+	case telemetry.AlertEscalated:
+		if ok = out.From != "" && step.Severity.Graver(out.From); ok {
+			v.told[key] = step.Severity
+		}
+	case telemetry.AlertResolved:
+		ok = out.From != ""
+		delete(v.told, key)
+	}
+	return out, ok
+}
+
+// isNews tells whether people are to be told of an alert that was found just now.
+func (d *Deriver) isNews(a telemetry.Alert) bool {
+	return d.now().UnixMilli()-a.OpenedMs <= d.options.NewsAge.Milliseconds()
 }
 
 // advance tells devices that time went on: those that have fallen silent are offline.
@@ -427,7 +435,7 @@ func (d *Deriver) advance() {
 		}
 		v.advance(engine, now.UnixMilli())
 		if len(v.steps) > v.considered {
-			steps = append(steps, d.news(v, now)...)
+			steps = append(steps, d.news(v)...)
 		}
 	}
 	d.mu.Unlock()

@@ -349,11 +349,6 @@ func (d *Deriver) takeBackOthers(ctx context.Context, is cassandra.AlertState, f
 	return nil
 }
 
-// isNews tells whether people are to be told of an alert that was found just now.
-func (d *Deriver) isNews(a telemetry.Alert) bool {
-	return d.now().UnixMilli()-a.OpenedMs <= d.options.NewsAge.Milliseconds()
-}
-
 // reconsider brings what people know of a device's alerts together with what a derivation came to: it recalls what another
 // process told them, follows an alert that now opens at another time, and tells them of those that are none any more.
 func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []Step) {
@@ -404,28 +399,13 @@ func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.
 	}
 	steps := d.reconsider(v, fresh, &old)
 	for _, step := range fresh.steps {
-		key := keyOfAlert(step.Alert)
-		out := Step{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
-		out.DeviceID = v.id
-		switch step.Transition {
-		case telemetry.AlertOpened:
-			if known[key] || out.From != "" || step.OpenedMs <= v.knownMs || !d.isNews(step.Alert) {
-				continue
-			}
-			v.knowTold(key, step.Severity)
-		case telemetry.AlertEscalated:
-			if out.From == "" || !step.Severity.Graver(out.From) {
-				continue
-			}
-			v.told[key] = step.Severity
-		case telemetry.AlertResolved:
-			if out.From == "" {
-				continue
-			}
-			delete(v.told, key)
+		if key := keyOfAlert(step.Alert); step.Transition == telemetry.AlertOpened && (known[key] || v.told[key] != "") {
+			continue
 		}
-		d.metrics.step(step)
-		steps = append(steps, out)
+		if out, ok := d.telling(v, step); ok {
+			d.metrics.step(step)
+			steps = append(steps, out)
+		}
 	}
 	v.state, v.day, v.unadvanced, v.old = fresh.state, fresh.day, fresh.unadvanced, nil
 	v.knownMs = max(v.knownMs, v.state.advancedMs())
@@ -450,5 +430,5 @@ func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.
 		}
 		d.feed(engine, v, r)
 	}
-	return append(steps, d.news(v, d.now())...)
+	return append(steps, d.news(v)...)
 }
