@@ -55,25 +55,34 @@ type existing struct {
 // aheadOf is the latest event time that anything can have at a time.
 func aheadOf(now time.Time) int64 { return now.Add(telemetry.MaxAhead).UnixMilli() }
 
+// replacement is a derivation of a device that takes the place of what is stored of it.
+type replacement struct {
+	id     string
+	first  cassandra.Day // from which on it is derived anew
+	fleets []string      // that the device was seen in
+	shared bool          // another process has, or had, records of it too
+	whole  bool          // no row of an alert is trusted for that of its device being right
+	at     int64         // when what it follows from was looked at
+	fresh  *outcome
+	old    existing
+}
+
 func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 	started := d.now()
 	d.mu.Lock()
-	first, reason := v.doubtDay, v.reason
-	v.deriving, v.doubtful = true, false
-	shared, adopted := v.shared || len(v.adopted) > 0, slices.Clone(v.adopted)
-	whole := v.whole
-	v.whole = false
-	fleets := slices.Collect(maps.Keys(v.fleet))
+	r := &replacement{
+		id: v.id, first: v.doubtDay, fleets: slices.Collect(maps.Keys(v.fleet)), shared: v.shared || len(v.adopted) > 0, whole: v.whole,
+	}
+	reason, adopted := v.reason, slices.Clone(v.adopted)
+	v.deriving, v.doubtful, v.whole = true, false, false
 	d.mu.Unlock()
 	engine, rules := d.engine.Load(), *d.rules.Load()
-	at := d.stamp() // before anything is read
-	last := cassandra.DayOf(aheadOf(started))
+	r.at = d.stamp() // before anything is read
+	until := aheadOf(started)
 
-	var fresh *outcome
-	var old existing
 	alone := false
 	sure, err := d.read(ctx, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
-		if shared { // whoever has taken his mark away has stored everything that is read next
+		if r.shared { // whoever has taken his mark away has stored everything that is read next
 			marks, err := s.Marks(ctx, v.id)
 			if err != nil {
 				return err
@@ -82,31 +91,30 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 				return m.ProcessID != d.process && !slices.Contains(adopted, m.ProcessID)
 			})
 		}
-		if fresh, err = replay(ctx, s, engine, v.id, first, last, rules, started.UnixMilli()); err != nil {
+		if r.fresh, err = replay(ctx, s, engine, v.id, r.first, cassandra.DayOf(until), rules, started.UnixMilli()); err != nil {
 			return err
 		}
-		old, err = stored(ctx, s, v.id, first, &fresh.base, aheadOf(started), fleets)
+		r.old, err = stored(ctx, s, v.id, r.first, &r.fresh.base, until, r.fleets)
 		return err
 	})
 	if err == nil {
-		err = d.replace(ctx, v.id, shared, whole, fleets, first, last, fresh, old, at)
+		err = d.replace(ctx, r)
 	}
 	if err != nil {
 		return err
 	}
-	if whole && !sure {
+	if r.whole && !sure {
 		d.mu.Lock()
 		v.whole = true
 		d.mu.Unlock()
 	}
 	d.metrics.rederived[reason].Inc()
 	d.metrics.rederive.Observe(d.now().Sub(started).Seconds())
-	if shared {
+	if r.shared {
 		d.noteAlone(v, alone && sure, started)
 	}
-	told := d.install(v, fresh, old, started, sure, first)
-	d.tell(told)
-	return d.writeOpen(ctx, v, fresh, old.byHand, at)
+	d.tell(d.install(v, r, started, sure))
+	return d.writeOpen(ctx, v, r)
 }
 
 // noteAlone ends the sharing of a device when nobody else has had it for longer than clocks may differ.
@@ -124,11 +132,11 @@ func (d *Deriver) noteAlone(v *device, alone bool, started time.Time) {
 }
 
 // writeOpen writes the open alerts that a derivation came to, but for those that somebody has resolved.
-func (d *Deriver) writeOpen(ctx context.Context, v *device, fresh *outcome, byHand map[alertKey]bool, at int64) error {
+func (d *Deriver) writeOpen(ctx context.Context, v *device, r *replacement) error {
 	var open []cassandra.AlertState
 	d.mu.Lock()
-	for key, a := range fresh.alerts {
-		if a.EndedMs == 0 && !byHand[key] {
+	for key, a := range r.fresh.alerts {
+		if a.EndedMs == 0 && !r.old.byHand[key] {
 			row := alertRow(v.id, a)
 			row.Notify = v.told[key] != ""
 			open = append(open, row)
@@ -137,7 +145,7 @@ func (d *Deriver) writeOpen(ctx context.Context, v *device, fresh *outcome, byHa
 	d.mu.Unlock()
 	for _, row := range open {
 		if err := d.write(ctx, cassandra.TableOpenAlerts, 1, func(ctx context.Context) error {
-			return d.stores.Sure.WriteOpenAlert(ctx, &row, at+1)
+			return d.stores.Sure.WriteOpenAlert(ctx, &row, r.at+1)
 		}); err != nil {
 			return err
 		}
@@ -209,20 +217,35 @@ func livesOf(ctx context.Context, s Store, a *cassandra.AlertState) ([]cassandra
 	return slices.DeleteFunc(lives, func(l cassandra.AlertState) bool { return l.DeviceID != a.DeviceID || l.Type != a.Type }), err
 }
 
-// replace writes what follows from a device's fixes and takes back what does not any more. With whole set it trusts no
-// row of an alert for that of its device being right.
-func (d *Deriver) replace(ctx context.Context, id string, shared, whole bool, fleets []string, first, last cassandra.Day, fresh *outcome, old existing, at int64) error {
-	s := d.stores.Sure
-	c := changes{id: id, days: fresh.days}
+// replace writes what follows from a device's fixes and takes back what does not any more.
+func (d *Deriver) replace(ctx context.Context, r *replacement) (err error) {
+	c := changes{id: r.id, days: r.fresh.days}
+	gone := map[fleetHour]bool{} // hours to which the device may not add anything any more
+	if err := d.takeBackAlerts(ctx, r, gone); err != nil {
+		return err
+	}
+	if c.alerts, err = d.alertsAnew(ctx, r); err != nil {
+		return err
+	}
+	if c.trips, err = d.replaceTrips(ctx, r); err != nil {
+		return err
+	}
+	if c.hours, err = d.replaceHours(ctx, r, gone); err != nil {
+		return err
+	}
+	return d.writeChanges(ctx, []changes{c}, r.at)
+}
 
-	// Alerts: a row that is none any more goes, and with it what it added to its hour.
-	gone := map[fleetHour]bool{}
-	for _, was := range old.alerts {
-		is, stays := fresh.alerts[keyOfRow(was)]
+// takeBackAlerts takes back rows of alerts that are none any more, or that are written again. It notes the hours that they
+// were added to.
+func (d *Deriver) takeBackAlerts(ctx context.Context, r *replacement, gone map[fleetHour]bool) error {
+	s := d.stores.Sure
+	for _, was := range r.old.alerts {
+		is, stays := r.fresh.alerts[keyOfRow(was)]
 		if stays && string(is.Severity) == was.Severity && is.FleetID == was.FleetID && (is.EndedMs != 0 || was.EndedMs == 0) {
 			continue
 		}
-		before := at
+		before := r.at
 		if stays {
 			before-- // it has another severity, fleet or no end any more, and is written again just after it is taken back
 		}
@@ -231,64 +254,76 @@ func (d *Deriver) replace(ctx context.Context, id string, shared, whole bool, fl
 		}
 		if was.EndedMs == 0 && (!stays || is.FleetID != was.FleetID) {
 			if err := d.try(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) error {
-				return s.DeleteOpenAlert(ctx, was.FleetID, id, was.Type, at)
+				return s.DeleteOpenAlert(ctx, was.FleetID, r.id, was.Type, r.at)
 			}); err != nil {
 				return err
 			}
 		}
-		gone[fleetHour{was.FleetID, was.OpenedMs - was.OpenedMs%hourMs}] = true
+		gone[fleetHour{was.FleetID, hourOf(was.OpenedMs)}] = true
 		if stays {
 			continue
 		}
 		// The device's own row goes last: as long as it is there, a derivation finds the others.
 		if err := d.try(ctx, cassandra.TableDeviceAlerts, func(ctx context.Context) error {
-			return s.DeleteDeviceAlert(ctx, id, was.OpenedMs, was.Type, at)
+			return s.DeleteDeviceAlert(ctx, r.id, was.OpenedMs, was.Type, r.at)
 		}); err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// alertsAnew gives the alerts that are to be written, and takes back what others may have written of them.
+func (d *Deriver) alertsAnew(ctx context.Context, r *replacement) (anew []alertChange, err error) {
 	known := map[alertKey]cassandra.AlertState{}
-	for _, was := range old.alerts {
+	for _, was := range r.old.alerts {
 		known[keyOfRow(was)] = was
 	}
-	for key, a := range fresh.alerts {
-		row := alertRow(id, a)
-		if shared || whole {
-			if err := d.takeBackOthers(ctx, row, fleets, at); err != nil {
-				return err
-			}
-		}
-		was, there := known[key]
+	for key, a := range r.fresh.alerts {
+		row := alertRow(r.id, a)
 		// Of a shared device another process may have taken back, by a clock that is ahead, what its fleet's row says.
-		if there && sameAlert(row, was) && !shared && !whole {
+		if r.shared || r.whole {
+			if err := d.takeBackOthers(ctx, r, row); err != nil {
+				return nil, err
+			}
+		} else if was, there := known[key]; there && sameAlert(row, was) {
 			continue
 		}
-		c.alerts = append(c.alerts, alertChange{row: row})
+		anew = append(anew, alertChange{row: row})
 	}
+	return anew, nil
+}
 
-	// Trips and stops.
-	var trips []cassandra.TripRow
-	for _, t := range fresh.trips {
-		trips = append(trips, tripRow(t))
-	}
-	for _, was := range old.trips {
-		if _, stays := fresh.trips[tripKey{was.StartMs, rollup.TripKind(was.Kind)}]; !stays {
-			if err := d.try(ctx, cassandra.TableTrips, func(ctx context.Context) error {
-				return s.DeleteTrip(ctx, id, was.StartMs, was.Kind, at)
-			}); err != nil {
-				return err
-			}
+// replaceTrips takes back trips and stops that are none any more, and gives those that are to be written.
+func (d *Deriver) replaceTrips(ctx context.Context, r *replacement) (anew []cassandra.TripRow, err error) {
+	known := map[tripKey]cassandra.TripRow{}
+	for _, was := range r.old.trips {
+		key := tripKey{was.StartMs, rollup.TripKind(was.Kind)}
+		known[key] = was
+		if _, stays := r.fresh.trips[key]; stays {
+			continue
+		}
+		if err := d.try(ctx, cassandra.TableTrips, func(ctx context.Context) error {
+			return d.stores.Sure.DeleteTrip(ctx, r.id, was.StartMs, was.Kind, r.at)
+		}); err != nil {
+			return nil, err
 		}
 	}
-	for _, t := range trips {
-		if !slices.ContainsFunc(old.trips, func(was cassandra.TripRow) bool { return sameTrip(t, was) }) {
-			c.trips = append(c.trips, t)
+	for key, t := range r.fresh.trips {
+		row := tripRow(t)
+		if was, there := known[key]; !there || !sameTrip(row, was) {
+			anew = append(anew, row)
 		}
 	}
-	sortTrips(c.trips)
+	sortTrips(anew)
+	return anew, nil
+}
 
-	// Hours, those in fleets of which the device no longer turns out to have been among them.
-	for _, day := range slices.Concat(fresh.days, old.days) {
+// replaceHours takes back what the device added to hours that are gone, and to those of fleets of which it turns out not
+// to have been. It gives what it adds now.
+func (d *Deriver) replaceHours(ctx context.Context, r *replacement, gone map[fleetHour]bool) ([]rollup.Hour, error) {
+	fleets := r.fleets
+	for _, day := range slices.Concat(r.fresh.days, r.old.days) {
 		for _, fleet := range day.Fleets {
 			if !slices.Contains(fleets, fleet) {
 				fleets = append(fleets, fleet)
@@ -296,41 +331,37 @@ func (d *Deriver) replace(ctx context.Context, id string, shared, whole bool, fl
 		}
 	}
 	if len(fleets) > 1 {
-		for day := first; day <= last; day++ {
-			if !slices.ContainsFunc(fresh.days, func(f cassandra.DeviceDay) bool { return f.Day == day }) {
-				continue
-			}
+		for _, day := range r.fresh.days {
 			for _, fleet := range fleets {
 				for h := range int64(24) {
-					gone[fleetHour{fleet, day.Time().UnixMilli() + h*hourMs}] = true
+					gone[fleetHour{fleet, day.Day.Time().UnixMilli() + h*hourMs}] = true
 				}
 			}
 		}
 	}
-	for key, h := range fresh.hours {
+	for key := range r.fresh.hours {
 		delete(gone, key)
-		c.hours = append(c.hours, h)
 	}
 	for key := range gone {
-		if err := d.try(ctx, cassandra.TableHours, func(ctx context.Context) error { return s.DeleteHour(ctx, key.fleet, key.hourMs, id, at) }); err != nil {
-			return err
+		if err := d.try(ctx, cassandra.TableHours, func(ctx context.Context) error {
+			return d.stores.Sure.DeleteHour(ctx, key.fleet, key.hourMs, r.id, r.at)
+		}); err != nil {
+			return nil, err
 		}
 	}
 	d.mu.Lock()
-	for key := range gone {
-		d.hours[key] = true
-	}
+	maps.Copy(d.hours, gone)
 	d.mu.Unlock()
-	return d.writeChanges(ctx, []changes{c}, at)
+	return slices.Collect(maps.Values(r.fresh.hours)), nil
 }
 
 // takeBackOthers takes an alert off the fleets and severities that another process may have found it in, when it had seen
 // other records. The device's own row, which has one fleet and severity, does not tell.
-func (d *Deriver) takeBackOthers(ctx context.Context, is cassandra.AlertState, fleets []string, at int64) error {
-	for _, fleet := range fleets {
+func (d *Deriver) takeBackOthers(ctx context.Context, r *replacement, is cassandra.AlertState) error {
+	for _, fleet := range r.fleets {
 		if fleet != is.FleetID {
 			if err := d.try(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) error {
-				return d.stores.Sure.DeleteOpenAlert(ctx, fleet, is.DeviceID, is.Type, at)
+				return d.stores.Sure.DeleteOpenAlert(ctx, fleet, is.DeviceID, is.Type, r.at)
 			}); err != nil {
 				return err
 			}
@@ -341,7 +372,7 @@ func (d *Deriver) takeBackOthers(ctx context.Context, is cassandra.AlertState, f
 			}
 			other := is
 			other.FleetID, other.Severity = fleet, string(severity)
-			if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return d.stores.Sure.DeleteAlert(ctx, &other, at) }); err != nil {
+			if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return d.stores.Sure.DeleteAlert(ctx, &other, r.at) }); err != nil {
 				return err
 			}
 		}
@@ -389,15 +420,15 @@ func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []
 
 // install makes a derivation the device's state and feeds it what was stored meanwhile. It gives what people are to be
 // told of.
-func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.Time, sure bool, first cassandra.Day) []Step {
+func (d *Deriver) install(v *device, r *replacement, started time.Time, sure bool) []Step {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	engine := d.engine.Load()
+	engine, fresh := d.engine.Load(), r.fresh
 	known := map[alertKey]bool{}
-	for _, a := range old.alerts {
+	for _, a := range r.old.alerts {
 		known[keyOfRow(a)] = true
 	}
-	steps := d.reconsider(v, fresh, &old)
+	steps := d.reconsider(v, fresh, &r.old)
 	for _, step := range fresh.steps {
 		if key := keyOfAlert(step.Alert); step.Transition == telemetry.AlertOpened && (known[key] || v.told[key] != "") {
 			continue
@@ -419,16 +450,16 @@ func (d *Deriver) install(v *device, fresh *outcome, old existing, started time.
 	v.backlog = nil
 	if v.overflow {
 		v.overflow = false
-		v.doubt(first, "gap")
+		v.doubt(r.first, "gap")
 		return steps
 	}
 	slices.SortStableFunc(backlog, func(a, b telemetry.Record) int { return int(a.TimeMs - b.TimeMs) })
 	for i := range backlog {
-		r := &backlog[i]
-		if seen, ok := fresh.fixes[r.TimeMs]; ok && seen == r.PayloadHash() {
+		record := &backlog[i]
+		if seen, ok := fresh.fixes[record.TimeMs]; ok && seen == record.PayloadHash() {
 			continue // it was read
 		}
-		d.feed(engine, v, r)
+		d.feed(engine, v, record)
 	}
 	return append(steps, d.news(v)...)
 }

@@ -12,6 +12,9 @@ import (
 
 const hourMs = int64(time.Hour / time.Millisecond)
 
+// hourOf is the first instant of the hour of a time, both in Unix milliseconds.
+func hourOf(ms int64) int64 { return ms - ms%hourMs }
+
 func optional(o telemetry.Optional[float64]) *float64 {
 	if !o.Valid {
 		return nil

@@ -81,7 +81,7 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 				if day := cassandra.DayOf(key.hourMs); day < first || day > last {
 					continue
 				}
-				if c.moving && key.hourMs >= c.outcome.lastFix.TimeMs-c.outcome.lastFix.TimeMs%hourMs {
+				if c.moving && key.hourMs >= hourOf(c.outcome.lastFix.TimeMs) {
 					moving[key] = true
 				}
 				if hours[key] == nil {
