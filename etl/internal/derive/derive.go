@@ -18,8 +18,6 @@ package derive
 import (
 	"context"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,6 +151,7 @@ type Deriver struct {
 	windows   int64                    // number of the latest window that was followed
 	early     map[int64][]*telemetry.Record
 	urgent    chan struct{} // something is to be written at once
+	stepped   []*device     // devices whose alerts took steps since the last flush
 	room      *sync.Cond    // devices were let go, or windows followed
 	crowded   bool          // somebody waits for devices to be let go
 	hours     map[fleetHour]bool
@@ -455,15 +454,18 @@ func (d *Deriver) read(ctx context.Context, table string, read func(context.Cont
 	return sure, err
 }
 
-// each calls do for every device that is chosen, in the order of their names, without the lock.
-func (d *Deriver) each(chosen func(*device) bool) []*device {
+// pick gives the devices that are chosen, in no order.
+func (d *Deriver) pick(chosen func(*device) bool) []*device {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var found []*device
-	for _, id := range slices.Sorted(maps.Keys(d.devices)) {
-		if v := d.devices[id]; chosen(v) {
+	for _, v := range d.devices {
+		if chosen(v) {
 			found = append(found, v)
 		}
 	}
 	return found
 }
+
+// doubtful is the number of devices that wait to be derived anew.
+func (d *Deriver) doubtful() int { return len(d.pick(func(v *device) bool { return v.doubtful })) }

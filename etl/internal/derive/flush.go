@@ -106,6 +106,7 @@ func (d *Deriver) flush(ctx context.Context, all bool) error {
 	var changed []changes
 	d.mu.Lock()
 	at := d.stamp()
+	d.stepped = nil // all that took steps are taken here
 	for _, v := range d.devices {
 		slow := all || !started.Before(v.slowDue)
 		if v.quiet() && (!v.owesOpen || !slow) {
@@ -129,11 +130,12 @@ func (d *Deriver) flushAlerts(ctx context.Context) error {
 	var changed []changes
 	d.mu.Lock()
 	at := d.stamp()
-	for _, v := range d.devices {
+	for _, v := range d.stepped {
 		if len(v.steps) > 0 {
 			changed = append(changed, changes{id: v.id, alerts: v.takeSteps()})
 		}
 	}
+	d.stepped = nil
 	d.mu.Unlock()
 	return d.writeChanges(ctx, changed, at)
 }

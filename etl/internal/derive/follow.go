@@ -385,6 +385,7 @@ func (d *Deriver) news(v *device) []Step {
 		}
 	}
 	if len(v.steps) > v.considered {
+		d.stepped = append(d.stepped, v)
 		d.wake()
 	}
 	v.considered = len(v.steps)

@@ -97,7 +97,7 @@ func newMetrics(reg prometheus.Registerer, d *Deriver) *metrics {
 	doubtful := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_etl_derive_doubtful_devices",
 		Help: "Devices that wait to be derived anew from the store; see fleet_etl_derive_rederived_total for why.",
-	}, func() float64 { return float64(len(d.each(func(v *device) bool { return v.doubtful }))) })
+	}, func() float64 { return float64(d.doubtful()) })
 	reg.MustRegister(alerts, open, failures, rederived, trips, duration, m.rolledUp, m.hours, m.processes, devices, doubtful)
 	return m
 }

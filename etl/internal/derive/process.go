@@ -208,7 +208,7 @@ func (d *Deriver) sweep(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(meetsAtOnce)
-	doubtful := len(d.each(func(v *device) bool { return v.doubtful }))
+	doubtful := d.doubtful()
 	d.mu.Lock()
 	var due []*device
 	for id, s := range d.silent {

@@ -17,14 +17,16 @@ import (
 // rederive derives doubtful devices anew from what is stored.
 func (d *Deriver) rederive(ctx context.Context, all bool) error {
 	now := d.now()
-	doubtful := d.each(func(v *device) bool {
+	doubtful := d.pick(func(v *device) bool {
 		return v.doubtful && v.pending == 0 && (all || !v.shared || now.Sub(v.derivedAt) >= sharedEvery)
 	})
 	// Those that sent lately go first, and those of which nothing was ever derived last. What takes longer than the time
 	// between two flushes goes on after the next one: a backlog holds nothing up that is live.
-	slices.SortStableFunc(doubtful, func(a, b *device) int {
-		return cmp.Or(cmp.Compare(b2i(a.reason == "gap"), b2i(b.reason == "gap")), b.lastSeen.Compare(a.lastSeen))
+	d.mu.Lock()
+	slices.SortFunc(doubtful, func(a, b *device) int {
+		return cmp.Or(cmp.Compare(b2i(a.reason == "gap"), b2i(b.reason == "gap")), b.lastSeen.Compare(a.lastSeen), cmp.Compare(a.id, b.id))
 	})
+	d.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(readsAtOnce)
 	for _, v := range doubtful {
