@@ -31,12 +31,11 @@ func (c *verifyCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
+	store, err := p.openStore(p.config.CassandraConnectWait)
 	if err != nil {
 		return err
 	}
-	defer x.close()
-	store := x.store.Load()
+	defer store.Close()
 	fleets := c.Fleets
 	if len(fleets) == 0 {
 		if fleets, err = store.Sure().Fleets(p.stop); err != nil {
@@ -46,7 +45,7 @@ func (c *verifyCommand) Run(p *program) error {
 	}
 	started := time.Now()
 	if c.Fix {
-		if err := c.fix(p, x, fleets, first); err != nil {
+		if err := c.fix(p, store, fleets, first); err != nil {
 			return err
 		}
 	}
@@ -99,13 +98,18 @@ func (c *verifyCommand) days() (first, last cassandra.Day, err error) {
 }
 
 // fix derives every device of the fleets anew.
-func (c *verifyCommand) fix(p *program, x *parts, fleets []string, first cassandra.Day) error {
+func (c *verifyCommand) fix(p *program, store *cassandra.Store, fleets []string, first cassandra.Day) error {
+	x, err := p.wire(p.config.LoadLinger)
+	if err != nil {
+		return err
+	}
 	if x.derivation == nil {
 		return fmt.Errorf("--fix: ETL_DERIVE is false; set it to true for this command")
 	}
+	x.reached(store)
 	deriver := x.derivation.deriver
 	for _, fleet := range fleets {
-		ids, err := x.store.Load().Sure().DeviceIDs(p.stop, fleet)
+		ids, err := store.Sure().DeviceIDs(p.stop, fleet)
 		if err != nil {
 			return err
 		}
