@@ -114,7 +114,11 @@ type Panel struct {
 // FieldConfig is how a panel shows values.
 type FieldConfig struct {
 	Defaults struct {
-		Unit       string          `json:"unit"`
+		Unit   string   `json:"unit"`
+		Max    *float64 `json:"max"`
+		Custom struct {
+			AxisSoftMax *float64 `json:"axisSoftMax"`
+		} `json:"custom"`
 		Thresholds json.RawMessage `json:"thresholds"`
 		Mappings   []Mapping       `json:"mappings"`
 		Links      []Link          `json:"links"`

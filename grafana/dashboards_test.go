@@ -102,6 +102,39 @@ func TestPanels(t *testing.T) {
 	})
 }
 
+// Grafana gives a flat line of zero an axis up to 100, which of a share is 10,000 %.
+func TestAxesOfSharesHaveAnEnd(t *testing.T) {
+	each(t, func(t *testing.T, d *Dashboard) {
+		for _, p := range d.Panels() {
+			if of := p.FieldConfig.Defaults; p.Type == "timeseries" && of.Unit == "percentunit" {
+				assert.True(t, of.Max != nil || of.Custom.AxisSoftMax != nil, "panel %d, %q: max or axisSoftMax", p.ID, p.Title)
+			}
+		}
+	})
+}
+
+// A bar without a reading is drawn in the colour of the lowest threshold.
+func TestNoReadingIsNoBar(t *testing.T) {
+	gauges := 0
+	each(t, func(t *testing.T, d *Dashboard) {
+		for _, p := range d.Panels() {
+			for _, o := range p.FieldConfig.Overrides {
+				properties := map[string]string{}
+				for _, property := range o.Properties {
+					properties[property.ID] = string(property.Value)
+				}
+				if strings.Contains(properties["custom.cellOptions"], `"gauge"`) {
+					gauges++
+					var thresholds struct{ Steps []struct{ Color string } }
+					require.NoError(t, json.Unmarshal([]byte(properties["thresholds"]), &thresholds))
+					assert.Equal(t, "transparent", thresholds.Steps[0].Color, "%s: %s", p.Title, o.Matcher.Options)
+				}
+			}
+		}
+	})
+	assert.Positive(t, gauges)
+}
+
 func TestNoDatasourceIsNamedButByVariable(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
 		check := func(where string, source Datasource) {
