@@ -254,14 +254,15 @@ type geometry struct {
 	Coordinates json.RawMessage `json:"coordinates"`
 }
 
-// centre is the point of a circle, or the middle of a polygon's outline; nil where the geometry is neither.
+// centre is the point of a circle, or the middle of a polygon's outline, of several that of the largest; nil where the
+// geometry is none of these.
 func centre(text string) (lat, lon *float64) {
 	var g geometry
 	if json.Unmarshal([]byte(text), &g) != nil {
 		return nil, nil
 	}
 	var point []float64
-	var rings [][][]float64
+	var parts [][][][]float64
 	switch g.Type {
 	case "Point":
 		if json.Unmarshal(g.Coordinates, &point) != nil || len(point) < 2 {
@@ -269,19 +270,31 @@ func centre(text string) (lat, lon *float64) {
 		}
 		return &point[1], &point[0]
 	case "Polygon":
-		if json.Unmarshal(g.Coordinates, &rings) != nil || len(rings) == 0 || len(rings[0]) == 0 {
+		parts = make([][][][]float64, 1)
+		if json.Unmarshal(g.Coordinates, &parts[0]) != nil {
 			return nil, nil
 		}
-	default:
-		return nil, nil
-	}
-	west, east, south, north := 180.0, -180.0, 90.0, -90.0
-	for _, p := range rings[0] {
-		if len(p) < 2 {
+	case "MultiPolygon":
+		if json.Unmarshal(g.Coordinates, &parts) != nil {
 			return nil, nil
 		}
-		west, east, south, north = min(west, p[0]), max(east, p[0]), min(south, p[1]), max(north, p[1])
 	}
-	y, x := (south+north)/2, (west+east)/2
-	return &y, &x
+	largest := 0.0
+	for _, rings := range parts {
+		if len(rings) == 0 || len(rings[0]) == 0 {
+			return nil, nil
+		}
+		west, east, south, north := 180.0, -180.0, 90.0, -90.0
+		for _, p := range rings[0] {
+			if len(p) < 2 {
+				return nil, nil
+			}
+			west, east, south, north = min(west, p[0]), max(east, p[0]), min(south, p[1]), max(north, p[1])
+		}
+		if size := (east - west) * (north - south); lat == nil || size > largest {
+			y, x := (south+north)/2, (west+east)/2
+			lat, lon, largest = &y, &x, size
+		}
+	}
+	return lat, lon
 }
