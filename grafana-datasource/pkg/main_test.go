@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -981,6 +982,45 @@ func TestEqualQueriesAreOneAndCancellingCancels(t *testing.T) {
 		text, err := w.plugin.Metrics(t.Context())
 		return err == nil && strings.Contains(text, `fleet_datasource_query_errors_total{reason="canceled",type="track"} 1`)
 	}, 5*time.Second, 50*time.Millisecond, "the plugin noticed")
+}
+
+// Equal queries share what is read, and each filters it for itself.
+func TestEqualQueriesFilterForThemselves(t *testing.T) {
+	w := open(t)
+	s := w.source("filtering-equal")
+	raw := map[string]any{"queryType": "raw", "filters": []map[string]any{{"key": "fleet_id", "operator": "=", "value": "north"}},
+		"cql": "SELECT ts, fleet_id FROM telemetry_by_device_day WHERE device_id = 'n-moving' AND day = '" + w.closed.AddDate(0, 0, 2).Format(time.DateOnly) + "'"}
+	fleets := map[string]any{"queryType": "fleets", "filters": []map[string]any{{"key": "fleet_id", "operator": "=", "value": "north"}}}
+	_ = w.ask(t, s, january, january, raw) // connected
+	sharedReads := 0.0
+	for range 5 {
+		var queries []map[string]any
+		for i := range 16 {
+			q := maps.Clone(raw)
+			if i%2 == 1 {
+				q = maps.Clone(fleets)
+			}
+			q["refId"] = fmt.Sprint(i)
+			queries = append(queries, q)
+		}
+		responses, err := w.plugin.Query(t.Context(), s, january, january, nil, queries...)
+		require.NoError(t, err)
+		for i := range queries {
+			r := responses[fmt.Sprint(i)]
+			require.NoError(t, r.Error)
+			want := 8640 - 360
+			if i%2 == 1 {
+				want = 1
+			} else {
+				sharedReads += custom(t, r.Frames[0])["shared"].(float64)
+			}
+			require.Equal(t, want, r.Frames[0].Rows())
+			require.NotContains(t, column(t, r.Frames[0], "fleet_id"), "south")
+		}
+	}
+	assert.Positive(t, sharedReads)
+	all := w.ask(t, s, january, january, map[string]any{"queryType": "fleets"})
+	assert.Equal(t, []string{"large", "middle", "north", "south"}, column(t, all[0], "fleet_id"), "what is kept is as it was")
 }
 
 func TestMetricsAndLogsTellOfQueries(t *testing.T) {

@@ -83,7 +83,7 @@ func (d *Datasource) fleets(ctx context.Context, q *query, c *cost) (answer, err
 	if err != nil {
 		return a, err
 	}
-	fleets = slices.DeleteFunc(fleets, func(fleet string) bool { return !passes(q.Filters, fleetColumn(fleet)) })
+	fleets = slices.DeleteFunc(slices.Clone(fleets), func(fleet string) bool { return !passes(q.Filters, fleetColumn(fleet)) })
 	fleets = d.within(fleets, cassandra.FleetBuckets, &a)
 	if most := q.rowLimit(&d.settings); len(fleets) > most {
 		a.cut("Only the first %d of %d fleets: the limit of rows.", most, len(fleets))

@@ -55,9 +55,7 @@ func (d *Datasource) raw(ctx context.Context, q *query, c *cost) (answer, error)
 	if result.More && most != plan.Limit {
 		a.cut("Only the first %d rows: the limit of rows. Add conditions, or a LIMIT.", most)
 	}
-	if len(q.Filters) > 0 {
-		result.Rows = slices.DeleteFunc(result.Rows, func(row []any) bool { return !rowPasses(q.Filters, result.Columns, row) })
-	}
+	result.Rows = passing(q.Filters, result)
 	switch q.Format {
 	case formatTimeSeries:
 		var frame *data.Frame
@@ -73,6 +71,14 @@ func (d *Datasource) raw(ctx context.Context, q *query, c *cost) (answer, error)
 		a.frames = data.Frames{table("", rawFields(result)...)}
 	}
 	return a, err
+}
+
+// passing gives the rows that pass ad-hoc filters, and leaves those of the result, which equal queries share, as they are.
+func passing(filters []filter, r cassandra.Result) [][]any {
+	if len(filters) == 0 {
+		return r.Rows
+	}
+	return slices.DeleteFunc(slices.Clone(r.Rows), func(row []any) bool { return !rowPasses(filters, r.Columns, row) })
 }
 
 // rowPasses heeds ad-hoc filters on the columns that a statement selects.

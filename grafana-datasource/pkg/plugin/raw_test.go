@@ -1,0 +1,30 @@
+package plugin
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+func TestEqualQueriesFilterWhatTheyShare(t *testing.T) {
+	shared := cassandra.Result{Columns: []cassandra.ResultColumn{{Name: "zone", Type: "text"}}}
+	for i := range 1000 {
+		shared.Rows = append(shared.Rows, []any{[]string{"depot", "port"}[i%2]})
+	}
+	var g errgroup.Group
+	for range 8 {
+		g.Go(func() error {
+			if rows := passing([]filter{{Key: "zone", Operator: "=", Value: "port"}}, shared); len(rows) != 500 {
+				return fmt.Errorf("%d rows pass", len(rows))
+			}
+			return nil
+		})
+	}
+	assert.NoError(t, g.Wait())
+	assert.Equal(t, [][]any{{"depot"}, {"port"}, {"depot"}}, shared.Rows[:3], "for whoever comes next")
+	assert.Len(t, passing(nil, shared), 1000)
+}
