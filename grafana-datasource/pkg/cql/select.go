@@ -29,6 +29,12 @@ const maxAggregated = 100
 // maxDepth bounds nesting of parentheses and brackets.
 const maxDepth = 32
 
+// beginnings are the words that begin a statement or make one of several. All are reserved, so nothing can be called so
+// without quotes, and the server would refuse them as well.
+var beginnings = []string{
+	"select", "insert", "update", "delete", "truncate", "drop", "create", "alter", "rename", "grant", "revoke", "begin", "batch", "apply", "use",
+}
+
 // Plan is what to run in place of a statement.
 type Plan struct {
 	Table      string
@@ -85,6 +91,12 @@ func parse(statement string) (*selection, error) {
 	for _, t := range list {
 		if t.is(";") {
 			return nil, fmt.Errorf("semicolon at %s: one statement at a time", place(statement, t.from))
+		}
+	}
+	for _, t := range list[min(1, len(list)):] {
+		if t.kind == word && slices.Contains(beginnings, t.value) {
+			return nil, fmt.Errorf("%s at %s: a SELECT has no such word; put the name of a column or table in double quotes",
+				strings.ToUpper(t.value), place(statement, t.from))
 		}
 	}
 	if err := s.checkDepth(); err != nil {

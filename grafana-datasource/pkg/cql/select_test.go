@@ -52,8 +52,8 @@ func TestAcceptedStatementsArePlannedByPartition(t *testing.T) {
 			[]string{`SELECT "a""b" FROM "Odd" WHERE "Key" = 'it''s; DROP TABLE x -- no' ORDER BY "c" DESC PER PARTITION LIMIT 2 LIMIT 3`},
 		},
 		"functions, casts, elements and literals of all forms": {
-			"SELECT toDate(ts) AS d, CAST(speed_kmh AS text), m['k'], writetime(lat) FROM latest_telemetry_by_device WHERE device_id = 'a' AND x > -1.5e-3 AND u = 550e8400-e29b-41d4-a716-446655440000 AND b = 0xCAFE AND s CONTAINS KEY 'k' AND (c1, c2) > (1, {'a': [1, 2]}) AND floor(ts, 1h30m) = 5",
-			[]string{"SELECT toDate(ts) AS d, CAST(speed_kmh AS text), m['k'], writetime(lat) FROM latest_telemetry_by_device WHERE device_id = 'a' AND x > -1.5e-3 AND u = 550e8400-e29b-41d4-a716-446655440000 AND b = 0xCAFE AND s CONTAINS KEY 'k' AND (c1, c2) > (1, {'a': [1, 2]}) AND floor(ts, 1h30m) = 5"},
+			"SELECT toDate(ts) AS d, CAST(speed_kmh AS text), m['k'], writetime(lat) FROM latest_telemetry_by_device WHERE device_id = 'a' AND x > -1.5e-3 AND u = 550e8400-e29b-41d4-a716-446655440000 AND b = 0xCAFE AND s CONTAINS KEY 'k' AND (c1, c2) > (1, {'a': [1, 2]}) AND d > P0001-02-03T00:00:00 AND floor(ts, 1h30m) = 5",
+			[]string{"SELECT toDate(ts) AS d, CAST(speed_kmh AS text), m['k'], writetime(lat) FROM latest_telemetry_by_device WHERE device_id = 'a' AND x > -1.5e-3 AND u = 550e8400-e29b-41d4-a716-446655440000 AND b = 0xCAFE AND s CONTAINS KEY 'k' AND (c1, c2) > (1, {'a': [1, 2]}) AND d > P0001-02-03T00:00:00 AND floor(ts, 1h30m) = 5"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -83,6 +83,11 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 		"keyspace in other case":      {`SELECT * FROM "Fleet_Iot".latest_telemetry_by_device WHERE device_id='a'`, `keyspace "Fleet_Iot"`},
 		"function of another":         {"SELECT evil.f(device_id) FROM latest_telemetry_by_device WHERE device_id='a'", `function of keyspace "evil"`},
 		"a table that is not":         {"SELECT * FROM secrets WHERE id=1", `table "secrets"`},
+		"filtering behind a number":   {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' AND speed_kmh > 1.allow filtering", "write a space"},
+		"filtering behind a duration": {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' AND d > 1mallow filtering", "write a space"},
+		"a condition behind a UUID":   {"SELECT * FROM latest_telemetry_by_device WHERE device_id=550e8400-e29b-41d4-a716-446655440000and x=1", "write a space"},
+		"a word of a write":           {"SELECT drop FROM latest_telemetry_by_device WHERE device_id='a'", "DROP at line 1, column 8"},
+		"a select in a select":        {"SELECT a FROM latest_telemetry_by_device WHERE device_id=(select b from x)", "SELECT at"},
 		"filtering":                   {"SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3 ALLOW FILTERING", "ALLOW FILTERING: refused"},
 		"no condition":                {"SELECT * FROM latest_telemetry_by_device", "device_id has no condition"},
 		"part of a key":               {"SELECT * FROM telemetry_by_device_day WHERE device_id='a'", "day has no condition"},
@@ -101,9 +106,9 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 		"dollar quotes":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id=$$a$$", "neither a macro nor a variable"},
 		"a control character":         {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a'\x00", "not part of a SELECT"},
 		"no UTF-8":                    {"SELECT \xff", "UTF-8"},
-		"words behind the end":        {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' LIMIT 3 DROP", `"DROP"`},
+		"words behind the end":        {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' LIMIT 3 DROP", "DROP at line 1"},
 		"a limit that is none":        {"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' LIMIT 0", "whole number above 0"},
-		"union":                       {"SELECT * FROM latest_telemetry_by_device UNION SELECT * FROM x", `"UNION"`},
+		"union":                       {"SELECT * FROM latest_telemetry_by_device UNION SELECT * FROM x", "SELECT at line 1, column 48"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Check(c.statement, tables, rules)
@@ -176,51 +181,4 @@ func TestMacros(t *testing.T) {
 	r.From = time.Unix(0, 0)
 	_, err := Expand("$__days", r)
 	require.ErrorContains(t, err, "at most 10")
-}
-
-// FuzzCheck holds that whatever passes is a single SELECT of known tables: each planned statement passes again, alone,
-// for one partition of the same table.
-func FuzzCheck(f *testing.F) {
-	for _, statement := range []string{
-		"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a', 'b') LIMIT 5",
-		"select a, count(*) from fleet_iot.telemetry_by_device_day where device_id='a' and day in ('2026-01-01', '2026-01-02') group by a;",
-		`SELECT "x" FROM "Odd" WHERE "Key" IN ('''', '"', ';')`,
-		"SELECT * FROM alerts_by_fleet_day WHERE fleet_id='f' AND day IN ('d') AND severity IN ('HIGH', 'LOW') ALLOW FILTERING",
-		"INSERT INTO x (a) VALUES ($__timeFrom)",
-	} {
-		f.Add(statement)
-	}
-	restricted := rules
-	restricted.Fleets = []string{"f"}
-	f.Fuzz(func(t *testing.T, statement string) {
-		plan, err := Check(statement, tables, rules)
-		if err != nil {
-			return
-		}
-		for _, planned := range plan.Statements {
-			fields := strings.Fields(strings.ToLower(planned))
-			if len(fields) == 0 || !strings.HasPrefix(fields[0], "select") {
-				t.Fatalf("%q lets through %q", statement, planned)
-			}
-			again, err := Check(planned, tables, rules)
-			if err != nil {
-				t.Fatalf("%q is planned as %q, which is refused: %v", statement, planned, err)
-			}
-			if again.Table != plan.Table || len(again.Statements) != 1 || again.Statements[0] != planned {
-				t.Fatalf("%q is planned as %q, which is planned as %q", statement, planned, again.Statements)
-			}
-			list, err := tokens(planned)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, tok := range list {
-				if tok.is(";") {
-					t.Fatalf("%q lets through a second statement: %q", statement, planned)
-				}
-			}
-		}
-		if _, err := Check(statement, tables, restricted); err == nil && plan.Table != "alerts_by_fleet_day" {
-			t.Fatalf("%q reads %s though only one fleet is allowed", statement, plan.Table)
-		}
-	})
 }

@@ -41,9 +41,10 @@ func (t token) name() bool { return t.kind == word || t.kind == quoted }
 
 var (
 	uuidForm     = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b`)
-	constantForm = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?([a-zA-Zµ]+([0-9]+[a-zA-Zµ]+)*)?)`)
-	wordForm     = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
-	symbolForm   = regexp.MustCompile(`^(<=|>=|!=|[()\[\]{},.=<>+*/%:;-])`)
+	constantForm = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|P[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}|` +
+		`([0-9]+(?i:mo|ms|us|µs|ns|[ywdhms]))+|[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)`)
+	wordForm   = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
+	symbolForm = regexp.MustCompile(`^(<=|>=|!=|[()\[\]{},.=<>+*/%:;-])`)
 )
 
 // tokens splits a statement. A comment is refused: what stands in it would look different to a person and to the server.
@@ -85,6 +86,10 @@ func tokens(statement string) ([]token, error) {
 		}
 		if length == 0 {
 			return nil, unexpected(statement, at)
+		}
+		// The server reads "1.allow" as two words; here it must not hide one.
+		if k == constant && wordForm.MatchString(strings.TrimLeft(rest[length:], "0123456789")) {
+			return nil, fmt.Errorf("number at %s: a letter follows on it; write a space between", place(statement, at))
 		}
 		list = append(list, token{k, strings.ToLower(rest[:length]), at, at + length})
 		at += length

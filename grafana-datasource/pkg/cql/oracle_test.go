@@ -1,0 +1,62 @@
+package cql
+
+import "slices"
+
+// bare is what of a statement stands outside of its strings and comments: words in lower case, and symbols. What a digit
+// begins goes on as long as letters and digits do. It shares nothing with the guard, so that a test may hold one against
+// the other.
+func bare(statement string) (found []string) {
+	s := []rune(statement)
+	at := func(i int) rune {
+		if i < len(s) {
+			return s[i]
+		}
+		return 0
+	}
+	digit := func(r rune) bool { return r >= '0' && r <= '9' }
+	letter := func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }
+	for i := 0; i < len(s); {
+		from := i
+		switch c := s[i]; {
+		case c == '\'' || c == '"':
+			for i++; i < len(s) && s[i] != c; i++ {
+			}
+			i++
+			found = append(found, string(c)) // a doubled quote gives two strings side by side
+		case c == '$' && at(i+1) == '$':
+			for i += 2; i < len(s) && (s[i] != '$' || at(i+1) != '$'); i++ {
+			}
+			i += 2
+			found = append(found, "'")
+		case c == '-' && at(i+1) == '-', c == '/' && at(i+1) == '/':
+			for i < len(s) && s[i] != '\n' && s[i] != '\r' {
+				i++
+			}
+		case c == '/' && at(i+1) == '*':
+			for i += 2; i < len(s) && (s[i] != '*' || at(i+1) != '/'); i++ {
+			}
+			i += 2
+		case digit(c), letter(c), c == '_':
+			for letter(at(i)) || digit(at(i)) || at(i) == '_' {
+				i++
+			}
+			found = append(found, lower(s[from:i]))
+		default:
+			i++
+			if !slices.Contains([]rune(" \t\r\n"), c) {
+				found = append(found, string(c))
+			}
+		}
+	}
+	return found
+}
+
+func lower(s []rune) string {
+	out := slices.Clone(s)
+	for i, r := range out {
+		if r >= 'A' && r <= 'Z' {
+			out[i] = r + 'a' - 'A'
+		}
+	}
+	return string(out)
+}
