@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"encoding/json"
 	"math"
 	"net/url"
@@ -116,25 +117,48 @@ type provenance struct {
 	at            time.Time
 }
 
+// withProvenance adds to the text of an object what it lacks. At its end, it goes before an empty value of the same name.
 func withProvenance(raw string, c provenance) string {
-	var fields []string
-	add := func(name, value string) {
-		if value != "" && !strings.Contains(raw, `"`+name+`"`) {
-			text, _ := json.Marshal(value) // a string always has a JSON
-			fields = append(fields, `"`+name+`":`+string(text))
-		}
-	}
-	add(telemetry.FieldFleetID, c.fleet)
-	add(telemetry.FieldDeviceID, c.device)
-	rest, isObject := strings.CutPrefix(raw, "{")
-	if len(fields) == 0 || !isObject {
+	object, isObject := strings.CutSuffix(strings.TrimSpace(raw), "}")
+	if !isObject || c.fleet == "" && c.device == "" {
 		return raw
 	}
-	added := "{" + strings.Join(fields, ",")
-	if strings.TrimSpace(rest) != "}" {
-		added += ","
+	added := strings.TrimRight(object, " \t\r\n")
+	for _, field := range [...]struct{ name, value string }{{telemetry.FieldFleetID, c.fleet}, {telemetry.FieldDeviceID, c.device}} {
+		if field.value == "" {
+			continue
+		}
+		if added != "{" {
+			added += ","
+		}
+		text, _ := json.Marshal(field.value) // a string always has a JSON
+		added += `"` + field.name + `":` + string(text)
 	}
-	return added + rest
+	return added + "}"
+}
+
+// fleetOwed is the fleet of the request where the text of a record, which is an object, names none itself.
+func fleetOwed(text []byte, r *telemetry.Record, rejection *telemetry.Rejection, fleet string) string {
+	if rejection == nil && r.FleetID != fleet {
+		return ""
+	}
+	if rejection == nil && !bytes.Contains(text, []byte(telemetry.FieldFleetID)) {
+		return fleet
+	}
+	var own struct {
+		FleetID json.RawMessage `json:"fleet_id"`
+	}
+	_ = json.Unmarshal(text, &own) // it was read as JSON before
+	if !blank(own.FleetID) {
+		return ""
+	}
+	return fleet
+}
+
+// blank tells whether a value is absent, null or an empty text.
+func blank(value json.RawMessage) bool {
+	text, wrong := jsonText("", value)
+	return wrong == nil && strings.TrimSpace(text) == ""
 }
 
 func queryWithProvenance(raw string, c provenance) string {
@@ -173,8 +197,8 @@ func ParseRaw(raw string) (telemetry.Record, *telemetry.Rejection) {
 			r := ownTracksRecord([]byte(text), provenance{})
 			return r.record, r.rejection
 		case len(kind.Location) > 0:
-			records, _ := traccarRecords([]byte(text), provenance{})
-			if len(records) == 1 {
+			records, _, err := traccarRecords([]byte(text), provenance{}, 1)
+			if err == nil && len(records) == 1 {
 				return records[0].record, records[0].rejection
 			}
 		}

@@ -85,8 +85,10 @@ func queryFix(raw string) (fix, *telemetry.Rejection) {
 	}
 	get := func(names ...string) string {
 		for _, name := range names {
-			if v := strings.TrimSpace(values.Get(name)); v != "" {
-				return v
+			for _, v := range values[name] {
+				if v = strings.TrimSpace(v); v != "" {
+					return v
+				}
 			}
 		}
 		return ""
@@ -135,11 +137,11 @@ func (c *call) traccar(text []byte) *problem {
 	var records []received
 	ignored := 0
 	for _, text := range texts {
-		some, none := traccarRecords(text, provenance{fleet: c.fleet()})
-		records, ignored = append(records, some...), ignored+none
-		if len(records) > c.Limits.MaxRecords {
+		some, none, err := traccarRecords(text, provenance{fleet: c.fleet()}, c.Limits.MaxRecords-len(records))
+		if err != nil {
 			return c.tooLarge()
 		}
+		records, ignored = append(records, some...), ignored+none
 	}
 	for i := range records {
 		records[i].index = i
@@ -174,31 +176,43 @@ type traccarLocation struct {
 	} `json:"battery"`
 }
 
-// traccarRecords reads a message: of one location, or of several when the library sends in batches. Messages without
-// coordinates tell of something else than a position; they are counted.
-func traccarRecords(text []byte, c provenance) (records []received, ignored int) {
+// maxTraccarName bounds what each location of a batch repeats of its message.
+const maxTraccarName = 1 << 10
+
+// traccarRecords reads a message: of one location, or of several when the library sends in batches; more records than
+// most are errTooMany. Messages without coordinates tell of something else than a position; they are counted.
+func traccarRecords(text []byte, c provenance, most int) (records []received, ignored int, err error) {
 	malformed := func(remedy string) []received {
 		return []received{{raw: cut(string(text)), rejection: telemetry.Reject(telemetry.Malformed, "", string(text), remedy)}}
 	}
+	if most < 1 {
+		return nil, 0, errTooMany
+	}
 	var m traccarMessage
 	if err := json.Unmarshal(text, &m); err != nil {
-		return malformed("send valid JSON: " + err.Error()), 0
+		return malformed("send valid JSON: " + err.Error()), 0, nil
 	}
 	if len(m.Location) == 0 || m.Location[0] != '{' && m.Location[0] != '[' {
-		return malformed("send location and device_id; records of our own form go to /v1/telemetry"), 0
+		return malformed("send location and device_id; records of our own form go to /v1/telemetry"), 0, nil
 	}
 	if m.Location[0] == '{' {
-		return traccarRecord(records, m, withProvenance(string(text), c), c)
+		records, ignored = traccarRecord(records, m, string(text), c)
+		return records, ignored, nil
+	}
+	if len(m.DeviceID)+len(m.FleetID) > maxTraccarName {
+		return malformed("send a device_id and fleet_id that are names"), 0, nil
 	}
 	var locations []json.RawMessage
 	_ = json.Unmarshal(m.Location, &locations) // it was read as JSON before
 	for _, m.Location = range locations {
 		one, _ := json.Marshal(m) // of values that were read as JSON
 		var none int
-		records, none = traccarRecord(records, m, withProvenance(string(one), c), c)
-		ignored += none
+		records, none = traccarRecord(records, m, string(one), c)
+		if ignored += none; len(records) > most {
+			return nil, 0, errTooMany
+		}
 	}
-	return records, ignored
+	return records, ignored, nil
 }
 
 func traccarRecord(records []received, m traccarMessage, raw string, c provenance) ([]received, int) {
@@ -218,8 +232,9 @@ func traccarRecord(records []received, m traccarMessage, raw string, c provenanc
 		jsonValue{"speed", l.Coords.Speed, &f.speed}, jsonValue{"heading", l.Coords.Heading, &f.heading},
 		jsonValue{"accuracy", l.Coords.Accuracy, &f.accuracy}, jsonValue{"level", l.Battery.Level, &f.battery},
 	)
-	if f.fleet == "" {
+	if blank(m.FleetID) {
 		f.fleet = c.fleet
+		r.raw = cut(withProvenance(raw, c))
 	}
 	if r.rejection == nil {
 		r.record, r.rejection = f.record()

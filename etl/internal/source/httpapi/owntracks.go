@@ -86,7 +86,7 @@ func isNoPosition(text []byte) bool {
 }
 
 func ownTracksRecord(text []byte, c provenance) received {
-	r := received{raw: cut(withProvenance(string(text), c))}
+	r := received{raw: cut(string(text))}
 	var m struct {
 		Type     string          `json:"_type"`
 		Topic    string          `json:"topic"` // owntracks/USER/DEVICE
@@ -101,7 +101,6 @@ func ownTracksRecord(text []byte, c provenance) received {
 		Batt     json.RawMessage `json:"batt"` // percent
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
-		r.raw = cut(string(text))
 		r.rejection = telemetry.Reject(telemetry.Malformed, "", r.raw, "send valid JSON: "+err.Error())
 		return r
 	}
@@ -120,12 +119,14 @@ func ownTracksRecord(text []byte, c provenance) received {
 		jsonValue{"vel", m.Vel, &f.speed}, jsonValue{"cog", m.Cog, &f.heading}, jsonValue{"batt", m.Batt, &f.battery},
 		jsonValue{"acc", m.Acc, &f.accuracy},
 	)
-	if f.fleet == "" {
-		f.fleet = c.fleet
+	owed := provenance{}
+	if blank(m.FleetID) {
+		owed.fleet, f.fleet = c.fleet, c.fleet
 	}
-	if f.device == "" {
-		f.device = c.device
+	if blank(m.DeviceID) {
+		owed.device, f.device = c.device, c.device
 	}
+	r.raw = cut(withProvenance(string(text), owed))
 	if parts := strings.Split(m.Topic, "/"); f.device == "" && len(parts) >= 3 {
 		f.device = ownTracksName(parts[1], parts[2])
 	}

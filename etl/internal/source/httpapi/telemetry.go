@@ -42,7 +42,7 @@ func (c *call) telemetry() *problem {
 		r.record, r.rejection = telemetry.ParseJSON(text, fleet)
 		r.raw = string(text)
 		if r.rejection == nil || r.rejection.Field != "" {
-			r.raw = withProvenance(r.raw, provenance{fleet: fleet})
+			r.raw = withProvenance(r.raw, provenance{fleet: fleetOwed(text, &r.record, r.rejection, fleet)})
 		}
 		r.raw = cut(r.raw)
 	}
