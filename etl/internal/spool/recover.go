@@ -127,7 +127,7 @@ func (s *Spool) scan(g *segment, limit uint64) (marked int64, err error) {
 	offset := int64(0)
 	var damage *hole // before offset, with entries that may have been done
 	for offset < size && g.end < limit {
-		to := min(limit, g.end+uint64((size-offset)/headerBytes)+1)
+		to := min(limit, g.end+uint64((size-g.size)/headerBytes)+1) // as many as have room behind the last intact entry
 		e, err := g.readEntry(in, offset, size, g.end, to)
 		if err == errDamaged {
 			found, err := g.find(in, offset+1, size, g.end, to)

@@ -1,0 +1,73 @@
+package spool
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// FuzzOpen holds that damage to a segment or the mark costs the entries that it hit and no others: whatever bytes are
+// other than they were, and wherever the file ends, each entry that is whole is given once and in order, and nothing is
+// given that nobody wrote. What is appended then follows on it.
+func FuzzOpen(f *testing.F) {
+	const salt = 0x5eed
+	entries := many(12)
+	entries[5] = ""
+	entries[7] = string(appendEntry(nil, []byte("looks like an entry")))
+	var whole []byte
+	var ends []int
+	for i, e := range entries {
+		from := len(whole)
+		whole = appendEntry(whole, []byte(e))
+		stamp(whole[from:], salt, uint64(i+1), 1_795_000_000_000)
+		ends = append(ends, len(whole))
+	}
+	f.Add([]byte{}, uint16(0), []byte(markText(1)))
+	f.Add([]byte{0, 0, 0xff}, uint16(1), []byte(markText(4)))
+	f.Add([]byte{1, 0, 0x40, 0, 60, 1, 0, 61, 0xff}, uint16(30), []byte("4 deadbeef\n"))
+	f.Add([]byte{0, 24, 9, 0, 32, 0xff, 0, 33, 0xff}, uint16(0), []byte(markText(1<<63)))
+	f.Fuzz(func(t *testing.T, damage []byte, cut uint16, mark []byte) {
+		text := bytes.Clone(whole)
+		for ; len(damage) >= 3; damage = damage[3:] {
+			text[(int(damage[0])<<8|int(damage[1]))%len(text)] = damage[2]
+		}
+		text = text[:len(text)-int(cut)%len(text)]
+		dir := scratch(t)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1, salt)), text, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, markFile), mark, 0o600))
+		first := uint64(1)
+		for n := uint64(1); n <= uint64(len(entries))+1; n++ {
+			if string(mark) == markText(n) {
+				first = n
+			}
+		}
+		r := mustOpen(t, dir, Options{})
+		if r.mark > uint64(len(entries))+1 {
+			return // it says that all of them are done
+		}
+		var want []string
+		from := 0
+		for i, end := range ends {
+			if end <= len(text) && bytes.Equal(text[from:end], whole[from:end]) && uint64(i+1) >= first {
+				want = append(want, entries[i])
+			}
+			from = end
+		}
+		got, numbers := r.given(t)
+		require.Equal(t, want, got)
+		for i := 1; i < len(numbers); i++ {
+			require.Less(t, numbers[i-1], numbers[i])
+		}
+		r.append(t, "new")
+		got, last := r.given(t)
+		require.Equal(t, []string{"new"}, got)
+		for _, n := range append(numbers, last...) {
+			r.Done(n)
+		}
+		require.Eventually(t, func() bool { return r.Bytes() == 0 }, 5*time.Second, time.Millisecond)
+	})
+}
