@@ -147,7 +147,8 @@ func (s *Source) text(letter Letter) (text []byte, why string) {
 			fields[name] = quoted(value)
 		}
 	case strings.HasPrefix(strings.TrimSpace(letter.Raw), "{"):
-		if err := json.Unmarshal([]byte(letter.Raw), &fields); err != nil {
+		var err error
+		if fields, err = known(letter.Raw); err != nil {
 			return nil, "its text is no valid JSON: " + err.Error()
 		}
 	default:
@@ -162,6 +163,27 @@ func (s *Source) text(letter Letter) (text []byte, why string) {
 		return nil, "its text is no valid JSON: " + err.Error()
 	}
 	return text, ""
+}
+
+// known is what an object says of each field, by the names that telemetry.ParseJSON takes for it: in upper or lower case,
+// and the last of several.
+func known(object string) (map[string]json.RawMessage, error) {
+	fields := map[string]json.RawMessage{}
+	if err := json.Unmarshal([]byte(object), &fields); err != nil {
+		return nil, err
+	}
+	clear(fields)
+	d := json.NewDecoder(strings.NewReader(object))
+	_, _ = d.Token() // what it reads was read before
+	for d.More() {
+		name, _ := d.Token()
+		var value json.RawMessage
+		_ = d.Decode(&value)
+		if i := slices.IndexFunc(telemetry.Fields, func(field string) bool { return strings.EqualFold(field, name.(string)) }); i >= 0 {
+			fields[telemetry.Fields[i]] = value
+		}
+	}
+	return fields, nil
 }
 
 func quoted(s string) json.RawMessage {
