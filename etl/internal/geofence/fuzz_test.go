@@ -1,17 +1,22 @@
 package geofence
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
 // FuzzParse shows that no text does harm: what is refused is told with its origin, and what is taken can be indexed,
-// asked for, stored and read back.
+// asked for at any position, stored and read back, all of it in a time that its size bounds.
 func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) {
+		// A busy machine may be slow, but what doesn't end is something else.
+		slow := time.AfterFunc(20*time.Second, func() { panic(fmt.Sprintf("%d bytes take more than 20 s", len(text))) })
+		defer slow.Stop()
 		zones, err := Parse("z.json", text)
 		if err != nil {
 			require.Empty(t, zones)
@@ -40,6 +45,16 @@ func FuzzParse(f *testing.F) {
 						require.Contains(t, names(found), name)
 					}
 				}
+			}
+			for _, at := range [][2]float64{{90, 0}, {-90, 180}, {0, -180}, {math.NaN(), 0}, {math.Inf(1), math.Inf(-1)}, {91, 0}, {0, 181}} {
+				for _, reach := range []float64{0, 1e9, math.Inf(1), math.NaN()} {
+					for _, place := range x.At(fleet, at[0], at[1], reach, nil) {
+						require.True(t, onEarth(at[0], at[1]), "a position that is none is in no zone")
+						require.False(t, math.IsNaN(place.InsideM))
+					}
+				}
+				_, ok := x.Zone(fleet, at[0], at[1])
+				require.True(t, !ok || onEarth(at[0], at[1]))
 			}
 			if z.RadiusM.Valid {
 				continue

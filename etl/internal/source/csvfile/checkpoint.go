@@ -180,7 +180,7 @@ func (c *Checkpoint) load() (*state, error) {
 		return nil, fmt.Errorf("version %d is not %d, which this program writes", old.Version, stateVersion)
 	}
 	ok := old.InOrder >= 0 && slices.EqualFunc(old.Files, c.state.Files, func(a, b fileState) bool {
-		return a.Path == b.Path && a.Offset >= 0 && a.Line >= 0 && a.HeadBytes >= 0
+		return a.Path == b.Path && a.Offset >= 0 && a.Line >= 0 && (a.Offset > 0) == (a.Line > 0) && a.HeadBytes >= 0
 	})
 	if !ok {
 		return nil, errors.New("it doesn't fit the command that it is named after")

@@ -225,6 +225,9 @@ func FuzzOsmAnd(f *testing.F) {
 		if text := strings.TrimSpace(form); text != "" && (text[0] == '{' || text[0] == '[') {
 			t.Skip("JSON is FuzzTraccar's")
 		}
+		if strings.HasPrefix(strings.TrimSpace(query), "{") {
+			t.Skip("a parameter that reads like JSON when it is replayed")
+		}
 		r := post("/v1/osmand", "application/x-www-form-urlencoded", form)
 		r.URL = &url.URL{Path: "/v1/osmand", RawQuery: query}
 		// A token in the parameters stands before that in the header.

@@ -73,7 +73,7 @@ func (c *call) ownTracksDevice() string {
 }
 
 func ownTracksName(user, device string) string {
-	return strings.Trim(user+":"+device, ":")
+	return strings.Trim(strings.TrimSpace(user)+":"+strings.TrimSpace(device), ":")
 }
 
 // isNoPosition tells a message of another kind: a waypoint, a step count, … Those that are encrypted are positions that
