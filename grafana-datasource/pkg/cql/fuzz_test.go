@@ -24,6 +24,7 @@ func FuzzCheck(f *testing.F) {
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' AND speed_kmh > 1.allow filtering",
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' AND d > 1mallow filtering",
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' AND d > P0001-01-01T00:00:00and x=0xCAFE",
+		"SELECT * FROM latest_telemetry_by_device WHERE device_id='a' AND x=1- -1",
 		"SELECT drop FROM latest_telemetry_by_device WHERE device_id='a'",
 	} {
 		f.Add(statement)
@@ -39,8 +40,8 @@ func FuzzCheck(f *testing.F) {
 		statement = expanded
 		plan, err := Check(statement, tables, rules)
 		if err != nil {
-			if len(err.Error()) > 1000+len(statement) {
-				t.Fatalf("%q is refused with %d bytes", statement, len(err.Error()))
+			if len(err.Error()) > 1000 {
+				t.Fatalf("%d bytes are refused with %d", len(statement), len(err.Error()))
 			}
 			return
 		}
@@ -86,15 +87,12 @@ func onlyReads(t *testing.T, statement string) {
 	}
 	for i, word := range words {
 		switch {
-		case word == ";" || slices.Contains(writes, word):
+		case word == ";" || word == comment || slices.Contains(writes, word):
 			t.Fatalf("%q passes in %q", word, statement)
 		case word == "allow" && i+1 < len(words) && words[i+1] == "filtering":
 			t.Fatalf("ALLOW FILTERING passes in %q", statement)
 		case word[0] >= '0' && word[0] <= '9' && clause.MatchString(word):
 			t.Fatalf("a number hides a word of its own: %q in %q", word, statement)
 		}
-	}
-	if strings.Contains(strings.Join(words, ""), "--") {
-		t.Fatalf("a comment passes in %q", statement)
 	}
 }

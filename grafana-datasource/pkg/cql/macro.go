@@ -46,7 +46,7 @@ func Expand(statement string, r Range) (string, error) {
 			return fmt.Sprint(r.To.UnixMilli()) + strings.TrimPrefix(rest, "()")
 		case "timeFilter":
 			if !columnForm.MatchString(argument) {
-				return fail("macro %s: name the column of the time, for example $__timeFilter(ts)", found)
+				return fail("macro %s: name the column of the time, for example $__timeFilter(ts)", shown(found))
 			}
 			return fmt.Sprintf("%s >= %d AND %s <= %d", argument, r.From.UnixMilli(), argument, r.To.UnixMilli())
 		case "interval":
@@ -60,7 +60,7 @@ func Expand(statement string, r Range) (string, error) {
 			}
 			return days + rest
 		default:
-			return fail("macro %s: there is none of that name; there are %s", found, macroNames)
+			return fail("macro %s: there is none of that name; there are %s", shown(found), macroNames)
 		}
 	})
 	if failed != nil {

@@ -2,7 +2,9 @@ package cql
 
 import "slices"
 
-// bare is what of a statement stands outside of its strings and comments: words in lower case, and symbols. What a digit
+const comment = "--"
+
+// bare is what of a statement stands outside of its strings: words in lower case, symbols, and a mark for each comment. What a digit
 // begins goes on as long as letters and digits do. It shares nothing with the guard, so that a test may hold one against
 // the other.
 func bare(statement string) (found []string) {
@@ -32,10 +34,12 @@ func bare(statement string) (found []string) {
 			for i < len(s) && s[i] != '\n' && s[i] != '\r' {
 				i++
 			}
+			found = append(found, comment)
 		case c == '/' && at(i+1) == '*':
 			for i += 2; i < len(s) && (s[i] != '*' || at(i+1) != '/'); i++ {
 			}
 			i += 2
+			found = append(found, comment)
 		case digit(c), letter(c), c == '_':
 			for letter(at(i)) || digit(at(i)) || at(i) == '_' {
 				i++

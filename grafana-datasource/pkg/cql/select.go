@@ -135,7 +135,7 @@ func (s *selection) parse() error {
 		if first.kind == end {
 			return fmt.Errorf("statement: it is empty")
 		}
-		return fmt.Errorf("statement begins with %q: only SELECT is taken", s.statement[first.from:first.to])
+		return fmt.Errorf("statement begins with %q: only SELECT is taken", shown(s.statement[first.from:first.to]))
 	}
 	s.next = 1
 	if err := s.selectors(); err != nil {
@@ -289,7 +289,7 @@ func (s *selection) tail() error {
 			}
 			s.filtering = true
 		default:
-			return fmt.Errorf("%q at %s: nothing of a SELECT that can stand here", s.statement[t.from:t.to], place(s.statement, t.from))
+			return fmt.Errorf("%q at %s: nothing of a SELECT that can stand here", shown(s.statement[t.from:t.to]), place(s.statement, t.from))
 		}
 	}
 	return nil
@@ -306,7 +306,7 @@ func (s *selection) number(clause string) (int, error) {
 	t := s.peek()
 	n, err := strconv.Atoi(t.value)
 	if t.kind != constant || err != nil || n < 1 {
-		return 0, fmt.Errorf("%s %q: give a whole number above 0", clause, s.statement[t.from:t.to])
+		return 0, fmt.Errorf("%s %q: give a whole number above 0", clause, shown(s.statement[t.from:t.to]))
 	}
 	s.next++
 	return n, nil
@@ -324,11 +324,11 @@ func (s *selection) accept(value string) bool {
 
 func (s *selection) plan(tables []Table, rules Rules) (Plan, error) {
 	if s.keyspace != "" && s.keyspace != rules.Keyspace {
-		return Plan{}, fmt.Errorf("keyspace %q: only tables of %s can be read", s.keyspace, rules.Keyspace)
+		return Plan{}, fmt.Errorf("keyspace %q: only tables of %s can be read", shown(s.keyspace), rules.Keyspace)
 	}
 	for _, keyspace := range s.functions {
 		if keyspace != rules.Keyspace && keyspace != "system" {
-			return Plan{}, fmt.Errorf("function of keyspace %q: only those of %s can be used", keyspace, rules.Keyspace)
+			return Plan{}, fmt.Errorf("function of keyspace %q: only those of %s can be used", shown(keyspace), rules.Keyspace)
 		}
 	}
 	i := slices.IndexFunc(tables, func(t Table) bool { return t.Name == s.table })
@@ -337,7 +337,7 @@ func (s *selection) plan(tables []Table, rules Rules) (Plan, error) {
 		for i, t := range tables {
 			names[i] = t.Name
 		}
-		return Plan{}, fmt.Errorf("table %q: keyspace %s has none of that name, but %s", s.table, rules.Keyspace, strings.Join(names, ", "))
+		return Plan{}, fmt.Errorf("table %q: keyspace %s has none of that name, but %s", shown(s.table), rules.Keyspace, strings.Join(names, ", "))
 	}
 	if s.filtering && !rules.AllowFiltering {
 		return Plan{}, fmt.Errorf("ALLOW FILTERING: refused, since it can read a whole table; name the partition key (%s), or ask the administrator to allow it",
@@ -393,7 +393,7 @@ func (s *selection) checkFleets(table Table, keys []relation, rules Rules) error
 	for _, value := range keys[i].values {
 		if len(value) != 1 || value[0].kind != text || !slices.Contains(rules.Fleets, value[0].value) {
 			return fmt.Errorf("fleet %s: this data source has no right on it, but on %s",
-				s.statement[value[0].from:value[len(value)-1].to], strings.Join(rules.Fleets, ", "))
+				shown(s.statement[value[0].from:value[len(value)-1].to]), strings.Join(rules.Fleets, ", "))
 		}
 	}
 	return nil

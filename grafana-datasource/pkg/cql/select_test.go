@@ -98,6 +98,8 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 		"too many partitions":         {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN (" + many + ")", "more than 60 partitions"},
 		"a million partitions":        {"SELECT * FROM telemetry_by_device_day WHERE device_id IN (" + million + ") AND day IN (" + million + ")", "more than 60 partitions"},
 		"ten megabytes":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id='" + strings.Repeat("a", 10<<20) + "'", "at most 131072"},
+		"a table with a long name":    {`SELECT * FROM "` + strings.Repeat("\x01", 100_000) + `" WHERE x=1`, "none of that name"},
+		"a fleet with a long name":    {"SELECT * FROM " + strings.Repeat("f", 100_000) + ".alerts_by_fleet_day", "keyspace"},
 		"ten megabytes of brackets":   {strings.Repeat("(", 10<<20), "at most 131072"},
 		"deep nesting":                {"SELECT * FROM latest_telemetry_by_device WHERE device_id=" + strings.Repeat("(", 100) + strings.Repeat(")", 100), "nested more than"},
 		"brackets that do not match":  {"SELECT * FROM latest_telemetry_by_device WHERE device_id=('a'", "not closed"},

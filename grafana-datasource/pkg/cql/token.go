@@ -133,3 +133,12 @@ func place(statement string, at int) string {
 	column := utf8.RuneCountInString(before[strings.LastIndex(before, "\n")+1:])
 	return fmt.Sprintf("line %d, column %d", line+1, column+1)
 }
+
+// shown is what a message has of a part of a statement.
+func shown(part string) string {
+	const most = 80
+	if len(part) > most {
+		part = strings.ToValidUTF8(part[:most], "") + "…"
+	}
+	return part
+}
