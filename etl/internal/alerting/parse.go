@@ -109,8 +109,8 @@ func shown(n *yaml.Node) string {
 	case yaml.SequenceNode:
 		return "(a list)"
 	}
-	if n.Value == "" || n.Tag == "!!str" {
-		return strconv.Quote(n.Value)
+	if quoted := strconv.Quote(n.Value); n.Value == "" || n.Tag == "!!str" || len(quoted) > len(n.Value)+2 {
+		return quoted // also what would spoil the line
 	}
 	return n.Value
 }
