@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test unit rest integration frontend lint bench bench-plugin sample clean
+.PHONY: help build plugin demo demo-down test unit rest fuzz fuzz-short integration frontend lint bench bench-plugin report sample clean
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
@@ -25,7 +25,7 @@ demo: ## Run the whole platform without Docker, on a four-node Cassandra; Ctrl-C
 demo-down: ## End what make demo started
 	go run ./dev down
 
-test: lint rest frontend integration ## All checks: vet, lint, unit tests, the front end, tests on a real four-node cluster
+test: lint rest fuzz-short frontend integration ## All checks: vet, lint, unit tests, a little fuzzing, the front end, tests on a real four-node cluster
 
 lint: $(LINT) ## Check style and the rules of who imports whom
 	go vet ./...
@@ -41,6 +41,20 @@ unit: ## Tests that need no cluster, with the race detector
 
 rest: # unit tests of the packages that integration leaves out
 	CASSANDRA_TEST_HOSTS= go test -race $$(go list ./... | grep -vxF "$$(go list $(INTEGRATION))")
+
+FUZZ_TIME ?= 10m
+
+fuzz: ## Search every parser for input that breaks it, FUZZ_TIME each (10m), one after the other
+	@grep -roE --include='*_test.go' '^func Fuzz[A-Za-z]+' etl grafana-datasource/pkg | sed 's/:func / /' | sort | while read -r file target; do \
+		package=$$(dirname $$file); binary=$(abspath .dev/fuzz)/$$(echo $$package | tr / -).test; \
+		if [ "$$package" != "$$built" ]; then go test -c -fuzz . -o $$binary ./$$package || exit 1; built=$$package; fi; \
+		echo "$$package $$target"; \
+		(cd $$package && $$binary -test.run '^$$' -test.fuzz "^$$target\$$" -test.fuzztime $(FUZZ_TIME) -test.fuzzminimizetime 100x \
+			-test.parallel 1 -test.fuzzcachedir $(abspath .dev/fuzz/cache)/$$package) || exit 1; \
+	done
+
+fuzz-short: # so short that what a change breaks at once shows; the seeds and all that was found run with the unit tests
+	$(MAKE) --no-print-directory fuzz FUZZ_TIME=2s
 
 frontend: $(NODE_MODULES) ## Types, style, tests and build of the data source's front end
 	cd $(PLUGIN) && npm run typecheck && npm run lint && npm run test:ci && npm run build
@@ -59,6 +73,9 @@ bench: ## Measure fleet-etl beside the bare driver, its sources beside each othe
 
 bench-plugin: ## Measure the data source through its real binary on four nodes (about two minutes)
 	go run ./dev with-cluster -- env FLEET_BENCH=1 go test -count 1 -v -timeout 20m -run TestMeasure ./grafana-datasource/pkg
+
+report: ## Render performance, resilience and architecture into report.pdf; needs Chromium and npm
+	go run ./dev report
 
 sample: ## Make data/sample_telemetry.csv anew
 	go test ./etl/internal/source/generator -run Sample -update
