@@ -25,6 +25,7 @@ type cli struct {
 	Kafka       kafkaCmd       `cmd:"" help:"Run a real Kafka broker as a local process."`
 	WithKafka   withKafkaCmd   `cmd:"" help:"Run a command while a Kafka broker is up; one that was not up before is stopped after it."`
 	Bench       benchCmd       `cmd:"" help:"Measure fleet-etl beside the bare driver on a cluster of one node and on one of four."`
+	Report      reportCmd      `cmd:"" help:"Render docs/performance.md, resilience.md and architecture.md into one PDF. Needs Chromium and npm."`
 }
 
 type clusterCmd struct {

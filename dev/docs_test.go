@@ -1,0 +1,71 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"testing"
+
+	"github.com/alecthomas/kong"
+)
+
+var (
+	makeCommand = regexp.MustCompile("(?m)(?:`|^(?:\\s|\\$ |[A-Z_]+=\\S+ )*)make ([a-z][a-z-]*)")
+	devCommand  = regexp.MustCompile(`go run \./dev ([a-z][a-z-]*)(?: ([a-z]+))?`)
+	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
+)
+
+// Every command that the documentation names is there.
+func TestCommandsOfTheDocumentation(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []string
+	for _, m := range makeTarget.FindAllSubmatch(makefile, -1) {
+		targets = append(targets, string(m[1]))
+	}
+	parser, err := kong.New(&cli{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages := []string{"../Makefile"}
+	for _, pattern := range []string{"../*.md", "../docs/*.md", "../docs/runbooks/*.md", "../grafana-datasource/*.md"} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages = append(pages, found...)
+	}
+	made, run := 0, 0
+	for _, page := range pages {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range makeCommand.FindAllSubmatch(text, -1) {
+			if made++; !slices.Contains(targets, string(m[1])) {
+				t.Errorf("%s: make %s: the Makefile has no such target", page, m[1])
+			}
+		}
+		for _, m := range devCommand.FindAllSubmatch(text, -1) {
+			if run++; !has(parser.Model.Node, string(m[1]), string(m[2])) {
+				t.Errorf("%s: %s: there is no such command", page, m[0])
+			}
+		}
+	}
+	if made < 10 || run < 10 {
+		t.Errorf("only %d and %d commands were found", made, run)
+	}
+}
+
+// has tells whether a command has a subcommand of the name, and that one of the next name where it has any.
+func has(n *kong.Node, name, next string) bool {
+	for _, child := range n.Children {
+		if child.Name == name {
+			return len(child.Children) == 0 || next == "" || has(child, next, "")
+		}
+	}
+	return false
+}
