@@ -70,7 +70,7 @@ func (c *chromium) print(ctx context.Context, work string, page []byte, out stri
 	if err != nil {
 		return fmt.Errorf("print the report: the browser made none: %w", err)
 	}
-	if err := os.WriteFile(out, pdf, 0o644); err != nil {
+	if err := os.WriteFile(out, pdf, 0o644); err != nil { //nolint:gosec // the user names the file
 		return fmt.Errorf("write the report: %w", err)
 	}
 	return nil

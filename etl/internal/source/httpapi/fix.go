@@ -117,6 +117,15 @@ type provenance struct {
 	at            time.Time
 }
 
+// bounded is a name from a request's address or header, which each of its records repeats. What is too long for a name
+// is cut such that it stays none.
+func bounded(name string) string {
+	if len(name) > telemetry.MaxNameLen {
+		name = strings.ToValidUTF8(name[:telemetry.MaxNameLen], "") + "…"
+	}
+	return name
+}
+
 // withProvenance adds to the text of an object what it lacks. At its end, it goes before an empty value of the same name.
 func withProvenance(raw string, c provenance) string {
 	object, isObject := strings.CutSuffix(strings.TrimSpace(raw), "}")

@@ -269,11 +269,12 @@ func FuzzOwnTracks(f *testing.F) {
 		f.Add(body, "user")
 		f.Add(body, "")
 	}
+	f.Add("["+strings.Repeat(`{"_type":"location"},`, 40)+"{}]", strings.Repeat("\xff", 4000))
 	w := newWild(f)
 	f.Fuzz(func(t *testing.T, body, device string) {
 		r := post("/v1/owntracks", "application/json", body)
 		r.Header.Set("X-Limit-D", device)
-		status, kept := w.send(t, r, len(body)+len(device))
+		status, kept := w.send(t, r, len(body))
 		if status != http.StatusOK {
 			return
 		}

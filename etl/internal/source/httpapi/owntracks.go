@@ -69,7 +69,7 @@ func (c *call) ownTracksDevice() string {
 	if user == "" && device != "" {
 		user, _, _ = c.r.BasicAuth()
 	}
-	return ownTracksName(user, device)
+	return bounded(ownTracksName(user, device))
 }
 
 func ownTracksName(user, device string) string {

@@ -178,7 +178,7 @@ func (c *call) authenticate(presented, scheme string) *problem {
 func (c *call) fleet() string {
 	if c.grant.Fleet == AllFleets {
 		if named := c.r.URL.Query().Get(telemetry.FieldFleetID); named != "" {
-			return named
+			return bounded(named)
 		}
 	}
 	return c.grant.Default
