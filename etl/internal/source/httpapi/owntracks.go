@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"strings"
+	"unicode"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -73,7 +74,7 @@ func (c *call) ownTracksDevice() string {
 }
 
 func ownTracksName(user, device string) string {
-	return strings.Trim(strings.TrimSpace(user)+":"+strings.TrimSpace(device), ":")
+	return strings.TrimFunc(user+":"+device, func(r rune) bool { return r == ':' || unicode.IsSpace(r) })
 }
 
 // isNoPosition tells a message of another kind: a waypoint, a step count, … Those that are encrypted are positions that
