@@ -94,7 +94,7 @@ func (s *Store) Select(ctx context.Context, statement string, limit int) (Result
 	}
 	defer leave()
 	statsOf(ctx).addStatement(statement, nil)
-	q := s.session.Query(statement).WithContext(ctx).Consistency(s.read).Idempotent(true).PageSize(min(limit+1, 5000))
+	q := s.session.Query(statement).WithContext(ctx).Consistency(s.read).Idempotent(true).PageSize(min(limit+1, 5000)).Trace(tracer(ctx, statement))
 	if s.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.config.ReadRetries))
 	}

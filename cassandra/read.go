@@ -95,12 +95,13 @@ const (
 	selectHistoryLimit = selectHistory + " LIMIT ?"
 	selectStored       = "SELECT fleet_id, WRITETIME(last_ts), WRITETIME(speed_kmh), WRITETIME(heading_deg), WRITETIME(battery_pct), WRITETIME(temp_c)" +
 		" FROM latest_telemetry_by_device WHERE device_id = ?"
-	selectDevices   = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
-	selectDeviceIDs = "SELECT device_id FROM devices_by_fleet WHERE fleet_id = ?"
-	selectFleets    = "SELECT fleet_id FROM fleets WHERE shard = ?"
-	selectAlerts    = "SELECT ts, device_id, alert_type, message, resolved FROM alerts_by_fleet_day WHERE fleet_id = ? AND day = ? AND severity = ? AND ts >= ? AND ts <= ?"
-	selectGeofences = "SELECT name, kind, geometry, radius_m, speed_limit_kmh, dwell_s FROM geofences_by_fleet WHERE fleet_id = ?"
-	selectAnalytics = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
+	selectDevices     = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
+	selectDeviceIDs   = "SELECT device_id FROM devices_by_fleet WHERE fleet_id = ?"
+	selectFleets      = "SELECT fleet_id FROM fleets WHERE shard = ?"
+	selectAlertsLimit = selectAlerts + " LIMIT ?"
+	selectAlerts      = "SELECT ts, device_id, alert_type, message, resolved FROM alerts_by_fleet_day WHERE fleet_id = ? AND day = ? AND severity = ? AND ts >= ? AND ts <= ?"
+	selectGeofences   = "SELECT name, kind, geometry, radius_m, speed_limit_kmh, dwell_s FROM geofences_by_fleet WHERE fleet_id = ?"
+	selectAnalytics   = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
 
 // Severities of alerts, the gravest first.
@@ -221,7 +222,7 @@ func (s *Store) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
 	parts, err := fanOut(ctx, s.config.Fanout, partitions, func(ctx context.Context, p partition) ([]Alert, error) {
 		statement, args := selectAlerts, []any{q.FleetID, p.day.Time(), p.severity, q.From, q.To}
 		if q.Limit > 0 {
-			statement, args = selectAlerts+" LIMIT ?", append(args, q.Limit)
+			statement, args = selectAlertsLimit, append(args, q.Limit)
 		}
 		return collect(s, s.query(ctx, statement, args...), func(iter *gocql.Iter) (Alert, bool) {
 			a := Alert{FleetID: q.FleetID, Severity: p.severity}
@@ -361,7 +362,7 @@ const storedFanout = 64
 // query prepares a read of one partition.
 func (s *Store) query(ctx context.Context, statement string, args ...any) *gocql.Query {
 	statsOf(ctx).addStatement(statement, args)
-	q := s.session.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true)
+	q := s.session.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true).Trace(tracer(ctx, statement))
 	if s.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.config.ReadRetries))
 	}

@@ -124,7 +124,7 @@ func (s *Store) Replication() Replication { return maps.Clone(s.replication) }
 // Ready tells whether the cluster answers at the level of writes: a small read at that level, since a level needs the
 // same replicas for both.
 func (s *Store) Ready(ctx context.Context) error {
-	err := s.session.Query(selectReady).WithContext(ctx).Consistency(s.write).Exec()
+	err := s.query(ctx, selectReady).Consistency(s.write).Exec()
 	return opError("ask "+TableFleets+" at "+s.write.String(), err)
 }
 

@@ -345,9 +345,9 @@ func (r *request) exec(table string) error {
 		return nil
 	case 1: // cheaper for the node than a batch of one
 		err = r.store.session.Query(r.entries[0].Stmt, r.entries[0].Args...).
-			WithContext(r.ctx).Consistency(r.store.write).Idempotent(true).Exec()
+			WithContext(r.ctx).Consistency(r.store.write).Idempotent(true).Trace(tracer(r.ctx, r.entries[0].Stmt)).Exec()
 	default:
-		b := r.store.session.NewBatch(gocql.UnloggedBatch).WithContext(r.ctx)
+		b := r.store.session.NewBatch(gocql.UnloggedBatch).WithContext(r.ctx).Trace(tracer(r.ctx, r.entries[0].Stmt))
 		b.Cons = r.store.write
 		b.Entries = r.entries
 		err = r.store.session.ExecuteBatch(b)
