@@ -109,7 +109,7 @@ var Severities = []string{"HIGH", "MEDIUM", "LOW"}
 
 // Latest is the newest fix of a device; an error that wraps ErrNotFound when it never sent one.
 func (s *Store) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
-	rows, err := collect(s, s.query(ctx, selectLatest, deviceID), scanTelemetry)
+	rows, err := collect(s, s.query(ctx, selectLatest, deviceID), telemetryScan(false))
 	if err == nil && len(rows) == 0 {
 		err = gocql.ErrNotFound
 	}
@@ -126,7 +126,7 @@ func (s *Store) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry,
 		buckets[i] = int32(i)
 	}
 	parts, err := fanOut(ctx, s.config.Fanout, buckets, func(ctx context.Context, bucket int32) ([]Telemetry, error) {
-		return collect(s, s.query(ctx, selectLatestFleet, fleetID, bucket), scanTelemetry)
+		return collect(s, s.query(ctx, selectLatestFleet, fleetID, bucket), telemetryScan(false))
 	})
 	if err != nil {
 		return nil, opError("read latest fixes of fleet "+fleetID, err)
@@ -152,7 +152,7 @@ type HistoryQuery struct {
 }
 
 // History is the fixes of a device, newest first. The days of the range are read side by side, no more of them at once
-// than Config.Fanout, and no further back than the limit asks for.
+// than Config.Fanout, and with a limit no more than it likely asks for.
 func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
 	op := "read history of device " + q.DeviceID
 	to := q.To.UnixMilli()
@@ -169,15 +169,16 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], e
 	to = min(to, now.Add(24*time.Hour).UnixMilli())
 	var page Page[Telemetry]
 	days := daysBack(from, to)
+	all := len(days)
 	for len(days) > 0 {
-		wave := days[:min(len(days), s.config.Fanout)]
+		wave := days[:min(len(days), s.wave(q.Limit, len(page.Rows), all-len(days)))]
 		days = days[len(wave):]
 		parts, err := fanOut(ctx, s.config.Fanout, wave, func(ctx context.Context, day Day) ([]Telemetry, error) {
 			args := []any{q.DeviceID, day.Time(), time.UnixMilli(from), time.UnixMilli(to)}
 			if q.Limit > 0 {
-				return collect(s, s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), scanHistory)
+				return collect(s, s.query(ctx, selectHistoryLimit, append(args, q.Limit)...), telemetryScan(true))
 			}
-			return collect(s, s.query(ctx, selectHistory, args...), scanHistory)
+			return collect(s, s.query(ctx, selectHistory, args...), telemetryScan(true))
 		})
 		if err != nil {
 			return Page[Telemetry]{}, opError(op, err)
@@ -190,6 +191,21 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], e
 		}
 	}
 	return page, nil
+}
+
+// wave is how many days to read at once of a list that begins with the newest: the first day alone, then as many as are
+// likely to fill the limit, going by those that were read. Each is read up to the limit, so to read them all at once
+// would be to read the limit as often as there are days.
+func (s *Store) wave(limit, rows, days int) int {
+	switch {
+	case limit <= 0:
+		return s.config.Fanout
+	case days == 0:
+		return 1
+	case rows == 0:
+		return min(2*days, s.config.Fanout)
+	}
+	return min(max((limit-rows)*days/rows, 1), s.config.Fanout)
 }
 
 // AlertQuery asks for the alerts of a fleet between two instants, both included.
@@ -206,34 +222,44 @@ func (s *Store) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
 	if len(severities) == 0 {
 		severities = Severities
 	}
+	if err := checkRange(DayOf(q.From.UnixMilli()), DayOf(q.To.UnixMilli())); err != nil {
+		return nil, fmt.Errorf("read alerts of fleet %s: %w", q.FleetID, err)
+	}
 	type partition struct {
 		day      Day
 		severity string
 	}
-	if err := checkRange(DayOf(q.From.UnixMilli()), DayOf(q.To.UnixMilli())); err != nil {
-		return nil, fmt.Errorf("read alerts of fleet %s: %w", q.FleetID, err)
-	}
-	var partitions []partition
-	for _, day := range daysBack(q.From.UnixMilli(), q.To.UnixMilli()) {
-		for _, severity := range severities {
-			partitions = append(partitions, partition{day, severity})
-		}
-	}
-	parts, err := fanOut(ctx, s.config.Fanout, partitions, func(ctx context.Context, p partition) ([]Alert, error) {
-		statement, args := selectAlerts, []any{q.FleetID, p.day.Time(), p.severity, q.From, q.To}
+	var alerts []Alert
+	days := daysBack(q.From.UnixMilli(), q.To.UnixMilli())
+	all := len(days)
+	for len(days) > 0 && (q.Limit <= 0 || len(alerts) < q.Limit) {
+		n := len(days) // without a limit they are all read in one go
 		if q.Limit > 0 {
-			statement, args = selectAlertsLimit, append(args, q.Limit)
+			n = min(n, s.wave(q.Limit, len(alerts), all-len(days)))
 		}
-		return collect(s, s.query(ctx, statement, args...), func(iter *gocql.Iter) (Alert, bool) {
-			a := Alert{FleetID: q.FleetID, Severity: p.severity}
-			ok := iter.Scan(&a.Ts, &a.DeviceID, &a.AlertType, &a.Message, &a.Resolved)
-			return a, ok
+		var partitions []partition
+		for _, day := range days[:n] {
+			for _, severity := range severities {
+				partitions = append(partitions, partition{day, severity})
+			}
+		}
+		days = days[n:]
+		parts, err := fanOut(ctx, s.config.Fanout, partitions, func(ctx context.Context, p partition) ([]Alert, error) {
+			statement, args := selectAlerts, []any{q.FleetID, p.day.Time(), p.severity, q.From, q.To}
+			if q.Limit > 0 {
+				statement, args = selectAlertsLimit, append(args, q.Limit)
+			}
+			return collect(s, s.query(ctx, statement, args...), func(iter *gocql.Iter) (Alert, bool) {
+				a := Alert{FleetID: q.FleetID, Severity: p.severity}
+				ok := iter.Scan(&a.Ts, &a.DeviceID, &a.AlertType, &a.Message, &a.Resolved)
+				return a, ok
+			})
 		})
-	})
-	if err != nil {
-		return nil, opError("read alerts of fleet "+q.FleetID, err)
+		if err != nil {
+			return nil, opError("read alerts of fleet "+q.FleetID, err)
+		}
+		alerts = append(alerts, slices.Concat(parts...)...)
 	}
-	alerts := slices.Concat(parts...)
 	slices.SortFunc(alerts, func(a, b Alert) int {
 		return cmp.Or(b.Ts.Compare(a.Ts), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.AlertType, b.AlertType))
 	})
@@ -417,16 +443,27 @@ func checkRange(first, last Day) error {
 	return nil
 }
 
-func scanTelemetry(iter *gocql.Iter) (Telemetry, bool) {
-	var t Telemetry
-	ok := iter.Scan(&t.DeviceID, &t.Ts, &t.FleetID, &t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC, &t.Zone)
-	return t, ok
-}
-
-func scanHistory(iter *gocql.Iter) (Telemetry, bool) {
-	var t Telemetry
-	ok := iter.Scan(&t.DeviceID, &t.Ts, &t.FleetID, &t.Lat, &t.Lon, &t.SpeedKmh, &t.HeadingDeg, &t.BatteryPct, &t.TempC, &t.Zone, &t.AccuracyM)
-	return t, ok
+// telemetryScan reads rows of telemetry, of the history with the accuracy that only it has. It belongs to one reading: rows
+// share what they have in common, and their absent and present values come from a few allocations.
+func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
+	var device, fleet, zone nameCell
+	var ts timeCell
+	var lat, lon, speed, heading, battery, temp, accuracy numberCell
+	row := []any{&device, &ts, &fleet, &lat, &lon, &speed, &heading, &battery, &temp, &zone}
+	if history {
+		row = append(row, &accuracy)
+	}
+	var kept optionals
+	return func(iter *gocql.Iter) (Telemetry, bool) {
+		accuracy = absent
+		if !iter.Scan(row...) {
+			return Telemetry{}, false
+		}
+		return Telemetry{
+			DeviceID: device.text, Ts: ts.Time, FleetID: fleet.text, Zone: zone.text, Lat: lat.orZero(), Lon: lon.orZero(), SpeedKmh: kept.double(speed),
+			HeadingDeg: kept.double(heading), BatteryPct: kept.int(battery), TempC: kept.double(temp), AccuracyM: kept.double(accuracy),
+		}, true
+	}
 }
 
 // collect reads all rows of a query, page by page.

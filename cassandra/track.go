@@ -143,12 +143,68 @@ func (n *Names) add(name string) {
 	n.index = append(n.index, uint16(i))
 }
 
+// optionals gives values that may be absent a place, many at once.
+type optionals struct {
+	doubles []float64
+	ints    []int32
+}
+
+// optionalsAtOnce is reached by doubling: who reads one row and keeps it does not keep room for many.
+const optionalsAtOnce = 256
+
+func grown[T any](full []T) []T { return make([]T, 0, min(max(2*cap(full), 4), optionalsAtOnce)) }
+
+func (o *optionals) double(c numberCell) *float64 {
+	if math.IsNaN(float64(c)) {
+		return nil
+	}
+	if len(o.doubles) == cap(o.doubles) {
+		o.doubles = grown(o.doubles)
+	}
+	o.doubles = append(o.doubles, float64(c))
+	return &o.doubles[len(o.doubles)-1]
+}
+
+func (o *optionals) int(c numberCell) *int32 {
+	if math.IsNaN(float64(c)) {
+		return nil
+	}
+	if len(o.ints) == cap(o.ints) {
+		o.ints = grown(o.ints)
+	}
+	o.ints = append(o.ints, int32(c))
+	return &o.ints[len(o.ints)-1]
+}
+
 // Cells that are read without reflection and without a nil pointer for each absent value.
 type (
 	bigintCell int64
 	numberCell float64 // NaN for null; a CQL double or int
 	nameCell   struct{ text string }
+	timeCell   struct{ time.Time } // zero for null
 )
+
+var absent = numberCell(math.NaN())
+
+func (c numberCell) orZero() float64 {
+	if math.IsNaN(float64(c)) {
+		return 0
+	}
+	return float64(c)
+}
+
+// UnmarshalCQL implements gocql.Unmarshaler.
+func (c *timeCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
+	switch len(data) {
+	case 0:
+		c.Time = time.Time{}
+	case 8:
+		c.Time = time.UnixMilli(int64(binary.BigEndian.Uint64(data))).UTC()
+	default:
+		return fmt.Errorf("timestamp of %d bytes", len(data))
+	}
+	return nil
+}
 
 // UnmarshalCQL implements gocql.Unmarshaler.
 func (c *bigintCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
