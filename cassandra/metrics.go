@@ -134,7 +134,7 @@ func outcome(err error) string {
 // describe finds operation and table of one of our own statements: "SELECT … FROM table …", "INSERT INTO table …",
 // "UPDATE table …", "DELETE FROM table …". The table is empty for any other.
 func describe(statement string) (operation, table string) {
-	verb, rest, _ := strings.Cut(statement, " ")
+	verb, rest, _ := strings.Cut(strings.TrimPrefix(statement, unprepared), " ")
 	switch verb {
 	case "SELECT":
 		operation = "read"

@@ -70,6 +70,15 @@ func keyColumns(columns map[string]column, kind string) []string {
 	return names
 }
 
+// unprepared stands before statements that are run as they stand. Those of screens have their values in them, so nearly
+// each is another: prepared, it would take a second way to the node, a row in its system tables, and the place of a
+// statement that is used again, with the node and with the driver. The driver prepares what begins with a verb; on a
+// line of its own the comment leaves the columns that errors name as they are.
+const unprepared = "/**/\n"
+
+// noValues keeps the driver from preparing a statement to look for the values of a partition key in it.
+func noValues(*gocql.QueryInfo) ([]any, error) { return nil, nil }
+
 // Result is rows of any statement. A value is nil, bool, int64, float64, time.Time, string, *big.Int (varint) or
 // *inf.Dec (decimal); collections, tuples and user types are JSON texts.
 type Result struct {
@@ -94,7 +103,7 @@ func (s *Store) Select(ctx context.Context, statement string, limit int) (Result
 	}
 	defer leave()
 	statsOf(ctx).addStatement(statement, nil)
-	q := s.session.Query(statement).WithContext(ctx).Consistency(s.read).Idempotent(true).PageSize(min(limit+1, 5000)).Trace(tracer(ctx, statement))
+	q := s.session.Bind(unprepared+statement, noValues).WithContext(ctx).Consistency(s.read).Idempotent(true).PageSize(min(limit+1, 5000)).Trace(tracer(ctx, statement))
 	if s.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.config.ReadRetries))
 	}

@@ -65,3 +65,36 @@ func TestAWatchTellsWhatTheNodesReadForARequest(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, traces, "nobody asked for one")
 }
+
+func TestStatementsOfScreensAreNotPrepared(t *testing.T) {
+	s, _ := realStore(t)
+	require.NoError(t, s.WriteFleet(t.Context(), "unprepared"))
+	const statement = "SELECT fleet_id FROM fleets WHERE shard = 1 AND fleet_id > 'unprepared-%'"
+	result, err := s.Select(t.Context(), statement, 10)
+	require.NoError(t, err)
+	require.Equal(t, "fleet_id", result.Columns[0].Name)
+	prepared, err := s.Select(t.Context(), "SELECT query_string FROM system.prepared_statements", 100_000)
+	require.NoError(t, err)
+	require.NotEmpty(t, prepared.Rows, "those of the writes are there")
+	require.NotContains(t, prepared.Rows, []any{unprepared + statement})
+	require.NotContains(t, prepared.Rows, []any{statement})
+}
+
+func TestADayIsReadFirstAndThenAsManyAsTheLimitLikelyNeeds(t *testing.T) {
+	s := &Store{config: Config{Fanout: 16}}
+	for _, c := range []struct {
+		name                    string
+		limit, rows, days, want int
+	}{
+		{"without a limit all that may be read at once", 0, 0, 0, 16},
+		{"the newest day alone", 1000, 0, 0, 1},
+		{"a day had half of what is wanted", 1000, 500, 1, 1},
+		{"a day had a tenth", 1000, 100, 1, 9},
+		{"a day had next to nothing", 1000, 1, 1, 16},
+		{"nothing yet: further back at a run", 1000, 0, 3, 6},
+		{"nothing for long", 1000, 0, 30, 16},
+		{"a few rows are missing", 1000, 999, 4, 1},
+	} {
+		require.Equal(t, c.want, s.wave(c.limit, c.rows, c.days), c.name)
+	}
+}
