@@ -42,6 +42,24 @@ type Plan struct {
 	Limit      int      // of the statement itself, over all partitions; 0: none
 }
 
+// firstWave is how many statements are run before anything is known of their rows.
+const firstWave = 8
+
+// Wave is how many of the statements to run next, where done of them gave so many rows: as many as are likely to fill
+// the limit, and none when it is passed. To run them all would be to read the limit as often as there are partitions.
+func (p Plan) Wave(done, rows, limit, atOnce int) int {
+	left := len(p.Statements) - done
+	switch {
+	case rows > limit, p.Limit > 0 && rows >= p.Limit:
+		return 0
+	case done == 0:
+		return min(left, firstWave, atOnce)
+	case rows == 0:
+		return min(left, 2*done, atOnce)
+	}
+	return min(left, max((limit-rows)*done/rows+1, firstWave), atOnce)
+}
+
 // Check reads a statement without macros and plans it, or tells why it is refused.
 func Check(statement string, tables []Table, rules Rules) (Plan, error) {
 	if len(statement) > MaxText {

@@ -184,3 +184,27 @@ func TestMacros(t *testing.T) {
 	_, err := Expand("$__days", r)
 	require.ErrorContains(t, err, "at most 10")
 }
+func TestPartitionsAreReadAsFarAsTheLimitLikelyNeeds(t *testing.T) {
+	for _, c := range []struct {
+		name                      string
+		statements, limitOfPlan   int
+		done, rows, limit, atOnce int
+		want                      int
+	}{
+		{"a few to begin with", 90, 0, 0, 0, 100_000, 64, 8},
+		{"all of few", 3, 0, 0, 0, 100_000, 64, 3},
+		{"as many as fill the limit", 90, 0, 8, 50_000, 100_000, 64, 9},
+		{"next to no rows: as many as may be", 90, 0, 8, 10, 100_000, 64, 64},
+		{"no rows: twice as many", 90, 0, 8, 0, 100_000, 64, 16},
+		{"no more than are left", 10, 0, 8, 10, 100_000, 64, 2},
+		{"the limit is reached: one more row would tell that there are others", 90, 0, 8, 100_000, 100_000, 64, 8},
+		{"the limit is passed", 90, 0, 8, 100_001, 100_000, 64, 0},
+		{"the statement's own limit is reached", 90, 10, 8, 10, 10, 64, 0},
+		{"none is left", 8, 0, 8, 5, 100_000, 64, 0},
+	} {
+		p := Plan{Statements: make([]string, c.statements), Limit: c.limitOfPlan}
+		if got := p.Wave(c.done, c.rows, c.limit, c.atOnce); got != c.want {
+			t.Errorf("%s: %d, want %d", c.name, got, c.want)
+		}
+	}
+}

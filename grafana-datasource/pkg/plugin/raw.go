@@ -37,17 +37,24 @@ func (d *Datasource) raw(ctx context.Context, q *query, c *cost) (answer, error)
 	if plan.Limit > 0 {
 		most = min(most, plan.Limit)
 	}
-	parts, err := sideBySide(ctx, partsAtOnce, plan.Statements, func(ctx context.Context, statement string) (cassandra.Result, error) {
-		return d.reader.rows(ctx, c, statement, most)
-	})
-	if err != nil {
-		return a, err
-	}
-	result := parts[0]
-	result.Rows = slices.Clip(result.Rows)
-	for _, part := range parts[1:] {
-		result.Rows = append(result.Rows, part.Rows...)
-		result.More = result.More || part.More
+	var result cassandra.Result
+	for done := 0; ; {
+		n := plan.Wave(done, len(result.Rows), most, partsAtOnce)
+		if n == 0 {
+			break
+		}
+		parts, err := sideBySide(ctx, partsAtOnce, plan.Statements[done:done+n], func(ctx context.Context, statement string) (cassandra.Result, error) {
+			return d.reader.rows(ctx, c, statement, most)
+		})
+		if err != nil {
+			return a, err
+		}
+		for _, part := range parts {
+			result.Columns = part.Columns
+			result.Rows = append(result.Rows, part.Rows...)
+			result.More = result.More || part.More
+		}
+		done += n
 	}
 	if len(result.Rows) > most {
 		result.Rows, result.More = result.Rows[:most], true
