@@ -60,8 +60,8 @@ func splitStatements(text string) []string {
 // schemaTimeout is what a change of the schema may take: nodes are asked one after the other, and wait for their disks.
 const schemaTimeout = time.Minute
 
-// ApplySchema makes the keyspace, with the given replication, and the tables and columns that are missing. It changes
-// nothing else that exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
+// ApplySchema makes the keyspace, with the given replication, and the tables and columns that are missing, and gives
+// tables the options that the schema names. It changes nothing else that exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
 // replication, can't serve.
 func ApplySchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
@@ -118,6 +118,13 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 		return err
 	}
 	if err := addColumns(ctx, one, cfg.Keyspace, replication); err != nil {
+		return err
+	}
+	changes, _, err := differentOptions(ctx, one, cfg.Keyspace, replication)
+	if err != nil {
+		return err
+	}
+	if err := execSchema(ctx, one, changes); err != nil {
 		return err
 	}
 	return opError("wait until the nodes agree on the schema", session.AwaitSchemaAgreement(ctx))
@@ -211,7 +218,8 @@ func checkReplicas(ctx context.Context, session *gocql.Session, replication Repl
 }
 
 // CheckSchema compares the keyspace with the schema and gives one line for each difference: tables and columns that
-// are missing, or have another type or place in the key. Columns that somebody added are no difference.
+// are missing, or have another type or place in the key, and options that the schema names and that are others. Columns
+// that somebody added are no difference.
 func CheckSchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) ([]string, error) {
 	cfg = cfg.withDefaults()
 	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
@@ -235,7 +243,9 @@ func CheckSchema(ctx context.Context, cfg Config, replication Replication, logge
 	if err != nil {
 		return nil, err
 	}
-	return append(differences, compareColumns(want, have)...), nil
+	differences = append(differences, compareColumns(want, have)...)
+	_, lines, err := differentOptions(ctx, session, cfg.Keyspace, replication)
+	return append(differences, lines...), err
 }
 
 // column is a column's type and its place: partition_key or clustering with the position, or regular.

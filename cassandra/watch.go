@@ -2,8 +2,8 @@ package cassandra
 
 import (
 	"context"
-	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -97,31 +97,38 @@ type Trace struct {
 	Tombstones int           // tombstones read, by all replicas
 }
 
-// traceWait is how long the nodes may take to write a trace down: they do so aside from answering.
-const traceWait = 10 * time.Second
+// traceWait is how long the nodes may take to write a trace down: they do so aside from answering, and not at all when
+// they are too busy.
+const traceWait = 5 * time.Second
 
-// Traces reads what the nodes wrote down of the requests under a watch. The user needs the right to read system_traces.
+// tracesRead is how many traces of a watch are read: of a thousand like requests a sample will do.
+const tracesRead = 100
+
+// Traces reads what the nodes wrote down of the requests under a watch, of the first hundred. The user needs the right to
+// read system_traces.
 func (s *Store) Traces(ctx context.Context, w *Watch) ([]Trace, error) {
+	type one struct {
+		statement string
+		id        []byte
+	}
+	var list []one
 	w.mu.Lock()
-	list := append([]*requestTrace(nil), w.traces...)
-	w.mu.Unlock()
-	var traces []Trace
-	for _, t := range list {
+	for _, t := range w.traces {
 		for _, id := range t.ids {
-			trace, err := s.trace(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			trace.Statement = t.statement
-			traces = append(traces, trace)
+			list = append(list, one{t.statement, id})
 		}
 	}
-	return traces, nil
+	w.mu.Unlock()
+	traces, err := fanOut(ctx, s.config.Fanout, list[:min(len(list), tracesRead)], func(ctx context.Context, o one) (Trace, error) {
+		return s.trace(ctx, o.statement, o.id)
+	})
+	return slices.DeleteFunc(traces, func(t Trace) bool { return t.Took == 0 }), err
 }
 
-func (s *Store) trace(ctx context.Context, id []byte) (Trace, error) {
+// trace reads one trace. It is empty when the nodes have not written it down.
+func (s *Store) trace(ctx context.Context, statement string, id []byte) (Trace, error) {
 	const op = "read trace"
-	var t Trace
+	t := Trace{Statement: statement}
 	for deadline := time.Now().Add(traceWait); ; {
 		var micros int
 		var request string
@@ -136,15 +143,15 @@ func (s *Store) trace(ctx context.Context, id []byte) (Trace, error) {
 			return t, opError(op, err)
 		}
 		if time.Now().After(deadline) {
-			return t, fmt.Errorf("%s: the nodes have not written it down within %s", op, traceWait)
+			return Trace{}, nil
 		}
-		time.Sleep(20 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond)
 	}
 	// What replicas did may be written a little later than the end.
 	for before := -1; ; {
 		iter := s.session.Query("SELECT activity, source FROM system_traces.events WHERE session_id = ?", id).
 			WithContext(ctx).Consistency(gocql.One).Iter()
-		found := Trace{Took: t.Took, Prepare: t.Prepare}
+		found := t
 		nodes := map[string]bool{}
 		var activity, source string
 		for iter.Scan(&activity, &source) {
