@@ -105,7 +105,7 @@ func TestSchemaIsAppliedOnceAndCheckedByColumn(t *testing.T) {
 		"CREATE TABLE fleet_analytics_by_day (fleet_id text, day date, hour text, total_distance_km double, avg_speed_kmh double, alerts_count int, active_devices_count int, PRIMARY KEY (fleet_id, day, hour))",
 		"DROP TABLE fleets",
 		"ALTER TABLE device_days WITH gc_grace_seconds = 864000",
-		"ALTER TABLE open_alerts_by_fleet WITH compaction = {'class': 'SizeTieredCompactionStrategy'}",
+		"ALTER TABLE latest_telemetry_by_device WITH compaction = {'class': 'SizeTieredCompactionStrategy'}",
 	}))
 	differences, err = CheckSchema(ctx, cfg, Replication{"dc1": 2}, quiet())
 	require.NoError(t, err)
@@ -120,7 +120,7 @@ func TestSchemaIsAppliedOnceAndCheckedByColumn(t *testing.T) {
 		"table fleets: missing; make it with: fleet-etl schema apply",
 		"table telemetry_by_device_day: column zone is missing; add it with: ALTER TABLE telemetry_by_device_day ADD zone text",
 		`table device_days: gc_grace_seconds is "864000", not "86400"; set it with: fleet-etl schema apply`,
-		`table open_alerts_by_fleet: compaction class is "org.apache.cassandra.db.compaction.SizeTieredCompactionStrategy", not "LeveledCompactionStrategy"; set it with: fleet-etl schema apply`,
+		`table latest_telemetry_by_device: compaction class is "org.apache.cassandra.db.compaction.SizeTieredCompactionStrategy", not "LeveledCompactionStrategy"; set it with: fleet-etl schema apply`,
 	}, differences)
 
 	require.NoError(t, ApplySchema(ctx, cfg, twoAndTwo, quiet()))
