@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test unit rest fuzz fuzz-short integration frontend lint bench bench-plugin report sample clean
+.PHONY: help build plugin demo demo-down test unit rest fuzz fuzz-short integration frontend lint bench bench-plugin queries report sample clean
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
@@ -76,6 +76,9 @@ bench-plugin: ## Measure the data source through its real binary on four nodes (
 
 report: ## Render performance, resilience and architecture into report.pdf; needs Chromium and npm
 	go run ./dev report
+
+queries: ## Fill a keyspace with 30 days of 10,000 vehicles, run every CQL statement on it, and write what each costs into docs/queries.md
+	go run ./dev queries --write
 
 sample: ## Make data/sample_telemetry.csv anew
 	go test ./etl/internal/source/generator -run Sample -update

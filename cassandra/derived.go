@@ -71,7 +71,7 @@ const (
 	selectDaysFrom  = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day >= ?"
 	updateDay       = "UPDATE device_days USING TIMESTAMP ? SET state = ?, rules = ?, fleets = fleets + ? WHERE device_id = ? AND day = ?"
 
-	selectFixes = selectHistoryDay + " ORDER BY ts ASC"
+	selectFixes = "SELECT " + historyOfDay + " ORDER BY ts ASC"
 
 	insertHour = "INSERT INTO hours_by_fleet (fleet_id, hour, device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -150,7 +150,7 @@ func (s *Store) exec(ctx context.Context, table, statement string, args ...any) 
 // Fixes is the fixes of a device in a day, oldest first.
 func (s *Store) Fixes(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
 	q := s.query(ctx, selectFixes, deviceID, day.Time()).PageSize(trackPage)
-	rows, err := collect(s, q, scanHistory)
+	rows, err := collect(s, q, telemetryScan(true))
 	return rows, opError(fmt.Sprintf("read day %s of device %s", day, deviceID), err)
 }
 

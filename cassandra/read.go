@@ -90,8 +90,8 @@ const (
 	telemetryColumns   = "fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone"
 	selectLatest       = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_device WHERE device_id = ?"
 	selectLatestFleet  = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_fleet WHERE fleet_id = ? AND bucket = ?"
-	selectHistoryDay   = "SELECT device_id, ts, " + telemetryColumns + ", accuracy_m FROM telemetry_by_device_day WHERE device_id = ? AND day = ?"
-	selectHistory      = selectHistoryDay + " AND ts >= ? AND ts <= ?"
+	historyOfDay       = "device_id, ts, " + telemetryColumns + ", accuracy_m FROM telemetry_by_device_day WHERE device_id = ? AND day = ?"
+	selectHistory      = "SELECT " + historyOfDay + " AND ts >= ? AND ts <= ?"
 	selectHistoryLimit = selectHistory + " LIMIT ?"
 	selectStored       = "SELECT fleet_id, WRITETIME(last_ts), WRITETIME(speed_kmh), WRITETIME(heading_deg), WRITETIME(battery_pct), WRITETIME(temp_c)" +
 		" FROM latest_telemetry_by_device WHERE device_id = ?"

@@ -26,6 +26,7 @@ type cli struct {
 	WithKafka   withKafkaCmd   `cmd:"" help:"Run a command while a Kafka broker is up; one that was not up before is stopped after it."`
 	Bench       benchCmd       `cmd:"" help:"Measure fleet-etl beside the bare driver on a cluster of one node and on one of four."`
 	Report      reportCmd      `cmd:"" help:"Render docs/performance.md, resilience.md and architecture.md into one PDF. Needs Chromium and npm."`
+	Queries     queriesCmd     `cmd:"" help:"Fill a keyspace with 30 days of 10,000 vehicles, run every CQL statement on it, and write what each costs."`
 }
 
 type clusterCmd struct {
