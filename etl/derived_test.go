@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -24,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 )
 
 // TestWhatIsDerivedFollowsFromWhatIsStored has one keyspace for all its parts, since making one takes long. Each part
@@ -51,23 +51,13 @@ type deriver struct {
 }
 
 func (s *site) deriver(env ...string) *deriver {
-	addresses := freeAddresses(s.t, 2)
+	addresses := rig.FreeAddresses(s.t, 2)
 	v := &deriver{s.service(slices.Concat([]string{
 		"ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS=" + addresses[0], "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0",
 		"ETL_STATE_DIR=" + s.t.TempDir(), "ETL_METRICS_ADDRESS=" + addresses[1], "ETL_DRAIN_TIMEOUT=2m",
 	}, env)...), addresses[0]}
 	v.metrics = addresses[1]
 	return v
-}
-
-func freeAddresses(t *testing.T, n int) (addresses []string) {
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer l.Close()
-		addresses = append(addresses, l.Addr().String())
-	}
-	return addresses
 }
 
 // starts starts it and waits until it stores.
@@ -218,7 +208,7 @@ func aRowIsSpoilt(t *testing.T, s *site) {
 			"open_alerts_by_fleet", open.DeviceID + " " + open.Type + " of " + stamp(open.OpenedMs),
 		},
 	} {
-		require.NoError(t, cassandra.Exec(t.Context(), s.config, quiet(), c.statement))
+		require.NoError(t, cassandra.Exec(t.Context(), s.config, rig.Quiet(), c.statement))
 		out, status := s.verifies(shared)
 		require.Equal(t, 2, status, "%s: %s", what, out)
 		require.Regexp(t, "(?m)^"+c.table+" "+c.key, out, "%s: the row is named", what)

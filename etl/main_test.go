@@ -18,12 +18,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
 )
 
@@ -46,20 +45,13 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
-	}
-	s := &site{t: t, dir: t.TempDir(), config: cassandra.Config{
-		Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", ReadConsistency: "ALL",
-	}}
+	s := &site{t: t, dir: t.TempDir(), config: rig.Config(t)}
+	s.config.ReadConsistency = "ALL"
 	s.env = []string{
-		"CASSANDRA_HOSTS=" + hosts, "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
+		"CASSANDRA_HOSTS=" + strings.Join(s.config.Hosts, ","), "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
 		"ETL_CANARY_INTERVAL=0", "ETL_DERIVE=false", // but for the tests of what is derived
 	}
-	t.Cleanup(func() {
-		assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), s.config, quiet()))
-	})
+	rig.DropAfter(t, s.config)
 	out, status := s.run("schema", "apply")
 	require.Zero(t, status, out)
 	return s
@@ -72,12 +64,6 @@ func (s *site) anew(t *testing.T) *site {
 	other.env = append(append([]string{}, s.env...), "ETL_STATE_DIR="+other.dir)
 	other.truncate()
 	return other
-}
-
-func quiet() logrus.FieldLogger {
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
-	return logger
 }
 
 func (s *site) command(args ...string) *exec.Cmd {
@@ -125,10 +111,12 @@ func (s *site) load(args ...string) (report, int) {
 	return r, status
 }
 
-func (s *site) truncate() { require.NoError(s.t, cassandra.Truncate(s.t.Context(), s.config, quiet())) }
+func (s *site) truncate() {
+	require.NoError(s.t, cassandra.Truncate(s.t.Context(), s.config, rig.Quiet()))
+}
 
 func (s *site) open() *cassandra.Store {
-	store, err := cassandra.Open(s.t.Context(), s.config, quiet(), nil)
+	store, err := cassandra.Open(s.t.Context(), s.config, rig.Quiet(), nil)
 	require.NoError(s.t, err)
 	s.t.Cleanup(store.Close)
 	return store
@@ -183,14 +171,8 @@ func (c *contents) rows() (n int) {
 
 // wuxi is a real day of taxis, where it is at hand.
 func wuxi(t *testing.T) []string {
-	root, err := cluster.RepositoryRoot()
-	require.NoError(t, err)
-	path := filepath.Join(root, "..", "shared", "data", "wuxi_taxis.csv")
-	if _, err := os.Stat(path); err != nil {
-		t.Skip("needs the recording wuxi_taxis.csv in ../shared/data, which is not here")
-	}
 	end := time.Now().UTC().Truncate(24 * time.Hour).Add(-time.Hour).Format(time.RFC3339) // the same in all runs of the test
-	return []string{path, "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end}
+	return []string{rig.Taxis(t), "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end}
 }
 
 func checkWuxi(t *testing.T, c contents) {
@@ -452,15 +434,7 @@ func TestOrderAndRepetitionLeaveNoTrace(t *testing.T) {
 
 // nodes controls the cluster that make test runs the tests on.
 func nodes(t *testing.T) *cluster.Cluster {
-	cfg, err := cluster.DefaultConfig()
-	require.NoError(t, err)
-	c, err := cluster.Open(cfg)
-	require.NoError(t, err)
-	all, err := c.Nodes()
-	require.NoError(t, err)
-	if len(all) != 4 {
-		t.Skipf("needs to kill nodes of the cluster of go run ./dev cluster up; there are %d", len(all))
-	}
+	c, _ := rig.Cluster(t)
 	t.Cleanup(func() { require.NoError(t, c.Up(context.WithoutCancel(t.Context()))) })
 	return c
 }

@@ -6,33 +6,26 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
-	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
@@ -61,146 +54,51 @@ type stack struct {
 	began      time.Time
 	source     plugintest.Source // as it is provisioned
 	plugin     *plugintest.Plugin
-	pluginLog  *lockedBuffer
+	pluginLog  *process.Output
 	prometheus string // http://host:port
 }
 
 // startStack runs all of it until the test ends.
 func startStack(t *testing.T) *stack {
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		t.Skip("needs a real cluster: run make integration, or set CASSANDRA_TEST_HOSTS for the one of go run ./dev cluster up")
-	}
-	_, noPrometheus := monitoring.FindPrometheus()
-	_, noAlertmanager := monitoring.FindAlertmanager()
-	if err := errors.Join(noPrometheus, noAlertmanager); err != nil {
-		t.Skip(err)
-	}
-	nodes := scrapedNodes(t)
+	rig.NeedMonitoring(t)
+	_, nodes := rig.Cluster(t)
 	dir := t.TempDir()
-	config := cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
-	program, plugin := build(t, dir)
+	plugin, err := plugintest.Build(t.Context())
+	require.NoError(t, err)
 
 	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
 		Options: monitoring.Options{Dir: filepath.Join(dir, "alertmanager")},
 	})
 	require.NoError(t, err)
-	endWith(t, alertmanager)
+	rig.EndWith(t, alertmanager)
 
-	metrics, api := freeAddress(t), freeAddress(t)
-	runETL(t, program, dir, config, metrics, api, "http://"+alertmanager.Address)
+	etl := rig.NewETL(t, liveFleet, liveRules,
+		"ETL_GENERATOR_LATE=0.02", "ETL_GENERATOR_DUPLICATE=0.02", "ETL_GENERATOR_BROKEN=0.02",
+		"ETL_GEOFENCES_FILES=../data/geofences.geojson", "ETL_ALERTMANAGER_URLS=http://"+alertmanager.Address)
+	past := filepath.Join(dir, "past.csv")
+	etl.Do("generate", "--vehicles=10", "--interval=2m", "--records=9600", "--out="+past) // 32 hours: some of the day before, too
+	etl.Do("load", past, "--end-at=now")
+	etl.Run()
 
-	s := &stack{began: time.Now(), pluginLog: &lockedBuffer{}, source: provisionedSource(t, config)}
+	s := &stack{began: time.Now(), pluginLog: &process.Output{}, source: provisionedSource(t, etl.Config)}
 	s.plugin, err = plugintest.Start(plugin, s.pluginLog)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		s.plugin.Close()
 		if t.Failed() {
-			t.Log("plugin", tail(s.pluginLog.String()))
+			t.Log("plugin", process.LastLines([]byte(s.pluginLog.String()), 40))
 		}
 	})
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Edit: hastenPrometheus(t)},
-		FleetETL: []string{metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
+		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
 	})
 	require.NoError(t, err)
-	endWith(t, prometheus)
+	rig.EndWith(t, prometheus)
 	s.prometheus = "http://" + prometheus.Address
-	s.useIt(t, "http://"+api)
+	s.useIt(t, "http://"+etl.API)
 	s.awaitRules(t)
 	return s
-}
-
-// scrapedNodes are the nodes of the cluster of go run ./dev cluster up, which have agents.
-func scrapedNodes(t *testing.T) (scraped []monitoring.Node) {
-	config, err := cluster.DefaultConfig()
-	require.NoError(t, err)
-	c, err := cluster.Open(config)
-	require.NoError(t, err)
-	nodes, err := c.Nodes()
-	require.NoError(t, err)
-	perDC := map[string]int{}
-	for _, n := range nodes {
-		if n.State != cluster.Running {
-			t.Skipf("needs all nodes of the cluster of go run ./dev cluster up; %s is %s", n, n.State)
-		}
-		perDC[n.DC]++
-		scraped = append(scraped, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
-	}
-	return scraped
-}
-
-func build(t *testing.T, dir string) (program, plugin string) {
-	program = filepath.Join(dir, "fleet-etl")
-	g, ctx := errgroup.WithContext(t.Context())
-	g.Go(func() error {
-		out, err := exec.CommandContext(ctx, "go", "build", "-o", program, "../etl").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("build fleet-etl: %w\n%s", err, out)
-		}
-		return nil
-	})
-	g.Go(func() (err error) {
-		plugin, err = plugintest.Build(ctx, dir)
-		return err
-	})
-	require.NoError(t, g.Wait())
-	return program, plugin
-}
-
-// runETL makes the keyspace and its past, and keeps the pipeline running.
-func runETL(t *testing.T, program, dir string, config cassandra.Config, metrics, api, alertmanager string) {
-	quiet := logrus.New()
-	quiet.SetOutput(io.Discard)
-	t.Cleanup(func() { assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, quiet)) })
-	// Nodes have metrics of tables for the usual keyspace only.
-	usual := config
-	usual.Keyspace = "fleet_iot"
-	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, cassandra.Replication{"dc1": 2, "dc2": 2}, quiet))
-
-	ruleFile := filepath.Join(dir, "alert-rules.yml")
-	require.NoError(t, os.WriteFile(ruleFile, []byte(liveRules), 0o600))
-	env := append(os.Environ(),
-		"CASSANDRA_HOSTS="+strings.Join(config.Hosts, ","), "CASSANDRA_KEYSPACE="+config.Keyspace, "CASSANDRA_DC="+config.LocalDC, "ETL_STATE_DIR="+dir,
-		"ETL_METRICS_ADDRESS="+metrics, "ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+api, "ETL_HTTP_OPEN_FLEET="+liveFleet,
-		"ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_GENERATOR_LATE=0.02", "ETL_GENERATOR_DUPLICATE=0.02", "ETL_GENERATOR_BROKEN=0.02",
-		"ETL_CANARY_INTERVAL=2s", "ETL_DERIVE_FLUSH=1s", "ETL_GEOFENCES_FILES=../data/geofences.geojson", "ETL_ALERT_RULES_FILE="+ruleFile,
-		"ETL_ALERTMANAGER_URLS="+alertmanager,
-	)
-	past := filepath.Join(dir, "past.csv")
-	for _, args := range [][]string{
-		{"schema", "apply"},
-		{"generate", "--vehicles=10", "--interval=2m", "--records=9600", "--out=" + past}, // 32 hours: some of the day before, too
-		{"load", past, "--end-at=now"},
-	} {
-		begun := time.Now()
-		cmd := exec.CommandContext(t.Context(), program, args...)
-		cmd.Env = env
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "fleet-etl %s\n%s", strings.Join(args, " "), out)
-		t.Logf("fleet-etl %s took %.1f s", args[0], time.Since(begun).Seconds())
-	}
-
-	logFile := filepath.Join(dir, "fleet-etl.log")
-	log, err := os.Create(logFile)
-	require.NoError(t, err)
-	defer log.Close()                   // the program has its own
-	cmd := exec.Command(program, "run") //nolint:noctx // it is told to stop, and waited for
-	cmd.Env, cmd.Stdout, cmd.Stderr = env, log, log
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		patience := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
-		assert.NoError(t, cmd.Wait(), "fleet-etl ends in good order")
-		patience.Stop()
-		if text, err := os.ReadFile(logFile); t.Failed() {
-			t.Log("fleet-etl", err, tail(string(text)))
-		}
-	})
-	require.Eventually(t, func() bool {
-		status, _, err := get(t.Context(), "http://"+metrics+"/-/ready")
-		return err == nil && status == http.StatusOK
-	}, readyWithin, 100*time.Millisecond, "fleet-etl is ready")
 }
 
 // provisionedSource is the data source as Grafana makes it of what it is provisioned with.
@@ -244,19 +142,12 @@ func (s *stack) serveMetrics(t *testing.T) (address string) {
 
 // hastenPrometheus makes figures of a few seconds out of those of minutes.
 func hastenPrometheus(t *testing.T) func(file, text string) string {
-	changes := map[string][]string{
+	return rig.Hasten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 1s", "evaluation_interval: 15s", "evaluation_interval: 1s",
 			"scrape_timeout: 10s", "scrape_timeout: 1s"},
-		filepath.Join("rules", "recording.yml"):    {"interval: 1m", "interval: 1s"},
-		filepath.Join("rules", "cause-alerts.yml"): {"for: 5m\n", "for: 1s\n"},
-	}
-	return func(file, text string) string {
-		for i, c := 0, changes[file]; i < len(c); i += 2 {
-			assert.Contains(t, text, c[i], "%s: this test hastens it", file)
-			text = strings.ReplaceAll(text, c[i], c[i+1])
-		}
-		return text
-	}
+		"rules/recording.yml":    {"interval: 1m", "interval: 1s"},
+		"rules/cause-alerts.yml": {"for: 5m\n", "for: 1s\n"},
+	})
 }
 
 // useIt does each second what vehicles, programs and people do: send to the IoT API and read from it, look at vehicles, at
@@ -289,7 +180,7 @@ func (s *stack) useIt(t *testing.T, api string) {
 	g.Go(tick(func() error { return send(ctx, api) }))
 	g.Go(tick(func() error {
 		for _, path := range []string{"/v1/fleets", "/v1/fleets/" + liveFleet + "/latest"} {
-			if status, body, err := get(ctx, api+path); err != nil || status != http.StatusOK {
+			if status, body, err := rig.Get(ctx, api+path); err != nil || status != http.StatusOK {
 				return fmt.Errorf("GET %s: %d %w %s", path, status, err, body)
 			}
 		}
@@ -404,7 +295,7 @@ func (s *stack) ask(ctx context.Context, expr string, instant bool, from, to tim
 
 // api gets what Prometheus answers at a path.
 func (s *stack) api(ctx context.Context, path string, into any) error {
-	_, body, err := get(ctx, s.prometheus+path)
+	_, body, err := rig.Get(ctx, s.prometheus+path)
 	if err != nil {
 		return err
 	}
@@ -419,57 +310,4 @@ func (s *stack) api(ctx context.Context, path string, into any) error {
 		return errors.New(answer.Error)
 	}
 	return json.Unmarshal(answer.Data, into)
-}
-
-func get(ctx context.Context, address string) (int, []byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return 0, nil, err
-	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return 0, nil, err
-	}
-	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	return response.StatusCode, body, err
-}
-
-func endWith(t *testing.T, p *monitoring.Process) {
-	t.Cleanup(func() {
-		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
-		if text, err := os.ReadFile(p.LogFile); t.Failed() {
-			t.Log(p.Name, err, tail(string(text)))
-		}
-	})
-}
-
-// tail is the end of a log.
-func tail(log string) string {
-	lines := strings.Split(strings.TrimSpace(log), "\n")
-	return strings.Join(lines[max(0, len(lines)-20):], "\n")
-}
-
-func freeAddress(t *testing.T) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

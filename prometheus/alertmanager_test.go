@@ -25,6 +25,9 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 )
 
 var update = flag.Bool("update", false, "write the golden files of the messages anew")
@@ -200,7 +203,7 @@ func platform(name, severity string) alert {
 type alertmanager struct {
 	t   *testing.T
 	url string
-	log *synced
+	log *process.Output
 }
 
 // startAlertmanager runs a real Alertmanager with a configuration until the test ends.
@@ -212,11 +215,8 @@ func startAlertmanager(t *testing.T, config string) *alertmanager {
 	config = strings.Replace(config, "templates/*.tmpl", templates+"/*.tmpl", 1)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "alertmanager.yml"), []byte(config), 0o600))
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	address := l.Addr().String()
-	l.Close()
-	am := &alertmanager{t: t, url: "http://" + address, log: &synced{}}
+	address := rig.FreeAddresses(t, 1)[0]
+	am := &alertmanager{t: t, url: "http://" + address, log: &process.Output{}}
 	cmd := exec.Command(program, "--config.file="+filepath.Join(dir, "alertmanager.yml"), "--storage.path="+dir,
 		"--web.listen-address="+address, "--cluster.listen-address=", "--log.level=debug")
 	cmd.Stdout, cmd.Stderr = am.log, am.log
@@ -263,24 +263,6 @@ func (am *alertmanager) get(path string) string {
 	defer resp.Body.Close()
 	text, _ := io.ReadAll(resp.Body)
 	return string(text)
-}
-
-// synced is a buffer that one writes to while another reads.
-type synced struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *synced) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *synced) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
 }
 
 type request struct {

@@ -4,35 +4,27 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"math"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 )
 
 const (
@@ -270,148 +262,41 @@ type live struct {
 }
 
 func startLive(t *testing.T) *live {
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		t.Skip("needs a real cluster: run make integration, or set CASSANDRA_TEST_HOSTS for the one of go run ./dev cluster up")
-	}
-	_, noPrometheus := monitoring.FindPrometheus()
-	_, noAlertmanager := monitoring.FindAlertmanager()
-	if err := errors.Join(noPrometheus, noAlertmanager); err != nil {
-		t.Skip(err)
-	}
+	rig.NeedMonitoring(t)
 	l := &live{hooks: newInbox(t)}
-	nodes := l.openCluster(t)
-	program := filepath.Join(t.TempDir(), "fleet-etl")
-	run(t, "go", "build", "-o", program, "../etl")
+	var nodes []monitoring.Node
+	l.cluster, nodes = rig.Cluster(t)
 
 	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
 		Options: monitoring.Options{Dir: t.TempDir(), Edit: hastenAlertmanager(t)}, Webhook: l.hooks.URL,
 	})
 	require.NoError(t, err)
-	endWith(t, alertmanager)
+	rig.EndWith(t, alertmanager)
 	l.alertmanager = "http://" + alertmanager.Address
 
-	metrics := l.startETL(t, program, hosts)
+	etl := rig.NewETL(t, liveFleet, liveRules, "ETL_ALERTMANAGER_URLS="+l.alertmanager, "ETL_GRAFANA_URL="+liveGrafana, "ETL_RUNBOOK_URL="+runbookBase)
+	etl.Run()
+	l.api = "http://" + etl.API
+	seen := regexp.MustCompile(`(?m)^fleet_etl_canary_last_seen_timestamp_seconds [1-9]`)
+	require.True(t, within(liveWithin, func() bool { return seen.MatchString(get(t, "http://"+etl.Metrics+"/metrics")) }), "the canary comes through")
+
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Dir: t.TempDir(), Edit: hastenPrometheus(t)},
-		FleetETL: []string{metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
+		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
 		Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	require.NoError(t, err)
-	endWith(t, prometheus)
+	rig.EndWith(t, prometheus)
 	l.prometheus = "http://" + prometheus.Address
 	// First of all that is cleaned up: the rest needs the nodes.
 	t.Cleanup(func() { assert.NoError(t, l.cluster.Up(context.WithoutCancel(t.Context()))) })
 	return l
 }
 
-// openCluster takes the cluster that make integration runs the tests on.
-func (l *live) openCluster(t *testing.T) (scraped []monitoring.Node) {
-	config, err := cluster.DefaultConfig()
-	require.NoError(t, err)
-	l.cluster, err = cluster.Open(config)
-	require.NoError(t, err)
-	nodes, err := l.cluster.Nodes()
-	require.NoError(t, err)
-	perDC := map[string]int{}
-	for _, n := range nodes {
-		if n.State != cluster.Running {
-			t.Skipf("needs all nodes of the cluster of go run ./dev cluster up; %s is %s", n, n.State)
-		}
-		perDC[n.DC]++
-		scraped = append(scraped, monitoring.Node{
-			Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC]),
-		})
-	}
-	if !maps.Equal(perDC, map[string]int{"dc1": 2, "dc2": 2}) {
-		t.Skipf("needs two data centres of two nodes to kill and pause them; there are %v", perDC)
-	}
-	return scraped
-}
-
-// startETL runs fleet-etl until the test ends, and returns when its canary has come through. It gives the address of its
-// metrics.
-func (l *live) startETL(t *testing.T, program, hosts string) (metrics string) {
-	quiet := logrus.New()
-	quiet.SetOutput(io.Discard)
-	config := cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
-	t.Cleanup(func() {
-		assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, quiet))
-	})
-	// Nodes have metrics of tables for the usual keyspace only.
-	usual := config
-	usual.Keyspace = "fleet_iot"
-	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, cassandra.Replication{"dc1": 2, "dc2": 2}, quiet))
-
-	dir := t.TempDir()
-	ruleFile := filepath.Join(dir, "alert-rules.yml")
-	require.NoError(t, os.WriteFile(ruleFile, []byte(liveRules), 0o600))
-	metrics, api := freeAddress(t), freeAddress(t)
-	l.api = "http://" + api
-	env := append(os.Environ(),
-		"CASSANDRA_HOSTS="+hosts, "CASSANDRA_KEYSPACE="+config.Keyspace, "ETL_STATE_DIR="+dir, "ETL_METRICS_ADDRESS="+metrics,
-		"ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+api, "ETL_HTTP_OPEN_FLEET="+liveFleet,
-		"ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_CANARY_INTERVAL=2s", "ETL_DERIVE_FLUSH=1s",
-		"ETL_ALERT_RULES_FILE="+ruleFile, "ETL_ALERTMANAGER_URLS="+l.alertmanager, "ETL_GRAFANA_URL="+liveGrafana,
-		"ETL_RUNBOOK_URL="+runbookBase,
-	)
-	apply := exec.CommandContext(t.Context(), program, "schema", "apply")
-	apply.Env = env
-	out, err := apply.CombinedOutput()
-	require.NoError(t, err, string(out))
-
-	logFile := filepath.Join(dir, "log")
-	log, err := os.Create(logFile)
-	require.NoError(t, err)
-	defer log.Close()                   // the program has its own
-	etl := exec.Command(program, "run") //nolint:noctx // it is told to stop, and waited for
-	etl.Env, etl.Stdout, etl.Stderr = env, log, log
-	require.NoError(t, etl.Start())
-	t.Cleanup(func() {
-		_ = etl.Process.Signal(syscall.SIGTERM)
-		patience := time.AfterFunc(liveWithin, func() { _ = etl.Process.Kill() })
-		assert.NoError(t, etl.Wait(), "fleet-etl ends in good order")
-		patience.Stop()
-		if text, err := os.ReadFile(logFile); t.Failed() {
-			t.Log("fleet-etl", err, string(text))
-		}
-	})
-	seen := regexp.MustCompile(`(?m)^fleet_etl_canary_last_seen_timestamp_seconds [1-9]`)
-	require.True(t, within(liveWithin, func() bool { return seen.MatchString(get(t, "http://"+metrics+"/metrics")) }), "the canary comes through")
-	return metrics
-}
-
-func endWith(t *testing.T, p *monitoring.Process) {
-	t.Cleanup(func() {
-		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
-		if text, err := os.ReadFile(p.LogFile); t.Failed() {
-			t.Log(p.Name, err, string(text))
-		}
-	})
-}
-
-func freeAddress(t *testing.T) string {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer listener.Close()
-	return listener.Addr().String()
-}
-
-// hurry gives a change of files: of each file, old texts and new ones. Each old one must be there.
-func hurry(t *testing.T, changes map[string][]string) func(file, text string) string {
-	return func(file, text string) string {
-		for i, c := 0, changes[file]; i < len(c); i += 2 {
-			assert.Contains(t, text, c[i], "%s: this test hastens it", file)
-			text = strings.ReplaceAll(text, c[i], c[i+1])
-		}
-		return text
-	}
-}
-
 // hastenPrometheus makes what is told within minutes be told within seconds. What looks at longer stretches keeps its time:
 // over seconds it would see what is none. The canary comes five times as often as usual, and may stay away for a twelfth.
 func hastenPrometheus(t *testing.T) func(file, text string) string {
-	return hurry(t, map[string][]string{
+	return rig.Hasten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
 			"scrape_timeout: 10s", "scrape_timeout: 2s"},
 		"rules/recording.yml":    {"interval: 1m", "interval: 2s"},
@@ -421,7 +306,7 @@ func hastenPrometheus(t *testing.T) func(file, text string) string {
 
 // hastenAlertmanager keeps the order in which things are told: of the graver first.
 func hastenAlertmanager(t *testing.T) func(file, text string) string {
-	return hurry(t, map[string][]string{
+	return rig.Hasten(t, map[string][]string{
 		"alertmanager.yml": {"group_wait: 30s", "group_wait: 2s", "group_wait: 10s", "group_wait: 1s",
 			"group_interval: 1m", "group_interval: 1s", "group_interval: 5m", "group_interval: 2s"},
 	})
@@ -494,14 +379,10 @@ func within(patience time.Duration, reached func() bool) bool {
 
 // get is what an address answers, or why it does not.
 func get(t *testing.T, address string) string {
-	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
-	require.NoError(t, err)
-	response, err := http.DefaultClient.Do(request)
+	_, text, err := rig.Get(t.Context(), address)
 	if err != nil {
 		return err.Error()
 	}
-	defer response.Body.Close()
-	text, _ := io.ReadAll(response.Body)
 	return string(text)
 }
 

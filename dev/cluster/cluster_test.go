@@ -10,7 +10,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -19,9 +18,9 @@ import (
 )
 
 // open returns a cluster of its own for a test, on addresses and ports that no other uses, and ends it with the test.
-func open(t *testing.T, cfg Config) (*Cluster, *output) {
+func open(t *testing.T, cfg Config) (*Cluster, *process.Output) {
 	t.Helper()
-	out := &output{}
+	out := &process.Output{}
 	cfg.Out = out
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()
@@ -40,23 +39,6 @@ func open(t *testing.T, cfg Config) (*Cluster, *output) {
 		}
 	})
 	return c, out
-}
-
-type output struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
 }
 
 func states(t *testing.T, c *Cluster) string {

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
@@ -25,7 +26,7 @@ func TestMeasure(t *testing.T) {
 		t.Skip("measures; run make bench-plugin")
 	}
 	w := open(t)
-	store, err := cassandra.Open(t.Context(), w.config, quiet(), nil)
+	store, err := cassandra.Open(t.Context(), w.config, rig.Quiet(), nil)
 	require.NoError(t, err)
 	defer store.Close()
 	var rows []cassandra.Telemetry

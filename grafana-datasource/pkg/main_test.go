@@ -1,17 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"maps"
 	"math"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -23,13 +19,14 @@ import (
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
 	"github.com/grafana/grafana-plugin-sdk-go/data"
-	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
@@ -40,7 +37,7 @@ type world struct {
 	binary   string
 	config   cassandra.Config
 	plugin   *plugintest.Plugin
-	log      *lockedBuffer
+	log      *process.Output
 	now      time.Time // when the data was written
 	midnight time.Time // start of this UTC day
 	closed   time.Time // start of a day that is over for long
@@ -58,11 +55,8 @@ func TestMain(m *testing.M) {
 	if shared.plugin != nil {
 		shared.plugin.Close()
 	}
-	if shared.binary != "" {
-		_ = os.RemoveAll(filepath.Dir(shared.binary))
-	}
 	if shared.config.Keyspace != "" {
-		if err := cassandra.DropKeyspace(context.Background(), shared.config, quiet()); err != nil {
+		if err := cassandra.DropKeyspace(context.Background(), shared.config, rig.Quiet()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			status = max(status, 1)
 		}
@@ -70,41 +64,30 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-func quiet() logrus.FieldLogger {
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
-	return logger
-}
-
 // open gives the shared world; it is made for the first test that needs it.
 func open(t testing.TB) *world {
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
-	}
-	sharedMu.Do(func() { errWorld = shared.make(strings.Split(hosts, ",")) })
+	config := rig.Config(t)
+	sharedMu.Do(func() { errWorld = shared.make(config) })
 	require.NoError(t, errWorld)
 	return &shared
 }
 
-func (w *world) make(hosts []string) error {
+func (w *world) make(config cassandra.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	dir, err := os.MkdirTemp("", "fleet-plugin-")
-	if err != nil {
+	var err error
+	if w.binary, err = plugintest.Build(ctx); err != nil {
 		return err
 	}
-	if w.binary, err = plugintest.Build(ctx, dir); err != nil {
-		return err
-	}
-	w.config = cassandra.Config{Hosts: hosts, Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", WriteConsistency: "ALL"}
-	if err := cassandra.ApplySchema(ctx, w.config, cassandra.Replication{"dc1": 2, "dc2": 2}, quiet()); err != nil {
+	w.config = config
+	w.config.WriteConsistency = "ALL"
+	if err := cassandra.ApplySchema(ctx, w.config, rig.Replication, rig.Quiet()); err != nil {
 		return err
 	}
 	w.now = time.Now().UTC().Truncate(time.Millisecond)
 	w.midnight = w.now.Truncate(24 * time.Hour)
 	w.closed = w.midnight.AddDate(0, 0, -5)
-	store, err := cassandra.Open(ctx, w.config, quiet(), nil)
+	store, err := cassandra.Open(ctx, w.config, rig.Quiet(), nil)
 	if err != nil {
 		return err
 	}
@@ -112,26 +95,9 @@ func (w *world) make(hosts []string) error {
 	if err := w.fill(ctx, store); err != nil {
 		return err
 	}
-	w.log = &lockedBuffer{}
+	w.log = &process.Output{}
 	w.plugin, err = plugintest.Start(w.binary, w.log)
 	return err
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -648,7 +614,7 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	w := open(t)
 	s := w.source("raw", map[string]any{"maxPartitions": 100})
-	require.NoError(t, cassandra.Exec(t.Context(), w.config, quiet(),
+	require.NoError(t, cassandra.Exec(t.Context(), w.config, rig.Quiet(),
 		"CREATE TYPE IF NOT EXISTS place (name text, floor int)",
 		"CREATE TABLE IF NOT EXISTS every_type (k int PRIMARY KEY, a ascii, bi bigint, bl blob, bo boolean, da date, de decimal, dou double, du duration, fl float, ine inet, i int, sm smallint, te text, ti time, ts timestamp, tu timeuuid, ty tinyint, uu uuid, va varint, li list<int>, se set<text>, ma map<text, timestamp>, tup tuple<int, text>, udt frozen<place>, nest list<frozen<map<text, int>>>, vec vector<float, 2>)",
 		"INSERT INTO every_type (k) VALUES (1)",
@@ -846,7 +812,7 @@ func TestResources(t *testing.T) {
 
 func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
 	w := open(t)
-	store, err := cassandra.Open(t.Context(), w.config, quiet(), nil)
+	store, err := cassandra.Open(t.Context(), w.config, rig.Quiet(), nil)
 	require.NoError(t, err)
 	defer store.Close()
 	row := cassandra.LatestRow{DeviceID: "live-1", Lat: ptr(1.0), Lon: ptr(2.0), Zone: "a", SpeedKmh: ptr(10.0), LastTsMs: ptr(time.Now().UnixMilli())}
@@ -1047,16 +1013,12 @@ func TestMetricsAndLogsTellOfQueries(t *testing.T) {
 // TestRealTaxis reads a real day by way of the real pipeline.
 func TestRealTaxis(t *testing.T) {
 	w := open(t)
-	root, err := cluster.RepositoryRoot()
+	path := rig.Taxis(t)
+	etl, err := rig.FleetETL(t.Context())
 	require.NoError(t, err)
-	path := filepath.Join(root, "..", "shared", "data", "wuxi_taxis.csv")
-	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-		t.Skip("needs the recording wuxi_taxis.csv in ../shared/data, which is not here")
-	}
 	end := w.midnight.Add(-time.Second)
-	load := exec.CommandContext(t.Context(), "go", "run", "./etl", "load", path, "--map", "lon=longitude,lat=latitude,device_id=taxi",
+	load := exec.CommandContext(t.Context(), etl, "load", path, "--map", "lon=longitude,lat=latitude,device_id=taxi",
 		"--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end.Format(time.RFC3339), "--derive-speed")
-	load.Dir = root
 	load.Env = append(os.Environ(), "CASSANDRA_HOSTS="+strings.Join(w.config.Hosts, ","), "CASSANDRA_KEYSPACE="+w.config.Keyspace, "ETL_STATE_DIR="+t.TempDir())
 	output, err := load.CombinedOutput()
 	require.NoError(t, err, string(output))

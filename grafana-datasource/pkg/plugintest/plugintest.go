@@ -19,22 +19,27 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/genproto/pluginv2"
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
+
+	"github.com/fleettracing/fleet-tracing/dev/rig"
 )
 
 // ID is the plugin's.
 const ID = "fleettracing-cassandra-datasource"
 
-// Build compiles the binary of this machine into dir, with the flags that mage gives, and returns its path.
-func Build(ctx context.Context, dir string) (string, error) {
+// Build compiles the binary of this machine, with the flags that mage gives, and returns its path. Packages share it.
+func Build(ctx context.Context) (binary string, err error) {
 	_, here, _, _ := runtime.Caller(0)
-	binary := filepath.Join(dir, fmt.Sprintf("gpx_fleet_cassandra_%s_%s", runtime.GOOS, runtime.GOARCH))
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "-tags", "arrow_json_stdlib", "-ldflags", "-w -s", "./pkg")
-	cmd.Dir = filepath.Dir(filepath.Dir(filepath.Dir(here)))
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-	if output, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build the plugin: %w\n%s", err, output)
-	}
-	return binary, nil
+	err = rig.Build(ctx, func(dir string) error {
+		binary = filepath.Join(dir, fmt.Sprintf("gpx_fleet_cassandra_%s_%s", runtime.GOOS, runtime.GOARCH))
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "-tags", "arrow_json_stdlib", "-ldflags", "-w -s", "./pkg")
+		cmd.Dir = filepath.Dir(filepath.Dir(filepath.Dir(here)))
+		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+		if output, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build the plugin: %w\n%s", err, output)
+		}
+		return nil
+	})
+	return binary, err
 }
 
 // Plugin is a running plugin.

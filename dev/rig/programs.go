@@ -1,0 +1,125 @@
+package rig
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+)
+
+// readyWithin bounds what a program may take to serve or to end. On a quiet machine it takes seconds.
+const readyWithin = 2 * time.Minute
+
+// FleetETL builds fleet-etl and returns its path.
+func FleetETL(ctx context.Context) (path string, err error) {
+	err = Build(ctx, func(dir string) error {
+		path = filepath.Join(dir, "fleet-etl")
+		cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/fleettracing/fleet-tracing/etl")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("build fleet-etl: %w\n%s", err, out)
+		}
+		return nil
+	})
+	return path, err
+}
+
+// Build builds a program into a folder that all packages' tests share, one at a time. The Go tool sees for itself whether
+// what it is to write there is up to date.
+func Build(ctx context.Context, do func(dir string) error) error {
+	root, err := cluster.RepositoryRoot()
+	if err != nil {
+		return err
+	}
+	dir := filepath.Join(root, ".dev", "test-bin")
+	unlock, err := process.Lock(ctx, dir, func(string) {})
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return do(dir)
+}
+
+// ETL is a fleet-etl with a keyspace, a state directory and addresses of its own. When it runs, it makes up ten vehicles
+// that send each second, and serves the IoT API to one fleet without tokens.
+type ETL struct {
+	Config       cassandra.Config
+	Dir          string
+	Metrics, API string // host:port
+
+	t       testing.TB
+	program string
+	env     []string
+}
+
+// NewETL makes the keyspace, which goes with the test, and the usual one: nodes have metrics of that one's tables alone.
+// env is what else fleet-etl is set to.
+func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
+	addresses := FreeAddresses(t, 2)
+	e := &ETL{t: t, Config: Config(t), Dir: t.TempDir(), Metrics: addresses[0], API: addresses[1]}
+	var err error
+	e.program, err = FleetETL(t.Context())
+	require.NoError(t, err)
+	usual := e.Config
+	usual.Keyspace = "fleet_iot"
+	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, Replication, Quiet()))
+
+	rules := filepath.Join(e.Dir, "alert-rules.yml")
+	require.NoError(t, os.WriteFile(rules, []byte(alertRules), 0o600))
+	e.env = append(os.Environ(),
+		"CASSANDRA_HOSTS="+strings.Join(e.Config.Hosts, ","), "CASSANDRA_KEYSPACE="+e.Config.Keyspace, "CASSANDRA_DC="+e.Config.LocalDC,
+		"ETL_STATE_DIR="+e.Dir, "ETL_METRICS_ADDRESS="+e.Metrics, "ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+e.API,
+		"ETL_HTTP_OPEN_FLEET="+openFleet, "ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_CANARY_INTERVAL=2s",
+		"ETL_DERIVE_FLUSH=1s", "ETL_ALERT_RULES_FILE="+rules,
+	)
+	e.env = append(e.env, env...)
+	DropAfter(t, e.Config)
+	e.Do("schema", "apply")
+	return e
+}
+
+// Do runs one command to its end, which must be a good one.
+func (e *ETL) Do(args ...string) {
+	begun := time.Now()
+	cmd := exec.CommandContext(e.t.Context(), e.program, args...)
+	cmd.Env = e.env
+	out, err := cmd.CombinedOutput()
+	require.NoError(e.t, err, "fleet-etl %s\n%s", strings.Join(args, " "), out)
+	e.t.Logf("fleet-etl %s took %.1f s", args[0], time.Since(begun).Seconds())
+}
+
+// Run starts fleet-etl and returns when it is ready. It is stopped when the test ends.
+func (e *ETL) Run() {
+	path := filepath.Join(e.Dir, "fleet-etl.log")
+	log, err := os.Create(path)
+	require.NoError(e.t, err)
+	defer log.Close()                     // the program has its own
+	cmd := exec.Command(e.program, "run") //nolint:noctx // it is told to stop, and waited for
+	cmd.Env, cmd.Stdout, cmd.Stderr = e.env, log, log
+	require.NoError(e.t, cmd.Start())
+	e.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		patience := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
+		assert.NoError(e.t, cmd.Wait(), "fleet-etl ends in good order")
+		patience.Stop()
+		if e.t.Failed() {
+			e.t.Log("fleet-etl", Tail(path))
+		}
+	})
+	require.Eventually(e.t, func() bool {
+		status, _, err := Get(e.t.Context(), "http://"+e.Metrics+"/-/ready")
+		return err == nil && status == http.StatusOK
+	}, readyWithin, 100*time.Millisecond, "fleet-etl is ready")
+}
