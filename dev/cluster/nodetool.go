@@ -10,6 +10,8 @@ import (
 	"regexp"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
@@ -49,29 +51,36 @@ var upNormal = regexp.MustCompile(`(?m)^UN +(\S+)`)
 func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
 	limited, cancel := context.WithTimeout(ctx, agreedWithin)
 	defer cancel()
+	g, limited := errgroup.WithContext(limited)
+	g.SetLimit(2) // each starts a Java
 	for _, n := range nodes {
-		for {
-			out, err := n.nodetool(limited, t, "status")
-			missing := nodes
-			if err == nil {
-				missing = unseen(out, nodes)
-			}
-			if len(missing) == 0 {
-				break
-			}
-			if process.Sleep(limited, 5*process.PollEvery) == nil {
-				continue
-			}
-			if ctx.Err() != nil {
-				return fmt.Errorf("wait until the nodes see each other: %w", ctx.Err())
-			}
-			if err == nil {
-				err = errors.New("its log tells what it last heard")
-			}
-			return fmt.Errorf("%s does not see %s up after %s: %w", n, missing[0], agreedWithin, err)
-		}
+		g.Go(func() error { return n.waitSees(ctx, limited, t, nodes) })
 	}
-	return nil
+	return g.Wait()
+}
+
+// waitSees returns when the node sees all of the nodes up. limited is ctx with an end to its patience.
+func (n Node) waitSees(ctx, limited context.Context, t toolchain, nodes []Node) error {
+	for {
+		out, err := n.nodetool(limited, t, "status")
+		missing := nodes
+		if err == nil {
+			missing = unseen(out, nodes)
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		if process.Sleep(limited, 5*process.PollEvery) == nil {
+			continue
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("wait until the nodes see each other: %w", ctx.Err())
+		}
+		if err == nil {
+			err = errors.New("its log tells what it last heard")
+		}
+		return fmt.Errorf("%s does not see %s up after %s: %w", n, missing[0], agreedWithin, err)
+	}
 }
 
 // unseen returns the nodes that nodetool status does not report as up and normal.

@@ -24,7 +24,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
@@ -1056,13 +1055,8 @@ func TestRealTaxis(t *testing.T) {
 // TestTheClusterComesAndGoes kills one node, then all, then starts them again. It comes last: it leaves cold nodes.
 func TestTheClusterComesAndGoes(t *testing.T) {
 	w := open(t)
-	cfg, err := cluster.DefaultConfig()
-	require.NoError(t, err)
-	c, err := cluster.Open(cfg)
-	require.NoError(t, err)
-	if all, err := c.Nodes(); err != nil || len(all) != 4 {
-		t.Skipf("needs to kill nodes of the cluster of go run ./dev cluster up; there are %d (%v)", len(all), err)
-	}
+	c, _ := rig.Cluster(t)
+	t.Cleanup(func() { assert.NoError(t, c.Up(context.WithoutCancel(t.Context()))) }) // when it fails half-way, too
 	s := w.source("outage", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
 	query := map[string]any{"queryType": "latest", "fleets": []string{"middle"}}
 	require.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
@@ -1124,9 +1118,7 @@ func TestTheClusterComesAndGoes(t *testing.T) {
 		assert.False(t, w.plugin.Exited(), "the plugin lives")
 	})
 	t.Run("well again afterwards", func(t *testing.T) {
-		for n := 1; n <= 4; n++ {
-			require.NoError(t, c.Start(t.Context(), n))
-		}
+		require.NoError(t, c.Up(t.Context()))
 		require.Eventually(t, func() bool { return w.try(t, s, w.now, w.now, query).Error == nil }, 90*time.Second, 500*time.Millisecond)
 		assert.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
 		assert.False(t, w.plugin.Exited())
