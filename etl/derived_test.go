@@ -26,8 +26,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/rig"
 )
 
-// TestWhatIsDerivedFollowsFromWhatIsStored has one keyspace for all its parts, since making one takes long. Each part
-// has fleets and vehicles of its own.
+// TestWhatIsDerivedFollowsFromWhatIsStored does not empty the keyspace between its parts. Each has fleets and vehicles of its own.
 func TestWhatIsDerivedFollowsFromWhatIsStored(t *testing.T) {
 	s := newSite(t)
 	part := func(name string, run func(t *testing.T, s *site)) {

@@ -33,10 +33,20 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if ground.Keyspace != "" {
+		if err := cassandra.DropKeyspace(context.Background(), ground, rig.Quiet()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			status = max(status, 1)
+		}
+	}
+	os.Exit(status)
 }
 
-// site is a keyspace on the real cluster and a state directory, where one test's fleet-etl works.
+// ground is the keyspace of all tests: to make one takes a dozen seconds, to empty it a few.
+var ground cassandra.Config
+
+// site is an empty keyspace on the real cluster and a state directory, where one test's fleet-etl works.
 type site struct {
 	t      *testing.T
 	config cassandra.Config
@@ -45,20 +55,26 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, dir: t.TempDir(), config: rig.Config(t)}
-	s.config.ReadConsistency = "ALL"
+	config, made := rig.Config(t), ground.Keyspace != ""
+	if !made {
+		ground = config
+		ground.ReadConsistency = "ALL"
+	}
+	s := &site{t: t, dir: t.TempDir(), config: ground}
 	s.env = []string{
 		"CASSANDRA_HOSTS=" + strings.Join(s.config.Hosts, ","), "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
 		"ETL_CANARY_INTERVAL=0", "ETL_DERIVE=false", // but for the tests of what is derived
 	}
-	rig.DropAfter(t, s.config)
+	if made {
+		s.truncate()
+		return s
+	}
 	out, status := s.run("schema", "apply")
 	require.Zero(t, status, out)
 	return s
 }
 
-// anew is the same keyspace, empty, for a part of a test with a state directory of its own: making another keyspace takes
-// a dozen seconds.
+// anew is the same keyspace, empty, for a part of a test with a state directory of its own.
 func (s *site) anew(t *testing.T) *site {
 	other := &site{t: t, config: s.config, dir: t.TempDir()}
 	other.env = append(append([]string{}, s.env...), "ETL_STATE_DIR="+other.dir)

@@ -104,11 +104,11 @@ func (v *service) metric(name string) float64 {
 	return sum
 }
 
-// killsPerSource is how often each way in is cut off by kill -9: FLEET_KILLS, or ten times.
+// killsPerSource is how often each way in is cut off by kill -9: FLEET_KILLS, or four times.
 func killsPerSource(t *testing.T) int {
 	text := os.Getenv("FLEET_KILLS")
 	if text == "" {
-		return 10
+		return 4
 	}
 	n, err := strconv.Atoi(text)
 	require.NoError(t, err, "FLEET_KILLS")
