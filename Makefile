@@ -1,12 +1,26 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test unit rest fuzz fuzz-short integration frontend lint bench bench-plugin queries report sample clean
+.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
 PLUGIN := grafana-datasource
 NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
-INTEGRATION := ./cassandra/... ./etl ./etl/internal/notify ./etl/internal/readapi ./etl/internal/source/kafka ./dev/... ./grafana ./grafana-datasource/pkg ./prometheus
+# Packages whose tests need a real Cassandra or a real Kafka.
+ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/readapi
+AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus
+ON_KAFKA := ./dev/kafka ./etl/internal/notify ./etl/internal/source/kafka
+# Rooms in which nothing goes on at the same time, but for what RACED_PURE tests.
+PURE := $(addprefix ./etl/internal/,alerting eventorder geofence rollup telemetry transform)
+RACED_PURE := ^(TestOneEngineServesSeveralGoroutines|TestManyMayAskAtOnce)$$
+# Tests of ./etl that have all of fleet-etl at work, under the race detector.
+RACED := ^(TestWhatWasAcknowledgedSurvivesKills|TestRunDrainsWhenItIsToldToStop)$$
+# Lint has all that go vet has.
+GO_TEST := go test -vet=off
+# Nodes and brokers of tests live for minutes: they compile no more than they must. Those that tests start inherit it.
+QUICK_JAVA := JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1
+# A make that a program starts for us is its own.
+SUBMAKE := env -u MAKEFLAGS $(MAKE) --no-print-directory
 LINT := .dev/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
 help: ## Show this list
@@ -25,11 +39,16 @@ demo: ## Run the whole platform without Docker, on a four-node Cassandra; Ctrl-C
 demo-down: ## End what make demo started
 	go run ./dev down
 
-test: lint rest fuzz-short frontend integration ## All checks: vet, lint, unit tests, a little fuzzing, the front end, tests on a real four-node cluster
+# Two lanes: what needs no cluster works while the tests on the cluster wait, and stands back when they do not.
+test: ## All checks: lint, unit tests, a little fuzzing, the front end, tests on a real four-node cluster and a real Kafka
+	$(MAKE) --no-print-directory -j 2 beside clustered
+
+beside:
+	nice $(MAKE) --no-print-directory lint rest fuzz-short frontend
+	DEV_KAFKA_DIR=$(abspath .dev/kafka-beside) DEV_KAFKA_PORT=19292 $(QUICK_JAVA) nice go run ./dev with-kafka -- $(SUBMAKE) on-kafka
 
 lint: $(LINT) ## Check style and the rules of who imports whom
-	go vet ./...
-	$(LINT) run ./...
+	$(LINT) run --allow-parallel-runners ./...
 
 $(LINT):
 	mkdir -p $(dir $@)
@@ -37,10 +56,12 @@ $(LINT):
 	mv .dev/bin/golangci-lint $@
 
 unit: ## Tests that need no cluster, with the race detector
-	CASSANDRA_TEST_HOSTS= go test -race ./...
+	CASSANDRA_TEST_HOSTS= KAFKA_TEST_BROKERS= $(GO_TEST) -race ./...
 
-rest: # unit tests of the packages that integration leaves out
-	CASSANDRA_TEST_HOSTS= go test -race $$(go list ./... | grep -vxF "$$(go list $(INTEGRATION))")
+rest: # of the packages: those with nothing on a cluster
+	$(GO_TEST) -race $$(go list ./... | grep -vxF "$$(go list $(PURE) $(ON_CASSANDRA) $(AS_PROGRAMS) $(ON_KAFKA))")
+	$(GO_TEST) $(PURE)
+	$(GO_TEST) -race -run '$(RACED_PURE)' ./etl/internal/alerting ./etl/internal/geofence
 
 FUZZ_TIME ?= 10m
 
@@ -63,8 +84,19 @@ $(NODE_MODULES): $(PLUGIN)/package-lock.json
 	cd $(PLUGIN) && npm ci --no-audit --no-fund
 
 integration: ## Tests on a real cluster of two data centres and a real Kafka, which are started for them, and stopped unless they were up
-	go run ./dev with-cluster -- go run ./dev with-kafka -- go test -race -count 1 -p 1 -timeout 20m \
-		$(INTEGRATION)
+	$(QUICK_JAVA) go run ./dev with-kafka -- go run ./dev with-cluster -- $(SUBMAKE) on-kafka on-cassandra
+
+clustered:
+	$(QUICK_JAVA) go run ./dev with-kafka -- go run ./dev with-cluster -- $(SUBMAKE) on-cassandra
+
+# One package after the other: some kill nodes. The race detector is for what works in the tests' own process.
+on-cassandra:
+	$(GO_TEST) -race -count 1 -p 1 -timeout 20m $(ON_CASSANDRA)
+	$(GO_TEST) -race -count 1 -timeout 20m -run '$(RACED)' ./etl
+	$(GO_TEST) -count 1 -p 1 -timeout 20m -skip '$(RACED)' $(AS_PROGRAMS)
+
+on-kafka:
+	$(GO_TEST) -race -count 1 -timeout 20m $(ON_KAFKA)
 
 bench: ## Measure fleet-etl beside the bare driver, its sources beside each other, and what it derives (about twenty minutes)
 	go run ./dev bench
