@@ -33,18 +33,8 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProgram) != "" {
 		main()
 	}
-	status := m.Run()
-	if ground.Keyspace != "" {
-		if err := cassandra.DropKeyspace(context.Background(), ground, rig.Quiet()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = max(status, 1)
-		}
-	}
-	os.Exit(status)
+	os.Exit(m.Run())
 }
-
-// ground is the keyspace of all tests: to make one takes a dozen seconds, to empty it a few.
-var ground cassandra.Config
 
 // site is an empty keyspace on the real cluster and a state directory, where one test's fleet-etl works.
 type site struct {
@@ -55,19 +45,11 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	config, made := rig.Config(t), ground.Keyspace != ""
-	if !made {
-		ground = config
-		ground.ReadConsistency = "ALL"
-	}
-	s := &site{t: t, dir: t.TempDir(), config: ground}
+	s := &site{t: t, dir: t.TempDir(), config: rig.Keyspace(t)}
+	s.config.ReadConsistency = "ALL"
 	s.env = []string{
 		"CASSANDRA_HOSTS=" + strings.Join(s.config.Hosts, ","), "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
 		"ETL_CANARY_INTERVAL=0", "ETL_DERIVE=false", // but for the tests of what is derived
-	}
-	if made {
-		s.truncate()
-		return s
 	}
 	out, status := s.run("schema", "apply")
 	require.Zero(t, status, out)

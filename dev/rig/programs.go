@@ -52,7 +52,7 @@ func Build(ctx context.Context, do func(dir string) error) error {
 	return do(dir)
 }
 
-// ETL is a fleet-etl with a keyspace, a state directory and addresses of its own. When it runs, it makes up ten vehicles
+// ETL is a fleet-etl with the tests' keyspace, and a state directory and addresses of its own. When it runs, it makes up ten vehicles
 // that send each second, and serves the IoT API to one fleet without tokens.
 type ETL struct {
 	Config       cassandra.Config
@@ -64,11 +64,11 @@ type ETL struct {
 	env     []string
 }
 
-// NewETL makes the keyspace, which goes with the test, and the usual one: nodes have metrics of that one's tables alone.
+// NewETL takes the tests' keyspace, and makes the usual one: nodes have metrics of that one's tables alone.
 // env is what else fleet-etl is set to.
 func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 	addresses := FreeAddresses(t, 2)
-	e := &ETL{t: t, Config: Config(t), Dir: t.TempDir(), Metrics: addresses[0], API: addresses[1]}
+	e := &ETL{t: t, Config: Keyspace(t), Dir: t.TempDir(), Metrics: addresses[0], API: addresses[1]}
 	var err error
 	e.program, err = FleetETL(t.Context())
 	require.NoError(t, err)
@@ -85,8 +85,6 @@ func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 		"ETL_DERIVE_FLUSH=1s", "ETL_ALERT_RULES_FILE="+rules,
 	)
 	e.env = append(e.env, env...)
-	DropAfter(t, e.Config)
-	e.Do("schema", "apply")
 	return e
 }
 

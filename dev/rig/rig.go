@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -35,19 +35,46 @@ func Quiet() logrus.FieldLogger {
 	return logger
 }
 
-// Config names a keyspace that no other test has, on the cluster that CASSANDRA_TEST_HOSTS names. It makes nothing.
-// Without a cluster the test is skipped.
-func Config(t testing.TB) cassandra.Config {
+// keyspace is that of all tests that use this package: to make one takes a dozen seconds and to drop it longer, to empty it
+// a few. It stays in a cluster that stays.
+const keyspace = "test_rig"
+
+// ours keeps the keyspace to this process, until it ends.
+var ours struct {
+	sync.Mutex
+	unlock func()
+}
+
+// Hosts are the nodes that CASSANDRA_TEST_HOSTS names. Without them the test is skipped.
+func Hosts(t testing.TB) []string {
 	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
 	if hosts == "" {
 		t.Skip("needs a real cluster: run make integration, or set CASSANDRA_TEST_HOSTS for the one of go run ./dev cluster up")
 	}
-	return cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
+	return strings.Split(hosts, ",")
 }
 
-// DropAfter removes a keyspace when the test ends.
-func DropAfter(t testing.TB, config cassandra.Config) {
-	t.Cleanup(func() { assert.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, Quiet())) })
+// Keyspace is an empty keyspace with all tables, for a test that shares it with no other: tests of another package wait.
+func Keyspace(t testing.TB) cassandra.Config {
+	config := cassandra.Config{Hosts: Hosts(t), Keyspace: keyspace, LocalDC: "dc1"}
+	ours.Lock()
+	defer ours.Unlock()
+	if ours.unlock == nil {
+		root, err := cluster.RepositoryRoot()
+		require.NoError(t, err)
+		ours.unlock, err = process.Lock(t.Context(), filepath.Join(root, ".dev", "test-keyspace"), func(holder string) {
+			t.Log("waiting for process", holder, "which has the tests' keyspace")
+		})
+		require.NoError(t, err)
+		differences, err := cassandra.CheckSchema(t.Context(), config, Replication, Quiet())
+		if err != nil || len(differences) > 0 { // there is none, or one of another version
+			require.NoError(t, cassandra.DropKeyspace(t.Context(), config, Quiet()))
+			require.NoError(t, cassandra.ApplySchema(t.Context(), config, Replication, Quiet()))
+			return config
+		}
+	}
+	require.NoError(t, cassandra.Truncate(t.Context(), config, Quiet()))
+	return config
 }
 
 // Cluster is the cluster of go run ./dev cluster up, for tests that scrape its nodes, kill or pause them. All nodes run, or

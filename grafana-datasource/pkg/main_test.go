@@ -54,19 +54,13 @@ func TestMain(m *testing.M) {
 	if shared.plugin != nil {
 		shared.plugin.Close()
 	}
-	if shared.config.Keyspace != "" {
-		if err := cassandra.DropKeyspace(context.Background(), shared.config, rig.Quiet()); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			status = max(status, 1)
-		}
-	}
 	os.Exit(status)
 }
 
 // open gives the shared world; it is made for the first test that needs it.
 func open(t testing.TB) *world {
-	config := rig.Config(t)
-	sharedMu.Do(func() { errWorld = shared.make(config) })
+	rig.Hosts(t)
+	sharedMu.Do(func() { errWorld = shared.make(rig.Keyspace(t)) })
 	require.NoError(t, errWorld)
 	return &shared
 }
@@ -80,9 +74,6 @@ func (w *world) make(config cassandra.Config) error {
 	}
 	w.config = config
 	w.config.WriteConsistency = "ALL"
-	if err := cassandra.ApplySchema(ctx, w.config, rig.Replication, rig.Quiet()); err != nil {
-		return err
-	}
 	w.now = time.Now().UTC().Truncate(time.Millisecond)
 	w.midnight = w.now.Truncate(24 * time.Hour)
 	w.closed = w.midnight.AddDate(0, 0, -5)

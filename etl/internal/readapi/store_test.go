@@ -1,13 +1,9 @@
 package readapi
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
 	"net/http"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,24 +11,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	platform "github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // The real store is one, too.
 var _ Store = (*cassandra.Store)(nil)
 
-// realStore opens a keyspace of the test's own on the cluster that CASSANDRA_TEST_HOSTS names, with reads at ALL, so
-// that a test sees what it wrote.
+// realStore opens the tests' keyspace on a real cluster, with reads at ALL, so that a test sees what it wrote.
 func realStore(t *testing.T) *cassandra.Store {
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
-	}
-	cfg := cassandra.Config{
-		Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", ReadConsistency: "ALL", Timeout: 20 * time.Second,
-	}
-	t.Cleanup(func() { require.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), cfg, silent())) })
-	require.NoError(t, cassandra.ApplySchema(t.Context(), cfg, cassandra.Replication{"dc1": 2, "dc2": 2}, silent()))
+	cfg := platform.Keyspace(t)
+	cfg.ReadConsistency, cfg.Timeout = "ALL", 20*time.Second
 	store, err := cassandra.Open(t.Context(), cfg, silent(), prometheus.NewRegistry())
 	require.NoError(t, err)
 	t.Cleanup(store.Close)
