@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -60,7 +61,10 @@ func TestMain(m *testing.M) {
 // open gives the shared world; it is made for the first test that needs it.
 func open(t testing.TB) *world {
 	rig.Hosts(t)
-	sharedMu.Do(func() { errWorld = shared.make(rig.Keyspace(t)) })
+	sharedMu.Do(func() {
+		errWorld = errors.New("the test that needed it first tells why it is not there") // where the keyspace ends that test
+		errWorld = shared.make(rig.Keyspace(t))
+	})
 	require.NoError(t, errWorld)
 	return &shared
 }
