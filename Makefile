@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean
+.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
@@ -46,6 +46,19 @@ test: ## All checks: lint, unit tests, a little fuzzing, the front end, tests on
 beside:
 	nice $(MAKE) --no-print-directory lint rest fuzz-short frontend
 	DEV_KAFKA_DIR=$(abspath .dev/kafka-beside) DEV_KAFKA_PORT=19292 $(QUICK_JAVA) nice go run ./dev with-kafka -- $(SUBMAKE) on-kafka
+
+up: ## Start the whole platform under Docker and wait until it is usable; where it does not get there, say why
+	@docker compose up -d --wait || { status=$$?; dev/compose/why.sh; exit $$status; }
+
+down: ## Stop what make up started; its data stay
+	docker compose --profile '*' down
+
+status: ## How the platform under Docker is: services, Cassandra's nodes, Prometheus' targets
+	@dev/compose/status.sh
+
+logs: ## Follow the logs of the platform under Docker; make logs SERVICE=etl for one service
+	docker compose --profile '*' logs --follow --tail 50 $(SERVICE)
+
 
 lint: $(LINT) ## Check style and the rules of who imports whom
 	$(LINT) run --allow-parallel-runners ./...

@@ -50,6 +50,7 @@ type commands struct {
 	Letters  letterCommands  `cmd:"" name:"deadletters" help:"List records that were refused, or replay them."`
 	Verify   verifyCommand   `cmd:"" help:"Compute what is derived from the stored telemetry anew, and print each difference."`
 	Schema   schemaCommands  `cmd:"" help:"Make or check the keyspace and its tables."`
+	Health   healthCommand   `cmd:"" help:"Ask the fleet-etl that runs here whether it is ready: for the health checks of containers."`
 	Config   configCommand   `cmd:"" help:"Show every setting: its variable, default, value in force and what it does."`
 }
 

@@ -3,13 +3,67 @@ package app
 import (
 	"context"
 	"fmt"
+	"os"
+	"strings"
+	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 type schemaCommands struct {
+	Init  schemaInit  `cmd:"" help:"Set up a new cluster with password login: administrator, keyspace, tables, roles. Can be repeated."`
 	Apply schemaApply `cmd:"" help:"Make what is missing of the keyspace and its tables; changes nothing that exists."`
 	Check schemaCheck `cmd:"" help:"Name every table and column that is missing or different."`
+}
+
+// schemaInit logs in as CASSANDRA_USERNAME, which becomes the administrator.
+type schemaInit struct {
+	Writer         string `default:"fleet_writer" help:"Role that fleet-etl logs in as: it reads and changes rows."`
+	WriterPassword string `name:"writer-password-file" required:"" placeholder:"FILE" help:"File of its password."`
+	Reader         string `default:"fleet_reader" help:"Role that screens log in as: it can only read."`
+	ReaderPassword string `name:"reader-password-file" required:"" placeholder:"FILE" help:"File of its password."`
+}
+
+// Run implements the command.
+func (c *schemaInit) Run(p *program) error {
+	cfg, err := p.config.Store()
+	if err != nil {
+		return err
+	}
+	roles := []cassandra.Role{{Name: c.Writer, Writes: true}, {Name: c.Reader}}
+	for i, path := range []string{c.WriterPassword, c.ReaderPassword} {
+		text, err := os.ReadFile(path) //nolint:gosec // the administrator names it
+		if err != nil {
+			return fmt.Errorf("password of %s: %w", roles[i].Name, err)
+		}
+		roles[i].Password = strings.TrimRight(string(text), "\r\n")
+	}
+	replication := p.config.Replication()
+	// A new cluster makes its first superuser some seconds after it answers, and may still wait for a node.
+	for started := time.Now(); ; {
+		err := cassandra.MakeAdministrator(p.stop, cfg, replication, p.logger)
+		if err == nil {
+			break
+		}
+		if p.stop.Err() != nil || time.Since(started) > p.config.CassandraConnectWait {
+			return fmt.Errorf("%w (gave up after %s, CASSANDRA_CONNECT_WAIT)", err, p.config.CassandraConnectWait)
+		}
+		p.logger.WithField("reason", err.Error()).Warn("the cluster is not ready to be set up; trying again")
+		select {
+		case <-time.After(5 * time.Second):
+		case <-p.stop.Done():
+		}
+	}
+	if err := (schemaApply{}).Run(p); err != nil {
+		return err
+	}
+	if err := p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) error {
+		return cassandra.ApplyRoles(ctx, cfg, roles, p.logger)
+	}); err != nil {
+		return err
+	}
+	fmt.Fprintf(p.Out, "roles %s (reads and writes) and %s (reads) are in place; %s administers\n", c.Writer, c.Reader, cfg.Username)
+	return nil
 }
 
 type schemaApply struct{}

@@ -1,0 +1,14 @@
+#!/bin/bash
+# Says of each service of docker-compose.yml that is not as it should be what has become of it, and the last that it said.
+docker compose --profile '*' ps --all --format '{{.ID}} {{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' |
+    while read -r id service state code health; do
+        case "$state $code $health" in
+            created* | "exited 0 " | "running 0 healthy" | "running 0 ") continue ;;
+        esac
+        printf '\n%s: %s%s' "$service" "$state" "${health:+, $health}"
+        [[ $state == running ]] || printf ', exit status %s' "$code"
+        [[ $(docker inspect --format '{{.State.OOMKilled}}' "$id") == false ]] || printf ', killed: its memory limit is too low (mem_limit; of a node, CASSANDRA_MEMORY in .env)'
+        echo
+        docker inspect --format '{{with .State.Health}}{{with .Log}}{{(index . 0).Output}}{{end}}{{end}}' "$id" | sed '/^$/d; s/^/    health check: /'
+        docker logs --tail 8 "$id" 2>&1 | cut -c 1-600 | sed 's/^/    /'
+    done
