@@ -59,7 +59,6 @@ status: ## How the platform under Docker is: services, Cassandra's nodes, Promet
 logs: ## Follow the logs of the platform under Docker; make logs SERVICE=etl for one service
 	docker compose --profile '*' logs --follow --tail 50 $(SERVICE)
 
-
 lint: $(LINT) ## Check style and the rules of who imports whom
 	$(LINT) run --allow-parallel-runners ./...
 

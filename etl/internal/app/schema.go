@@ -32,7 +32,7 @@ func (c *schemaInit) Run(p *program) error {
 	}
 	roles := []cassandra.Role{{Name: c.Writer, Writes: true}, {Name: c.Reader}}
 	for i, path := range []string{c.WriterPassword, c.ReaderPassword} {
-		text, err := os.ReadFile(path) //nolint:gosec // the administrator names it
+		text, err := os.ReadFile(path)
 		if err != nil {
 			return fmt.Errorf("password of %s: %w", roles[i].Name, err)
 		}
