@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/gocql/gocql"
 	"github.com/sirupsen/logrus"
 )
 
@@ -35,28 +36,26 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 	if admin.Name == defaultSuperuser {
 		return fmt.Errorf("user %q (%s): everybody knows it; choose another name for the administrator", admin.Name, cfg.setting("CASSANDRA_USERNAME"))
 	}
-	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
-	if ReasonOf(err) == ReasonUnauthorized {
-		if err := introduce(ctx, cfg, admin, replication, logger); err != nil {
-			return err
-		}
-		session, err = connect(ctx, cfg, "", newObserver(nil), logger)
-	}
-	if err != nil {
-		return err
-	}
-	defer session.Close()
-	// Also where it was there before: the last call may have died in between.
-	return execSchema(ctx, session, []string{
-		fmt.Sprintf("ALTER ROLE IF EXISTS %s\nWITH PASSWORD = %s AND LOGIN = false", defaultSuperuser, quoted(rand.Text())),
-	})
-}
-
-// introduce makes the administrator as Cassandra's own superuser.
-func introduce(ctx context.Context, cfg Config, admin Role, replication Replication, logger logrus.FieldLogger) error {
 	first := cfg
 	first.Username, first.Password = defaultSuperuser, defaultSuperuserPassword
-	session, err := connect(ctx, first, "", newObserver(nil), logger)
+	open, err := connect(ctx, first, "", newObserver(nil), logger)
+	switch {
+	case err == nil:
+		defer open.Close()
+		if err := checkReplicas(ctx, open, replication); err != nil {
+			return err
+		}
+		// First of all, so that each role is stored everywhere from the start, and nothing is left to repair.
+		if err := execSchema(ctx, open, []string{"ALTER KEYSPACE system_auth\nWITH replication = " + replication.cql()}); err != nil {
+			return err
+		}
+		if err := admin.apply(ctx, open, cfg, "SUPERUSER = true AND ", logger); err != nil {
+			return err
+		}
+	case ReasonOf(err) != ReasonUnauthorized:
+		return err
+	}
+	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
 	if ReasonOf(err) == ReasonUnauthorized {
 		return fmt.Errorf("log in as %s (%s): the password is wrong, and the cluster is not new: it takes Cassandra's own superuser no more; give the password that was set when the cluster was made: %w",
 			admin.Name, cfg.setting("CASSANDRA_PASSWORD"), err)
@@ -65,15 +64,31 @@ func introduce(ctx context.Context, cfg Config, admin Role, replication Replicat
 		return err
 	}
 	defer session.Close()
-	if err := checkReplicas(ctx, session, replication); err != nil {
+	if open == nil {
+		return nil // closed when the cluster was new
+	}
+	return execSchema(ctx, session, []string{
+		fmt.Sprintf("ALTER ROLE %s\nWITH PASSWORD = %s AND LOGIN = false", defaultSuperuser, quoted(rand.Text())),
+	})
+}
+
+// apply makes the role and sees to it that it can log in. A password is set only where it is another: Cassandra takes a new one
+// every five seconds at the most.
+func (r Role) apply(ctx context.Context, session *gocql.Session, cfg Config, options string, logger logrus.FieldLogger) error {
+	with := fmt.Sprintf(" %s\nWITH %sLOGIN = true AND PASSWORD = %s", r.Name, options, quoted(r.Password))
+	if err := execSchema(ctx, session, []string{"CREATE ROLE IF NOT EXISTS" + with}); err != nil {
 		return err
 	}
-	// First of all, so that each role is stored everywhere from the start, and nothing is left to repair.
-	return execSchema(ctx, session, []string{
-		"ALTER KEYSPACE system_auth\nWITH replication = " + replication.cql(),
-		fmt.Sprintf("CREATE ROLE IF NOT EXISTS %s\nWITH SUPERUSER = true AND LOGIN = true AND PASSWORD = %s", admin.Name, quoted(admin.Password)),
-		fmt.Sprintf("ALTER ROLE %s\nWITH PASSWORD = %s", admin.Name, quoted(admin.Password)),
-	})
+	cfg.Username, cfg.Password = r.Name, r.Password
+	own, err := connect(ctx, cfg, "", newObserver(nil), logger)
+	if err == nil {
+		own.Close()
+		return nil
+	}
+	if ReasonOf(err) != ReasonUnauthorized {
+		return err
+	}
+	return execSchema(ctx, session, []string{"ALTER ROLE" + with})
 }
 
 // ApplyRoles makes the roles, sets their passwords, and gives them their rights on the keyspace. cfg has the login of an
@@ -81,19 +96,25 @@ func introduce(ctx context.Context, cfg Config, admin Role, replication Replicat
 func ApplyRoles(ctx context.Context, cfg Config, roles []Role, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
 	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
-	var statements []string
 	for _, r := range roles {
 		if err := r.check(); err != nil {
 			return err
 		}
-		statements = append(statements, r.statements(cfg.Keyspace)...)
 	}
 	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	return execSchema(ctx, session, statements)
+	for _, r := range roles {
+		if err := r.apply(ctx, session, cfg, "", logger); err != nil {
+			return err
+		}
+		if err := execSchema(ctx, session, r.rights(cfg.Keyspace)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (r Role) check() error {
@@ -106,18 +127,10 @@ func (r Role) check() error {
 	return nil
 }
 
-// statements have a first line of their own, which errors show, without the password.
-func (r Role) statements(keyspace string) []string {
-	rights := []string{"SELECT"}
+func (r Role) rights(keyspace string) []string {
+	statements := []string{fmt.Sprintf("GRANT SELECT ON KEYSPACE %s TO %s", keyspace, r.Name)}
 	if r.Writes {
-		rights = append(rights, "MODIFY")
-	}
-	statements := []string{
-		fmt.Sprintf("CREATE ROLE IF NOT EXISTS %s\nWITH LOGIN = true AND PASSWORD = %s", r.Name, quoted(r.Password)),
-		fmt.Sprintf("ALTER ROLE %s\nWITH LOGIN = true AND PASSWORD = %s", r.Name, quoted(r.Password)),
-	}
-	for _, right := range rights {
-		statements = append(statements, fmt.Sprintf("GRANT %s ON KEYSPACE %s TO %s", right, keyspace, r.Name))
+		statements = append(statements, fmt.Sprintf("GRANT MODIFY ON KEYSPACE %s TO %s", keyspace, r.Name))
 	}
 	return statements
 }

@@ -1,30 +1,19 @@
 package cassandra
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 )
 
 func TestAReaderCanOnlyRead(t *testing.T) {
-	for _, role := range []Role{{Name: "reader", Password: "p"}, {Name: "writer", Password: "p", Writes: true}} {
-		text := strings.Join(role.statements("fleet"), "\n")
-		assert.Contains(t, text, "GRANT SELECT ON KEYSPACE fleet TO "+role.Name)
-		assert.Equal(t, role.Writes, strings.Contains(text, "GRANT MODIFY ON KEYSPACE fleet TO "+role.Name))
-		assert.Equal(t, map[bool]int{false: 1, true: 2}[role.Writes], strings.Count(text, "GRANT"))
-		assert.NotContains(t, text, "SUPERUSER")
-	}
+	assert.Equal(t, []string{"GRANT SELECT ON KEYSPACE fleet TO reader"}, Role{Name: "reader"}.rights("fleet"))
+	assert.Equal(t, []string{"GRANT SELECT ON KEYSPACE fleet TO writer", "GRANT MODIFY ON KEYSPACE fleet TO writer"},
+		Role{Name: "writer", Writes: true}.rights("fleet"))
 }
 
-func TestPasswordsOfRolesAreTextAndNothingElse(t *testing.T) {
-	for _, statement := range (Role{Name: "reader", Password: "it's; DROP ROLE x"}).statements("fleet") {
-		head, rest, _ := strings.Cut(statement, "\n")
-		assert.NotContains(t, head, "DROP", "errors show the first line")
-		if rest != "" {
-			assert.True(t, strings.HasSuffix(rest, "PASSWORD = 'it''s; DROP ROLE x'"), rest)
-		}
-	}
+func TestPasswordsAreTextAndNothingElse(t *testing.T) {
+	assert.Equal(t, "'it''s; DROP ROLE x'", quoted("it's; DROP ROLE x"))
 }
 
 func TestRolesAreRefusedBeforeAnybodyIsAsked(t *testing.T) {
