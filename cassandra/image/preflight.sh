@@ -29,20 +29,22 @@ put() { # NAME VALUE FOLDER: in place at once and whole
     mv "/secrets/$3/.$1" "/secrets/$3/$1"
 }
 
-password() { # NAME FOLDER…: where it goes; init keeps them all
-    local name=$1 value
+password() { # NAME FOLDER…: where it goes beside init. What was made is kept whatever secrets/ says meanwhile
+    local name=$1 made=/secrets/init/made/$1 value
     if [[ -e /given/$name ]]; then
         value=$(</given/"$name")
         [[ $value =~ ^[!-#%-~]{8,}$ ]] || refuse "secrets/$name: give one line of 8 or more visible ASCII characters without spaces and \$"
-    elif [[ -e /secrets/init/$name ]]; then
-        value=$(</secrets/init/"$name")
     else
-        value=$(head -c 24 /dev/urandom | base64 | tr +/ -_)
-        echo "preflight: made $name"
+        if [[ ! -e $made ]]; then
+            put "$name" "$(head -c 24 /dev/urandom | base64 | tr +/ -_)" init/made
+            echo "preflight: made $name"
+        fi
+        value=$(<"$made")
     fi
     for folder in init "${@:2}"; do put "$name" "$value" "$folder"; done
 }
 
+mkdir -p /secrets/init/made
 password cassandra_admin_password
 password cassandra_writer_password etl
 password cassandra_reader_password grafana tools
