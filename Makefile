@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs
+.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs kubernetes
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
@@ -40,11 +40,11 @@ demo-down: ## End what make demo started
 	go run ./dev down
 
 # Two lanes: what needs no cluster works while the tests on the cluster wait, and stands back when they do not.
-test: ## All checks: lint, unit tests, a little fuzzing, the front end, tests on a real four-node cluster and a real Kafka
+test: ## All checks: lint, unit tests, a little fuzzing, the manifests, the front end, tests on a real four-node cluster and a real Kafka
 	$(MAKE) --no-print-directory -j 2 beside clustered
 
 beside:
-	nice $(MAKE) --no-print-directory lint rest fuzz-short frontend
+	nice $(MAKE) --no-print-directory lint rest kubernetes fuzz-short frontend
 	DEV_KAFKA_DIR=$(abspath .dev/kafka-beside) DEV_KAFKA_PORT=19292 $(QUICK_JAVA) nice go run ./dev with-kafka -- $(SUBMAKE) on-kafka
 
 up: ## Start the whole platform under Docker and wait until it is usable; where it does not get there, say why
@@ -88,6 +88,9 @@ fuzz: ## Search every parser for input that breaks it, FUZZ_TIME each (10m), one
 
 fuzz-short: # so short that what a change breaks at once shows; the seeds and all that was found run with the unit tests
 	$(MAKE) --no-print-directory fuzz FUZZ_TIME=2s
+
+kubernetes: ## Check what deploy/kubernetes renders to against the published schemas; FLEET_CRDS names a folder of more of them
+	cd deploy/kubernetes/check && go vet . && go test -count 1 .
 
 frontend: $(NODE_MODULES) ## Types, style, tests and build of the data source's front end
 	cd $(PLUGIN) && npm run typecheck && npm run lint && npm run test:ci && npm run build

@@ -38,6 +38,8 @@ type clusterCmd struct {
 	Stop   stopCmd   `cmd:"" help:"Stop one node in order (SIGTERM: it drains)."`
 	Kill   killCmd   `cmd:"" help:"Kill one node (SIGKILL), as a crash does."`
 	Down   downCmd   `cmd:"" help:"Stop all nodes."`
+
+	Nodetool nodetoolCmd `cmd:"" help:"Run Cassandra's nodetool on a node: nodetool NODE COMMAND…"`
 }
 
 // settings but the heap are remembered by up in the directory, so the other commands need none but the directory.
@@ -155,6 +157,24 @@ func (cmd killCmd) Run(ctx context.Context, s *settings) error {
 		return err
 	}
 	return c.Kill(ctx, cmd.Node)
+}
+
+type nodetoolCmd struct {
+	nodeArg
+	Args []string `arg:"" passthrough:"" help:"What nodetool is to do."`
+}
+
+func (cmd nodetoolCmd) Run(ctx context.Context, s *settings) error {
+	c, err := s.open(nil, os.Stdout)
+	if err != nil {
+		return err
+	}
+	out, err := c.Nodetool(ctx, cmd.Node, cmd.Args...)
+	if err != nil {
+		return err
+	}
+	_, err = os.Stdout.Write(out)
+	return err
 }
 
 type downCmd struct {

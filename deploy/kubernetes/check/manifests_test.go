@@ -1,0 +1,366 @@
+// Package check holds no code: its tests check what deploy/kubernetes renders to. It is a module of its own, so that the
+// product depends on nothing of Kubernetes.
+package check
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
+)
+
+const repository = "../../.."
+
+var update = flag.Bool("update", false, "write prometheus/rules.yaml anew")
+
+var build = sync.OnceValues(func() ([]byte, error) {
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "..")
+	if err != nil {
+		return nil, err
+	}
+	return resources.AsYaml()
+})
+
+// rendered is what kubectl apply -k deploy/kubernetes sends. The caller may change it.
+func rendered(t *testing.T) (objects []map[string]any) {
+	t.Helper()
+	text, err := build()
+	require.NoError(t, err)
+	for _, document := range bytes.Split(text, []byte("\n---\n")) {
+		var object map[string]any
+		require.NoError(t, yaml.UnmarshalStrict(document, &object))
+		objects = append(objects, object)
+	}
+	require.NotEmpty(t, objects)
+	return objects
+}
+
+func name(object map[string]any) string { return at[string](object, "metadata", "name") }
+
+// at is what stands at a path, or nothing.
+func at[T any](object any, path ...string) (value T) {
+	for _, key := range path {
+		m, _ := object.(map[string]any)
+		object = m[key]
+	}
+	value, _ = object.(T)
+	return value
+}
+
+// find is the object of a kind and name.
+func find(t *testing.T, objects []map[string]any, kind, called string) map[string]any {
+	t.Helper()
+	for _, o := range objects {
+		if o["kind"] == kind && name(o) == called {
+			return o
+		}
+	}
+	require.Failf(t, "not rendered", "%s %s", kind, called)
+	return nil
+}
+
+// walk calls visit with every map in a value.
+func walk(value any, visit func(map[string]any)) {
+	switch v := value.(type) {
+	case map[string]any:
+		visit(v)
+		for _, inner := range v {
+			walk(inner, visit)
+		}
+	case []any:
+		for _, inner := range v {
+			walk(inner, visit)
+		}
+	}
+}
+
+// list is a list of objects at a path.
+func list(object any, path ...string) (all []map[string]any) {
+	for _, item := range at[[]any](object, path...) {
+		all = append(all, item.(map[string]any))
+	}
+	return all
+}
+
+// Operators take rules as an object of their own, which Kustomize can't make of a file of Prometheus.
+func TestRulesAreThoseOfPrometheus(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(repository, "prometheus/rules/*.yml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	var all []string
+	for _, file := range files {
+		rules, err := os.ReadFile(file)
+		require.NoError(t, err)
+		indented := regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(string(rules), "  $1")
+		all = append(all, fmt.Sprintf(`# Made of prometheus/rules/%s by go test -run Rules -update in deploy/kubernetes/check.
+apiVersion: monitoring.coreos.com/v1
+kind: PrometheusRule
+metadata:
+  name: fleet-%s
+spec:
+%s`, filepath.Base(file), strings.TrimSuffix(filepath.Base(file), ".yml"), indented))
+	}
+	want := strings.Join(all, "---\n")
+	if *update {
+		require.NoError(t, os.WriteFile("../prometheus/rules.yaml", []byte(want), 0o644))
+	}
+	got, err := os.ReadFile("../prometheus/rules.yaml")
+	require.NoError(t, err)
+	assert.Equal(t, want, string(got), "prometheus/rules has changed: write deploy/kubernetes/prometheus/rules.yaml anew with -update")
+}
+
+func TestEachPageAndDataSourceIsThere(t *testing.T) {
+	objects := rendered(t)
+	pages := map[string]string{} // by file name, the page
+	for _, o := range objects {
+		if o["kind"] != "GrafanaDashboard" {
+			continue
+		}
+		key := at[string](o, "spec", "configMapRef", "key")
+		find(t, objects, "GrafanaFolder", at[string](o, "spec", "folderRef"))
+		pages[key] = at[string](find(t, objects, "ConfigMap", at[string](o, "spec", "configMapRef", "name")), "data", key)
+	}
+	files, err := filepath.Glob(filepath.Join(repository, "grafana/dashboards/*/*.json"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	assert.Len(t, pages, len(files))
+	for _, file := range files {
+		want, err := os.ReadFile(file)
+		require.NoError(t, err)
+		assert.True(t, pages[filepath.Base(file)] == string(want), "%s: no GrafanaDashboard shows it", file)
+		folder := filepath.Base(filepath.Dir(file))
+		assert.Equal(t, folder, at[string](find(t, objects, "GrafanaDashboard", strings.TrimSuffix(filepath.Base(file), ".json")), "spec", "folderRef"))
+	}
+
+	provisioned, err := filepath.Glob(filepath.Join(repository, "grafana/provisioning/datasources/*.yml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, provisioned)
+	for _, file := range provisioned {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		var f map[string]any
+		require.NoError(t, yaml.Unmarshal(text, &f))
+		for _, want := range list(f, "datasources") {
+			got := at[map[string]any](find(t, objects, "GrafanaDatasource", want["uid"].(string)), "spec", "datasource")
+			for _, field := range []string{"name", "uid", "type", "access", "isDefault", "editable"} {
+				assert.Equal(t, want[field], got[field], "%s: %s", file, field)
+			}
+			for field := range want["jsonData"].(map[string]any) {
+				assert.Contains(t, got["jsonData"], field, file)
+			}
+		}
+	}
+}
+
+// Rules and pages go by these names of jobs, and the links by this label.
+func TestPrometheusSeesWhatOurOwnConfigurationSees(t *testing.T) {
+	objects := rendered(t)
+	text, err := os.ReadFile(filepath.Join(repository, "prometheus/prometheus.yml"))
+	require.NoError(t, err)
+	var config map[string]any
+	require.NoError(t, yaml.Unmarshal(text, &config))
+	var want, got []string
+	for _, job := range list(config, "scrape_configs") {
+		want = append(want, job["job_name"].(string))
+	}
+	for _, o := range objects {
+		for _, endpoint := range list(o, "spec", "podMetricsEndpoints") {
+			for _, r := range list(endpoint, "relabelings") {
+				if r["targetLabel"] == "job" {
+					got = append(got, r["replacement"].(string))
+				}
+			}
+		}
+	}
+	assert.ElementsMatch(t, want, got)
+	for label := range at[map[string]any](config, "global", "external_labels") {
+		assert.Contains(t, at[map[string]any](find(t, objects, "Prometheus", "fleet"), "spec", "externalLabels"), label)
+	}
+}
+
+func TestImagesArePinned(t *testing.T) {
+	seen := 0
+	for _, o := range rendered(t) {
+		walk(o["spec"], func(m map[string]any) {
+			image, ok := m["image"].(string)
+			if !ok {
+				return
+			}
+			seen++
+			assert.Regexp(t, `^[^:@]+(:v?\d+\.\d+\.\d+|@sha256:[0-9a-f]{64})$`, image, "%s %s", o["kind"], name(o))
+		})
+	}
+	assert.Positive(t, seen)
+}
+
+// Secrets that are not rendered: people and operators make them, as the README says.
+var fromElsewhere = []string{"fleet-admin", "fleet-writer", "fleet-reader", "fleet-api-tokens", "fleet-etl", "fleet-cluster-ca-cert", "fleet-alertmanager"}
+
+func TestWhatIsNamedIsThere(t *testing.T) {
+	objects := rendered(t)
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	for _, o := range objects {
+		walk(o["spec"], func(m map[string]any) {
+			for _, field := range []string{"configMap", "configMapRef"} {
+				if called := at[string](m, field, "name"); called != "" {
+					find(t, objects, "ConfigMap", called)
+				}
+			}
+			for _, called := range []string{at[string](m, "secret", "secretName"), at[string](m, "secretKeyRef", "name")} {
+				if called != "" {
+					assert.Contains(t, fromElsewhere, called, "%s %s", o["kind"], name(o))
+					assert.True(t, bytes.Contains(readme, []byte("`"+called+"`")), "%s: the README does not tell who makes it", called)
+				}
+			}
+		})
+	}
+	find(t, objects, "Secret", at[string](find(t, objects, "Alertmanager", "fleet"), "spec", "configSecret"))
+	scaled := at[string](find(t, objects, "ScaledObject", "fleet-consumer"), "spec", "scaleTargetRef", "name")
+	find(t, objects, "Deployment", scaled)
+}
+
+// pod is a pod's template with a container of fleet-etl.
+type pod struct {
+	owner     string
+	spec      map[string]any
+	container map[string]any
+}
+
+func etlPods(t *testing.T, objects []map[string]any) (pods []pod) {
+	t.Helper()
+	for _, o := range objects {
+		spec := at[map[string]any](o, "spec", "template", "spec")
+		for _, c := range append(list(spec, "containers"), list(spec, "initContainers")...) {
+			if strings.Contains(at[string](c, "image"), "/etl:") {
+				pods = append(pods, pod{fmt.Sprint(o["kind"], " ", name(o), " ", c["name"]), spec, c})
+			}
+		}
+	}
+	require.Len(t, pods, 3)
+	return pods
+}
+
+// environment is what a container sees, with the text of its settings.
+func environment(t *testing.T, objects []map[string]any, container map[string]any) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, from := range list(container, "envFrom") {
+		for variable, value := range at[map[string]any](find(t, objects, "ConfigMap", at[string](from, "configMapRef", "name")), "data") {
+			all[variable] = value.(string)
+		}
+	}
+	for _, e := range list(container, "env") {
+		all[e["name"].(string)] = e["value"].(string)
+	}
+	return all
+}
+
+// fleet-etl itself says whether it takes the settings. Its files are put where it can read them.
+func TestFleetETLTakesTheSettings(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "fleet-etl")
+	compile := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./etl")
+	compile.Dir = repository
+	out, err := compile.CombinedOutput()
+	require.NoError(t, err, string(out))
+
+	objects := rendered(t)
+	for _, p := range etlPods(t, objects) {
+		t.Run(p.owner, func(t *testing.T) {
+			root := t.TempDir()
+			var environ []string
+			given := environment(t, objects, p.container)
+			for variable, value := range given {
+				if strings.HasSuffix(variable, "_FILE") || strings.HasSuffix(variable, "_FILES") || strings.HasSuffix(variable, "_DIR") {
+					mounted := slices.ContainsFunc(list(p.container, "volumeMounts"), func(m map[string]any) bool {
+						return strings.HasPrefix(value+"/", m["mountPath"].(string)+"/")
+					})
+					assert.True(t, mounted || variable == "ETL_STATE_DIR" && strings.Contains(p.owner, "Job"), "%s %s: nothing is mounted there", variable, value)
+				}
+				if strings.HasSuffix(variable, "_FILE") {
+					value = filepath.Join(root, value)
+					require.NoError(t, os.MkdirAll(filepath.Dir(value), 0o755))
+					require.NoError(t, os.WriteFile(value, []byte("secret"), 0o600))
+				}
+				environ = append(environ, variable+"="+value)
+			}
+			show := exec.CommandContext(t.Context(), program, "config")
+			show.Env = environ
+			shown, err := show.CombinedOutput()
+			require.NoError(t, err, string(shown))
+			for variable := range given {
+				known := regexp.MustCompile(`(?m)^\s*`+variable+`\b`).Match(shown) ||
+					regexp.MustCompile(`(?m)^\s*`+strings.TrimSuffix(variable, "_FILE")+`\b`).Match(shown)
+				assert.True(t, known, "%s: fleet-etl has no such setting", variable)
+			}
+		})
+	}
+}
+
+func TestProcessesAreProbedDrainedAndLockedDown(t *testing.T) {
+	objects := rendered(t)
+	for _, p := range etlPods(t, objects) {
+		assert.Equal(t, true, at[bool](p.spec, "securityContext", "runAsNonRoot"), p.owner)
+		assert.Equal(t, true, at[bool](p.container, "securityContext", "readOnlyRootFilesystem"), p.owner)
+		assert.Equal(t, []any{"ALL"}, at[[]any](p.container, "securityContext", "capabilities", "drop"), p.owner)
+		if strings.HasPrefix(p.owner, "Job") {
+			continue
+		}
+		ports := map[string]string{}
+		for _, port := range list(p.container, "ports") {
+			ports[port["name"].(string)] = fmt.Sprint(port["containerPort"])
+		}
+		assert.Equal(t, "9464", ports["metrics"], p.owner)
+		assert.Equal(t, map[string]any{"path": "/-/healthy", "port": "metrics"}, at[map[string]any](p.container, "livenessProbe", "httpGet"), p.owner)
+		ready := map[string]any{"path": "/-/ready", "port": "metrics"}
+		environment := environment(t, objects, p.container)
+		if environment["ETL_SOURCES"] == "httpapi" {
+			assert.Equal(t, "8080", ports["http"], p.owner)
+			ready = map[string]any{"path": "/v1/openapi.json", "port": "http"}
+		}
+		assert.Equal(t, ready, at[map[string]any](p.container, "readinessProbe", "httpGet"), p.owner)
+		drain, err := time.ParseDuration(environment["ETL_DRAIN_TIMEOUT"])
+		require.NoError(t, err, p.owner)
+		assert.Greater(t, at[float64](p.spec, "terminationGracePeriodSeconds"), drain.Seconds()+10, p.owner)
+	}
+	spool := list(find(t, objects, "StatefulSet", "fleet-api"), "spec", "volumeClaimTemplates")
+	require.NotEmpty(t, spool, "what the API accepted outlives the process")
+	state := list(find(t, objects, "StatefulSet", "fleet-api"), "spec", "template", "spec", "containers")[0]
+	assert.True(t, slices.ContainsFunc(list(state, "volumeMounts"), func(m map[string]any) bool {
+		return m["name"] == name(spool[0]) && m["mountPath"] == "/var/lib/fleet-etl"
+	}))
+}
+
+// The two ends of Kafka and of the lag agree, and each process can have a partition.
+func TestKafkaIsTheSameForAll(t *testing.T) {
+	objects := rendered(t)
+	consumer := environment(t, objects, list(find(t, objects, "Deployment", "fleet-consumer"), "spec", "template", "spec", "containers")[0])
+	scaled := find(t, objects, "ScaledObject", "fleet-consumer")
+	trigger := at[map[string]any](list(scaled, "spec", "triggers")[0], "metadata")
+	assert.Equal(t, consumer["KAFKA_GROUP"], trigger["consumerGroup"])
+	assert.Equal(t, consumer["KAFKA_TOPICS"], trigger["topic"])
+	topic := find(t, objects, "KafkaTopic", consumer["KAFKA_TOPICS"])
+	find(t, objects, "KafkaTopic", consumer["KAFKA_DEAD_LETTER_TOPIC"])
+	find(t, objects, "KafkaUser", consumer["KAFKA_USERNAME"])
+	assert.LessOrEqual(t, 3*at[float64](scaled, "spec", "maxReplicaCount"), at[float64](topic, "spec", "partitions"))
+	rights, err := json.Marshal(find(t, objects, "KafkaUser", consumer["KAFKA_USERNAME"]))
+	require.NoError(t, err)
+	for _, named := range []string{consumer["KAFKA_GROUP"], consumer["KAFKA_TOPICS"], consumer["KAFKA_DEAD_LETTER_TOPIC"]} {
+		assert.Contains(t, string(rights), `"name":"`+named+`"`)
+	}
+}
