@@ -15,7 +15,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Nodetool runs Cassandra's nodetool on a running node and returns what it prints.
+// A paused or overloaded node leaves nodetool waiting for ever.
+const answersWithin = time.Minute
+
+// Nodetool runs Cassandra's nodetool on a running node and returns what it prints. It waits for as long as ctx lets it.
 func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, error) {
 	node, err := c.Node(n)
 	if err != nil {
@@ -29,15 +32,12 @@ func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, 
 }
 
 func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte, error) {
-	// A paused or overloaded node leaves nodetool waiting for ever.
-	limited, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
 	var out, complaints bytes.Buffer
-	cmd := exec.CommandContext(limited, t.java, n.nodetoolArgs(t.jars, n.Dir, args)...)
+	cmd := exec.CommandContext(ctx, t.java, n.nodetoolArgs(t.jars, n.Dir, args)...)
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	if err := cmd.Run(); err != nil {
-		if limited.Err() != nil {
-			err = limited.Err()
+		if ctx.Err() != nil {
+			err = ctx.Err()
 		}
 		return nil, fmt.Errorf("nodetool %s on %s: %w:\n%s", args[0], n, err, process.Indent(process.LastLines(complaints.Bytes(), 10)))
 	}
@@ -62,7 +62,9 @@ func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
 // waitSees returns when the node sees all of the nodes up. limited is ctx with an end to its patience.
 func (n Node) waitSees(ctx, limited context.Context, t toolchain, nodes []Node) error {
 	for {
-		out, err := n.nodetool(limited, t, "status")
+		asking, cancel := context.WithTimeout(limited, answersWithin)
+		out, err := n.nodetool(asking, t, "status")
+		cancel()
 		missing := nodes
 		if err == nil {
 			missing = unseen(out, nodes)

@@ -40,7 +40,9 @@ func (c *Cluster) Status(ctx context.Context, keyspace string) (down int, err er
 			args = append(args, keyspace)
 		}
 		var out []byte
-		out, err = c.Nodetool(ctx, nodes[serving].N, args...)
+		asking, cancel := context.WithTimeout(ctx, answersWithin)
+		out, err = c.Nodetool(asking, nodes[serving].N, args...)
+		cancel()
 		c.printf("%s", out)
 	}
 	var table strings.Builder

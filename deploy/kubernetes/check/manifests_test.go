@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -271,45 +273,119 @@ func environment(t *testing.T, objects []map[string]any, container map[string]an
 	return all
 }
 
-// fleet-etl itself says whether it takes the settings. Its files are put where it can read them.
-func TestFleetETLTakesTheSettings(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "fleet-etl")
-	compile := exec.CommandContext(t.Context(), "go", "build", "-o", program, "./etl")
+var programs string // a folder that goes in the end
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	_ = os.RemoveAll(programs)
+	os.Exit(status)
+}
+
+var fleetETL = sync.OnceValues(func() (program string, err error) {
+	if programs, err = os.MkdirTemp("", "fleet-etl"); err != nil {
+		return "", err
+	}
+	program = filepath.Join(programs, "fleet-etl")
+	compile := exec.Command("go", "build", "-o", program, "./etl")
 	compile.Dir = repository
 	out, err := compile.CombinedOutput()
-	require.NoError(t, err, string(out))
+	if err != nil {
+		return "", fmt.Errorf("%w: %s", err, out)
+	}
+	return program, nil
+})
 
+// local is the environment with its files where a test can have them: rules and zones are those of data/, secrets are made.
+func local(t *testing.T, given map[string]string) (environ []string) {
+	t.Helper()
+	root := t.TempDir()
+	data, err := filepath.Abs(filepath.Join(repository, "data"))
+	require.NoError(t, err)
+	for variable, value := range given {
+		switch {
+		case strings.HasPrefix(value, "/etc/fleet/"):
+			value = strings.Replace(value, "/etc/fleet", data, 1)
+		case strings.HasSuffix(variable, "_DIR"):
+			value = filepath.Join(root, value)
+		case strings.HasSuffix(variable, "_TOKENS_FILE"):
+			value = filepath.Join(root, "tokens")
+			require.NoError(t, os.WriteFile(value, []byte("wuxi "+strings.Repeat("0", 64)+"\n"), 0o600))
+		case strings.HasSuffix(variable, "_FILE"):
+			value = filepath.Join(root, variable)
+			require.NoError(t, os.WriteFile(value, []byte("secret"), 0o600))
+		}
+		environ = append(environ, variable+"="+value)
+	}
+	return environ
+}
+
+// fleet-etl itself says whether it takes the settings.
+func TestFleetETLTakesTheSettings(t *testing.T) {
+	program, err := fleetETL()
+	require.NoError(t, err)
 	objects := rendered(t)
 	for _, p := range etlPods(t, objects) {
 		t.Run(p.owner, func(t *testing.T) {
-			root := t.TempDir()
-			var environ []string
 			given := environment(t, objects, p.container)
 			for variable, value := range given {
-				if strings.HasSuffix(variable, "_FILE") || strings.HasSuffix(variable, "_FILES") || strings.HasSuffix(variable, "_DIR") {
-					mounted := slices.ContainsFunc(list(p.container, "volumeMounts"), func(m map[string]any) bool {
-						return strings.HasPrefix(value+"/", m["mountPath"].(string)+"/")
-					})
-					assert.True(t, mounted || variable == "ETL_STATE_DIR" && strings.Contains(p.owner, "Job"), "%s %s: nothing is mounted there", variable, value)
+				if !strings.HasPrefix(value, "/") || variable == "ETL_STATE_DIR" && strings.HasPrefix(p.owner, "Job") {
+					continue
 				}
-				if strings.HasSuffix(variable, "_FILE") {
-					value = filepath.Join(root, value)
-					require.NoError(t, os.MkdirAll(filepath.Dir(value), 0o755))
-					require.NoError(t, os.WriteFile(value, []byte("secret"), 0o600))
-				}
-				environ = append(environ, variable+"="+value)
+				assert.True(t, slices.ContainsFunc(list(p.container, "volumeMounts"), func(m map[string]any) bool {
+					return strings.HasPrefix(value+"/", m["mountPath"].(string)+"/")
+				}), "%s %s: nothing is mounted there", variable, value)
 			}
 			show := exec.CommandContext(t.Context(), program, "config")
-			show.Env = environ
+			show.Env = local(t, given)
 			shown, err := show.CombinedOutput()
 			require.NoError(t, err, string(shown))
 			for variable := range given {
-				known := regexp.MustCompile(`(?m)^\s*`+variable+`\b`).Match(shown) ||
-					regexp.MustCompile(`(?m)^\s*`+strings.TrimSuffix(variable, "_FILE")+`\b`).Match(shown)
-				assert.True(t, known, "%s: fleet-etl has no such setting", variable)
+				known := regexp.MustCompile(`(?m)^\s*(` + variable + `|` + strings.TrimSuffix(variable, "_FILE") + `)\s`)
+				assert.Regexp(t, known, string(shown), "fleet-etl has no such setting")
 			}
 		})
 	}
+}
+
+// What Kubernetes asks is answered, also while there is no Cassandra: the API then is ready to take records, which /-/ready is not.
+func TestTheProbesOfTheAPIAreAnsweredWithoutCassandra(t *testing.T) {
+	program, err := fleetETL()
+	require.NoError(t, err)
+	objects := rendered(t)
+	container := list(find(t, objects, "StatefulSet", "fleet-api"), "spec", "template", "spec", "containers")[0]
+	given := environment(t, objects, container)
+	addresses := map[string]string{} // of the ports, by name
+	for port, variable := range map[string]string{"http": "ETL_HTTP_ADDRESS", "metrics": "ETL_METRICS_ADDRESS"} {
+		free, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		addresses[port], given[variable] = free.Addr().String(), free.Addr().String()
+		require.NoError(t, free.Close())
+	}
+	given["CASSANDRA_HOSTS"], given["CASSANDRA_PORT"] = "127.0.0.1", "1"
+	delete(given, "ETL_ALERTMANAGER_URLS")
+	run := exec.CommandContext(t.Context(), program, at[[]any](container, "args")[0].(string))
+	run.Env = local(t, given)
+	var said bytes.Buffer
+	run.Stdout, run.Stderr = &said, &said
+	require.NoError(t, run.Start())
+	ended := make(chan struct{})
+	go func() { _ = run.Wait(); close(ended) }()
+	t.Cleanup(func() { _ = run.Process.Kill(); <-ended })
+
+	status := func(port, path string) int {
+		answer, err := http.Get("http://" + addresses[port] + path)
+		if err != nil {
+			return 0
+		}
+		defer answer.Body.Close()
+		return answer.StatusCode
+	}
+	for _, probe := range []string{"livenessProbe", "readinessProbe"} {
+		get := at[map[string]any](container, probe, "httpGet")
+		require.Eventually(t, func() bool { return status(get["port"].(string), get["path"].(string)) == http.StatusOK },
+			20*time.Second, 50*time.Millisecond, "%s: %s", probe, &said)
+	}
+	assert.Equal(t, http.StatusServiceUnavailable, status("metrics", "/-/ready"))
 }
 
 func TestProcessesAreProbedDrainedAndLockedDown(t *testing.T) {
