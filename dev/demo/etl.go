@@ -9,13 +9,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 func (d *Demo) log() string { return d.file("fleet-etl.log") }
@@ -69,10 +68,8 @@ func (d *Demo) environment(nodes []cluster.Node, alertmanager *monitoring.Proces
 
 // child is a program of the demo that ends with it, however that ends.
 type child struct {
-	name    string
-	process *os.Process
-	done    chan struct{}
-	err     error
+	name string
+	*process.Child
 }
 
 // startETL starts fleet-etl and returns when it is ready.
@@ -84,23 +81,11 @@ func (d *Demo) startETL(ctx context.Context, nodes []cluster.Node, alertmanager 
 	defer func() { _ = log.Close() }()      // the child has its own
 	cmd := exec.Command(d.program(), "run") //nolint:noctx // it is told to stop, and waited for
 	cmd.Env, cmd.Stdout, cmd.Stderr = d.environment(nodes, alertmanager), log, log
-	// A group of its own: Ctrl-C is for us, who then stop things in order. When we are killed, it is told to stop.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	c := &child{name: "fleet-etl", done: make(chan struct{})}
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread() // Pdeathsig is sent when the thread that started the child ends
-		defer close(c.done)
-		err := cmd.Start()
-		c.process = cmd.Process
-		started <- err
-		if err == nil {
-			c.err = cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	running, err := process.StartChild(cmd)
+	if err != nil {
 		return nil, fmt.Errorf("start fleet-etl: %w", err)
 	}
+	c := &child{"fleet-etl", running}
 	if err := c.waitReady(ctx); err != nil {
 		c.stop(d.out)
 		return nil, err
@@ -111,20 +96,14 @@ func (d *Demo) startETL(ctx context.Context, nodes []cluster.Node, alertmanager 
 // stop lets the program store what it has, and waits for it.
 func (c *child) stop(out io.Writer) {
 	fmt.Fprintf(out, "stopping %s\n", c.name)
-	_ = c.process.Signal(syscall.SIGTERM) // it may have ended
-	select {
-	case <-c.done:
-	case <-time.After(40 * time.Second):
-		_ = c.process.Kill()
-		<-c.done
-	}
+	_ = c.Stop(40 * time.Second) // how it ended is in its log
 }
 
-// ended says how the program ended, once done is closed.
+// ended says how the program ended, once Done is closed.
 func (c *child) ended() error {
 	how := "without an error"
-	if c.err != nil {
-		how = c.err.Error()
+	if c.Err != nil {
+		how = c.Err.Error()
 	}
 	return fmt.Errorf("%s ended: %s; its log says why: .dev/demo/fleet-etl.log", c.name, how)
 }
@@ -136,7 +115,7 @@ func (c *child) waitReady(ctx context.Context) error {
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
-		case <-c.done:
+		case <-c.Done:
 			return c.ended()
 		case <-ctx.Done():
 			return ctx.Err()

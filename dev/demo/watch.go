@@ -26,7 +26,7 @@ func (d *Demo) watch(ctx context.Context, nodes []cluster.Node, etl *child, othe
 	for {
 		select {
 		case <-ticker.C:
-		case <-etl.done:
+		case <-etl.Done:
 			return etl.ended()
 		case <-ctx.Done():
 			return nil
