@@ -18,6 +18,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/canary"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/readapi"
@@ -93,13 +94,14 @@ func (p *program) canary(x *parts) (pipeline.Source, error) {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(dir)) // a hash takes everything
 	device := canary.DeviceOf(fmt.Sprintf("%s-%x", host, h.Sum32()))
-	return canary.New(canary.Options{Interval: p.config.CanaryInterval, Device: device}, func(ctx context.Context, deviceID string) (int64, error) {
+	return canary.New(canary.Options{Interval: p.config.CanaryInterval, Device: device}, func(ctx context.Context, deviceID string, tsMs int64) (bool, error) {
 		store := x.store.Load()
 		if store == nil {
-			return 0, errNotReached
+			return false, errNotReached
 		}
-		latest, err := store.Latest(ctx, deviceID)
-		return latest.Ts.UnixMilli(), err
+		ts := time.UnixMilli(tsMs)
+		found, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: deviceID, From: ts, To: ts})
+		return len(found.Rows) > 0, err
 	}, p.logger, p.reg, time.Now)
 }
 

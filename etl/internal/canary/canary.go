@@ -35,6 +35,10 @@ const (
 	mostPause  = 250 * time.Millisecond
 )
 
+// setBack is by how much the clock has to be behind the last record to have been set back. A record of the time before would be
+// from the future then, and refused.
+const setBack = time.Second
+
 // sayAgain is how often lost canaries are spoken of while none arrives.
 const sayAgain = 5 * time.Minute
 
@@ -48,8 +52,9 @@ type Options struct {
 	Device   string        // its id, different for each process; empty is DeviceOf this host
 }
 
-// Read gives the time of a device's latest record in the store in Unix milliseconds, 0 where there is none.
-type Read func(ctx context.Context, deviceID string) (lastTsMs int64, err error)
+// Read says whether the store has a device's record of an instant, in Unix milliseconds. The newest record would not do: one of a
+// clock that was ahead hides all that a right clock sends, until that gets there.
+type Read func(ctx context.Context, deviceID string, tsMs int64) (bool, error)
 
 // Canary is a source of one record each interval, which it then looks for in the store.
 type Canary struct {
@@ -122,7 +127,10 @@ func (c *Canary) Name() string { return Name }
 func (c *Canary) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	var lastMs int64
 	for due := c.now(); ; {
-		sentMs := max(c.now().UnixMilli(), lastMs+1) // two records of one instant would be duplicates
+		sentMs := c.now().UnixMilli()
+		if lastMs >= sentMs && lastMs-sentMs < setBack.Milliseconds() {
+			sentMs = lastMs + 1 // two records of one instant would be duplicates
+		}
 		lastMs = sentMs
 		if err := c.roundTrip(ctx, emit, sentMs); err != nil {
 			if ctx.Err() != nil {
@@ -133,6 +141,9 @@ func (c *Canary) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 		due = due.Add(c.o.Interval)
 		if late := c.now().Sub(due); late > 0 {
 			due = due.Add(late.Truncate(c.o.Interval) + c.o.Interval)
+		}
+		if wait := due.Sub(c.now()); wait > c.o.Interval { // the clock was set back
+			due = due.Add(c.o.Interval - wait)
 		}
 		if !sleep(ctx, due.Sub(c.now())) {
 			return nil
@@ -189,15 +200,12 @@ func (c *Canary) emit(ctx, patience context.Context, emit func(pipeline.Batch) e
 func (c *Canary) look(ctx context.Context, sentMs int64, outcome <-chan pipeline.Outcome) error {
 	obstacle := errors.New("it is not stored yet")
 	for pause := firstPause; ; pause = min(pause*3/2, mostPause) {
-		lastMs, err := c.read(ctx, c.o.Device)
+		stored, err := c.read(ctx, c.o.Device, sentMs)
 		switch {
-		case err == nil && lastMs >= sentMs:
+		case stored:
 			return nil
-		case ctx.Err() != nil:
-		case err != nil:
+		case err != nil && ctx.Err() == nil:
 			obstacle = fmt.Errorf("read it back: %w", err)
-		case lastMs > 0:
-			obstacle = fmt.Errorf("the newest that can be read is of %s", time.UnixMilli(lastMs).UTC().Format("2006-01-02T15:04:05.000Z07:00"))
 		}
 		select {
 		case o := <-outcome:

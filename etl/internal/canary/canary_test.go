@@ -5,12 +5,14 @@ import (
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/sirupsen/logrus"
 	"github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -49,19 +51,19 @@ func (s *store) emit(b pipeline.Batch) error {
 	return nil
 }
 
-func (s *store) read(ctx context.Context, device string) (lastMs int64, err error) {
+func (s *store) read(ctx context.Context, device string, tsMs int64) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads = append(s.reads, time.Now())
 	if s.err != nil {
-		return 0, s.err
+		return false, s.err
 	}
 	for i := range s.records {
-		if s.records[i].DeviceID == device && s.refuse == nil && time.Since(s.at[i]) >= s.after {
-			lastMs = max(lastMs, s.records[i].TimeMs)
+		if s.records[i].DeviceID == device && s.records[i].TimeMs == tsMs && s.refuse == nil && time.Since(s.at[i]) >= s.after {
+			return true, ctx.Err()
 		}
 	}
-	return lastMs, ctx.Err()
+	return false, ctx.Err()
 }
 
 type flight struct {
@@ -228,20 +230,43 @@ func TestIntervalsThatComeDueMeanwhileAreSkipped(t *testing.T) {
 	}
 }
 
-// An older record of the canary is not this one.
+// Another record of the canary is not this one: neither an older one, nor one of a clock that was ahead.
 func TestOnlyTheRecordThatWasSentCounts(t *testing.T) {
+	for name, other := range map[string]time.Duration{"older": -time.Millisecond, "ahead": 45 * time.Minute} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := &store{}
+				f := newFlight(t, s, canary.Options{Interval: time.Minute})
+				s.records = []telemetry.Record{{DeviceID: "canary-test", TimeMs: time.Now().Add(other).UnixMilli()}}
+				s.at = []time.Time{time.Now().Add(-time.Hour)}
+				s.after = 40 * time.Second // more than the timeout, for the new one
+				f.fly(t, 50*time.Second)
+				arrived, _, failures, _ := f.figures(t)
+				assert.Zero(t, arrived)
+				assert.Equal(t, 1.0, failures)
+			})
+		})
+	}
+}
+
+// Records of a clock that was ahead must not keep the canary there: the pipeline would refuse it until the clock gets there.
+func TestItGoesByTheClockWhenThatIsSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &store{}
-		f := newFlight(t, s, canary.Options{Interval: time.Minute})
-		s.records = []telemetry.Record{{DeviceID: "canary-test", TimeMs: time.Now().UnixMilli() - 1}}
-		s.at = []time.Time{time.Now().Add(-time.Hour)}
-		s.after = 40 * time.Second // more than the timeout, for the new one
-		f.fly(t, 50*time.Second)
-		arrived, _, failures, _ := f.figures(t)
-		assert.Zero(t, arrived)
-		assert.Equal(t, 1.0, failures)
-		require.Len(t, f.said(), 1)
-		assert.Contains(t, f.said()[0], "the newest that can be read is of ")
+		var ahead atomic.Int64
+		ahead.Store(int64(45 * time.Minute))
+		s, logger := &store{}, logrus.New()
+		c, err := canary.New(canary.Options{Interval: 10 * time.Second, Device: "canary-test"}, s.read, logger, prometheus.NewRegistry(), func() time.Time {
+			return time.Now().Add(time.Duration(ahead.Load()))
+		})
+		require.NoError(t, err)
+		started := time.Now()
+		time.AfterFunc(25*time.Second, func() { ahead.Store(0) })
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		require.NoError(t, c.Run(ctx, s.emit))
+		require.GreaterOrEqual(t, len(s.records), 4)
+		assert.Equal(t, started.Add(45*time.Minute+20*time.Second).UnixMilli(), s.records[2].TimeMs)
+		assert.Less(t, s.records[3].TimeMs, started.Add(2*time.Minute).UnixMilli(), "by the right clock")
 	})
 }
 
