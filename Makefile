@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs kubernetes
+.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs kubernetes chaos
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
@@ -126,6 +126,9 @@ report: ## Render performance, resilience and architecture into report.pdf; need
 
 queries: ## Fill a keyspace with 30 days of 10,000 vehicles, run every CQL statement on it, and write what each costs into docs/queries.md
 	go run ./dev queries --write
+
+chaos: ## Break a running platform on purpose, on a cluster of its own (at most twenty minutes; some faults need root)
+	go run ./dev chaos --json .dev/chaos.json
 
 sample: ## Make data/sample_telemetry.csv anew
 	go test ./etl/internal/source/generator -run Sample -update

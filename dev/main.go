@@ -27,6 +27,7 @@ type cli struct {
 	Bench       benchCmd       `cmd:"" help:"Measure fleet-etl beside the bare driver on a cluster of one node and on one of four."`
 	Report      reportCmd      `cmd:"" help:"Render docs/performance.md, resilience.md and architecture.md into one PDF. Needs Chromium and npm."`
 	Queries     queriesCmd     `cmd:"" help:"Fill a keyspace with 30 days of 10,000 vehicles, run every CQL statement on it, and write what each costs."`
+	Chaos       chaosCmd       `cmd:"" help:"Break a running platform on purpose, one fault after the other, and hold it to what it promises."`
 }
 
 type clusterCmd struct {
@@ -53,10 +54,10 @@ type settings struct {
 	FirstAddress netip.Addr `env:"DEV_FIRST_ADDRESS" placeholder:"ADDRESS" help:"Address of node 1; node 2 has the next (default 127.0.0.1)."`
 }
 
-func (s settings) open(dcs []cluster.DC, out io.Writer) (*cluster.Cluster, error) {
+func (s settings) open(dcs []cluster.DC, out io.Writer, places ...cluster.Place) (*cluster.Cluster, error) {
 	return cluster.Open(cluster.Config{
 		Dir: s.Dir, DCs: dcs, HeapMB: s.Heap, CQLPort: s.CQLPort, StoragePort: s.StoragePort, JMXPort: s.JMXPort,
-		MetricsPort: s.MetricsPort, FirstAddress: s.FirstAddress, Out: out,
+		MetricsPort: s.MetricsPort, FirstAddress: s.FirstAddress, Places: places, Out: out,
 	})
 }
 

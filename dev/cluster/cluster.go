@@ -60,6 +60,12 @@ func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
 	return toolchain{java: java, jars: jars, exporter: filepath.Join(agent, exporter.Dependencies[0].Name+"-"+exporterVersion+".jar")}, nil
 }
 
+// Fetch makes sure that everything that nodes are run with is on this machine.
+func (c *Cluster) Fetch(ctx context.Context) error {
+	_, err := c.toolchain(ctx)
+	return err
+}
+
 // Open returns the cluster that cfg describes. It starts nothing.
 func Open(cfg Config) (*Cluster, error) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {

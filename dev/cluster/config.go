@@ -23,6 +23,7 @@ type Config struct {
 	JMXPort      int        // of node 1 on 127.0.0.1, one more for each further node; default 7101
 	MetricsPort  int        // one port on as many addresses as there are nodes; default 7070
 	FirstAddress netip.Addr // of node 1, one more for each further node; default 127.0.0.1
+	Places       []Place    // of the data centres, in their order, in networks of their own; default: all from FirstAddress on
 	Out          io.Writer  // progress, one line an event; nil discards it
 }
 
@@ -30,6 +31,12 @@ type Config struct {
 type DC struct {
 	Name  string `json:"name"`
 	Nodes int    `json:"nodes"`
+}
+
+// Place is where a data centre is.
+type Place struct {
+	FirstAddress netip.Addr `json:"first_address"`     // of its first node, one more for each further one
+	Network      string     `json:"network,omitempty"` // name of a network namespace, as ip netns has it; empty: ours
 }
 
 func (d DC) String() string { return fmt.Sprintf("%s=%d", d.Name, d.Nodes) }

@@ -21,6 +21,7 @@ type layout struct {
 	StoragePort  int        `json:"storage_port"`
 	JMXPort      int        `json:"jmx_port"`
 	MetricsPort  int        `json:"metrics_port"`
+	Places       []Place    `json:"places,omitempty"`
 }
 
 var defaultLayout = layout{
@@ -67,6 +68,9 @@ func (l layout) over(cfg Config) layout {
 	if len(cfg.DCs) > 0 {
 		l.DCs = cfg.DCs
 	}
+	if len(cfg.Places) > 0 {
+		l.Places = cfg.Places
+	}
 	if cfg.FirstAddress.IsValid() {
 		l.FirstAddress = cfg.FirstAddress
 	}
@@ -89,6 +93,8 @@ func (l layout) differs(want layout) string {
 	switch {
 	case !slices.Equal(l.DCs, want.DCs):
 		return fmt.Sprintf("data centres are %s, not %s", FormatDCs(l.DCs), FormatDCs(want.DCs))
+	case !slices.Equal(l.Places, want.Places):
+		return fmt.Sprintf("data centres are at %v, not %v", l.Places, want.Places)
 	case l.FirstAddress != want.FirstAddress:
 		return fmt.Sprintf("first address is %s, not %s", l.FirstAddress, want.FirstAddress)
 	case l.CQLPort != want.CQLPort:
@@ -106,6 +112,14 @@ func (l layout) differs(want layout) string {
 func (l layout) validate() error {
 	if !l.FirstAddress.Is4() || !l.FirstAddress.IsLoopback() {
 		return fmt.Errorf("first address %s: the nodes are open to all who reach them: use one of 127.0.0.0/8", l.FirstAddress)
+	}
+	if len(l.Places) > 0 && len(l.Places) != len(l.DCs) {
+		return fmt.Errorf("there are %d places for %d data centres: give one for each", len(l.Places), len(l.DCs))
+	}
+	for _, p := range l.Places {
+		if !p.FirstAddress.Is4() || !p.FirstAddress.IsLoopback() && !p.FirstAddress.IsPrivate() {
+			return fmt.Errorf("first address %s of a place: the nodes are open to all who reach them: use a private one", p.FirstAddress)
+		}
 	}
 	for _, p := range []struct {
 		name string
@@ -128,7 +142,11 @@ func (l layout) validate() error {
 func (l layout) nodes(dir string) []Node {
 	var nodes []Node
 	addr := l.FirstAddress
-	for _, dc := range l.DCs {
+	for d, dc := range l.DCs {
+		network := ""
+		if len(l.Places) > 0 {
+			addr, network = l.Places[d].FirstAddress, l.Places[d].Network
+		}
 		for range dc.Nodes {
 			n := len(nodes) + 1
 			nodeDir := filepath.Join(dir, fmt.Sprintf("node%d", n))
@@ -136,6 +154,7 @@ func (l layout) nodes(dir string) []Node {
 				N:           n,
 				DC:          dc.Name,
 				Address:     addr,
+				Network:     network,
 				CQLPort:     l.CQLPort,
 				StoragePort: l.StoragePort,
 				JMXPort:     l.JMXPort + n - 1,

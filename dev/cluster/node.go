@@ -35,6 +35,7 @@ type Node struct {
 	N           int // 1, 2, … in the order of the data centres
 	DC          string
 	Address     netip.Addr
+	Network     string // name of the network namespace that it is in; empty: ours
 	CQLPort     int
 	StoragePort int
 	JMXPort     int // on 127.0.0.1
@@ -140,13 +141,22 @@ func (n Node) writeConf(l layout, heapMB int) error {
 // launch starts the node's process, which outlives ours, and returns it with the place in the log where its own lines
 // begin. It does not wait until the node serves.
 func (n Node) launch(t toolchain, heapMB int) (p process.Process, logFrom int64, err error) {
-	cmd := exec.Command(t.java, n.serverArgs(t, heapMB)...)
+	name, args := n.inNetwork(t.java, n.serverArgs(t, heapMB))
+	cmd := exec.Command(name, args...)
 	cmd.Dir = n.Dir // where a crashing JVM leaves its report
 	p, logFrom, err = process.Launch(cmd, n.LogFile, keepLogs, func(p process.Process) error { return p.Write(n.pidFile()) })
 	if err != nil {
 		err = fmt.Errorf("launch %s: %w", n, err)
 	}
 	return p, logFrom, err
+}
+
+// inNetwork is a command line that runs a program where the node is.
+func (n Node) inNetwork(program string, args []string) (string, []string) {
+	if n.Network == "" {
+		return program, args
+	}
+	return "nsenter", append([]string{"--net=/run/netns/" + n.Network, program}, args...)
 }
 
 // waitReady returns when the node answers CQL. It fails as soon as the process ends, with what the node itself said of

@@ -33,7 +33,8 @@ func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, 
 
 func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte, error) {
 	var out, complaints bytes.Buffer
-	cmd := exec.CommandContext(ctx, t.java, n.nodetoolArgs(t.jars, n.Dir, args)...)
+	name, line := n.inNetwork(t.java, n.nodetoolArgs(t.jars, n.Dir, args))
+	cmd := exec.CommandContext(ctx, name, line...)
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {

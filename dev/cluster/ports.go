@@ -15,6 +15,9 @@ import (
 func portsFree(nodes []Node) error {
 	var errs []error
 	for _, n := range nodes {
+		if n.Network != "" {
+			continue // nobody else is there
+		}
 		for _, p := range []struct {
 			addr    netip.Addr
 			port    int

@@ -1,0 +1,146 @@
+package chaos
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+)
+
+// The short form of make chaos: the faults that need nothing but the cluster that make test has started.
+func TestThePlatformWithstandsFaults(t *testing.T) {
+	if os.Getenv("CASSANDRA_TEST_HOSTS") == "" {
+		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
+	}
+	config, err := cluster.DefaultConfig()
+	require.NoError(t, err)
+	c, err := cluster.Open(config)
+	require.NoError(t, err)
+	nodes, err := c.Nodes()
+	require.NoError(t, err)
+	if shape := shapeOf(nodes); shape != "dc1=2,dc2=2" {
+		t.Skipf("needs two data centres of two nodes to break them; there are %s", shape)
+	}
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	o := Options{Cluster: c, Root: root, Dir: t.TempDir(), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), Short: true, Seed: rand.Uint64(), Out: lines{t}}
+	t.Cleanup(func() {
+		ctx := context.WithoutCancel(t.Context())
+		assert.NoError(t, c.Up(ctx))
+		assert.NoError(t, cassandra.DropKeyspace(ctx, cassandra.Config{Hosts: hosts(nodes), Keyspace: o.Keyspace, LocalDC: "dc1"}, quiet()))
+	})
+	_, err = Run(t.Context(), o)
+	require.NoError(t, err, "seed %d", o.Seed)
+}
+
+// lines are what Run tells, in the log of a test.
+type lines struct{ t *testing.T }
+
+func (l lines) Write(text []byte) (int, error) {
+	l.t.Log(strings.TrimSpace(string(text)))
+	return len(text), nil
+}
+
+func TestOnlyAnsweredRecordsCountAsAcknowledged(t *testing.T) {
+	requests := 0
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests++
+		if requests == 1 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		fmt.Fprint(w, `{"results":[{"index":0,"status":"accepted"},{"index":1,"status":"refused","reason":"malformed"},{"index":2,"status":"refused","reason":"future"}]}`)
+	}))
+	defer api.Close()
+	l := newLoad("f", func() string { return strings.TrimPrefix(api.URL, "http://") })
+	v := vehicle{id: "f-000"}
+	records := []record{v.next(1000, false), v.next(2000, false)}
+	bad := []badLine{{"{", "malformed"}}
+	body := l.body(records, bad)
+	require.Equal(t, 3, strings.Count(string(body), "\n"))
+
+	require.False(t, l.deliver(t.Context(), records, bad, body), "503 is no answer")
+	require.Empty(t, l.accepted)
+	require.True(t, l.deliver(t.Context(), records, bad, body))
+	assert.Equal(t, records[:1], l.accepted)
+	assert.Equal(t, []refusal{{records[1], "future"}}, l.refused)
+	assert.Equal(t, []string{"{"}, l.badTold)
+	require.NoError(t, l.strange)
+
+	bad[0].reason = "lat_range"
+	l.deliver(t.Context(), records, bad, body)
+	require.ErrorContains(t, l.strange, "that is lat_range")
+}
+
+func TestARecordIsToldFromEveryOther(t *testing.T) {
+	v := vehicle{id: "f-000"}
+	r := v.next(time.Now().UnixMilli(), false)
+	row := func(change func(*cassandra.Telemetry)) cassandra.Telemetry {
+		battery := int32(r.battery)
+		x := cassandra.Telemetry{Lat: r.lat, Lon: r.lon, SpeedKmh: &r.speed, BatteryPct: &battery, TempC: &r.temp}
+		change(&x)
+		return x
+	}
+	other, none := 1.5, int32(-1)
+	assert.True(t, r.is(row(func(*cassandra.Telemetry) {})))
+	for name, change := range map[string]func(*cassandra.Telemetry){
+		"lat": func(x *cassandra.Telemetry) { x.Lat++ }, "lon": func(x *cassandra.Telemetry) { x.Lon++ },
+		"speed": func(x *cassandra.Telemetry) { x.SpeedKmh = &other }, "no speed": func(x *cassandra.Telemetry) { x.SpeedKmh = nil },
+		"battery": func(x *cassandra.Telemetry) { x.BatteryPct = &none }, "temperature": func(x *cassandra.Telemetry) { x.TempC = &other },
+	} {
+		assert.False(t, r.is(row(change)), name)
+	}
+}
+
+func TestRulesRunTwelveTimesAsFast(t *testing.T) {
+	root, err := cluster.RepositoryRoot()
+	require.NoError(t, err)
+	text, err := os.ReadFile(root + "/prometheus/rules/cause-alerts.yml")
+	require.NoError(t, err)
+	hastened := hasten("rules/cause-alerts.yml", string(text))
+	for _, kept := range []string{"for: 1m", "for: 2m", "[5m]", "[10m]", "15m", "> 120\n", "> 300\n", "> 60\n"} {
+		assert.Contains(t, string(text), kept)
+		assert.NotContains(t, hastened, kept)
+	}
+	assert.Contains(t, hastened, "[75s:5s]")
+	prometheus, err := os.ReadFile(root + "/prometheus/prometheus.yml")
+	require.NoError(t, err)
+	assert.NotContains(t, hasten("prometheus.yml", string(prometheus)), "15s")
+	alertmanager, err := os.ReadFile(root + "/prometheus/alertmanager/alertmanager.yml")
+	require.NoError(t, err)
+	assert.NotRegexp(t, `group_(wait|interval): \d+(m|0s)`, strings.ReplaceAll(hastenAlertmanager("alertmanager.yml", string(alertmanager)), "group_wait: 0s", ""))
+}
+
+func TestTheClockOfABuildCanBeSet(t *testing.T) {
+	dir := t.TempDir()
+	overlay, err := clockOverlay(t.Context(), dir)
+	require.NoError(t, err)
+	source, program, clock := filepath.Join(dir, "main.go"), filepath.Join(dir, "program"), filepath.Join(dir, "clock")
+	require.NoError(t, os.WriteFile(source, []byte("package main\n\nimport \"time\"\n\nfunc main() {\n\ttime.Sleep(200 * time.Millisecond)\n\tprintln(time.Now().Unix())\n}\n"), 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", program, source).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	for seconds, want := range map[string]int64{"0": 0, "2700": 2700, "-2700": -2700, "": 0} {
+		require.NoError(t, os.WriteFile(clock, []byte(seconds), 0o600))
+		cmd := exec.CommandContext(t.Context(), program)
+		cmd.Env = append(os.Environ(), clockVariable+"="+clock)
+		out, err := cmd.CombinedOutput()
+		require.NoError(t, err, "%s", out)
+		told, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+		require.NoError(t, err)
+		assert.InDelta(t, time.Now().Unix()+want, told, 5, "%q", seconds)
+	}
+}

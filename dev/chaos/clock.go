@@ -1,0 +1,173 @@
+package chaos
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
+)
+
+// clockVariable names the file with the seconds that the clock of a fleet-etl that was built for it is off.
+const clockVariable = "FLEET_CHAOS_CLOCK"
+
+func (p *platform) clockFile() string { return filepath.Join(p.Dir, "clock") }
+
+// clockOff is what stands in package time for this test alone. Go asks the kernel for the time by itself, so that no library that
+// is loaded beforehand can give another. The monotonic clock stays as it is, as it does when somebody sets a machine's clock.
+const clockOff = `
+var (
+	chaosOnce sync.Once
+	chaosFile string
+	chaosRead atomic.Int64 // monotonic time of the last look at the file
+	chaosOff  atomic.Int64 // seconds
+)
+
+func chaosSeconds(mono int64) int64 {
+	if mono == 0 {
+		return 0
+	}
+	chaosOnce.Do(func() { chaosFile, _ = syscall.Getenv("` + clockVariable + `") })
+	last := chaosRead.Load()
+	if mono-last > 100_000_000 && chaosRead.CompareAndSwap(last, mono) {
+		var text [32]byte
+		n := 0
+		if file, err := open(chaosFile); err == nil {
+			n, _ = read(file, text[:])
+			closefd(file)
+		}
+		seconds, sign := int64(0), int64(1)
+		for _, c := range text[:max(n, 0)] {
+			switch {
+			case c == '-':
+				sign = -1
+			case c >= '0' && c <= '9':
+				seconds = seconds*10 + int64(c-'0')
+			}
+		}
+		chaosOff.Store(sign * seconds)
+	}
+	return chaosOff.Load()
+}
+`
+
+// clockOverlay writes into a folder what go build -overlay needs to make a program whose clock can be set.
+func clockOverlay(ctx context.Context, dir string) (overlay string, err error) {
+	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
+	if err != nil {
+		return "", fmt.Errorf("find Go's own sources: %w", err)
+	}
+	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
+	text, err := os.ReadFile(source)
+	if err != nil {
+		return "", err
+	}
+	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
+	changed := strings.Replace(string(text), now, now+"\tsec += chaosSeconds(mono)\n", 1)
+	const imports = "import (\n"
+	changed = strings.Replace(changed, imports, imports+"\t\"sync\"\n\t\"sync/atomic\"\n\t\"syscall\"\n", 1)
+	if len(changed) < len(text)+len("chaosSeconds")+len("sync/atomic") {
+		return "", fmt.Errorf("%s is not as this test knows it: change what it looks for", source)
+	}
+	edited := filepath.Join(dir, "time.go")
+	if err := os.WriteFile(edited, []byte(changed+clockOff), 0o600); err != nil { //nolint:gosec // the folder is ours
+		return "", err
+	}
+	list, err := json.Marshal(map[string]any{"Replace": map[string]string{source: edited}})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, list, 0o600)
+}
+
+// setClock sets how far fleet-etl's clock is off.
+func (p *platform) setClock(off time.Duration) error {
+	return process.WriteFile(p.clockFile(), fmt.Appendf(nil, "%d", int64(off.Seconds())))
+}
+
+// clockJumps sets the clock of fleet-etl back, so that records come from the future, and ahead.
+func clockJumps(ctx context.Context, t *trial) error {
+	special := filepath.Join(t.Dir, "fleet-etl-with-clock")
+	overlay, err := clockOverlay(ctx, t.Dir)
+	if err != nil {
+		return err
+	}
+	if err := t.build(ctx, special, "-overlay", overlay); err != nil {
+		return err
+	}
+	if err := t.setClock(0); err != nil {
+		return err
+	}
+	restart := func(program string) error {
+		if err := t.stopETL(ctx); err != nil {
+			return err
+		}
+		t.program = program
+		return t.startETL()
+	}
+	if err := restart(special); err != nil {
+		return err
+	}
+	ready := func() error {
+		now := float64(time.Now().Unix())
+		return within(ctx, time.Minute, "the canary is seen by the right clock", func() bool {
+			seen := t.metric("fleet_etl_canary_last_seen_timestamp_seconds")
+			return seen > now && seen < now+120
+		})
+	}
+	if err := ready(); err != nil {
+		return err
+	}
+	const jump, lasts = 45 * time.Minute, 15 * time.Second
+	if err := t.inject("sets the clock 45 minutes back", func() error { return t.setClock(-jump) }); err != nil {
+		return err
+	}
+	steps := func() error {
+		if err := process.Sleep(ctx, lasts); err != nil {
+			return err
+		}
+		t.load.mu.Lock()
+		refused := len(t.load.refused)
+		t.load.mu.Unlock()
+		t.note("%d records refused as from the future while the clock was behind", refused)
+		if refused == 0 {
+			return errors.New("the clock was 45 minutes behind, and nothing came from the future: it was not set")
+		}
+		t.printf("%-18s sets it right\n", t.name)
+		if err := t.setClock(0); err != nil {
+			return err
+		}
+		right := time.Now()
+		if err := ready(); err != nil {
+			return err
+		}
+		t.note("the canary was seen again %.1f s after the clock was right again", time.Since(right).Seconds())
+		t.printf("%-18s sets it 45 minutes ahead\n", t.name)
+		if err := t.setClock(jump); err != nil {
+			return err
+		}
+		return process.Sleep(ctx, lasts)
+	}
+	err = steps()
+	return errors.Join(err, t.heal("sets it right", func() error {
+		if err := t.setClock(0); err != nil {
+			return err
+		}
+		if err := ready(); err != nil {
+			return err
+		}
+		t.note("the canary was seen again %.1f s after the clock was right for good", time.Since(t.healed).Seconds())
+		out, err := t.platform.run(ctx, "deadletters", "replay", "--reason", "future", "--source", "httpapi")
+		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) { // 2: some are from the future still, of the poison
+			return fmt.Errorf("replay what was refused: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
+		}
+		return restart(t.usual())
+	}))
+}
