@@ -84,12 +84,36 @@ func TestOpenRefusesWhatCannotRun(t *testing.T) {
 		"one port":     {Config{CQLPort: 7000}, "choose two"},
 		"metrics port": {Config{MetricsPort: 9042}, "metrics port 9042"},
 		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},
+		"open place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}, {FirstAddress: netip.MustParseAddr("8.8.8.8")}}},
+			"8.8.8.8 of a place"},
+		"one place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}}}, "1 places for 2 data centres"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.cfg.Dir = t.TempDir()
 			_, err := Open(tc.cfg)
 			wantError(t, err, tc.want)
 		})
+	}
+}
+
+func TestDataCentresMayBeInNetworksOfTheirOwn(t *testing.T) {
+	l := defaultLayout.over(Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.1.1")}, {netip.MustParseAddr("10.0.2.1"), "far"}}})
+	do(t, "validate", l.validate())
+	dir := t.TempDir()
+	do(t, "write", l.write(dir))
+	l, _, err := readLayout(dir)
+	do(t, "read", err)
+	var got []string
+	for _, n := range l.nodes(dir) {
+		program, args := n.inNetwork("java", []string{"-version"})
+		got = append(got, n.Address.String()+" "+strings.Join(append([]string{program}, args...), " "))
+	}
+	want := []string{
+		"10.0.1.1 java -version", "10.0.1.2 java -version",
+		"10.0.2.1 nsenter --net=/run/netns/far java -version", "10.0.2.2 nsenter --net=/run/netns/far java -version",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
