@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -143,4 +145,45 @@ func TestTheClockOfABuildCanBeSet(t *testing.T) {
 		require.NoError(t, err)
 		assert.InDelta(t, time.Now().Unix()+want, told, 5, "%q", seconds)
 	}
+}
+
+func TestWhatCameOfFaultsIsATable(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name string, outcomes ...Outcome) string {
+		text, err := json.Marshal(Report{Seed: 7, Machine: "2 × CPU, 8 GB", Outcomes: outcomes})
+		require.NoError(t, err)
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, text, 0o600))
+		return path
+	}
+	first := write("first", Outcome{Fault: "poison", Title: "Poison", Result: Failed, Why: "x"},
+		Outcome{Fault: "disk-full", Title: "Disk", Result: Skipped, Why: "it needs root"})
+	second := write("second", Outcome{Fault: "poison", Title: "Poison", Done: "bad lines", Result: Held, Lasted: 10, Detected: 4.25, Resolved: 6, Acknowledged: 12, Stored: 12,
+		PeakRSS: 64e6, Alerts: []string{"A told"}, Notes: []string{"some refused"}})
+	var text strings.Builder
+	require.NoError(t, Markdown(&text, first, second))
+	for _, line := range []string{
+		"Measured on 2 × CPU, 8 GB, seed 7.\n",
+		"| Poison | held | 10.0 s | 4.2 s | 0.0 s | 0.0 s | 0.0 s | 6.0 s | 64 MB |\n",
+		"| Poison | 12 | 12 | 0 | 0 | 0 | 0 | 0 | 0 |\n",
+		"| Disk | skipped: it needs root |",
+		"- **Poison** (`poison`): bad lines.\n  People heard: A told.\n  some refused.\n",
+	} {
+		assert.Contains(t, text.String(), line)
+	}
+	assert.NotContains(t, text.String(), "failed", "the later report counts")
+}
+
+func TestADiskIsFilledToItsLastByte(t *testing.T) {
+	if !isRoot() {
+		t.Skip("needs root, to mount a small file system")
+	}
+	n := cluster.Node{N: 4, Dir: filepath.Join(t.TempDir(), "node4")}
+	folder, unmount, err := MountSmall(n, 3<<20)
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, unmount()) }()
+	require.NoError(t, fill(filepath.Join(folder, "filler")))
+	require.ErrorIs(t, os.WriteFile(filepath.Join(folder, "more"), make([]byte, 5000), 0o600), syscall.ENOSPC)
+	require.NoError(t, os.Remove(filepath.Join(folder, "filler")))
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "more"), make([]byte, 5000), 0o600))
 }

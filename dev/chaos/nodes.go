@@ -14,7 +14,7 @@ import (
 )
 
 func nodeKilled(ctx context.Context, t *trial) error {
-	return t.nodesAway(ctx, 10*time.Second, 2)
+	return t.nodesAway(ctx, t.or(10*time.Second, 6*time.Second), 2)
 }
 
 func dcAway(ctx context.Context, t *trial) error {
@@ -49,7 +49,7 @@ func (t *trial) nodesAway(ctx context.Context, atLeast time.Duration, nodes ...i
 func nodeStopped(ctx context.Context, t *trial) error {
 	err := t.inject("stops node 1", func() error { return t.Cluster.Pause(ctx, 1) })
 	if err == nil {
-		err = t.hear(ctx, 15*time.Second)
+		err = t.hear(ctx, t.or(15*time.Second, 8*time.Second))
 	}
 	return errors.Join(err, t.heal("continues it", func() error { return t.Cluster.Resume(context.WithoutCancel(ctx), 1) }))
 }

@@ -27,7 +27,7 @@ func poison(ctx context.Context, t *trial) error {
 	if err != nil {
 		return err
 	}
-	for until := time.Now().Add(10 * time.Second); time.Now().Before(until); {
+	for until := time.Now().Add(t.or(10*time.Second, 5*time.Second)); time.Now().Before(until); {
 		if err := t.unreadable(ctx); err != nil {
 			return err
 		}

@@ -37,7 +37,6 @@ const (
 	recoveredWithin = 2 * time.Minute
 	drainedWithin   = 2 * time.Minute
 	derivedWithin   = 2 * time.Minute
-	warmUp          = 4 * time.Second
 )
 
 // mostRSS is what fleet-etl may take, in bytes, whatever happens.
@@ -91,7 +90,7 @@ func (t *trial) all(ctx context.Context) (err error) {
 	t.load.start(ctx)
 	t.observe(ctx)
 	defer t.stopObserving()
-	if err := process.Sleep(ctx, warmUp); err != nil {
+	if err := process.Sleep(ctx, t.or(4*time.Second, 2*time.Second)); err != nil {
 		return err
 	}
 	if err := t.fault.run(ctx, t); err != nil {
@@ -115,6 +114,14 @@ func (t *trial) all(ctx context.Context) (err error) {
 		err = errors.Join(err, fmt.Errorf("fleet-etl took %d MB, more than %d MB", t.PeakRSS>>20, mostRSS>>20))
 	}
 	return err
+}
+
+// or is how long something takes in the long form and in the short one.
+func (p *platform) or(long, short time.Duration) time.Duration {
+	if p.Short {
+		return short
+	}
+	return long
 }
 
 // inject breaks something, and begins to measure.
