@@ -19,7 +19,7 @@ import (
 
 // Bounds of what a caller may have to wait for. A node needs about ten seconds on a quiet machine.
 const (
-	readyWithin   = 3 * time.Minute
+	readyWithin   = 5 * time.Minute
 	agreedWithin  = 3 * time.Minute
 	stoppedWithin = time.Minute
 	killedWithin  = 15 * time.Second
