@@ -125,7 +125,8 @@ var (
 		"spool_oldest_seconds[25s]) > 60\n", fmt.Sprintf("spool_oldest_seconds[25s]) > %d\n", 60/pace))
 )
 
-// hasten is an edit of prometheus/. Error budgets keep their time: over seconds they would see what is none.
+// hasten is an edit of prometheus/. Error budgets are not told of: a fault spends that of the short time for which Prometheus has known
+// the platform, and while it burns, what concerns vehicles is held back.
 func hasten(file, text string) string {
 	switch file {
 	case "prometheus.yml":
@@ -133,6 +134,8 @@ func hasten(file, text string) string {
 			"scrape_timeout: 10s", "scrape_timeout: 2s").Replace(text)
 	case "rules/recording.yml":
 		return strings.ReplaceAll(text, "interval: 1m", "interval: 5s")
+	case "rules/slo-alerts.yml":
+		return strings.NewReplacer("for: 2m", "for: 2h", "for: 15m", "for: 2h").Replace(text)
 	case "rules/cause-alerts.yml":
 		text = ruleTimes.ReplaceAllStringFunc(text, func(match string) string {
 			parts := ruleTimes.FindStringSubmatch(match)

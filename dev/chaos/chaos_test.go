@@ -123,6 +123,9 @@ func TestRulesRunTwelveTimesAsFast(t *testing.T) {
 		assert.NotContains(t, hastened, kept)
 	}
 	assert.Contains(t, hastened, "[75s:5s]")
+	budgets, err := os.ReadFile(root + "/prometheus/rules/slo-alerts.yml")
+	require.NoError(t, err)
+	assert.NotRegexp(t, `for: \d+m`, hasten("rules/slo-alerts.yml", string(budgets)))
 	prometheus, err := os.ReadFile(root + "/prometheus/prometheus.yml")
 	require.NoError(t, err)
 	assert.NotContains(t, hasten("prometheus.yml", string(prometheus)), "15s")

@@ -23,8 +23,8 @@ type fault struct {
 	needs       func(Options) error
 	fix         bool // what is derived has to be derived anew afterwards
 
-	// Alerts that people must hear of, and of whose end, and names of others that may fire as well. Vehicles' alerts and error
-	// budgets always may.
+	// Alerts that people must hear of, and of whose end, and names of others that may fire as well. Vehicles' alerts always
+	// may.
 	must []wanted
 	may  []string
 
@@ -246,12 +246,8 @@ func (t *trial) note(format string, args ...any) {
 	t.printf("%-18s %s\n", t.name, t.Notes[len(t.Notes)-1])
 }
 
-// always are the alerts that may fire in any fault: what vehicles do, the watchdog, and budgets of which seconds take a large part
-// where Prometheus has known the platform for minutes.
-var always = []string{
-	"FleetVehicleSpeedLimit", "FleetWatchdog", "FleetWrittenBudgetFastBurn", "FleetWrittenBudgetSlowBurn", "FleetFreshnessBudgetFastBurn",
-	"FleetFreshnessBudgetSlowBurn",
-}
+// always are the alerts that may fire in any fault: what vehicles do, and the watchdog.
+var always = []string{"FleetVehicleSpeedLimit", "FleetWatchdog"}
 
 // checkAlerts sees that people heard of what they had to, then of its end, and of nothing else.
 func (t *trial) checkAlerts(ctx context.Context) error {
