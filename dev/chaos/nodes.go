@@ -39,9 +39,6 @@ func (t *trial) nodesAway(ctx context.Context, atLeast time.Duration, nodes ...i
 		err = t.hear(ctx, atLeast)
 	}
 	return errors.Join(err, t.heal("starts them", func() error {
-		// One after the other, and waits for each: also when ctx has ended, since others use the cluster.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Minute)
-		defer cancel()
 		return t.Cluster.Up(ctx)
 	}))
 }
@@ -68,7 +65,6 @@ func diskFull(ctx context.Context, t *trial) error {
 		t.note("after 30 s node 4 is %s", node.State)
 	}
 	return errors.Join(err, t.heal("frees it and starts the node again", func() error {
-		ctx := context.WithoutCancel(ctx)
 		if err := os.Remove(filler); err != nil {
 			return err
 		}

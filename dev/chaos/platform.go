@@ -160,24 +160,30 @@ func portOf(address string) (port int) {
 }
 
 // startAlertmanager starts it on a port; 0 is any.
-func (p *platform) startAlertmanager(ctx context.Context, port int) (err error) {
-	p.alertmanager, err = monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{
+func (p *platform) startAlertmanager(ctx context.Context, port int) error {
+	started, err := monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{
 		Options: monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "alertmanager"), Port: port, Edit: hastenAlertmanager}, Webhook: p.hooks.url,
 	})
+	if err == nil {
+		p.alertmanager = started // else the one before stays, which can be stopped again
+	}
 	return err
 }
 
-func (p *platform) startPrometheus(ctx context.Context, port int) (err error) {
+func (p *platform) startPrometheus(ctx context.Context, port int) error {
 	var scraped []monitoring.Node
 	perDC := map[string]int{}
 	for _, n := range p.nodes {
 		perDC[n.DC]++
 		scraped = append(scraped, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
 	}
-	p.prometheus, err = monitoring.StartPrometheus(ctx, monitoring.PrometheusOptions{
+	started, err := monitoring.StartPrometheus(ctx, monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "prometheus"), Port: port, Edit: hasten},
 		FleetETL: []string{p.metrics}, Cassandra: scraped, Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
+	if err == nil {
+		p.prometheus = started
+	}
 	return err
 }
 

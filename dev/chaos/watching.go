@@ -17,7 +17,7 @@ func alertmanagerAway(ctx context.Context, t *trial) error {
 		err = sleepUntil(ctx, t.injected.Add(25*time.Second))
 	}
 	return errors.Join(err, t.heal("starts Alertmanager", func() error {
-		if err := t.startAlertmanager(context.WithoutCancel(ctx), port); err != nil {
+		if err := t.startAlertmanager(ctx, port); err != nil {
 			return err
 		}
 		if err := t.hear(ctx, 0); err != nil {
@@ -45,10 +45,10 @@ func prometheusAway(ctx context.Context, t *trial) error {
 		err = sleepUntil(ctx, t.injected.Add(15*time.Second))
 	}
 	started := time.Now()
-	err = errors.Join(err, t.startPrometheus(context.WithoutCancel(ctx), port))
+	err = errors.Join(err, t.startPrometheus(ctx, port))
 	if err == nil {
 		err = t.hear(ctx, 0)
 		t.note("people hear of the node %.1f s after Prometheus was started", time.Since(started).Seconds())
 	}
-	return errors.Join(err, t.heal("starts the node", func() error { return t.Cluster.Start(context.WithoutCancel(ctx), 4) }))
+	return errors.Join(err, t.heal("starts the node", func() error { return t.Cluster.Start(ctx, 4) }))
 }
