@@ -1,6 +1,6 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs kubernetes chaos
+.PHONY: help build plugin demo demo-down test beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs kubernetes chaos bench-load bench-docs soak
 
 GOLANGCI_LINT_VERSION := v2.15.0
 BIN := bin
@@ -117,6 +117,15 @@ bench: ## Measure fleet-etl beside the bare driver, its sources beside each othe
 	go run ./dev bench
 	CASSANDRA_REPLICATION=dc1=1 DEV_CLUSTER_DIR=.dev/bench-sources FLEET_BENCH=1 go run ./dev with-cluster --dcs dc1=1 -- \
 		go run ./dev with-kafka -- go test -count 1 -v -p 1 -timeout 20m -run 'TestMeasure(Sources|Derivation)$$' ./etl ./etl/internal/derive
+
+bench-load: ## Measure what fleet-etl bears, where the time goes, and the growth with load, devices, history and nodes (about forty minutes)
+	go run ./dev bench load
+
+soak: ## Load fleet-etl for an hour, and tell whether memory, goroutines, files and latency stay flat
+	go run ./dev bench soak
+
+bench-docs: ## Put what bench-load and soak found last into docs/performance.md
+	go run ./dev bench docs
 
 bench-plugin: ## Measure the data source through its real binary on four nodes (about two minutes)
 	go run ./dev with-cluster -- env FLEET_BENCH=1 go test -count 1 -v -timeout 20m -run TestMeasure ./grafana-datasource/pkg

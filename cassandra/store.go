@@ -121,6 +121,15 @@ func (s *Store) LocalDC() string { return s.config.LocalDC }
 // Replication is that of the keyspace when the session was opened.
 func (s *Store) Replication() Replication { return maps.Clone(s.replication) }
 
+// Nodes is how many nodes the cluster knows, dead or alive.
+func (s *Store) Nodes(ctx context.Context) (n int, err error) {
+	byDC, err := nodesByDC(ctx, s.session)
+	for _, nodes := range byDC {
+		n += nodes
+	}
+	return n, err
+}
+
 // Ready tells whether the cluster answers at the level of writes: a small read at that level, since a level needs the
 // same replicas for both.
 func (s *Store) Ready(ctx context.Context) error {

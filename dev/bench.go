@@ -11,11 +11,19 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
+
+type benchCmds struct {
+	Compare benchCmd     `cmd:"" default:"withargs" help:"Measure fleet-etl beside the bare driver. What bench alone does."`
+	Load    benchLoadCmd `cmd:"" help:"Measure what fleet-etl bears and what that costs, with ever more load, devices, history and nodes."`
+	Soak    benchSoakCmd `cmd:"" help:"Run fleet-etl under a steady load for long, and tell what grows."`
+	Docs    benchDocsCmd `cmd:"" help:"Put the figures that load and soak found last into docs/performance.md."`
+}
 
 type benchCmd struct {
 	Records int      `default:"400000" help:"Records of each case; cases of single statements take a fifth."`
@@ -40,10 +48,8 @@ func (cmd benchCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(root, "bin", "fleet-etl"), "./etl")
-	build.Dir, build.Stderr = root, os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build fleet-etl: %w", err)
+	if err := buildETL(ctx, root); err != nil {
+		return err
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "cluster\tinput\tcase\trecords\trecords/s\tof grouped driver\tclient CPU s/M\tserver CPU s/M\tpeak memory MB\t")
@@ -67,14 +73,45 @@ func (cmd benchCmd) Run(ctx context.Context, s *settings) error {
 
 // on measures on one cluster.
 func (cmd benchCmd) on(ctx context.Context, root, dcs string, s settings) (results []measured, err error) {
+	err = withBenchCluster(ctx, root, dcs, s, func(nodes benchNodes) error {
+		var out bytes.Buffer
+		bench := nodes.command(ctx, root, "bench", "compare", "--json", "--server-pids", strings.Join(nodes.pids, ","),
+			"--records", strconv.Itoa(cmd.Records), "--repeat", strconv.Itoa(cmd.Repeat))
+		bench.Stdout = &out
+		if err := bench.Run(); err != nil {
+			return err
+		}
+		return json.Unmarshal(out.Bytes(), &results)
+	})
+	return results, err
+}
+
+func buildETL(ctx context.Context, root string) error {
+	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(root, "bin", "fleet-etl"), "./etl")
+	build.Dir, build.Stderr = root, os.Stderr
+	if err := build.Run(); err != nil {
+		return fmt.Errorf("build fleet-etl: %w", err)
+	}
+	return nil
+}
+
+// benchNodes are those of a cluster that was made for a bench.
+type benchNodes struct {
+	dcs                  string
+	localDC              string
+	pids, hosts, metrics []string
+}
+
+// withBenchCluster does something while a cluster of its own is up, which it removes after it.
+func withBenchCluster(ctx context.Context, root, dcs string, s settings, do func(benchNodes) error) (err error) {
 	parsed, err := cluster.ParseDCs(dcs)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	s.Dir = filepath.Join(root, ".dev", "bench")
 	c, err := s.open(parsed, os.Stderr)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() {
 		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
@@ -82,23 +119,26 @@ func (cmd benchCmd) on(ctx context.Context, root, dcs string, s settings) (resul
 		err = errors.Join(err, c.Down(down, true))
 	}()
 	if err := c.Up(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	nodes, err := c.Nodes()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var pids, hosts []string
+	b := benchNodes{dcs: dcs, localDC: parsed[0].Name}
 	for _, n := range nodes {
-		pids, hosts = append(pids, strconv.Itoa(n.PID)), append(hosts, n.CQL().String())
+		b.pids, b.hosts = append(b.pids, strconv.Itoa(n.PID)), append(b.hosts, n.CQL().String())
+		b.metrics = append(b.metrics, fmt.Sprintf("http://%s/metrics", n.Metrics()))
 	}
-	bench := exec.CommandContext(ctx, filepath.Join(root, "bin", "fleet-etl"), "bench", "--json", "--server-pids", strings.Join(pids, ","),
-		"--records", strconv.Itoa(cmd.Records), "--repeat", strconv.Itoa(cmd.Repeat))
-	bench.Env = append(os.Environ(), "CASSANDRA_HOSTS="+strings.Join(hosts, ","), "CASSANDRA_REPLICATION="+dcs, "CASSANDRA_DC="+parsed[0].Name)
-	var out bytes.Buffer
-	bench.Stdout, bench.Stderr = &out, os.Stderr
-	if err := bench.Run(); err != nil {
-		return nil, err
-	}
-	return results, json.Unmarshal(out.Bytes(), &results)
+	return do(b)
+}
+
+// command is one of fleet-etl on these nodes, each of which holds everything.
+func (b benchNodes) command(ctx context.Context, root string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(root, "bin", "fleet-etl"), args...)
+	cmd.Env = append(os.Environ(), "CASSANDRA_HOSTS="+strings.Join(b.hosts, ","), "CASSANDRA_REPLICATION="+b.dcs, "CASSANDRA_DC="+b.localDC)
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
+	return cmd
 }

@@ -24,7 +24,7 @@ type cli struct {
 	WithCluster withClusterCmd `cmd:"" help:"Run a command while a cluster is up; a cluster that was not up before is stopped after it."`
 	Kafka       kafkaCmd       `cmd:"" help:"Run a real Kafka broker as a local process."`
 	WithKafka   withKafkaCmd   `cmd:"" help:"Run a command while a Kafka broker is up; one that was not up before is stopped after it."`
-	Bench       benchCmd       `cmd:"" help:"Measure fleet-etl beside the bare driver on a cluster of one node and on one of four."`
+	Bench       benchCmds      `cmd:"" help:"Measure fleet-etl on clusters that are made for it."`
 	Report      reportCmd      `cmd:"" help:"Render docs/performance.md, resilience.md and architecture.md into one PDF. Needs Chromium and npm."`
 	Queries     queriesCmd     `cmd:"" help:"Fill a keyspace with 30 days of 10,000 vehicles, run every CQL statement on it, and write what each costs."`
 	Chaos       chaosCmd       `cmd:"" help:"Break a running platform on purpose, one fault after the other, and hold it to what it promises."`

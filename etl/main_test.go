@@ -24,6 +24,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/rig"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/loadtest"
 )
 
 // asProgram makes the test binary be fleet-etl, so that tests run it as a user does: as a process that can be killed.
@@ -556,4 +557,33 @@ func TestRunDrainsWhenItIsToldToStop(t *testing.T) {
 	require.Equal(t, last.Received, last.Stored+last.Duplicates+last.Rejected, "each record is accounted for")
 	contents := s.contents()
 	require.Equal(t, last.Stored, contents.rows(), "and is there")
+
+	t.Run("a load test counts what is stored", func(t *testing.T) { loadIsMeasured(t, s.anew(t)) })
+}
+
+// loadIsMeasured runs one measurement of the load test, as its commands do in a process of its own.
+func loadIsMeasured(t *testing.T, s *site) {
+	const rate, seconds = 200, 3 // the first of them is the warm-up
+	first := time.Now().Truncate(time.Second)
+	file := filepath.Join(s.dir, "schedule.csv")
+	out, status := s.run("generate", "--records", fmt.Sprint(rate*seconds), "--vehicles", "20", "--interval", "100ms", "--start", first.UTC().Format(time.RFC3339), "-o", file)
+	require.Zero(t, status, out)
+	cmd := s.command("bench", "measure", "--file", file, "--first", fmt.Sprint(first.UnixMilli()), "--rate", fmt.Sprint(rate), "--warmup", "1s", "--for", "2s", "--every", "1s")
+	cmd.Stderr = os.Stderr
+	text, err := cmd.Output()
+	require.NoError(t, err)
+	var m loadtest.Measurement
+	require.NoError(t, json.Unmarshal(text, &m))
+	require.EqualValues(t, rate*seconds, m.Stored)
+	stored := s.contents()
+	require.Equal(t, rate*seconds, stored.rows())
+	require.EqualValues(t, rate*(seconds-1), m.Freshness.Count, "the warm-up is no part of it")
+	require.InDelta(t, rate, m.PerSecond, rate/2)
+	require.Len(t, m.Samples, 2)
+	history := m.Writes[cassandra.TableHistory]
+	require.Positive(t, history.Count)
+	require.Positive(t, history.P50)
+	require.LessOrEqual(t, history.P50, history.P99)
+	require.NotEmpty(t, m.Client.Profile)
+	require.NotEmpty(t, m.Limiting.Name)
 }

@@ -45,7 +45,7 @@ type commands struct {
 	Load     loadCommand     `cmd:"" help:"Load CSV files, and report."`
 	Replay   replayCommand   `cmd:"" help:"Play recorded CSV files at a chosen speed."`
 	Generate generateCommand `cmd:"" help:"Make records of simulated vehicles."`
-	Bench    benchCommand    `cmd:"" help:"Measure the loader beside the bare driver on the cluster at hand."`
+	Bench    benchCommands   `cmd:"" help:"Measure on the cluster at hand: beside the bare driver, under load, and for how long it lasts."`
 	Token    tokenCommand    `cmd:"" help:"Make a token for the IoT API."`
 	Letters  letterCommands  `cmd:"" name:"deadletters" help:"List records that were refused, or replay them."`
 	Verify   verifyCommand   `cmd:"" help:"Compute what is derived from the stored telemetry anew, and print each difference."`

@@ -19,11 +19,24 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/loadtest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
+
+// benchCommands measure on the cluster at hand, in a keyspace that they make and drop.
+type benchCommands struct {
+	Compare benchCommand   `cmd:"" default:"withargs" help:"Measure the loader beside the bare driver. What bench alone does."`
+	Steady  steadyCommand  `cmd:"" help:"Put a steady load on the pipeline, and tell its latency and where the time goes."`
+	Ramp    rampCommand    `cmd:"" help:"Find the greatest rate that is held."`
+	Devices devicesCommand `cmd:"" help:"Tell what a record costs with ever more devices."`
+	History historyCommand `cmd:"" help:"Tell what writes and reads cost with ever more days stored."`
+	Soak    soakCommand    `cmd:"" help:"Tell whether memory, handles and latency stay flat under a steady load."`
+	Report  reportCommand  `cmd:"" help:"Show reports that these commands saved, as text, page, plots or a part of the docs."`
+	Measure measureCommand `cmd:"" hidden:"" help:"Run one measurement in this process."`
+}
 
 // benchCommand measures, in one run and on the cluster at hand, the bare driver and the ETL side by side. Each case is
 // a process of its own, so that its CPU time and memory are its own too.
@@ -203,7 +216,7 @@ func (b *bench) measure(name, input, file string) (benchResult, error) {
 	}
 	args := []string{"load", "--report", "json", file}
 	if name == driverGrouped || name == driverSingle {
-		args = []string{"bench", "--case", name, "--file", file, "--in-flight", strconv.Itoa(b.InFlight)}
+		args = []string{"bench", "compare", "--case", name, "--file", file, "--in-flight", strconv.Itoa(b.InFlight)}
 	}
 	mode := load.Batch
 	if name == etlAsync {
@@ -214,11 +227,11 @@ func (b *bench) measure(name, input, file string) (benchResult, error) {
 		"ETL_STATE_DIR="+filepath.Join(b.dir, "state"), "LOG_LEVEL=warn")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, b.program.Err
-	before := cpuOf(b.ServerPIDs)
+	before := loadtest.CPUOf(b.ServerPIDs)
 	if err := cmd.Run(); err != nil {
 		return benchResult{}, fmt.Errorf("bench %s, %s: %w", name, input, err)
 	}
-	server := cpuOf(b.ServerPIDs) - before
+	server := loadtest.CPUOf(b.ServerPIDs) - before
 	var r report
 	if err := json.Unmarshal(out.Bytes(), &r); err != nil {
 		return benchResult{}, fmt.Errorf("bench %s, %s: %w", name, input, err)
@@ -326,25 +339,4 @@ func groupRows(rows []cassandra.BaselineRow, size int) []cassandra.BaselineRow {
 		grouped = append(grouped, open[device]...)
 	}
 	return grouped
-}
-
-// cpuOf is the CPU time that processes took so far, in seconds; 0 where /proc does not tell.
-func cpuOf(pids []int) (seconds float64) {
-	const ticksPerSecond = 100 // USER_HZ, which Linux fixes for every architecture that Go runs on
-	for _, pid := range pids {
-		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			continue
-		}
-		_, rest, _ := strings.Cut(string(stat), ") ") // past the name, which may hold anything
-		fields := strings.Fields(rest)
-		if len(fields) < 13 {
-			continue
-		}
-		for _, f := range fields[11:13] { // utime, stime
-			ticks, _ := strconv.ParseInt(f, 10, 64)
-			seconds += float64(ticks) / ticksPerSecond
-		}
-	}
-	return seconds
 }

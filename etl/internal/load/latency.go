@@ -26,6 +26,15 @@ func (l *Latency) record(table string, took time.Duration) {
 	_ = h.RecordValue(min(took.Microseconds(), h.HighestTrackableValue()))
 }
 
+// Take gives the times, in µs, that writes took since it was last called, by table, and forgets them.
+func (l *Latency) Take() map[string]*hdrhistogram.Histogram {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taken := l.tables
+	l.tables = map[string]*hdrhistogram.Histogram{}
+	return taken
+}
+
 // Quantiles of the writes of one table.
 type Quantiles struct {
 	Writes        int64

@@ -31,6 +31,16 @@ func TestLatencyQuantiles(t *testing.T) {
 	within(t, 3*time.Millisecond, tables["latest"].P99)
 }
 
+func TestLatencyIsTakenOnce(t *testing.T) {
+	l := newLatency()
+	l.record("history", time.Millisecond)
+	taken := l.Take()
+	l.record("history", 2*time.Millisecond)
+	assert.Equal(t, int64(1), taken["history"].TotalCount(), "what comes later is no part of what was taken")
+	assert.Equal(t, int64(2000), l.Take()["history"].Max()/10*10)
+	assert.Empty(t, l.Take())
+}
+
 func TestLatencyLosesNoWrite(t *testing.T) {
 	for name, c := range map[string]struct{ took, want time.Duration }{
 		"the quickest":                  {time.Microsecond, time.Microsecond},
