@@ -250,10 +250,9 @@ func (r *Report) ramp(s *Section) {
 	slices.SortFunc(r.Runs, func(a, b Run) int { return cmp.Compare(a.Measurement.Offered, b.Measurement.Offered) })
 	s.Title = fmt.Sprintf("Ramp on %d node(s): %s records/s are held", r.Cluster.Nodes, count(r.Maximum))
 	best, beyond := r.best(), r.beyond()
-	switch {
-	case best == nil:
+	if best == nil {
 		s.Facts = append(s.Facts, "No rate that was tried is held.")
-	default:
+	} else {
 		s.Facts = append(s.Facts, fmt.Sprintf("The greatest rate that was held is **%s records/s** (%s).", count(r.Maximum), best.vehiclesText()), limitingText("There, limiting", best.Measurement))
 	}
 	if beyond != nil {
