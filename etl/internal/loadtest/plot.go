@@ -77,13 +77,13 @@ func (p *Plot) SVG() (string, error) {
 	if d.X.Max <= d.X.Min {
 		d.X.Max = d.X.Min + 1
 	}
-	canvas := vgsvg.New(6*vg.Inch, 3.6*vg.Inch)
+	canvas := vgsvg.New(5.4*vg.Inch, 3.4*vg.Inch)
 	d.Draw(draw.New(canvas))
 	var b strings.Builder
 	if _, err := canvas.WriteTo(&b); err != nil {
 		return "", fmt.Errorf("plot %s: %w", p.Name, err)
 	}
-	return b.String(), nil
+	return strings.ReplaceAll(b.String(), "font-family:Liberation Sans;", "font-family:Liberation Sans,Arial,Helvetica,sans-serif;"), nil
 }
 
 // onScale keeps what has no logarithm at the lower edge.

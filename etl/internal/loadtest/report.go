@@ -199,10 +199,15 @@ func stagesTable(m *Measurement) Table {
 	return t
 }
 
+// What is done more seldom than for each thousandth record is left out of tables.
+const seldom = 0.001
+
 func requestsTable(m *Measurement) Table {
 	t := Table{Title: "Requests of the driver", Head: []string{"", "a record", "mean"}}
 	for _, s := range m.Requests {
-		t.Rows = append(t.Rows, []string{s.Name, fmt.Sprintf("%.3f", s.Count/float64(max(m.Records, 1))), Duration(s.Mean)})
+		if each := s.Count / float64(max(m.Records, 1)); each >= seldom {
+			t.Rows = append(t.Rows, []string{s.Name, fmt.Sprintf("%.3f", each), Duration(s.Mean)})
+		}
 	}
 	return t
 }
@@ -231,7 +236,7 @@ func serverTables(m *Measurement) []Table {
 		}
 	}
 	for _, table := range slices.Sorted(maps.Keys(n.Local)) {
-		if l := n.Local[table]; l.P99 > 0 {
+		if l := n.Local[table]; l.P99 > 0 && float64(m.Writes[table].Count) >= seldom*float64(m.Records) {
 			t.Rows = append(t.Rows, []string{"write on the node itself, " + table, Duration(l.P50), Duration(l.P99)})
 		}
 	}
