@@ -85,7 +85,7 @@ type rampCommand struct {
 	From     float64       `default:"1000" help:"Records a second of the first step; each further one doubles them."`
 	Vehicles int           `default:"1000" help:"Vehicles that send them, the more often the higher the rate."`
 	Interval time.Duration `help:"Let each vehicle send once in this time instead, so that a higher rate is more vehicles."`
-	Warmup   time.Duration `default:"5s" help:"Time before a step is measured; at least the interval."`
+	Warmup   time.Duration `default:"5s" help:"Time before a step is measured; at least three intervals."`
 	Step     time.Duration `default:"20s" help:"Time of a step."`
 	Bisect   int           `default:"3" help:"Steps between the last rate that was held and the first that was not."`
 	Within   time.Duration `default:"10m" help:"Time for all steps: none begins that would not end in it."`
@@ -101,7 +101,7 @@ func (c *rampCommand) Run(p *program) error {
 		l.report.Maximum, err = loadtest.Ramp(c.From, c.Bisect, more, func(rate float64) (bool, error) {
 			s := stretch{Rate: rate, Vehicles: c.Vehicles, Warmup: c.Warmup, For: c.Step, Quiet: true}
 			if c.Interval > 0 {
-				s.Vehicles, s.Warmup = vehiclesAt(rate, c.Interval), max(c.Warmup, c.Interval+time.Second)
+				s.Vehicles, s.Warmup = vehiclesAt(rate, c.Interval), max(c.Warmup, 3*c.Interval)
 			}
 			started := time.Now()
 			if err := l.empty(ctx); err != nil {

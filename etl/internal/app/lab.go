@@ -60,8 +60,12 @@ func (f *labFlags) experiment(p *program, kind string, do func(context.Context, 
 	}
 	machine := loadtest.ThisMachine() // before any load of ours
 	if cfg.Keyspace != benchKeyspace {
-		if _, err := cassandra.CheckSchema(p.stop, cfg, p.config.Replication(), p.logger); cassandra.ReasonOf(err) != cassandra.ReasonNotFound {
-			return errors.Join(err, fmt.Errorf("--keyspace %s: it is there already, and would be dropped; name one that is not there", cfg.Keyspace))
+		_, err := cassandra.CheckSchema(p.stop, cfg, p.config.Replication(), p.logger)
+		if err == nil {
+			return fmt.Errorf("--keyspace %s: it is there already, and would be dropped; name one that is not there", cfg.Keyspace)
+		}
+		if cassandra.ReasonOf(err) != cassandra.ReasonNotFound {
+			return err
 		}
 	}
 	dir, err := os.MkdirTemp("", "fleet-bench-")
@@ -334,15 +338,19 @@ func (c *measureCommand) Run(p *program) error {
 	defer cancel()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		m, err = probe.Measure(ctx, from, source.Until)
+		measuring, end := context.WithCancel(ctx)
+		defer context.AfterFunc(p.stop, end)()
+		defer end()
+		m, err = probe.Measure(measuring, from, source.Until)
 		return err
 	})
 	g.Go(func() error { return p.stream(ctx, x, []pipeline.Source{source}) })
-	if err := g.Wait(); err != nil {
-		return err
-	}
+	err = g.Wait()
 	if p.stop.Err() != nil {
-		return errInterrupted
+		return errors.New("interrupted before the end of the measurement")
+	}
+	if err != nil {
+		return err
 	}
 	s := x.pipeline.Metrics.Summary()
 	m.Offered, m.Stored, m.Refused = c.Rate, s.Stored, total(s.Rejected)
