@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,8 +93,8 @@ func (cmd benchLoadCmd) parts() (parts []loadPart, err error) {
 	return parts, nil
 }
 
-// report measures one part and saves what it found, as JSON and as a page. The nodes' own figures of tables are there
-// for the platform's keyspace alone, so that is the one that is made, and dropped.
+// report measures one part and saves what it found as JSON and as a page, its samples and its log. The nodes' own
+// figures of tables are there for the platform's keyspace alone, so that is the one that is made, and dropped.
 func (b benchNodes) report(ctx context.Context, root string, part loadPart, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
@@ -101,12 +102,18 @@ func (b benchNodes) report(ctx context.Context, root string, part loadPart, limi
 		return err
 	}
 	file := filepath.Join(resultsDir(root), part.name)
+	log, err := os.Create(file + ".log")
+	if err != nil {
+		return err
+	}
+	defer log.Close()
 	fmt.Fprintf(os.Stderr, "%s bench %s\n", time.Now().Format(time.TimeOnly), part.name)
-	err := b.command(ctx, root, slices.Concat([]string{"bench"}, part.args, []string{
+	bench := b.command(ctx, root, slices.Concat([]string{"bench"}, part.args, []string{
 		"--name", part.name, "--json", file + ".json", "--html", file + ".html", "--csv", file + ".csv", "--keyspace", "fleet_iot",
 		"--server-pids", strings.Join(b.pids, ","), "--node-metrics", strings.Join(b.metrics, ","),
-	})...).Run()
-	if err != nil {
+	})...)
+	bench.Stderr = io.MultiWriter(os.Stderr, log)
+	if err := bench.Run(); err != nil {
 		return fmt.Errorf("bench %s: %w", part.name, err)
 	}
 	return nil
