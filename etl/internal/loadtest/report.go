@@ -405,7 +405,8 @@ func (r *Report) devices(s *Section) {
 
 func (r *Report) history(s *Section) {
 	s.Title = "Growth with history"
-	write := Table{Title: "Writing", Head: []string{"days stored", "records stored", "history write P50", "P95", "P99", "due → readable P50", "P95", "P99", "fleet-etl CPU a record", "nodes' CPU a record"}}
+	s.Facts = append(s.Facts, fmt.Sprintf("%s records/s are offered: %s. Reads come one after the other, while nothing is written.", count(r.Runs[0].Measurement.Offered), r.Runs[0].vehiclesText()))
+	write := Table{Title: "Writing", Head: []string{"days stored", "records stored", "written/s", "history write P50", "P95", "P99", "due → readable P50", "P95", "P99", "fleet-etl CPU a record", "nodes' CPU a record"}}
 	read := Table{Title: "Reading", Head: []string{"read, days stored", "rows", "P50", "P95", "P99", "longest"}}
 	lines := map[string]*Line{}
 	point := func(name string, x int, seconds float64) {
@@ -419,7 +420,7 @@ func (r *Report) history(s *Section) {
 		m := run.Measurement
 		h, f := m.Writes[history], m.Freshness
 		write.Rows = append(write.Rows, []string{
-			count(float64(run.Days)), count(float64(run.Before)), Duration(h.P50), Duration(h.P95), Duration(h.P99), Duration(f.P50), Duration(f.P95), Duration(f.P99),
+			count(float64(run.Days)), count(float64(run.Before)), count(m.PerSecond), Duration(h.P50), Duration(h.P95), Duration(h.P99), Duration(f.P50), Duration(f.P95), Duration(f.P99),
 			fmt.Sprintf("%.1f µs", m.ClientMicros()), fmt.Sprintf("%.1f µs", m.ServerMicros()),
 		})
 		point("history write", run.Days, h.P95)

@@ -44,6 +44,35 @@ func TestSectionsCompareRampsOnSeveralClusters(t *testing.T) {
 	}
 }
 
+func TestEveryKindHasItsSection(t *testing.T) {
+	for kind, title := range map[string]string{
+		KindSteady: "Steady load of 4,000 records/s", KindDevices: "Growth with devices", KindHistory: "Growth with history", KindSoak: "Soak of 20s at 4,000 records/s: flat",
+	} {
+		r := aRamp("", 1)
+		r.Kind, r.Trends = kind, []Trend{{Name: "goroutines", Mean: 40, Flat: true}}
+		for i := range r.Runs {
+			run := &r.Runs[i]
+			run.Load, run.Days, run.Reads = &Load{Records: 1}, 1+i, []Reads{{Name: "map"}}
+			run.Measurement.Samples = []Sample{{At: 10}, {At: 20}}
+			run.Measurement.Nodes = &NodeFigures{Requests: map[string]float64{"write": 1}, Coordinator: map[string]Level{"write": {}}, Local: map[string]Level{history: {P99: 1}}}
+		}
+		sections, err := Sections([]*Report{r})
+		require.NoError(t, err)
+		assert.Equal(t, kind, sections[0].Name)
+		assert.Equal(t, title, sections[0].Title)
+		for _, table := range sections[0].Tables {
+			for _, row := range table.Rows {
+				assert.Len(t, row, len(table.Head), "%s, %s", kind, table.Title)
+			}
+		}
+		var text, page strings.Builder
+		require.NoError(t, WriteText(&text, sections))
+		assert.Contains(t, text.String(), title)
+		require.NoError(t, WriteHTML(&page, sections))
+		assert.Equal(t, len(sections[0].Plots), strings.Count(page.String(), "<svg"))
+	}
+}
+
 func TestPlotsAreSVGWithTheirLabels(t *testing.T) {
 	sections, err := Sections([]*Report{aRamp("ramp", 1)})
 	require.NoError(t, err)
