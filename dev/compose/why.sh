@@ -2,8 +2,13 @@
 # Says of each service of docker-compose.yml that is not as it should be what has become of it, and the last that it said.
 docker compose --profile '*' ps --all --format '{{.ID}} {{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' |
     while read -r id service state code health; do
+        problem=$(docker inspect --format '{{.State.Error}}' "$id")
         case "$state $code $health" in
-            created* | "exited 0 " | "running 0 healthy" | "running 0 ") continue ;;
+            created*)
+                [[ -z $problem ]] || printf '\n%s: did not start: %s\n' "$service" "$problem"
+                continue
+                ;;
+            "exited 0 " | "running 0 healthy" | "running 0 starting" | "running 0 ") continue ;;
         esac
         printf '\n%s: %s%s' "$service" "$state" "${health:+, $health}"
         [[ $state == running ]] || printf ', exit status %s' "$code"

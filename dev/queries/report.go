@@ -116,5 +116,5 @@ func (r *Report) Into(path string) error {
 		return fmt.Errorf("%s: has no lines %q and %q for the tables", path, beginMark, endMark)
 	}
 	lines = slices.Concat(lines[:from+1], []string{strings.TrimRight(r.Markdown(), "\n")}, lines[to:])
-	return os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644)
+	return os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644) //nolint:gosec // the page that the caller names
 }
