@@ -145,35 +145,36 @@ func (n *Names) add(name string) {
 
 // optionals gives values that may be absent a place, many at once.
 type optionals struct {
-	doubles []float64
-	ints    []int32
+	doubles slab[float64]
+	ints    slab[int32]
 }
-
-// optionalsAtOnce is reached by doubling: who reads one row and keeps it does not keep room for many.
-const optionalsAtOnce = 256
-
-func grown[T any](full []T) []T { return make([]T, 0, min(max(2*cap(full), 4), optionalsAtOnce)) }
 
 func (o *optionals) double(c numberCell) *float64 {
 	if math.IsNaN(float64(c)) {
 		return nil
 	}
-	if len(o.doubles) == cap(o.doubles) {
-		o.doubles = grown(o.doubles)
-	}
-	o.doubles = append(o.doubles, float64(c))
-	return &o.doubles[len(o.doubles)-1]
+	return o.doubles.keep(float64(c))
 }
 
 func (o *optionals) int(c numberCell) *int32 {
 	if math.IsNaN(float64(c)) {
 		return nil
 	}
-	if len(o.ints) == cap(o.ints) {
-		o.ints = grown(o.ints)
+	return o.ints.keep(int32(c))
+}
+
+// slab is room for values that are pointed at: a full one is left to its pointers, and a larger one begun.
+type slab[T any] []T
+
+// slabAtOnce is reached by doubling: who reads one row and keeps it does not keep room for many.
+const slabAtOnce = 256
+
+func (s *slab[T]) keep(v T) *T {
+	if len(*s) == cap(*s) {
+		*s = make(slab[T], 0, min(max(2*cap(*s), 4), slabAtOnce))
 	}
-	o.ints = append(o.ints, int32(c))
-	return &o.ints[len(o.ints)-1]
+	*s = append(*s, v)
+	return &(*s)[len(*s)-1]
 }
 
 // Cells that are read without reflection and without a nil pointer for each absent value.

@@ -36,7 +36,7 @@ type queriesCmd struct {
 }
 
 // Run fills a keyspace, runs every statement on it and writes what each cost.
-func (cmd queriesCmd) Run(ctx context.Context, s *settings) (err error) {
+func (cmd queriesCmd) Run(ctx context.Context, s *settings) error {
 	root, err := cluster.RepositoryRoot()
 	if err != nil {
 		return err
@@ -56,35 +56,20 @@ func (cmd queriesCmd) Run(ctx context.Context, s *settings) (err error) {
 	if err != nil {
 		return err
 	}
-	before, err := c.Nodes()
-	if err != nil {
-		return err
-	}
-	if err := c.Up(ctx); err != nil {
-		return err
-	}
-	if !cmd.Keep && !anyRuns(before) {
-		defer func() {
-			down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-			defer cancel()
-			err = errors.Join(err, c.Down(down, false))
-		}()
-	}
-	nodes, err := c.Nodes()
-	if err != nil {
-		return err
-	}
-	var hosts []string
-	for _, n := range nodes {
-		hosts = append(hosts, n.CQL().String())
-	}
+	return whileUp(ctx, c, cmd.Keep, func(nodes []cluster.Node) error {
+		return cmd.onNodes(ctx, c, root, dir, dcs[0].Name, contactPoints(nodes))
+	})
+}
+
+// onNodes fills the keyspace and measures.
+func (cmd queriesCmd) onNodes(ctx context.Context, c *cluster.Cluster, root, dir, localDC string, hosts []string) error {
 	replication, err := cassandra.ParseReplication(cmd.DCs)
 	if err != nil {
 		return err
 	}
 	logger := logrus.New()
 	logger.SetLevel(logrus.WarnLevel)
-	cfg := cassandra.Config{Hosts: hosts, Keyspace: cmd.Keyspace, LocalDC: dcs[0].Name, Timeout: 20 * time.Second}
+	cfg := cassandra.Config{Hosts: hosts, Keyspace: cmd.Keyspace, LocalDC: localDC, Timeout: 20 * time.Second}
 	if err := cassandra.ApplySchema(ctx, cfg, replication, logger); err != nil {
 		return err
 	}

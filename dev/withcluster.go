@@ -33,6 +33,13 @@ func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
+	return whileUp(ctx, c, false, func(nodes []cluster.Node) error {
+		return runCommand(ctx, command, "CASSANDRA_TEST_HOSTS="+strings.Join(contactPoints(nodes), ","))
+	})
+}
+
+// whileUp does something while a cluster is up. A cluster that was not up before is stopped after it, unless it is to be kept.
+func whileUp(ctx context.Context, c *cluster.Cluster, keep bool, do func([]cluster.Node) error) (err error) {
 	before, err := c.Nodes()
 	if err != nil {
 		return err
@@ -40,21 +47,27 @@ func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
 	if err := c.Up(ctx); err != nil {
 		return err
 	}
+	if !keep && !anyRuns(before) {
+		defer func() {
+			down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
+			defer cancel()
+			err = errors.Join(err, c.Down(down, false))
+		}()
+	}
 	nodes, err := c.Nodes()
 	if err != nil {
 		return err
 	}
+	return do(nodes)
+}
+
+// contactPoints is where the nodes serve CQL, each as host:port.
+func contactPoints(nodes []cluster.Node) []string {
 	var hosts []string
 	for _, n := range nodes {
 		hosts = append(hosts, n.CQL().String())
 	}
-	err = runCommand(ctx, command, "CASSANDRA_TEST_HOSTS="+strings.Join(hosts, ","))
-	if !anyRuns(before) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		err = errors.Join(err, c.Down(ctx, false))
-	}
-	return err
+	return hosts
 }
 
 // afterDashes is the command that stands behind --.
