@@ -20,40 +20,40 @@ const clockVariable = "FLEET_CHAOS_CLOCK"
 func (p *platform) clockFile() string { return filepath.Join(p.Dir, "clock") }
 
 // clockOff is what stands in package time for this test alone. Go asks the kernel for the time by itself, so that no library that
-// is loaded beforehand can give another. The monotonic clock stays as it is, as it does when somebody sets a machine's clock.
+// is loaded beforehand can give another. The monotonic clock stays as it is, as it does when somebody sets a machine's clock. The
+// runtime also asks for the time where nothing may wait or call the kernel, so the file is read beside.
 const clockOff = `
-var (
-	chaosOnce sync.Once
-	chaosFile string
-	chaosRead atomic.Int64 // monotonic time of the last look at the file
-	chaosOff  atomic.Int64 // seconds
-)
+var chaosOff atomic.Int64 // seconds
 
-func chaosSeconds(mono int64) int64 {
-	if mono == 0 {
-		return 0
-	}
-	chaosOnce.Do(func() { chaosFile, _ = syscall.Getenv("` + clockVariable + `") })
-	last := chaosRead.Load()
-	if mono-last > 100_000_000 && chaosRead.CompareAndSwap(last, mono) {
-		var text [32]byte
-		n := 0
-		if file, err := open(chaosFile); err == nil {
-			n, _ = read(file, text[:])
-			closefd(file)
-		}
-		seconds, sign := int64(0), int64(1)
-		for _, c := range text[:max(n, 0)] {
-			switch {
-			case c == '-':
-				sign = -1
-			case c >= '0' && c <= '9':
-				seconds = seconds*10 + int64(c-'0')
+func init() {
+	if file, ok := syscall.Getenv("` + clockVariable + `"); ok {
+		chaosRead(file)
+		go func() {
+			for {
+				Sleep(100 * Millisecond)
+				chaosRead(file)
 			}
-		}
-		chaosOff.Store(sign * seconds)
+		}()
 	}
-	return chaosOff.Load()
+}
+
+func chaosRead(name string) {
+	var text [32]byte
+	n := 0
+	if file, err := open(name); err == nil {
+		n, _ = read(file, text[:])
+		closefd(file)
+	}
+	seconds, sign := int64(0), int64(1)
+	for _, c := range text[:max(n, 0)] {
+		switch {
+		case c == '-':
+			sign = -1
+		case c >= '0' && c <= '9':
+			seconds = seconds*10 + int64(c-'0')
+		}
+	}
+	chaosOff.Store(sign * seconds)
 }
 `
 
@@ -69,10 +69,10 @@ func clockOverlay(ctx context.Context, dir string) (overlay string, err error) {
 		return "", err
 	}
 	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
-	changed := strings.Replace(string(text), now, now+"\tsec += chaosSeconds(mono)\n", 1)
+	changed := strings.Replace(string(text), now, now+"\tsec += chaosOff.Load()\n", 1)
 	const imports = "import (\n"
-	changed = strings.Replace(changed, imports, imports+"\t\"sync\"\n\t\"sync/atomic\"\n\t\"syscall\"\n", 1)
-	if len(changed) < len(text)+len("chaosSeconds")+len("sync/atomic") {
+	changed = strings.Replace(changed, imports, imports+"\t\"sync/atomic\"\n\t\"syscall\"\n", 1)
+	if len(changed) < len(text)+len("chaosOff.Load")+len("sync/atomic") {
 		return "", fmt.Errorf("%s is not as this test knows it: change what it looks for", source)
 	}
 	edited := filepath.Join(dir, "time.go")
@@ -92,16 +92,20 @@ func (p *platform) setClock(off time.Duration) error {
 	return process.WriteFile(p.clockFile(), fmt.Appendf(nil, "%d", int64(off.Seconds())))
 }
 
-// clockJumps sets the clock of fleet-etl back, so that records come from the future, and ahead.
-func clockJumps(ctx context.Context, t *trial) error {
-	special := filepath.Join(t.Dir, "fleet-etl-with-clock")
-	overlay, err := clockOverlay(ctx, t.Dir)
+// withClock is the program of the build whose clock can be set.
+func (p *platform) withClock() string { return filepath.Join(p.Dir, "fleet-etl-with-clock") }
+
+// buildWithClock makes it, which for the first time is a build of everything that there is.
+func buildWithClock(ctx context.Context, p *platform) error {
+	overlay, err := clockOverlay(ctx, p.Dir)
 	if err != nil {
 		return err
 	}
-	if err := t.build(ctx, special, "-overlay", overlay); err != nil {
-		return err
-	}
+	return p.build(ctx, p.withClock(), "-overlay", overlay)
+}
+
+// clockJumps sets the clock of fleet-etl back, so that records come from the future, and ahead.
+func clockJumps(ctx context.Context, t *trial) error {
 	if err := t.setClock(0); err != nil {
 		return err
 	}
@@ -112,7 +116,7 @@ func clockJumps(ctx context.Context, t *trial) error {
 		t.program = program
 		return t.startETL()
 	}
-	if err := restart(special); err != nil {
+	if err := restart(t.withClock()); err != nil {
 		return err
 	}
 	ready := func() error {
@@ -155,7 +159,7 @@ func clockJumps(ctx context.Context, t *trial) error {
 		}
 		return process.Sleep(ctx, lasts)
 	}
-	err = steps()
+	err := steps()
 	return errors.Join(err, t.heal("sets it right", func() error {
 		if err := t.setClock(0); err != nil {
 			return err

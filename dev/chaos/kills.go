@@ -40,7 +40,7 @@ func etlKilled(ctx context.Context, t *trial) error {
 
 // loadKilled kills a load of a file. The records are another fleet's than those of the running load.
 func loadKilled(ctx context.Context, t *trial) error {
-	const records, fleet = 30_000, "fleet-001"
+	const records, fleet = 12_000, "fleet-001"
 	file := filepath.Join(t.Dir, "history.csv")
 	start := time.Now().Add(-3 * time.Hour).UTC().Truncate(time.Second).Format(time.RFC3339)
 	out, err := t.platform.run(ctx, "generate", "--records", fmt.Sprint(records), "--vehicles", "100", "--start", start, "-o", file)

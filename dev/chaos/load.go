@@ -18,7 +18,7 @@ import (
 const (
 	senders          = 4
 	vehiclesOfSender = 25
-	tick             = 250 * time.Millisecond
+	tick             = 500 * time.Millisecond
 	answerWithin     = 5 * time.Second
 	pauseAfterNone   = 100 * time.Millisecond // before a request without a good answer is sent again
 )

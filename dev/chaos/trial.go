@@ -28,7 +28,8 @@ type fault struct {
 	must []wanted
 	may  []string
 
-	run func(ctx context.Context, t *trial) error
+	prepare func(ctx context.Context, p *platform) error // before its load begins; nil: nothing
+	run     func(ctx context.Context, t *trial) error
 }
 
 // Bounds of what is waited for.
@@ -73,6 +74,12 @@ func (p *platform) withstand(ctx context.Context, f fault) Outcome {
 			return t.Outcome
 		}
 	}
+	if f.prepare != nil {
+		if err := f.prepare(ctx, p); err != nil {
+			t.Result, t.Why = Failed, err.Error()
+			return t.Outcome
+		}
+	}
 	p.printf("%-18s begins\n", f.name)
 	if err := t.all(ctx); err != nil {
 		t.Result, t.Why = Failed, err.Error()
@@ -84,6 +91,9 @@ func (t *trial) all(ctx context.Context) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // of the senders, when it goes wrong
 	if t.hooks != nil {
+		if err := t.calm(ctx); err != nil {
+			return err
+		}
 		t.from = t.hooks.now()
 	}
 	t.load = newLoad("chaos-"+t.name, func() string { return t.api })

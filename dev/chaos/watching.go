@@ -2,9 +2,58 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
 	"time"
 )
+
+// calm waits until nothing is left to be told of what was before.
+func (p *platform) calm(ctx context.Context) error {
+	var firing []string
+	err := within(ctx, heardWithin, "no alert of an earlier fault fires", func() bool {
+		var err error
+		firing, err = p.firing(ctx)
+		return err == nil && len(firing) == 0
+	})
+	if err != nil {
+		return fmt.Errorf("%w; firing: %s", err, strings.Join(firing, ", "))
+	}
+	return nil
+}
+
+// firing names the alerts that Prometheus takes for so, but for those that always may be.
+func (p *platform) firing(ctx context.Context) (names []string, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.prometheus.Address+"/api/v1/alerts", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := scrapes.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	var answer struct {
+		Data struct {
+			Alerts []struct {
+				State  string
+				Labels map[string]string
+			}
+		}
+	}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return nil, err
+	}
+	for _, a := range answer.Data.Alerts {
+		if name := a.Labels["alertname"]; a.State == "firing" && !slices.Contains(always, name) {
+			names = append(names, name)
+		}
+	}
+	return names, nil
+}
 
 // alertmanagerAway has a vehicle drive too fast while nobody can be told.
 func alertmanagerAway(ctx context.Context, t *trial) error {
