@@ -102,14 +102,19 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 			return err
 		}
 	}
-	session, err := connect(ctx, cfg, cfg.Keyspace, o, logger)
+	// One node does it all, and knows of each change when it makes the next. So the others are waited for twice, and not for a second
+	// or two after every statement: before, so that this node knows what was changed through others, and at the end. It is this node that
+	// must be asked whether all agree: another may not have heard yet that there is something new.
+	cfg, agreed, err := answering(ctx, cfg, o, logger)
 	if err != nil {
 		return err
 	}
-	defer session.Close()
-	// One node does it all, and knows of each change when it makes the next. So the others are waited for once, at the
-	// end, and not for a second or two after every statement.
-	one, err := connectToOne(ctx, cfg, o, logger)
+	defer agreed.Close()
+	if err := agreed.AwaitSchemaAgreement(ctx); err != nil {
+		logger.WithError(err).Warn("the nodes do not agree on the schema before it is applied; is one of them down?")
+	}
+	cfg.hasty = true
+	one, err := connect(ctx, cfg, cfg.Keyspace, o, logger)
 	if err != nil {
 		return err
 	}
@@ -127,20 +132,19 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 	if err := execSchema(ctx, one, changes); err != nil {
 		return err
 	}
-	return opError("wait until the nodes agree on the schema", session.AwaitSchemaAgreement(ctx))
+	return opError("wait until the nodes agree on the schema", agreed.AwaitSchemaAgreement(ctx))
 }
 
-// connectToOne opens a session on the keyspace that speaks to one node only and does not wait for the others to agree on
-// what it changes.
-func connectToOne(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (session *gocql.Session, err error) {
+// answering is cfg for the first contact point that answers and no other node, and a session with it on the keyspace.
+func answering(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (one Config, session *gocql.Session, err error) {
 	for _, host := range cfg.Hosts {
-		c := cfg
-		c.Hosts, c.alone, c.hasty = []string{host}, true, true
-		if session, err = connect(ctx, c, cfg.Keyspace, o, logger); err == nil {
-			return session, nil
+		one = cfg
+		one.Hosts, one.alone = []string{host}, true
+		if session, err = connect(ctx, one, cfg.Keyspace, o, logger); err == nil {
+			return one, session, nil
 		}
 	}
-	return nil, err
+	return one, nil, err
 }
 
 // addColumns adds the columns that tables of an earlier version lack.

@@ -158,6 +158,7 @@ type Deriver struct {
 	again     map[fleetHour]time.Time // hours that are summed once more, because another process may have done so, too
 	others    bool                    // there are other processes, or were lately
 	othersAt  time.Time
+	signs     map[string]sign    // of life of all processes, for lookAround alone
 	silent    map[string]silence // devices that are not in memory, where this process looks after them
 	swept     time.Time
 	leads     bool // this process looks after devices that have fallen silent
@@ -215,16 +216,24 @@ func (d *Deriver) stamp() int64 {
 // Sweep has the deriver look for devices of the store that have fallen silent, too. It is called before Run.
 func (d *Deriver) Sweep() { d.sweeps.Store(true) }
 
-// OpenAlerts is the open alerts that people are to be told of, those of all fleets, from the store.
+// OpenAlerts is the open alerts that people are to be told of, those of all fleets, from the store. Reads are tried again until ctx
+// ends: a node that dies takes those under way along.
 func (d *Deriver) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
-	fleets, err := d.stores.Sure.Fleets(ctx)
-	if err != nil {
+	var fleets []string
+	if _, err := d.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
+		fleets, err = s.Fleets(ctx)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	open := map[telemetry.Severity]int{}
 	var told []telemetry.Alert
 	for _, fleet := range fleets {
-		rows, err := d.stores.Weak.OpenAlerts(ctx, fleet)
+		var rows []cassandra.AlertState
+		err := d.tries.Repeat(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
+			rows, err = d.stores.Weak.OpenAlerts(ctx, fleet)
+			return count(d.metrics.errors["read"], err)
+		})
 		if err != nil {
 			return nil, err
 		}

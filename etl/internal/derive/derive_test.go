@@ -553,6 +553,26 @@ func TestSharingEnds(t *testing.T) {
 	})
 }
 
+// What a process left is taken over soon after its death, wherever its clock stood.
+func TestADeadProcessWhoseClockWasAheadIsTakenOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := newFakeStore()
+		time.Sleep(48 * time.Hour)
+		dead, other := start(t, store, true), start(t, store, true)
+		require.NoError(t, dead.store([]telemetry.Record{{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: time.Now().UnixMilli(), Lat: 51, Lon: 8}}))
+		time.Sleep(20 * time.Second)
+		dead.kill()
+		store.mu.Lock()
+		store.processes[dead.process].SeenAt = time.Now().Add(45 * time.Minute)
+		store.mu.Unlock()
+		time.Sleep(10 * time.Minute)
+		require.Contains(t, store.processes, other.process)
+		require.NotContains(t, store.processes, dead.process, "45 minutes before its sign of life is old")
+		other.finish(t)
+		requireFresh(t, store)
+	})
+}
+
 func TestADeadProcessEndsWithItsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, newFakeStore(), false)

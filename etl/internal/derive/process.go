@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -59,6 +60,9 @@ func died(processID string) bool {
 	return errors.Is(syscall.Kill(pid, 0), syscall.ESRCH)
 }
 
+// sign is the last sign of life of a process: the time that it wrote, and since when this process has known of none newer.
+type sign struct{ wrote, since time.Time }
+
 // lookAround hears which devices are shared, and takes over what dead processes left. waiting tells that there is more to
 // take over, or with wait set that there may be soon.
 func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err error) {
@@ -72,8 +76,14 @@ func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err 
 	}
 	living, first := 0, d.process
 	var dead []string
+	signs := map[string]sign{}
 	for _, p := range processes {
-		age := now.Sub(p.SeenAt)
+		s := d.signs[p.ID]
+		if !s.wrote.Equal(p.SeenAt) {
+			s = sign{p.SeenAt, now}
+		}
+		signs[p.ID] = s
+		age := max(now.Sub(p.SeenAt), now.Sub(s.since)) // by its clock and ours, and where its clock was ahead, by ours alone
 		switch {
 		case p.ID == d.process:
 			living++
@@ -88,6 +98,7 @@ func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err 
 			waiting = waiting || wait && age > 2*beatEvery
 		}
 	}
+	d.signs = signs
 	d.metrics.processes.Set(float64(living))
 	d.mu.Lock()
 	d.leads = first == d.process

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -200,4 +202,27 @@ func TestNoDeathLeavesAnAlertInPieces(t *testing.T) {
 			})
 		})
 	}
+}
+
+// short is a store with too few living replicas for the sure level.
+type short struct{ *view }
+
+func (short) Fleets(context.Context) ([]string, error) {
+	return nil, &cassandra.Error{Op: "read fleets", Reason: cassandra.ReasonUnavailable, Err: errDead}
+}
+
+// While a data centre is away, people are told of what is open all the same.
+func TestOpenAlertsAreReadFromTheReplicasThatLive(t *testing.T) {
+	scene(t, func(t *testing.T, store *fakeStore) {
+		p := start(t, store, true)
+		p.send(t, 100, 100, 100, 100, 100, 100, 100, 100)
+		require.NotNil(t, p.speeding(t))
+		e, rules := engine(t)
+		other := New(Options{ProcessDead: time.Hour}, e, rules, once{}, logrus.New(), prometheus.NewRegistry(), time.Now)
+		other.Open(Stores{short{p.view}, p.view})
+		open, err := other.OpenAlerts(context.Background())
+		require.NoError(t, err)
+		require.NotEmpty(t, open)
+		p.finish(t)
+	})
 }
