@@ -47,9 +47,9 @@ func loadKilled(ctx context.Context, t *trial) error {
 	if err != nil {
 		return fmt.Errorf("generate: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
 	}
-	command := func() *exec.Cmd {
+	command := func(settings ...string) *exec.Cmd {
 		cmd := exec.CommandContext(ctx, t.program, "load", file)
-		cmd.Env, cmd.Dir = append(t.environment(), "ETL_STATE_DIR="+filepath.Join(t.Dir, "state-of-load"), "ETL_WINDOW_RECORDS=500", "ETL_MAX_IN_FLIGHT=2"), t.Dir
+		cmd.Env, cmd.Dir = append(append(t.environment(), "ETL_STATE_DIR="+filepath.Join(t.Dir, "state-of-load")), settings...), t.Dir
 		return cmd
 	}
 	if err := t.inject("kills a load again and again", func() error { return nil }); err != nil {
@@ -57,7 +57,7 @@ func loadKilled(ctx context.Context, t *trial) error {
 	}
 	kills := 0
 	for range 8 {
-		child, err := process.StartChild(command())
+		child, err := process.StartChild(command("ETL_WINDOW_RECORDS=500", "ETL_MAX_IN_FLIGHT=2")) // so slow that a kill meets it at work
 		if err != nil {
 			return err
 		}

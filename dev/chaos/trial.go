@@ -256,8 +256,8 @@ func (t *trial) note(format string, args ...any) {
 	t.printf("%-18s %s\n", t.name, t.Notes[len(t.Notes)-1])
 }
 
-// always are the alerts that may fire in any fault: what vehicles do, and the watchdog.
-var always = []string{"FleetVehicleSpeedLimit", "FleetWatchdog"}
+// always are the alerts that may fire in any fault: what vehicles do, the watchdog, and that nobody sends, as it is between two faults.
+var always = []string{"FleetVehicleSpeedLimit", "FleetWatchdog", "FleetSourceSilent"}
 
 // checkAlerts sees that people heard of what they had to, then of its end, and of nothing else.
 func (t *trial) checkAlerts(ctx context.Context) error {

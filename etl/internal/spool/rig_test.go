@@ -73,7 +73,7 @@ func (r *rig) given(t testing.TB) (entries []string, numbers []uint64) {
 			return entries, numbers
 		}
 		// Damage may turn what looks readable into nothing.
-		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		e, n, err := r.Next(ctx)
 		cancel()
 		if errors.Is(err, context.DeadlineExceeded) {
