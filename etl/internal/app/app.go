@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -60,10 +59,6 @@ Settings come from the environment; fleet-etl config shows them all. Without a c
 run, batch is load of ETL_FILES. Exit status: 0 all is stored, 2 all that is valid is stored and some was refused, 1 not
 all is stored.`
 
-// memoryGoal is where the runtime begins to collect harder, in bytes. What the pipeline holds is bounded well below it;
-// the goal keeps garbage from doubling that.
-const memoryGoal = 192 << 20
-
 // program is what every command gets.
 type program struct {
 	Streams
@@ -101,11 +96,11 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 		return complain(streams, configErr, exitFailed)
 	}
 
-	if os.Getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryGoal)
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if err := keepMemoryGoal(ctx); err != nil { // of AUTOMEMLIMIT alone
+		return complain(streams, err, exitFailed)
+	}
 	stop, quit := context.WithCancel(ctx)
 	defer quit()
 	signals := make(chan os.Signal, 2)
