@@ -29,7 +29,7 @@ var loadParts = []loadPart{
 	{"devices", "dc1=1", []string{"devices"}},
 	{"history", "dc1=1", []string{"history"}},
 	{"ramp-2", "dc1=2", []string{"ramp"}},
-	{"ramp-4", "dc1=2,dc2=2", []string{"ramp"}},
+	{"ramp-4", "dc1=2,dc2=2", []string{"ramp", "--warm", "1m"}},
 	{"steady-4", "dc1=2,dc2=2", []string{"steady", "--rate", "1000"}},
 }
 

@@ -85,6 +85,7 @@ type rampCommand struct {
 	From     float64       `default:"1000" help:"Records a second of the first step; each further one doubles them."`
 	Vehicles int           `default:"1000" help:"Vehicles that send them, the more often the higher the rate."`
 	Interval time.Duration `help:"Let each vehicle send once in this time instead, so that a higher rate is more vehicles."`
+	Warm     time.Duration `default:"30s" help:"Time of a step before all others that does not count, for nodes that have just started; 0: none."`
 	Warmup   time.Duration `default:"5s" help:"Time before a step is measured; at least three intervals."`
 	Step     time.Duration `default:"20s" help:"Time of a step."`
 	Bisect   int           `default:"3" help:"Steps between the last rate that was held and the first that was not."`
@@ -97,17 +98,25 @@ func (c *rampCommand) Run(p *program) error {
 		began := time.Now()
 		var longest time.Duration
 		more := func() bool { return time.Since(began)+longest < c.Within }
-		var err error
-		l.report.Maximum, err = loadtest.Ramp(c.From, c.Bisect, more, func(rate float64) (bool, error) {
-			s := stretch{Rate: rate, Vehicles: c.Vehicles, Warmup: c.Warmup, For: c.Step, Quiet: true}
+		step := func(rate float64, lasts time.Duration) (loadtest.Run, error) {
+			s := stretch{Rate: rate, Vehicles: c.Vehicles, Warmup: c.Warmup, For: lasts, Quiet: true}
 			if c.Interval > 0 {
 				s.Vehicles, s.Warmup = vehiclesAt(rate, c.Interval), max(c.Warmup, 3*c.Interval)
 			}
-			started := time.Now()
 			if err := l.empty(ctx); err != nil {
-				return false, err
+				return loadtest.Run{}, err
 			}
-			run, err := l.run(ctx, s)
+			return l.run(ctx, s)
+		}
+		if c.Warm > 0 {
+			if _, err := step(c.From, c.Warm); err != nil {
+				return err
+			}
+		}
+		var err error
+		l.report.Maximum, err = loadtest.Ramp(c.From, c.Bisect, more, func(rate float64) (bool, error) {
+			started := time.Now()
+			run, err := step(rate, c.Step)
 			longest = max(longest, time.Since(started))
 			if err != nil {
 				return false, err
