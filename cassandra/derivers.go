@@ -41,9 +41,16 @@ const (
 	selectMarksOf       = "SELECT device_id, from_day FROM marks_by_process WHERE process_id = ? AND bucket = ?"
 )
 
+// execProcess does a write about processes at the time of the node that takes it. By the time of the process, what one with a clock
+// that was ahead has written could not be taken back until that time.
+func (s *Store) execProcess(ctx context.Context, statement string, args ...any) error {
+	return opError("write "+TableProcesses, s.session.Query(statement, args...).WithContext(ctx).Consistency(s.write).DefaultTimestamp(false).Idempotent(true).
+		Trace(tracer(ctx, statement)).Exec())
+}
+
 // Beat gives a process's sign of life.
 func (s *Store) Beat(ctx context.Context, processID string, now time.Time) error {
-	return s.exec(ctx, TableProcesses, updateProcess, now, processID)
+	return s.execProcess(ctx, updateProcess, now, processID)
 }
 
 // Processes is every process that ever gave a sign of life and was not removed.
@@ -58,17 +65,17 @@ func (s *Store) Processes(ctx context.Context) ([]Process, error) {
 
 // TellShared tells a process that another has met devices that it has.
 func (s *Store) TellShared(ctx context.Context, processID string, deviceIDs []string) error {
-	return s.exec(ctx, TableProcesses, addShared, deviceIDs, processID)
+	return s.execProcess(ctx, addShared, deviceIDs, processID)
 }
 
 // HeardShared takes devices off what a process was told.
 func (s *Store) HeardShared(ctx context.Context, processID string, deviceIDs []string) error {
-	return s.exec(ctx, TableProcesses, removeShared, deviceIDs, processID)
+	return s.execProcess(ctx, removeShared, deviceIDs, processID)
 }
 
 // RemoveProcess takes a process that ended off the list.
 func (s *Store) RemoveProcess(ctx context.Context, processID string) error {
-	return s.exec(ctx, TableProcesses, deleteProcess, processID)
+	return s.execProcess(ctx, deleteProcess, processID)
 }
 
 // WriteMark sets a mark, or moves it to another day. Whoever looks for the marks of a process finds it before those

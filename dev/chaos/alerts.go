@@ -103,6 +103,11 @@ func (i *inbox) names(from int) (names []string) {
 // wanted is an alert that people have to hear of: its name, and where it matters a label, as NAME{label=value}.
 type wanted string
 
+func (w wanted) name() string {
+	name, _, _ := strings.Cut(string(w), "{")
+	return name
+}
+
 func (w wanted) describes(t told) bool {
 	name, rest, labelled := strings.Cut(string(w), "{")
 	if t.name() != name {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
@@ -172,6 +173,29 @@ func clockJumps(ctx context.Context, t *trial) error {
 		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) { // 2: some are from the future still, of the poison
 			return fmt.Errorf("replay what was refused: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
 		}
-		return restart(t.usual())
+		if err := restart(t.usual()); err != nil {
+			return err
+		}
+		return t.oneProcess(ctx)
 	}))
+}
+
+// oneProcess waits until the store knows of the process that runs and of no other: one that was ahead has to be taken off the list like
+// any that died.
+func (t *trial) oneProcess(ctx context.Context) error {
+	store, err := cassandra.Open(ctx, t.store, quiet(), nil)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	var left []cassandra.Process
+	err = within(ctx, derivedWithin, "one process is on the list of those that derive", func() bool {
+		var err error
+		left, err = store.Processes(ctx)
+		return err == nil && len(left) == 1
+	})
+	if err != nil {
+		return fmt.Errorf("%w; %v are", err, left)
+	}
+	return nil
 }

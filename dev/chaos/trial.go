@@ -34,6 +34,7 @@ type fault struct {
 
 // Bounds of what is waited for.
 const (
+	calmWithin      = 2 * time.Minute
 	heardWithin     = 90 * time.Second
 	recoveredWithin = 2 * time.Minute
 	drainedWithin   = 2 * time.Minute
@@ -50,6 +51,8 @@ type trial struct {
 	load *load
 	rng  *rand.Rand
 	from int // place in the inbox
+
+	earlier []string // alerts that still fired when it began
 
 	injected, healed time.Time
 	keptFromMs       int64 // records of before may be gone; 0: none may
@@ -265,10 +268,9 @@ func (t *trial) checkAlerts(ctx context.Context) error {
 		return nil
 	}
 	var errs []error
-	allowed := slices.Concat(always, t.may)
+	allowed := slices.Concat(always, t.may, t.earlier)
 	for _, w := range t.must {
-		name, _, _ := strings.Cut(string(w), "{")
-		allowed = append(allowed, name)
+		allowed = append(allowed, w.name())
 		first, heard := t.hooks.first(t.from, "firing", w)
 		if !heard {
 			errs = append(errs, fmt.Errorf("people never heard of %s", w))

@@ -11,17 +11,21 @@ import (
 	"time"
 )
 
-// calm waits until nothing is left to be told of what was before.
-func (p *platform) calm(ctx context.Context) error {
+// calm waits until nothing is left to be told of what was before, or only what goes on longer and is none of what must be heard now.
+func (t *trial) calm(ctx context.Context) error {
+	began := time.Now()
 	var firing []string
-	err := within(ctx, heardWithin, "no alert of an earlier fault fires", func() bool {
+	err := within(ctx, calmWithin, "no alert of an earlier fault fires", func() bool {
 		var err error
-		firing, err = p.firing(ctx)
-		return err == nil && len(firing) == 0
+		if firing, err = t.platform.firing(ctx); err != nil {
+			return false
+		}
+		return len(firing) == 0 || time.Since(began) > calmWithin/6 && !slices.ContainsFunc(t.must, func(w wanted) bool { return slices.Contains(firing, w.name()) })
 	})
 	if err != nil {
 		return fmt.Errorf("%w; firing: %s", err, strings.Join(firing, ", "))
 	}
+	t.earlier = firing
 	return nil
 }
 
