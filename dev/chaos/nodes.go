@@ -18,11 +18,11 @@ func nodeKilled(ctx context.Context, t *trial) error {
 }
 
 func dcAway(ctx context.Context, t *trial) error {
-	return t.nodesAway(ctx, 20*time.Second, 1, 2)
+	return t.nodesAway(ctx, 15*time.Second, 1, 2)
 }
 
 func allRestarted(ctx context.Context, t *trial) error {
-	return t.nodesAway(ctx, 20*time.Second, 1, 2, 3, 4)
+	return t.nodesAway(ctx, 15*time.Second, 1, 2, 3, 4)
 }
 
 // nodesAway kills nodes, and starts them again when people have heard of it.
@@ -59,10 +59,10 @@ func diskFull(ctx context.Context, t *trial) error {
 	if err == nil {
 		_, complaint := t.Cluster.Nodetool(ctx, n, "flush", t.Keyspace)
 		t.note("nodetool flush on the full disk: %s", outcomeOf(complaint))
-		err = t.hear(ctx, 30*time.Second)
+		err = t.hear(ctx, 20*time.Second)
 	}
 	if node, e := t.Cluster.Node(n); e == nil {
-		t.note("after 30 s node 4 is %s", node.State)
+		t.note("%.0f s after its disk was full node 4 is %s", time.Since(t.injected).Seconds(), node.State)
 	}
 	return errors.Join(err, t.heal("frees it and starts the node again", func() error {
 		if err := os.Remove(filler); err != nil {
@@ -124,7 +124,7 @@ func linkSlow(ctx context.Context, t *trial) error {
 		return nil
 	})
 	if err == nil {
-		err = t.hear(ctx, 45*time.Second)
+		err = t.hear(ctx, 30*time.Second)
 	}
 	return errors.Join(err, t.heal("lets it be fast again", func() error { t.Link.Restore(); return nil }))
 }

@@ -67,7 +67,7 @@ func alertmanagerAway(ctx context.Context, t *trial) error {
 		return t.alertmanager.Kill(ctx)
 	})
 	if err == nil {
-		err = sleepUntil(ctx, t.injected.Add(25*time.Second))
+		err = sleepUntil(ctx, t.injected.Add(20*time.Second))
 	}
 	return errors.Join(err, t.heal("starts Alertmanager", func() error {
 		if err := t.startAlertmanager(ctx, port); err != nil {
