@@ -17,7 +17,7 @@ func (t *trial) calm(ctx context.Context) error {
 	var firing []string
 	err := within(ctx, calmWithin, "no alert of an earlier fault fires", func() bool {
 		var err error
-		if firing, err = t.platform.firing(ctx); err != nil {
+		if firing, err = t.firing(ctx); err != nil {
 			return false
 		}
 		return len(firing) == 0 || time.Since(began) > calmWithin/6 && !slices.ContainsFunc(t.must, func(w wanted) bool { return slices.Contains(firing, w.name()) })
