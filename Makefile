@@ -8,7 +8,7 @@ PLUGIN := grafana-datasource
 NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
 # Packages whose tests need a real Cassandra or a real Kafka.
 ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/readapi
-AS_PROGRAMS := ./dev/chaos ./etl ./grafana ./grafana-datasource/pkg ./prometheus
+AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus ./dev/chaos
 ON_KAFKA := ./dev/kafka ./etl/internal/notify ./etl/internal/source/kafka
 # Rooms in which nothing goes on at the same time, but for what RACED_PURE tests.
 PURE := $(addprefix ./etl/internal/,alerting eventorder geofence rollup telemetry transform)

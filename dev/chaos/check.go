@@ -15,7 +15,7 @@ import (
 
 // checkStored compares what is stored, read at the level ALL, with what was acknowledged, record by record.
 func (t *trial) checkStored(ctx context.Context) error {
-	err := within(ctx, drainedWithin, "the spool is empty", func() bool { return t.metric("fleet_etl_spool_entries") == 0 })
+	err := within(ctx, t.patience(drainedWithin), "the spool is empty", func() bool { return t.metric("fleet_etl_spool_entries") == 0 })
 	if err != nil {
 		return err
 	}
@@ -144,9 +144,9 @@ func (t *trial) checkDerived(ctx context.Context, stopped time.Time) error {
 	return nil
 }
 
-// settled is what verify says once it finds no difference, or after derivedWithin.
+// settled is what verify says once it finds no difference, or when patience with it ends.
 func (p *platform) settled(ctx context.Context, fleet string) (v verified, err error) {
-	for end := time.Now().Add(derivedWithin); ; {
+	for end := time.Now().Add(p.patience(derivedWithin)); ; {
 		if v, err = p.verify(ctx, fleet); err != nil || len(v.Differences) == 0 || time.Now().After(end) {
 			return v, err
 		}
