@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"html/template"
 	"math"
+	"net/url"
 	"os"
 	"path"
 	"path/filepath"
@@ -106,7 +107,7 @@ func image(root, name string, destination []byte) ([]byte, error) {
 	if _, err := os.Stat(file); err != nil {
 		return nil, fmt.Errorf("%s: image %s: %w", name, destination, err)
 	}
-	return []byte(fileURL(file)), nil
+	return []byte((&url.URL{Path: filepath.ToSlash(file)}).String()), nil // with its scheme, goldmark would leave it out
 }
 
 // link leads to where the same stands in the report, or to the file in the repository.
