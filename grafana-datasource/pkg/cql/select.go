@@ -236,7 +236,9 @@ func (s *selection) conditions() error {
 				depth++
 			case t.is(")") || t.is("]") || t.is("}"):
 				depth--
-			case depth == 0 && s.next > start && (t.is("and") || t.is("group") || t.is("order") || t.is("limit") || t.is("per") || t.is("allow")):
+			case depth == 0 && (t.is("and") || t.is("order") || t.is("limit") || t.is("allow")): // nothing can be called so
+				break relation
+			case depth == 0 && s.next > start && (t.is("group") || t.is("per")):
 				break relation
 			}
 		}

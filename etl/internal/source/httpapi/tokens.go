@@ -98,13 +98,20 @@ func (t *Tokens) Reload() error {
 	return nil
 }
 
+// shortestSecret is the length from which on a word that is in the place of a fleet is not shown.
+const shortestSecret = 32
+
 // parseToken reads the words of a line. Its errors show no hash: it may be a token that somebody put there by mistake.
 func parseToken(words []string) (hash [sha256.Size]byte, g Grant, err error) {
 	if len(words) < 2 || len(words) > 3 {
 		return hash, g, errors.New("give FLEET SHA256 and, if it may do more than write, read or read,write")
 	}
 	if words[0] != AllFleets && !telemetry.ValidName(words[0]) {
-		return hash, g, fmt.Errorf("fleet %q: use 1 to 128 characters of A-Za-z0-9._:-, or * for all fleets", words[0])
+		name := fmt.Sprintf("%q", words[0])
+		if len(words[0]) >= shortestSecret {
+			name = fmt.Sprintf("of %d characters", len(words[0]))
+		}
+		return hash, g, fmt.Errorf("fleet %s: use 1 to 128 characters of A-Za-z0-9._:-, or * for all fleets", name)
 	}
 	if n, err := hex.Decode(hash[:], []byte(words[1])[:min(len(words[1]), 2*sha256.Size)]); err != nil || n != sha256.Size || len(words[1]) != 2*sha256.Size {
 		return hash, g, errors.New("the second word is no SHA-256 of 64 hex digits: give what printf %s TOKEN | sha256sum prints")
