@@ -144,7 +144,11 @@ func (s *Store) WriteDeviceDay(ctx context.Context, deviceID string, d DeviceDay
 
 // exec does one write whose values the driver encodes: for rows of which there are few.
 func (s *Store) exec(ctx context.Context, table, statement string, args ...any) error {
-	return opError("write "+table, s.session.Query(statement, args...).WithContext(ctx).Consistency(s.write).Idempotent(true).Trace(tracer(ctx, statement)).Exec())
+	return opError("write "+table, s.writing(ctx, statement, args...).Exec())
+}
+
+func (s *Store) writing(ctx context.Context, statement string, args ...any) *gocql.Query {
+	return s.session.Query(statement, args...).WithContext(ctx).Consistency(s.write).Idempotent(true).Trace(tracer(ctx, statement))
 }
 
 // Fixes is the fixes of a device in a day, oldest first.

@@ -44,8 +44,7 @@ const (
 // execProcess does a write about processes at the time of the node that takes it. By the time of the process, what one with a clock
 // that was ahead has written could not be taken back until that time.
 func (s *Store) execProcess(ctx context.Context, statement string, args ...any) error {
-	return opError("write "+TableProcesses, s.session.Query(statement, args...).WithContext(ctx).Consistency(s.write).DefaultTimestamp(false).Idempotent(true).
-		Trace(tracer(ctx, statement)).Exec())
+	return opError("write "+TableProcesses, s.writing(ctx, statement, args...).DefaultTimestamp(false).Exec())
 }
 
 // Beat gives a process's sign of life.

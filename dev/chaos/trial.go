@@ -35,6 +35,7 @@ type fault struct {
 // Bounds of what is waited for.
 const (
 	calmWithin      = 2 * time.Minute
+	lingersAfter    = 20 * time.Second // what fires for longer looks back over minutes
 	heardWithin     = 90 * time.Second
 	recoveredWithin = 2 * time.Minute
 	drainedWithin   = 2 * time.Minute

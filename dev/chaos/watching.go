@@ -20,7 +20,7 @@ func (t *trial) calm(ctx context.Context) error {
 		if firing, err = t.firing(ctx); err != nil {
 			return false
 		}
-		return len(firing) == 0 || time.Since(began) > calmWithin/6 && !slices.ContainsFunc(t.must, func(w wanted) bool { return slices.Contains(firing, w.name()) })
+		return len(firing) == 0 || time.Since(began) > lingersAfter && !slices.ContainsFunc(t.must, func(w wanted) bool { return slices.Contains(firing, w.name()) })
 	})
 	if err != nil {
 		return fmt.Errorf("%w; firing: %s", err, strings.Join(firing, ", "))

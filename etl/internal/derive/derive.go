@@ -230,11 +230,10 @@ func (d *Deriver) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
 	var told []telemetry.Alert
 	for _, fleet := range fleets {
 		var rows []cassandra.AlertState
-		err := d.tries.Repeat(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
+		if err := d.repeat(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
 			rows, err = d.stores.Weak.OpenAlerts(ctx, fleet)
-			return count(d.metrics.errors["read"], err)
-		})
-		if err != nil {
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		for _, row := range rows {
@@ -451,16 +450,21 @@ func count(failures prometheus.Counter, err error) error {
 
 // read reads at the sure level, and at that of writes where too few replicas live; sure tells which it was.
 func (d *Deriver) read(ctx context.Context, table string, read func(context.Context, Store) error) (sure bool, err error) {
-	err = d.tries.Repeat(ctx, table, func(ctx context.Context) error {
+	err = d.repeat(ctx, table, func(ctx context.Context) error {
 		sure = true
 		err := read(ctx, d.stores.Sure)
 		if cassandra.ReasonOf(err).TooFewReplicas() {
 			sure = false
 			err = read(ctx, d.stores.Weak)
 		}
-		return count(d.metrics.errors["read"], err)
+		return err
 	})
 	return sure, err
+}
+
+// repeat does a read until it succeeds or ctx ends, and counts the tries that fail.
+func (d *Deriver) repeat(ctx context.Context, table string, read func(context.Context) error) error {
+	return d.tries.Repeat(ctx, table, func(ctx context.Context) error { return count(d.metrics.errors["read"], read(ctx)) })
 }
 
 // pick gives the devices that are chosen, in no order.
