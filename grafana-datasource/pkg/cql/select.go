@@ -273,6 +273,8 @@ func (s *selection) relation(part []token) relation {
 				}
 				r.values = append(r.values, part[start:i])
 				start = i + 1
+			case depth == 0 && t.is(")"): // more follows the list, which the server would refuse
+				return relation{from: r.from, to: r.to}
 			case t.is(")") || t.is("]") || t.is("}"):
 				depth--
 			}

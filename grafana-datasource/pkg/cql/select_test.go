@@ -95,6 +95,7 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 		"tokens":                      {"SELECT * FROM latest_telemetry_by_device WHERE token(device_id) > 5", "device_id has no condition"},
 		"an empty list":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ()", "device_id has no condition"},
 		"a list with a gap":           {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a',,'b')", "device_id has no condition"},
+		"two lists":                   {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ()('a','b')", "device_id has no condition"},
 		"too many partitions":         {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN (" + many + ")", "more than 60 partitions"},
 		"a million partitions":        {"SELECT * FROM telemetry_by_device_day WHERE device_id IN (" + million + ") AND day IN (" + million + ")", "more than 60 partitions"},
 		"ten megabytes":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id='" + strings.Repeat("a", 10<<20) + "'", "at most 131072"},

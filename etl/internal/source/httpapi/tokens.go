@@ -98,8 +98,16 @@ func (t *Tokens) Reload() error {
 	return nil
 }
 
-// shortestSecret is the length from which on a word that is in the place of a fleet is not shown.
+// shortestSecret is the length from which on a word that makes no sense in its place is not shown.
 const shortestSecret = 32
+
+// shown is a word that makes no sense in its place, for an error; of one that may be a secret only its length.
+func shown(word string) string {
+	if len(word) >= shortestSecret {
+		return fmt.Sprintf("of %d characters", len(word))
+	}
+	return fmt.Sprintf("%q", word)
+}
 
 // parseToken reads the words of a line. Its errors show no hash: it may be a token that somebody put there by mistake.
 func parseToken(words []string) (hash [sha256.Size]byte, g Grant, err error) {
@@ -107,11 +115,7 @@ func parseToken(words []string) (hash [sha256.Size]byte, g Grant, err error) {
 		return hash, g, errors.New("give FLEET SHA256 and, if it may do more than write, read or read,write")
 	}
 	if words[0] != AllFleets && !telemetry.ValidName(words[0]) {
-		name := fmt.Sprintf("%q", words[0])
-		if len(words[0]) >= shortestSecret {
-			name = fmt.Sprintf("of %d characters", len(words[0]))
-		}
-		return hash, g, fmt.Errorf("fleet %s: use 1 to 128 characters of A-Za-z0-9._:-, or * for all fleets", name)
+		return hash, g, fmt.Errorf("fleet %s: use 1 to 128 characters of A-Za-z0-9._:-, or * for all fleets", shown(words[0]))
 	}
 	if n, err := hex.Decode(hash[:], []byte(words[1])[:min(len(words[1]), 2*sha256.Size)]); err != nil || n != sha256.Size || len(words[1]) != 2*sha256.Size {
 		return hash, g, errors.New("the second word is no SHA-256 of 64 hex digits: give what printf %s TOKEN | sha256sum prints")
@@ -129,7 +133,7 @@ func parseToken(words []string) (hash [sha256.Size]byte, g Grant, err error) {
 			case "write":
 				g.Write = true
 			default:
-				return hash, g, fmt.Errorf("right %q: give write, read or read,write", right)
+				return hash, g, fmt.Errorf("right %s: give write, read or read,write", shown(right))
 			}
 		}
 	}
