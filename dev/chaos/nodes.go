@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
@@ -79,7 +80,7 @@ func outcomeOf(err error) string {
 	if err == nil {
 		return "it says that it did"
 	}
-	return process.LastLines([]byte(err.Error()), 1)
+	return strings.TrimSpace(process.LastLines([]byte(err.Error()), 1))
 }
 
 // fill writes a file until nothing more goes onto its file system.
