@@ -236,9 +236,7 @@ func (s *selection) conditions() error {
 				depth++
 			case t.is(")") || t.is("]") || t.is("}"):
 				depth--
-			case depth == 0 && (t.is("and") || t.is("order") || t.is("limit") || t.is("allow")): // nothing can be called so
-				break relation
-			case depth == 0 && s.next > start && (t.is("group") || t.is("per")):
+			case depth == 0 && t.endsCondition() && (s.next > start || !t.is("group") && !t.is("per")): // a column may be called so
 				break relation
 			}
 		}
@@ -252,9 +250,15 @@ func (s *selection) conditions() error {
 	}
 }
 
+// endsCondition tells the words behind which a condition can't go on. None of them can be part of a value.
+func (t token) endsCondition() bool {
+	return t.kind == word && slices.Contains([]string{"and", "order", "limit", "allow", "group", "per"}, t.value)
+}
+
+// relation reads a condition. One that the server would refuse gives no values, and so is no set of partitions.
 func (s *selection) relation(part []token) relation {
 	r := relation{from: part[0].from, to: part[len(part)-1].to}
-	if len(part) < 3 || !part[0].name() {
+	if len(part) < 3 || !part[0].name() || slices.ContainsFunc(part[2:], token.endsCondition) {
 		return r
 	}
 	switch {
@@ -268,12 +272,12 @@ func (s *selection) relation(part []token) relation {
 			case t.is("(") || t.is("[") || t.is("{"):
 				depth++
 			case depth == 0 && (t.is(",") || i == len(part)-1):
-				if i == start { // an empty value; the server would refuse it, and so is no set of partitions
+				if i == start { // an empty value
 					return relation{from: r.from, to: r.to}
 				}
 				r.values = append(r.values, part[start:i])
 				start = i + 1
-			case depth == 0 && t.is(")"): // more follows the list, which the server would refuse
+			case depth == 0 && t.is(")"): // more follows the list
 				return relation{from: r.from, to: r.to}
 			case t.is(")") || t.is("]") || t.is("}"):
 				depth--
@@ -445,6 +449,11 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 		for _, statement := range statements {
 			for _, value := range key.values {
 				longer = append(longer, statement+s.statement[done:key.from]+column+" = "+s.statement[value[0].from:value[len(value)-1].to])
+			}
+		}
+		if rest := s.statement[key.to:]; rest != "" && strings.TrimLeft(rest, " \t\r\n") == rest {
+			for i := range longer { // what stood close behind the parenthesis may not become a part of the value
+				longer[i] += " "
 			}
 		}
 		statements, done = longer, key.to

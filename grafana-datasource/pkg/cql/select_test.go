@@ -43,6 +43,13 @@ func TestAcceptedStatementsArePlannedByPartition(t *testing.T) {
 				"SELECT * FROM alerts_by_fleet_day WHERE day IN ('2026-01-01') AND severity = 'LOW' AND fleet_id = 'g'",
 			},
 		},
+		"a word close behind a list": {
+			"SELECT * FROM telemetry_by_device_day WHERE device_id='a' AND day IN(1,2)AND x > 1",
+			[]string{
+				"SELECT * FROM telemetry_by_device_day WHERE device_id='a' AND day = 1 AND x > 1",
+				"SELECT * FROM telemetry_by_device_day WHERE device_id='a' AND day = 2 AND x > 1",
+			},
+		},
 		"a count stays whole": {
 			"SELECT COUNT(*) FROM latest_telemetry_by_device WHERE device_id IN ('a','b')",
 			[]string{"SELECT COUNT(*) FROM latest_telemetry_by_device WHERE device_id IN ('a','b')"},
@@ -96,6 +103,7 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 		"an empty list":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ()", "device_id has no condition"},
 		"a list with a gap":           {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a',,'b')", "device_id has no condition"},
 		"two lists":                   {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ()('a','b')", "device_id has no condition"},
+		"AND for a value":             {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN (AND, 'b')", "device_id has no condition"},
 		"too many partitions":         {"SELECT * FROM latest_telemetry_by_device WHERE device_id IN (" + many + ")", "more than 60 partitions"},
 		"a million partitions":        {"SELECT * FROM telemetry_by_device_day WHERE device_id IN (" + million + ") AND day IN (" + million + ")", "more than 60 partitions"},
 		"ten megabytes":               {"SELECT * FROM latest_telemetry_by_device WHERE device_id='" + strings.Repeat("a", 10<<20) + "'", "at most 131072"},
