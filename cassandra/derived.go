@@ -147,6 +147,7 @@ func (s *Store) exec(ctx context.Context, table, statement string, args ...any) 
 	return opError("write "+table, s.writing(ctx, statement, args...).Exec())
 }
 
+// writing prepares a write.
 func (s *Store) writing(ctx context.Context, statement string, args ...any) *gocql.Query {
 	return s.session.Query(statement, args...).WithContext(ctx).Consistency(s.write).Idempotent(true).Trace(tracer(ctx, statement))
 }

@@ -344,8 +344,7 @@ func (r *request) exec(table string) error {
 	case 0:
 		return nil
 	case 1: // cheaper for the node than a batch of one
-		err = r.store.session.Query(r.entries[0].Stmt, r.entries[0].Args...).
-			WithContext(r.ctx).Consistency(r.store.write).Idempotent(true).Trace(tracer(r.ctx, r.entries[0].Stmt)).Exec()
+		err = r.store.writing(r.ctx, r.entries[0].Stmt, r.entries[0].Args...).Exec()
 	default:
 		b := r.store.session.NewBatch(gocql.UnloggedBatch).WithContext(r.ctx).Trace(tracer(r.ctx, r.entries[0].Stmt))
 		b.Cons = r.store.write

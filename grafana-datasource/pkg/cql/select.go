@@ -251,15 +251,19 @@ func (s *selection) conditions() error {
 }
 
 // endsCondition tells the words behind which a condition can't go on. None of them can be part of a value.
-func (t token) endsCondition() bool {
-	return t.kind == word && slices.Contains([]string{"and", "order", "limit", "allow", "group", "per"}, t.value)
+func (t token) endsCondition() bool { return t.is("and") || t.beginsClause() }
+
+// beginsClause tells the words that begin what may follow the conditions.
+func (t token) beginsClause() bool {
+	return t.kind == word && slices.Contains([]string{"group", "order", "per", "limit", "allow"}, t.value)
 }
 
 // relation reads a condition. One that the server would refuse gives no values, and so is no set of partitions.
 func (s *selection) relation(part []token) relation {
-	r := relation{from: part[0].from, to: part[len(part)-1].to}
+	none := relation{from: part[0].from, to: part[len(part)-1].to}
+	r := none
 	if len(part) < 3 || !part[0].name() || slices.ContainsFunc(part[2:], token.endsCondition) {
-		return r
+		return none
 	}
 	switch {
 	case part[1].is("="):
@@ -273,12 +277,12 @@ func (s *selection) relation(part []token) relation {
 				depth++
 			case depth == 0 && (t.is(",") || i == len(part)-1):
 				if i == start { // an empty value
-					return relation{from: r.from, to: r.to}
+					return none
 				}
 				r.values = append(r.values, part[start:i])
 				start = i + 1
 			case depth == 0 && t.is(")"): // more follows the list
-				return relation{from: r.from, to: r.to}
+				return none
 			case t.is(")") || t.is("]") || t.is("}"):
 				depth--
 			}
@@ -323,7 +327,7 @@ func (s *selection) tail() error {
 
 // skip goes on to the next clause.
 func (s *selection) skip() {
-	for t := s.peek(); t.kind != end && !t.is("group") && !t.is("order") && !t.is("per") && !t.is("limit") && !t.is("allow"); t = s.peek() {
+	for t := s.peek(); t.kind != end && !t.beginsClause(); t = s.peek() {
 		s.next++
 	}
 }
@@ -445,15 +449,14 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 	done := 0
 	for _, key := range keys {
 		column := s.statement[key.from:s.columnEnd(key)]
+		gap := "" // what stands close behind the parenthesis may not become a part of the value
+		if key.to < len(s.statement) && !strings.ContainsRune(" \t\r\n", rune(s.statement[key.to])) {
+			gap = " "
+		}
 		var longer []string
 		for _, statement := range statements {
 			for _, value := range key.values {
-				longer = append(longer, statement+s.statement[done:key.from]+column+" = "+s.statement[value[0].from:value[len(value)-1].to])
-			}
-		}
-		if rest := s.statement[key.to:]; rest != "" && strings.TrimLeft(rest, " \t\r\n") == rest {
-			for i := range longer { // what stood close behind the parenthesis may not become a part of the value
-				longer[i] += " "
+				longer = append(longer, statement+s.statement[done:key.from]+column+" = "+s.statement[value[0].from:value[len(value)-1].to]+gap)
 			}
 		}
 		statements, done = longer, key.to
