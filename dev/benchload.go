@@ -25,7 +25,7 @@ type loadPart struct {
 var loadParts = []loadPart{
 	{"steady", "dc1=1", []string{"steady"}},
 	{"ramp", "dc1=1", []string{"ramp"}},
-	{"ramp-fleet", "dc1=1", []string{"ramp", "--interval", "5s"}},
+	{"ramp-fleet", "dc1=1", []string{"ramp", "--interval", "5s", "--warmup", "30s"}},
 	{"devices", "dc1=1", []string{"devices"}},
 	{"history", "dc1=1", []string{"history"}},
 	{"ramp-2", "dc1=2", []string{"ramp"}},
