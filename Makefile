@@ -114,7 +114,7 @@ on-cassandra:
 on-kafka:
 	$(GO_TEST) -race -count 1 -timeout 20m $(ON_KAFKA)
 
-bench: ## Measure fleet-etl beside the bare driver, its sources beside each other, and what it derives (about twenty minutes)
+bench: ## Measure fleet-etl beside the bare driver, its sources beside each other, and what it derives (about eleven minutes)
 	go run ./dev bench
 	CASSANDRA_REPLICATION=dc1=1 DEV_CLUSTER_DIR=.dev/bench-sources FLEET_BENCH=1 go run ./dev with-cluster --dcs dc1=1 -- \
 		go run ./dev with-kafka -- go test -count 1 -v -p 1 -timeout 20m -run 'TestMeasure(Sources|Derivation)$$' ./etl ./etl/internal/derive

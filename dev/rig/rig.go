@@ -3,6 +3,7 @@
 package rig
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,8 +26,12 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Replication is that of the tests' keyspaces.
-var Replication = cassandra.Replication{"dc1": 2, "dc2": 2}
+// replication is that of the tests' keyspaces: CASSANDRA_REPLICATION, or two copies in each of two data centres.
+func replication(t testing.TB) cassandra.Replication {
+	parsed, err := cassandra.ParseReplication(cmp.Or(os.Getenv("CASSANDRA_REPLICATION"), "dc1=2,dc2=2"))
+	require.NoError(t, err)
+	return parsed
+}
 
 // Quiet is a logger that nobody hears.
 func Quiet() logrus.FieldLogger {
@@ -66,10 +71,11 @@ func Keyspace(t testing.TB) cassandra.Config {
 			t.Log("waiting for process", holder, "which has the tests' keyspace")
 		})
 		require.NoError(t, err)
-		differences, err := cassandra.CheckSchema(t.Context(), config, Replication, Quiet())
+		copies := replication(t)
+		differences, err := cassandra.CheckSchema(t.Context(), config, copies, Quiet())
 		if err != nil || len(differences) > 0 { // there is none, or one of another version
 			require.NoError(t, cassandra.DropKeyspace(t.Context(), config, Quiet()))
-			require.NoError(t, cassandra.ApplySchema(t.Context(), config, Replication, Quiet()))
+			require.NoError(t, cassandra.ApplySchema(t.Context(), config, copies, Quiet()))
 			return config
 		}
 	}

@@ -54,12 +54,13 @@ type benchCommand struct {
 // benchKeyspace is made for the bench and dropped after it.
 const benchKeyspace = "fleet_bench"
 
-// The cases of the bare driver, by the form of its writes.
+// The cases, by the form of their writes. Only one of them derives: the others store what the bare driver could.
 const (
 	driverGrouped = "driver, grouped"
 	driverSingle  = "driver, single"
 	etlBatch      = "etl, batch"
 	etlAsync      = "etl, async"
+	etlDerived    = "etl, batch, derived"
 )
 
 // benchResult is one case, measured.
@@ -109,7 +110,7 @@ func (c *benchCommand) Run(p *program) error {
 	}
 	var results []benchResult
 	for _, input := range []string{"interleaved", "sorted"} {
-		for _, name := range []string{driverGrouped, etlBatch, driverSingle, etlAsync} {
+		for _, name := range []string{driverGrouped, etlBatch, etlDerived, driverSingle, etlAsync} {
 			file := inputs[input]
 			if name == driverSingle || name == etlAsync {
 				file = inputs[input+", a fifth"]
@@ -224,6 +225,7 @@ func (b *bench) measure(name, input, file string) (benchResult, error) {
 	}
 	cmd := exec.CommandContext(ctx, self, args...)
 	cmd.Env = append(os.Environ(), "CASSANDRA_KEYSPACE="+benchKeyspace, "ETL_METRICS_ADDRESS=", "ETL_WRITE_MODE="+string(mode),
+		"ETL_DERIVE="+strconv.FormatBool(name == etlDerived),
 		"ETL_STATE_DIR="+filepath.Join(b.dir, "state"), "LOG_LEVEL=warn")
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, b.program.Err

@@ -359,7 +359,7 @@ func devicesInMemory(t *testing.T) float64 {
 		text, err := v.state.Alerts.MarshalJSON()
 		require.NoError(t, err)
 		zones += strings.Count(string(text), `"i":true`)
-		var current rows
+		current := newRows()
 		v.state.Roll.Current(&current)
 		trips += len(current.trips)
 	}
