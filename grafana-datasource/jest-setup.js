@@ -2,7 +2,7 @@ import './.config/jest-setup';
 import { configure } from '@testing-library/react';
 
 // What is waited for may take its time where other tests have the machine.
-configure({ asyncUtilTimeout: 10_000 });
+configure({ asyncUtilTimeout: 60_000 });
 
 // Grafana's lists draw only what fits into their height, measure texts on a canvas and watch what scrolls into view;
 // jsdom knows of none of it.

@@ -9,5 +9,5 @@ module.exports = {
   // Some dependencies come as .mjs alone, which the scaffold's pattern leaves out.
   transform: { '^.+\\.m?[tj]sx?$': transform },
   // Forms full of Grafana's selects take their time on a busy machine.
-  testTimeout: 20_000,
+  testTimeout: 120_000,
 };
