@@ -227,6 +227,7 @@ func TestARequestHasTenSecondsAndAPlaceAmongOthers(t *testing.T) {
 			require.NotEmpty(t, w.Header().Get("Retry-After"))
 		}
 		require.Equal(t, 10*time.Second, time.Since(begin))
+		synctest.Wait() // until the reads have ended too, which others would share
 		close(store.gate)
 		require.Equal(t, 200, g.get("all", "/v1/fleets").Code, "and the place is free again")
 		g.api.Close()
