@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 )
 
 // service is a fleet-etl that runs until it is killed, and comes back.
@@ -78,30 +79,7 @@ func (v *service) said() string {
 
 // metric is the sum of a metric's series; -1 when they can't be read.
 func (v *service) metric(name string) float64 {
-	response, err := http.Get("http://" + v.metrics + "/metrics")
-	if err != nil {
-		return -1
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
-	if err != nil {
-		return -1
-	}
-	sum, found := 0.0, false
-	for line := range strings.Lines(string(text)) {
-		rest, ok := strings.CutPrefix(line, name)
-		if !ok || rest[0] != ' ' && rest[0] != '{' {
-			continue
-		}
-		var value float64
-		if _, err := fmt.Sscan(rest[strings.LastIndex(rest, " ")+1:], &value); err == nil {
-			sum, found = sum+value, true
-		}
-	}
-	if !found {
-		return -1
-	}
-	return sum
+	return monitoring.Metric(http.DefaultClient, "http://"+v.metrics+"/metrics", name)
 }
 
 // killsPerSource is how often each way in is cut off by kill -9: FLEET_KILLS, or four times.

@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -326,28 +325,7 @@ var scrapes = &http.Client{Timeout: 2 * time.Second}
 
 // metric is the sum of the series of one of fleet-etl's metrics whose line has all of labels; -1 when it can't be read.
 func (p *platform) metric(name string, labels ...string) float64 {
-	response, err := scrapes.Get("http://" + p.metrics + "/metrics") //nolint:noctx // bounded by the client
-	if err != nil {
-		return -1
-	}
-	defer response.Body.Close()
-	sum, found := 0.0, false
-	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
-		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
-			continue
-		}
-		var value float64
-		if _, err := fmt.Sscan(rest[strings.LastIndex(rest, " ")+1:], &value); err == nil {
-			sum, found = sum+value, true
-		}
-	}
-	if !found || lines.Err() != nil {
-		return -1
-	}
-	return sum
+	return monitoring.Metric(scrapes, "http://"+p.metrics+"/metrics", name, labels...)
 }
 
 func quiet() logrus.FieldLogger {

@@ -74,7 +74,7 @@ func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 	require.NoError(t, err)
 	usual := e.Config
 	usual.Keyspace = "fleet_iot"
-	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, replication(t), Quiet()))
+	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, Replication(t), Quiet()))
 
 	rules := filepath.Join(e.Dir, "alert-rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte(alertRules), 0o600))

@@ -26,8 +26,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// replication is that of the tests' keyspaces: CASSANDRA_REPLICATION, or two copies in each of two data centres.
-func replication(t testing.TB) cassandra.Replication {
+// Replication is that of the tests' keyspaces: CASSANDRA_REPLICATION, or two copies in each of two data centres.
+func Replication(t testing.TB) cassandra.Replication {
 	parsed, err := cassandra.ParseReplication(cmp.Or(os.Getenv("CASSANDRA_REPLICATION"), "dc1=2,dc2=2"))
 	require.NoError(t, err)
 	return parsed
@@ -71,7 +71,7 @@ func Keyspace(t testing.TB) cassandra.Config {
 			t.Log("waiting for process", holder, "which has the tests' keyspace")
 		})
 		require.NoError(t, err)
-		copies := replication(t)
+		copies := Replication(t)
 		differences, err := cassandra.CheckSchema(t.Context(), config, copies, Quiet())
 		if err != nil || len(differences) > 0 { // there is none, or one of another version
 			require.NoError(t, cassandra.DropKeyspace(t.Context(), config, Quiet()))

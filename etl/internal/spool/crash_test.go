@@ -250,10 +250,10 @@ func (h *history) live(last bool) {
 	place := map[int]int{} // by appender: the last of its entries that was given
 	var open []uint64
 	byNumber := map[uint64]string{}
-	take := func(block bool) bool {
+	take := func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // what is readable comes at once
 		defer cancel()
-		if _, more, _ := r.readable(); more != nil && !block {
+		if _, more, _ := r.readable(); more != nil {
 			return false
 		}
 		e, n, err := r.Next(ctx)
@@ -308,7 +308,7 @@ func (h *history) live(last bool) {
 			appending.Wait()
 		case 2:
 			for range h.dice.IntN(5) {
-				take(false)
+				take()
 			}
 		case 3:
 			for range h.dice.IntN(6) {
@@ -327,7 +327,7 @@ func (h *history) live(last bool) {
 		require.NoError(t, r.Close())
 		return
 	}
-	for take(false) {
+	for take() {
 	}
 	for len(open) > 0 {
 		finish(0)

@@ -1,0 +1,36 @@
+package monitoring
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// Metric is the sum of a metric's series whose lines have all of labels, as a program gives them at a URL in Prometheus'
+// text format; -1 when there are none or they can't be read. The client bounds the wait.
+func Metric(client *http.Client, url, name string, labels ...string) float64 {
+	response, err := client.Get(url) //nolint:noctx // bounded by the client
+	if err != nil {
+		return -1
+	}
+	defer response.Body.Close()
+	sum, found := 0.0, false
+	lines := bufio.NewScanner(response.Body)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		rest, ok := strings.CutPrefix(lines.Text(), name)
+		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
+			continue
+		}
+		var value float64
+		if _, err := fmt.Sscan(rest[strings.LastIndex(rest, " ")+1:], &value); err == nil {
+			sum, found = sum+value, true
+		}
+	}
+	if !found || lines.Err() != nil {
+		return -1
+	}
+	return sum
+}
