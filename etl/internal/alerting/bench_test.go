@@ -113,7 +113,7 @@ func BenchmarkApply(b *testing.B) {
 			}
 			lap := fixes[len(fixes)-1].TimeMs - fixes[0].TimeMs + 10_000
 			steps := 0
-			count := func(alerting.Step) { steps++ }
+			count := func(telemetry.AlertEvent) { steps++ }
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
@@ -142,7 +142,7 @@ func BenchmarkState(b *testing.B) {
 		states := make([]alerting.State, devices)
 		for range 20 {
 			for i := range states {
-				e.Apply(&states[i], f.next(i), func(alerting.Step) {})
+				e.Apply(&states[i], f.next(i), func(telemetry.AlertEvent) {})
 			}
 		}
 		runtime.GC()

@@ -29,12 +29,6 @@ type Zones interface {
 	At(fleet string, lat, lon, reachM float64, found []telemetry.Place) []telemetry.Place
 }
 
-// Step is one step in the life of an alert, which is shown as it is after the step.
-type Step struct {
-	telemetry.Alert
-	Transition telemetry.Transition
-}
-
 // Engine applies rules to fixes. It holds nothing of a device and never changes, so several goroutines may use it, each
 // on states of its own.
 type Engine struct {
@@ -59,7 +53,7 @@ func New(rules *Rules, zones Zones) *Engine {
 // Apply takes the next fix of a device, which must be later than the one before and not before AdvancedMs, and tells
 // the steps that follow from it. Event time goes on to that of the fix first, as Advance does it. A fix that is not later
 // than the last one changes nothing.
-func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(Step)) {
+func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.AlertEvent)) {
 	if s.seen() {
 		if r.TimeMs <= s.lastMs {
 			return
@@ -117,7 +111,7 @@ type fix struct {
 	state  *State
 	set    *settings
 	record *telemetry.Record
-	yield  func(Step)
+	yield  func(telemetry.AlertEvent)
 
 	places  []telemetry.Place // the zones around it, the smallest first
 	marginM float64           // how far from an edge it must lie to count

@@ -134,7 +134,7 @@ func TestNoiseAroundALimitIsOneAlert(t *testing.T) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		e := New(only(t, "speed_limit: {limit: 80, levels: {LOW: 0}, hysteresis: 5, for: 3s}\nbattery_low: {levels: {LOW: 20}}\ntemperature: {high: {LOW: 8}, hysteresis: 1}"), nil)
 		var s State
-		var steps []Step
+		var steps []telemetry.AlertEvent
 		for i := range 3600 {
 			r := at(float64(i), 0, kmh(80+4*random.Float64()-2), pct(19+random.Int32N(4)), degrees(8+0.9*(2*random.Float64()-1)))
 			steps = append(steps, apply(e, &s, r)...)
@@ -189,8 +189,8 @@ func TestSilence(t *testing.T) {
 func TestAdvance(t *testing.T) {
 	e := New(only(t, "device_offline: {after: {LOW: 15m, MEDIUM: 1h}}"), nil)
 	var s State
-	collect := func(seconds int64) (steps []Step) {
-		e.Advance(&s, start+seconds*1000, func(x Step) { steps = append(steps, x) })
+	collect := func(seconds int64) (steps []telemetry.AlertEvent) {
+		e.Advance(&s, start+seconds*1000, func(x telemetry.AlertEvent) { steps = append(steps, x) })
 		return steps
 	}
 	assert.Empty(t, collect(1e9), "nobody misses a device that was never seen")
@@ -386,9 +386,9 @@ func TestDistanceOverTheDateLine(t *testing.T) {
 	assert.InDelta(t, 0.0001*metresPerDegree, apartM(60, 10, 60.0001, 10), 0.01)
 }
 
-func ExampleStep() {
+func ExampleEngine_Apply() {
 	var s State
 	r := at(0, 0, pct(4))
-	New(DefaultRules(), nil).Apply(&s, &r, func(x Step) { fmt.Println(x.Transition, x.Severity, x.Message) })
+	New(DefaultRules(), nil).Apply(&s, &r, func(x telemetry.AlertEvent) { fmt.Println(x.Transition, x.Severity, x.Message) })
 	// Output: opened HIGH battery at 4 %, below 5 %
 }

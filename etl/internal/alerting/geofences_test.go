@@ -121,7 +121,7 @@ func TestJitterOnAnEdgeDoesNotFlap(t *testing.T) {
 			from, to = to, from
 		}
 		var s State
-		var steps []Step
+		var steps []telemetry.AlertEvent
 		second := 0.0
 		drive := func(east float64) {
 			dEast, dNorth := jitter(random, 20)

@@ -21,13 +21,13 @@ type story struct {
 	zones circles
 	endMs int64 // up to here the silence after the last fix is known
 	ended bool  // there the device went to another fleet
-	steps []Step
+	steps []telemetry.AlertEvent
 }
 
 const never = -1 << 62
 
 // tell gives the steps of every type, in the order of telemetry.AlertTypes.
-func (x *story) tell() []Step {
+func (x *story) tell() []telemetry.AlertEvent {
 	x.threshold(telemetry.SpeedLimit, &x.set.speed)
 	x.threshold(telemetry.BatteryLow, &x.set.battery)
 	x.threshold(telemetry.Temperature, &x.set.temperature)
@@ -42,7 +42,11 @@ func (x *story) gap(i int) bool { return x.t(i)-x.t(i-1) > x.set.maxGapMs } // b
 
 func (x *story) step(a telemetry.Alert, how telemetry.Transition) {
 	a.DeviceID, a.FleetID = x.fixes[0].DeviceID, x.fixes[0].FleetID
-	x.steps = append(x.steps, Step{a, how})
+	event := telemetry.AlertEvent{Alert: a, Transition: how}
+	if how == telemetry.AlertEscalated {
+		event.From = x.steps[len(x.steps)-1].Severity
+	}
+	x.steps = append(x.steps, event)
 }
 
 // resolve ends an alert at fix i; there may be no such fix.
@@ -528,8 +532,8 @@ func flip(random *rand.Rand) string {
 }
 
 // wordless is steps without what the oracle has no words for, by type.
-func wordless(steps []Step) map[telemetry.AlertType][]Step {
-	by := map[telemetry.AlertType][]Step{}
+func wordless(steps []telemetry.AlertEvent) map[telemetry.AlertType][]telemetry.AlertEvent {
+	by := map[telemetry.AlertType][]telemetry.AlertEvent{}
 	for _, x := range steps {
 		x.Message = ""
 		by[x.Type] = append(by[x.Type], x)
@@ -547,9 +551,9 @@ func TestAgainstAnOracle(t *testing.T) {
 		var s State
 		got := apply(e, &s, all...)
 		endMs := all[len(all)-1].TimeMs + int64(random.IntN(10_000))*1000
-		e.Advance(&s, endMs, func(x Step) { got = append(got, x) })
+		e.Advance(&s, endMs, func(x telemetry.AlertEvent) { got = append(got, x) })
 
-		var want []Step
+		var want []telemetry.AlertEvent
 		for from := 0; from < len(all); {
 			to := from
 			for to < len(all) && all[to].FleetID == all[from].FleetID {
@@ -582,7 +586,7 @@ func TestAgainstAnOracle(t *testing.T) {
 
 // checkLives holds what every sequence of steps obeys: an alert opens, becomes graver and ends, one of a type at a time,
 // and those without an end are the open ones.
-func checkLives(t *testing.T, steps []Step, s *State) {
+func checkLives(t *testing.T, steps []telemetry.AlertEvent, s *State) {
 	open := map[telemetry.AlertType]telemetry.Alert{}
 	keys := map[string]bool{}
 	for _, x := range steps {
@@ -637,8 +641,8 @@ func TestARestartChangesNothing(t *testing.T) {
 		}
 
 		var s State // through JSON at every fix, advanced at random times
-		var got []Step
-		more := func(x Step) { got = append(got, x) }
+		var got []telemetry.AlertEvent
+		more := func(x telemetry.AlertEvent) { got = append(got, x) }
 		for i := range all {
 			s = *reread(t, &s)
 			checkNext(t, e, &s)
@@ -659,7 +663,7 @@ func TestARestartChangesNothing(t *testing.T) {
 // checkNext holds that nothing comes of silence before Next, and something then.
 func checkNext(t *testing.T, e *Engine, s *State) {
 	steps := 0
-	count := func(Step) { steps++ }
+	count := func(telemetry.AlertEvent) { steps++ }
 	ms, ok := e.Next(s)
 	if !ok {
 		e.Advance(reread(t, s), 1<<60, count)

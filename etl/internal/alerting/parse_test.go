@@ -218,11 +218,11 @@ func FuzzParseRules(f *testing.F) {
 		// Whatever the rules are, an engine lives with them.
 		var s State
 		e := New(r, circles{zone("depot", 100)})
-		var steps []Step
+		var steps []telemetry.AlertEvent
 		for i := range 20 {
 			record := at(float64(i*i*60), float64(i%5)*50, kmh(float64(i*20)), pct(int32(100-i*5)), degrees(float64(i*10-100)), within(float64(i)))
 			record.DeviceID, record.FleetID = []string{"d", "truck-7"}[i/10], []string{"a", "b"}[i/5%2]
-			e.Apply(&s, &record, func(x Step) { steps = append(steps, x) })
+			e.Apply(&s, &record, func(x telemetry.AlertEvent) { steps = append(steps, x) })
 		}
 		checkLives(t, steps, &s)
 	})

@@ -114,15 +114,15 @@ func parsed(t testing.TB, text string) *Rules {
 }
 
 // apply gives the steps that fixes make of a state.
-func apply(e *Engine, s *State, fixes ...telemetry.Record) (steps []Step) {
+func apply(e *Engine, s *State, fixes ...telemetry.Record) (steps []telemetry.AlertEvent) {
 	for i := range fixes {
-		e.Apply(s, &fixes[i], func(step Step) { steps = append(steps, step) })
+		e.Apply(s, &fixes[i], func(step telemetry.AlertEvent) { steps = append(steps, step) })
 	}
 	return steps
 }
 
 // brief shows steps as "+40 s opened speed_limit LOW 140/130 since 30", with the time of the step.
-func brief(steps []Step) (lines []string) {
+func brief(steps []telemetry.AlertEvent) (lines []string) {
 	for _, s := range steps {
 		ms := s.OpenedMs
 		switch s.Transition {
@@ -143,7 +143,7 @@ func brief(steps []Step) (lines []string) {
 	return lines
 }
 
-func messages(steps []Step) (lines []string) {
+func messages(steps []telemetry.AlertEvent) (lines []string) {
 	for _, s := range steps {
 		lines = append(lines, s.Message)
 	}

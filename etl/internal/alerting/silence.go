@@ -9,7 +9,7 @@ import (
 // Advance lets event time go on to nowMs without a fix. What comes of silence comes at its own event time, the last fix
 // and the silence that a rule allows: device_offline opens there, and becomes graver. To advance twice is to advance to
 // the later time.
-func (e *Engine) Advance(s *State, nowMs int64, yield func(Step)) {
+func (e *Engine) Advance(s *State, nowMs int64, yield func(telemetry.AlertEvent)) {
 	if !s.seen() {
 		return
 	}
@@ -35,8 +35,9 @@ func (e *Engine) Advance(s *State, nowMs int64, yield func(Step)) {
 		}
 		s.advancedMs = atMs
 		if o != nil {
+			from := o.Severity
 			o.Severity, o.Threshold, o.Peak = severity, threshold, seconds(atMs-s.lastMs)
-			yield(Step{o.told(), telemetry.AlertEscalated})
+			yield(telemetry.AlertEvent{Alert: o.told(), Transition: telemetry.AlertEscalated, From: from})
 			continue
 		}
 		var raised standing

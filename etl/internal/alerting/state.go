@@ -66,7 +66,7 @@ func (s *State) begin(r *telemetry.Record) {
 }
 
 // end resolves everything at a fix and forgets the device.
-func (s *State) end(r *telemetry.Record, yield func(Step)) {
+func (s *State) end(r *telemetry.Record, yield func(telemetry.AlertEvent)) {
 	s.heard(r.TimeMs)
 	for len(s.standing) > 0 {
 		s.resolve(s.standing[0].Type, r.TimeMs, yield)
@@ -106,17 +106,17 @@ func (s *State) find(t telemetry.AlertType) *standing {
 	return nil
 }
 
-func (s *State) open(o standing, yield func(Step)) {
+func (s *State) open(o standing, yield func(telemetry.AlertEvent)) {
 	o.DeviceID, o.FleetID = s.device, s.fleet.Value()
 	at := 0
 	for at < len(s.standing) && rank(s.standing[at].Type) < rank(o.Type) {
 		at++
 	}
 	s.standing = slices.Insert(s.standing, at, o)
-	yield(Step{o.told(), telemetry.AlertOpened})
+	yield(telemetry.AlertEvent{Alert: o.told(), Transition: telemetry.AlertOpened})
 }
 
-func (s *State) resolve(t telemetry.AlertType, atMs int64, yield func(Step)) (wasOpen bool) {
+func (s *State) resolve(t telemetry.AlertType, atMs int64, yield func(telemetry.AlertEvent)) (wasOpen bool) {
 	i := slices.IndexFunc(s.standing, func(o standing) bool { return o.Type == t })
 	if i < 0 {
 		return false
@@ -126,7 +126,7 @@ func (s *State) resolve(t telemetry.AlertType, atMs int64, yield func(Step)) (wa
 		s.standing = nil
 	}
 	o.EndedMs = atMs
-	yield(Step{o.told(), telemetry.AlertResolved})
+	yield(telemetry.AlertEvent{Alert: o.told(), Transition: telemetry.AlertResolved})
 	return true
 }
 

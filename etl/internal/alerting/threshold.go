@@ -104,8 +104,9 @@ func (f *fix) follow(o *standing, rule *thresholdRule, value, base float64) (cle
 		severity, threshold := s.severity(excess, base)
 		switch {
 		case severity.Graver(o.Severity):
+			from := o.Severity
 			o.Severity, o.Threshold = severity, threshold
-			f.yield(Step{o.told(), telemetry.AlertEscalated})
+			f.yield(telemetry.AlertEvent{Alert: o.told(), Transition: telemetry.AlertEscalated, From: from})
 		case severity == o.Severity:
 			o.Threshold = threshold // another zone may allow another speed
 		}

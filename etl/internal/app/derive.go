@@ -159,16 +159,12 @@ func (d *derivation) open(store *cassandra.Store) {
 	d.store.Store(store) // last: whoever sees it asks the deriver
 }
 
-func (d *derivation) tell(steps []derive.Step) {
-	told := make([]notify.Step, len(steps))
-	for i, s := range steps {
-		told[i] = notify.Step(s)
-	}
+func (d *derivation) tell(events []telemetry.AlertEvent) {
 	if d.manager != nil {
-		d.manager.Tell(told)
+		d.manager.Tell(events)
 	}
 	if d.topic != nil {
-		d.topic.Tell(told)
+		d.topic.Tell(events)
 	}
 }
 

@@ -154,9 +154,9 @@ func around(index *geofence.Index, track []telemetry.Record) float64 {
 // nothing is a sink that keeps nothing.
 type nothing struct{}
 
-func (nothing) Hour(rollup.Hour)   {}
-func (nothing) Trip(rollup.Trip)   {}
-func (nothing) Step(alerting.Step) {}
+func (nothing) Hour(rollup.Hour)          {}
+func (nothing) Trip(rollup.Trip)          {}
+func (nothing) Step(telemetry.AlertEvent) {}
 
 // applyAll feeds a track to the engine, and with figures set to the hours and trips as well.
 func applyAll(e *alerting.Engine, track []telemetry.Record, figures bool) {
@@ -171,7 +171,7 @@ func applyAll(e *alerting.Engine, track []telemetry.Record, figures bool) {
 		if figures {
 			s.apply(e, r, nothing{})
 		} else {
-			e.Apply(&s.Alerts, r, func(alerting.Step) {})
+			e.Apply(&s.Alerts, r, func(telemetry.AlertEvent) {})
 		}
 	}
 }

@@ -97,22 +97,15 @@ type Tries interface {
 // for when too few replicas live.
 type Stores struct{ Sure, Weak Store }
 
-// Step is one step in an alert's life that people are to be told of.
-type Step struct {
-	telemetry.Alert
-	Transition telemetry.Transition
-	From       telemetry.Severity // of an escalated alert: what it was before
-}
-
 // Options are the settings of a Deriver. All of them must be set, but for Tell.
 type Options struct {
-	Flush       time.Duration // between two writes of what changed
-	Settle      time.Duration // how far apart the clocks of processes may be
-	Idle        time.Duration // after how long without a fix a device is let go
-	Devices     int           // devices whose state is kept at the most, but for those under way
-	NewsAge     time.Duration // an alert that is older when it is found is no news
-	Tell        func([]Step)  // tells people; must not block
-	ProcessDead time.Duration // after how long without a sign of life a process counts as dead
+	Flush       time.Duration                // between two writes of what changed
+	Settle      time.Duration                // how far apart the clocks of processes may be
+	Idle        time.Duration                // after how long without a fix a device is let go
+	Devices     int                          // devices whose state is kept at the most, but for those under way
+	NewsAge     time.Duration                // an alert that is older when it is found is no news
+	Tell        func([]telemetry.AlertEvent) // tells people; must not block
+	ProcessDead time.Duration                // after how long without a sign of life a process counts as dead
 }
 
 // The rhythm of what needs no setting.

@@ -57,20 +57,20 @@ type process struct {
 	end    context.CancelFunc
 	ended  chan error
 	window int64
-	told   *[]Step
+	told   *[]telemetry.AlertEvent
 }
 
 func start(t testing.TB, store *fakeStore, sweep bool) *process {
 	e, rules := engine(t)
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	p := &process{view: &view{fakeStore: store, left: -1}, ended: make(chan error, 1), told: new([]Step)}
+	p := &process{view: &view{fakeStore: store, left: -1}, ended: make(chan error, 1), told: new([]telemetry.AlertEvent)}
 	skew := time.Duration(rand.Int64N(int64(6*time.Second))) - 3*time.Second // of its clock
 	var mu sync.Mutex
 	p.Deriver = New(Options{
 		Flush: 5 * time.Second, Settle: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NewsAge: 15 * time.Minute,
 		ProcessDead: 30 * time.Second,
-		Tell: func(steps []Step) {
+		Tell: func(steps []telemetry.AlertEvent) {
 			mu.Lock()
 			defer mu.Unlock()
 			*p.told = append(*p.told, steps...)
@@ -453,7 +453,7 @@ func TestPeopleAreToldOnce(t *testing.T) {
 	fast := func(at time.Time, kmh float64) telemetry.Record {
 		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8, SpeedKmh: telemetry.Some(kmh)}
 	}
-	opened := func(steps []Step) (n int) {
+	opened := func(steps []telemetry.AlertEvent) (n int) {
 		for _, s := range steps {
 			if s.Type == telemetry.SpeedLimit && s.Transition == telemetry.AlertOpened {
 				n++

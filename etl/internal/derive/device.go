@@ -42,16 +42,16 @@ func decodeState(text []byte) (s state, ok bool) {
 
 // apply feeds one more fix to a state, in event order.
 func (s *state) apply(e *alerting.Engine, r *telemetry.Record, out sink) {
-	e.Apply(&s.Alerts, r, func(step alerting.Step) { s.step(step, out) })
+	e.Apply(&s.Alerts, r, func(step telemetry.AlertEvent) { s.step(step, out) })
 	s.Roll.Apply(r, out)
 }
 
 // advance tells a state that event time went on without a fix.
 func (s *state) advance(e *alerting.Engine, nowMs int64, out sink) {
-	e.Advance(&s.Alerts, nowMs, func(step alerting.Step) { s.step(step, out) })
+	e.Advance(&s.Alerts, nowMs, func(step telemetry.AlertEvent) { s.step(step, out) })
 }
 
-func (s *state) step(step alerting.Step, out sink) {
+func (s *state) step(step telemetry.AlertEvent, out sink) {
 	if step.Transition == telemetry.AlertOpened {
 		s.Roll.AddAlert(step.FleetID, step.OpenedMs, out)
 	}
@@ -61,7 +61,7 @@ func (s *state) step(step alerting.Step, out sink) {
 // sink takes what comes of fixes.
 type sink interface {
 	rollup.Sink
-	Step(alerting.Step)
+	Step(telemetry.AlertEvent)
 }
 
 // device is a device that sent lately.
@@ -96,7 +96,7 @@ type device struct {
 	flushedAt time.Time     // when hours of it were written last
 	hours     []rollup.Hour // that became final
 	trips     []rollup.Trip
-	steps     []alerting.Step
+	steps     []telemetry.AlertEvent
 	days      []cassandra.DeviceDay // that are over
 
 	unadvanced []byte // the state after the last fix, when time that went on without one has changed it since
@@ -178,9 +178,9 @@ func (v *device) quiet() bool {
 }
 
 // Hour, Trip and Step take what comes of the device's fixes until it is written.
-func (v *device) Hour(h rollup.Hour)      { v.hours = append(v.hours, h) }
-func (v *device) Trip(t rollup.Trip)      { v.trips = append(v.trips, t) }
-func (v *device) Step(step alerting.Step) { v.steps = append(v.steps, step) }
+func (v *device) Hour(h rollup.Hour)             { v.hours = append(v.hours, h) }
+func (v *device) Trip(t rollup.Trip)             { v.trips = append(v.trips, t) }
+func (v *device) Step(step telemetry.AlertEvent) { v.steps = append(v.steps, step) }
 
 // doubt marks the device to be derived anew from a day on.
 func (v *device) doubt(day cassandra.Day, reason string) {

@@ -281,7 +281,7 @@ func (d *Deriver) Stored(window int64, records []*telemetry.Record) {
 	started := d.now()
 	d.mu.Lock()
 	d.early[window] = records
-	var steps []Step
+	var steps []telemetry.AlertEvent
 	followed := 0
 	for {
 		records, ok := d.early[d.windows+1]
@@ -302,7 +302,7 @@ func (d *Deriver) Stored(window int64, records []*telemetry.Record) {
 }
 
 // follow feeds the records of a window to their devices, in event order.
-func (d *Deriver) follow(records []*telemetry.Record) []Step {
+func (d *Deriver) follow(records []*telemetry.Record) []telemetry.AlertEvent {
 	now := d.now()
 	engine := d.engine.Load()
 	var touched []*device
@@ -316,7 +316,7 @@ func (d *Deriver) follow(records []*telemetry.Record) []Step {
 		}
 		v.batch = append(v.batch, r)
 	}
-	var steps []Step
+	var steps []telemetry.AlertEvent
 	for _, v := range touched {
 		inOrder := func(a, b *telemetry.Record) int { return cmp.Compare(a.TimeMs, b.TimeMs) }
 		if !slices.IsSortedFunc(v.batch, inOrder) {
@@ -373,8 +373,8 @@ func (d *Deriver) endDay(v *device) {
 }
 
 // news picks what people are to be told of the steps that a device has made since the last time.
-func (d *Deriver) news(v *device) []Step {
-	var told []Step
+func (d *Deriver) news(v *device) []telemetry.AlertEvent {
+	var told []telemetry.AlertEvent
 	for _, step := range v.steps[v.considered:] {
 		if severity, ok := v.old[keyOfAlert(step.Alert)]; ok && step.Transition != telemetry.AlertResolved && !step.Severity.Graver(severity) {
 			continue // it was raised before the state was stored
@@ -399,9 +399,9 @@ func (d *Deriver) news(v *device) []Step {
 // telling gives a step as people are to be told of it, and notes that they know. ok is false where it is no news: what was
 // raised at an event time that had been passed already came of late records, and of an alert that people do not know they
 // hear nothing later either.
-func (d *Deriver) telling(v *device, step alerting.Step) (out Step, ok bool) {
+func (d *Deriver) telling(v *device, step telemetry.AlertEvent) (out telemetry.AlertEvent, ok bool) {
 	key := keyOfAlert(step.Alert)
-	out = Step{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
+	out = telemetry.AlertEvent{Alert: step.Alert, Transition: step.Transition, From: v.told[key]}
 	out.DeviceID = v.id
 	switch step.Transition {
 	case telemetry.AlertOpened:
@@ -429,7 +429,7 @@ func (d *Deriver) advance() {
 	d.mu.Lock()
 	now := d.now()
 	engine := d.engine.Load()
-	var steps []Step
+	var steps []telemetry.AlertEvent
 	for _, v := range d.devices {
 		if v.doubtful || v.deriving || v.pending > 0 || v.state.Roll.LastMs() == 0 {
 			continue
@@ -443,7 +443,7 @@ func (d *Deriver) advance() {
 	d.tell(steps)
 }
 
-func (d *Deriver) tell(steps []Step) {
+func (d *Deriver) tell(steps []telemetry.AlertEvent) {
 	if len(steps) > 0 && d.options.Tell != nil {
 		d.options.Tell(steps)
 	}

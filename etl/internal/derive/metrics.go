@@ -4,7 +4,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -102,6 +101,6 @@ func newMetrics(reg prometheus.Registerer, d *Deriver) *metrics {
 	return m
 }
 
-func (m *metrics) step(s alerting.Step) {
+func (m *metrics) step(s telemetry.AlertEvent) {
 	m.alerts.WithLabelValues(string(s.Type), string(s.Severity), string(s.Transition)).Inc()
 }

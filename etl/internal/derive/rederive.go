@@ -384,7 +384,7 @@ func (d *Deriver) takeBackOthers(ctx context.Context, r *replacement, is cassand
 
 // reconsider brings what people know of a device's alerts together with what a derivation came to: it recalls what another
 // process told them, follows an alert that now opens at another time, and tells them of those that are none any more.
-func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []Step) {
+func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []telemetry.AlertEvent) {
 	v.recallTold(old.open)
 	for _, a := range old.alerts {
 		// Whoever stored it was about to put it among the open ones.
@@ -413,7 +413,7 @@ func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []
 			if keyOfRow(was) == key {
 				none := AlertOf(was)
 				none.EndedMs = max(d.now().UnixMilli(), none.OpenedMs)
-				steps = append(steps, Step{Alert: none, Transition: telemetry.AlertResolved, From: severity})
+				steps = append(steps, telemetry.AlertEvent{Alert: none, Transition: telemetry.AlertResolved, From: severity})
 			}
 		}
 	}
@@ -422,7 +422,7 @@ func (d *Deriver) reconsider(v *device, fresh *outcome, old *existing) (steps []
 
 // install makes a derivation the device's state and feeds it what was stored meanwhile. It gives what people are to be
 // told of.
-func (d *Deriver) install(v *device, r *replacement, started time.Time, sure bool) []Step {
+func (d *Deriver) install(v *device, r *replacement, started time.Time, sure bool) []telemetry.AlertEvent {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	engine, fresh := d.engine.Load(), r.fresh

@@ -21,7 +21,7 @@ type outcome struct {
 	base  state // that it began with
 	state state // that it ended with
 	day   cassandra.Day
-	steps []alerting.Step
+	steps []telemetry.AlertEvent
 
 	unadvanced []byte // state before time went on without a fix, where that changed it
 	lastFix    telemetry.Record
@@ -49,7 +49,7 @@ func keyOfRow(r cassandra.AlertState) alertKey {
 }
 
 // Step notes an alert as it now is.
-func (o *outcome) Step(s alerting.Step) {
+func (o *outcome) Step(s telemetry.AlertEvent) {
 	o.alerts[keyOfAlert(s.Alert)] = s.Alert
 	o.steps = append(o.steps, s)
 }

@@ -112,7 +112,7 @@ func parseURL(address string) (*url.URL, error) {
 
 // Tell has the steps sent at once, gathered over a moment. It never blocks and never fails. The steps of one alert come in
 // the order in which they happened; the last one counts.
-func (a *Alertmanager) Tell(steps []Step) {
+func (a *Alertmanager) Tell(steps []telemetry.AlertEvent) {
 	if len(steps) == 0 {
 		return
 	}

@@ -206,11 +206,13 @@ func alertOf(device string, kind telemetry.AlertType, severity telemetry.Severit
 	}
 }
 
-func opened(a telemetry.Alert) Step { return Step{Alert: a, Transition: telemetry.AlertOpened} }
+func opened(a telemetry.Alert) telemetry.AlertEvent {
+	return telemetry.AlertEvent{Alert: a, Transition: telemetry.AlertOpened}
+}
 
-func resolved(a telemetry.Alert) Step {
+func resolved(a telemetry.Alert) telemetry.AlertEvent {
 	a.EndedMs = time.Now().Add(-time.Second).UnixMilli()
-	return Step{Alert: a, Transition: telemetry.AlertResolved}
+	return telemetry.AlertEvent{Alert: a, Transition: telemetry.AlertResolved}
 }
 
 func TestWhatIsPosted(t *testing.T) {
@@ -224,7 +226,7 @@ func TestWhatIsPosted(t *testing.T) {
 		settle()
 		am.took()
 		a := alertOf("truck-7", telemetry.SpeedLimit, telemetry.High) // the clock of the bubble begins in 2000
-		x.Tell([]Step{opened(a), resolved(alertOf("truck-8", telemetry.GeofenceExit, telemetry.Low))})
+		x.Tell([]telemetry.AlertEvent{opened(a), resolved(alertOf("truck-8", telemetry.GeofenceExit, telemetry.Low))})
 		settle()
 
 		posts := am.all()
@@ -280,7 +282,7 @@ func TestStepsGoOutAtOnceTogether(t *testing.T) {
 		am.took()
 		told := time.Now()
 		for i := range 30 {
-			x.Tell([]Step{opened(alertOf(fmt.Sprint("truck-", i), telemetry.Temperature, telemetry.Medium))})
+			x.Tell([]telemetry.AlertEvent{opened(alertOf(fmt.Sprint("truck-", i), telemetry.Temperature, telemetry.Medium))})
 			time.Sleep(2 * time.Millisecond)
 		}
 		time.Sleep(140 * time.Millisecond)
@@ -308,7 +310,7 @@ func TestAnOpenAlertIsToldOfAgainUntilItIsOver(t *testing.T) {
 		assert.Equal(t, 4*time.Minute, am.all()[0].alerts[0].EndsAt.Sub(am.all()[0].at))
 		am.took()
 
-		x.Tell([]Step{resolved(a)})
+		x.Tell([]telemetry.AlertEvent{resolved(a)})
 		settle()
 		assert.Equal(t, []string{over}, am.took())
 		time.Sleep(time.Minute) // the store's list still has it
@@ -329,16 +331,16 @@ func TestAnAlertThatOpensAnewIsNotClosedByItsFormerEnd(t *testing.T) {
 				x.start()
 				settle()
 				first := alertOf("truck-1", telemetry.DeviceOffline, telemetry.High)
-				x.Tell([]Step{opened(first)})
+				x.Tell([]telemetry.AlertEvent{opened(first)})
 				settle()
-				x.Tell([]Step{resolved(first)})
+				x.Tell([]telemetry.AlertEvent{resolved(first)})
 				settle()
 				am.took()
 				second := first
 				second.OpenedMs = time.Now().UnixMilli()
 				x.store.set(nil, second)
 				if tell {
-					x.Tell([]Step{opened(second)})
+					x.Tell([]telemetry.AlertEvent{opened(second)})
 				}
 				time.Sleep(20 * time.Minute)
 				lines := am.took()
@@ -359,7 +361,7 @@ func TestAnEscalationClosesTheMilderAlert(t *testing.T) {
 		settle()
 		am.took()
 		a.Severity = telemetry.High
-		x.Tell([]Step{{Alert: a, Transition: telemetry.AlertEscalated, From: telemetry.Medium}})
+		x.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertEscalated, From: telemetry.Medium}})
 		settle()
 		both := []string{"truck-1 speed_limit critical firing", "truck-1 speed_limit warning resolved"}
 		assert.Equal(t, both, am.took())
@@ -381,7 +383,7 @@ func TestWhileTheStoreIsAwayWhatIsKnownIsToldOf(t *testing.T) {
 		x.start()
 		settle()
 		x.store.set(errors.New("no hosts"))
-		x.Tell([]Step{opened(fresh), resolved(over)})
+		x.Tell([]telemetry.AlertEvent{opened(fresh), resolved(over)})
 		time.Sleep(2 * time.Minute)
 		am.took()
 		for range 30 {
@@ -418,12 +420,12 @@ func TestAnAlertmanagerThatIsAwayHoldsNothingUp(t *testing.T) {
 				a, b := alertOf("truck-1", telemetry.SpeedLimit, telemetry.High), alertOf("truck-2", telemetry.SpeedLimit, telemetry.High)
 				x.store.set(nil, a, b)
 				told := time.Now()
-				x.Tell([]Step{opened(a), opened(b)})
+				x.Tell([]telemetry.AlertEvent{opened(a), opened(b)})
 				assert.Equal(t, told, time.Now(), "it does not wait")
 				settle()
 				assert.Contains(t, well.took(), "truck-1 speed_limit critical firing")
 				time.Sleep(3 * time.Minute)
-				x.Tell([]Step{resolved(b)})
+				x.Tell([]telemetry.AlertEvent{resolved(b)})
 				x.store.set(nil, a)
 				settle()
 				assert.Contains(t, well.took(), "truck-2 speed_limit critical resolved")
@@ -459,7 +461,7 @@ func TestAfterAShortTroubleNewsDoesNotWaitForTheNextRound(t *testing.T) {
 		settle()
 		am.set(func() { am.down = true })
 		over := alertOf("truck-1", telemetry.SpeedLimit, telemetry.High)
-		x.Tell([]Step{resolved(over), opened(alertOf("truck-2", telemetry.SpeedLimit, telemetry.High))})
+		x.Tell([]telemetry.AlertEvent{resolved(over), opened(alertOf("truck-2", telemetry.SpeedLimit, telemetry.High))})
 		settle()
 		am.set(func() { am.down = false })
 		time.Sleep(time.Second)
@@ -478,7 +480,7 @@ func TestAnAlertThatOpensWhileTheStoreIsRead(t *testing.T) {
 		}
 		x.start()
 		time.Sleep(950 * time.Millisecond)
-		x.Tell([]Step{opened(alertOf("truck-1", telemetry.SpeedLimit, telemetry.High))})
+		x.Tell([]telemetry.AlertEvent{opened(alertOf("truck-1", telemetry.SpeedLimit, telemetry.High))})
 		settle()
 		assert.Equal(t, []string{"truck-1 speed_limit critical firing"}, am.took())
 	})
@@ -491,7 +493,7 @@ func TestARefusalIsSaidOnceAndNotRetriedAtOnce(t *testing.T) {
 		a, b := alertOf("truck-1", telemetry.SpeedLimit, telemetry.High), alertOf("truck-2", telemetry.SpeedLimit, telemetry.High)
 		x.store.set(nil, a)
 		x.start()
-		x.Tell([]Step{opened(a), resolved(b)})
+		x.Tell([]telemetry.AlertEvent{opened(a), resolved(b)})
 		time.Sleep(10*time.Minute - time.Second)
 		assert.InDelta(t, 10, am.asked(), 2, "with each round")
 		assert.Equal(t, []string{"warning: alertmanager refuses alerts; alertmanager=http://am-1:9093; reason=answered 401 Unauthorized: who are you?"}, x.said())
@@ -551,7 +553,7 @@ func TestWhatIsRememberedIsBounded(t *testing.T) {
 		am := &fake{down: true}
 		x := newOffice(t, Options{}, am)
 		x.start()
-		steps := func(device string, n int, step func(telemetry.Alert) Step) (all []Step) {
+		steps := func(device string, n int, step func(telemetry.Alert) telemetry.AlertEvent) (all []telemetry.AlertEvent) {
 			for i := range n {
 				all = append(all, step(alertOf(fmt.Sprintf("%s-%d", device, i), telemetry.SpeedLimit, telemetry.Low)))
 			}
@@ -586,7 +588,7 @@ func TestAResolutionIsGivenUpAfterAQuarterOfAnHour(t *testing.T) {
 		sick, well := &fake{down: true}, &fake{}
 		x := newOffice(t, Options{}, sick, well)
 		x.start()
-		x.Tell([]Step{resolved(alertOf("truck-1", telemetry.SpeedLimit, telemetry.Low))})
+		x.Tell([]telemetry.AlertEvent{resolved(alertOf("truck-1", telemetry.SpeedLimit, telemetry.Low))})
 		time.Sleep(14 * time.Minute)
 		assert.Zero(t, x.count(dropped))
 		time.Sleep(3 * time.Minute)
@@ -613,7 +615,7 @@ func TestWhatWasToldLastStillGoesOut(t *testing.T) {
 				stop := x.start()
 				settle()
 				c.am.took()
-				x.Tell([]Step{resolved(alertOf("truck-1", telemetry.SpeedLimit, telemetry.Low))})
+				x.Tell([]telemetry.AlertEvent{resolved(alertOf("truck-1", telemetry.SpeedLimit, telemetry.Low))})
 				at := time.Now()
 				stop()
 				assert.Equal(t, c.want, c.am.took())

@@ -11,15 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
-	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
-
-// Step is one step in an alert's life, with the alert as it is after it.
-type Step struct {
-	telemetry.Alert
-	Transition telemetry.Transition
-	From       telemetry.Severity // the severity before it was escalated; empty for the other transitions
-}
 
 // outcome is what became of a notification.
 type outcome string

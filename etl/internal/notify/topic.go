@@ -56,7 +56,7 @@ type Event struct {
 	Message    string               `json:"message"`
 }
 
-func eventOf(s *Step) Event {
+func eventOf(s *telemetry.AlertEvent) Event {
 	e := Event{
 		FleetID: s.FleetID, DeviceID: s.DeviceID, Type: s.Type, Severity: s.Severity, Transition: s.Transition,
 		OpenedAt: instant(s.OpenedMs), StartedAt: instant(s.StartedMs),
@@ -103,7 +103,7 @@ func NewTopic(connection []kgo.Opt, topic string, logger logrus.FieldLogger, reg
 
 // Tell sends the steps. It never blocks and never fails: they wait in a bounded buffer for a Kafka that is away, and are
 // counted as dropped where they don't fit.
-func (t *Topic) Tell(steps []Step) {
+func (t *Topic) Tell(steps []telemetry.AlertEvent) {
 	for i := range steps {
 		started := t.now()
 		value, err := json.Marshal(eventOf(&steps[i]))

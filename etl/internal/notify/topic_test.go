@@ -57,10 +57,10 @@ func TestARealTopic(t *testing.T) {
 	}
 	graver, over := a, a
 	graver.Severity, over.Severity, over.EndedMs = telemetry.High, telemetry.High, 1_750_000_060_000
-	topic.Tell([]notify.Step{{Alert: a, Transition: telemetry.AlertOpened}})
+	topic.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
 	// The topic is made for the first: that may take longer than Close waits.
 	require.Eventually(t, func() bool { return outcomes(t, reg)["sent"] == 1 }, eventually, 20*time.Millisecond)
-	topic.Tell([]notify.Step{
+	topic.Tell([]telemetry.AlertEvent{
 		{Alert: graver, Transition: telemetry.AlertEscalated, From: telemetry.Medium},
 		{Alert: over, Transition: telemetry.AlertResolved},
 	})
@@ -97,9 +97,9 @@ func TestATopicThatIsAwayHoldsNothingUp(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	topic, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
 	require.NoError(t, err)
-	steps := make([]notify.Step, 12_000)
+	steps := make([]telemetry.AlertEvent, 12_000)
 	for i := range steps {
-		steps[i] = notify.Step{Alert: telemetry.Alert{DeviceID: fmt.Sprint("truck-", i), Type: telemetry.DeviceOffline}, Transition: telemetry.AlertOpened}
+		steps[i] = telemetry.AlertEvent{Alert: telemetry.Alert{DeviceID: fmt.Sprint("truck-", i), Type: telemetry.DeviceOffline}, Transition: telemetry.AlertOpened}
 	}
 	began := time.Now()
 	topic.Tell(steps)
@@ -133,7 +133,7 @@ func TestAStepThatIsNoJSONIsCounted(t *testing.T) {
 	topic, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
 	require.NoError(t, err)
 	defer topic.Close()
-	topic.Tell([]notify.Step{{Alert: telemetry.Alert{DeviceID: "truck-1", Peak: math.NaN()}}})
+	topic.Tell([]telemetry.AlertEvent{{Alert: telemetry.Alert{DeviceID: "truck-1", Peak: math.NaN()}}})
 	assert.Equal(t, map[string]float64{"sent": 0, "failed": 1, "dropped": 0}, outcomes(t, reg))
 	require.NotNil(t, hook.LastEntry())
 	assert.Contains(t, hook.LastEntry().Data["reason"], "write alert of truck-1 as json")

@@ -83,6 +83,13 @@ const (
 // Transitions is every transition.
 var Transitions = []Transition{AlertOpened, AlertEscalated, AlertResolved}
 
+// AlertEvent is a change of state of an alert. Alert holds the alert as it is after the change.
+type AlertEvent struct {
+	Alert
+	Transition Transition
+	From       Severity // severity before an escalation; empty for the other transitions
+}
+
 // Place is where a position lies with regard to one zone.
 type Place struct {
 	Zone          string            // the zone's name
