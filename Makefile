@@ -7,7 +7,7 @@ BIN := bin
 PLUGIN := grafana-datasource
 NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
 # Packages whose tests need a real Cassandra or a real Kafka.
-ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/readapi
+ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/api/query
 AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus ./dev/chaos
 ON_KAFKA := ./dev/kafka ./etl/internal/notify ./etl/internal/source/kafka
 # Rooms in which nothing goes on at the same time, but for what RACED_PURE tests.

@@ -19,11 +19,11 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/query"
 	"github.com/fleettracing/fleet-tracing/etl/internal/canary"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
-	"github.com/fleettracing/fleet-tracing/etl/internal/readapi"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/httpapi"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/spool"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -142,12 +142,12 @@ func (p *program) httpAPI(x *parts) (_ pipeline.Source, made closers, err error)
 	if err != nil {
 		return nil, made, err
 	}
-	description, err := asJSON(readapi.OpenAPI)
+	description, err := asJSON(query.OpenAPI)
 	if err != nil {
 		return nil, made, fmt.Errorf("description of the reads: %w", err)
 	}
 	validator, seen := transform.NewValidator(c.Fleets), &recent{deduper: transform.NewDeduper(c.DedupeRecords)}
-	s, err := httpapi.New(httpapi.Options{
+	s, err := ingest.New(ingest.Options{
 		Listener: listener, TLS: certificate, Tokens: tokens, Limits: c.HTTPLimits(),
 		Journal: journal, Full: func(err error) bool { return errors.Is(err, spool.ErrFull) },
 		Check: validator.Check, Seen: seen.see,
@@ -171,26 +171,26 @@ func asJSON(text []byte) ([]byte, error) {
 // spoolSegment is the size of a file of the spool: small enough to be let go of soon, large enough to be rare.
 const spoolSegment = 16 << 20
 
-func (p *program) readAPI(x *parts, tokens *httpapi.Tokens) (*readapi.API, closers, error) {
+func (p *program) readAPI(x *parts, tokens *ingest.Tokens) (*query.API, closers, error) {
 	c := p.config
 	var made closers
-	var cache readapi.Cache
+	var cache query.Cache
 	switch {
 	case c.RedisURL != "":
-		shared, err := readapi.NewRedisCache(readapi.RedisOptions{URL: c.RedisURL}, time.Now, p.logger, p.reg)
+		shared, err := query.NewRedisCache(query.RedisOptions{URL: c.RedisURL}, time.Now, p.logger, p.reg)
 		if err != nil {
 			return nil, nil, fmt.Errorf("ETL_REDIS_URL: %w", err)
 		}
 		cache, made = shared, append(made, shared.Close)
 	case c.ReadCacheBytes > 0:
-		memory, err := readapi.NewMemoryCache(uint64(c.ReadCacheBytes))
+		memory, err := query.NewMemoryCache(uint64(c.ReadCacheBytes))
 		if err != nil {
 			return nil, nil, fmt.Errorf("ETL_READ_CACHE_BYTES: %w", err)
 		}
 		cache, made = memory, append(made, func() error { memory.Close(); return nil })
 	}
-	api := readapi.New(readapi.Options{
-		Store: func() (readapi.Store, bool) {
+	api := query.New(query.Options{
+		Store: func() (query.Store, bool) {
 			store := x.store.Load()
 			return store, store != nil
 		},
@@ -204,13 +204,13 @@ func (p *program) readAPI(x *parts, tokens *httpapi.Tokens) (*readapi.API, close
 }
 
 // tokens reads the file of tokens, and again at each SIGHUP.
-func (p *program) tokens() (*httpapi.Tokens, error) {
+func (p *program) tokens() (*ingest.Tokens, error) {
 	c := p.config
 	if c.HTTPTokens == "" {
 		p.logger.WithField("fleet", c.HTTPOpenFleet).Warn("the IoT API is open to everybody (ETL_HTTP_OPEN_FLEET)")
-		return httpapi.OpenAccess(c.HTTPOpenFleet), nil
+		return ingest.OpenAccess(c.HTTPOpenFleet), nil
 	}
-	tokens, err := httpapi.LoadTokens(c.HTTPTokens)
+	tokens, err := ingest.LoadTokens(c.HTTPTokens)
 	if err != nil {
 		return nil, fmt.Errorf("ETL_HTTP_TOKENS_FILE: %w", err)
 	}

@@ -3,7 +3,7 @@ package app
 import (
 	"fmt"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/httpapi"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -14,14 +14,14 @@ type tokenCommand struct {
 
 // Run makes a token. It is shown this once: the file holds only its hash.
 func (c *tokenCommand) Run(p *program) error {
-	if c.Fleet != httpapi.AllFleets && !telemetry.ValidName(c.Fleet) {
+	if c.Fleet != ingest.AllFleets && !telemetry.ValidName(c.Fleet) {
 		return fmt.Errorf("fleet %q: use 1 to 128 characters of A-Za-z0-9._:-, or * for every fleet", c.Fleet)
 	}
 	rights := c.Rights
 	if rights == "both" {
 		rights = "read,write"
 	}
-	token, hash := httpapi.NewToken()
+	token, hash := ingest.NewToken()
 	fmt.Fprintf(p.Err, "The token, shown this once:\n")
 	fmt.Fprintln(p.Out, token)
 	fmt.Fprintf(p.Err, "Its line for the file of ETL_HTTP_TOKENS_FILE:\n%s %s %s\n", c.Fleet, hash, rights)

@@ -16,8 +16,8 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/httpapi"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -419,8 +419,8 @@ func (c *Config) HTTPCertificate() (*tls.Config, error) {
 }
 
 // HTTPLimits gives the bounds of the IoT API.
-func (c *Config) HTTPLimits() httpapi.Limits {
-	l := httpapi.DefaultLimits()
+func (c *Config) HTTPLimits() ingest.Limits {
+	l := ingest.DefaultLimits()
 	l.MaxBody, l.MaxBodies, l.MaxRecords, l.MaxConnections = c.HTTPMaxBody, max(8*c.HTTPMaxBody, l.MaxBodies), c.HTTPMaxRecords, c.HTTPMaxConnections
 	l.TokenRate, l.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
 	l.TokenBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords)

@@ -1,0 +1,107 @@
+package query
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+func TestAnAlertIsResolvedOnceAndSeenAtOnce(t *testing.T) {
+	store := twoFleets()
+	g := newRig(t, store, withMemory(t))
+	open, _ := items[alertItem](g, "a", "/v1/fleets/fleet-a/alerts")
+	require.Equal(t, alertA, open[0].ID)
+	require.False(t, open[0].Resolved)
+
+	for range 3 {
+		w := g.do("POST", "a-full", "/v1/alerts/"+open[0].ID+"/resolve")
+		require.Equal(t, 200, w.Code, w.Body.String())
+		require.JSONEq(t, `{"id":"`+alertA+`","resolved":true}`, w.Body.String())
+	}
+	require.Equal(t, []cassandra.AlertRow{{
+		FleetID: "fleet-a", Severity: "HIGH", TsMs: noon.Add(-time.Hour).UnixMilli(), DeviceID: "truck-1", AlertType: "speeding",
+		Resolved: true, WriteTimeUs: noon.UnixMicro(),
+	}}, store.written, "written once, with a later write time than its event's, and without touching the message")
+
+	seen, _ := items[alertItem](g, "a", "/v1/fleets/fleet-a/alerts")
+	require.True(t, seen[0].Resolved, "the list that was cached before is not shown")
+	require.Equal(t, "93 km/h in a zone of 50", seen[0].Message)
+	require.Equal(t, 200, g.do("POST", "writer", "/v1/alerts/"+alertA+"/resolve").Code, "to write is enough")
+}
+
+func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
+	opened := noon.Add(-time.Hour).UnixMilli()
+	alert := cassandra.AlertState{FleetID: "fleet-a", DeviceID: "truck-1", Type: "speeding", Severity: "HIGH", OpenedMs: opened, Notify: true}
+	resolve := func(t *testing.T, g *rig, status int) {
+		t.Helper()
+		w := g.do("POST", "a-full", "/v1/alerts/"+alertA+"/resolve")
+		require.Equal(t, status, w.Code, w.Body.String())
+	}
+	gone := []deletedAlert{{"fleet-a", "truck-1", "speeding", noon.UnixMicro()}}
+
+	t.Run("it is taken off the open alerts", func(t *testing.T) {
+		store := twoFleets()
+		other := alert
+		other.Type = "battery"
+		store.open = []cassandra.AlertState{alert, other}
+		g := newRig(t, store)
+		for range 2 {
+			resolve(t, g, 200)
+		}
+		require.Equal(t, gone, store.deleted, "once, with the time of day")
+		require.Equal(t, []cassandra.AlertState{other}, store.open)
+	})
+	t.Run("another of its type that is open by now stays", func(t *testing.T) {
+		store := twoFleets()
+		resolved := newRig(t, store)
+		resolve(t, resolved, 200)
+		next := alert
+		next.OpenedMs += 60_000
+		store.open, store.deleted = []cassandra.AlertState{next}, nil
+		resolve(t, resolved, 200)
+		require.Empty(t, store.deleted)
+		require.Equal(t, []cassandra.AlertState{next}, store.open)
+	})
+	t.Run("whoever was cut off in the middle asks again", func(t *testing.T) {
+		store := twoFleets()
+		store.open = []cassandra.AlertState{alert}
+		g := newRig(t, store)
+		store.err, store.fail = &cassandra.Error{Op: "write", Reason: cassandra.ReasonNoHosts, Err: io.EOF}, 3 // after a read and a write
+		resolve(t, g, 503)
+		require.Len(t, store.written, 1)
+		require.Empty(t, store.deleted)
+		store.err = nil
+		resolve(t, g, 200)
+		require.Equal(t, gone, store.deleted)
+		require.Len(t, store.written, 1)
+	})
+}
+
+func TestTheIDOfAnAlertIsItsKeyAndNothingElse(t *testing.T) {
+	for name, id := range map[string]alertID{
+		"plain":                       {"fleet-a", "HIGH", 1793872800123, "truck-1", "speeding"},
+		"names with marks":            {"a:b.c_d-e", "LOW", 0, "x:y", "geofence:enter"},
+		"names that others may write": {"f", "MEDIUM", 1, "a\",\"b", "ü/|\x00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got, ok := parseAlertID(id.String())
+			require.True(t, ok)
+			require.Equal(t, id, got)
+			require.Regexp(t, `^[A-Za-z0-9_-]+$`, id.String(), "it fits into a path as it is")
+		})
+	}
+	for name, text := range map[string]string{
+		"too few parts":          "WyJhIl0",
+		"a severity that is not": alertID{"f", "URGENT", 1, "d", "t"}.String(),
+		"a fleet that is none":   alertID{"", "HIGH", 1, "d", "t"}.String(),
+		"a time before 1970":     alertID{"f", "HIGH", -1, "d", "t"}.String(),
+		"a second spelling":      alertID{"f", "HIGH", 1, "d", "t"}.String() + "=",
+	} {
+		_, ok := parseAlertID(text)
+		require.False(t, ok, name)
+	}
+}

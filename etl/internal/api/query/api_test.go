@@ -1,0 +1,287 @@
+package query
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+// twoFleets has a device that went from fleet-b to fleet-a at 11:00, with a fix a minute, and one row without a fleet.
+func twoFleets() *fakeStore {
+	s := &fakeStore{fleets: []string{"fleet-b", "fleet-a"}}
+	s.fixes = append(drive("truck-1", "fleet-a", noon, 60, time.Minute), drive("truck-1", "fleet-b", noon.Add(-time.Hour), 60, time.Minute)...)
+	s.fixes = append(s.fixes, drive("truck-1", "", noon.Add(-3*time.Hour), 1, time.Minute)...)
+	s.devices = []cassandra.Device{{FleetID: "fleet-a", DeviceID: "truck-1", Model: "eActros", ActivatedAt: noon.Add(-time.Hour), Status: cassandra.StatusActive}}
+	s.alerts = []cassandra.Alert{{FleetID: "fleet-a", Severity: "HIGH", Ts: noon.Add(-time.Hour), DeviceID: "truck-1", AlertType: "speeding", Message: "93 km/h in a zone of 50"}}
+	s.hours = []cassandra.Hour{
+		{FleetID: "fleet-a", Start: noon.Add(-2 * time.Hour), TotalDistanceKm: 12.5, AvgSpeedKmh: ptr(41.25), AlertsCount: 1, ActiveDevicesCount: 1},
+		{FleetID: "fleet-a", Start: noon.Add(-time.Hour), ActiveDevicesCount: 1},
+	}
+	return s
+}
+
+var alertA = alertID{"fleet-a", "HIGH", noon.Add(-time.Hour).UnixMilli(), "truck-1", "speeding"}.String()
+
+func TestATokenOpensItsFleetAlone(t *testing.T) {
+	resolve := "POST /v1/alerts/" + alertA + "/resolve"
+	for name, c := range map[string]struct {
+		token, request string
+		status         int
+		field          string
+	}{
+		"no token":                           {"", "GET /v1/fleets", 401, "Authorization"},
+		"a token that is none":               {"guess", "GET /v1/fleets/fleet-a/latest", 401, "Authorization"},
+		"no token, to resolve":               {"", resolve, 401, "Authorization"},
+		"a token without a fleet":            {"nobody", "GET /v1/devices/truck-1/track", 403, "Authorization"},
+		"own fleet":                          {"a", "GET /v1/fleets/fleet-a/latest", 200, ""},
+		"own fleet, token in the address":    {"", "GET /v1/fleets/fleet-a/latest?token=a", 200, ""},
+		"any fleet":                          {"all", "GET /v1/fleets/fleet-b/latest", 200, ""},
+		"devices of another fleet":           {"b", "GET /v1/fleets/fleet-a/devices", 403, "fleet"},
+		"newest fixes of another fleet":      {"b", "GET /v1/fleets/fleet-a/latest", 403, "fleet"},
+		"alerts of another fleet":            {"b", "GET /v1/fleets/fleet-a/alerts", 403, "fleet"},
+		"figures of another fleet":           {"b", "GET /v1/fleets/fleet-a/analytics", 403, "fleet"},
+		"the name that means every fleet":    {"a", "GET /v1/fleets/*/latest", 400, "fleet"},
+		"another fleet, in other letters":    {"a", "GET /v1/fleets/FLEET-A/latest", 403, "fleet"},
+		"a token that may only write, reads": {"writer", "GET /v1/fleets/fleet-a/latest", 403, "Authorization"},
+		"a token that may only read, writes": {"a", resolve, 403, "Authorization"},
+		"an alert of another fleet":          {"b", resolve, 403, "fleet"},
+		"an alert that is not, of another":   {"b", "POST /v1/alerts/" + alertID{"fleet-a", "LOW", 1, "x", "y"}.String() + "/resolve", 403, "fleet"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, twoFleets(), withMemory(t))
+			method, path, _ := strings.Cut(c.request, " ")
+			w := g.do(method, c.token, path)
+			require.Equal(t, c.status, w.Code, w.Body.String())
+			if c.status != 200 {
+				assert.Equal(t, c.field, problemIn(t, w).Field)
+				assert.Zero(t, g.store.asked(), "the store is not asked for what may not be seen")
+			}
+			assert.Equal(t, c.status == 401, w.Header().Get("WWW-Authenticate") != "")
+		})
+	}
+}
+
+func TestATrackShowsTheFixesOfTheTokensFleetAlone(t *testing.T) {
+	g := newRig(t, twoFleets(), withMemory(t))
+	for token, want := range map[string]int{"all": 121, "a": 60, "b": 60} {
+		// Each form has its own way to the store, and equal paths of other tokens share the cache.
+		fixes, next := items[fixItem](g, token, "/v1/devices/truck-1/track")
+		assert.Len(t, fixes, want, token)
+		assert.Empty(t, next)
+		for _, f := range fixes {
+			if token != "all" {
+				assert.Equal(t, testTokens[token].fleet, f.FleetID)
+			}
+		}
+		csv := g.get(token, "/v1/devices/truck-1/track?format=csv")
+		assert.Equal(t, want+1, strings.Count(csv.Body.String(), "\n"), "%s: a header and the same rows as CSV", token)
+		gpx := g.get(token, "/v1/devices/truck-1/track?format=gpx")
+		assert.Equal(t, want, strings.Count(gpx.Body.String(), "<trkpt"), "%s: the same points as GPX", token)
+	}
+}
+
+func TestFleetsOfATokenAreItsOwn(t *testing.T) {
+	g := newRig(t, twoFleets(), withMemory(t))
+	for _, round := range []string{"from the store", "from the cache"} {
+		for token, want := range map[string][]fleetItem{"all": {{"fleet-a"}, {"fleet-b"}}, "a": {{"fleet-a"}}, "b": {{"fleet-b"}}} {
+			got, _ := items[fleetItem](g, token, "/v1/fleets")
+			assert.Equal(t, want, got, "%s, token %s", round, token)
+		}
+	}
+	assert.Equal(t, 3, g.store.asked(), "once for each token")
+}
+
+func TestWhatCannotBeAnsweredSaysWhy(t *testing.T) {
+	for name, c := range map[string]struct {
+		request      string
+		status       int
+		field, value string
+	}{
+		"a fleet's name with a space":         {"GET /v1/fleets/fleet%20a/latest", 400, "fleet", "fleet a"},
+		"a fleet's name with a slash":         {"GET /v1/fleets/fleet%2Fa/latest", 400, "fleet", "fleet/a"},
+		"a device's name that is too long":    {"GET /v1/devices/" + strings.Repeat("x", 129) + "/track", 400, "device", strings.Repeat("x", 64) + "…"},
+		"a parameter that is misspelt":        {"GET /v1/devices/truck-1/track?form=-7d", 400, "form", "-7d"},
+		"a range where there is no time":      {"GET /v1/fleets?from=-7d", 400, "from", "-7d"},
+		"a limit twice":                       {"GET /v1/fleets?limit=1&limit=2", 400, "limit", "1, 2"},
+		"a limit of nothing":                  {"GET /v1/fleets?limit=0", 400, "limit", "0"},
+		"a limit above the most":              {"GET /v1/fleets?limit=10001", 400, "limit", "10001"},
+		"a limit that is no number":           {"GET /v1/fleets?limit=ten", 400, "limit", "ten"},
+		"a form that is none":                 {"GET /v1/fleets?format=xml", 400, "format", "xml"},
+		"GPX of what is no track":             {"GET /v1/fleets/fleet-a/latest?format=gpx", 400, "format", "gpx"},
+		"a time that is none":                 {"GET /v1/devices/truck-1/track?from=yesterday", 400, "from", "yesterday"},
+		"a time beyond all times":             {"GET /v1/devices/truck-1/track?to=9999999999999999", 400, "to", "9999999999999999"},
+		"a time before 1970":                  {"GET /v1/devices/truck-1/track?from=-99999d", 400, "from", "-99999d"},
+		"days without end":                    {"GET /v1/devices/truck-1/track?from=-99999999999999d", 400, "from", "-99999999999999d"},
+		"a range that ends before it begins":  {"GET /v1/devices/truck-1/track?from=-1h&to=-2h", 400, "to", "-2h"},
+		"a range that begins after now":       {"GET /v1/devices/truck-1/track?from=%2B1h", 400, "from", "+1h"},
+		"alerts of too many days":             {"GET /v1/fleets/fleet-a/alerts?from=-400d", 400, "from", "-400d"},
+		"figures of too many days":            {"GET /v1/fleets/fleet-a/analytics?from=2020-01-01T00:00:00Z", 400, "from", "2020-01-01T00:00:00Z"},
+		"a severity that is none":             {"GET /v1/fleets/fleet-a/alerts?severity=HIGH,URGENT", 400, "severity", "URGENT"},
+		"a query that can't be read":          {"GET /v1/fleets?limit=%zz", 400, "query", "limit=%zz"},
+		"a page that was never given":         {"GET /v1/fleets?page=2", 400, "page", "2"},
+		"a page that is JSON of another kind": {"GET /v1/fleets?page=WzFd", 400, "page", "WzFd"},
+		"an id that is none":                  {"POST /v1/alerts/42/resolve", 400, "alert", "42"},
+		"an alert that is not":                {"POST /v1/alerts/" + alertID{"fleet-a", "LOW", 1, "x", "y"}.String() + "/resolve", 404, "alert", alertID{"fleet-a", "LOW", 1, "x", "y"}.String()},
+		"a route that is not":                 {"GET /v1/fleets/fleet-a/drivers", 404, "path", "/v1/fleets/fleet-a/drivers"},
+		"a route of devices that is not":      {"GET /v1/devices/truck-1", 404, "path", "/v1/devices/truck-1"},
+		"a list that is posted to":            {"POST /v1/fleets", 405, "method", "POST"},
+		"a resolution that is got":            {"GET /v1/alerts/" + alertA + "/resolve", 405, "method", "GET"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := newRig(t, twoFleets(), withMemory(t))
+			method, path, _ := strings.Cut(c.request, " ")
+			w := g.do(method, "all", path)
+			require.Equal(t, c.status, w.Code, w.Body.String())
+			p := problemIn(t, w)
+			assert.Equal(t, c.field, p.Field)
+			assert.Equal(t, c.value, p.Value)
+			assert.Empty(t, w.Header().Get("Retry-After"), "asking again won't help")
+		})
+	}
+}
+
+func TestAStoreThatFailsIsToldApart(t *testing.T) {
+	for name, c := range map[string]struct {
+		err    error
+		status int
+		retry  string
+	}{
+		"nodes away":            {&cassandra.Error{Op: "read", Reason: cassandra.ReasonNoHosts, Err: errors.New("10.1.2.3")}, 503, "5"},
+		"too few replicas":      {&cassandra.Error{Op: "read", Reason: cassandra.ReasonUnavailable, Err: errors.New("10.1.2.3")}, 503, "5"},
+		"one node slow":         {&cassandra.Error{Op: "read", Reason: cassandra.ReasonReadTimeout, Err: errors.New("10.1.2.3")}, 503, "1"},
+		"a schema of elsewhere": {&cassandra.Error{Op: "read", Reason: cassandra.ReasonRefused, Err: errors.New("10.1.2.3")}, 500, ""},
+		"anything":              {errors.New("10.1.2.3"), 500, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := twoFleets()
+			store.err = c.err
+			g := newRig(t, store, withMemory(t))
+			for _, request := range []string{
+				"GET /v1/fleets", "GET /v1/fleets/fleet-a/devices", "GET /v1/fleets/fleet-a/latest", "GET /v1/devices/truck-1/track",
+				"GET /v1/devices/truck-1/track?format=csv", "GET /v1/devices/truck-1/track?format=gpx",
+				"GET /v1/fleets/fleet-a/alerts", "GET /v1/fleets/fleet-a/analytics", "POST /v1/alerts/" + alertA + "/resolve",
+			} {
+				method, path, _ := strings.Cut(request, " ")
+				w := g.do(method, "all", path)
+				require.Equal(t, c.status, w.Code, request)
+				assert.Equal(t, c.retry, w.Header().Get("Retry-After"), request)
+				problemIn(t, w)
+				assert.NotContains(t, w.Body.String(), "10.1.2.3", "what nodes are called is nobody's business outside")
+			}
+			store.mu.Lock()
+			store.err = nil
+			store.mu.Unlock()
+			require.Equal(t, 200, g.get("all", "/v1/fleets").Code, "an error is never cached")
+		})
+	}
+}
+
+func TestAStoreThatHasNotBeenReachedIsComing(t *testing.T) {
+	g := newRig(t, twoFleets())
+	g.absent = true
+	for _, path := range []string{"/v1/fleets", "/v1/devices/truck-1/track?format=csv"} {
+		w := g.get("all", path)
+		require.Equal(t, 503, w.Code)
+		require.Equal(t, "5", w.Header().Get("Retry-After"))
+	}
+	g.absent = false
+	require.Equal(t, 200, g.get("all", "/v1/fleets").Code)
+}
+
+func TestAPanicOfAReadCostsItsRequestAlone(t *testing.T) {
+	g := newRig(t, twoFleets(), func(o *Options) {
+		o.Store = func() (Store, bool) { panic("broken") }
+	})
+	require.Equal(t, 500, g.get("all", "/v1/fleets").Code)
+}
+
+func TestARequestHasTenSecondsAndAPlaceAmongOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := twoFleets()
+		store.gate = make(chan struct{})
+		g := newRig(t, store, func(o *Options) { o.Limits.InFlight, o.Now = 1, time.Now })
+		ask := func(path string) chan *httptest.ResponseRecorder {
+			answered := make(chan *httptest.ResponseRecorder, 1)
+			go func() { answered <- g.get("all", path) }()
+			synctest.Wait()
+			return answered
+		}
+		begin := time.Now()
+		held, waiting := ask("/v1/fleets"), ask("/v1/fleets/fleet-a/latest")
+		require.Equal(t, 1, store.asked(), "the second waits for the place of the first")
+		for _, answered := range []chan *httptest.ResponseRecorder{held, waiting} {
+			w := <-answered
+			require.Equal(t, 503, w.Code)
+			require.NotEmpty(t, w.Header().Get("Retry-After"))
+		}
+		require.Equal(t, 10*time.Second, time.Since(begin))
+		synctest.Wait() // until the reads have ended too, which others would share
+		close(store.gate)
+		require.Equal(t, 200, g.get("all", "/v1/fleets").Code, "and the place is free again")
+		g.api.Close()
+	})
+}
+
+func TestEqualRequestsAreOneReadAndOutliveTheFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := twoFleets()
+		store.gate = make(chan struct{})
+		g := newRig(t, store)
+		first, leave := context.WithCancel(t.Context())
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			r := httptest.NewRequestWithContext(first, http.MethodGet, "/v1/fleets/fleet-a/latest", nil)
+			r.Header.Set("Authorization", "Bearer all")
+			g.mux.ServeHTTP(httptest.NewRecorder(), r)
+		}()
+		synctest.Wait()
+		const n = 20
+		answers := make(chan int, n)
+		for range n {
+			go func() { answers <- g.get("all", "/v1/fleets/fleet-a/latest").Code }()
+		}
+		synctest.Wait()
+		leave()
+		<-gone
+		close(store.gate)
+		for range n {
+			require.Equal(t, 200, <-answers)
+		}
+		require.Equal(t, 1, store.asked())
+		require.Equal(t, 1.0, testutil.ToFloat64(g.api.metrics.requests.WithLabelValues(routeLatest, classCanceled)))
+		g.api.Close()
+	})
+}
+
+func TestMetricsCountRoutesAndCachesFromZero(t *testing.T) {
+	g := newRig(t, twoFleets(), withMemory(t))
+	require.Equal(t, len(classes)*(len(Routes)+1), testutil.CollectAndCount(g.api.metrics.requests), "every label is there before the first request")
+	g.get("all", "/v1/fleets")
+	etag := g.get("all", "/v1/fleets").Header().Get("ETag")
+	g.get("all", "/v1/fleets", "If-None-Match", etag)
+	g.get("", "/v1/fleets")
+	g.get("", "/v1/alerts/x")
+	for labels, want := range map[[2]string]float64{
+		{"fleets", "2xx"}: 2, {"fleets", "3xx"}: 1, {"fleets", "4xx"}: 1, {"other", "4xx"}: 1, {"latest", "2xx"}: 0,
+	} {
+		assert.Equal(t, want, testutil.ToFloat64(g.api.metrics.requests.WithLabelValues(labels[0], labels[1])), labels)
+	}
+	assert.Equal(t, 2.0, testutil.ToFloat64(g.api.metrics.hits))
+	assert.Equal(t, 1.0, testutil.ToFloat64(g.api.metrics.misses))
+	problems, err := testutil.GatherAndLint(prometheus.Gatherer(g.reg))
+	require.NoError(t, err)
+	assert.Empty(t, problems)
+}

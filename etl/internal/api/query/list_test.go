@@ -1,0 +1,330 @@
+package query
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+func TestPagesOfATrackStandStillWhileItGrows(t *testing.T) {
+	// Three days, of which the first fix lies at the very beginning of the range: a range that moved on would lose it.
+	store := &fakeStore{fixes: append(drive("truck-1", "fleet-a", noon, 300, time.Minute), drive("truck-1", "fleet-a", noon.Add(-59*time.Hour), 40, 20*time.Minute)...)}
+	before := map[string]bool{}
+	for _, f := range store.fixes {
+		before[formatTime(f.Ts)] = true
+	}
+	g := newRig(t, store, withMemory(t))
+	added := 0
+	grow := func() { // the truck drives on and the clock with it
+		g.now = g.now.Add(time.Minute)
+		added++
+		store.fixes = append(store.fixes, drive("truck-1", "fleet-a", g.now, 1, time.Minute)...)
+	}
+	all, pages := everyPage[fixItem](g, "a", "/v1/devices/truck-1/track?from=-72h&limit=50", grow)
+	require.Equal(t, 7, pages, "340 fixes, and no empty page at the end")
+	require.Positive(t, added)
+	require.Len(t, all, len(before))
+	for i, f := range all {
+		assert.True(t, before[f.Timestamp], "%s is new", f.Timestamp)
+		if i > 0 {
+			assert.Less(t, f.Timestamp, all[i-1].Timestamp, "newest first, none twice")
+		}
+	}
+}
+
+func TestAPageBelongsToItsList(t *testing.T) {
+	store := twoFleets()
+	g := newRig(t, store)
+	_, next := items[fixItem](g, "all", "/v1/devices/truck-1/track?from=-3h&limit=10")
+	require.NotEmpty(t, next)
+	for name, path := range map[string]string{
+		"another range":  "/v1/devices/truck-1/track?from=-4h&page=",
+		"no range":       "/v1/devices/truck-1/track?page=",
+		"another device": "/v1/devices/truck-2/track?from=-3h&page=",
+		"another route":  "/v1/fleets/truck-1/analytics?from=-3h&page=",
+	} {
+		w := g.get("all", path+next)
+		require.Equal(t, 400, w.Code, name)
+		require.Equal(t, "page", problemIn(t, w).Field, name)
+	}
+	require.Equal(t, 200, g.get("all", "/v1/devices/truck-1/track?from=-3h&limit=7&format=csv&page="+next).Code, "size and form may change")
+
+	// A cursor that somebody made has no more than one that was given.
+	q := &query{id: "fleet-a", from: 0, to: latestInstant, given: "\x00\x00"}
+	w := g.get("all", "/v1/fleets/fleet-a/alerts?page="+q.next(routeAlerts, alertA))
+	require.Equal(t, 400, w.Code, "more days than a range may have")
+	q = &query{id: "fleet-a"}
+	w = g.get("all", "/v1/fleets/fleet-a/devices?page="+q.next(routeDevices, "no-state"))
+	require.Equal(t, 400, w.Code, "a place that the store does not know")
+}
+
+func TestThePlaceInATrackIsKeptWhereFixesAreHidden(t *testing.T) {
+	// The truck was fleet-b's for the newest 120,000 fixes and fleet-a's before.
+	store := &fakeStore{fixes: append(drive("truck-1", "fleet-b", noon, 120_000, time.Second), drive("truck-1", "fleet-a", noon.Add(-120_000*time.Second), 5, time.Second)...)}
+	g := newRig(t, store)
+	all, pages := everyPage[fixItem](g, "a", "/v1/devices/truck-1/track?from=-48h&limit=3", nil)
+	require.Len(t, all, 5)
+	require.LessOrEqual(t, pages, 3, "a page with few items comes only where very many are hidden")
+	require.Less(t, store.asked(), 200, "hidden fixes are not read one by one")
+}
+
+func TestPagesOfFleetsDevicesAndNewestFixes(t *testing.T) {
+	store := &fakeStore{fleets: named("fleet", 25)}
+	for i, device := range named("truck", 60) {
+		status := cassandra.StatusActive
+		if i%3 == 0 {
+			status = cassandra.StatusMoved
+		}
+		store.devices = append(store.devices, cassandra.Device{FleetID: "fleet-000", DeviceID: device, Status: status})
+		store.fixes = append(store.fixes, drive(device, "fleet-000", noon, 2, time.Minute)...)
+	}
+	g := newRig(t, store)
+	fleets, pages := everyPage[fleetItem](g, "all", "/v1/fleets?limit=10", nil)
+	require.Len(t, fleets, 25)
+	require.Equal(t, 3, pages)
+
+	devices, pages := everyPage[deviceItem](g, "all", "/v1/fleets/fleet-000/devices?limit=10", nil)
+	require.Len(t, devices, 40, "without those that moved")
+	require.LessOrEqual(t, pages, 5, "pages are full although the store's are not")
+
+	latest, pages := everyPage[fixItem](g, "all", "/v1/fleets/fleet-000/latest?limit=25", func() {
+		store.fixes = append(store.fixes, drive("truck-0000", "fleet-000", noon, 1, 0)...) // sorts before what was given
+	})
+	require.Equal(t, 3, pages)
+	seen := map[string]bool{}
+	for _, f := range latest {
+		assert.False(t, seen[f.DeviceID], "%s twice", f.DeviceID)
+		seen[f.DeviceID] = true
+		assert.Equal(t, formatTime(noon), f.Timestamp)
+	}
+	require.Len(t, latest, 60)
+}
+
+func TestRangesAreReadInEveryForm(t *testing.T) {
+	store := &fakeStore{fixes: drive("truck-1", "fleet-a", noon, 10, time.Hour)} // 12:00 back to 03:00
+	g := newRig(t, store)
+	for query, want := range map[string]int{
+		"":                                    10,
+		"from=-2h":                            3,
+		"from=-90m&to=-30m":                   1,
+		"from=-1d&to=now":                     10,
+		"from=-1d&to=-1h":                     9,
+		"from=2026-11-05T10:00:00Z":           3,
+		"from=2026-11-05T11:00:00%2B01:00":    3,
+		"from=2026-11-05T11:00:00+01:00":      3, // as a shell sends it: the plus is a space
+		"from=1793872800&to=1793876400":       2, // 10:00 to 11:00
+		"from=1793872800000&to=1793876400000": 2,
+		"from=2026-11-05T10:00:00.001Z&to=2026-11-05T11:59:59.999Z": 1,
+		"from=2020-01-01T00:00:00Z":                                 10,
+		"from=2100-01-01T00:00:00Z&to=2101-01-01T00:00:00Z":         0,
+	} {
+		fixes, next := items[fixItem](g, "a", "/v1/devices/truck-1/track?"+query)
+		assert.Len(t, fixes, want, query)
+		assert.Empty(t, next)
+	}
+}
+
+func TestAlertsOfOneInstantAreToldApartByPages(t *testing.T) {
+	store := &fakeStore{}
+	dice := rand.New(rand.NewPCG(1, 2))
+	for day := range 40 {
+		for range 12 {
+			ts := noon.Add(-time.Duration(day)*24*time.Hour - time.Duration(dice.IntN(3))*time.Second)
+			store.alerts = append(store.alerts, cassandra.Alert{
+				FleetID: "fleet-a", Severity: cassandra.Severities[dice.IntN(3)], Ts: ts, DeviceID: "truck-" + fmt.Sprint(dice.IntN(4)),
+				AlertType: []string{"speeding", "battery"}[dice.IntN(2)], Message: "x",
+			})
+		}
+	}
+	want := map[string]bool{}
+	unique := store.alerts[:0:0]
+	for _, a := range store.alerts {
+		if id := alertIDOf(a).String(); !want[id] {
+			want[id] = true
+			unique = append(unique, a)
+		}
+	}
+	store.alerts = unique
+	for _, limit := range []int{1, 2, 3, 7, 100, 1000} {
+		g := newRig(t, store)
+		all, pages := everyPage[alertItem](g, "a", fmt.Sprintf("/v1/fleets/fleet-a/alerts?from=-60d&limit=%d", limit), nil)
+		require.Len(t, all, len(want), "limit %d", limit)
+		require.Equal(t, (len(want)+limit-1)/limit, pages, "limit %d", limit)
+		seen := map[string]bool{}
+		for i, a := range all {
+			require.True(t, want[a.ID] && !seen[a.ID], "limit %d: %s is given once", limit, a.ID)
+			seen[a.ID] = true
+			require.True(t, i == 0 || a.Timestamp <= all[i-1].Timestamp, "newest first")
+		}
+	}
+	g := newRig(t, store)
+	some, _ := everyPage[alertItem](g, "a", "/v1/fleets/fleet-a/alerts?from=-60d&limit=9&severity=low,high", nil)
+	for _, a := range some {
+		require.NotEqual(t, "MEDIUM", a.Severity)
+	}
+	require.NotEmpty(t, some)
+	require.Less(t, len(some), len(want))
+}
+
+func TestFiguresAreHoursOfTheRange(t *testing.T) {
+	store := &fakeStore{}
+	for i := range 100 * 24 {
+		store.hours = append(store.hours, cassandra.Hour{FleetID: "fleet-a", Start: noon.Add(-time.Duration(100*24-1-i) * time.Hour), TotalDistanceKm: float64(i)})
+	}
+	g := newRig(t, store)
+	hours, next := items[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=2026-11-05T09:30:00Z&to=2026-11-05T11:00:00Z")
+	require.Empty(t, next)
+	require.Equal(t, []string{"2026-11-05T09:00:00.000Z", "2026-11-05T10:00:00.000Z", "2026-11-05T11:00:00.000Z"},
+		[]string{hours[0].Hour, hours[1].Hour, hours[2].Hour}, "an hour of which a part lies in the range is in it")
+	all, pages := everyPage[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=-90d&limit=500", nil)
+	require.Len(t, all, 90*24+1)
+	require.Equal(t, 5, pages)
+	for i := range all[1:] {
+		require.Less(t, all[i].Hour, all[i+1].Hour)
+	}
+	_, pages = everyPage[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=2026-11-04T13:00:00Z&limit=24", nil)
+	require.Equal(t, 1, pages, "a full page at the end is the last")
+}
+
+// rows reads an answer as CSV.
+func rows(t *testing.T, w *httptest.ResponseRecorder) [][]string {
+	t.Helper()
+	require.Equal(t, 200, w.Code, w.Body.String())
+	require.Equal(t, "text/csv; charset=utf-8; header=present", w.Header().Get("Content-Type"))
+	all, err := csv.NewReader(w.Body).ReadAll()
+	require.NoError(t, err)
+	return all
+}
+
+func TestCSVHasUnitsInItsNamesAndEveryValue(t *testing.T) {
+	store := twoFleets()
+	store.fixes = []cassandra.Telemetry{
+		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon, Lat: 52.5, Lon: -0.000001, SpeedKmh: ptr(0.0), HeadingDeg: ptr(359.5), BatteryPct: ptr(int32(0)), TempC: ptr(-3.25), AccuracyM: ptr(4.5), Zone: "depot"},
+		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon.Add(-time.Second), Lat: 52.5, Lon: 13},
+	}
+	store.alerts[0].Message = "93 km/h,\nin a \"zone\" of 50"
+	g := newRig(t, store)
+	full := []string{"truck-1", "fleet-a", "2026-11-05T12:00:00.000Z", "52.5", "-0.000001", "0", "359.5", "0", "-3.25", "depot", "4.5"}
+	for path, want := range map[string][][]string{
+		"/v1/fleets":                                {{"fleet_id"}, {"fleet-a"}, {"fleet-b"}},
+		"/v1/fleets/fleet-a/devices":                {{"fleet_id", "device_id", "model", "activated_at", "status"}, {"fleet-a", "truck-1", "eActros", "2026-11-05T11:00:00.000Z", "active"}},
+		"/v1/fleets/fleet-a/latest":                 {telemetry.Fields, full},
+		"/v1/devices/truck-1/track":                 {telemetry.Fields, full, {"truck-1", "fleet-a", "2026-11-05T11:59:59.000Z", "52.5", "13", "", "", "", "", "", ""}},
+		"/v1/devices/truck-1/track?limit=1":         {telemetry.Fields, full},
+		"/v1/devices/truck-1/track?from=-9m&to=-8m": {telemetry.Fields},
+		"/v1/fleets/fleet-a/alerts": {
+			{"id", "fleet_id", "severity", "timestamp", "device_id", "alert_type", "message", "resolved"},
+			{alertA, "fleet-a", "HIGH", "2026-11-05T11:00:00.000Z", "truck-1", "speeding", "93 km/h,\nin a \"zone\" of 50", "false"},
+		},
+		"/v1/fleets/fleet-a/analytics": {
+			{"fleet_id", "hour", "total_distance_km", "avg_speed_kmh", "alerts_count", "active_devices_count"},
+			{"fleet-a", "2026-11-05T10:00:00.000Z", "12.5", "41.25", "1", "1"}, {"fleet-a", "2026-11-05T11:00:00.000Z", "0", "", "0", "1"},
+		},
+	} {
+		require.Equal(t, want, rows(t, g.get("all", path, "Accept", "text/csv")), path)
+	}
+	w := g.get("all", "/v1/devices/truck-1/track?limit=1&format=csv&token=all")
+	link := w.Header().Get("Link")
+	require.True(t, strings.HasPrefix(link, "</v1/devices/truck-1/track?format=csv&limit=1&page=") && strings.HasSuffix(link, `>; rel="next"`), link)
+	require.NotContains(t, link, "token", "a secret is not copied into addresses")
+	require.Contains(t, w.Header().Get("Content-Disposition"), `filename="track-truck-1.csv"`)
+	next, err := url.Parse(link[1:strings.Index(link, ">")])
+	require.NoError(t, err)
+	require.Len(t, rows(t, g.get("all", next.String())), 2, "and the link leads to the next page")
+}
+
+func TestFormsAreChosenByNameThenByAccept(t *testing.T) {
+	g := newRig(t, twoFleets())
+	for name, c := range map[string]struct{ path, accept, want string }{
+		"nothing said":                 {"/v1/fleets", "", jsonType},
+		"a browser":                    {"/v1/fleets", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", jsonType},
+		"CSV":                          {"/v1/fleets", "text/csv", csvType},
+		"CSV before JSON":              {"/v1/fleets", "application/json;q=0.5, text/csv", csvType},
+		"JSON before CSV":              {"/v1/fleets", "text/csv;q=0.5, application/json", jsonType},
+		"GPX of what is no track":      {"/v1/fleets", "application/gpx+xml", jsonType},
+		"GPX of a track":               {"/v1/devices/truck-1/track", "application/gpx+xml", gpxType},
+		"the name goes before":         {"/v1/fleets?format=json", "text/csv", jsonType},
+		"the name in capitals":         {"/v1/fleets?format=CSV", "", csvType},
+		"what is no list of types":     {"/v1/fleets", "text/csv;q=x,;;", jsonType},
+		"a type that is refused: q=0 ": {"/v1/fleets", "text/csv;q=0", jsonType},
+	} {
+		w := g.get("all", c.path, "Accept", c.accept)
+		require.Equal(t, 200, w.Code, name)
+		media, _, _ := strings.Cut(w.Header().Get("Content-Type"), ";")
+		assert.Equal(t, c.want, media, name)
+		assert.Contains(t, w.Header().Get("Vary"), "Accept", name)
+	}
+}
+
+func TestALongTrackIsStreamedInParts(t *testing.T) {
+	const n = 3*streamRows + 7
+	store := &fakeStore{fixes: drive("truck-1", "fleet-a", noon, n, time.Second)}
+	g := newRig(t, store, withMemory(t))
+	all := rows(t, g.get("a", "/v1/devices/truck-1/track?format=csv"))
+	require.Len(t, all, n+1)
+	require.Equal(t, formatTime(noon), all[1][2])
+	require.Equal(t, formatTime(noon.Add(-(n-1)*time.Second)), all[n][2])
+	gpx := g.get("a", "/v1/devices/truck-1/track?format=gpx")
+	require.Len(t, readGPX(t, gpx.Body.Bytes()).points(), n)
+	require.LessOrEqual(t, store.most, streamRows+1, "no more is held than one part")
+	require.Equal(t, "private, no-store", gpx.Header().Get("Cache-Control"))
+	w := g.do(http.MethodHead, "a", "/v1/devices/truck-1/track?format=csv")
+	require.Equal(t, 200, w.Code)
+	require.Zero(t, w.Body.Len())
+}
+
+func TestAStreamThatBreaksIsNoWholeFile(t *testing.T) {
+	store := &fakeStore{fixes: drive("truck-1", "fleet-a", noon, 6*streamRows, time.Second), err: errors.New("the node burns")}
+	g := newRig(t, store)
+	server := httptest.NewServer(g.mux)
+	defer server.Close()
+	for form, fail := range map[string]int{"csv": 5, "gpx": 8} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/devices/truck-1/track?from=-8h&format="+form, nil)
+		require.NoError(t, err)
+		r.Header.Set("Authorization", "Bearer a")
+		store.mu.Lock()
+		store.calls, store.fail = 0, fail
+		store.mu.Unlock()
+		answer, err := server.Client().Do(r)
+		require.NoError(t, err)
+		require.Equal(t, 200, answer.StatusCode, "it began well")
+		body, err := io.ReadAll(answer.Body)
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "and the client can tell that it did not end well")
+		require.NotEmpty(t, body)
+		answer.Body.Close()
+	}
+	server.Client().CloseIdleConnections()
+	server.Close() // waits for the handlers, which count at their end
+	require.Equal(t, 2.0, testutil.ToFloat64(g.api.metrics.requests.WithLabelValues(routeTrack, class5xx)))
+}
+
+func TestAnAnswerThatStillHoldsIsNotSentAgain(t *testing.T) {
+	store := twoFleets()
+	g := newRig(t, store)
+	first := g.get("a", "/v1/fleets/fleet-a/latest")
+	etag := first.Header().Get("ETag")
+	require.NotEmpty(t, etag)
+	require.Equal(t, "private, no-cache", first.Header().Get("Cache-Control"))
+	for _, tag := range []string{etag, "W/" + etag, `"other", ` + etag, "*"} {
+		w := g.get("a", "/v1/fleets/fleet-a/latest", "If-None-Match", tag)
+		require.Equal(t, 304, w.Code, tag)
+		require.Zero(t, w.Body.Len())
+	}
+	store.fixes = append(store.fixes, drive("truck-1", "fleet-a", noon.Add(time.Second), 1, 0)...)
+	require.Equal(t, 200, g.get("a", "/v1/fleets/fleet-a/latest", "If-None-Match", etag).Code)
+}

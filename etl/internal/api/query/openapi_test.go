@@ -1,0 +1,110 @@
+package query
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers/legacy"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+func description(t *testing.T) *openapi3.T {
+	doc, err := openapi3.NewLoader().LoadFromData(OpenAPI)
+	require.NoError(t, err)
+	require.NoError(t, doc.Validate(t.Context()))
+	return doc
+}
+
+func TestTheDescriptionHasTheRoutesThatAreMounted(t *testing.T) {
+	var described, mounted []string
+	for path, item := range description(t).Paths.Map() {
+		for method, operation := range item.Operations() {
+			described = append(described, method+" "+path)
+			require.NotNil(t, operation.Security, "%s keeps its security when paths are merged into another document", path)
+		}
+	}
+	for _, route := range Routes {
+		mounted = append(mounted, route.Method+" "+route.Path)
+	}
+	require.ElementsMatch(t, mounted, described)
+}
+
+func TestAnswersAreAsDescribed(t *testing.T) {
+	openapi3filter.RegisterBodyDecoder(gpxType, openapi3filter.FileBodyDecoder)
+	defer openapi3filter.UnregisterBodyDecoder(gpxType)
+	doc := description(t)
+	router, err := legacy.NewRouter(doc)
+	require.NoError(t, err)
+	store := twoFleets()
+	store.fixes[0].SpeedKmh, store.fixes[0].HeadingDeg = ptr(50.5), ptr(90.0)
+	store.fixes[0].BatteryPct, store.fixes[0].TempC = ptr(int32(80)), ptr(4.5)
+	store.fixes[0].AccuracyM = ptr(4.25)
+	g := newRig(t, store, withMemory(t))
+	away := newRig(t, &fakeStore{err: &cassandra.Error{Op: "read", Reason: cassandra.ReasonNoHosts, Err: io.EOF}})
+	broken := newRig(t, &fakeStore{err: errors.New("the schema is another")})
+	etag := g.get("all", "/v1/fleets").Header().Get("ETag")
+
+	answered := map[string]bool{}
+	check := func(g *rig, method, token, path string, status int, headers ...string) {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://localhost"+path, nil)
+		require.NoError(t, err)
+		route, params, err := router.FindRoute(request)
+		require.NoError(t, err)
+		input := &openapi3filter.RequestValidationInput{
+			Request: request, PathParams: params, Route: route,
+			Options: &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true},
+		}
+		if status < 400 {
+			require.NoError(t, openapi3filter.ValidateRequest(t.Context(), input), path)
+		}
+		w := g.do(method, token, path, headers...)
+		require.Equal(t, status, w.Code, "%s: %s", path, w.Body.String())
+		require.NoError(t, openapi3filter.ValidateResponse(t.Context(), &openapi3filter.ResponseValidationInput{
+			RequestValidationInput: input, Status: w.Code, Header: w.Header(), Body: io.NopCloser(w.Body),
+			Options: &openapi3filter.Options{IncludeResponseStatus: true},
+		}), "%s: %s", path, w.Body.String())
+		answered[fmt.Sprint(method, " ", route.Path, " ", status)] = true
+	}
+	for _, path := range []string{
+		"/v1/fleets", "/v1/fleets/fleet-a/devices", "/v1/fleets/fleet-a/latest", "/v1/devices/truck-1/track", "/v1/fleets/fleet-a/alerts", "/v1/fleets/fleet-a/analytics",
+	} {
+		check(g, "GET", "all", path, 200)
+		check(g, "GET", "all", path+"?limit=1", 200)
+		check(g, "GET", "all", path+"?format=csv", 200)
+		check(g, "GET", "all", path+"?limit=none", 400)
+		check(g, "GET", "", path, 401)
+		check(g, "GET", "writer", path, 403)
+		check(away, "GET", "all", path, 503)
+		check(broken, "GET", "all", path, 500)
+		etag := g.get("all", path+"?limit=1").Header().Get("ETag")
+		check(g, "GET", "all", path+"?limit=1", 304, "If-None-Match", etag)
+	}
+	require.NotEmpty(t, etag)
+	check(g, "GET", "a", "/v1/devices/truck-1/track?from=-24h&to=now&format=gpx", 200)
+	check(g, "GET", "a", "/v1/fleets/fleet-a/alerts?from=2026-11-01T00:00:00Z&severity=HIGH,LOW", 200)
+	resolve := "/v1/alerts/" + alertA + "/resolve"
+	check(g, "POST", "all", resolve, 200)
+	check(g, "POST", "all", "/v1/alerts/42/resolve", 400)
+	check(g, "POST", "", resolve, 401)
+	check(g, "POST", "a", resolve, 403)
+	check(g, "POST", "all", "/v1/alerts/"+alertID{"fleet-a", "LOW", 1, "x", "y"}.String()+"/resolve", 404)
+	check(away, "POST", "all", resolve, 503)
+	check(broken, "POST", "all", resolve, 500)
+
+	for path, item := range doc.Paths.Map() {
+		for method, operation := range item.Operations() {
+			for status := range operation.Responses.Map() {
+				require.True(t, answered[strings.Join([]string{method, path, status}, " ")], "%s %s %s is described and was never seen", method, path, status)
+			}
+		}
+	}
+}

@@ -1,0 +1,156 @@
+package query
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	platform "github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// The real store is one, too.
+var _ Store = (*cassandra.Store)(nil)
+
+// realStore opens the tests' keyspace on a real cluster, with reads at ALL, so that a test sees what it wrote.
+func realStore(t *testing.T) *cassandra.Store {
+	cfg := platform.Keyspace(t)
+	cfg.ReadConsistency, cfg.Timeout = "ALL", 20*time.Second
+	store, err := cassandra.Open(t.Context(), cfg, silent(), prometheus.NewRegistry())
+	require.NoError(t, err)
+	t.Cleanup(store.Close)
+	return store
+}
+
+func TestTheRealStoreIsRead(t *testing.T) {
+	store := realStore(t)
+	ctx := t.Context()
+	// The store reads no further than its own clock says.
+	now := time.Now().UTC().Truncate(time.Second)
+	g := newRig(t, nil, func(o *Options) {
+		o.Store = func() (Store, bool) { return store, true }
+		o.Limits.Timeout = time.Minute // a busy machine is no failure
+	})
+	g.now = now
+
+	// A truck that went from fleet-b to fleet-a: 12,000 fixes over three days, the older half for fleet-b.
+	const n, half = 12_000, 6_000
+	interval := 20 * time.Second
+	history := map[cassandra.Day][]cassandra.TelemetryRow{}
+	for i := range n {
+		fleet, ts := "fleet-a", now.Add(-time.Duration(i)*interval).UnixMilli()
+		if i >= half {
+			fleet = "fleet-b"
+		}
+		day := cassandra.DayOf(ts)
+		history[day] = append(history[day], cassandra.TelemetryRow{
+			TsMs: ts, FleetID: fleet, Lat: 52.5, Lon: 13.4, SpeedKmh: ptr(36.0), Zone: "unknown", WriteTimeUs: ts * 1000, TTLSeconds: 20 * 24 * 3600,
+		})
+	}
+	for day, rows := range history {
+		for part := range slices.Chunk(rows, 100) {
+			require.NoError(t, store.WriteHistory(ctx, "truck-1", day, part))
+		}
+	}
+	names := named("truck", 30)
+	for _, name := range names {
+		ms := now.UnixMilli()
+		require.NoError(t, store.WriteLatestByFleet(ctx, "fleet-a", cassandra.Bucket(name), []cassandra.LatestRow{{
+			DeviceID: name, LastTsMs: &ms, Lat: ptr(52.5), Lon: ptr(13.4), Zone: "depot", WriteTimeUs: ms * 1000,
+		}}))
+		require.NoError(t, store.WriteDevices(ctx, "fleet-a", []cassandra.DeviceRow{{DeviceID: name, Status: cassandra.StatusActive, ActivatedAtMs: ms, StatusWriteTimeUs: ms * 1000}}))
+	}
+	for _, fleet := range []string{"fleet-a", "fleet-b"} {
+		require.NoError(t, store.WriteFleet(ctx, fleet))
+	}
+	var alerts []cassandra.AlertRow
+	for i := range 120 {
+		ts := now.Add(-time.Duration(i/4) * 7 * time.Hour).UnixMilli() // four at each instant
+		alerts = append(alerts, cassandra.AlertRow{
+			FleetID: "fleet-a", Severity: cassandra.Severities[i%3], TsMs: ts, DeviceID: names[i%4], AlertType: "speeding", Message: fmt.Sprint("alert ", i), WriteTimeUs: ts * 1000,
+		})
+	}
+	for _, row := range alerts {
+		require.NoError(t, store.WriteAlerts(ctx, []cassandra.AlertRow{row}))
+	}
+	for d := range 10 {
+		day := cassandra.DayOf(now.UnixMilli()) - cassandra.Day(d)
+		var hours []cassandra.AnalyticsRow
+		for hour := range int32(24) {
+			hours = append(hours, cassandra.AnalyticsRow{FleetID: "fleet-a", Day: day, Hour: hour, TotalDistanceKm: 1.5, ActiveDevicesCount: 30, WriteTimeUs: 1})
+		}
+		require.NoError(t, store.WriteAnalytics(ctx, hours))
+	}
+
+	t.Run("tracks by pages and as files", func(t *testing.T) {
+		for token, want := range map[string]int{"all": n, "a": half, "b": n - half} {
+			all, _ := everyPage[fixItem](g, token, "/v1/devices/truck-1/track?from=-5d&limit=5000", nil)
+			require.Len(t, all, want, token)
+			for i := range all[1:] {
+				require.Greater(t, all[i].Timestamp, all[i+1].Timestamp)
+			}
+			file := rows(t, g.get(token, "/v1/devices/truck-1/track?from=-5d&format=csv"))
+			require.Equal(t, telemetry.Fields, file[0])
+			require.Len(t, file, want+1, token)
+			require.Len(t, readGPX(t, g.get(token, "/v1/devices/truck-1/track?from=-5d&format=gpx").Body.Bytes()).points(), want, token)
+		}
+	})
+	t.Run("lists", func(t *testing.T) {
+		fleets, _ := items[fleetItem](g, "all", "/v1/fleets")
+		require.Equal(t, []fleetItem{{"fleet-a"}, {"fleet-b"}}, fleets)
+		devices, _ := everyPage[deviceItem](g, "a", "/v1/fleets/fleet-a/devices?limit=7", nil)
+		require.Len(t, devices, len(names))
+		latest, pages := everyPage[fixItem](g, "a", "/v1/fleets/fleet-a/latest?limit=10", nil)
+		require.Len(t, latest, len(names))
+		require.Equal(t, 3, pages)
+		require.Equal(t, "fleet-a", latest[0].FleetID)
+		hours, _ := everyPage[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=-6d&limit=50", nil)
+		require.Len(t, hours, 6*24+1)
+		w := g.get("a", "/v1/fleets/fleet-a/devices?page="+(&query{id: "fleet-a", given: "\x00\x00"}).next(routeDevices, "bm9uZQ"))
+		require.Equal(t, http.StatusBadRequest, w.Code, "a place in the list that the store never gave: %s", w.Body.String())
+	})
+	t.Run("alerts, one of which is resolved", func(t *testing.T) {
+		path := "/v1/fleets/fleet-a/alerts?from=-30d&limit=7"
+		all, _ := everyPage[alertItem](g, "a", path, nil)
+		require.Len(t, all, len(alerts))
+		some, _ := everyPage[alertItem](g, "a", path+"&severity=LOW", nil)
+		require.Len(t, some, len(alerts)/3)
+		chosen := all[50]
+		id, ok := parseAlertID(chosen.ID)
+		require.True(t, ok)
+		open := cassandra.AlertState{FleetID: "fleet-a", DeviceID: id.device, Type: id.kind, Severity: id.severity, OpenedMs: id.ts, Notify: true}
+		other := open
+		other.Type = "battery"
+		for _, a := range []cassandra.AlertState{open, other} {
+			require.NoError(t, store.WriteOpenAlert(ctx, &a, now.Add(-time.Minute).UnixMicro()))
+		}
+		for range 2 {
+			require.Equal(t, http.StatusOK, g.do(http.MethodPost, "a-full", "/v1/alerts/"+chosen.ID+"/resolve").Code)
+		}
+		left, err := store.OpenAlerts(ctx, "fleet-a")
+		require.NoError(t, err)
+		require.Len(t, left, 1, "nobody is told of it any more")
+		require.Equal(t, other.Type, left[0].Type)
+		// The same input again, as a replay writes it.
+		for _, row := range alerts {
+			require.NoError(t, store.WriteAlerts(ctx, []cassandra.AlertRow{row}))
+		}
+		again, _ := everyPage[alertItem](g, "a", path, nil)
+		require.Len(t, again, len(alerts))
+		for i, alert := range again {
+			want := all[i]
+			want.Resolved = want.ID == chosen.ID
+			require.Equal(t, want, alert, "one is resolved, its message and all others are as they were")
+		}
+		id.kind = "battery"
+		require.Equal(t, http.StatusNotFound, g.do(http.MethodPost, "all", "/v1/alerts/"+id.String()+"/resolve").Code)
+		after, _ := everyPage[alertItem](g, "a", path, nil)
+		require.Len(t, after, len(alerts), "what is not there is not made")
+	})
+}
