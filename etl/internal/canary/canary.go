@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -104,7 +105,7 @@ func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registe
 	c := &Canary{
 		o: o, read: read, now: now,
 		logger: logger.WithFields(logrus.Fields{"fleet": Fleet, "device": o.Device}),
-		roundtrip: prometheus.NewHistogram(pipeline.Histogram("fleet_etl_canary_roundtrip_seconds",
+		roundtrip: prometheus.NewHistogram(promutil.Histogram("fleet_etl_canary_roundtrip_seconds",
 			"Time from handing over the canary's record until it was read back from the store.", buckets)),
 		lastSeen: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fleet_etl_canary_last_seen_timestamp_seconds",

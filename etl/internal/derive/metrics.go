@@ -4,7 +4,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -47,7 +47,7 @@ func newMetrics(reg prometheus.Registerer, d *Deriver) *metrics {
 		Name: "fleet_etl_trips_total",
 		Help: "Trips and stops that ended, by kind; one that is derived anew and comes out otherwise counts again.",
 	}, []string{"kind"})
-	duration := prometheus.NewHistogramVec(pipeline.Histogram("fleet_etl_derive_duration_seconds",
+	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_derive_duration_seconds",
 		"Time of one step of the derivation: fold (a window of records), rederive (one device from the store), flush and rollup (everything that changed).",
 		cassandra.RequestBuckets), []string{"operation"})
 	m := &metrics{

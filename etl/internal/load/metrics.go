@@ -7,7 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // writtenTables are the tables that the loader writes, for itself and for who follows it.
@@ -41,10 +41,10 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 		Name: "fleet_etl_records_written_total",
 		Help: "Rows written, by table; rows of the history are records. A record that was taken before is not counted again.",
 	}, []string{"table"})
-	duration := prometheus.NewHistogramVec(pipeline.Histogram("fleet_etl_write_duration_seconds",
+	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_write_duration_seconds",
 		"Time of one write (a mutation of one partition) from its start to its acknowledgement, retries included, by table.",
 		cassandra.RequestBuckets), []string{"table"})
-	window := prometheus.NewHistogramVec(pipeline.Histogram("fleet_etl_load_window_duration_seconds",
+	window := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_load_window_duration_seconds",
 		"Time of one window of records in the loader, by step: plan (group and compare) and store (from then until all of it is durable).",
 		cassandra.RequestBuckets), []string{"step"})
 	m := &metrics{

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // outcome is what became of a notification.
@@ -37,7 +37,7 @@ func newMetrics(reg prometheus.Registerer, receiver string) *metrics {
 		Name: "fleet_etl_notifications_total", ConstLabels: of,
 		Help: "Alerts handed to a receiver, those that are told of again among them: sent, failed (an attempt), dropped (given up).",
 	}, []string{"outcome"})
-	took := pipeline.Histogram("fleet_etl_notify_duration_seconds",
+	took := promutil.Histogram("fleet_etl_notify_duration_seconds",
 		"Time until a receiver took alerts, or an attempt failed.", notifyBuckets)
 	took.ConstLabels = of
 	duration := prometheus.NewHistogram(took)

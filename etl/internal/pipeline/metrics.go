@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -47,17 +48,9 @@ type Summary struct {
 	Rejected   map[telemetry.Reason]int64
 }
 
-// Histogram describes a histogram with classic buckets, in the unit of its name, and native ones beside them.
-func Histogram(name, help string, buckets []float64) prometheus.HistogramOpts {
-	return prometheus.HistogramOpts{
-		Name: name, Help: help, Buckets: buckets,
-		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
-	}
-}
-
 // NewMetrics registers the metrics of a pipeline with reg.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
-	stage := prometheus.NewHistogramVec(Histogram("fleet_etl_stage_duration_seconds",
+	stage := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_stage_duration_seconds",
 		"Time of one batch in a stage: extract (the source), transform, load (until it is durable).", stageBuckets), []string{"stage"})
 	m := &Metrics{
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -72,9 +65,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "fleet_etl_records_duplicate_total",
 			Help: "Records of a device and instant that had been taken already, by source.",
 		}, []string{"source"}),
-		freshness: prometheus.NewHistogram(Histogram("fleet_etl_freshness_seconds",
+		freshness: prometheus.NewHistogram(promutil.Histogram("fleet_etl_freshness_seconds",
 			"Time from a record's acceptance until it can be read.", freshnessBuckets)),
-		eventLag: prometheus.NewHistogram(Histogram("fleet_etl_event_lag_seconds",
+		eventLag: prometheus.NewHistogram(promutil.Histogram("fleet_etl_event_lag_seconds",
 			"Time from a record's event until its acceptance; a device's clock that runs ahead counts as none.", lagBuckets)),
 		extract:   stage.WithLabelValues("extract"),
 		transform: stage.WithLabelValues("transform"),

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // syncBuckets are the classic buckets of fsync times, in seconds.
@@ -48,14 +50,8 @@ func newMetrics(s *Spool) *metrics {
 			Name: "fleet_etl_spool_errors_total",
 			Help: "Failed operations of the spool on its disk, by operation (create, write, sync, read, mark, remove).",
 		}, []string{"operation"}),
-		sync: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:                            "fleet_etl_spool_sync_duration_seconds",
-			Help:                            "Time that an fsync of the spool takes. All requests that come meanwhile share the next one.",
-			Buckets:                         syncBuckets,
-			NativeHistogramBucketFactor:     1.1,
-			NativeHistogramMaxBucketNumber:  100,
-			NativeHistogramMinResetDuration: time.Hour,
-		}),
+		sync: prometheus.NewHistogram(promutil.Histogram("fleet_etl_spool_sync_duration_seconds",
+			"Time that an fsync of the spool takes. All requests that come meanwhile share the next one.", syncBuckets)),
 	}
 	for _, operation := range operations {
 		m.errors.WithLabelValues(operation)

@@ -7,7 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 var (
@@ -40,7 +40,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "fleet_etl_http_requests_total",
 			Help: "Requests to the IoT API that were answered, by endpoint and status code.",
 		}, []string{"endpoint", "code"}),
-		duration: prometheus.NewHistogramVec(pipeline.Histogram("fleet_etl_http_request_duration_seconds",
+		duration: prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_http_request_duration_seconds",
 			"Time from a request's header to the end of its answer, by endpoint.", answerBuckets), []string{"endpoint"}),
 		records: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_http_records_total",
@@ -48,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}, []string{"protocol", "status"}),
 		limited: counter("fleet_etl_http_rate_limited_total",
 			"Requests refused because a token or a device sent more records than its rate."),
-		appendDuration: prometheus.NewHistogram(pipeline.Histogram("fleet_etl_http_append_duration_seconds",
+		appendDuration: prometheus.NewHistogram(promutil.Histogram("fleet_etl_http_append_duration_seconds",
 			"Time until the spool had taken a request's records durably, or had not.", answerBuckets)),
 		appendErrors: counter("fleet_etl_http_append_errors_total",
 			"Requests whose records the spool did not take; they were answered 503."),
