@@ -301,23 +301,11 @@ func (c *benchCommand) readRows(ctx context.Context) ([]cassandra.BaselineRow, e
 }
 
 func baselineRow(r *telemetry.Record, nowMs int64) cassandra.BaselineRow {
-	row := cassandra.BaselineRow{DeviceID: r.DeviceID, TelemetryRow: cassandra.TelemetryRow{
+	return cassandra.BaselineRow{DeviceID: r.DeviceID, TelemetryRow: cassandra.TelemetryRow{
 		TsMs: r.TimeMs, FleetID: r.FleetID, Lat: r.Lat, Lon: r.Lon, Zone: cmp.Or(r.Zone, telemetry.UnknownZone),
 		WriteTimeUs: r.TimeMs * 1000, TTLSeconds: int32((telemetry.Retention.Milliseconds() - (nowMs - r.TimeMs)) / 1000),
+		SpeedKmh: r.SpeedKmh.Ptr(), HeadingDeg: r.HeadingDeg.Ptr(), BatteryPct: r.BatteryPct.Ptr(), TempC: r.TempC.Ptr(),
 	}}
-	if r.SpeedKmh.Valid {
-		row.SpeedKmh = &r.SpeedKmh.Value
-	}
-	if r.HeadingDeg.Valid {
-		row.HeadingDeg = &r.HeadingDeg.Value
-	}
-	if r.BatteryPct.Valid {
-		row.BatteryPct = &r.BatteryPct.Value
-	}
-	if r.TempC.Valid {
-		row.TempC = &r.TempC.Value
-	}
-	return row
 }
 
 // groupRows brings rows of a device together, size of them at a time, and leaves the groups in the order in which they

@@ -281,17 +281,10 @@ func (d *derivation) storeZones(ctx context.Context) error {
 }
 
 func rowOf(z geofence.Zone) cassandra.Geofence {
-	row := cassandra.Geofence{FleetID: z.Fleet, Name: z.Name, Kind: z.Kind, Geometry: z.Geometry}
-	if z.RadiusM.Valid {
-		row.RadiusM = &z.RadiusM.Value
+	return cassandra.Geofence{
+		FleetID: z.Fleet, Name: z.Name, Kind: z.Kind, Geometry: z.Geometry,
+		RadiusM: z.RadiusM.Ptr(), SpeedLimitKmh: z.SpeedLimitKmh.Ptr(), DwellS: z.DwellS.Ptr(),
 	}
-	if z.SpeedLimitKmh.Valid {
-		row.SpeedLimitKmh = &z.SpeedLimitKmh.Value
-	}
-	if z.DwellS.Valid {
-		row.DwellS = &z.DwellS.Value
-	}
-	return row
 }
 
 // stream runs sources until told to stop, with all that follows from what they bring.

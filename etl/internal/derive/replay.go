@@ -139,21 +139,9 @@ func (o *outcome) feed(e *alerting.Engine, day cassandra.Day, fixes []cassandra.
 
 // recordOf is a stored fix as the record that it was.
 func recordOf(t *cassandra.Telemetry) telemetry.Record {
-	r := telemetry.Record{DeviceID: t.DeviceID, FleetID: t.FleetID, Zone: t.Zone, TimeMs: t.Ts.UnixMilli(), Lat: t.Lat, Lon: t.Lon}
-	if t.SpeedKmh != nil {
-		r.SpeedKmh = telemetry.Some(*t.SpeedKmh)
+	return telemetry.Record{
+		DeviceID: t.DeviceID, FleetID: t.FleetID, Zone: t.Zone, TimeMs: t.Ts.UnixMilli(), Lat: t.Lat, Lon: t.Lon,
+		SpeedKmh: telemetry.FromPtr(t.SpeedKmh), HeadingDeg: telemetry.FromPtr(t.HeadingDeg), TempC: telemetry.FromPtr(t.TempC),
+		BatteryPct: telemetry.FromPtr(t.BatteryPct), AccuracyM: telemetry.FromPtr(t.AccuracyM),
 	}
-	if t.HeadingDeg != nil {
-		r.HeadingDeg = telemetry.Some(*t.HeadingDeg)
-	}
-	if t.TempC != nil {
-		r.TempC = telemetry.Some(*t.TempC)
-	}
-	if t.BatteryPct != nil {
-		r.BatteryPct = telemetry.Some(*t.BatteryPct)
-	}
-	if t.AccuracyM != nil {
-		r.AccuracyM = telemetry.Some(*t.AccuracyM)
-	}
-	return r
 }

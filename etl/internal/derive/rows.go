@@ -15,13 +15,6 @@ const hourMs = int64(time.Hour / time.Millisecond)
 // hourOf is the first instant of the hour of a time, both in Unix milliseconds.
 func hourOf(ms int64) int64 { return ms - ms%hourMs }
 
-func optional(o telemetry.Optional[float64]) *float64 {
-	if !o.Valid {
-		return nil
-	}
-	return &o.Value
-}
-
 func hourRow(deviceID string, h rollup.Hour) cassandra.HourRow {
 	return cassandra.HourRow{
 		FleetID: h.FleetID, HourMs: h.StartMs, DeviceID: deviceID, DistanceKm: h.DistanceKm,
@@ -33,7 +26,7 @@ func hourRow(deviceID string, h rollup.Hour) cassandra.HourRow {
 func tripRow(t rollup.Trip) cassandra.TripRow {
 	return cassandra.TripRow{
 		StartMs: t.StartMs, EndMs: t.EndMs, Kind: string(t.Kind), FleetID: t.FleetID, Open: t.Open,
-		DistanceKm: t.DistanceKm, MaxSpeedKmh: optional(t.MaxSpeedKmh), IdleS: float64(t.IdleMs) / 1000,
+		DistanceKm: t.DistanceKm, MaxSpeedKmh: t.MaxSpeedKmh.Ptr(), IdleS: float64(t.IdleMs) / 1000,
 		StartLat: t.StartLat, StartLon: t.StartLon, EndLat: t.EndLat, EndLon: t.EndLon, StartZone: t.StartZone, EndZone: t.EndZone,
 	}
 }

@@ -160,42 +160,27 @@ func latestRow(deviceID string, r *pipeline.Item, v int64, c cells) cassandra.La
 	if c == allCells {
 		row.LastTsMs, row.FleetID, row.Lat, row.Lon, row.Zone = &r.TimeMs, r.FleetID, &r.Lat, &r.Lon, r.Zone
 	}
-	if c&speedCell != 0 && r.SpeedKmh.Valid {
-		row.SpeedKmh = &r.SpeedKmh.Value
+	if c&speedCell != 0 {
+		row.SpeedKmh = r.SpeedKmh.Ptr()
 	}
-	if c&headingCell != 0 && r.HeadingDeg.Valid {
-		row.HeadingDeg = &r.HeadingDeg.Value
+	if c&headingCell != 0 {
+		row.HeadingDeg = r.HeadingDeg.Ptr()
 	}
-	if c&batteryCell != 0 && r.BatteryPct.Valid {
-		row.BatteryPct = &r.BatteryPct.Value
+	if c&batteryCell != 0 {
+		row.BatteryPct = r.BatteryPct.Ptr()
 	}
-	if c&tempCell != 0 && r.TempC.Valid {
-		row.TempC = &r.TempC.Value
+	if c&tempCell != 0 {
+		row.TempC = r.TempC.Ptr()
 	}
 	return row
 }
 
 // historyRow is the row of one record as it is written at the time nowMs.
 func historyRow(r *pipeline.Item, nowMs int64) cassandra.TelemetryRow {
-	row := cassandra.TelemetryRow{
+	return cassandra.TelemetryRow{
 		TsMs: r.TimeMs, FleetID: r.FleetID, Lat: r.Lat, Lon: r.Lon, Zone: r.Zone,
 		WriteTimeUs: historyVersion(r),
 		TTLSeconds:  ttlSeconds(r.TimeMs, nowMs),
+		SpeedKmh:    r.SpeedKmh.Ptr(), HeadingDeg: r.HeadingDeg.Ptr(), BatteryPct: r.BatteryPct.Ptr(), TempC: r.TempC.Ptr(), AccuracyM: r.AccuracyM.Ptr(),
 	}
-	if r.SpeedKmh.Valid {
-		row.SpeedKmh = &r.SpeedKmh.Value
-	}
-	if r.HeadingDeg.Valid {
-		row.HeadingDeg = &r.HeadingDeg.Value
-	}
-	if r.BatteryPct.Valid {
-		row.BatteryPct = &r.BatteryPct.Value
-	}
-	if r.TempC.Valid {
-		row.TempC = &r.TempC.Value
-	}
-	if r.AccuracyM.Valid {
-		row.AccuracyM = &r.AccuracyM.Value
-	}
-	return row
 }

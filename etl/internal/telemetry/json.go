@@ -105,16 +105,9 @@ func (r *Record) AppendJSON(b []byte) ([]byte, error) {
 		Zone      string   `json:"zone,omitempty"`
 		Accuracy  *float64 `json:"accuracy_m,omitempty"`
 	}{
-		r.DeviceID, r.FleetID, r.TimeMs, r.Lat, r.Lon, pointer(r.SpeedKmh), pointer(r.HeadingDeg), pointer(r.BatteryPct), pointer(r.TempC),
-		r.Zone, pointer(r.AccuracyM),
+		r.DeviceID, r.FleetID, r.TimeMs, r.Lat, r.Lon, r.SpeedKmh.Ptr(), r.HeadingDeg.Ptr(), r.BatteryPct.Ptr(), r.TempC.Ptr(),
+		r.Zone, r.AccuracyM.Ptr(),
 	}
 	text, err := json.Marshal(fields)
 	return append(b, text...), err
-}
-
-func pointer[T any](o Optional[T]) *T {
-	if !o.Valid {
-		return nil
-	}
-	return &o.Value
 }

@@ -16,6 +16,22 @@ type Optional[T any] struct {
 // Some is a present value.
 func Some[T any](v T) Optional[T] { return Optional[T]{Value: v, Valid: true} }
 
+// FromPtr is the value that p points to, absent if p is nil.
+func FromPtr[T any](p *T) (o Optional[T]) {
+	if p != nil {
+		o = Some(*p)
+	}
+	return o
+}
+
+// Ptr points to the value in o, or is nil if it is absent. It allocates nothing, so a change of o changes the value.
+func (o *Optional[T]) Ptr() *T {
+	if !o.Valid {
+		return nil
+	}
+	return &o.Value
+}
+
 // UnknownZone is the zone of a record that came without one and lies in none.
 const UnknownZone = "unknown"
 

@@ -185,3 +185,11 @@ func TestSomeIsThereEvenWhenItIsZero(t *testing.T) {
 	assert.True(t, telemetry.Some(0.0).Valid)
 	assert.False(t, telemetry.Optional[float64]{}.Valid)
 }
+
+func TestOptionalToPointerAndBack(t *testing.T) {
+	some, none := telemetry.Some(7), telemetry.Optional[int]{}
+	assert.Equal(t, some, telemetry.FromPtr(some.Ptr()))
+	assert.Nil(t, none.Ptr())
+	assert.Equal(t, none, telemetry.FromPtr(none.Ptr()))
+	assert.Zero(t, testing.AllocsPerRun(10, func() { _ = some.Ptr() }))
+}
