@@ -31,6 +31,9 @@ func ParseRules(origin string, text []byte) (*Rules, error) {
 	if err != nil {
 		return nil, err
 	}
+	if root = nonNull(root); root == nil || root.Kind == yaml.MappingNode && len(root.Content) == 0 {
+		return nil, fmt.Errorf("%s: the file has no rules: add them, or write \"defaults: {}\" to use the built-in rules", origin)
+	}
 	p := &parser{origin: origin}
 	r := &Rules{defaults: builtIn(), fleets: map[string]*settings{}, devices: map[string]layer{}}
 	fleets := map[string]layer{}

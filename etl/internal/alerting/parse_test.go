@@ -40,8 +40,16 @@ func TestTheExampleSaysWhatHoldsWithoutIt(t *testing.T) {
 	}
 }
 
-func TestEmptyFilesChangeNothing(t *testing.T) {
-	for _, text := range []string{"", "# nothing\n", "---\n", "null", "{}", "defaults:\nfleets:\ndevices:\n", "defaults: {speed_limit: }"} {
+// An empty file is most likely one that is being written, or lost its content. It must not replace the rules.
+func TestFileWithoutRulesIsAnError(t *testing.T) {
+	for _, text := range []string{"", "\n", "# nothing\n", "---\n", "null", "~", "{}", "---\n# nothing\n{}\n"} {
+		_, err := ParseRules("rules.yml", []byte(text))
+		assert.EqualError(t, err, `rules.yml: the file has no rules: add them, or write "defaults: {}" to use the built-in rules`, text)
+	}
+}
+
+func TestEmptySectionsAreTheBuiltInRules(t *testing.T) {
+	for _, text := range []string{"defaults: {}", "defaults:\nfleets:\ndevices:\n", "defaults: {speed_limit: }"} {
 		r := parsed(t, text)
 		assert.Equal(t, DefaultRules().defaults, r.defaults, text)
 		assert.Equal(t, DefaultRules().Fingerprint(), r.Fingerprint(), text)
