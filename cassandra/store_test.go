@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -18,6 +17,8 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // realCluster gives the settings of a keyspace of the test's own on the cluster that CASSANDRA_TEST_HOSTS names, four
@@ -30,13 +31,7 @@ func realCluster(t *testing.T) Config {
 	return cfg
 }
 
-func testHosts(t *testing.T) []string {
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
-	}
-	return strings.Split(hosts, ",")
-}
+func testHosts(t *testing.T) []string { return testenv.CassandraHosts(t) }
 
 var twoAndTwo = Replication{"dc1": 2, "dc2": 2}
 

@@ -17,14 +17,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // TestMeasureSources prints how many records a second come in by each way, and how soon a record can be read at a
 // steady 2,000 a second. It decides nothing: make bench runs it.
 func TestMeasureSources(t *testing.T) {
-	if os.Getenv("FLEET_BENCH") == "" {
-		t.Skip("measures; run make bench")
-	}
+	testenv.Benchmark(t, "make bench")
 	s := newSite(t)
 	const records = 200_000
 	x := &stream{csv: s.dir + "/stream.csv", ndjson: s.dir + "/stream.ndjson", generate: []string{

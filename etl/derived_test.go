@@ -23,7 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
 // TestWhatIsDerivedFollowsFromWhatIsStored does not empty the keyspace between its parts. Each has fleets and vehicles of its own.
@@ -50,7 +50,7 @@ type deriver struct {
 }
 
 func (s *site) deriver(env ...string) *deriver {
-	addresses := rig.FreeAddresses(s.t, 2)
+	addresses := platform.FreeAddresses(s.t, 2)
 	v := &deriver{s.service(slices.Concat([]string{
 		"ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS=" + addresses[0], "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0",
 		"ETL_STATE_DIR=" + s.t.TempDir(), "ETL_METRICS_ADDRESS=" + addresses[1], "ETL_DRAIN_TIMEOUT=2m",
@@ -207,7 +207,7 @@ func aRowIsSpoilt(t *testing.T, s *site) {
 			"open_alerts_by_fleet", open.DeviceID + " " + open.Type + " of " + stamp(open.OpenedMs),
 		},
 	} {
-		require.NoError(t, cassandra.Exec(t.Context(), s.config, rig.Quiet(), c.statement))
+		require.NoError(t, cassandra.Exec(t.Context(), s.config, platform.Quiet(), c.statement))
 		out, status := s.verifies(shared)
 		require.Equal(t, 2, status, "%s: %s", what, out)
 		require.Regexp(t, "(?m)^"+c.table+" "+c.key, out, "%s: the row is named", what)

@@ -22,7 +22,8 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
 	"github.com/fleettracing/fleet-tracing/etl/internal/loadtest"
 )
@@ -46,7 +47,7 @@ type site struct {
 }
 
 func newSite(t *testing.T) *site {
-	s := &site{t: t, dir: t.TempDir(), config: rig.Keyspace(t)}
+	s := &site{t: t, dir: t.TempDir(), config: platform.Keyspace(t)}
 	s.config.ReadConsistency = "ALL"
 	s.env = []string{
 		"CASSANDRA_HOSTS=" + strings.Join(s.config.Hosts, ","), "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
@@ -111,11 +112,11 @@ func (s *site) load(args ...string) (report, int) {
 }
 
 func (s *site) truncate() {
-	require.NoError(s.t, cassandra.Truncate(s.t.Context(), s.config, rig.Quiet()))
+	require.NoError(s.t, cassandra.Truncate(s.t.Context(), s.config, platform.Quiet()))
 }
 
 func (s *site) open() *cassandra.Store {
-	store, err := cassandra.Open(s.t.Context(), s.config, rig.Quiet(), nil)
+	store, err := cassandra.Open(s.t.Context(), s.config, platform.Quiet(), nil)
 	require.NoError(s.t, err)
 	s.t.Cleanup(store.Close)
 	return store
@@ -171,7 +172,7 @@ func (c *contents) rows() (n int) {
 // wuxi is a real day of taxis, where it is at hand.
 func wuxi(t *testing.T) []string {
 	end := time.Now().UTC().Truncate(24 * time.Hour).Add(-time.Hour).Format(time.RFC3339) // the same in all runs of the test
-	return []string{rig.Taxis(t), "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end}
+	return []string{testenv.Taxis(t), "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", end}
 }
 
 func checkWuxi(t *testing.T, c contents) {
@@ -433,7 +434,7 @@ func TestOrderAndRepetitionLeaveNoTrace(t *testing.T) {
 
 // nodes controls the cluster that make test runs the tests on.
 func nodes(t *testing.T) *cluster.Cluster {
-	c, _ := rig.Cluster(t)
+	c, _ := platform.Cluster(t)
 	t.Cleanup(func() { require.NoError(t, c.Up(context.WithoutCancel(t.Context()))) })
 	return c
 }

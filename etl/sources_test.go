@@ -23,6 +23,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // service is a fleet-etl that runs until it is killed, and comes back.
@@ -177,9 +178,7 @@ func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
 	t.Run("HTTP while Cassandra is away", func(t *testing.T) { whileCassandraIsAway(t, s.anew(t), x) })
 
 	t.Run("Kafka", func(t *testing.T) {
-		if os.Getenv("KAFKA_TEST_BROKERS") == "" {
-			t.Skip("needs a real broker: run make test, or go run ./dev with-kafka -- …")
-		}
+		testenv.KafkaBrokers(t)
 		s.truncate()
 		cfg, err := kafka.DefaultConfig()
 		require.NoError(t, err)

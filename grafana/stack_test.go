@@ -25,7 +25,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 	"github.com/fleettracing/fleet-tracing/dev/process"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
@@ -60,8 +60,8 @@ type stack struct {
 
 // startStack runs all of it until the test ends.
 func startStack(t *testing.T) *stack {
-	rig.NeedMonitoring(t)
-	_, nodes := rig.Cluster(t)
+	platform.NeedMonitoring(t)
+	_, nodes := platform.Cluster(t)
 	dir := t.TempDir()
 	plugin, err := plugintest.Build(t.Context())
 	require.NoError(t, err)
@@ -70,9 +70,9 @@ func startStack(t *testing.T) *stack {
 		Options: monitoring.Options{Dir: filepath.Join(dir, "alertmanager")},
 	})
 	require.NoError(t, err)
-	rig.EndWith(t, alertmanager)
+	platform.StopAtEnd(t, alertmanager)
 
-	etl := rig.NewETL(t, liveFleet, liveRules,
+	etl := platform.NewETL(t, liveFleet, liveRules,
 		"ETL_GENERATOR_LATE=0.02", "ETL_GENERATOR_DUPLICATE=0.02", "ETL_GENERATOR_BROKEN=0.02",
 		"ETL_GEOFENCES_FILES=../data/geofences.geojson", "ETL_ALERTMANAGER_URLS=http://"+alertmanager.Address)
 	past := filepath.Join(dir, "past.csv")
@@ -94,7 +94,7 @@ func startStack(t *testing.T) *stack {
 		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
 	})
 	require.NoError(t, err)
-	rig.EndWith(t, prometheus)
+	platform.StopAtEnd(t, prometheus)
 	s.prometheus = "http://" + prometheus.Address
 	s.useIt(t, "http://"+etl.API)
 	s.awaitRules(t)
@@ -142,7 +142,7 @@ func (s *stack) serveMetrics(t *testing.T) (address string) {
 
 // hastenPrometheus makes figures of a few seconds out of those of minutes.
 func hastenPrometheus(t *testing.T) func(file, text string) string {
-	return rig.Hasten(t, map[string][]string{
+	return platform.Shorten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 1s", "evaluation_interval: 15s", "evaluation_interval: 1s",
 			"scrape_timeout: 10s", "scrape_timeout: 1s"},
 		"rules/recording.yml":    {"interval: 1m", "interval: 1s"},
@@ -180,7 +180,7 @@ func (s *stack) useIt(t *testing.T, api string) {
 	g.Go(tick(func() error { return send(ctx, api) }))
 	g.Go(tick(func() error {
 		for _, path := range []string{"/v1/fleets", "/v1/fleets/" + liveFleet + "/latest"} {
-			if status, body, err := rig.Get(ctx, api+path); err != nil || status != http.StatusOK {
+			if status, body, err := platform.Get(ctx, api+path); err != nil || status != http.StatusOK {
 				return fmt.Errorf("GET %s: %d %w %s", path, status, err, body)
 			}
 		}
@@ -295,7 +295,7 @@ func (s *stack) ask(ctx context.Context, expr string, instant bool, from, to tim
 
 // api gets what Prometheus answers at a path.
 func (s *stack) api(ctx context.Context, path string, into any) error {
-	_, body, err := rig.Get(ctx, s.prometheus+path)
+	_, body, err := platform.Get(ctx, s.prometheus+path)
 	if err != nil {
 		return err
 	}

@@ -27,7 +27,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
 var update = flag.Bool("update", false, "write the golden files of the messages anew")
@@ -35,11 +36,11 @@ var update = flag.Bool("update", false, "write the golden files of the messages 
 const alertmanagerConfig = "alertmanager/alertmanager.yml"
 
 func TestAlertmanagerConfiguration(t *testing.T) {
-	run(t, tool(t, "amtool"), "check-config", alertmanagerConfig)
+	run(t, findAmtool(t), "check-config", alertmanagerConfig)
 }
 
 func TestRoutes(t *testing.T) {
-	amtool := tool(t, "amtool")
+	amtool := findAmtool(t)
 	for _, test := range []struct{ alert, receivers string }{
 		{"alertname=FleetStoreAway kind=platform severity=critical", "webhook,slack-operators,email-operators"},
 		{"alertname=CassandraNodeDown kind=platform severity=warning dc=dc1", "webhook,slack-operators"},
@@ -59,7 +60,7 @@ func TestRoutes(t *testing.T) {
 
 // TestMessages renders what people read; -update writes it anew.
 func TestMessages(t *testing.T) {
-	amtool := tool(t, "amtool")
+	amtool := findAmtool(t)
 	for _, data := range files(t, "testdata/*.json") {
 		for kind, args := range map[string][]string{
 			"subject": {"fleet.subject", "text"}, "slack": {"fleet.slack", "text"}, "text": {"fleet.text", "text"}, "html": {"fleet.html", "html"},
@@ -82,7 +83,7 @@ func TestMessages(t *testing.T) {
 // As it is delivered nobody is told of anything, and nothing fails for that.
 func TestNobodyIsToldOutOfTheBox(t *testing.T) {
 	am := startAlertmanager(t, hasten(t))
-	am.post(vehicle("truck-1", "speed_limit", "critical"), platform("FleetStoreAway", "critical"), platform("FleetWatchdog", "info"))
+	am.post(vehicleAlert("truck-1", "speed_limit", "critical"), platformAlert("FleetStoreAway", "critical"), platformAlert("FleetWatchdog", "info"))
 	// Webhook, Slack and e-mail of dispatch and of the operators, and the watchdog.
 	require.Eventually(t, func() bool { return strings.Count(am.log.String(), "route is within mute time") >= 7 }, 10*time.Second, 50*time.Millisecond)
 	assert.NotRegexp(t, `(?m)^alertmanager_notifications_total\{.*\} [1-9]`, am.get("/metrics"))
@@ -110,7 +111,7 @@ func TestPeopleAreTold(t *testing.T) {
 	}
 	am := startAlertmanager(t, config)
 
-	am.post(vehicle("truck-1", "speed_limit", "critical"), vehicle("truck-2", "speed_limit", "critical"), vehicle("truck-3", "battery_low", "info"))
+	am.post(vehicleAlert("truck-1", "speed_limit", "critical"), vehicleAlert("truck-2", "speed_limit", "critical"), vehicleAlert("truck-3", "battery_low", "info"))
 	hook := hooks.next(t)
 	assert.Equal(t, "Bearer hook-token", hook.header.Get("Authorization"))
 	group := parse(t, hook.body)
@@ -135,19 +136,19 @@ func TestPeopleAreTold(t *testing.T) {
 	assert.Equal(t, "dispatch@example.org", letter.to)
 	assert.Contains(t, letter.text, "Subject: [critical, 2 vehicles] speed limit in fleet wuxi")
 
-	am.post(platform("FleetPipelineStalled", "critical"), platform("FleetCanaryFailing", "warning"))
+	am.post(platformAlert("FleetPipelineStalled", "critical"), platformAlert("FleetCanaryFailing", "warning"))
 	group = parse(t, hooks.next(t).body)
 	assert.Equal(t, map[string]string{"alertname": "FleetPipelineStalled", "cluster": "fleet-tracing"}, group.GroupLabels)
 	assert.Equal(t, "operators@example.org", mail.next(t).to)
 	slack.next(t)
-	am.post(vehicle("truck-9", "device_offline", "warning"))
+	am.post(vehicleAlert("truck-9", "device_offline", "warning"))
 	for _, held := range []string{`device="truck-9"`, `device="truck-1"`, `alertname="FleetCanaryFailing"`} {
 		assert.Eventually(t, func() bool {
 			return regexp.MustCompile(`"inhibitedBy":\["`).MatchString(am.get("/api/v2/alerts?filter=" + url.QueryEscape(held)))
 		}, 10*time.Second, 50*time.Millisecond, held)
 	}
 
-	over := platform("FleetPipelineStalled", "critical")
+	over := platformAlert("FleetPipelineStalled", "critical")
 	over["startsAt"], over["endsAt"] = time.Now().Add(-time.Minute), time.Now()
 	am.post(over)
 	resolved := map[string]string{} // name to status
@@ -171,7 +172,7 @@ func hasten(t *testing.T) string {
 
 type alert map[string]any
 
-func vehicle(device, kind, severity string) alert {
+func vehicleAlert(device, kind, severity string) alert {
 	name := "FleetVehicle"
 	for word := range strings.SplitSeq(kind, "_") {
 		name += strings.ToUpper(word[:1]) + word[1:]
@@ -188,7 +189,7 @@ func vehicle(device, kind, severity string) alert {
 	}
 }
 
-func platform(name, severity string) alert {
+func platformAlert(name, severity string) alert {
 	return alert{
 		"labels": map[string]string{
 			"alertname": name, "kind": "platform", "severity": severity, "cluster": "fleet-tracing", "job": "fleet-etl", "instance": "etl:9464",
@@ -208,14 +209,14 @@ type alertmanager struct {
 
 // startAlertmanager runs a real Alertmanager with a configuration until the test ends.
 func startAlertmanager(t *testing.T, config string) *alertmanager {
-	program := tool(t, "prometheus-alertmanager", "alertmanager")
+	program := testenv.Program(t, testenv.Alertmanager, "prometheus-alertmanager", "prometheus-alertmanager", "alertmanager")
 	dir := t.TempDir()
 	templates, err := filepath.Abs("alertmanager/templates")
 	require.NoError(t, err)
 	config = strings.Replace(config, "templates/*.tmpl", templates+"/*.tmpl", 1)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "alertmanager.yml"), []byte(config), 0o600))
 
-	address := rig.FreeAddresses(t, 1)[0]
+	address := platform.FreeAddresses(t, 1)[0]
 	am := &alertmanager{t: t, url: "http://" + address, log: &process.Output{}}
 	cmd := exec.Command(program, "--config.file="+filepath.Join(dir, "alertmanager.yml"), "--storage.path="+dir,
 		"--web.listen-address="+address, "--cluster.listen-address=", "--log.level=debug")

@@ -24,7 +24,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
 const (
@@ -181,11 +181,11 @@ func testThePipelineStalls(t *testing.T, l *live) {
 
 	// One that would be told as soon as the vehicle's comes through all the same, and the vehicle's does not.
 	offline := map[string]string{"alertname": "FleetVehicleDeviceOffline", "device": "live-9"}
-	l.post(t, vehicle("live-9", "device_offline", "warning"))
+	l.post(t, vehicleAlert("live-9", "device_offline", "warning"))
 	require.True(t, within(liveWithin, func() bool {
 		return regexp.MustCompile(`"inhibitedBy":\["`).MatchString(get(t, l.alertmanager+"/api/v2/alerts?filter="+url.QueryEscape(`device="live-9"`)))
 	}), "the vehicle's alert is held back")
-	other := platform("CassandraCompactionsBehind", "warning")
+	other := platformAlert("CassandraCompactionsBehind", "warning")
 	l.post(t, other)
 	l.hooks.awaitAlert(t, from, "firing", map[string]string{"alertname": "CassandraCompactionsBehind"})
 	assert.False(t, l.hooks.has(from, "firing", offline), "nothing is said about vehicles")
@@ -262,19 +262,19 @@ type live struct {
 }
 
 func startLive(t *testing.T) *live {
-	rig.NeedMonitoring(t)
+	platform.NeedMonitoring(t)
 	l := &live{hooks: newInbox(t)}
 	var nodes []monitoring.Node
-	l.cluster, nodes = rig.Cluster(t)
+	l.cluster, nodes = platform.Cluster(t)
 
 	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
 		Options: monitoring.Options{Dir: t.TempDir(), Edit: hastenAlertmanager(t)}, Webhook: l.hooks.URL,
 	})
 	require.NoError(t, err)
-	rig.EndWith(t, alertmanager)
+	platform.StopAtEnd(t, alertmanager)
 	l.alertmanager = "http://" + alertmanager.Address
 
-	etl := rig.NewETL(t, liveFleet, liveRules, "ETL_ALERTMANAGER_URLS="+l.alertmanager, "ETL_GRAFANA_URL="+liveGrafana, "ETL_RUNBOOK_URL="+runbookBase)
+	etl := platform.NewETL(t, liveFleet, liveRules, "ETL_ALERTMANAGER_URLS="+l.alertmanager, "ETL_GRAFANA_URL="+liveGrafana, "ETL_RUNBOOK_URL="+runbookBase)
 	etl.Run()
 	l.api = "http://" + etl.API
 	seen := regexp.MustCompile(`(?m)^fleet_etl_canary_last_seen_timestamp_seconds [1-9]`)
@@ -286,7 +286,7 @@ func startLive(t *testing.T) *live {
 		Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	require.NoError(t, err)
-	rig.EndWith(t, prometheus)
+	platform.StopAtEnd(t, prometheus)
 	l.prometheus = "http://" + prometheus.Address
 	// First of all that is cleaned up: the rest needs the nodes.
 	t.Cleanup(func() { assert.NoError(t, l.cluster.Up(context.WithoutCancel(t.Context()))) })
@@ -296,7 +296,7 @@ func startLive(t *testing.T) *live {
 // hastenPrometheus makes what is told within minutes be told within seconds. What looks at longer stretches keeps its time:
 // over seconds it would see what is none. The canary comes five times as often as usual, and may stay away for a twelfth.
 func hastenPrometheus(t *testing.T) func(file, text string) string {
-	return rig.Hasten(t, map[string][]string{
+	return platform.Shorten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
 			"scrape_timeout: 10s", "scrape_timeout: 2s"},
 		"rules/recording.yml":    {"interval: 1m", "interval: 2s"},
@@ -306,7 +306,7 @@ func hastenPrometheus(t *testing.T) func(file, text string) string {
 
 // hastenAlertmanager keeps the order in which things are told: of the graver first.
 func hastenAlertmanager(t *testing.T) func(file, text string) string {
-	return rig.Hasten(t, map[string][]string{
+	return platform.Shorten(t, map[string][]string{
 		"alertmanager.yml": {"group_wait: 30s", "group_wait: 2s", "group_wait: 10s", "group_wait: 1s",
 			"group_interval: 1m", "group_interval: 1s", "group_interval: 5m", "group_interval: 2s"},
 	})
@@ -379,7 +379,7 @@ func within(patience time.Duration, reached func() bool) bool {
 
 // get is what an address answers, or why it does not.
 func get(t *testing.T, address string) string {
-	_, text, err := rig.Get(t.Context(), address)
+	_, text, err := platform.Get(t.Context(), address)
 	if err != nil {
 		return err.Error()
 	}

@@ -16,6 +16,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 const (
@@ -36,16 +38,14 @@ type group struct {
 	Rules []rule
 }
 
-// tool finds a program of the system's packages, or skips the test.
-func tool(t *testing.T, names ...string) string {
+func findPromtool(t *testing.T) string {
 	t.Helper()
-	for _, name := range names {
-		if path, err := exec.LookPath(name); err == nil {
-			return path
-		}
-	}
-	t.Skipf("%s is not installed; it comes with the packages prometheus and prometheus-alertmanager", names[0])
-	return ""
+	return testenv.Program(t, testenv.Prometheus, "prometheus", "promtool")
+}
+
+func findAmtool(t *testing.T) string {
+	t.Helper()
+	return testenv.Program(t, testenv.Alertmanager, "prometheus-alertmanager", "amtool")
 }
 
 func run(t *testing.T, program string, args ...string) string {
@@ -102,7 +102,7 @@ func alertNames(t *testing.T) map[string]bool {
 }
 
 func TestConfiguration(t *testing.T) {
-	run(t, tool(t, "promtool"), "check", "config", "prometheus.yml")
+	run(t, findPromtool(t), "check", "config", "prometheus.yml")
 }
 
 func TestTargets(t *testing.T) {
@@ -149,7 +149,7 @@ func TestTargets(t *testing.T) {
 }
 
 func TestRules(t *testing.T) {
-	promtool := tool(t, "promtool")
+	promtool := findPromtool(t)
 	for _, file := range files(t, "tests/*.yml") {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yml"), func(t *testing.T) {
 			t.Parallel()
@@ -321,7 +321,7 @@ func queries(t *testing.T) map[string][]string {
 }
 
 func TestQueriesAreUnderstood(t *testing.T) {
-	promtool := tool(t, "promtool")
+	promtool := findPromtool(t)
 	type recorded struct {
 		Record string `json:"record"`
 		Expr   string `json:"expr"`

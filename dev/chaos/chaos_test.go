@@ -21,13 +21,12 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // The short form of make chaos: the faults that need nothing but a running cluster.
 func TestThePlatformWithstandsFaults(t *testing.T) {
-	if os.Getenv("CASSANDRA_TEST_HOSTS") == "" {
-		t.Skip("needs a real cluster: run make test, or set CASSANDRA_TEST_HOSTS")
-	}
+	testenv.CassandraHosts(t)
 	config, err := cluster.DefaultConfig()
 	require.NoError(t, err)
 	c, err := cluster.Open(config)
@@ -35,7 +34,7 @@ func TestThePlatformWithstandsFaults(t *testing.T) {
 	nodes, err := c.Nodes()
 	require.NoError(t, err)
 	if shape := shapeOf(nodes); shape != "dc1=2,dc2=2" {
-		t.Skipf("needs two data centres of two nodes to break them; there are %s", shape)
+		testenv.Missing(t, testenv.Cassandra, "the cluster is "+shape+": start one with dc1=2,dc2=2")
 	}
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
@@ -178,9 +177,7 @@ func TestWhatCameOfFaultsIsATable(t *testing.T) {
 }
 
 func TestADiskIsFilledToItsLastByte(t *testing.T) {
-	if !isRoot() {
-		t.Skip("needs root, to mount a small file system")
-	}
+	testenv.NeedRoot(t, "mount a small file system")
 	n := cluster.Node{N: 4, Dir: filepath.Join(t.TempDir(), "node4")}
 	folder, unmount, err := MountSmall(n, 3<<20)
 	require.NoError(t, err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // open returns a cluster of its own for a test, on addresses and ports that no other uses, and ends it with the test.
@@ -290,9 +291,7 @@ func TestLogs(t *testing.T) {
 
 // TestRealCassandra is the one test here that runs Cassandra itself.
 func TestRealCassandra(t *testing.T) {
-	if os.Getenv("DEV_TEST_CLUSTER") == "" {
-		t.Skip("needs Java 17, Maven and 1.5 GB of memory: set DEV_TEST_CLUSTER=1 to run it")
-	}
+	testenv.CassandraHosts(t) // this test starts its own node; machines that run the cluster tests have the memory
 	ctx := t.Context()
 	c, out := open(t, Config{DCs: []DC{{"dc1", 1}}, FirstAddress: netip.MustParseAddr("127.0.0.21"), HeapMB: 512})
 	do(t, "up", c.Up(ctx))

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 var (
@@ -66,9 +67,7 @@ func scrape(t *testing.T, n Node) (names []string, series map[string]float64) {
 
 // TestMetricsOfRealNodes asks the cluster that make integration runs the tests on.
 func TestMetricsOfRealNodes(t *testing.T) {
-	if os.Getenv("CASSANDRA_TEST_HOSTS") == "" {
-		t.Skip("needs a real cluster: run make integration, or set CASSANDRA_TEST_HOSTS for the one of go run ./dev cluster up")
-	}
+	testenv.CassandraHosts(t)
 	cfg, err := DefaultConfig()
 	do(t, "configure", err)
 	c, err := Open(cfg)
@@ -78,7 +77,7 @@ func TestMetricsOfRealNodes(t *testing.T) {
 	replication := cassandra.Replication{}
 	for _, n := range nodes {
 		if n.State != Running {
-			t.Skipf("needs all nodes of the cluster of go run ./dev cluster up; %s is %s", n, n.State)
+			testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("%s is %s: start it: go run ./dev cluster up", n, n.State))
 		}
 		replication[n.DC] = min(2, replication[n.DC]+1)
 	}

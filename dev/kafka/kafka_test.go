@@ -11,12 +11,12 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 func TestLifeOfABroker(t *testing.T) {
-	if os.Getenv("KAFKA_TEST_BROKERS") == "" {
-		t.Skip("KAFKA_TEST_BROKERS is not set: run it by `go run ./dev with-kafka -- go test ./dev/kafka`")
-	}
+	testenv.KafkaBrokers(t)
 	ctx := t.Context()
 	var out bytes.Buffer
 	cfg := Config{Dir: t.TempDir(), Port: 29092, HeapMB: 256, Out: &out}

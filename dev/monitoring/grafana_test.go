@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // home makes a folder that looks like Grafana's with its program at path.
@@ -219,19 +220,20 @@ func TestProvisioningAsksForNothingElse(t *testing.T) {
 	}
 }
 
-// TestGrafanaShowsTheRepository runs a real Grafana where GRAFANA_HOME or a package has one.
+// TestGrafanaShowsTheRepository runs a real Grafana, which is downloaded the first time unless GRAFANA_HOME or a package has one.
 func TestGrafanaShowsTheRepository(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
-	if _, err := FindGrafana(t.Context(), "", nil); err != nil {
-		t.Skip(err)
+	program, err := FindGrafana(t.Context(), filepath.Join(root, ".dev", "cache"), t.Logf)
+	if err != nil {
+		testenv.Missing(t, testenv.Grafana, err.Error())
 	}
 	if err := PluginBuilt(root); err != nil {
-		t.Skip(err)
+		testenv.Missing(t, testenv.Grafana, err.Error())
 	}
 	dir := t.TempDir()
 	grafana, err := StartGrafana(t.Context(), GrafanaOptions{
-		Options: Options{Dir: dir}, Cassandra: []string{"127.0.0.1:1"}, DC: "dc1", PrometheusURL: "http://127.0.0.1:1",
+		Options: Options{Program: program, Dir: dir}, Cassandra: []string{"127.0.0.1:1"}, DC: "dc1", PrometheusURL: "http://127.0.0.1:1",
 	})
 	require.NoError(t, err)
 	t.Cleanup(func() { assert.NoError(t, grafana.Stop(context.Background())) })

@@ -3,7 +3,6 @@ package monitoring
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -23,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -167,10 +167,11 @@ func ask(ctx context.Context, url string, into any) error {
 
 // TestAnAlertReachesAWebhook runs Prometheus and Alertmanager with the repository's configuration, only faster.
 func TestAnAlertReachesAWebhook(t *testing.T) {
-	_, noPrometheus := FindPrometheus()
-	_, noAlertmanager := FindAlertmanager()
-	if err := errors.Join(noPrometheus, noAlertmanager); err != nil {
-		t.Skip(err)
+	if _, err := FindPrometheus(); err != nil {
+		testenv.Missing(t, testenv.Prometheus, err.Error())
+	}
+	if _, err := FindAlertmanager(); err != nil {
+		testenv.Missing(t, testenv.Alertmanager, err.Error())
 	}
 	watchdog := make(chan string, 100)
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {

@@ -16,6 +16,8 @@ import (
 	"github.com/yuin/goldmark/ast"
 	"github.com/yuin/goldmark/parser"
 	"github.com/yuin/goldmark/text"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 const root = "../.."
@@ -144,17 +146,11 @@ func TestDiagramsAreOfAKnownKind(t *testing.T) {
 func TestAReportHasEveryHeadingOfItsPages(t *testing.T) {
 	browser, err := findChromium()
 	if err != nil {
-		t.Skip(err)
+		testenv.Missing(t, testenv.Chromium, err.Error())
 	}
-	reader, err := exec.LookPath("pdftotext")
-	if err != nil {
-		t.Skip("find pdftotext, which reads the report: apt-get install poppler-utils")
-	}
+	reader := testenv.Program(t, testenv.Tools, "poppler-utils", "pdftotext")
 	work, err := filepath.Abs(filepath.Join(root, ".dev", "report"))
 	require.NoError(t, err)
-	if _, err := os.Stat(filepath.Join(work, mermaidPackage+".js")); err != nil {
-		t.Skip("Mermaid was never fetched here: make report does it")
-	}
 	absolute, err := filepath.Abs(root)
 	require.NoError(t, err)
 	out := filepath.Join(t.TempDir(), "report.pdf")

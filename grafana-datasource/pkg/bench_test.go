@@ -15,18 +15,17 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
 // TestMeasure prints how fast the data source answers, beside the naive way of one query a vehicle, one after the
 // other; through the plugin's real binary, gRPC and frames included. It decides nothing: run it with make bench-plugin.
 func TestMeasure(t *testing.T) {
-	if os.Getenv("FLEET_BENCH") == "" {
-		t.Skip("measures; run make bench-plugin")
-	}
+	testenv.Benchmark(t, "make bench-plugin")
 	w := open(t)
-	store, err := cassandra.Open(t.Context(), w.config, rig.Quiet(), nil)
+	store, err := cassandra.Open(t.Context(), w.config, platform.Quiet(), nil)
 	require.NoError(t, err)
 	defer store.Close()
 	var rows []cassandra.Telemetry

@@ -26,7 +26,8 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/process"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
@@ -60,10 +61,10 @@ func TestMain(m *testing.M) {
 
 // open gives the shared world; it is made for the first test that needs it.
 func open(t testing.TB) *world {
-	rig.Hosts(t)
+	testenv.CassandraHosts(t)
 	sharedMu.Do(func() {
 		errWorld = errors.New("the test that needed it first tells why it is not there") // where the keyspace ends that test
-		errWorld = shared.make(rig.Keyspace(t))
+		errWorld = shared.make(platform.Keyspace(t))
 	})
 	require.NoError(t, errWorld)
 	return &shared
@@ -81,7 +82,7 @@ func (w *world) make(config cassandra.Config) error {
 	w.now = time.Now().UTC().Truncate(time.Millisecond)
 	w.midnight = w.now.Truncate(24 * time.Hour)
 	w.closed = w.midnight.AddDate(0, 0, -5)
-	store, err := cassandra.Open(ctx, w.config, rig.Quiet(), nil)
+	store, err := cassandra.Open(ctx, w.config, platform.Quiet(), nil)
 	if err != nil {
 		return err
 	}
@@ -608,7 +609,7 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	w := open(t)
 	s := w.source("raw", map[string]any{"maxPartitions": 100})
-	require.NoError(t, cassandra.Exec(t.Context(), w.config, rig.Quiet(),
+	require.NoError(t, cassandra.Exec(t.Context(), w.config, platform.Quiet(),
 		"CREATE TYPE IF NOT EXISTS place (name text, floor int)",
 		"CREATE TABLE IF NOT EXISTS every_type (k int PRIMARY KEY, a ascii, bi bigint, bl blob, bo boolean, da date, de decimal, dou double, du duration, fl float, ine inet, i int, sm smallint, te text, ti time, ts timestamp, tu timeuuid, ty tinyint, uu uuid, va varint, li list<int>, se set<text>, ma map<text, timestamp>, tup tuple<int, text>, udt frozen<place>, nest list<frozen<map<text, int>>>, vec vector<float, 2>)",
 		"INSERT INTO every_type (k) VALUES (1)",
@@ -806,7 +807,7 @@ func TestResources(t *testing.T) {
 
 func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
 	w := open(t)
-	store, err := cassandra.Open(t.Context(), w.config, rig.Quiet(), nil)
+	store, err := cassandra.Open(t.Context(), w.config, platform.Quiet(), nil)
 	require.NoError(t, err)
 	defer store.Close()
 	row := cassandra.LatestRow{DeviceID: "live-1", Lat: ptr(1.0), Lon: ptr(2.0), Zone: "a", SpeedKmh: ptr(10.0), LastTsMs: ptr(time.Now().UnixMilli())}
@@ -1007,8 +1008,8 @@ func TestMetricsAndLogsTellOfQueries(t *testing.T) {
 // TestRealTaxis reads a real day by way of the real pipeline.
 func TestRealTaxis(t *testing.T) {
 	w := open(t)
-	path := rig.Taxis(t)
-	etl, err := rig.FleetETL(t.Context())
+	path := testenv.Taxis(t)
+	etl, err := platform.FleetETL(t.Context())
 	require.NoError(t, err)
 	end := w.midnight.Add(-time.Second)
 	load := exec.CommandContext(t.Context(), etl, "load", path, "--map", "lon=longitude,lat=latitude,device_id=taxi",
@@ -1050,7 +1051,7 @@ func TestRealTaxis(t *testing.T) {
 // TestTheClusterComesAndGoes kills one node, then all, then starts them again. It comes last: it leaves cold nodes.
 func TestTheClusterComesAndGoes(t *testing.T) {
 	w := open(t)
-	c, _ := rig.Cluster(t)
+	c, _ := platform.Cluster(t)
 	t.Cleanup(func() { assert.NoError(t, c.Up(context.WithoutCancel(t.Context()))) }) // when it fails half-way, too
 	s := w.source("outage", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
 	query := map[string]any{"queryType": "latest", "fleets": []string{"middle"}}

@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
@@ -243,7 +243,7 @@ func pipe(t *testing.T, track []telemetry.Record, index *geofence.Index, line fu
 		return
 	}
 	config := cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("bench_%08x", rand.Uint32()), LocalDC: "dc1", Timeout: 30 * time.Second}
-	require.NoError(t, cassandra.ApplySchema(t.Context(), config, rig.Replication(t), silent()))
+	require.NoError(t, cassandra.ApplySchema(t.Context(), config, platform.Replication(t), silent()))
 	defer func() {
 		require.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, silent()))
 	}()

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -55,12 +56,7 @@ type notification struct {
 
 func newAlertmanager(t *testing.T) *alertmanager {
 	t.Helper()
-	program, err := exec.LookPath("prometheus-alertmanager")
-	if err != nil {
-		if program, err = exec.LookPath("alertmanager"); err != nil {
-			t.Skip("no Alertmanager here: install Debian's package prometheus-alertmanager")
-		}
-	}
+	program := testenv.Program(t, testenv.Alertmanager, "prometheus-alertmanager", "prometheus-alertmanager", "alertmanager")
 	m := &alertmanager{t: t, program: program, dir: t.TempDir(), got: map[string][]notification{}}
 	hook := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var message struct {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -41,11 +40,7 @@ func outcomes(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 }
 
 func TestARealTopic(t *testing.T) {
-	brokers := os.Getenv("KAFKA_TEST_BROKERS")
-	if brokers == "" {
-		t.Skip("KAFKA_TEST_BROKERS is not set: run it by `go run ./dev with-kafka -- go test ./etl/internal/notify`")
-	}
-	seeds := kgo.SeedBrokers(strings.Split(brokers, ",")...)
+	seeds := kgo.SeedBrokers(testenv.KafkaBrokers(t)...)
 	name := fmt.Sprintf("test-alerts-%d", time.Now().UnixNano())
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()

@@ -5,7 +5,6 @@ import (
 	"encoding/csv"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -14,19 +13,14 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// taxis is a real day of taxis by taxi, in event order, where it is at hand.
+// taxis returns a day of taxis, in event order by taxi.
 func taxis(t *testing.T) map[string][]telemetry.Record {
-	path := os.Getenv("FLEET_REAL_TAXIS")
-	if path == "" {
-		path = filepath.Join("..", "..", "..", "..", "shared", "data", "wuxi_taxis.csv")
-	}
-	file, err := os.Open(path)
-	if err != nil {
-		t.Skip("needs the recording wuxi_taxis.csv, which is not beside the repository in ../shared/data: give its path in FLEET_REAL_TAXIS")
-	}
+	file, err := os.Open(testenv.Taxis(t))
+	require.NoError(t, err)
 	defer file.Close()
 	rows, err := csv.NewReader(file).ReadAll()
 	require.NoError(t, err)
@@ -51,7 +45,7 @@ func taxis(t *testing.T) map[string][]telemetry.Record {
 	return fixes
 }
 
-func TestARealDayOfTaxis(t *testing.T) {
+func TestDayOfTaxis(t *testing.T) {
 	all := taxis(t)
 	var perTaxi, km, hours, speeds []float64
 	var trips, stops, fixes int

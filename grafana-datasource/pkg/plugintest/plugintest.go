@@ -20,7 +20,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/go-plugin"
 
-	"github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
 // ID is the plugin's.
@@ -29,7 +29,7 @@ const ID = "fleettracing-cassandra-datasource"
 // Build compiles the binary of this machine, with the flags that mage gives, and returns its path. Packages share it.
 func Build(ctx context.Context) (binary string, err error) {
 	_, here, _, _ := runtime.Caller(0)
-	err = rig.Build(ctx, func(dir string) error {
+	err = platform.Build(ctx, func(dir string) error {
 		binary = filepath.Join(dir, fmt.Sprintf("gpx_fleet_cassandra_%s_%s", runtime.GOOS, runtime.GOARCH))
 		cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "-tags", "arrow_json_stdlib", "-ldflags", "-w -s", "./pkg")
 		cmd.Dir = filepath.Dir(filepath.Dir(filepath.Dir(here)))

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 var docBlock = regexp.MustCompile("(?s)```(sh|json)\n(.*?)```")
@@ -17,9 +19,7 @@ var docBlock = regexp.MustCompile("(?s)```(sh|json)\n(.*?)```")
 // Each line of docs/iot-api.md is run as a reader would, and answers what stands below it.
 func TestTheDocsAreTrue(t *testing.T) {
 	for _, program := range []string{"sh", "curl", "gzip", "sha256sum", "base32"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skipf("the docs' lines need %s", program)
-		}
+		testenv.Program(t, testenv.Tools, "curl gzip coreutils", program)
 	}
 	text, err := os.ReadFile("../../../../docs/iot-api.md")
 	require.NoError(t, err)

@@ -15,6 +15,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 // redisServer is a Redis of a test's own.
@@ -25,9 +27,7 @@ type redisServer struct {
 }
 
 func startRedis(t *testing.T) *redisServer {
-	if _, err := exec.LookPath("redis-server"); err != nil {
-		t.Skip("needs redis-server: install it, for example with apt-get install redis-server")
-	}
+	testenv.Program(t, testenv.Redis, "redis-server", "redis-server")
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	s := &redisServer{t: t, address: listener.Addr().String()}

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	platform "github.com/fleettracing/fleet-tracing/dev/rig"
+	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 

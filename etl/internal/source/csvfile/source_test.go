@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -254,10 +254,10 @@ func TestTimeRange(t *testing.T) {
 	}
 }
 
-// The taxis of Wuxi are a real recording: local times, other names, no fleet.
-func TestTaxisOfWuxi(t *testing.T) {
+// The recording of taxis has local times, its own column names and no fleet.
+func TestRecordingOfTaxis(t *testing.T) {
 	o := Options{
-		Files: []string{wuxiTaxis(t)},
+		Files: []string{testenv.Taxis(t)},
 		Map:   map[string]string{"lon": "longitude", "lat": "latitude", "device_id": "taxi"},
 		Set:   map[string]string{"fleet_id": "wuxi"},
 		Times: telemetry.TimeFormat{Location: time.FixedZone("Asia/Shanghai", 8*3600)},
@@ -273,29 +273,7 @@ func TestTaxisOfWuxi(t *testing.T) {
 	if len(items) != 20_188 || len(taxis) != 475 || len(refused) > 0 {
 		t.Errorf("%d records of %d taxis, %d refused; want 20188 of 475", len(items), len(taxis), len(refused))
 	}
-	if got, want := items[0].Time(), time.Date(2020, 7, 18, 1, 7, 17, 0, time.UTC); !got.Equal(want) {
+	if got, want := items[0].Time(), time.Date(2020, 7, 18, 9, 14, 32, 0, time.UTC); !got.Equal(want) {
 		t.Errorf("first at %s, want %s", got, want)
 	}
-}
-
-// wuxiTaxis finds the recording beside the repository.
-func wuxiTaxis(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for ; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			break
-		}
-		if dir == filepath.Dir(dir) {
-			t.Fatal("no go.mod above the package")
-		}
-	}
-	path := filepath.Join(dir, "..", "shared", "data", "wuxi_taxis.csv")
-	if _, err := os.Stat(path); err != nil {
-		t.Skipf("the recording of Wuxi's taxis is not here: %v", err)
-	}
-	return path
 }

@@ -29,6 +29,7 @@ import (
 	"go.uber.org/goleak"
 
 	broker "github.com/fleettracing/fleet-tracing/dev/kafka"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
@@ -44,14 +45,10 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// brokers are those of a real Kafka, or the end of the test.
+// brokers returns the addresses of a real Kafka.
 func brokers(t testing.TB) []string {
 	t.Helper()
-	s := os.Getenv("KAFKA_TEST_BROKERS")
-	if s == "" {
-		t.Skip("KAFKA_TEST_BROKERS is not set: run it by `go run ./dev with-kafka -- go test ./etl/internal/source/kafka`")
-	}
-	return strings.Split(s, ",")
+	return testenv.KafkaBrokers(t)
 }
 
 // site is a topic of a test's own.
@@ -714,7 +711,7 @@ func TestABrokerThatComesBackIsGoneOnWith(t *testing.T) {
 	b, err := broker.Open(cfg)
 	require.NoError(t, err)
 	if s.connection.Brokers[0] != b.Address() {
-		t.Skipf("KAFKA_TEST_BROKERS is not the broker of dev/kafka at %s, which this test kills", b.Address())
+		testenv.Missing(t, testenv.Kafka, "this test kills the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")
 	}
 	s.fill(5000)
 	o := s.options()
@@ -858,7 +855,7 @@ func TestLogin(t *testing.T) {
 	b, err := broker.Open(cfg)
 	require.NoError(t, err)
 	if s.connection.Brokers[0] != b.Address() {
-		t.Skipf("KAFKA_TEST_BROKERS is not the broker of dev/kafka at %s, whose login this test knows", b.Address())
+		testenv.Missing(t, testenv.Kafka, "this test logs in to the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")
 	}
 	secure := func(mechanism, password string, trust *tls.Config) kafka.Connection {
 		return kafka.Connection{Brokers: []string{b.TLSAddress()}, TLS: trust, Mechanism: mechanism, Username: broker.User, Password: password}

@@ -1,4 +1,4 @@
-package rig
+package platform
 
 import (
 	"context"
@@ -20,7 +20,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// readyWithin bounds what a program may take to serve or to end. On a quiet machine it takes seconds.
+// readyWithin bounds the start and the stop of a program, which take seconds on an idle machine.
 const readyWithin = 2 * time.Minute
 
 // FleetETL builds fleet-etl and returns its path.
@@ -36,8 +36,8 @@ func FleetETL(ctx context.Context) (path string, err error) {
 	return path, err
 }
 
-// Build builds a program into a folder that all packages' tests share, one at a time. The Go tool sees for itself whether
-// what it is to write there is up to date.
+// Build builds a program into a directory that the tests of all packages share, one build at a time. The Go tool skips the build if
+// the file is up to date.
 func Build(ctx context.Context, do func(dir string) error) error {
 	root, err := cluster.RepositoryRoot()
 	if err != nil {
@@ -52,8 +52,8 @@ func Build(ctx context.Context, do func(dir string) error) error {
 	return do(dir)
 }
 
-// ETL is a fleet-etl with the tests' keyspace, and a state directory and addresses of its own. When it runs, it makes up ten vehicles
-// that send each second, and serves the IoT API to one fleet without tokens.
+// ETL is a fleet-etl with its own state directory and addresses, on the keyspace of the tests. While it runs, it simulates ten
+// vehicles that send each second, and serves the HTTP API to one fleet without tokens.
 type ETL struct {
 	Config       cassandra.Config
 	Dir          string
@@ -64,17 +64,17 @@ type ETL struct {
 	env     []string
 }
 
-// NewETL takes the tests' keyspace, and makes the usual one: nodes have metrics of that one's tables alone.
-// env is what else fleet-etl is set to.
+// NewETL takes the keyspace of the tests. It also creates keyspace fleet_iot, because the nodes export metrics of its tables only.
+// env has further settings of fleet-etl.
 func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 	addresses := FreeAddresses(t, 2)
 	e := &ETL{t: t, Config: Keyspace(t), Dir: t.TempDir(), Metrics: addresses[0], API: addresses[1]}
 	var err error
 	e.program, err = FleetETL(t.Context())
 	require.NoError(t, err)
-	usual := e.Config
-	usual.Keyspace = "fleet_iot"
-	require.NoError(t, cassandra.ApplySchema(t.Context(), usual, Replication(t), Quiet()))
+	standard := e.Config
+	standard.Keyspace = "fleet_iot"
+	require.NoError(t, cassandra.ApplySchema(t.Context(), standard, Replication(t), Quiet()))
 
 	rules := filepath.Join(e.Dir, "alert-rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte(alertRules), 0o600))
@@ -88,7 +88,7 @@ func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 	return e
 }
 
-// Do runs one command to its end, which must be a good one.
+// Do runs a command, which must succeed.
 func (e *ETL) Do(args ...string) {
 	begun := time.Now()
 	cmd := exec.CommandContext(e.t.Context(), e.program, args...)
@@ -98,20 +98,20 @@ func (e *ETL) Do(args ...string) {
 	e.t.Logf("fleet-etl %s took %.1f s", args[0], time.Since(begun).Seconds())
 }
 
-// Run starts fleet-etl and returns when it is ready. It is stopped when the test ends.
+// Run starts fleet-etl and returns when it is ready. The end of the test stops it.
 func (e *ETL) Run() {
 	path := filepath.Join(e.Dir, "fleet-etl.log")
 	log, err := os.Create(path)
 	require.NoError(e.t, err)
-	defer log.Close()                     // the program has its own
-	cmd := exec.Command(e.program, "run") //nolint:noctx // it is told to stop, and waited for
+	defer log.Close()                     // the child process has its own descriptor
+	cmd := exec.Command(e.program, "run") //nolint:noctx // stopped by a signal below
 	cmd.Env, cmd.Stdout, cmd.Stderr = e.env, log, log
 	require.NoError(e.t, cmd.Start())
 	e.t.Cleanup(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
-		patience := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
-		assert.NoError(e.t, cmd.Wait(), "fleet-etl ends in good order")
-		patience.Stop()
+		deadline := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
+		assert.NoError(e.t, cmd.Wait(), "fleet-etl stops without an error")
+		deadline.Stop()
 		if e.t.Failed() {
 			e.t.Log("fleet-etl", Tail(path))
 		}

@@ -1,0 +1,166 @@
+// Package platform gives tests the running platform: an empty keyspace on the real cluster, the cluster's nodes, fleet-etl as a
+// program, and shortened intervals for Prometheus and Alertmanager.
+package platform
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
+)
+
+// Replication returns the replication of the tests' keyspaces: CASSANDRA_REPLICATION, or two replicas in each of two data centers.
+func Replication(t testing.TB) cassandra.Replication {
+	parsed, err := cassandra.ParseReplication(cmp.Or(os.Getenv("CASSANDRA_REPLICATION"), "dc1=2,dc2=2"))
+	require.NoError(t, err)
+	return parsed
+}
+
+// Quiet returns a logger without output.
+func Quiet() logrus.FieldLogger {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	return logger
+}
+
+// keyspace is shared by all tests that use this package. Creating a keyspace takes a dozen seconds and dropping it longer;
+// truncating takes a few. The keyspace is never dropped.
+const keyspace = "test_shared"
+
+// keyspaceLock reserves the keyspace for this process until the process ends.
+var keyspaceLock struct {
+	sync.Mutex
+	unlock func()
+}
+
+// Keyspace returns an empty keyspace with all tables. Tests of other packages wait until this process ends.
+func Keyspace(t testing.TB) cassandra.Config {
+	config := cassandra.Config{Hosts: testenv.CassandraHosts(t), Keyspace: keyspace, LocalDC: "dc1"}
+	keyspaceLock.Lock()
+	defer keyspaceLock.Unlock()
+	if keyspaceLock.unlock == nil {
+		root, err := cluster.RepositoryRoot()
+		require.NoError(t, err)
+		keyspaceLock.unlock, err = process.Lock(t.Context(), filepath.Join(root, ".dev", "test-keyspace"), func(holder string) {
+			t.Log("waiting for process", holder, "to release the keyspace of the tests")
+		})
+		require.NoError(t, err)
+		replication := Replication(t)
+		differences, err := cassandra.CheckSchema(t.Context(), config, replication, Quiet())
+		if err != nil || len(differences) > 0 { // missing, or from another version
+			require.NoError(t, cassandra.DropKeyspace(t.Context(), config, Quiet()))
+			require.NoError(t, cassandra.ApplySchema(t.Context(), config, replication, Quiet()))
+			return config
+		}
+	}
+	require.NoError(t, cassandra.Truncate(t.Context(), config, Quiet()))
+	return config
+}
+
+// Cluster returns the cluster of go run ./dev cluster up, for tests that scrape, kill or pause nodes. The cluster must have two
+// data centers of two running nodes.
+func Cluster(t testing.TB) (*cluster.Cluster, []monitoring.Node) {
+	config, err := cluster.DefaultConfig()
+	require.NoError(t, err)
+	c, err := cluster.Open(config)
+	require.NoError(t, err)
+	nodes, err := c.Nodes()
+	require.NoError(t, err)
+	perDC := map[string]int{}
+	var scraped []monitoring.Node
+	for _, n := range nodes {
+		if n.State != cluster.Running {
+			testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("%s is %s: start it: go run ./dev cluster up", n, n.State))
+		}
+		perDC[n.DC]++
+		scraped = append(scraped, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
+	}
+	if perDC["dc1"] != 2 || perDC["dc2"] != 2 {
+		testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("the cluster has %v nodes per data center: start one with dc1=2,dc2=2", perDC))
+	}
+	return c, scraped
+}
+
+// NeedMonitoring ends a test unless Prometheus and Alertmanager are installed.
+func NeedMonitoring(t testing.TB) {
+	t.Helper()
+	if _, err := monitoring.FindPrometheus(); err != nil {
+		testenv.Missing(t, testenv.Prometheus, err.Error())
+	}
+	if _, err := monitoring.FindAlertmanager(); err != nil {
+		testenv.Missing(t, testenv.Alertmanager, err.Error())
+	}
+}
+
+// StopAtEnd stops a program at the end of the test, and logs the end of its log if the test failed.
+func StopAtEnd(t testing.TB, p *monitoring.Process) {
+	t.Cleanup(func() {
+		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
+		if t.Failed() {
+			t.Log(p.Name, Tail(p.LogFile))
+		}
+	})
+}
+
+// Tail returns the last 40 lines of a log file.
+func Tail(path string) string {
+	text, err := process.ReadLog(path, 0)
+	if err != nil {
+		return err.Error()
+	}
+	return process.LastLines(text, 40)
+}
+
+// Shorten returns an edit for monitoring.Options.Edit. For each file it takes pairs of old and new text; each old text must occur.
+func Shorten(t testing.TB, changes map[string][]string) func(file, text string) string {
+	return func(file, text string) string {
+		for i, c := 0, changes[filepath.ToSlash(file)]; i < len(c); i += 2 {
+			assert.Contains(t, text, c[i], "%s: this test shortens the interval", file)
+			text = strings.ReplaceAll(text, c[i], c[i+1])
+		}
+		return text
+	}
+}
+
+// FreeAddresses returns n different unused addresses, host:port.
+func FreeAddresses(t testing.TB, n int) (addresses []string) {
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer listener.Close() // at the end, so that the addresses differ
+		addresses = append(addresses, listener.Addr().String())
+	}
+	return addresses
+}
+
+// Get requests a URL.
+func Get(ctx context.Context, url string) (status int, body []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	body, err = io.ReadAll(response.Body)
+	return response.StatusCode, body, err
+}
