@@ -15,7 +15,7 @@ type Baseline struct {
 }
 
 // NewBaseline shares the session and the write level of the store.
-func NewBaseline(s *Store) *Baseline { return &Baseline{session: s.session, level: s.write} }
+func NewBaseline(s *Store) *Baseline { return &Baseline{session: s.driver, level: s.write} }
 
 // BaselineRow is one record for the baseline.
 type BaselineRow struct {

@@ -26,10 +26,10 @@ func TestTheDaysOfADeviceAreItsStates(t *testing.T) {
 	ctx := t.Context()
 	const device = "d-days"
 	today := DayOf(time.Now().UnixMilli())
-	_, found, err := s.DayBefore(ctx, device, today)
+	_, found, err := s.LastDeviceDay(ctx, device, today)
 	require.NoError(t, err)
 	require.False(t, found)
-	none, err := s.DaysFrom(ctx, device, 0)
+	none, err := s.DeviceDays(ctx, device, 0)
 	require.NoError(t, err)
 	require.Empty(t, none)
 
@@ -47,20 +47,20 @@ func TestTheDaysOfADeviceAreItsStates(t *testing.T) {
 		{Day: today - 1, State: []byte("second"), Rules: "r2", Fleets: []string{"east", "north", "south"}, WriteTimeUs: looked + 20},
 		{Day: today, State: []byte("now"), Rules: "r2", WriteTimeUs: looked + 30},
 	}
-	days, err := s.DaysFrom(ctx, device, today-3)
+	days, err := s.DeviceDays(ctx, device, today-3)
 	require.NoError(t, err)
 	require.Equal(t, want, days, "oldest first; who looked last wins, and fleets are only ever added to")
-	days, err = s.DaysFrom(ctx, device, today-2)
+	days, err = s.DeviceDays(ctx, device, today-2)
 	require.NoError(t, err)
 	require.Equal(t, want[1:], days)
 
 	for day, state := range map[Day]string{today + 1: "now", today: "now", today - 1: "second", today - 2: "old"} {
-		before, found, err := s.DayBefore(ctx, device, day)
+		before, found, err := s.LastDeviceDay(ctx, device, day)
 		require.NoError(t, err)
 		require.True(t, found)
 		require.Equal(t, state, string(before.State), "the latest up to %s", day)
 	}
-	_, found, err = s.DayBefore(ctx, device, today-4)
+	_, found, err = s.LastDeviceDay(ctx, device, today-4)
 	require.NoError(t, err)
 	require.False(t, found)
 }
@@ -77,14 +77,14 @@ func TestTheFixesOfADayComeOldestFirstWithAllThatTheyHave(t *testing.T) {
 	full.SpeedKmh, full.HeadingDeg, full.BatteryPct, full.TempC, full.AccuracyM = ptr(62.5), ptr(359.9), ptr(int32(7)), ptr(-18.25), ptr(4.5)
 	require.NoError(t, s.WriteHistory(ctx, "d-fixes", day, []TelemetryRow{row(first + msPerDay - 1), full, row(first)}))
 	require.NoError(t, s.WriteHistory(ctx, "d-fixes", day+1, []TelemetryRow{row(first + msPerDay)}))
-	fixes, err := s.Fixes(ctx, "d-fixes", day)
+	fixes, err := s.Positions(ctx, "d-fixes", day)
 	require.NoError(t, err)
 	bare := Telemetry{DeviceID: "d-fixes", FleetID: "f", Lat: 1, Lon: 2, Zone: "unknown"}
 	begin, second, end := bare, bare, bare
 	begin.Ts, second.Ts, end.Ts = time.UnixMilli(first).UTC(), time.UnixMilli(first+1).UTC(), time.UnixMilli(first+msPerDay-1).UTC()
 	second.SpeedKmh, second.HeadingDeg, second.BatteryPct, second.TempC, second.AccuracyM = full.SpeedKmh, full.HeadingDeg, full.BatteryPct, full.TempC, full.AccuracyM
 	require.Equal(t, []Telemetry{begin, second, end}, fixes)
-	fixes, err = s.Fixes(ctx, "d-fixes", day-1)
+	fixes, err = s.Positions(ctx, "d-fixes", day-1)
 	require.NoError(t, err)
 	require.Empty(t, fixes)
 }
@@ -252,7 +252,7 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 	ctx := t.Context()
 	const fleet = "fleet-lives"
 	read := func(a AlertState) []AlertState {
-		found, err := s.AlertLives(ctx, fleet, DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
+		found, err := s.FleetAlerts(ctx, fleet, DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
 		require.NoError(t, err)
 		return found
 	}
@@ -263,16 +263,16 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 	}
 	t.Run("opened and ended", func(t *testing.T) {
 		open := anAlert(t, fleet, "d1", "2026-11-24T08:00:00.001Z")
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked))
 		require.Equal(t, []AlertState{open}, read(open))
 		worse := open
 		worse.Peak, worse.Message = 99, "99 km/h in depot"
-		require.NoError(t, s.WriteAlertLife(ctx, &worse, looked+10))
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked+5))
+		require.NoError(t, s.WriteFleetAlert(ctx, &worse, looked+10))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+5))
 		require.Equal(t, []AlertState{worse}, read(open), "who looked last wins")
 		ended := worse
 		ended.EndedMs, ended.Resolved = open.OpenedMs+90_000, true
-		require.NoError(t, s.WriteAlertLife(ctx, &ended, looked+20))
+		require.NoError(t, s.WriteFleetAlert(ctx, &ended, looked+20))
 		require.Equal(t, []AlertState{ended}, read(open))
 		alerts, err := s.Alerts(ctx, AlertQuery{FleetID: fleet, From: time.UnixMilli(open.OpenedMs), To: time.UnixMilli(open.OpenedMs)})
 		require.NoError(t, err)
@@ -280,34 +280,34 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		require.Equal(t, worse.Message, alerts[0].Message)
 		require.True(t, alerts[0].Resolved)
 
-		require.NoError(t, s.DeleteAlert(ctx, &ended, looked+19))
+		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, looked+19))
 		require.Equal(t, []AlertState{ended}, read(open), "a deletion takes what was written up to its time")
-		require.NoError(t, s.DeleteAlert(ctx, &ended, looked+20))
+		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, looked+20))
 		require.Empty(t, read(open))
 	})
 	t.Run("resolved by hand", func(t *testing.T) {
 		open := anAlert(t, fleet, "d2", "2026-11-24T08:00:00.002Z")
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked))
 		byHand(open, looked+10)
 		resolved := open
 		resolved.Resolved = true
 		require.Equal(t, []AlertState{resolved}, read(open), "with no end")
 		resolved.Peak, open.Peak = 120, 120
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked+20))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+20))
 		require.Equal(t, []AlertState{resolved}, read(open), "that it is open, written again, does not open it again")
 		ended := open
 		ended.EndedMs = open.OpenedMs + 90_000
-		require.NoError(t, s.WriteAlertLife(ctx, &ended, looked+30))
+		require.NoError(t, s.WriteFleetAlert(ctx, &ended, looked+30))
 		resolved.EndedMs = ended.EndedMs
 		require.Equal(t, []AlertState{resolved}, read(open), "and its end comes all the same")
 	})
 	t.Run("of another severity", func(t *testing.T) {
 		mild := anAlert(t, fleet, "d3", "2026-11-24T08:00:00.003Z")
-		require.NoError(t, s.WriteAlertLife(ctx, &mild, looked))
+		require.NoError(t, s.WriteFleetAlert(ctx, &mild, looked))
 		grave := mild
 		grave.Severity = "HIGH"
-		require.NoError(t, s.DeleteAlert(ctx, &mild, looked+10))
-		require.NoError(t, s.WriteAlertLife(ctx, &grave, looked+10))
+		require.NoError(t, s.DeleteFleetAlert(ctx, &mild, looked+10))
+		require.NoError(t, s.WriteFleetAlert(ctx, &grave, looked+10))
 		require.Equal(t, []AlertState{grave}, read(mild))
 	})
 	t.Run("taken back and written again", func(t *testing.T) {
@@ -315,21 +315,21 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		ended := anAlert(t, fleet, "d4", "2026-11-24T08:00:00.004Z")
 		open := ended
 		ended.EndedMs, ended.Resolved = ended.OpenedMs+90_000, true
-		require.NoError(t, s.WriteAlertLife(ctx, &ended, looked))
-		require.NoError(t, s.DeleteAlert(ctx, &ended, looked+9))
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked+10))
+		require.NoError(t, s.WriteFleetAlert(ctx, &ended, looked))
+		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, looked+9))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+10))
 		require.Equal(t, []AlertState{open}, read(open))
 	})
 	t.Run("by a clock that is ahead", func(t *testing.T) {
 		open := anAlert(t, fleet, "d6", "2026-11-24T08:00:00.006Z")
 		open.OpenedMs = looked/1000 + 5*60*1000 // as far as records may be
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked))
 		byHand(open, looked+5)
 		resolved := open
 		resolved.Resolved = true
-		require.NoError(t, s.WriteAlertLife(ctx, &open, looked+10))
+		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+10))
 		require.Equal(t, []AlertState{resolved}, read(open), "resolved by hand before it was raised, by our clock")
-		require.NoError(t, s.DeleteAlert(ctx, &open, looked+20))
+		require.NoError(t, s.DeleteFleetAlert(ctx, &open, looked+20))
 		require.Empty(t, read(open), "it was none, and nothing stays of it")
 	})
 	t.Run("by the time they were raised", func(t *testing.T) {
@@ -339,12 +339,12 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 			a := anAlert(t, fleet, "d5", "2026-11-23T00:00:00Z")
 			a.Severity, a.OpenedMs = severity, a.OpenedMs+int64(i)
 			all = append(all, a)
-			require.NoError(t, s.WriteAlertLife(ctx, &a, looked))
+			require.NoError(t, s.WriteFleetAlert(ctx, &a, looked))
 		}
-		found, err := s.AlertLives(ctx, fleet, day, all[0].OpenedMs, all[2].OpenedMs)
+		found, err := s.FleetAlerts(ctx, fleet, day, all[0].OpenedMs, all[2].OpenedMs)
 		require.NoError(t, err)
 		require.ElementsMatch(t, all, found)
-		found, err = s.AlertLives(ctx, fleet, day, all[1].OpenedMs, all[2].OpenedMs)
+		found, err = s.FleetAlerts(ctx, fleet, day, all[1].OpenedMs, all[2].OpenedMs)
 		require.NoError(t, err)
 		require.ElementsMatch(t, all[1:], found)
 	})
@@ -368,7 +368,7 @@ func TestTheOpenAlertsOfAFleet(t *testing.T) {
 		require.NoError(t, s.WriteOpenAlert(ctx, &a, looked))
 	}
 	require.Equal(t, []AlertState{battery, one, other}, read(), "by device and type, with who is to be told")
-	ofOne, err := s.OpenAlertsOf(ctx, fleet, "d1")
+	ofOne, err := s.OpenAlertsOfDevice(ctx, fleet, "d1")
 	require.NoError(t, err)
 	require.Equal(t, []AlertState{battery, one}, ofOne)
 
@@ -400,58 +400,58 @@ func TestZonesAreKeptByFleet(t *testing.T) {
 	require.Equal(t, []Geofence{area}, zones)
 }
 
-func TestMarksAreFoundByDeviceAndByProcess(t *testing.T) {
+func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const process, other = "m~1", "m~2"
 	mark := func(process, device string, from Day, writeTimeUs int64, fleets ...string) {
-		require.NoError(t, s.WriteMark(ctx, Mark{ProcessID: process, DeviceID: device, FromDay: from, Fleets: fleets}, writeTimeUs))
+		require.NoError(t, s.WriteClaim(ctx, Claim{InstanceID: process, DeviceID: device, FromDay: from, Fleets: fleets}, writeTimeUs))
 	}
-	var want []Mark
+	var want []Claim
 	for i := range 40 {
 		device := fmt.Sprintf("m-%02d", i)
 		mark(process, device, 20000, looked, "north")
-		want = append(want, Mark{ProcessID: process, DeviceID: device, FromDay: 20000})
+		want = append(want, Claim{InstanceID: process, DeviceID: device, FromDay: 20000})
 	}
 	mark(other, "m-00", 20005, looked)
 	mark(process, "m-00", 19999, looked+2, "south") // an earlier record was announced
 	mark(process, "m-00", 19990, looked+1)          // which was looked at before
 	want[0].FromDay = 19999
 
-	of := func(process string) []Mark {
-		marks, err := s.MarksOf(ctx, process)
+	of := func(process string) []Claim {
+		marks, err := s.ClaimsOfInstance(ctx, process)
 		require.NoError(t, err)
-		slices.SortFunc(marks, func(a, b Mark) int { return strings.Compare(a.DeviceID, b.DeviceID) })
+		slices.SortFunc(marks, func(a, b Claim) int { return strings.Compare(a.DeviceID, b.DeviceID) })
 		return marks
 	}
 	require.Equal(t, want, of(process), "every device, over all buckets")
-	require.Equal(t, []Mark{{ProcessID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
+	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
 	require.Empty(t, of("m~3"))
-	on := func(device string) []Mark {
-		marks, err := s.Marks(ctx, device)
+	on := func(device string) []Claim {
+		marks, err := s.ClaimsOfDevice(ctx, device)
 		require.NoError(t, err)
 		return marks
 	}
-	require.Equal(t, []Mark{
-		{ProcessID: process, DeviceID: "m-00", FromDay: 19999, Fleets: []string{"north", "south"}},
-		{ProcessID: other, DeviceID: "m-00", FromDay: 20005},
+	require.Equal(t, []Claim{
+		{InstanceID: process, DeviceID: "m-00", FromDay: 19999, Fleets: []string{"north", "south"}},
+		{InstanceID: other, DeviceID: "m-00", FromDay: 20005},
 	}, on("m-00"), "fleets are added to")
 
-	require.NoError(t, s.DeleteMark(ctx, process, "m-00", looked+1))
+	require.NoError(t, s.DeleteClaim(ctx, process, "m-00", looked+1))
 	require.Len(t, on("m-00"), 2, "a mark that was moved since stays")
 	require.Equal(t, want, of(process))
-	require.NoError(t, s.DeleteMark(ctx, process, "m-00", looked+2))
-	require.Equal(t, []Mark{{ProcessID: other, DeviceID: "m-00", FromDay: 20005}}, on("m-00"))
+	require.NoError(t, s.DeleteClaim(ctx, process, "m-00", looked+2))
+	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, on("m-00"))
 	require.Equal(t, want[1:], of(process))
 	require.Len(t, on("m-01"), 1)
-	require.NoError(t, s.DeleteMark(ctx, process, "nobody", looked))
+	require.NoError(t, s.DeleteClaim(ctx, process, "nobody", looked))
 }
 
 func TestProcessesGiveSignsOfLifeAndHearWhatIsShared(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
-	find := func(id string) (found Process, ok bool) {
-		all, err := s.Processes(ctx)
+	find := func(id string) (found Instance, ok bool) {
+		all, err := s.Instances(ctx)
 		require.NoError(t, err)
 		for _, p := range all {
 			if p.ID == id {
@@ -461,31 +461,31 @@ func TestProcessesGiveSignsOfLifeAndHearWhatIsShared(t *testing.T) {
 		return found, ok
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	require.NoError(t, s.Beat(ctx, "p~1", now))
-	require.NoError(t, s.Beat(ctx, "p~2", now.Add(-time.Hour)))
-	require.NoError(t, s.Beat(ctx, "p~2", now.Add(-time.Minute)))
+	require.NoError(t, s.Heartbeat(ctx, "p~1", now))
+	require.NoError(t, s.Heartbeat(ctx, "p~2", now.Add(-time.Hour)))
+	require.NoError(t, s.Heartbeat(ctx, "p~2", now.Add(-time.Minute)))
 	p, ok := find("p~1")
 	require.True(t, ok)
-	require.Equal(t, Process{ID: "p~1", SeenAt: now}, p)
+	require.Equal(t, Instance{ID: "p~1", HeartbeatAt: now}, p)
 	p, _ = find("p~2")
-	require.Equal(t, Process{ID: "p~2", SeenAt: now.Add(-time.Minute)}, p)
+	require.Equal(t, Instance{ID: "p~2", HeartbeatAt: now.Add(-time.Minute)}, p)
 
-	require.NoError(t, s.TellShared(ctx, "p~1", []string{"b", "a"}))
-	require.NoError(t, s.TellShared(ctx, "p~1", []string{"c", "a"}))
-	require.NoError(t, s.HeardShared(ctx, "p~1", []string{"b", "never"}))
+	require.NoError(t, s.AddSharedDevices(ctx, "p~1", []string{"b", "a"}))
+	require.NoError(t, s.AddSharedDevices(ctx, "p~1", []string{"c", "a"}))
+	require.NoError(t, s.AckSharedDevices(ctx, "p~1", []string{"b", "never"}))
 	p, _ = find("p~1")
-	require.Equal(t, []string{"a", "c"}, p.Shared)
-	require.Equal(t, now, p.SeenAt)
-	require.NoError(t, s.HeardShared(ctx, "p~1", []string{"a", "c"}))
+	require.Equal(t, []string{"a", "c"}, p.SharedDevices)
+	require.Equal(t, now, p.HeartbeatAt)
+	require.NoError(t, s.AckSharedDevices(ctx, "p~1", []string{"a", "c"}))
 	p, ok = find("p~1")
 	require.True(t, ok, "it lives with nothing to hear")
-	require.Empty(t, p.Shared)
+	require.Empty(t, p.SharedDevices)
 
-	require.NoError(t, s.RemoveProcess(ctx, "p~1"))
+	require.NoError(t, s.RemoveInstance(ctx, "p~1"))
 	_, ok = find("p~1")
 	require.False(t, ok)
-	require.NoError(t, s.TellShared(ctx, "p~1", []string{"a"}))
+	require.NoError(t, s.AddSharedDevices(ctx, "p~1", []string{"a"}))
 	p, ok = find("p~1")
 	require.True(t, ok, "what it is told after its end is found by who cleans up after it")
-	require.True(t, p.SeenAt.IsZero(), "as of one that has not been seen for long")
+	require.True(t, p.HeartbeatAt.IsZero(), "as of one that has not been seen for long")
 }

@@ -239,7 +239,7 @@ func (d *diagnosis) data(ctx context.Context) Finding {
 	}
 	defer session.Close()
 	level, _ := gocql.ParseConsistencyWrapper(strings.ToUpper(strings.TrimSpace(d.cfg.ReadConsistency)))
-	s := &Store{session: session, config: d.cfg, read: level}
+	s := NewStore(&Session{driver: session, config: d.cfg, read: level})
 	fleets, err := s.Fleets(ctx)
 	if err != nil {
 		return Finding{stage, FindingError, err.Error(), "Give the user the right to read keyspace " + d.cfg.Keyspace + ", or lower the read level."}

@@ -295,7 +295,7 @@ func traced(t *testing.T, s *Store, q *gocql.Query) (live, tombstones int) {
 	var trace traceID
 	require.NoError(t, q.Trace(&trace).Consistency(gocql.One).Iter().Close())
 	require.Eventually(t, func() bool { // nodes write their traces a moment later
-		iter := s.session.Query("SELECT activity FROM system_traces.events WHERE session_id = ?", trace.id).Consistency(gocql.One).Iter()
+		iter := s.driver.Query("SELECT activity FROM system_traces.events WHERE session_id = ?", trace.id).Consistency(gocql.One).Iter()
 		var activity string
 		for iter.Scan(&activity) {
 			var l, d int
@@ -318,7 +318,7 @@ func TestRowsExpireWithTheirEvent(t *testing.T) {
 	row := TelemetryRow{TsMs: ms, FleetID: "f", Lat: 1, Lon: 2, Zone: "unknown", WriteTimeUs: ms * 1000, TTLSeconds: 86400}
 	require.NoError(t, s.WriteHistory(t.Context(), "h-ttl", DayOf(ms), []TelemetryRow{row}))
 	var ttl int
-	require.NoError(t, s.session.Query("SELECT TTL(lat) FROM telemetry_by_device_day WHERE device_id = ? AND day = ?", "h-ttl", DayOf(ms).Time()).Scan(&ttl))
+	require.NoError(t, s.driver.Query("SELECT TTL(lat) FROM telemetry_by_device_day WHERE device_id = ? AND day = ?", "h-ttl", DayOf(ms).Time()).Scan(&ttl))
 	require.InDelta(t, 86400, ttl, 60)
 }
 
@@ -354,10 +354,10 @@ func TestTheNewestFixWinsWhateverTheOrder(t *testing.T) {
 	require.ErrorIs(t, err, ErrNotFound)
 	require.Equal(t, ReasonNotFound, ReasonOf(err))
 
-	stored, err := s.StoredDevices(ctx, []string{"nobody", "l-newest"})
+	stored, err := s.LatestWriteTimes(ctx, []string{"nobody", "l-newest"})
 	require.NoError(t, err)
-	require.Equal(t, Stored{}, stored[0])
-	require.Equal(t, Stored{Found: true, FleetID: "fleet-newest", LastUs: now * 1000, SpeedUs: now * 1000, BatteryUs: (now - 7000) * 1000}, stored[1])
+	require.Equal(t, WriteTimes{}, stored[0])
+	require.Equal(t, WriteTimes{Found: true, FleetID: "fleet-newest", LastUs: now * 1000, SpeedUs: now * 1000, BatteryUs: (now - 7000) * 1000}, stored[1])
 }
 
 func TestTheMapOfAFleetIsAFewPartitions(t *testing.T) {
@@ -612,30 +612,30 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{deleteGeofence, "write", TableGeofences},
 		{insertAnalytics, "write", TableAnalytics},
 		{deleteAnalytics, "write", TableAnalytics},
-		{updateDay, "write", TableDeviceDays},
+		{updateDeviceDay, "write", TableDeviceDays},
 		{insertHour, "write", TableHours},
 		{deleteHour, "write", TableHours},
 		{insertTrip, "write", TableTrips},
 		{deleteTrip, "write", TableTrips},
 		{insertDeviceAlert, "write", TableDeviceAlerts},
 		{deleteDeviceAlert, "write", TableDeviceAlerts},
-		{insertAlertLife, "write", TableAlerts},
-		{insertAlertEnd, "write", TableAlerts},
-		{deleteAlert, "write", TableAlerts},
+		{insertFleetAlert, "write", TableAlerts},
+		{insertFleetAlertEnd, "write", TableAlerts},
+		{deleteFleetAlert, "write", TableAlerts},
 		{insertOpenAlert, "write", TableOpenAlerts},
 		{deleteOpenAlert, "write", TableOpenAlerts},
-		{updateProcess, "write", TableProcesses},
-		{addShared, "write", TableProcesses},
-		{removeShared, "write", TableProcesses},
-		{deleteProcess, "write", TableProcesses},
-		{updateMark, "write", TableMarks},
-		{deleteMark, "write", TableMarks},
-		{insertMarkByProcess, "write", TableMarksByProcess},
-		{deleteMarkByProcess, "write", TableMarksByProcess},
+		{updateHeartbeat, "write", TableInstances},
+		{addSharedDevices, "write", TableInstances},
+		{removeSharedDevices, "write", TableInstances},
+		{deleteInstance, "write", TableInstances},
+		{updateClaim, "write", TableClaims},
+		{deleteClaim, "write", TableClaims},
+		{insertClaimByInstance, "write", TableClaimsByInstance},
+		{deleteClaimByInstance, "write", TableClaimsByInstance},
 		{selectHistoryLimit, "read", TableHistory},
 		{selectLatest, "read", TableLatest},
 		{selectLatestFleet, "read", TableLatestByFleet},
-		{selectStored, "read", TableLatest},
+		{selectWriteTimes, "read", TableLatest},
 		{selectDevices, "read", TableDevices},
 		{selectFleets, "read", TableFleets},
 		{selectAlerts, "read", TableAlerts},
@@ -644,18 +644,18 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{selectDeviceIDs, "read", TableDevices},
 		{selectGeofences, "read", TableGeofences},
 		{selectTrack, "read", TableHistory},
-		{selectFixes, "read", TableHistory},
-		{selectDayBefore, "read", TableDeviceDays},
-		{selectDaysFrom, "read", TableDeviceDays},
+		{selectPositions, "read", TableHistory},
+		{selectLastDeviceDay, "read", TableDeviceDays},
+		{selectDeviceDays, "read", TableDeviceDays},
 		{selectHours, "read", TableHours},
 		{selectTrips, "read", TableTrips},
 		{selectDeviceAlerts, "read", TableDeviceAlerts},
-		{selectAlertLives, "read", TableAlerts},
+		{selectFleetAlerts, "read", TableAlerts},
 		{selectOpenAlerts, "read", TableOpenAlerts},
-		{selectOpenAlertsOf, "read", TableOpenAlerts},
-		{selectProcesses, "read", TableProcesses},
-		{selectMarks, "read", TableMarks},
-		{selectMarksOf, "read", TableMarksByProcess},
+		{selectOpenAlertsOfDevice, "read", TableOpenAlerts},
+		{selectInstances, "read", TableInstances},
+		{selectClaims, "read", TableClaims},
+		{selectClaimsByInstance, "read", TableClaimsByInstance},
 		{"SELECT data_center FROM system.peers", "read", ""},
 	} {
 		operation, table := describe(c.statement)

@@ -106,7 +106,7 @@ const tracesRead = 100
 
 // Traces reads what the nodes wrote down of the requests under a watch, of the first hundred. The user needs the right to
 // read system_traces.
-func (s *Store) Traces(ctx context.Context, w *Watch) ([]Trace, error) {
+func (s *Session) Traces(ctx context.Context, w *Watch) ([]Trace, error) {
 	type one struct {
 		statement string
 		id        []byte
@@ -126,13 +126,13 @@ func (s *Store) Traces(ctx context.Context, w *Watch) ([]Trace, error) {
 }
 
 // trace reads one trace. It is empty when the nodes have not written it down.
-func (s *Store) trace(ctx context.Context, statement string, id []byte) (Trace, error) {
+func (s *Session) trace(ctx context.Context, statement string, id []byte) (Trace, error) {
 	const op = "read trace"
 	t := Trace{Statement: statement}
 	for deadline := time.Now().Add(traceWait); ; {
 		var micros int
 		var request string
-		err := s.session.Query("SELECT duration, request FROM system_traces.sessions WHERE session_id = ?", id).
+		err := s.driver.Query("SELECT duration, request FROM system_traces.drivers WHERE session_id = ?", id).
 			WithContext(ctx).Consistency(gocql.One).Scan(&micros, &request)
 		if err == nil && micros > 0 {
 			t.Took = time.Duration(micros) * time.Microsecond
@@ -149,7 +149,7 @@ func (s *Store) trace(ctx context.Context, statement string, id []byte) (Trace, 
 	}
 	// What replicas did may be written a little later than the end.
 	for before := -1; ; {
-		iter := s.session.Query("SELECT activity, source FROM system_traces.events WHERE session_id = ?", id).
+		iter := s.driver.Query("SELECT activity, source FROM system_traces.events WHERE session_id = ?", id).
 			WithContext(ctx).Consistency(gocql.One).Iter()
 		found := t
 		nodes := map[string]bool{}

@@ -81,7 +81,7 @@ func TestStatementsOfScreensAreNotPrepared(t *testing.T) {
 }
 
 func TestADayIsReadFirstAndThenAsManyAsTheLimitLikelyNeeds(t *testing.T) {
-	s := &Store{config: Config{Fanout: 16}}
+	s := &Session{config: Config{Fanout: 16}}
 	for _, c := range []struct {
 		name                    string
 		limit, rows, days, want int

@@ -171,11 +171,11 @@ func oneIsKilled(t *testing.T, s *site) {
 	require.NotEmpty(t, d.trips)
 	require.NotEmpty(t, d.alerts)
 	for device := range d.fixes {
-		marks, err := store.Marks(t.Context(), device)
+		marks, err := store.ClaimsOfDevice(t.Context(), device)
 		require.NoError(t, err)
 		require.Empty(t, marks, "nothing is left to derive")
 	}
-	processes, err := store.Processes(t.Context())
+	processes, err := store.Instances(t.Context())
 	require.NoError(t, err)
 	require.Empty(t, processes, "who ended is off the list, the killed one too")
 }
@@ -346,7 +346,7 @@ func rulesAndZones(t *testing.T, s *site) {
 	lives := func() (lines []string) {
 		var all []cassandra.AlertState
 		for day := cassandra.DayOf(sec(0)); day <= cassandra.DayOf(time.Now().UnixMilli()); day++ {
-			found, err := store.AlertLives(t.Context(), "yard", day, sec(0), time.Now().UnixMilli())
+			found, err := store.FleetAlerts(t.Context(), "yard", day, sec(0), time.Now().UnixMilli())
 			assert.NoError(t, err)
 			all = append(all, found...)
 		}
@@ -566,7 +566,7 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 	require.Len(t, alerts("stubborn"), 1)
 	require.Empty(t, open("stubborn"), "it does not come back")
 	opened := start.UnixMilli() + 10_000
-	lives, err := store.AlertLives(t.Context(), "told", cassandra.DayOf(opened), opened, opened)
+	lives, err := store.FleetAlerts(t.Context(), "told", cassandra.DayOf(opened), opened, opened)
 	require.NoError(t, err)
 	require.Len(t, lives, 2)
 	for _, a := range lives {
@@ -616,7 +616,7 @@ func derivedOf(s *site, fleet string) *derived {
 			if err != nil {
 				return err
 			}
-			days, err := store.DaysFrom(ctx, id, first)
+			days, err := store.DeviceDays(ctx, id, first)
 			if err != nil {
 				return err
 			}
@@ -640,7 +640,7 @@ func derivedOf(s *site, fleet string) *derived {
 			if err != nil {
 				return err
 			}
-			lives, err := store.AlertLives(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+			lives, err := store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
 			if err != nil {
 				return err
 			}

@@ -188,10 +188,10 @@ func (t *trial) oneProcess(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	var left []cassandra.Process
+	var left []cassandra.Instance
 	err = within(ctx, derivedWithin, "one process is on the list of those that derive", func() bool {
 		var err error
-		left, err = store.Processes(ctx)
+		left, err = store.Instances(ctx)
 		return err == nil && len(left) == 1
 	})
 	if err != nil {

@@ -153,19 +153,19 @@ func (s *sample) reads() []call {
 		{name: "figures, 30 days", kind: screen, run: analytics(30)},
 
 		{name: "open alerts of a device", kind: background, run: func(ctx context.Context, i int) error {
-			_, err := st.OpenAlertsOf(ctx, fleetID, s.device(i))
+			_, err := st.OpenAlertsOfDevice(ctx, fleetID, s.device(i))
 			return err
 		}},
 		{name: "state of a device", kind: background, run: func(ctx context.Context, i int) error {
-			_, _, err := st.DayBefore(ctx, s.followed(i), cassandra.DayOf(s.now.UnixMilli()))
+			_, _, err := st.LastDeviceDay(ctx, s.followed(i), cassandra.DayOf(s.now.UnixMilli()))
 			return err
 		}},
 		{name: "marks of a device", kind: background, run: func(ctx context.Context, i int) error {
-			_, err := st.Marks(ctx, s.device(i))
+			_, err := st.ClaimsOfDevice(ctx, s.device(i))
 			return err
 		}},
 		{name: "processes", kind: background, run: func(ctx context.Context, _ int) error {
-			_, err := st.Processes(ctx)
+			_, err := st.Instances(ctx)
 			return err
 		}},
 		{name: "an hour of the fleet, to sum it", kind: background, run: func(ctx context.Context, i int) error {
@@ -177,7 +177,7 @@ func (s *sample) reads() []call {
 			for j := range ids {
 				ids[j] = s.device(i*1000 + j)
 			}
-			_, err := st.StoredDevices(ctx, ids)
+			_, err := st.LatestWriteTimes(ctx, ids)
 			return err
 		}},
 		{name: "is the cluster ready", kind: background, run: func(ctx context.Context, _ int) error { return st.Ready(ctx) }},
@@ -187,11 +187,11 @@ func (s *sample) reads() []call {
 			return err
 		}},
 		{name: "day of a device in event order, a fix each 10 s", kind: rare, run: func(ctx context.Context, i int) error {
-			_, err := st.Fixes(ctx, s.denseDevice(i), s.day(i))
+			_, err := st.Positions(ctx, s.denseDevice(i), s.day(i))
 			return err
 		}},
 		{name: "states of a device, 30 days", kind: rare, run: func(ctx context.Context, i int) error {
-			_, err := st.DaysFrom(ctx, s.followed(i), cassandra.DayOf(s.now.UnixMilli())-30)
+			_, err := st.DeviceDays(ctx, s.followed(i), cassandra.DayOf(s.now.UnixMilli())-30)
 			return err
 		}},
 		{name: "trips of a device, 30 days", kind: rare, run: func(ctx context.Context, i int) error {
@@ -204,7 +204,7 @@ func (s *sample) reads() []call {
 		}},
 		{name: "alerts of a day with their lives", kind: rare, times: 10, run: func(ctx context.Context, i int) error {
 			day := s.day(i)
-			_, err := st.AlertLives(ctx, fleetID, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+			_, err := st.FleetAlerts(ctx, fleetID, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
 			return err
 		}},
 		{name: "figures of a day with every column", kind: rare, run: func(ctx context.Context, i int) error {
@@ -212,7 +212,7 @@ func (s *sample) reads() []call {
 			return err
 		}},
 		{name: "marks of a dead process", kind: rare, run: func(ctx context.Context, _ int) error {
-			_, err := st.MarksOf(ctx, probeProcess)
+			_, err := st.ClaimsOfInstance(ctx, probeProcess)
 			return err
 		}},
 	}
@@ -245,7 +245,7 @@ func (s *sample) writes() []call {
 			Message: "97 km/h where 50 are allowed, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73,
 		}
 	}
-	mark := cassandra.Mark{ProcessID: probeProcess, DeviceID: probeDevice, FromDay: day, Fleets: []string{probeFleet}}
+	mark := cassandra.Claim{InstanceID: probeProcess, DeviceID: probeDevice, FromDay: day, Fleets: []string{probeFleet}}
 	hour := s.now.Truncate(time.Hour).UnixMilli()
 	calls := []call{
 		{name: "100 fixes of a device and day", run: func(ctx context.Context, i int) error {
@@ -299,14 +299,14 @@ func (s *sample) writes() []call {
 		{name: "an alert and its end", run: func(ctx context.Context, i int) error {
 			a := alert(i)
 			a.EndedMs = a.OpenedMs + 1000
-			return st.WriteAlertLife(ctx, a, us(i))
+			return st.WriteFleetAlert(ctx, a, us(i))
 		}},
 		{name: "an alert of its device", run: func(ctx context.Context, i int) error { return st.WriteDeviceAlert(ctx, alert(i), us(i)) }},
 		{name: "an open alert", run: func(ctx context.Context, i int) error { return st.WriteOpenAlert(ctx, alert(i), us(i)) }},
 		{name: "an open alert goes", run: func(ctx context.Context, i int) error {
 			return st.DeleteOpenAlert(ctx, probeFleet, probeDevice, "speed_limit", us(i))
 		}},
-		{name: "an alert is taken back", run: func(ctx context.Context, i int) error { return st.DeleteAlert(ctx, alert(i), us(i)+1) }},
+		{name: "an alert is taken back", run: func(ctx context.Context, i int) error { return st.DeleteFleetAlert(ctx, alert(i), us(i)+1) }},
 		{name: "an alert of a device is taken back", run: func(ctx context.Context, i int) error {
 			return st.DeleteDeviceAlert(ctx, probeDevice, alert(i).OpenedMs, "speed_limit", us(i)+1)
 		}},
@@ -348,14 +348,16 @@ func (s *sample) writes() []call {
 		{name: "state of a device", run: func(ctx context.Context, i int) error {
 			return st.WriteDeviceDay(ctx, probeDevice, cassandra.DeviceDay{Day: day, State: make([]byte, 600), Rules: "r", Fleets: []string{probeFleet}}, us(i))
 		}},
-		{name: "a sign of life", run: func(ctx context.Context, _ int) error { return st.Beat(ctx, probeProcess, s.ago(aDay)) }},
-		{name: "a process is told", run: func(ctx context.Context, _ int) error { return st.TellShared(ctx, probeProcess, []string{probeDevice}) }},
-		{name: "it has heard", run: func(ctx context.Context, _ int) error {
-			return st.HeardShared(ctx, probeProcess, []string{probeDevice})
+		{name: "a sign of life", run: func(ctx context.Context, _ int) error { return st.Heartbeat(ctx, probeProcess, s.ago(aDay)) }},
+		{name: "a process is told", run: func(ctx context.Context, _ int) error {
+			return st.AddSharedDevices(ctx, probeProcess, []string{probeDevice})
 		}},
-		{name: "a process goes", run: func(ctx context.Context, _ int) error { return st.RemoveProcess(ctx, probeProcess) }},
-		{name: "a mark", run: func(ctx context.Context, i int) error { return st.WriteMark(ctx, mark, us(i)) }},
-		{name: "a mark goes", run: func(ctx context.Context, i int) error { return st.DeleteMark(ctx, probeProcess, probeDevice, us(i)+1) }},
+		{name: "it has heard", run: func(ctx context.Context, _ int) error {
+			return st.AckSharedDevices(ctx, probeProcess, []string{probeDevice})
+		}},
+		{name: "a process goes", run: func(ctx context.Context, _ int) error { return st.RemoveInstance(ctx, probeProcess) }},
+		{name: "a mark", run: func(ctx context.Context, i int) error { return st.WriteClaim(ctx, mark, us(i)) }},
+		{name: "a mark goes", run: func(ctx context.Context, i int) error { return st.DeleteClaim(ctx, probeProcess, probeDevice, us(i)+1) }},
 	}
 	for i := range calls {
 		calls[i].kind = write

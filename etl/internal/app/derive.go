@@ -155,7 +155,7 @@ func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
 
 // open hands over the store.
 func (d *derivation) open(store *cassandra.Store) {
-	d.deriver.Open(derive.Stores{Sure: store.Sure(), Weak: store.LikeWrites()})
+	d.deriver.Open(derive.Stores{Sure: store.Strong(), Weak: store.Fallback()})
 	d.store.Store(store) // last: whoever sees it asks the deriver
 }
 

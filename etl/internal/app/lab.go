@@ -281,7 +281,7 @@ func (l *lab) count(ctx context.Context, vehicles int, since time.Time) (n int64
 			}
 			for _, id := range ids {
 				for day := cassandra.DayOf(since.UnixMilli()); day <= cassandra.DayOf(time.Now().UnixMilli()); day++ {
-					fixes, err := store.Fixes(ctx, id, day)
+					fixes, err := store.Positions(ctx, id, day)
 					if err != nil {
 						return err
 					}

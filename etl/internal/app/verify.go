@@ -38,7 +38,7 @@ func (c *verifyCommand) Run(p *program) error {
 	defer store.Close()
 	fleets := c.Fleets
 	if len(fleets) == 0 {
-		if fleets, err = store.Sure().Fleets(p.stop); err != nil {
+		if fleets, err = store.Strong().Fleets(p.stop); err != nil {
 			return err
 		}
 		fleets = slices.DeleteFunc(fleets, telemetry.PlatformFleet)
@@ -57,7 +57,7 @@ func (c *verifyCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	verifier := derive.Verifier{Store: store.Sure(), Engine: engine, Rules: rules, Devices: store.Sure().DeviceIDs, Now: time.Now}
+	verifier := derive.Verifier{Store: store.Strong(), Engine: engine, Rules: rules, Devices: store.Strong().DeviceIDs, Now: time.Now}
 	report, err := verifier.Verify(p.stop, fleets, first, last)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
@@ -109,7 +109,7 @@ func (c *verifyCommand) fix(p *program, store *cassandra.Store, fleets []string,
 	x.reached(store)
 	deriver := x.derivation.deriver
 	for _, fleet := range fleets {
-		ids, err := store.Sure().DeviceIDs(p.stop, fleet)
+		ids, err := store.Strong().DeviceIDs(p.stop, fleet)
 		if err != nil {
 			return err
 		}

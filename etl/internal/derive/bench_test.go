@@ -264,7 +264,7 @@ func pipe(t *testing.T, track []telemetry.Record, index *geofence.Index, line fu
 			d := New(Options{
 				Flush: 5 * time.Second, Settle: 10 * time.Second, Idle: 2 * time.Minute, Devices: 200_000, NewsAge: 15 * time.Minute, ProcessDead: 30 * time.Second,
 			}, alerting.New(alerting.DefaultRules(), index), "rules", w, silent(), prometheus.NewRegistry(), time.Now)
-			d.Open(Stores{store.Sure(), store.LikeWrites()})
+			d.Open(Stores{store.Strong(), store.Fallback()})
 			w.Follow(d)
 			stop, end := context.WithCancel(t.Context())
 			ended := make(chan error, 1)
@@ -465,7 +465,7 @@ type atOnce struct {
 
 var errNone = &cassandra.Error{Op: "read", Reason: cassandra.ReasonNotFound, Err: cassandra.ErrNotFound}
 
-func (s *atOnce) Fixes(_ context.Context, _ string, day cassandra.Day) ([]cassandra.Telemetry, error) {
+func (s *atOnce) Positions(_ context.Context, _ string, day cassandra.Day) ([]cassandra.Telemetry, error) {
 	if day != s.day {
 		return nil, nil
 	}
@@ -478,10 +478,10 @@ func (s *atOnce) LatestOfFleet(context.Context, string) ([]cassandra.Telemetry, 
 	return nil, nil
 }
 func (s *atOnce) Fleets(context.Context) ([]string, error) { return nil, nil }
-func (s *atOnce) DayBefore(context.Context, string, cassandra.Day) (cassandra.DeviceDay, bool, error) {
+func (s *atOnce) LastDeviceDay(context.Context, string, cassandra.Day) (cassandra.DeviceDay, bool, error) {
 	return cassandra.DeviceDay{}, false, nil
 }
-func (s *atOnce) DaysFrom(context.Context, string, cassandra.Day) ([]cassandra.DeviceDay, error) {
+func (s *atOnce) DeviceDays(context.Context, string, cassandra.Day) ([]cassandra.DeviceDay, error) {
 	return nil, nil
 }
 func (s *atOnce) WriteDeviceDay(context.Context, string, cassandra.DeviceDay, int64) error {
@@ -505,27 +505,29 @@ func (s *atOnce) Trips(context.Context, string, int64, int64) ([]cassandra.TripR
 func (s *atOnce) DeviceAlerts(context.Context, string, int64, int64) ([]cassandra.AlertState, error) {
 	return nil, nil
 }
-func (s *atOnce) AlertLives(context.Context, string, cassandra.Day, int64, int64) ([]cassandra.AlertState, error) {
+func (s *atOnce) FleetAlerts(context.Context, string, cassandra.Day, int64, int64) ([]cassandra.AlertState, error) {
 	return nil, nil
 }
 func (s *atOnce) OpenAlerts(context.Context, string) ([]cassandra.AlertState, error) { return nil, nil }
-func (s *atOnce) OpenAlertsOf(context.Context, string, string) ([]cassandra.AlertState, error) {
+func (s *atOnce) OpenAlertsOfDevice(context.Context, string, string) ([]cassandra.AlertState, error) {
 	return nil, nil
 }
 func (s *atOnce) WriteDeviceAlert(context.Context, *cassandra.AlertState, int64) error {
 	return nil
 }
 func (s *atOnce) DeleteDeviceAlert(context.Context, string, int64, string, int64) error { return nil }
-func (s *atOnce) WriteAlertLife(context.Context, *cassandra.AlertState, int64) error    { return nil }
-func (s *atOnce) DeleteAlert(context.Context, *cassandra.AlertState, int64) error       { return nil }
+func (s *atOnce) WriteFleetAlert(context.Context, *cassandra.AlertState, int64) error   { return nil }
+func (s *atOnce) DeleteFleetAlert(context.Context, *cassandra.AlertState, int64) error  { return nil }
 func (s *atOnce) WriteOpenAlert(context.Context, *cassandra.AlertState, int64) error    { return nil }
 func (s *atOnce) DeleteOpenAlert(context.Context, string, string, string, int64) error  { return nil }
-func (s *atOnce) WriteMark(context.Context, cassandra.Mark, int64) error                { return nil }
-func (s *atOnce) DeleteMark(context.Context, string, string, int64) error               { return nil }
-func (s *atOnce) Marks(context.Context, string) ([]cassandra.Mark, error)               { return nil, nil }
-func (s *atOnce) MarksOf(context.Context, string) ([]cassandra.Mark, error)             { return nil, nil }
-func (s *atOnce) Beat(context.Context, string, time.Time) error                         { return nil }
-func (s *atOnce) Processes(context.Context) ([]cassandra.Process, error)                { return nil, nil }
-func (s *atOnce) TellShared(context.Context, string, []string) error                    { return nil }
-func (s *atOnce) HeardShared(context.Context, string, []string) error                   { return nil }
-func (s *atOnce) RemoveProcess(context.Context, string) error                           { return nil }
+func (s *atOnce) WriteClaim(context.Context, cassandra.Claim, int64) error              { return nil }
+func (s *atOnce) DeleteClaim(context.Context, string, string, int64) error              { return nil }
+func (s *atOnce) ClaimsOfDevice(context.Context, string) ([]cassandra.Claim, error)     { return nil, nil }
+func (s *atOnce) ClaimsOfInstance(context.Context, string) ([]cassandra.Claim, error) {
+	return nil, nil
+}
+func (s *atOnce) Heartbeat(context.Context, string, time.Time) error       { return nil }
+func (s *atOnce) Instances(context.Context) ([]cassandra.Instance, error)  { return nil, nil }
+func (s *atOnce) AddSharedDevices(context.Context, string, []string) error { return nil }
+func (s *atOnce) AckSharedDevices(context.Context, string, []string) error { return nil }
+func (s *atOnce) RemoveInstance(context.Context, string) error             { return nil }

@@ -39,12 +39,12 @@ type Store interface {
 }
 
 type states interface {
-	Fixes(ctx context.Context, deviceID string, day cassandra.Day) ([]cassandra.Telemetry, error)
+	Positions(ctx context.Context, deviceID string, day cassandra.Day) ([]cassandra.Telemetry, error)
 	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
 	LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error)
 	Fleets(ctx context.Context) ([]string, error)
-	DayBefore(ctx context.Context, deviceID string, day cassandra.Day) (cassandra.DeviceDay, bool, error)
-	DaysFrom(ctx context.Context, deviceID string, day cassandra.Day) ([]cassandra.DeviceDay, error)
+	LastDeviceDay(ctx context.Context, deviceID string, day cassandra.Day) (cassandra.DeviceDay, bool, error)
+	DeviceDays(ctx context.Context, deviceID string, day cassandra.Day) ([]cassandra.DeviceDay, error)
 	WriteDeviceDay(ctx context.Context, deviceID string, d cassandra.DeviceDay, writeTimeUs int64) error
 }
 
@@ -64,25 +64,25 @@ type alerts interface {
 	DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]cassandra.AlertState, error)
 	WriteDeviceAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
 	DeleteDeviceAlert(ctx context.Context, deviceID string, openedMs int64, alertType string, writeTimeUs int64) error
-	AlertLives(ctx context.Context, fleetID string, day cassandra.Day, fromMs, toMs int64) ([]cassandra.AlertState, error)
-	WriteAlertLife(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
-	DeleteAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
+	FleetAlerts(ctx context.Context, fleetID string, day cassandra.Day, fromMs, toMs int64) ([]cassandra.AlertState, error)
+	WriteFleetAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
+	DeleteFleetAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
 	OpenAlerts(ctx context.Context, fleetID string) ([]cassandra.AlertState, error)
-	OpenAlertsOf(ctx context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error)
+	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error)
 	WriteOpenAlert(ctx context.Context, r *cassandra.AlertState, writeTimeUs int64) error
 	DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error
 }
 
 type marks interface {
-	WriteMark(ctx context.Context, m cassandra.Mark, writeTimeUs int64) error
-	DeleteMark(ctx context.Context, processID, deviceID string, writeTimeUs int64) error
-	Marks(ctx context.Context, deviceID string) ([]cassandra.Mark, error)
-	MarksOf(ctx context.Context, processID string) ([]cassandra.Mark, error)
-	Beat(ctx context.Context, processID string, now time.Time) error
-	Processes(ctx context.Context) ([]cassandra.Process, error)
-	TellShared(ctx context.Context, processID string, deviceIDs []string) error
-	HeardShared(ctx context.Context, processID string, deviceIDs []string) error
-	RemoveProcess(ctx context.Context, processID string) error
+	WriteClaim(ctx context.Context, m cassandra.Claim, writeTimeUs int64) error
+	DeleteClaim(ctx context.Context, processID, deviceID string, writeTimeUs int64) error
+	ClaimsOfDevice(ctx context.Context, deviceID string) ([]cassandra.Claim, error)
+	ClaimsOfInstance(ctx context.Context, processID string) ([]cassandra.Claim, error)
+	Heartbeat(ctx context.Context, processID string, now time.Time) error
+	Instances(ctx context.Context) ([]cassandra.Instance, error)
+	AddSharedDevices(ctx context.Context, processID string, deviceIDs []string) error
+	AckSharedDevices(ctx context.Context, processID string, deviceIDs []string) error
+	RemoveInstance(ctx context.Context, processID string) error
 }
 
 // Tries does requests until they succeed, can't succeed or ctx ends. *load.Writer implements it.
@@ -329,7 +329,7 @@ func (d *Deriver) keepBeating(ctx context.Context) (end func()) {
 }
 
 func (d *Deriver) beat(ctx context.Context) error {
-	return d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.Beat(ctx, d.process, d.now()) })
+	return d.try(ctx, cassandra.TableInstances, func(ctx context.Context) error { return d.stores.Sure.Heartbeat(ctx, d.process, d.now()) })
 }
 
 // once goes once through everything that there is to do. With all set, devices are let go as if they had been silent for
@@ -369,7 +369,7 @@ func (d *Deriver) Finish(ctx context.Context, wait bool) error {
 	if err != nil {
 		return fmt.Errorf("derive what is left: %w", err)
 	}
-	return d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.RemoveProcess(ctx, d.process) })
+	return d.try(ctx, cassandra.TableInstances, func(ctx context.Context) error { return d.stores.Sure.RemoveInstance(ctx, d.process) })
 }
 
 func (d *Deriver) finish(ctx context.Context, wait bool) error {
@@ -423,7 +423,7 @@ func (d *Deriver) wake() {
 // write writes rows of a table, and counts what fails, however often it is tried.
 func (d *Deriver) write(ctx context.Context, table string, rows int, write func(context.Context) error) error {
 	failures := d.metrics.errors["write"]
-	if table == cassandra.TableMarks || table == cassandra.TableProcesses {
+	if table == cassandra.TableClaims || table == cassandra.TableInstances {
 		failures = d.metrics.errors["mark"]
 	}
 	return d.tries.Write(ctx, table, rows, func(ctx context.Context) error { return count(failures, write(ctx)) })

@@ -343,8 +343,8 @@ func requireFresh(t testing.TB, store *fakeStore) {
 	}
 	require.Len(t, list[cassandra.HourRow](store, cassandra.TableHours, ""), rows, "no hours but these")
 	require.Len(t, list[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no figures but these")
-	require.Empty(t, list[cassandra.Mark](store, cassandra.TableMarks, ""), "no mark is left")
-	require.Empty(t, list[cassandra.Mark](store, cassandra.TableMarksByProcess, ""), "no mark is left")
+	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaims, ""), "no mark is left")
+	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaimsByInstance, ""), "no mark is left")
 	require.Empty(t, store.processes, "no process is left")
 }
 
@@ -564,7 +564,7 @@ func TestADeadProcessWhoseClockWasAheadIsTakenOver(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		dead.kill()
 		store.mu.Lock()
-		store.processes[dead.process].SeenAt = time.Now().Add(45 * time.Minute)
+		store.processes[dead.process].HeartbeatAt = time.Now().Add(45 * time.Minute)
 		store.mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		store.mu.Lock()

@@ -21,7 +21,7 @@ type fakeStore struct {
 	mu        sync.Mutex
 	tables    map[string]map[string]*cell
 	history   map[string]map[int64]telemetry.Record // by device
-	processes map[string]*cassandra.Process
+	processes map[string]*cassandra.Instance
 }
 
 type cell struct {
@@ -31,7 +31,7 @@ type cell struct {
 
 func newFakeStore() *fakeStore {
 	return &fakeStore{
-		tables: map[string]map[string]*cell{}, history: map[string]map[int64]telemetry.Record{}, processes: map[string]*cassandra.Process{},
+		tables: map[string]map[string]*cell{}, history: map[string]map[int64]telemetry.Record{}, processes: map[string]*cassandra.Instance{},
 	}
 }
 
@@ -134,7 +134,7 @@ func telemetryOf(r telemetry.Record) cassandra.Telemetry {
 	return t
 }
 
-func (f *view) Fixes(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.Telemetry, error) {
+func (f *view) Positions(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.Telemetry, error) {
 	if err := f.alive(); err != nil {
 		return nil, err
 	}
@@ -190,7 +190,7 @@ func (f *view) days(deviceID string) []cassandra.DeviceDay {
 	return days
 }
 
-func (f *view) DayBefore(_ context.Context, deviceID string, day cassandra.Day) (found cassandra.DeviceDay, ok bool, err error) {
+func (f *view) LastDeviceDay(_ context.Context, deviceID string, day cassandra.Day) (found cassandra.DeviceDay, ok bool, err error) {
 	for _, d := range f.days(deviceID) {
 		if d.Day <= day {
 			found, ok = d, true
@@ -199,7 +199,7 @@ func (f *view) DayBefore(_ context.Context, deviceID string, day cassandra.Day) 
 	return found, ok, f.alive()
 }
 
-func (f *view) DaysFrom(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.DeviceDay, error) {
+func (f *view) DeviceDays(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.DeviceDay, error) {
 	return slices.DeleteFunc(f.days(deviceID), func(d cassandra.DeviceDay) bool { return d.Day < day }), f.alive()
 }
 
@@ -317,12 +317,12 @@ func lifeKey(r *cassandra.AlertState) string {
 	return keyOf(r.FleetID, int64(cassandra.DayOf(r.OpenedMs)), r.Severity, r.OpenedMs, r.DeviceID, r.Type)
 }
 
-func (f *view) AlertLives(_ context.Context, fleetID string, day cassandra.Day, from, to int64) ([]cassandra.AlertState, error) {
+func (f *view) FleetAlerts(_ context.Context, fleetID string, day cassandra.Day, from, to int64) ([]cassandra.AlertState, error) {
 	rows := list[cassandra.AlertState](f.fakeStore, cassandra.TableAlerts, keyOf(fleetID, int64(day)))
 	return slices.DeleteFunc(rows, func(r cassandra.AlertState) bool { return r.OpenedMs < from || r.OpenedMs > to }), f.alive()
 }
 
-func (f *view) WriteAlertLife(_ context.Context, r *cassandra.AlertState, at int64) error {
+func (f *view) WriteFleetAlert(_ context.Context, r *cassandra.AlertState, at int64) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
@@ -342,7 +342,7 @@ func (f *view) resolve(r cassandra.AlertState, at int64) {
 	f.put(cassandra.TableAlerts, lifeKey(&r), r, at)
 }
 
-func (f *view) DeleteAlert(_ context.Context, r *cassandra.AlertState, at int64) error {
+func (f *view) DeleteFleetAlert(_ context.Context, r *cassandra.AlertState, at int64) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
@@ -354,7 +354,7 @@ func (f *view) OpenAlerts(_ context.Context, fleetID string) ([]cassandra.AlertS
 	return list[cassandra.AlertState](f.fakeStore, cassandra.TableOpenAlerts, keyOf(fleetID)), f.alive()
 }
 
-func (f *view) OpenAlertsOf(_ context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error) {
+func (f *view) OpenAlertsOfDevice(_ context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error) {
 	return list[cassandra.AlertState](f.fakeStore, cassandra.TableOpenAlerts, keyOf(fleetID, deviceID)), f.alive()
 }
 
@@ -374,86 +374,86 @@ func (f *view) DeleteOpenAlert(_ context.Context, fleetID, deviceID, kind string
 	return nil
 }
 
-func (f *view) WriteMark(_ context.Context, m cassandra.Mark, at int64) error {
+func (f *view) WriteClaim(_ context.Context, m cassandra.Claim, at int64) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
-	f.put(cassandra.TableMarksByProcess, keyOf(m.ProcessID, m.DeviceID), m, at)
-	f.put(cassandra.TableMarks, keyOf(m.DeviceID, m.ProcessID), m, at)
+	f.put(cassandra.TableClaimsByInstance, keyOf(m.InstanceID, m.DeviceID), m, at)
+	f.put(cassandra.TableClaims, keyOf(m.DeviceID, m.InstanceID), m, at)
 	return nil
 }
 
-func (f *view) DeleteMark(_ context.Context, processID, deviceID string, at int64) error {
+func (f *view) DeleteClaim(_ context.Context, processID, deviceID string, at int64) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
-	f.remove(cassandra.TableMarks, keyOf(deviceID, processID), at)
-	f.remove(cassandra.TableMarksByProcess, keyOf(processID, deviceID), at)
+	f.remove(cassandra.TableClaims, keyOf(deviceID, processID), at)
+	f.remove(cassandra.TableClaimsByInstance, keyOf(processID, deviceID), at)
 	return nil
 }
 
-func (f *view) Marks(_ context.Context, deviceID string) ([]cassandra.Mark, error) {
-	return list[cassandra.Mark](f.fakeStore, cassandra.TableMarks, keyOf(deviceID)), f.alive()
+func (f *view) ClaimsOfDevice(_ context.Context, deviceID string) ([]cassandra.Claim, error) {
+	return list[cassandra.Claim](f.fakeStore, cassandra.TableClaims, keyOf(deviceID)), f.alive()
 }
 
-func (f *view) MarksOf(_ context.Context, processID string) ([]cassandra.Mark, error) {
-	return list[cassandra.Mark](f.fakeStore, cassandra.TableMarksByProcess, keyOf(processID)), f.alive()
+func (f *view) ClaimsOfInstance(_ context.Context, processID string) ([]cassandra.Claim, error) {
+	return list[cassandra.Claim](f.fakeStore, cassandra.TableClaimsByInstance, keyOf(processID)), f.alive()
 }
 
-func (f *view) Beat(_ context.Context, processID string, now time.Time) error {
+func (f *view) Heartbeat(_ context.Context, processID string, now time.Time) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.processes[processID] == nil {
-		f.processes[processID] = &cassandra.Process{ID: processID}
+		f.processes[processID] = &cassandra.Instance{ID: processID}
 	}
-	f.processes[processID].SeenAt = now
+	f.processes[processID].HeartbeatAt = now
 	return nil
 }
 
-func (f *view) Processes(context.Context) ([]cassandra.Process, error) {
+func (f *view) Instances(context.Context) ([]cassandra.Instance, error) {
 	if err := f.alive(); err != nil {
 		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var found []cassandra.Process
+	var found []cassandra.Instance
 	for _, id := range slices.Sorted(maps.Keys(f.processes)) {
 		p := *f.processes[id]
-		p.Shared = slices.Clone(p.Shared)
+		p.SharedDevices = slices.Clone(p.SharedDevices)
 		found = append(found, p)
 	}
 	return found, nil
 }
 
-func (f *view) TellShared(_ context.Context, processID string, deviceIDs []string) error {
+func (f *view) AddSharedDevices(_ context.Context, processID string, deviceIDs []string) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.processes[processID] == nil {
-		f.processes[processID] = &cassandra.Process{ID: processID}
+		f.processes[processID] = &cassandra.Instance{ID: processID}
 	}
-	f.processes[processID].Shared = append(f.processes[processID].Shared, deviceIDs...)
+	f.processes[processID].SharedDevices = append(f.processes[processID].SharedDevices, deviceIDs...)
 	return nil
 }
 
-func (f *view) HeardShared(_ context.Context, processID string, deviceIDs []string) error {
+func (f *view) AckSharedDevices(_ context.Context, processID string, deviceIDs []string) error {
 	if err := f.alive(); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if p := f.processes[processID]; p != nil {
-		p.Shared = slices.DeleteFunc(p.Shared, func(id string) bool { return slices.Contains(deviceIDs, id) })
+		p.SharedDevices = slices.DeleteFunc(p.SharedDevices, func(id string) bool { return slices.Contains(deviceIDs, id) })
 	}
 	return nil
 }
 
-func (f *view) RemoveProcess(_ context.Context, processID string) error {
+func (f *view) RemoveInstance(_ context.Context, processID string) error {
 	if err := f.alive(); err != nil {
 		return err
 	}

@@ -217,13 +217,13 @@ func (d *Deriver) writeAlert(ctx context.Context, a alertChange, at int64) error
 			if telemetry.Severity(row.Severity).Graver(lower) {
 				old := row
 				old.Severity = string(lower)
-				if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return s.DeleteAlert(ctx, &old, at) }); err != nil {
+				if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return s.DeleteFleetAlert(ctx, &old, at) }); err != nil {
 					return err
 				}
 			}
 		}
 	}
-	if err := d.write(ctx, cassandra.TableAlerts, 1, func(ctx context.Context) error { return s.WriteAlertLife(ctx, &row, at) }); err != nil {
+	if err := d.write(ctx, cassandra.TableAlerts, 1, func(ctx context.Context) error { return s.WriteFleetAlert(ctx, &row, at) }); err != nil {
 		return err
 	}
 	switch {

@@ -127,13 +127,13 @@ func (d *Deriver) touch(id string, a *announced) (v *device, met bool, wait chan
 // mark writes the device's mark as it is now.
 func (d *Deriver) mark(ctx context.Context, v *device) error {
 	d.mu.Lock()
-	m := cassandra.Mark{ProcessID: d.process, DeviceID: v.id, FromDay: v.fromDay}
+	m := cassandra.Claim{InstanceID: d.process, DeviceID: v.id, FromDay: v.fromDay}
 	for fleet := range v.fleet {
 		m.Fleets = append(m.Fleets, fleet)
 	}
 	d.mu.Unlock()
 	at := d.stamp()
-	return d.try(ctx, cassandra.TableMarks, func(ctx context.Context) error { return d.stores.Sure.WriteMark(ctx, m, at) })
+	return d.try(ctx, cassandra.TableClaims, func(ctx context.Context) error { return d.stores.Sure.WriteClaim(ctx, m, at) })
 }
 
 // meet marks a device that was not in memory, looks for others' marks on it, which are the reason to derive it anew, and
@@ -142,17 +142,17 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 	if err := d.mark(ctx, v); err != nil {
 		return err
 	}
-	var others []cassandra.Mark
+	var others []cassandra.Claim
 	var last cassandra.DeviceDay
 	var old, open []cassandra.AlertState
 	found, stranger := false, false
-	sure, err := d.read(ctx, cassandra.TableMarks, func(ctx context.Context, s Store) error {
-		marks, err := s.Marks(ctx, v.id)
+	sure, err := d.read(ctx, cassandra.TableClaims, func(ctx context.Context, s Store) error {
+		marks, err := s.ClaimsOfDevice(ctx, v.id)
 		if err != nil {
 			return err
 		}
-		others = slices.DeleteFunc(marks, func(m cassandra.Mark) bool { return m.ProcessID == d.process })
-		if last, found, err = s.DayBefore(ctx, v.id, cassandra.DayOf(d.now().UnixMilli())+1); err != nil {
+		others = slices.DeleteFunc(marks, func(m cassandra.Claim) bool { return m.InstanceID == d.process })
+		if last, found, err = s.LastDeviceDay(ctx, v.id, cassandra.DayOf(d.now().UnixMilli())+1); err != nil {
 			return err
 		}
 		if found {
@@ -176,8 +176,8 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 		return err
 	}
 	for _, m := range others {
-		if err := d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error {
-			return d.stores.Sure.TellShared(ctx, m.ProcessID, []string{v.id})
+		if err := d.try(ctx, cassandra.TableInstances, func(ctx context.Context) error {
+			return d.stores.Sure.AddSharedDevices(ctx, m.InstanceID, []string{v.id})
 		}); err != nil {
 			return err
 		}
@@ -210,7 +210,7 @@ func (d *Deriver) meet(ctx context.Context, v *device, reason string) error {
 		if v.sharers == nil {
 			v.sharers = map[string]bool{}
 		}
-		v.sharers[m.ProcessID] = true
+		v.sharers[m.InstanceID] = true
 		v.doubt(m.FromDay, reason)
 		v.fromDay = min(v.fromDay, m.FromDay)
 		v.join(m.Fleets)
@@ -261,7 +261,7 @@ func fleetsOf(alerts []telemetry.Alert, rows []cassandra.AlertState) (fleets []s
 // openOf is the stored open alerts of a device in some fleets.
 func openOf(ctx context.Context, s Store, deviceID string, fleets []string) (open []cassandra.AlertState, err error) {
 	for _, fleet := range fleets {
-		rows, err := s.OpenAlertsOf(ctx, fleet, deviceID)
+		rows, err := s.OpenAlertsOfDevice(ctx, fleet, deviceID)
 		if err != nil {
 			return nil, err
 		}

@@ -67,9 +67,9 @@ type sign struct{ wrote, since time.Time }
 // take over, or with wait set that there may be soon.
 func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err error) {
 	now := d.now()
-	var processes []cassandra.Process
-	if _, err := d.read(ctx, cassandra.TableProcesses, func(ctx context.Context, s Store) (err error) {
-		processes, err = s.Processes(ctx)
+	var processes []cassandra.Instance
+	if _, err := d.read(ctx, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
+		processes, err = s.Instances(ctx)
 		return err
 	}); err != nil {
 		return false, err
@@ -79,15 +79,15 @@ func (d *Deriver) lookAround(ctx context.Context, wait bool) (waiting bool, err 
 	signs := map[string]sign{}
 	for _, p := range processes {
 		s := d.signs[p.ID]
-		if !s.wrote.Equal(p.SeenAt) {
-			s = sign{p.SeenAt, now}
+		if !s.wrote.Equal(p.HeartbeatAt) {
+			s = sign{p.HeartbeatAt, now}
 		}
 		signs[p.ID] = s
-		age := max(now.Sub(p.SeenAt), now.Sub(s.since)) // by its clock and ours, and where its clock was ahead, by ours alone
+		age := max(now.Sub(p.HeartbeatAt), now.Sub(s.since)) // by its clock and ours, and where its clock was ahead, by ours alone
 		switch {
 		case p.ID == d.process:
 			living++
-			if err := d.hear(ctx, p.Shared); err != nil {
+			if err := d.hear(ctx, p.SharedDevices); err != nil {
 				return false, err
 			}
 		case age > d.options.ProcessDead || died(p.ID):
@@ -130,21 +130,21 @@ func (d *Deriver) hear(ctx context.Context, shared []string) error {
 		}
 	}
 	d.mu.Unlock()
-	return d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.HeardShared(ctx, d.process, shared) })
+	return d.try(ctx, cassandra.TableInstances, func(ctx context.Context) error { return d.stores.Sure.AckSharedDevices(ctx, d.process, shared) })
 }
 
 // takeOver meets the devices that a dead process had marked. more tells that there is something left to do.
 func (d *Deriver) takeOver(ctx context.Context, process string) (more bool, err error) {
-	var marks []cassandra.Mark
-	if _, err := d.read(ctx, cassandra.TableMarksByProcess, func(ctx context.Context, s Store) (err error) {
-		marks, err = s.MarksOf(ctx, process)
+	var marks []cassandra.Claim
+	if _, err := d.read(ctx, cassandra.TableClaimsByInstance, func(ctx context.Context, s Store) (err error) {
+		marks, err = s.ClaimsOfInstance(ctx, process)
 		return err
 	}); err != nil {
 		return false, err
 	}
 	if len(marks) == 0 {
 		d.logger.WithField("process", process).Info("a process that ended has left nothing to derive")
-		return false, d.try(ctx, cassandra.TableProcesses, func(ctx context.Context) error { return d.stores.Sure.RemoveProcess(ctx, process) })
+		return false, d.try(ctx, cassandra.TableInstances, func(ctx context.Context) error { return d.stores.Sure.RemoveInstance(ctx, process) })
 	}
 	adopted := 0
 	g, ctx := errgroup.WithContext(ctx)

@@ -85,12 +85,12 @@ func (d *Deriver) rederiveDevice(ctx context.Context, v *device) error {
 	alone := false
 	sure, err := d.read(ctx, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
 		if r.shared { // whoever has taken his mark away has stored everything that is read next
-			marks, err := s.Marks(ctx, v.id)
+			marks, err := s.ClaimsOfDevice(ctx, v.id)
 			if err != nil {
 				return err
 			}
-			alone = !slices.ContainsFunc(marks, func(m cassandra.Mark) bool {
-				return m.ProcessID != d.process && !slices.Contains(adopted, m.ProcessID)
+			alone = !slices.ContainsFunc(marks, func(m cassandra.Claim) bool {
+				return m.InstanceID != d.process && !slices.Contains(adopted, m.InstanceID)
 			})
 		}
 		if r.fresh, err = replay(ctx, s, engine, v.id, r.first, cassandra.DayOf(until), rules, started.UnixMilli()); err != nil {
@@ -158,7 +158,7 @@ func (d *Deriver) writeOpen(ctx context.Context, v *device, r *replacement) erro
 // stored reads what is stored of the rows that can change when a device is derived anew from a day on.
 func stored(ctx context.Context, s Store, deviceID string, first cassandra.Day, base *state, untilMs int64, fleets []string) (old existing, err error) {
 	from := first.Time().UnixMilli()
-	if old.days, err = s.DaysFrom(ctx, deviceID, first); err != nil {
+	if old.days, err = s.DeviceDays(ctx, deviceID, first); err != nil {
 		return old, err
 	}
 	tripsFrom := from
@@ -215,7 +215,7 @@ func (o *existing) isOpen(key alertKey) bool {
 
 // livesOf is the rows of a device's alert among its fleet's: one, unless it stands there by several severities.
 func livesOf(ctx context.Context, s Store, a *cassandra.AlertState) ([]cassandra.AlertState, error) {
-	lives, err := s.AlertLives(ctx, a.FleetID, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
+	lives, err := s.FleetAlerts(ctx, a.FleetID, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
 	return slices.DeleteFunc(lives, func(l cassandra.AlertState) bool { return l.DeviceID != a.DeviceID || l.Type != a.Type }), err
 }
 
@@ -251,7 +251,7 @@ func (d *Deriver) takeBackAlerts(ctx context.Context, r *replacement, gone map[f
 		if stays {
 			before-- // it has another severity, fleet or no end any more, and is written again just after it is taken back
 		}
-		if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return s.DeleteAlert(ctx, &was, before) }); err != nil {
+		if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return s.DeleteFleetAlert(ctx, &was, before) }); err != nil {
 			return err
 		}
 		if was.EndedMs == 0 && (!stays || is.FleetID != was.FleetID) {
@@ -374,7 +374,7 @@ func (d *Deriver) takeBackOthers(ctx context.Context, r *replacement, is cassand
 			}
 			other := is
 			other.FleetID, other.Severity = fleet, string(severity)
-			if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return d.stores.Sure.DeleteAlert(ctx, &other, r.at) }); err != nil {
+			if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return d.stores.Sure.DeleteFleetAlert(ctx, &other, r.at) }); err != nil {
 				return err
 			}
 		}

@@ -100,8 +100,8 @@ func (d *Deriver) letGo(ctx context.Context, v *device) error {
 		}
 	}
 	for _, process := range append(v.adopted, d.process) {
-		if err := d.try(ctx, cassandra.TableMarks, func(ctx context.Context) error {
-			return d.stores.Sure.DeleteMark(ctx, process, v.id, at)
+		if err := d.try(ctx, cassandra.TableClaims, func(ctx context.Context) error {
+			return d.stores.Sure.DeleteClaim(ctx, process, v.id, at)
 		}); err != nil {
 			return err
 		}

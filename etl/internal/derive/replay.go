@@ -61,7 +61,7 @@ const daysAtOnce = 4
 // the day before the first, and lets time go on to untilMs.
 func replay(ctx context.Context, s Store, e *alerting.Engine, deviceID string, first, last cassandra.Day, rules string, untilMs int64) (*outcome, error) {
 	o := newOutcome()
-	before, found, err := s.DayBefore(ctx, deviceID, first-1)
+	before, found, err := s.LastDeviceDay(ctx, deviceID, first-1)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func replay(ctx context.Context, s Store, e *alerting.Engine, deviceID string, f
 		g, gctx := errgroup.WithContext(ctx)
 		for i := range wave {
 			g.Go(func() (err error) {
-				wave[i], err = s.Fixes(gctx, deviceID, first+cassandra.Day(i))
+				wave[i], err = s.Positions(gctx, deviceID, first+cassandra.Day(i))
 				return err
 			})
 		}

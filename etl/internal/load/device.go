@@ -68,7 +68,7 @@ func historyVersion(r *pipeline.Item) int64 {
 }
 
 // recall takes over what is stored of a device that was not in memory.
-func (d *device) recall(s cassandra.Stored) {
+func (d *device) recall(s cassandra.WriteTimes) {
 	if s.Found {
 		d.fleet, d.version = s.FleetID, s.LastUs
 		d.speed, d.heading, d.battery, d.temp = s.SpeedUs, s.HeadingUs, s.BatteryUs, s.TempUs

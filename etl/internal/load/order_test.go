@@ -103,9 +103,9 @@ func (s *lwwStore) apply(p *plan) {
 }
 
 // stored is what a process that starts anew reads of a device.
-func (s *lwwStore) stored(device string) cassandra.Stored {
+func (s *lwwStore) stored(device string) cassandra.WriteTimes {
 	row := s.cells["device "+device]
-	return cassandra.Stored{
+	return cassandra.WriteTimes{
 		Found: row["last_ts"].timestamp != 0, FleetID: row["fleet_id"].value, LastUs: row["last_ts"].timestamp,
 		SpeedUs: row["speed"].timestamp, HeadingUs: row["heading"].timestamp, BatteryUs: row["battery"].timestamp, TempUs: row["temp"].timestamp,
 	}

@@ -303,7 +303,7 @@ func (w *Writer) meet(ctx context.Context, win *window) ([]*device, error) {
 		return met, nil
 	}
 	err := w.repeat(ctx, cassandra.TableLatest, func(ctx context.Context) error {
-		stored, err := w.store.StoredDevices(ctx, ids)
+		stored, err := w.store.LatestWriteTimes(ctx, ids)
 		for i := range stored {
 			strangers[i].recall(stored[i])
 		}

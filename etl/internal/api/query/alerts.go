@@ -217,7 +217,7 @@ func (a *API) resolveAlert(ctx context.Context, id alertID) error {
 
 // isOpen tells whether an alert stands among its fleet's open ones.
 func isOpen(ctx context.Context, store Store, id alertID) (bool, error) {
-	open, err := store.OpenAlertsOf(ctx, id.fleet, id.device)
+	open, err := store.OpenAlertsOfDevice(ctx, id.fleet, id.device)
 	return slices.ContainsFunc(open, func(o cassandra.AlertState) bool {
 		return o.Type == id.kind && o.OpenedMs == id.ts
 	}), err

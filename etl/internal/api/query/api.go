@@ -33,7 +33,7 @@ type Tracks interface {
 type Alerts interface {
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	WriteAlerts(ctx context.Context, rows []cassandra.AlertRow) error
-	OpenAlertsOf(ctx context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error)
+	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error)
 	DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error
 }
 

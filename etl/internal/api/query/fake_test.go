@@ -194,7 +194,7 @@ func (f *fakeStore) WriteAlerts(ctx context.Context, rows []cassandra.AlertRow) 
 	return nil
 }
 
-func (f *fakeStore) OpenAlertsOf(ctx context.Context, fleetID, deviceID string) (rows []cassandra.AlertState, err error) {
+func (f *fakeStore) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) (rows []cassandra.AlertState, err error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}

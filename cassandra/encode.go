@@ -3,7 +3,6 @@ package cassandra
 import (
 	"encoding/binary"
 	"math"
-	"time"
 
 	"github.com/gocql/gocql"
 )
@@ -120,37 +119,13 @@ func (a *arena) optionalDouble(v *float64) {
 // timestamp is a CQL timestamp: milliseconds since 1970.
 func (a *arena) timestamp(ms int64) { a.bigint(ms) }
 
+func (a *arena) optionalTimestamp(ms *int64) {
+	if ms == nil {
+		a.unset()
+		return
+	}
+	a.timestamp(*ms)
+}
+
 // date is a CQL date: days since 1970, counted from the middle of the unsigned range.
 func (a *arena) date(d Day) { a.int(int32(uint32(d) + 1<<31)) }
-
-// Day is a UTC day as the number of days since 1970-01-01.
-type Day int32
-
-const msPerDay = 24 * 60 * 60 * 1000
-
-// DayOf is the UTC day of a time in Unix milliseconds.
-func DayOf(ms int64) Day {
-	d := ms / msPerDay
-	if ms%msPerDay < 0 {
-		d--
-	}
-	return Day(d)
-}
-
-// Month is the first day of the day's month.
-func (d Day) Month() Day {
-	t := d.Time()
-	return DayOf(time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC).UnixMilli())
-}
-
-// NextMonth is the first day of the month after the day's.
-func (d Day) NextMonth() Day {
-	t := d.Time()
-	return DayOf(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
-}
-
-// Time is the first instant of the day.
-func (d Day) Time() time.Time { return time.UnixMilli(int64(d) * msPerDay).UTC() }
-
-// String gives the day as 2006-01-02.
-func (d Day) String() string { return d.Time().Format(time.DateOnly) }

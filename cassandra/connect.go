@@ -1,0 +1,135 @@
+package cassandra
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/gocql/gocql"
+	"github.com/sirupsen/logrus"
+)
+
+// connect opens a driver session; with an empty keyspace one that can only look at the system's tables and make
+// keyspaces.
+func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*gocql.Session, error) {
+	if len(cfg.Hosts) == 0 {
+		return nil, fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.setting("CASSANDRA_HOSTS"))
+	}
+	cluster := gocql.NewCluster(cfg.Hosts...)
+	cluster.Port = cfg.Port
+	cluster.Keyspace = keyspace
+	cluster.ProtoVersion = 4
+	cluster.NumConns = cfg.Connections
+	cluster.Timeout = cfg.Timeout
+	cluster.WriteTimeout = cfg.Timeout
+	cluster.ConnectTimeout = cfg.ConnectTimeout
+	cluster.ReconnectInterval = reconnectInterval
+	cluster.RetryPolicy = nil // retries are the caller's: it knows what they cost
+	cluster.QueryObserver = o
+	cluster.BatchObserver = o
+	cluster.ConnectObserver = o
+	cluster.Logger = driverLog{logger}
+	// Local replicas first, then other local nodes; remote ones only when no local node has a connection.
+	nodes := gocql.RoundRobinHostPolicy()
+	if cfg.LocalDC != "" {
+		nodes = gocql.DCAwareRoundRobinPolicy(cfg.LocalDC)
+	}
+	cluster.PoolConfig.HostSelectionPolicy = gocql.TokenAwareHostPolicy(nodes, gocql.ShuffleReplicas())
+	if cfg.Username != "" {
+		cluster.Authenticator = gocql.PasswordAuthenticator{Username: cfg.Username, Password: cfg.Password}
+	}
+	if cfg.TLS != nil {
+		cluster.SslOpts = &gocql.SslOptions{Config: cfg.TLS, EnableHostVerification: !cfg.TLS.InsecureSkipVerify}
+	}
+
+	if cfg.alone {
+		cluster.DisableInitialHostLookup = true
+	}
+	if cfg.hasty {
+		cluster.MaxWaitSchemaAgreement = time.Nanosecond
+	}
+
+	type opened struct {
+		session *gocql.Session
+		err     error
+	}
+	done := make(chan opened, 1)
+	go func() {
+		session, err := cluster.CreateSession()
+		done <- opened{session, err}
+	}()
+	select {
+	case got := <-done:
+		if got.err != nil {
+			return nil, connectError(cfg, got.err, o.lastConnectError())
+		}
+		return got.session, nil
+	case <-ctx.Done():
+		go func() { // the driver can't be told to stop; whatever it still opens is closed
+			if late := <-done; late.session != nil {
+				late.session.Close()
+			}
+		}()
+		return nil, opError("connect to Cassandra", ctx.Err())
+	}
+}
+
+// nearestDC is the data centre of the first contact point that answers.
+func nearestDC(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (string, error) {
+	var failed error
+	for _, host := range cfg.Hosts {
+		one := cfg
+		one.Hosts, one.alone = []string{host}, true
+		session, err := connect(ctx, one, "", o, logger)
+		if err == nil {
+			var dc string
+			err = session.Query("SELECT data_center FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&dc)
+			session.Close()
+			if err == nil {
+				return dc, nil
+			}
+			err = opError("read system.local of "+host, err)
+		}
+		failed = err
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(cfg.Hosts) > 1 && ReasonOf(failed) == ReasonNoHosts {
+		return "", connectError(cfg, errors.New("no contact point answers; the last: "+failed.Error()), o.lastConnectError())
+	}
+	if failed == nil {
+		_, failed = connect(ctx, cfg, "", o, logger) // no contact points: it says so
+	}
+	return "", failed
+}
+
+// connectError says who could not be reached and why. The driver flattens its reason to text, so the reason is taken
+// from the last connection that was seen to fail.
+func connectError(cfg Config, err, seen error) error {
+	reason := ReasonNoHosts
+	switch {
+	case seen != nil && classify(seen) == ReasonUnauthorized:
+		reason, err = ReasonUnauthorized, seen
+	case strings.Contains(err.Error(), "authentication required"):
+		reason, err = ReasonUnauthorized, fmt.Errorf("%w; set %s and %s", err, cfg.setting("CASSANDRA_USERNAME"), cfg.setting("CASSANDRA_PASSWORD"))
+	}
+	return &Error{Op: "connect to Cassandra at " + strings.Join(cfg.Hosts, ", "), Reason: reason, Err: err}
+}
+
+// reconnectInterval is how often nodes that are down are tried again. The driver's own minute is far too long for a
+// loader that waits for them.
+const reconnectInterval = 2 * time.Second
+
+// driverLog lets the driver's complaints through as debug lines: what matters of them shows as errors and metrics.
+type driverLog struct{ logger logrus.FieldLogger }
+
+func (l driverLog) Print(v ...any) { l.logger.WithField("message", fmt.Sprint(v...)).Debug("driver") }
+
+func (l driverLog) Printf(format string, v ...any) {
+	l.Print(strings.TrimSpace(fmt.Sprintf(format, v...)))
+}
+
+func (l driverLog) Println(v ...any) { l.Print(strings.TrimSpace(fmt.Sprintln(v...))) }

@@ -1,0 +1,35 @@
+package cassandra
+
+import "time"
+
+// Day is a UTC day as the number of days since 1970-01-01.
+type Day int32
+
+const msPerDay = 24 * 60 * 60 * 1000
+
+// DayOf is the UTC day of a time in Unix milliseconds.
+func DayOf(ms int64) Day {
+	d := ms / msPerDay
+	if ms%msPerDay < 0 {
+		d--
+	}
+	return Day(d)
+}
+
+// Month is the first day of the day's month.
+func (d Day) Month() Day {
+	t := d.Time()
+	return DayOf(time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+}
+
+// NextMonth is the first day of the month after the day's.
+func (d Day) NextMonth() Day {
+	t := d.Time()
+	return DayOf(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+}
+
+// Time is the first instant of the day.
+func (d Day) Time() time.Time { return time.UnixMilli(int64(d) * msPerDay).UTC() }
+
+// String gives the day as 2006-01-02.
+func (d Day) String() string { return d.Time().Format(time.DateOnly) }

@@ -1,0 +1,149 @@
+package cassandra
+
+import (
+	"context"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/gocql/gocql"
+)
+
+// Device is a device of a fleet.
+type Device struct {
+	FleetID     string
+	DeviceID    string
+	Model       string    // empty when not known
+	ActivatedAt time.Time // event time of its first record for the fleet
+	Status      Status
+}
+
+// DeviceRow is a row of devices_by_fleet as it is written, in two parts with a timestamp each: the status, of which
+// the latest stays, and the activation, of which the earliest does.
+type DeviceRow struct {
+	DeviceID string
+	Model    string // empty: left as it is
+	Status   Status // empty: left as it is
+
+	ActivatedAtMs     int64 // Unix milliseconds; 0: left as it is
+	StatusWriteTimeUs int64
+}
+
+// Status says whether a device belongs to the fleet in whose list it stands.
+type Status string
+
+// The states.
+const (
+	StatusActive Status = "active"
+	StatusMoved  Status = "moved" // its newest record names another fleet
+)
+
+// RegistryStore keeps the fleets and the devices of each.
+type RegistryStore struct{ db *Session }
+
+const (
+	insertDeviceStatus = "INSERT INTO devices_by_fleet (fleet_id, device_id, model, status) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"
+	insertDeviceSince  = "INSERT INTO devices_by_fleet (fleet_id, device_id, activated_at) VALUES (?, ?, ?) USING TIMESTAMP ?"
+	selectDevices      = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
+	selectDeviceIDs    = "SELECT device_id FROM devices_by_fleet WHERE fleet_id = ?"
+
+	insertFleet  = "INSERT INTO fleets (shard, fleet_id) VALUES (?, ?) USING TIMESTAMP 1" // repeated writes are identical
+	selectFleets = "SELECT fleet_id FROM fleets WHERE shard = ?"
+)
+
+const fleetShards = 4
+
+// Devices is a page of the devices of a fleet, sorted by device, without those that moved to another. size is about
+// the number of rows of a page, which may have fewer and yet not be the last.
+func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
+	op := "read devices of fleet " + fleetID
+	state, err := base64.RawURLEncoding.DecodeString(page)
+	if err != nil {
+		return Page[Device]{}, fmt.Errorf("%s: page %q: not one that was given: %w", op, page, err)
+	}
+	iter := s.db.query(ctx, selectDevices, fleetID).PageSize(size).PageState(state).Iter()
+	result := Page[Device]{Next: base64.RawURLEncoding.EncodeToString(iter.PageState())}
+	for range iter.NumRows() { // of this page alone: Scan would go on to the next
+		d := Device{FleetID: fleetID}
+		if !iter.Scan(&d.DeviceID, &d.Model, &d.ActivatedAt, &d.Status) {
+			break
+		}
+		if d.Status != StatusMoved {
+			result.Rows = append(result.Rows, d)
+		}
+	}
+	if err := iter.Close(); err != nil {
+		return Page[Device]{}, opError(op, err)
+	}
+	return result, nil
+}
+
+// DeviceIDs is every device that was ever in a fleet, those that moved to another among them, sorted.
+func (s *RegistryStore) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
+	ids, err := collect(s.db, s.db.query(ctx, selectDeviceIDs, fleetID), func(iter *gocql.Iter) (string, bool) {
+		var id string
+		ok := iter.Scan(&id)
+		return id, ok
+	})
+	return ids, opError("read devices of fleet "+fleetID, err)
+}
+
+// Fleets is every fleet that ever sent, sorted.
+func (s *RegistryStore) Fleets(ctx context.Context) ([]string, error) {
+	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(fleetShards), func(ctx context.Context, shard int32) ([]string, error) {
+		return collect(s.db, s.db.query(ctx, selectFleets, shard), func(iter *gocql.Iter) (string, bool) {
+			var fleetID string
+			ok := iter.Scan(&fleetID)
+			return fleetID, ok
+		})
+	})
+	if err != nil {
+		return nil, opError("read fleets", err)
+	}
+	fleets := slices.Concat(parts...)
+	slices.Sort(fleets)
+	return fleets, nil
+}
+
+// WriteDevices writes rows of one fleet's list of devices as one mutation.
+func (s *RegistryStore) WriteDevices(ctx context.Context, fleetID string, rows []DeviceRow) error {
+	a := newArena(2*len(rows), 5)
+	b := s.db.batch(ctx, 2*len(rows))
+	for i := range rows {
+		r := &rows[i]
+		if r.Status != "" {
+			from := len(a.args)
+			a.text(fleetID)
+			a.text(r.DeviceID)
+			a.optionalText(r.Model)
+			a.text(string(r.Status))
+			a.bigint(r.StatusWriteTimeUs)
+			b.add(insertDeviceStatus, a.row(from))
+		}
+		if r.ActivatedAtMs != 0 {
+			from := len(a.args)
+			a.text(fleetID)
+			a.text(r.DeviceID)
+			a.timestamp(r.ActivatedAtMs)
+			a.bigint(earliestWins(r.ActivatedAtMs))
+			b.add(insertDeviceSince, a.row(from))
+		}
+	}
+	return b.exec(TableDevices)
+}
+
+// earliestWins turns an event time into a write timestamp that is higher the earlier the event: of several writes the
+// earliest stays, with nobody having to read first. The results lie before today, so that a deletion by hand, which
+// carries the time of day, still takes the cell away.
+func earliestWins(ms int64) int64 { return 3_000_000_000_000_000 - ms*1000 }
+
+// WriteFleet puts a fleet on the list of fleets.
+func (s *RegistryStore) WriteFleet(ctx context.Context, fleetID string) error {
+	a := newArena(1, 2)
+	b := s.db.batch(ctx, 1)
+	a.int(bucketOf(fleetID, fleetShards))
+	a.text(fleetID)
+	b.add(insertFleet, a.row(0))
+	return b.exec(TableFleets)
+}

@@ -1,0 +1,57 @@
+package cassandra
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/gocql/gocql"
+)
+
+// DeviceDay is the state of a device's derivation at the end of a day with fixes.
+type DeviceDay struct {
+	Day    Day
+	State  []byte
+	Fleets []string // those the device was in on that day; only ever added to
+	Rules  string   // what it was derived by
+
+	WriteTimeUs int64 // of State as it was read
+}
+
+// StateStore keeps the state of the stream processor by device and day.
+type StateStore struct{ db *Session }
+
+const (
+	updateDeviceDay     = "UPDATE device_days USING TIMESTAMP ? SET state = ?, rules = ?, fleets = fleets + ? WHERE device_id = ? AND day = ?"
+	selectLastDeviceDay = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day <= ? LIMIT 1"
+	selectDeviceDays    = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day >= ?"
+)
+
+// LastDeviceDay is the latest state of a device at the end of a day up to the given one; found is false when there is none.
+func (s *StateStore) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d DeviceDay, found bool, err error) {
+	days, err := collect(s.db, s.db.query(ctx, selectLastDeviceDay, deviceID, day.Time()), scanDeviceDay)
+	if err != nil || len(days) == 0 {
+		return DeviceDay{}, false, opError("read "+TableDeviceDays, err)
+	}
+	return days[0], true, nil
+}
+
+// DeviceDays is the states of a device at the end of its days from the given one on, oldest first.
+func (s *StateStore) DeviceDays(ctx context.Context, deviceID string, day Day) ([]DeviceDay, error) {
+	days, err := collect(s.db, s.db.query(ctx, selectDeviceDays, deviceID, day.Time()), scanDeviceDay)
+	slices.Reverse(days)
+	return days, opError("read "+TableDeviceDays, err)
+}
+
+func scanDeviceDay(iter *gocql.Iter) (DeviceDay, bool) {
+	var d DeviceDay
+	var day time.Time
+	ok := iter.Scan(&day, &d.State, &d.Fleets, &d.Rules, &d.WriteTimeUs)
+	d.Day = DayOf(day.UnixMilli())
+	return d, ok
+}
+
+// WriteDeviceDay writes the state of a device at the end of a day.
+func (s *StateStore) WriteDeviceDay(ctx context.Context, deviceID string, d DeviceDay, writeTimeUs int64) error {
+	return s.db.exec(ctx, TableDeviceDays, updateDeviceDay, writeTimeUs, d.State, d.Rules, d.Fleets, deviceID, d.Day.Time())
+}
