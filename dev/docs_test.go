@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/alecthomas/kong"
@@ -13,6 +15,7 @@ import (
 var (
 	makeCommand = regexp.MustCompile("(?m)(?:`|^(?:\\s|\\$ |[A-Z_]+=\\S+ )*)make ([a-z][a-z-]*)")
 	devCommand  = regexp.MustCompile(`go run \./dev ([a-z][a-z-]*)(?: ([a-z]+))?`)
+	testName    = regexp.MustCompile(`\bTest[A-Z][A-Za-z]+`)
 	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 )
 
@@ -60,7 +63,38 @@ func TestCommandsOfTheDocumentation(t *testing.T) {
 	}
 }
 
-// has tells whether a command has a subcommand of the name, and that one of the next name where it has any.
+// A pattern of go test -run that matches no test passes without testing anything.
+func TestMakefileNamesExistingTests(t *testing.T) {
+	makefile, err := os.ReadFile("../Makefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests []byte
+	for _, folder := range []string{"../etl", "../grafana-datasource/pkg"} {
+		err := filepath.WalkDir(folder, func(path string, _ os.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "_test.go") {
+				var text []byte
+				text, err = os.ReadFile(path)
+				tests = append(tests, text...)
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := testName.FindAllString(string(makefile), -1)
+	if len(names) < 4 {
+		t.Errorf("only %d names of tests were found", len(names))
+	}
+	for _, name := range names {
+		if !bytes.Contains(tests, []byte("func "+name)) {
+			t.Errorf("Makefile: no test begins with %s", name)
+		}
+	}
+}
+
+// has reports whether a command has the subcommand name, and whether that has the subcommand next, unless next is empty.
 func has(n *kong.Node, name, next string) bool {
 	for _, child := range n.Children {
 		if child.Name == name {
