@@ -289,7 +289,7 @@ func (c *benchCommand) readRows(ctx context.Context) ([]cassandra.BaselineRow, e
 	var rows []cassandra.BaselineRow
 	nowMs := time.Now().UnixMilli()
 	err = source.Run(ctx, func(b pipeline.Batch) error {
-		if len(b.Refused) > 0 {
+		if len(b.Rejected) > 0 {
 			return errors.New("bench: broken input")
 		}
 		for i := range b.Items {

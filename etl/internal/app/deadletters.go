@@ -16,7 +16,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/deadletters"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 type letterCommands struct {
@@ -302,19 +302,19 @@ func (c *replayLettersCommand) dryRun(p *program, choice choice, r *lettersRepor
 		return err
 	}
 	r.report = &report{Files: []string{p.config.DeadLetterDir}, Rejected: map[string]int64{}, Rows: map[string]tableReport{}, Errors: map[string]int64{}}
-	check, now := transform.New(p.config.Fleets, p.config.DedupeRecords), time.Now().UnixMilli()
+	check, now := validate.New(p.config.Fleets, p.config.DedupeRecords, nil), time.Now().UnixMilli()
 	refuse := func(number int64, rejection *telemetry.Rejection) {
 		r.Rejected[string(rejection.Reason)]++
 		r.RejectedTotal++
 		r.example(number, deadletters.Name, rejection.Error())
 	}
 	err = source.Run(p.stop, func(b pipeline.Batch) error {
-		r.Read += int64(len(b.Items) + len(b.Refused))
-		for i := range b.Refused {
-			refuse(b.Refused[i].Position, b.Refused[i].Rejection)
+		r.Read += int64(len(b.Items) + len(b.Rejected))
+		for i := range b.Rejected {
+			refuse(b.Rejected[i].Position, b.Rejected[i].Rejection)
 		}
 		for i := range b.Items {
-			switch _, seen, rejection := check.Apply(&b.Items[i].Record, now); {
+			switch _, seen, rejection := check.Validate(&b.Items[i].Record, now); {
 			case rejection != nil:
 				refuse(b.Items[i].Position, rejection)
 			case seen == telemetry.New:

@@ -15,7 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // fleetETL runs the program with its state in a directory and gives what it printed.
@@ -36,7 +36,7 @@ func refuse(t *testing.T, dir string) {
 	d := load.NewDeadLetterFile(filepath.Join(dir, "deadletters"), 300, func() time.Time { return at })
 	now := time.Now().UTC().Format(time.RFC3339)
 	good := map[string]string{"device_id": "bus-1", "fleet_id": "berlin", "timestamp": now, "lat": "31.5", "lon": "120.5"}
-	for i, r := range []pipeline.Refused{
+	for i, r := range []pipeline.Rejected{
 		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "bus-1;berlin", Fields: good},
 		{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the line has 1 fields"), Raw: "bus-1"},
 		{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees"), Raw: `{"device_id":"bus-2","fleet_id":"wuxi","timestamp":"` + now + `","lat":91,"lon":1}`},
@@ -44,7 +44,7 @@ func refuse(t *testing.T, dir string) {
 	} {
 		r.Position = int64(i + 2)
 		at = at.Add(time.Hour)
-		require.NoError(t, d.Append([]string{"csvfile", "csvfile", "kafka", "csvfile"}[i], "day.csv", []pipeline.Refused{r}))
+		require.NoError(t, d.Append(t.Context(), []string{"csvfile", "csvfile", "kafka", "csvfile"}[i], "day.csv", []pipeline.Rejected{r}))
 	}
 	require.NoError(t, d.Close())
 }
@@ -196,7 +196,7 @@ func TestADryRunTellsWhatWouldBecomeOfDeadLetters(t *testing.T) {
 // memory is a loader that keeps what it is given.
 type memory struct{ rows map[string]telemetry.Record }
 
-func (m *memory) Run(_ context.Context, in <-chan pipeline.Clean) error {
+func (m *memory) Run(_ context.Context, in <-chan pipeline.ValidBatch) error {
 	for c := range in {
 		for _, item := range c.Items {
 			m.rows[item.DeviceID+pipeline.TimeText(item.TimeMs)] = item.Record
@@ -225,13 +225,13 @@ func TestAReplayEndsAndLeavesOpenWhatIsRefusedAgain(t *testing.T) {
 		require.NoError(t, err)
 		letters := load.NewDeadLetterFile(dir, 300, time.Now)
 		defer letters.Close()
-		p := pipeline.Pipeline{
-			Transform: transform.New(fleets, 100), Loader: store, DeadLetters: letters, Metrics: pipeline.NewMetrics(prometheus.NewRegistry()),
+		p := pipeline.New(pipeline.Options{
+			Validator: validate.New(fleets, 100, nil), Writer: store, DeadLetters: letters, Registerer: prometheus.NewRegistry(),
 			Now: time.Now, Queue: 1,
-		}
+		})
 		require.NoError(t, p.Run(t.Context(), t.Context(), source))
 		require.NoError(t, source.Settle())
-		s := p.Metrics.Summary()
+		s := p.Summary()
 		r.report = &report{Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: total(s.Rejected)}
 		return r
 	}

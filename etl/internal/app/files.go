@@ -8,7 +8,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // fileFlags say which files are read and how; load and replay share them.
@@ -42,9 +42,9 @@ func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 		Times: telemetry.TimeFormat{Layout: f.Layout, Location: zone},
 	}
 	if f.DeriveSpeed {
-		valid := transform.New(p.config.Fleets, 1)
+		valid := validate.New(p.config.Fleets, 1, nil)
 		now := time.Now().UnixMilli()
-		o.InEventOrder = new(transform.SpeedDeriver).Apply
+		o.InEventOrder = new(validate.SpeedEstimator).Apply
 		o.Valid = func(r *telemetry.Record) bool { return valid.Valid(r, now) }
 	}
 	return o, nil

@@ -352,7 +352,7 @@ func (c *measureCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	s := x.pipeline.Metrics.Summary()
+	s := x.pipeline.Summary()
 	m.Offered, m.Stored, m.Refused = c.Rate, s.Stored, total(s.Rejected)
 	m.Freshness, m.Unsent = arrivals.Freshness(), arrivals.Unsent()
 	m.Loader.Most = p.config.MaxInFlight

@@ -49,7 +49,7 @@ type tableReport struct {
 }
 
 func (x *parts) report(files []string, took time.Duration, progress func() (done, total int64)) *report {
-	s := x.pipeline.Metrics.Summary()
+	s := x.pipeline.Summary()
 	rejected := total(s.Rejected)
 	bytes, _ := progress()
 	r := &report{

@@ -8,7 +8,7 @@ type runCommand struct{}
 
 // Run streams until told to stop, then stores what was taken in.
 func (runCommand) Run(p *program) error {
-	x, err := p.wire(p.config.Linger)
+	x, err := p.wire(p.config.Linger, p.config.Sources)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (runCommand) Run(p *program) error {
 	ctx, cancel := p.drain(p.config.DrainTimeout)
 	defer cancel()
 	err = p.stream(ctx, x, sources)
-	s := x.pipeline.Metrics.Summary()
+	s := x.pipeline.Summary()
 	fields := logrus.Fields{"received": s.Received, "stored": s.Stored, "duplicates": s.Duplicates, "rejected": total(s.Rejected)}
 	if err != nil && x.store.Load() == nil && p.stop.Err() != nil {
 		p.logger.WithFields(fields).Info("ended before cassandra was reached")

@@ -27,7 +27,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/spool"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // closers ends what sources are made of, the newest first.
@@ -53,7 +53,7 @@ func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, er
 		case "httpapi":
 			s, end, err = p.httpAPI(x)
 		case "kafka":
-			s, end, err = p.kafka(x)
+			s, err = p.kafka()
 		default:
 			err = fmt.Errorf("ETL_SOURCES %q: no such source", name)
 		}
@@ -146,7 +146,7 @@ func (p *program) httpAPI(x *parts) (_ pipeline.Source, made closers, err error)
 	if err != nil {
 		return nil, made, fmt.Errorf("description of the reads: %w", err)
 	}
-	validator, seen := transform.NewValidator(c.Fleets), &recent{deduper: transform.NewDeduper(c.DedupeRecords)}
+	validator, seen := validate.NewBounds(c.Fleets), &recent{deduper: validate.NewDeduplicator(c.DedupeRecords)}
 	s, err := ingest.New(ingest.Options{
 		Listener: listener, TLS: certificate, Tokens: tokens, Limits: c.HTTPLimits(),
 		Journal: journal, Full: func(err error) bool { return errors.Is(err, spool.ErrFull) },
@@ -237,31 +237,23 @@ func (p *program) tokens() (*ingest.Tokens, error) {
 // recent remembers which records the API took lately, for its answers.
 type recent struct {
 	mu      sync.Mutex
-	deduper *transform.Deduper
+	deduper *validate.Deduplicator
 }
 
 func (r *recent) see(record *telemetry.Record) telemetry.Seen {
 	complete := *record
-	transform.Complete(&complete)
+	validate.Normalize(&complete)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.deduper.See(complete.KeyHash(), complete.PayloadHash())
+	return r.deduper.Add(complete.KeyHash(), complete.PayloadHash())
 }
 
-func (p *program) kafka(x *parts) (pipeline.Source, closers, error) {
+func (p *program) kafka() (pipeline.Source, error) {
 	c := p.config
 	connection, err := c.Kafka()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	letters, err := kafka.NewDeadLetters(p.ctx, kafka.DeadLetterOptions{
-		Connection: connection, Topic: c.KafkaDeadLetterTopic, Others: x.pipeline.DeadLetters, Logger: p.logger, Registerer: p.reg,
-	})
-	if err != nil {
-		return nil, nil, fmt.Errorf("KAFKA_DEAD_LETTER_TOPIC: %w", err)
-	}
-	x.pipeline.DeadLetters = letters
-	made := closers{func() error { letters.Close(); return nil }}
 	s, err := kafka.New(kafka.Options{
 		Connection: connection, Topics: c.KafkaTopics, Group: c.KafkaGroup, Start: c.KafkaStart,
 		BatchRecords: c.KafkaBatchRecords, FetchMaxBytes: c.KafkaFetchMaxBytes, CommitInterval: c.KafkaCommitInterval,
@@ -270,7 +262,7 @@ func (p *program) kafka(x *parts) (pipeline.Source, closers, error) {
 		Logger:    p.logger, Registerer: p.reg,
 	})
 	if err != nil {
-		return nil, made, fmt.Errorf("KAFKA_…: %w", err)
+		return nil, fmt.Errorf("KAFKA_…: %w", err)
 	}
-	return s, made, nil
+	return s, nil
 }

@@ -99,7 +99,7 @@ func (c *verifyCommand) days() (first, last cassandra.Day, err error) {
 
 // fix derives every device of the fleets anew.
 func (c *verifyCommand) fix(p *program, store *cassandra.Store, fleets []string, first cassandra.Day) error {
-	x, err := p.wire(p.config.LoadLinger)
+	x, err := p.wire(p.config.LoadLinger, nil)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -11,22 +12,25 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/load"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // parts is a pipeline with what it is made of.
 //
-//	sources ─► pipeline (transform, dead letters) ─► writer ─► store
+//	sources ─► pipeline (validator, dead letters) ─► writer ─► store
 //	                                                    └─► deriver ─► store, Alertmanager, Kafka
 type parts struct {
-	store       atomic.Pointer[cassandra.Store] // nil until it is reached
-	writer      *load.Writer
-	deadLetters *load.DeadLetterFile
-	transform   *transform.Transform
-	pipeline    *pipeline.Pipeline
-	derivation  *derivation // nil where nothing is derived
+	store           atomic.Pointer[cassandra.Store] // nil until it is reached
+	writer          *load.Writer
+	deadLetters     *load.DeadLetterFile
+	deadLetterTopic *kafka.DeadLetters // nil without the source kafka
+	validator       *validate.Validator
+	pipeline        *pipeline.Pipeline
+	derivation      *derivation // nil where nothing is derived
 }
 
 // connect reaches the store, for which it waits so long, and puts the pipeline together.
@@ -35,7 +39,7 @@ func (p *program) connect(wait, linger time.Duration) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, err := p.wire(linger)
+	x, err := p.wire(linger, nil)
 	if err != nil {
 		store.Close()
 		return nil, err
@@ -53,18 +57,25 @@ func (x *parts) reached(store *cassandra.Store) {
 }
 
 // wire puts the pipeline together. Where the store has not been reached, the writer does so when the pipeline runs,
-// however long it takes: sources run from the first moment on, and those that can keep records do.
-func (p *program) wire(linger time.Duration) (*parts, error) {
+// however long it takes: sources run from the first moment on, and those that can keep records do. sources are the names
+// of those that will run.
+func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	c := p.config
-	x := &parts{
-		deadLetters: load.NewDeadLetterFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
-		transform:   transform.New(p.fleets(), c.DedupeRecords),
-	}
 	zones, err := p.zones()
 	if err != nil {
 		return nil, err
 	}
-	x.transform.Locate(zones.find)
+	x := &parts{
+		deadLetters: load.NewDeadLetterFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
+		validator:   validate.New(p.fleets(), c.DedupeRecords, zones.find),
+	}
+	letters := deadletter.Route{Default: x.deadLetters}
+	if slices.Contains(sources, kafka.Name) {
+		if x.deadLetterTopic, err = p.deadLetterTopic(); err != nil {
+			return nil, err
+		}
+		letters.BySource = map[string]pipeline.DeadLetters{kafka.Name: x.deadLetterTopic}
+	}
 	open := func(context.Context) (*cassandra.Store, error) {
 		if store := x.store.Load(); store != nil {
 			return store, nil
@@ -76,10 +87,10 @@ func (p *program) wire(linger time.Duration) (*parts, error) {
 		return store, err
 	}
 	x.writer = load.NewWriter(open, c.Loader(linger), p.logger, p.reg, time.Now)
-	x.pipeline = &pipeline.Pipeline{
-		Transform: x.transform, Loader: x.writer, DeadLetters: x.deadLetters,
-		Metrics: pipeline.NewMetrics(p.reg), Now: time.Now, Queue: c.QueueBatches,
-	}
+	x.pipeline = pipeline.New(pipeline.Options{
+		Validator: x.validator, Writer: x.writer, DeadLetters: letters,
+		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
+	})
 	if c.Derive {
 		if x.derivation, err = p.derivation(x, zones); err != nil {
 			return nil, err
@@ -87,6 +98,20 @@ func (p *program) wire(linger time.Duration) (*parts, error) {
 		x.writer.Follow(x.derivation.deriver)
 	}
 	return x, nil
+}
+
+func (p *program) deadLetterTopic() (*kafka.DeadLetters, error) {
+	connection, err := p.config.Kafka()
+	if err != nil {
+		return nil, err
+	}
+	topic, err := kafka.NewDeadLetters(kafka.DeadLetterOptions{
+		Connection: connection, Topic: p.config.KafkaDeadLetterTopic, Logger: p.logger, Registerer: p.reg,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("KAFKA_DEAD_LETTER_TOPIC: %w", err)
+	}
+	return topic, nil
 }
 
 var errNotReached = errors.New("cassandra has not been reached yet")
@@ -105,6 +130,9 @@ func (x *parts) close() {
 		store.Close()
 	}
 	_ = x.deadLetters.Close() // each record was synced when it was written
+	if x.deadLetterTopic != nil {
+		x.deadLetterTopic.Close()
+	}
 }
 
 // openStore connects, and tries again while that may help and there is time.

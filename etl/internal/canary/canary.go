@@ -210,8 +210,8 @@ func (c *Canary) look(ctx context.Context, sentMs int64, outcome <-chan pipeline
 		}
 		select {
 		case o := <-outcome:
-			if len(o.Refused) > 0 {
-				return fmt.Errorf("the pipeline refused it: %w", o.Refused[0].Rejection)
+			if len(o.Rejected) > 0 {
+				return fmt.Errorf("the pipeline refused it: %w", o.Rejected[0].Rejection)
 			}
 		default:
 		}

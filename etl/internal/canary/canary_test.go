@@ -21,7 +21,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/canary"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -46,7 +46,7 @@ func (s *store) emit(b pipeline.Batch) error {
 	s.records = append(s.records, b.Items[0].Record)
 	s.at = append(s.at, time.Now())
 	if s.refuse != nil {
-		b.Done(pipeline.Outcome{Refused: []pipeline.Refused{{Rejection: s.refuse}}})
+		b.Done(pipeline.Outcome{Rejected: []pipeline.Rejected{{Rejection: s.refuse}}})
 	}
 	return nil
 }
@@ -135,7 +135,7 @@ func TestACanaryThatArrives(t *testing.T) {
 			assert.Equal(t, started.Add(time.Duration(i)*10*time.Second).UnixMilli(), r.TimeMs)
 			assert.Equal(t, "_canary", r.FleetID)
 			assert.Equal(t, telemetry.Some(0.0), r.SpeedKmh)
-			_, seen, rejection := transform.New(nil, 10).Apply(&r, time.Now().UnixMilli())
+			_, seen, rejection := validate.New(nil, 10, nil).Validate(&r, time.Now().UnixMilli())
 			assert.Nil(t, rejection, "the pipeline takes it")
 			assert.Equal(t, telemetry.New, seen)
 		}
@@ -296,9 +296,9 @@ func TestThroughAPipeline(t *testing.T) {
 		f := newFlight(t, s, canary.Options{Interval: 10 * time.Second})
 		stop, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 		defer cancel()
-		p := &pipeline.Pipeline{
-			Transform: transform.New(nil, 100), Metrics: pipeline.NewMetrics(prometheus.NewRegistry()), Now: time.Now, Queue: 1,
-			Loader: loader(func(_ context.Context, in <-chan pipeline.Clean) error {
+		p := pipeline.New(pipeline.Options{
+			Validator: validate.New(nil, 100, nil), Registerer: prometheus.NewRegistry(), Now: time.Now, Queue: 1,
+			Writer: loader(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
 				for c := range in {
 					time.Sleep(2 * time.Second)
 					assert.NoError(t, s.emit(pipeline.Batch{Items: c.Items}))
@@ -306,9 +306,9 @@ func TestThroughAPipeline(t *testing.T) {
 				}
 				return nil
 			}),
-		}
+		})
 		require.NoError(t, p.Run(t.Context(), stop, f.c))
-		assert.EqualValues(t, 3, p.Metrics.Summary().Stored)
+		assert.EqualValues(t, 3, p.Summary().Stored)
 		arrived, seconds, failures, _ := f.figures(t)
 		assert.EqualValues(t, 3, arrived)
 		assert.InDelta(t, 6, seconds, 1)
@@ -316,9 +316,9 @@ func TestThroughAPipeline(t *testing.T) {
 	})
 }
 
-type loader func(ctx context.Context, in <-chan pipeline.Clean) error
+type loader func(ctx context.Context, in <-chan pipeline.ValidBatch) error
 
-func (l loader) Run(ctx context.Context, in <-chan pipeline.Clean) error { return l(ctx, in) }
+func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return l(ctx, in) }
 
 func TestAPipelineThatFailsIsNoStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -29,7 +29,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // allRules has every type of alert on, for every zone.
@@ -95,7 +95,7 @@ func simulate(t *testing.T, o generator.Options) []telemetry.Record {
 	var records []telemetry.Record
 	var e generator.Emission
 	for s.Next(&e) {
-		transform.Complete(&e.Record)
+		validate.Normalize(&e.Record)
 		records = append(records, e.Record)
 	}
 	return records
@@ -228,7 +228,7 @@ func open(e *alerting.Engine, s Store, nowMs int64) *measured {
 func pipe(t *testing.T, track []telemetry.Record, index *geofence.Index, line func(string, float64), engine, fold float64) {
 	file := filepath.Join(t.TempDir(), "records.csv")
 	writeCSV(t, file, track)
-	discard := func(ctx context.Context, in <-chan pipeline.Clean) error {
+	discard := func(ctx context.Context, in <-chan pipeline.ValidBatch) error {
 		for c := range in {
 			c.Done()
 		}
@@ -294,26 +294,26 @@ func silent() *logrus.Logger {
 	return logger
 }
 
-// loader is a pipeline.Loader that is a function.
-type loader func(context.Context, <-chan pipeline.Clean) error
+// loader is a pipeline.Writer that is a function.
+type loader func(context.Context, <-chan pipeline.ValidBatch) error
 
-// Run implements pipeline.Loader.
-func (l loader) Run(ctx context.Context, in <-chan pipeline.Clean) error { return l(ctx, in) }
+// Run implements pipeline.Writer.
+func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return l(ctx, in) }
 
 // noLetters takes no dead letters: there must be none.
 type noLetters struct{}
 
-func (noLetters) Append(source, origin string, refused []pipeline.Refused) error {
+func (noLetters) Append(_ context.Context, source, origin string, refused []pipeline.Rejected) error {
 	return errors.New("refused: " + refused[0].Error())
 }
 
-func through(t *testing.T, file string, l pipeline.Loader) {
+func through(t *testing.T, file string, l pipeline.Writer) {
 	source, err := csvfile.New(csvfile.Options{Files: []string{file}})
 	require.NoError(t, err)
-	p := &pipeline.Pipeline{
-		Transform: transform.New(nil, 262_144), Loader: l, DeadLetters: noLetters{},
-		Metrics: pipeline.NewMetrics(prometheus.NewRegistry()), Now: time.Now, Queue: 8,
-	}
+	p := pipeline.New(pipeline.Options{
+		Validator: validate.New(nil, 262_144, nil), Writer: l, DeadLetters: noLetters{},
+		Registerer: prometheus.NewRegistry(), Now: time.Now, Queue: 8,
+	})
 	require.NoError(t, p.Run(t.Context(), t.Context(), source))
 }
 
@@ -387,7 +387,7 @@ func feedFleet(t *testing.T, d *measured, vehicles int) {
 			if more = s.Next(&e); !more {
 				break
 			}
-			transform.Complete(&e.Record)
+			validate.Normalize(&e.Record)
 			records = append(records, e.Record)
 		}
 		if len(records) == 0 {

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -58,7 +59,7 @@ func NewDeadLetterFile(dir string, maxSize int64, now func() time.Time) *DeadLet
 func (d *DeadLetterFile) Path() string { return filepath.Join(d.dir, deadLetterFile) }
 
 // Append implements pipeline.DeadLetters: it returns when the records are on disk.
-func (d *DeadLetterFile) Append(source, origin string, refused []pipeline.Refused) error {
+func (d *DeadLetterFile) Append(_ context.Context, source, origin string, refused []pipeline.Rejected) error {
 	if len(refused) == 0 {
 		return nil
 	}

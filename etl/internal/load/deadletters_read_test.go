@@ -42,7 +42,7 @@ func TestLettersAreReadInOrderOfTimeOverAllFiles(t *testing.T) {
 	var want []string
 	for i := range 10 {
 		want = append(want, fmt.Sprint("raw", i))
-		require.NoError(t, d.Append("s", "o", []pipeline.Refused{refused(int64(i), want[i])}))
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{refused(int64(i), want[i])}))
 	}
 	files, err := Files(dir)
 	require.NoError(t, err)
@@ -53,7 +53,7 @@ func TestLettersAreReadInOrderOfTimeOverAllFiles(t *testing.T) {
 
 	// What is written later, and where files are put away to meanwhile, changes nothing; nor do names depend on it.
 	for range 10 {
-		require.NoError(t, d.Append("deadletters", "deadletters", []pipeline.Refused{refused(1, "again")}))
+		require.NoError(t, d.Append(t.Context(), "deadletters", "deadletters", []pipeline.Rejected{refused(1, "again")}))
 	}
 	require.NoError(t, d.Close())
 	got, ids := raws(t, l)
@@ -72,7 +72,7 @@ func TestLettersOfNowhere(t *testing.T) {
 func TestATornLineIsNoLetter(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDeadLetterFile(dir, 1<<20, ticking())
-	require.NoError(t, d.Append("s", "o", letters(1)))
+	require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
 	require.NoError(t, d.Close())
 	f, err := os.OpenFile(d.Path(), os.O_WRONLY|os.O_APPEND, 0)
 	require.NoError(t, err)
@@ -80,7 +80,7 @@ func TestATornLineIsNoLetter(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
 	d = NewDeadLetterFile(dir, 1<<20, ticking())
-	require.NoError(t, d.Append("s", "o", letters(1)))
+	require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
 	require.NoError(t, d.Close())
 	var torn []bool
 	for letter, err := range openLetters(t, dir).All() {

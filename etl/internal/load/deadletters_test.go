@@ -40,7 +40,7 @@ func linesOf(t *testing.T, dir string) (lines [][]string) {
 func TestADeadLetterIsALineOfJSON(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDeadLetterFile(dir, 1<<20, ticking())
-	require.NoError(t, d.Append("csvfile", "day 1.csv", []pipeline.Refused{
+	require.NoError(t, d.Append(t.Context(), "csvfile", "day 1.csv", []pipeline.Rejected{
 		refused(7, "truck-1,\"wu\nxi\",<&>,91"),
 		{Rejection: telemetry.Reject(telemetry.TooLarge, "", "", "send at most 64 KiB"), Position: 8},
 	}))
@@ -58,7 +58,7 @@ func TestDeadLettersAreOnDiskBeforeAppendReturns(t *testing.T) {
 	dir := t.TempDir()
 	d := NewDeadLetterFile(dir, 1<<20, ticking())
 	for i := range int64(3) {
-		require.NoError(t, d.Append("s", "o", []pipeline.Refused{refused(i, "raw")}))
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{refused(i, "raw")}))
 		assert.Len(t, linesOf(t, dir)[0], int(i)+1, "without Close, as after a crash")
 	}
 	require.NoError(t, d.Close())
@@ -67,7 +67,7 @@ func TestDeadLettersAreOnDiskBeforeAppendReturns(t *testing.T) {
 func TestNothingRefusedMakesNoFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "letters")
 	d := NewDeadLetterFile(dir, 1<<20, ticking())
-	require.NoError(t, d.Append("s", "o", nil))
+	require.NoError(t, d.Append(t.Context(), "s", "o", nil))
 	require.NoError(t, d.Close())
 	assert.NoDirExists(t, dir)
 	files, err := Files(dir)
@@ -93,7 +93,7 @@ func TestAFileOfDeadLettersIsPutAwayWhenItIsFull(t *testing.T) {
 			dir := t.TempDir()
 			d := NewDeadLetterFile(dir, c.maxSize, ticking())
 			for _, n := range c.appends {
-				require.NoError(t, d.Append("s", "o", letters(n)))
+				require.NoError(t, d.Append(t.Context(), "s", "o", letters(n)))
 			}
 			require.NoError(t, d.Close())
 			var got []int
@@ -105,7 +105,7 @@ func TestAFileOfDeadLettersIsPutAwayWhenItIsFull(t *testing.T) {
 	}
 }
 
-func letters(n int) (all []pipeline.Refused) {
+func letters(n int) (all []pipeline.Rejected) {
 	for range n {
 		all = append(all, refused(1, "raw"))
 	}
@@ -116,7 +116,7 @@ func lengthOfLetter(t *testing.T) int64 {
 	t.Helper()
 	dir := t.TempDir()
 	d := NewDeadLetterFile(dir, 1<<20, ticking())
-	require.NoError(t, d.Append("s", "o", letters(1)))
+	require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
 	require.NoError(t, d.Close())
 	info, err := os.Stat(d.Path())
 	require.NoError(t, err)
@@ -130,7 +130,7 @@ func TestDeadLettersGoOnWhereTheyWere(t *testing.T) {
 	clock := ticking()
 	for range 5 {
 		d := NewDeadLetterFile(dir, 2*one, clock)
-		require.NoError(t, d.Append("s", "o", letters(1)))
+		require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
 		require.NoError(t, d.Close())
 	}
 	lines := linesOf(t, dir)
@@ -151,8 +151,8 @@ func TestATornLetterIsEndedOnce(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "deadletters.ndjson"), []byte(left), 0o600))
 			d := NewDeadLetterFile(dir, 1<<20, ticking())
-			require.NoError(t, d.Append("s", "o", letters(1)))
-			require.NoError(t, d.Append("s", "o", letters(1)))
+			require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
+			require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
 			require.NoError(t, d.Close())
 			lines := linesOf(t, dir)[0]
 			require.Len(t, lines, 3)
@@ -189,7 +189,7 @@ func TestDeadLettersOfSeveralPipelines(t *testing.T) {
 	for range 8 {
 		done.Go(func() {
 			for range 20 {
-				assert.NoError(t, d.Append("s", "o", letters(2)))
+				assert.NoError(t, d.Append(t.Context(), "s", "o", letters(2)))
 			}
 		})
 	}
@@ -211,7 +211,7 @@ func TestADeadLetterHasTheRecordAsFarAsItIsKnown(t *testing.T) {
 	d := NewDeadLetterFile(dir, 1<<20, ticking())
 	r := refused(7, "truck-1;91")
 	r.Fields = map[string]string{"device_id": "truck-1", "lat": "91"}
-	require.NoError(t, d.Append("csvfile", "a.csv", []pipeline.Refused{r}))
+	require.NoError(t, d.Append(t.Context(), "csvfile", "a.csv", []pipeline.Rejected{r}))
 	require.NoError(t, d.Close())
 	var line map[string]any
 	require.NoError(t, json.Unmarshal([]byte(linesOf(t, dir)[0][0]), &line))

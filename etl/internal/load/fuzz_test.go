@@ -27,9 +27,9 @@ func FuzzDeadLetters(f *testing.F) {
 	now := time.Date(2026, 11, 18, 10, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, text []byte, raw string) {
 		require.NoError(t, os.WriteFile(path, text, 0o600))
-		written := pipeline.Refused{Rejection: telemetry.Reject(telemetry.LatRange, "lat", raw, "mend "+raw), Position: 9, Raw: raw, Fields: map[string]string{"lat": raw}}
+		written := pipeline.Rejected{Rejection: telemetry.Reject(telemetry.LatRange, "lat", raw, "mend "+raw), Position: 9, Raw: raw, Fields: map[string]string{"lat": raw}}
 		file := NewDeadLetterFile(dir, 1<<40, func() time.Time { return now })
-		require.NoError(t, file.Append("csvfile", raw, []pipeline.Refused{written}))
+		require.NoError(t, file.Append(t.Context(), "csvfile", raw, []pipeline.Rejected{written}))
 		require.NoError(t, file.Close())
 		letters, err := OpenLetters(dir)
 		require.NoError(t, err)

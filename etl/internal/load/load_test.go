@@ -58,23 +58,25 @@ func TestRetriesKeepToTheirBudget(t *testing.T) {
 	})
 }
 
-func refused(position int64, raw string) pipeline.Refused {
-	return pipeline.Refused{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees from -90 to 90"), Position: position, Raw: raw}
+func refused(position int64, raw string) pipeline.Rejected {
+	return pipeline.Rejected{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees from -90 to 90"), Position: position, Raw: raw}
 }
 
 func TestDeadLettersSayWhereTheyCouldNotBeWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	err := NewDeadLetterFile(filepath.Join(file, "dir"), 1000, time.Now).Append("s", "o", []pipeline.Refused{refused(1, "x")})
+	err := NewDeadLetterFile(filepath.Join(file, "dir"), 1000, time.Now).Append(t.Context(), "s", "o", []pipeline.Rejected{refused(1, "x")})
 	require.ErrorContains(t, err, "write dead letters to "+file)
 }
 
-func clean(records int) pipeline.Clean { return pipeline.Clean{Items: make([]pipeline.Item, records)} }
+func clean(records int) pipeline.ValidBatch {
+	return pipeline.ValidBatch{Items: make([]pipeline.Item, records)}
+}
 
 // gathering runs gather and gives its two ends.
-func gathering(t *testing.T, o Options) (in chan pipeline.Clean, windows chan *window, ended chan error) {
+func gathering(t *testing.T, o Options) (in chan pipeline.ValidBatch, windows chan *window, ended chan error) {
 	w := &Writer{options: o, now: time.Now}
-	in, windows, ended = make(chan pipeline.Clean), make(chan *window), make(chan error, 1)
+	in, windows, ended = make(chan pipeline.ValidBatch), make(chan *window), make(chan error, 1)
 	go func() { ended <- w.gather(t.Context(), in, windows); close(windows) }()
 	return in, windows, ended
 }
@@ -187,7 +189,7 @@ func TestNoFileOfDeadLettersIsOverwritten(t *testing.T) {
 	at := time.Now()
 	d := NewDeadLetterFile(dir, 1, func() time.Time { return at }) // each letter fills a file, and the clock stands
 	for i := range int64(5) {
-		require.NoError(t, d.Append("s", "o", []pipeline.Refused{refused(i, "raw")}))
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{refused(i, "raw")}))
 	}
 	require.NoError(t, d.Close())
 	files, err := Files(dir)

@@ -15,12 +15,12 @@ import (
 // it and the fewer latest rows there are for the same records.
 type window struct {
 	number  int64 // from 1
-	batches []pipeline.Clean
+	batches []pipeline.ValidBatch
 	records int
 	opened  time.Time // when its first batch came
 }
 
-func (w *window) add(c pipeline.Clean, now time.Time) {
+func (w *window) add(c pipeline.ValidBatch, now time.Time) {
 	if len(w.batches) == 0 {
 		w.opened = now
 	}

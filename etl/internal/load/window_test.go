@@ -56,7 +56,7 @@ func TestAWindowKeepsItsBatchesInOrder(t *testing.T) {
 		var done []int
 		go func() {
 			for i := range 7 {
-				in <- pipeline.Clean{Items: make([]pipeline.Item, 1), Done: func() { done = append(done, i) }}
+				in <- pipeline.ValidBatch{Items: make([]pipeline.Item, 1), Done: func() { done = append(done, i) }}
 			}
 			close(in)
 		}()
@@ -86,7 +86,7 @@ func TestGatherEndsWithItsContext(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				w := &Writer{options: Options{WindowRecords: 10, Linger: time.Hour}, now: time.Now}
-				in, ended := make(chan pipeline.Clean), make(chan error, 1)
+				in, ended := make(chan pipeline.ValidBatch), make(chan error, 1)
 				go func() { ended <- w.gather(ctx, in, make(chan *window)) }()
 				for range c.batches {
 					in <- clean(1)
@@ -120,11 +120,11 @@ func TestABatchWithNothingToStoreIsDone(t *testing.T) {
 		w := NewWriter(none, Options{
 			Mode: Batch, WindowRecords: 100, Linger: time.Second, BatchRows: 100, MaxInFlight: 8, RetryRate: 1, DevicesKept: 10,
 		}, silent(), prometheus.NewRegistry(), time.Now)
-		in, ended := make(chan pipeline.Clean), make(chan error, 1)
+		in, ended := make(chan pipeline.ValidBatch), make(chan error, 1)
 		go func() { ended <- w.Run(t.Context(), in) }()
 		done := make(chan int, 10)
 		for i := range 2 {
-			in <- pipeline.Clean{Done: func() { done <- i }}
+			in <- pipeline.ValidBatch{Done: func() { done <- i }}
 		}
 		synctest.Wait()
 		assert.Empty(t, done, "it waits with the window that it is in")

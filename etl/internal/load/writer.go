@@ -59,7 +59,7 @@ type Follower interface {
 	Stored(window int64, records []*telemetry.Record)
 }
 
-// Writer stores records. It implements pipeline.Loader.
+// Writer stores records. It implements pipeline.Writer.
 type Writer struct {
 	open    func(context.Context) (*cassandra.Store, error)
 	store   *cassandra.Store // from Run on
@@ -132,10 +132,10 @@ func (w *Writer) Errors() map[string]int64 {
 	return errs
 }
 
-// Run implements pipeline.Loader.
+// Run implements pipeline.Writer.
 //
 //	in ─► gather ─► windows ─► plan ─► registry and moves ─► history, latest (bounded, side by side) ─► Done
-func (w *Writer) Run(ctx context.Context, in <-chan pipeline.Clean) error {
+func (w *Writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error {
 	w.metrics.setStoreUp(false)
 	var err error
 	if w.store, err = w.open(ctx); err != nil {
@@ -154,13 +154,13 @@ func (w *Writer) Run(ctx context.Context, in <-chan pipeline.Clean) error {
 
 // gather fills windows. A window that has waited long enough goes as soon as somebody takes it, and grows until then:
 // when the store is the slow one, windows become larger and their writes fewer.
-func (w *Writer) gather(ctx context.Context, in <-chan pipeline.Clean, windows chan<- *window) error {
+func (w *Writer) gather(ctx context.Context, in <-chan pipeline.ValidBatch, windows chan<- *window) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	current := &window{}
 	for {
 		var ready chan<- *window // nil, so never chosen, until the window may go
-		var more <-chan pipeline.Clean
+		var more <-chan pipeline.ValidBatch
 		var due <-chan time.Time
 		if current.records < w.options.WindowRecords {
 			more = in
@@ -353,7 +353,7 @@ func (w *Writer) startHistory(p *plan, start starter) error {
 			items = items[len(part):]
 			again := 0
 			for _, item := range part {
-				if item.Again {
+				if item.Conflict {
 					again++
 				}
 			}

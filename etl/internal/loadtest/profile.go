@@ -23,7 +23,7 @@ const ours = "github.com/fleettracing/fleet-tracing/"
 var stages = []struct{ prefix, name string }{
 	{ours + "etl/internal/loadtest", "the bench itself"},
 	{ours + "etl/internal/source", "extract: read and parse"},
-	{ours + "etl/internal/transform", "transform: check, dedupe, complete"},
+	{ours + "etl/internal/validate", "transform: check, dedupe, complete"},
 	{ours + "etl/internal/pipeline", "transform: check, dedupe, complete"},
 	{ours + "etl/internal/derive", "derive: alerts, trips, hours"},
 	{ours + "etl/internal/alerting", "derive: alerts, trips, hours"},

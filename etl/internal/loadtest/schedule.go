@@ -34,7 +34,7 @@ func (s *Schedule) Name() string { return s.Source.Name() }
 // Run implements pipeline.Source. What has not been handed over one second after the last record was due never is.
 func (s *Schedule) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	return s.Source.Run(ctx, func(b pipeline.Batch) error {
-		if len(b.Refused) > 0 {
+		if len(b.Rejected) > 0 {
 			return errors.New("schedule: its own records are refused")
 		}
 		return s.pass(ctx, b, emit)

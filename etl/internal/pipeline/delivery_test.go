@@ -19,172 +19,295 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// run starts a pipeline and gives the way to wait for what it returns.
-func run(r *rig, ctx, stop context.Context, sources ...pipeline.Source) (wait func() error) {
+// run starts a pipeline and returns a function that waits for its result.
+func run(h *harness, ctx, stop context.Context, sources ...pipeline.Source) (wait func() error) {
 	ended := make(chan error, 1)
-	go func() { ended <- r.Run(ctx, stop, sources...) }()
+	go func() { ended <- h.Run(ctx, stop, sources...) }()
 	return func() error { return <-ended }
 }
 
-func TestEachBatchIsDoneByItself(t *testing.T) {
+func TestBatchesAreDoneIndependently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var handed []pipeline.Clean
+		var received []pipeline.ValidBatch
 		release := make(chan struct{})
-		r := newRig(loader(func(_ context.Context, in <-chan pipeline.Clean) error {
-			for c := range in {
-				handed = append(handed, c)
+		h := newHarness(writer(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
+			for b := range in {
+				received = append(received, b)
 			}
 			<-release
 			return nil
 		}), 4)
-		var j journal
+		var log events
 		batch := func(name string) pipeline.Batch {
-			return batchOf(name, func(o pipeline.Outcome) { j.note("%s: %d stored", name, o.Stored) })
+			return batchOf(name, func(o pipeline.Outcome) { log.add("%s: %d stored", name, o.Stored) })
 		}
-		wait := run(r, t.Context(), t.Context(), emitting("fake", batch("a"), batch("b"), batch("c")))
+		wait := run(h, t.Context(), t.Context(), emitting("fake", batch("a"), batch("b"), batch("c")))
 
 		synctest.Wait()
-		require.Len(t, handed, 3)
-		assert.Empty(t, j.all(), "nothing is durable yet")
-		handed[1].Done()
-		assert.Equal(t, []string{"b: 1 stored"}, j.all(), "one is, and not the one before it")
-		handed[0].Done()
-		handed[2].Done()
-		assert.Equal(t, []string{"b: 1 stored", "a: 1 stored", "c: 1 stored"}, j.all())
+		require.Len(t, received, 3)
+		assert.Empty(t, log.all(), "nothing is durable yet")
+		received[1].Done()
+		assert.Equal(t, []string{"b: 1 stored"}, log.all(), "only the second batch is durable")
+		received[0].Done()
+		received[2].Done()
+		assert.Equal(t, []string{"b: 1 stored", "a: 1 stored", "c: 1 stored"}, log.all())
 		close(release)
 		require.NoError(t, wait())
-		assert.Len(t, j.all(), 3, "each once")
+		assert.Len(t, log.all(), 3, "Done is called once per batch")
 	})
 }
 
-func TestRefusedRecordsAreDeadLettersBeforeTheBatchIsDone(t *testing.T) {
+func TestBatchIsDoneWhenAllItsRecordsAreDurable(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := make(chan struct{})
+		var stored []pipeline.Item
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
+			<-store
+			stored = append(stored, b.Items...)
+			b.Done()
+			return nil
+		}), 2)
+		valid, beyond := item("truck-1", 60), item("truck-2", 60)
+		valid.Raw, beyond.Raw, beyond.Lat, beyond.Position = "valid", "beyond", 91, 3
+		conflict := valid
+		conflict.Lat = 32
+		var outcome *pipeline.Outcome
+		wait := run(h, t.Context(), t.Context(), emitting("fake", pipeline.Batch{
+			Origin:   "a.csv",
+			Items:    []pipeline.Item{valid, beyond, valid, conflict},
+			Rejected: []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Position: 6, Raw: "?"}},
+			Done:     func(o pipeline.Outcome) { outcome = &o },
+		}))
+		synctest.Wait()
+		require.Nil(t, outcome, "the writer has not stored the batch yet")
+		require.Len(t, h.deadLetters.all, 1)
+		var rejected []string
+		for _, r := range h.deadLetters.all[0].rejected {
+			rejected = append(rejected, fmt.Sprintf("%d %s %s", r.Position, r.Reason, r.Raw))
+		}
+		require.Equal(t, []string{"6 malformed ?", "3 lat_range beyond"}, rejected)
+
+		time.Sleep(3 * time.Second)
+		close(store)
+		require.NoError(t, wait())
+		require.Equal(t, 1, outcome.Stored)
+		require.Equal(t, 2, outcome.Duplicates)
+		require.Len(t, outcome.Rejected, 2)
+		require.Len(t, stored, 2, "the duplicate is dropped, the conflict is not")
+		require.False(t, stored[0].Conflict)
+		require.True(t, stored[1].Conflict)
+		require.Equal(t, stored[0].PayloadHash(), stored[0].Hash)
+		require.Empty(t, stored[0].Raw)
+
+		require.Equal(t, pipeline.Summary{
+			Received: 5, Stored: 1, Duplicates: 2, Rejected: map[telemetry.Reason]int64{telemetry.LatRange: 1, telemetry.Malformed: 1},
+		}, h.Summary())
+		require.Equal(t, 2.0, h.value(t, `fleet_etl_records_duplicate_total{source="fake"}`))
+		require.Equal(t, 1.0, h.value(t, "fleet_etl_freshness_seconds_count"), "duplicates do not count")
+		require.InDelta(t, 3, h.value(t, "fleet_etl_freshness_seconds_sum"), 0.01)
+		require.Equal(t, 3.0, h.value(t, "fleet_etl_event_lag_seconds_count"), "the time of a rejected record does not count")
+		require.InDelta(t, 3*60, h.value(t, "fleet_etl_event_lag_seconds_sum"), 0.1)
+	})
+}
+
+func TestFullQueueBlocksSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := make(chan struct{})
+		h := newHarness(each(func(b pipeline.ValidBatch) error { <-store; b.Done(); return nil }), 2)
+		emitted := 0
+		wait := run(h, t.Context(), t.Context(), source{"fake", func(_ context.Context, emit func(pipeline.Batch) error) error {
+			for i := range 50 {
+				if err := emit(batchOf(fmt.Sprint("truck-", i), nil)); err != nil {
+					return err
+				}
+				emitted++
+			}
+			return nil
+		}})
+		synctest.Wait()
+		require.Equal(t, 6, emitted, "two queues of two batches, one batch in validation, one in the writer")
+		for metric, want := range map[string]float64{
+			`fleet_etl_queue_capacity{queue="extract"}`: 2, `fleet_etl_queue_capacity{queue="load"}`: 2,
+			`fleet_etl_queue_length{queue="extract"}`: 2, `fleet_etl_queue_length{queue="load"}`: 2,
+		} {
+			require.Equal(t, want, h.value(t, metric), metric)
+		}
+		close(store)
+		require.NoError(t, wait())
+		require.EqualValues(t, 50, h.Summary().Stored)
+	})
+}
+
+// The source and the writer both return nil although batches were dropped.
+func TestHardStopReturnsError(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := make(chan struct{})
+		h := newHarness(writer(func(ctx context.Context, in <-chan pipeline.ValidBatch) error {
+			for b := range in {
+				<-store
+				b.Done()
+			}
+			return nil
+		}), 2)
+		ctx, cancel := context.WithCancel(t.Context())
+		wait := run(h, ctx, t.Context(), source{"fake", func(_ context.Context, emit func(pipeline.Batch) error) error {
+			for i := range 20 {
+				if emit(batchOf(fmt.Sprint("truck-", i), nil)) != nil {
+					return nil
+				}
+			}
+			return nil
+		}})
+		synctest.Wait()
+		cancel()
+		close(store)
+		require.ErrorIs(t, wait(), context.Canceled)
+	})
+}
+
+// The array behind a batch's items is longer than what remains of them.
+func TestDroppedRecordsDoNotReferToTheirText(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		items := []pipeline.Item{item("truck-1", 0), item("truck-2", 0), item("truck-1", 0)}
+		items[1].Lat = 91
+		for i := range items {
+			items[i].Raw = "text"
+		}
+		require.NoError(t, newHarness(storing(), 2).Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{Items: items})))
+		for _, i := range items[1:] {
+			require.Equal(t, pipeline.Item{}, i)
+		}
+	})
+}
+
+func TestRejectedRecordsAreDeadLettersBeforeDone(t *testing.T) {
 	beyond := func() pipeline.Item {
 		i := item("truck-1", 0)
 		i.Lat, i.Position, i.Raw = 91, 12, "truck-1,wuxi,…,91,120.25"
 		return i
 	}
 	for name, c := range map[string]struct {
-		items   []pipeline.Item
-		refused []pipeline.Refused
-		want    int
+		items    []pipeline.Item
+		rejected []pipeline.Rejected
+		want     int
 	}{
-		"beside a good one":        {items: []pipeline.Item{item("truck-2", 0), beyond()}, want: 1},
-		"alone":                    {items: []pipeline.Item{beyond()}, want: 1},
-		"by the source":            {refused: []pipeline.Refused{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "mend it")}}, want: 1},
-		"by source and transform":  {items: []pipeline.Item{beyond()}, refused: []pipeline.Refused{{Rejection: telemetry.Reject(telemetry.TooLarge, "", "", "less")}}, want: 2},
-		"two neighbours of a good": {items: []pipeline.Item{beyond(), item("truck-2", 0), beyond()}, want: 2},
+		"beside a valid one":      {items: []pipeline.Item{item("truck-2", 0), beyond()}, want: 1},
+		"alone":                   {items: []pipeline.Item{beyond()}, want: 1},
+		"by the source":           {rejected: []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it")}}, want: 1},
+		"by source and validator": {items: []pipeline.Item{beyond()}, rejected: []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.TooLarge, "", "", "less")}}, want: 2},
+		"around a valid one":      {items: []pipeline.Item{beyond(), item("truck-2", 0), beyond()}, want: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				var j journal
-				r := newRig(storing(), 4)
-				r.letters.append = func() { j.note("dead letters") }
-				for i := range c.items { // their time is that of the bubble
+				var log events
+				h := newHarness(storing(), 4)
+				h.deadLetters.onAppend = func() { log.add("dead letters") }
+				for i := range c.items { // they were made outside of the synctest bubble
 					c.items[i].TimeMs = time.Now().UnixMilli()
 				}
-				require.NoError(t, r.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{
-					Origin: "file.csv", Items: c.items, Refused: c.refused,
-					Done: func(o pipeline.Outcome) { j.note("done, %d refused", len(o.Refused)) },
+				require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{
+					Origin: "file.csv", Items: c.items, Rejected: c.rejected,
+					Done: func(o pipeline.Outcome) { log.add("done, %d rejected", len(o.Rejected)) },
 				})))
-				assert.Equal(t, []string{"dead letters", fmt.Sprintf("done, %d refused", c.want)}, j.all())
-				require.Len(t, r.letters.all, 1)
-				assert.Equal(t, "fake", r.letters.all[0].source)
-				assert.Equal(t, "file.csv", r.letters.all[0].origin)
-				assert.Len(t, r.letters.all[0].refused, c.want)
+				assert.Equal(t, []string{"dead letters", fmt.Sprintf("done, %d rejected", c.want)}, log.all())
+				require.Len(t, h.deadLetters.all, 1)
+				assert.Equal(t, "fake", h.deadLetters.all[0].source)
+				assert.Equal(t, "file.csv", h.deadLetters.all[0].origin)
+				assert.Len(t, h.deadLetters.all[0].rejected, c.want)
 			})
 		})
 	}
 }
 
-func TestABatchWithoutRefusedLeavesNoDeadLetter(t *testing.T) {
+func TestBatchWithoutRejectedRecordsAppendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(storing(), 4)
-		require.NoError(t, r.Run(t.Context(), t.Context(), emitting("fake", batchOf("truck-1", nil))))
-		assert.Empty(t, r.letters.all)
+		h := newHarness(storing(), 4)
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", batchOf("truck-1", nil))))
+		assert.Empty(t, h.deadLetters.all)
 	})
 }
 
-func TestADeadLetterHasTheRecordAsItCame(t *testing.T) {
+func TestDeadLetterHasTheRawRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		withText, without := item("truck-1", 0), item("truck-2", 0)
-		withText.Lat, withText.Raw, withText.Position = 91, `{"lat": 91, "colour": "red"}`, 4
+		withText.Lat, withText.Raw, withText.Position = 91, `{"lat": 91, "color": "red"}`, 4
 		without.Lat, without.Zone = 92, "depot"
 		without.SpeedKmh, without.HeadingDeg = telemetry.Some(0.0), telemetry.Some(90.0)
 		without.BatteryPct, without.TempC = telemetry.Some(int32(0)), telemetry.Some(-1.5)
 		without.AccuracyM = telemetry.Some(7.5)
 		sparse := item("truck-3", 0)
 		sparse.Lat = 93
-		r := newRig(storing(), 4)
-		require.NoError(t, r.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{Items: []pipeline.Item{withText, without, sparse}})))
-		refused := r.letters.all[0].refused
-		require.Len(t, refused, 3)
-		assert.Equal(t, withText.Raw, refused[0].Raw)
-		assert.Equal(t, int64(4), refused[0].Position)
+		h := newHarness(storing(), 4)
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{Items: []pipeline.Item{withText, without, sparse}})))
+		rejected := h.deadLetters.all[0].rejected
+		require.Len(t, rejected, 3)
+		assert.Equal(t, withText.Raw, rejected[0].Raw)
+		assert.Equal(t, int64(4), rejected[0].Position)
 		assert.JSONEq(t, fmt.Sprintf(`{"device_id": "truck-2", "fleet_id": "wuxi", "timestamp": %d, "lat": 92, "lon": 120.25, "zone": "depot",
-			"speed_kmh": 0, "heading_deg": 90, "battery_pct": 0, "temp_c": -1.5, "accuracy_m": 7.5}`, without.TimeMs), refused[1].Raw)
-		assert.JSONEq(t, fmt.Sprintf(`{"device_id": "truck-3", "fleet_id": "wuxi", "timestamp": %d, "lat": 93, "lon": 120.25}`, sparse.TimeMs), refused[2].Raw)
+			"speed_kmh": 0, "heading_deg": 90, "battery_pct": 0, "temp_c": -1.5, "accuracy_m": 7.5}`, without.TimeMs), rejected[1].Raw)
+		assert.JSONEq(t, fmt.Sprintf(`{"device_id": "truck-3", "fleet_id": "wuxi", "timestamp": %d, "lat": 93, "lon": 120.25}`, sparse.TimeMs), rejected[2].Raw)
 	})
 }
 
-// A window of records is as large as the records, not as the file that they were cut from.
-func TestRecordsHoldOnToNoneOfTheirText(t *testing.T) {
+// Valid records must not keep the memory of the text that they were parsed from.
+func TestRecordsDoNotReferToTheirText(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		text := strings.Repeat("truck-1,wuxi,depot\n", 2)
 		i := item("", 0)
 		i.Raw, i.DeviceID, i.FleetID, i.Zone = text[:18], text[:7], text[8:12], text[13:18]
-		r := newRig(each(func(c pipeline.Clean) error {
-			got := c.Items[0]
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
+			got := b.Items[0]
 			assert.Empty(t, got.Raw)
 			assert.Equal(t, []string{"truck-1", "wuxi", "depot"}, []string{got.DeviceID, got.FleetID, got.Zone})
 			from := uintptr(unsafe.Pointer(unsafe.StringData(text)))
 			for _, name := range []string{got.DeviceID, got.FleetID, got.Zone} {
 				at := uintptr(unsafe.Pointer(unsafe.StringData(name)))
-				assert.False(t, at >= from && at < from+uintptr(len(text)), "%s is still a piece of the text", name)
+				assert.False(t, at >= from && at < from+uintptr(len(text)), "%s still refers to the text", name)
 			}
-			c.Done()
+			b.Done()
 			return nil
 		}), 4)
-		require.NoError(t, r.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{Items: []pipeline.Item{i}})))
-		assert.Equal(t, int64(1), r.Metrics.Summary().Stored)
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{Items: []pipeline.Item{i}})))
+		assert.Equal(t, int64(1), h.Summary().Stored)
 	})
 }
 
-func TestABatchInHandAtTheStopStillGoesIn(t *testing.T) {
+func TestBatchEmittedAfterStopIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, cancel := context.WithCancel(t.Context())
-		r := newRig(each(func(c pipeline.Clean) error {
-			time.Sleep(time.Minute) // slow: everything is still on its way at the stop
-			c.Done()
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
+			time.Sleep(time.Minute) // slow: nothing is stored yet at the stop
+			b.Done()
 			return nil
 		}), 2)
-		var j journal
+		var log events
 		batch := func(name string) pipeline.Batch {
-			return batchOf(name, func(o pipeline.Outcome) { j.note("%s: %d stored", name, o.Stored) })
+			return batchOf(name, func(o pipeline.Outcome) { log.add("%s: %d stored", name, o.Stored) })
 		}
-		wait := run(r, t.Context(), stop, source{"fake", func(ctx context.Context, emit func(pipeline.Batch) error) error {
+		wait := run(h, t.Context(), stop, source{"fake", func(ctx context.Context, emit func(pipeline.Batch) error) error {
 			for _, name := range []string{"a", "b", "c"} {
 				if err := emit(batch(name)); err != nil {
 					return err
 				}
 			}
 			<-ctx.Done()
-			return emit(batch("in-hand-at-the-stop"))
+			return emit(batch("emitted-after-stop"))
 		}})
 		synctest.Wait()
-		assert.Empty(t, j.all())
+		assert.Empty(t, log.all())
 		cancel()
 		require.NoError(t, wait())
-		assert.Equal(t, []string{"a: 1 stored", "b: 1 stored", "c: 1 stored", "in-hand-at-the-stop: 1 stored"}, j.all())
+		assert.Equal(t, []string{"a: 1 stored", "b: 1 stored", "c: 1 stored", "emitted-after-stop: 1 stored"}, log.all())
 	})
 }
 
-func TestStopBeforeTheStart(t *testing.T) {
+func TestStopBeforeStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		stop, cancel := context.WithCancel(t.Context())
 		cancel()
-		r := newRig(storing(), 1)
+		h := newHarness(storing(), 1)
 		ended := false
-		require.NoError(t, r.Run(t.Context(), stop, source{"fake", func(ctx context.Context, _ func(pipeline.Batch) error) error {
+		require.NoError(t, h.Run(t.Context(), stop, source{"fake", func(ctx context.Context, _ func(pipeline.Batch) error) error {
 			<-ctx.Done()
 			ended = true
 			return nil
@@ -193,16 +316,15 @@ func TestStopBeforeTheStart(t *testing.T) {
 	})
 }
 
-func TestAPipelineWithoutSourcesEnds(t *testing.T) {
+func TestPipelineWithoutSourcesEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		require.NoError(t, newRig(storing(), 1).Run(t.Context(), t.Context()))
+		require.NoError(t, newHarness(storing(), 1).Run(t.Context(), t.Context()))
 	})
 }
 
 var errBroken = errors.New("broken")
 
-// endless is a source that hands over batches until it can't, some of them with a record that is refused, and notes
-// that it was let go.
+// endless is a source that emits batches, one of them with a rejected record, until emit fails. It counts that it ended.
 func endless(t *testing.T, name string, ended *atomic.Int64) source {
 	return source{name, func(ctx context.Context, emit func(pipeline.Batch) error) error {
 		defer ended.Add(1)
@@ -219,51 +341,51 @@ func endless(t *testing.T, name string, ended *atomic.Int64) source {
 	}}
 }
 
-func TestSourcesThatWaitAreLetGoWhenTheWayToTheStoreFails(t *testing.T) {
+func TestSourcesEndWhenWriterOrDeadLettersFail(t *testing.T) {
 	for name, c := range map[string]struct {
-		loader  loader
-		letters error
-		cancel  bool
-		want    error
+		writer      writer
+		deadLetters error
+		cancel      bool
+		want        error
 	}{
-		"the loader fails at once":     {loader: func(context.Context, <-chan pipeline.Clean) error { return errBroken }, want: errBroken},
-		"the loader fails at a batch":  {loader: each(func(pipeline.Clean) error { return errBroken }), want: errBroken},
-		"the loader fails after a day": {loader: failingLater, want: errBroken},
-		"dead letters can't be kept":   {loader: idle, letters: errBroken, want: errBroken},
-		"ctx ends":                     {loader: idle, cancel: true, want: context.Canceled},
+		"the writer fails at once":     {writer: func(context.Context, <-chan pipeline.ValidBatch) error { return errBroken }, want: errBroken},
+		"the writer fails at a batch":  {writer: each(func(pipeline.ValidBatch) error { return errBroken }), want: errBroken},
+		"the writer fails after a day": {writer: failingLater, want: errBroken},
+		"dead letters can't be kept":   {writer: idle, deadLetters: errBroken, want: errBroken},
+		"ctx ends":                     {writer: idle, cancel: true, want: context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
-				r := newRig(c.loader, 2)
-				r.letters.err = c.letters
+				h := newHarness(c.writer, 2)
+				h.deadLetters.err = c.deadLetters
 				var ended atomic.Int64
-				wait := run(r, ctx, t.Context(), endless(t, "a", &ended), endless(t, "b", &ended))
+				wait := run(h, ctx, t.Context(), endless(t, "a", &ended), endless(t, "b", &ended))
 				synctest.Wait()
 				if c.cancel {
-					assert.Zero(t, ended.Load(), "both sources wait for a place")
+					assert.Zero(t, ended.Load(), "both sources wait for the queue")
 					cancel()
 				}
 				require.ErrorIs(t, wait(), c.want)
-				assert.Equal(t, int64(2), ended.Load(), "the sources were let go")
-				assert.Zero(t, r.Metrics.Summary().Stored)
+				assert.Equal(t, int64(2), ended.Load(), "both sources ended")
+				assert.Zero(t, h.Summary().Stored)
 			})
 		})
 	}
 }
 
-// failingLater takes everything for a while before it fails.
-func failingLater(ctx context.Context, in <-chan pipeline.Clean) error {
+// failingLater accepts five batches and fails a day later.
+func failingLater(ctx context.Context, in <-chan pipeline.ValidBatch) error {
 	day := time.After(24 * time.Hour)
-	for taken := 0; ; {
+	for accepted := 0; ; {
 		more := in
-		if taken == 5 {
+		if accepted == 5 {
 			more = nil
 		}
 		select {
 		case <-more:
-			taken++
+			accepted++
 		case <-day:
 			return errBroken
 		case <-ctx.Done():
@@ -272,17 +394,17 @@ func failingLater(ctx context.Context, in <-chan pipeline.Clean) error {
 	}
 }
 
-// What a broken source read before is stored all the same, and so is what the others did.
-func TestABatchInHandWhenAnotherSourceFailsStillGoesIn(t *testing.T) {
+// A failing source ends the others, and what all of them emitted is still stored.
+func TestBatchEmittedAfterAnotherSourceFailedIsStored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var j journal
-		r := newRig(each(func(c pipeline.Clean) error {
+		var log events
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
 			time.Sleep(time.Minute)
-			c.Done()
+			b.Done()
 			return nil
 		}), 2)
-		done := func(name string) func(pipeline.Outcome) { return func(pipeline.Outcome) { j.note("%s", name) } }
-		err := r.Run(t.Context(), t.Context(),
+		done := func(name string) func(pipeline.Outcome) { return func(pipeline.Outcome) { log.add("%s", name) } }
+		err := h.Run(t.Context(), t.Context(),
 			source{"good", func(ctx context.Context, emit func(pipeline.Batch) error) error {
 				if err := emit(batchOf("good", done("good"))); err != nil {
 					return err
@@ -299,17 +421,17 @@ func TestABatchInHandWhenAnotherSourceFailsStillGoesIn(t *testing.T) {
 		)
 		require.ErrorIs(t, err, errBroken)
 		assert.ErrorContains(t, err, "source torn: ")
-		got := j.all()
+		got := log.all()
 		slices.Sort(got)
 		assert.Equal(t, []string{"good", "last", "torn"}, got)
 	})
 }
 
-func TestThePipelineRunsUntilItsLastSourceEnds(t *testing.T) {
+func TestPipelineRunsUntilItsLastSourceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(storing(), 2)
+		h := newHarness(storing(), 2)
 		finish := make(chan struct{})
-		wait := run(r, t.Context(), t.Context(),
+		wait := run(h, t.Context(), t.Context(),
 			emitting("short", batchOf("truck-1", nil)),
 			source{"long", func(_ context.Context, emit func(pipeline.Batch) error) error {
 				<-finish
@@ -322,25 +444,25 @@ func TestThePipelineRunsUntilItsLastSourceEnds(t *testing.T) {
 			}},
 		)
 		synctest.Wait()
-		assert.Equal(t, int64(1), r.Metrics.Summary().Stored)
+		assert.Equal(t, int64(1), h.Summary().Stored)
 		close(finish)
 		require.NoError(t, wait())
-		assert.Equal(t, int64(4), r.Metrics.Summary().Stored)
-		assert.Equal(t, 1.0, r.value(t, `fleet_etl_records_received_total{source="short"}`))
-		assert.Equal(t, 3.0, r.value(t, `fleet_etl_records_received_total{source="long"}`))
+		assert.Equal(t, int64(4), h.Summary().Stored)
+		assert.Equal(t, 1.0, h.value(t, `fleet_etl_records_received_total{source="short"}`))
+		assert.Equal(t, 3.0, h.value(t, `fleet_etl_records_received_total{source="long"}`))
 	})
 }
 
-// Two sources see one memory of duplicates; the record counts for the source that had it second.
-func TestADuplicateFromAnotherSource(t *testing.T) {
+// All sources share one deduplicator. The record counts for the source that emitted it second.
+func TestDuplicateFromAnotherSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(storing(), 2)
+		h := newHarness(storing(), 2)
 		again := source{"second", func(_ context.Context, emit func(pipeline.Batch) error) error {
-			synctest.Wait() // until the first is through
+			synctest.Wait() // until the first is stored
 			return emit(batchOf("truck-1", nil))
 		}}
-		require.NoError(t, r.Run(t.Context(), t.Context(), emitting("first", batchOf("truck-1", nil)), again))
-		assert.Zero(t, r.value(t, `fleet_etl_records_duplicate_total{source="first"}`))
-		assert.Equal(t, 1.0, r.value(t, `fleet_etl_records_duplicate_total{source="second"}`))
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("first", batchOf("truck-1", nil)), again))
+		assert.Zero(t, h.value(t, `fleet_etl_records_duplicate_total{source="first"}`))
+		assert.Equal(t, 1.0, h.value(t, `fleet_etl_records_duplicate_total{source="second"}`))
 	})
 }

@@ -11,15 +11,15 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// The classic buckets, in seconds. freshnessBuckets have a boundary on the objective of 5 s.
+// The classic buckets, in seconds. freshnessBuckets have a boundary at 5 s, the threshold of the SLO.
 var (
 	stageBuckets     = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 	freshnessBuckets = []float64{.1, .25, .5, 1, 2, 5, 10, 15, 30, 60, 120, 300}
 	lagBuckets       = []float64{.5, 1, 2, 5, 10, 30, 60, 300, 900, 3600, 21600, 86400, 604800, 2592000}
 )
 
-// Metrics are those of a pipeline, and the same figures as a Summary for the report of a load.
-type Metrics struct {
+// metrics are the metrics of a pipeline, and the same counts as a Summary.
+type metrics struct {
 	received  *prometheus.CounterVec
 	rejected  *prometheus.CounterVec
 	duplicate *prometheus.CounterVec
@@ -43,39 +43,38 @@ type queue struct {
 // Summary counts records since the start.
 type Summary struct {
 	Received   int64
-	Stored     int64 // durable, each once
+	Stored     int64 // durable, each counted once
 	Duplicates int64
 	Rejected   map[telemetry.Reason]int64
 }
 
-// NewMetrics registers the metrics of a pipeline with reg.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
+func newMetrics(reg prometheus.Registerer) *metrics {
 	stage := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_stage_duration_seconds",
-		"Time of one batch in a stage: extract (the source), transform, load (until it is durable).", stageBuckets), []string{"stage"})
-	m := &Metrics{
+		"Time that one batch spends in a stage: extract (the source reads it), transform (validation), load (until it is durable).", stageBuckets), []string{"stage"})
+	m := &metrics{
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_records_received_total",
-			Help: "Records that sources handed over, good and bad, by source.",
+			Help: "Records that sources read, including those that are rejected later, by source.",
 		}, []string{"source"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_records_rejected_total",
-			Help: "Records refused, by source and reason; they are among the dead letters.",
+			Help: "Records that were rejected and became dead letters, by source and reason.",
 		}, []string{"source", "reason"}),
 		duplicate: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_records_duplicate_total",
-			Help: "Records of a device and instant that had been taken already, by source.",
+			Help: "Records whose device and time were seen before, by source.",
 		}, []string{"source"}),
 		freshness: prometheus.NewHistogram(promutil.Histogram("fleet_etl_freshness_seconds",
-			"Time from a record's acceptance until it can be read.", freshnessBuckets)),
+			"Time from accepting a record until it can be read.", freshnessBuckets)),
 		eventLag: prometheus.NewHistogram(promutil.Histogram("fleet_etl_event_lag_seconds",
-			"Time from a record's event until its acceptance; a device's clock that runs ahead counts as none.", lagBuckets)),
+			"Time from the event of a record until it is accepted; 0 when the device's clock is ahead.", lagBuckets)),
 		extract:   stage.WithLabelValues("extract"),
 		transform: stage.WithLabelValues("transform"),
 		load:      stage.WithLabelValues("load"),
 		length: prometheus.NewDesc("fleet_etl_queue_length",
-			"Batches that wait in a queue; see fleet_etl_queue_capacity.", []string{"queue"}, nil),
+			"Batches that wait in a queue, up to fleet_etl_queue_capacity.", []string{"queue"}, nil),
 		capacity: prometheus.NewDesc("fleet_etl_queue_capacity",
-			"Batches that a queue holds; when it is full its source waits.", []string{"queue"}, nil),
+			"Largest number of batches that a queue holds. While it is full, the stage before it waits.", []string{"queue"}, nil),
 		queues:  map[string]queue{},
 		summary: Summary{Rejected: map[telemetry.Reason]int64{}},
 	}
@@ -84,10 +83,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 }
 
 // Describe implements prometheus.Collector, for the queues.
-func (m *Metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.length; ch <- m.capacity }
+func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.length; ch <- m.capacity }
 
 // Collect implements prometheus.Collector, for the queues.
-func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
+func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, q := range m.queues {
@@ -96,8 +95,7 @@ func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// Summary gives the counts so far.
-func (m *Metrics) Summary() Summary {
+func (m *metrics) copySummary() Summary {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.summary
@@ -105,14 +103,14 @@ func (m *Metrics) Summary() Summary {
 	return s
 }
 
-func (m *Metrics) watch(name string, capacity int, length func() int) {
+func (m *metrics) watch(name string, capacity int, length func() int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.queues[name] = queue{capacity, length}
 }
 
-// create makes a source's counters at zero, so that a rate exists before the first failure.
-func (m *Metrics) create(source string) {
+// create makes a source's counters at zero, so that rates are defined before the first failure.
+func (m *metrics) create(source string) {
 	m.received.WithLabelValues(source)
 	m.duplicate.WithLabelValues(source)
 	for _, reason := range telemetry.Reasons {
@@ -120,30 +118,30 @@ func (m *Metrics) create(source string) {
 	}
 }
 
-func (m *Metrics) accept(source string, b *Batch) {
-	n := len(b.Items) + len(b.Refused)
+func (m *metrics) receive(source string, b *Batch) {
+	n := len(b.Items) + len(b.Rejected)
 	m.received.WithLabelValues(source).Add(float64(n))
 	m.mu.Lock()
 	m.summary.Received += int64(n)
 	m.mu.Unlock()
 }
 
-func (m *Metrics) transformed(source string, o *Outcome) {
+func (m *metrics) validated(source string, o *Outcome) {
 	if o.Duplicates > 0 {
 		m.duplicate.WithLabelValues(source).Add(float64(o.Duplicates))
 	}
-	for i := range o.Refused {
-		m.rejected.WithLabelValues(source, string(o.Refused[i].Reason)).Inc()
+	for i := range o.Rejected {
+		m.rejected.WithLabelValues(source, string(o.Rejected[i].Reason)).Inc()
 	}
 	m.mu.Lock()
 	m.summary.Duplicates += int64(o.Duplicates)
-	for i := range o.Refused {
-		m.summary.Rejected[o.Refused[i].Reason]++
+	for i := range o.Rejected {
+		m.summary.Rejected[o.Rejected[i].Reason]++
 	}
 	m.mu.Unlock()
 }
 
-func (m *Metrics) durable(since time.Duration, records int) {
+func (m *metrics) durable(since time.Duration, records int) {
 	for range records {
 		m.freshness.Observe(since.Seconds())
 	}

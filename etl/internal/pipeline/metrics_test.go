@@ -15,12 +15,12 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// A rate needs the zero before the first failure.
+// rate() needs the zero before the first failure.
 func TestEveryMetricExistsBeforeTheFirstRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(storing(), 3)
+		h := newHarness(storing(), 3)
 		stop, cancel := context.WithCancel(t.Context())
-		wait := run(r, t.Context(), stop, source{"quiet", func(ctx context.Context, _ func(pipeline.Batch) error) error {
+		wait := run(h, t.Context(), stop, source{"quiet", func(ctx context.Context, _ func(pipeline.Batch) error) error {
 			<-ctx.Done()
 			return nil
 		}})
@@ -41,13 +41,13 @@ func TestEveryMetricExistsBeforeTheFirstRecord(t *testing.T) {
 		for _, reason := range telemetry.Reasons {
 			want[fmt.Sprintf(`fleet_etl_records_rejected_total{reason="%s",source="quiet"}`, reason)] = 0
 		}
-		got := r.values(t)
+		got := h.values(t)
 		for name, value := range want {
 			v, ok := got[name]
 			assert.True(t, ok, "no metric %s", name)
 			assert.Equal(t, value, v, name)
 		}
-		problems, err := testutil.GatherAndLint(r.reg)
+		problems, err := testutil.GatherAndLint(h.reg)
 		require.NoError(t, err)
 		assert.Empty(t, problems)
 		cancel()
@@ -59,10 +59,10 @@ func TestRejectedRecordsAreCountedBySourceAndReason(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		future, zero := item("truck-1", -3600), item("truck-2", 0)
 		zero.Lat, zero.Lon = 0, 0
-		malformed := pipeline.Refused{Rejection: telemetry.Reject(telemetry.Malformed, "lat", "x", "give a number")}
-		r := newRig(storing(), 2)
-		require.NoError(t, r.Run(t.Context(), t.Context(),
-			emitting("a", pipeline.Batch{Items: []pipeline.Item{future, zero, item("truck-3", 0)}, Refused: []pipeline.Refused{malformed, malformed}}),
+		malformed := pipeline.Rejected{Rejection: telemetry.Reject(telemetry.Malformed, "lat", "x", "give a number")}
+		h := newHarness(storing(), 2)
+		require.NoError(t, h.Run(t.Context(), t.Context(),
+			emitting("a", pipeline.Batch{Items: []pipeline.Item{future, zero, item("truck-3", 0)}, Rejected: []pipeline.Rejected{malformed, malformed}}),
 			emitting("b", pipeline.Batch{Items: []pipeline.Item{future}}),
 		))
 		for metric, want := range map[string]float64{
@@ -80,23 +80,23 @@ func TestRejectedRecordsAreCountedBySourceAndReason(t *testing.T) {
 			`fleet_etl_stage_duration_seconds_count{stage="transform"}`:           2,
 			`fleet_etl_stage_duration_seconds_count{stage="load"}`:                2,
 		} {
-			assert.Equal(t, want, r.value(t, metric), metric)
+			assert.Equal(t, want, h.value(t, metric), metric)
 		}
 		assert.Equal(t, pipeline.Summary{Received: 6, Stored: 1, Rejected: map[telemetry.Reason]int64{
 			telemetry.Future: 2, telemetry.ZeroPosition: 1, telemetry.Malformed: 2,
-		}}, r.Metrics.Summary())
+		}}, h.Summary())
 	})
 }
 
-func TestTimesThatMetricsTell(t *testing.T) {
+func TestDurationMetrics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		// The loader takes 2 s for each batch; the source takes 3 s to read one.
-		r := newRig(each(func(c pipeline.Clean) error {
+		// The writer takes 2 s per batch, the source takes 3 s to read one.
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
 			time.Sleep(2 * time.Second)
-			c.Done()
+			b.Done()
 			return nil
 		}), 2)
-		require.NoError(t, r.Run(t.Context(), t.Context(), source{"fake", func(_ context.Context, emit func(pipeline.Batch) error) error {
+		require.NoError(t, h.Run(t.Context(), t.Context(), source{"fake", func(_ context.Context, emit func(pipeline.Batch) error) error {
 			time.Sleep(3 * time.Second)
 			b := batchOf("truck-1", nil)
 			b.Items = append(b.Items, item("truck-2", 10), item("truck-3", -60), item("truck-1", 0)) // the last is a duplicate
@@ -105,47 +105,47 @@ func TestTimesThatMetricsTell(t *testing.T) {
 			}
 			time.Sleep(3 * time.Second)
 			earlier := batchOf("truck-4", nil)
-			earlier.Accepted = time.Now().Add(-time.Second) // a request that was taken in a second ago
+			earlier.Accepted = time.Now().Add(-time.Second) // a request that was accepted a second ago
 			return emit(earlier)
 		}}))
 		for metric, want := range map[string]float64{
 			"fleet_etl_event_lag_seconds_count":                       5,
-			"fleet_etl_event_lag_seconds_sum":                         10, // a clock that runs ahead counts as no lag
-			"fleet_etl_freshness_seconds_count":                       4,  // records that are stored, not the duplicate
+			"fleet_etl_event_lag_seconds_sum":                         10, // a clock that is ahead counts as no lag
+			"fleet_etl_freshness_seconds_count":                       4,  // the duplicate does not count
 			"fleet_etl_freshness_seconds_sum":                         3*2 + (1 + 2),
 			`fleet_etl_stage_duration_seconds_count{stage="extract"}`: 2,
 			`fleet_etl_stage_duration_seconds_sum{stage="extract"}`:   6,
 			`fleet_etl_stage_duration_seconds_count{stage="load"}`:    2,
 			`fleet_etl_stage_duration_seconds_sum{stage="load"}`:      4,
 		} {
-			assert.InDelta(t, want, r.value(t, metric), 1e-9, metric)
+			assert.InDelta(t, want, h.value(t, metric), 1e-9, metric)
 		}
 	})
 }
 
-// Time that emit waits for a place is the pipeline's, not the source's.
-func TestWaitingForAPlaceIsNoTimeOfTheSource(t *testing.T) {
+// While emit waits for the queue, the source is not at work.
+func TestExtractTimeExcludesWaitingForTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(each(func(c pipeline.Clean) error {
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
 			time.Sleep(time.Minute)
-			c.Done()
+			b.Done()
 			return nil
 		}), 1)
 		var batches []pipeline.Batch
 		for i := range 10 {
 			batches = append(batches, batchOf(fmt.Sprint("truck-", i), nil))
 		}
-		require.NoError(t, r.Run(t.Context(), t.Context(), emitting("fake", batches...)))
-		assert.Zero(t, r.value(t, `fleet_etl_stage_duration_seconds_sum{stage="extract"}`))
-		assert.Equal(t, 10.0, r.value(t, `fleet_etl_stage_duration_seconds_count{stage="extract"}`))
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", batches...)))
+		assert.Zero(t, h.value(t, `fleet_etl_stage_duration_seconds_sum{stage="extract"}`))
+		assert.Equal(t, 10.0, h.value(t, `fleet_etl_stage_duration_seconds_count{stage="extract"}`))
 	})
 }
 
 func TestSummaryIsACopy(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newRig(storing(), 1)
-		s := r.Metrics.Summary()
+		h := newHarness(storing(), 1)
+		s := h.Summary()
 		s.Rejected[telemetry.Future] = 7
-		assert.Empty(t, r.Metrics.Summary().Rejected)
+		assert.Empty(t, h.Summary().Rejected)
 	})
 }

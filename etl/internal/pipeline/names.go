@@ -2,11 +2,11 @@ package pipeline
 
 import "unique"
 
-// names lets go of the text that records were cut from: a valid record needs none of it but its names, of which there
-// are few, so that a window of records costs no more memory than the records themselves.
+// names replaces the strings of records by interned ones. A record's strings are slices of the source's text, and a batch
+// of records must not keep that whole text in memory. Fleets and geofences repeat from one record to the next.
 type names struct{ fleet, zone string }
 
-func (n *names) settle(item *Item) {
+func (n *names) intern(item *Item) {
 	item.Raw = ""
 	item.DeviceID = unique.Make(item.DeviceID).Value()
 	if item.FleetID != n.fleet {

@@ -1,5 +1,5 @@
-// Package pipeline moves records from sources through the transform to the loader over bounded queues, and tells each
-// source when its records are durable. It owns the interfaces at which sources and loaders meet.
+// Package pipeline moves records from sources through validation to the writer over bounded queues, and acknowledges
+// them to their source once they are durable. It owns the interfaces that sources and the writer implement.
 package pipeline
 
 import (
@@ -12,66 +12,73 @@ import (
 // Item is one record as a source read it.
 type Item struct {
 	telemetry.Record
-	Position int64  // where in the batch's origin: line, offset or index
-	Raw      string // the record as it came, for the dead letters; empty when it never had a text
+	Position int64  // place in the batch's origin: line, offset or index
+	Raw      string // the record as it came, for the dead letters; empty when it never was text
 
-	// Hash is the record's PayloadHash, set by the transform.
+	// Hash is the record's PayloadHash. Validation sets it.
 	Hash uint64
 
-	// Again marks a record whose device and instant were taken already with another payload. It is stored too, so that
-	// the store can settle on the same one whatever their order, but it is a duplicate and not counted as stored.
-	Again bool
+	// Conflict says that an earlier record had the same device and time and another payload. The record is written too, so
+	// that the store settles on the same one in whatever order they come, but it counts as a duplicate and not as stored.
+	Conflict bool
 }
 
-// Refused is one record that is not stored, with the reason.
-type Refused struct {
+// Rejected is one record that is not stored, with the reason.
+type Rejected struct {
 	*telemetry.Rejection
 	Position int64
 	Raw      string
 
-	// Fields is the record by the names of telemetry.Fields, as far as the source could take the raw text apart, such that
-	// telemetry.ParseJSON reads it: replaying it takes nothing of what the source was told. nil where it could not.
+	// Fields has the record's values by the names of telemetry.Fields, as far as the source could parse the raw text, such
+	// that telemetry.ParseJSON reads them: reprocessing does not need the source's settings. nil where nothing was parsed.
 	Fields map[string]string
 }
 
-// Batch is what a source hands over at once. It belongs to the pipeline from then on.
+// Batch is a unit of work from a source. Once emitted, it belongs to the pipeline.
 type Batch struct {
-	Origin   string    // file name, topic and partition, request id: what positions refer to
-	Items    []Item    // records to be stored
-	Refused  []Refused // what the source could not read as a record
-	Accepted time.Time // when the source took them in
-	// Done is called once, when every record of the batch is durable: stored, or among the dead letters. It is never
-	// called for a batch that was not stored. It must not block.
+	Origin   string     // file name, topic and partition, or request id: what positions refer to
+	Items    []Item     // records to store
+	Rejected []Rejected // what the source could not read as a record
+	Accepted time.Time  // when the source accepted them; zero is when the batch is emitted
+	// Done is called once, when every record of the batch is durable: stored, or a dead letter. It is never called for a
+	// batch that was not stored. It must not block.
 	Done func(Outcome)
 }
 
-// Outcome is what became of a batch's records.
+// Outcome counts what became of a batch's records.
 type Outcome struct {
-	Stored     int // records written, each of them once
-	Duplicates int // records of a device and instant that had been taken already
-	Refused    []Refused
+	Stored     int // records written, each counted once
+	Duplicates int // records whose device and time were seen before
+	Rejected   []Rejected
 }
 
-// Source produces batches until its input ends or ctx does. Run returns nil in both cases, and only after its last
-// emit returned; an error means that the source can't go on. emit blocks while the pipeline is full.
+// Source produces batches until its input or ctx ends. Run returns nil in both cases, and only after its last emit
+// returned; an error means that the source can't go on. emit blocks while the pipeline is full.
 type Source interface {
 	Name() string // label of the source's metrics: csvfile, replay, generator, …
 	Run(ctx context.Context, emit func(Batch) error) error
 }
 
-// Clean is a batch after the transform: the records that are to be stored. They hold on to none of the source's text.
-type Clean struct {
+// Validator decides what is stored.
+type Validator interface {
+	// Validate checks a record at the time nowMs (Unix milliseconds) and completes it. It returns the hash of the payload
+	// and whether the record was seen before, or a rejection.
+	Validate(r *telemetry.Record, nowMs int64) (payload uint64, seen telemetry.Seen, rejection *telemetry.Rejection)
+}
+
+// ValidBatch has the records of a batch that passed validation. They refer to none of the source's text.
+type ValidBatch struct {
 	Items []Item
-	Done  func() // called once, when they are all durable; never when they are not
+	Done  func() // called once, when all of them are durable; never when they are not
 }
 
-// Loader stores batches until in is closed, and returns when all of them are durable. It returns early only with an
-// error, when ctx ends or a write can't succeed.
-type Loader interface {
-	Run(ctx context.Context, in <-chan Clean) error
+// Writer stores batches until in is closed, and returns when all of them are durable. It returns early only with an
+// error: ctx ended or a write can't succeed.
+type Writer interface {
+	Run(ctx context.Context, in <-chan ValidBatch) error
 }
 
-// DeadLetters keeps refused records. Append returns once they are on disk.
+// DeadLetters keeps rejected records. Append returns once they are durable. It gives up when ctx ends.
 type DeadLetters interface {
-	Append(source, origin string, refused []Refused) error
+	Append(ctx context.Context, source, origin string, rejected []Rejected) error
 }

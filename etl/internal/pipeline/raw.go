@@ -7,19 +7,19 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// rawOf is the text of an item for the dead letters: as it came, or where it never was a text, as JSON.
+// rawOf returns the text of an item for the dead letters: as it came, or as JSON when it never was text.
 func rawOf(item *Item) string {
 	if item.Raw != "" {
 		return item.Raw
 	}
 	text, err := item.AppendJSON(nil)
-	if err != nil { // NaN and infinity have no JSON; the rejection names them
+	if err != nil { // JSON has no NaN and no infinity; the rejection names them
 		return item.DeviceID
 	}
 	return string(text)
 }
 
-// FieldsOf is a record for the dead letters, field by field.
+// FieldsOf returns a record for the dead letters, field by field.
 func FieldsOf(r *telemetry.Record) map[string]string {
 	fields := map[string]string{
 		telemetry.FieldDeviceID: r.DeviceID, telemetry.FieldFleetID: r.FleetID, telemetry.FieldZone: r.Zone,
@@ -47,8 +47,8 @@ func FieldsOf(r *telemetry.Record) map[string]string {
 
 func floatText(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 
-// TimeText writes an event time in Unix milliseconds such that the zero telemetry.TimeFormat reads the same. Before 1973 a
-// number would be taken for seconds, and after the year 9999 there is no RFC 3339.
+// TimeText formats an event time in Unix milliseconds such that the zero telemetry.TimeFormat parses the same time. It
+// would read a number before 1973 as seconds, and RFC 3339 ends with the year 9999.
 func TimeText(ms int64) string {
 	t := time.UnixMilli(ms).UTC()
 	if t.Year() < 0 || t.Year() > 9999 {

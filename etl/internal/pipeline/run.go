@@ -5,58 +5,65 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Transform is what happens to a record between source and loader.
-type Transform interface {
-	// Apply checks a record at the time nowMs (Unix milliseconds), completes it, and gives the hash of its payload and
-	// whether it was taken before; or a rejection when it can't be stored.
-	Apply(r *telemetry.Record, nowMs int64) (payload uint64, seen telemetry.Seen, rejection *telemetry.Rejection)
-}
-
-// Pipeline runs sources against one loader.
-//
-//	source ─┐                                   ┌─► dead letters
-//	source ─┼─► queue "extract" ─► transform ───┴─► queue "load" ─► loader ─► Done
-//	source ─┘
-type Pipeline struct {
-	Transform   Transform
-	Loader      Loader
+// Options are the parts of a pipeline.
+type Options struct {
+	Validator   Validator
+	Writer      Writer
 	DeadLetters DeadLetters
-	Metrics     *Metrics
+	Registerer  prometheus.Registerer
 	Now         func() time.Time
 	Queue       int // batches that each queue holds
-
-	names names
 }
+
+// Pipeline runs sources against one writer.
+//
+//	source ─┐                                  ┌─► dead letters
+//	source ─┼─► queue "extract" ─► validation ─┴─► queue "load" ─► writer ─► Done
+//	source ─┘
+type Pipeline struct {
+	o       Options
+	metrics *metrics
+	names   names
+}
+
+// New makes a pipeline and registers its metrics.
+func New(o Options) *Pipeline {
+	return &Pipeline{o: o, metrics: newMetrics(o.Registerer)}
+}
+
+// Summary returns the counts since the start.
+func (p *Pipeline) Summary() Summary { return p.metrics.copySummary() }
 
 type sourced struct {
 	source string
 	Batch
 }
 
-// Run lets the sources produce until they end, one of them fails or stop is cancelled, and returns when everything that
-// they handed over is durable. When ctx ends, or the way to the store fails, it returns at once: what was not durable
-// has not been reported as done.
+// Run lets the sources produce until they end, one of them fails or stop is canceled, and returns when everything that
+// they emitted is durable. When ctx ends, or the writer or the dead letters fail, it returns at once: Done was not called
+// for what is not durable.
 func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
-	extracted := make(chan sourced, p.Queue)
-	cleaned := make(chan Clean, p.Queue)
-	p.Metrics.watch("extract", p.Queue, func() int { return len(extracted) })
-	p.Metrics.watch("load", p.Queue, func() int { return len(cleaned) })
+	extracted := make(chan sourced, p.o.Queue)
+	validated := make(chan ValidBatch, p.o.Queue)
+	p.metrics.watch("extract", p.o.Queue, func() int { return len(extracted) })
+	p.metrics.watch("load", p.o.Queue, func() int { return len(validated) })
 
 	caller := ctx
 	g, ctx := errgroup.WithContext(ctx)
-	reading, quit := context.WithCancel(ctx)
-	defer quit()
-	defer context.AfterFunc(stop, quit)()
+	reading, stopReading := context.WithCancel(ctx)
+	defer stopReading()
+	defer context.AfterFunc(stop, stopReading)()
 
 	for _, source := range sources {
-		p.Metrics.create(source.Name())
+		p.metrics.create(source.Name())
 	}
-	var broken error // of a source; what all of them read before is stored all the same
+	var sourceErr error // does not end the group: what all sources emitted before is still stored
 	g.Go(func() error {
 		defer close(extracted)
 		reads, reading := errgroup.WithContext(reading)
@@ -68,39 +75,39 @@ func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 				return nil
 			})
 		}
-		broken = reads.Wait()
+		sourceErr = reads.Wait()
 		return nil
 	})
 	g.Go(func() error {
-		defer close(cleaned)
+		defer close(validated)
 		for b := range extracted {
-			if err := p.transform(ctx, b, cleaned); err != nil {
+			if err := p.validate(ctx, b, validated); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	g.Go(func() error { return p.Loader.Run(ctx, cleaned) })
+	g.Go(func() error { return p.o.Writer.Run(ctx, validated) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
 	if err := caller.Err(); err != nil {
-		return err // a source may have had a batch that was not taken
+		return err // a source may have had a batch that the pipeline did not accept
 	}
-	return broken
+	return sourceErr
 }
 
-// emit gives a source its way into the pipeline. A batch that the source has when it is told to stop still goes in.
+// emit returns the function by which a source hands over batches. It accepts a batch also after the source was stopped.
 func (p *Pipeline) emit(ctx context.Context, source string, out chan<- sourced) func(Batch) error {
-	idleSince := p.Now()
+	idleSince := p.o.Now()
 	return func(b Batch) error {
-		now := p.Now()
+		now := p.o.Now()
 		if b.Accepted.IsZero() {
 			b.Accepted = now
 		}
-		p.Metrics.extract.Observe(now.Sub(idleSince).Seconds())
-		p.Metrics.accept(source, &b)
-		defer func() { idleSince = p.Now() }()
+		p.metrics.extract.Observe(now.Sub(idleSince).Seconds())
+		p.metrics.receive(source, &b)
+		defer func() { idleSince = p.o.Now() }()
 		select {
 		case out <- sourced{source, b}:
 			return nil
@@ -110,56 +117,56 @@ func (p *Pipeline) emit(ctx context.Context, source string, out chan<- sourced) 
 	}
 }
 
-// transform checks a batch's records, puts those that are refused among the dead letters and hands on the rest.
-func (p *Pipeline) transform(ctx context.Context, b sourced, out chan<- Clean) error {
-	started := p.Now()
+// validate checks a batch's records, makes dead letters of the rejected ones and hands the rest on.
+func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatch) error {
+	started := p.o.Now()
 	nowMs := started.UnixMilli()
-	outcome := Outcome{Refused: b.Refused}
+	outcome := Outcome{Rejected: b.Rejected}
 	kept := b.Items[:0]
 	for i := range b.Items {
 		item := b.Items[i]
-		payload, seen, rejection := p.Transform.Apply(&item.Record, nowMs)
+		payload, seen, rejection := p.o.Validator.Validate(&item.Record, nowMs)
 		if rejection != nil {
-			outcome.Refused = append(outcome.Refused, Refused{
+			outcome.Rejected = append(outcome.Rejected, Rejected{
 				Rejection: rejection, Position: item.Position, Raw: rawOf(&item), Fields: FieldsOf(&item.Record),
 			})
 			continue
 		}
-		p.Metrics.eventLag.Observe(max(0, float64(b.Accepted.UnixMilli()-item.TimeMs)/1000))
+		p.metrics.eventLag.Observe(max(0, float64(b.Accepted.UnixMilli()-item.TimeMs)/1000))
 		item.Hash = payload
-		p.names.settle(&item)
+		p.names.intern(&item)
 		switch seen {
-		case telemetry.Same:
+		case telemetry.Duplicate:
 			outcome.Duplicates++
 			continue
-		case telemetry.Rival:
+		case telemetry.Conflict:
 			outcome.Duplicates++
-			item.Again = true
+			item.Conflict = true
 		case telemetry.New:
 			outcome.Stored++
 		}
 		kept = append(kept, item)
 	}
-	clear(b.Items[len(kept):]) // which still hold on to the source's text
-	if len(outcome.Refused) > 0 {
-		if err := p.DeadLetters.Append(b.source, b.Origin, outcome.Refused); err != nil {
+	clear(b.Items[len(kept):]) // they still refer to the source's text
+	if len(outcome.Rejected) > 0 {
+		if err := p.o.DeadLetters.Append(ctx, b.source, b.Origin, outcome.Rejected); err != nil {
 			return err
 		}
 	}
-	p.Metrics.transformed(b.source, &outcome)
-	p.Metrics.transform.Observe(p.Now().Sub(started).Seconds())
+	p.metrics.validated(b.source, &outcome)
+	p.metrics.transform.Observe(p.o.Now().Sub(started).Seconds())
 
-	handed := p.Now()
-	clean := Clean{Items: kept, Done: func() {
-		now := p.Now()
-		p.Metrics.load.Observe(now.Sub(handed).Seconds())
-		p.Metrics.durable(now.Sub(b.Accepted), outcome.Stored)
+	queued := p.o.Now()
+	valid := ValidBatch{Items: kept, Done: func() {
+		now := p.o.Now()
+		p.metrics.load.Observe(now.Sub(queued).Seconds())
+		p.metrics.durable(now.Sub(b.Accepted), outcome.Stored)
 		if b.Done != nil {
 			b.Done(outcome)
 		}
 	}}
 	select {
-	case out <- clean:
+	case out <- valid:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

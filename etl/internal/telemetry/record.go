@@ -79,14 +79,14 @@ func (r *Record) KeyHash() uint64 {
 	return hashUint64(hashString(fnvOffset, r.DeviceID), uint64(r.TimeMs))
 }
 
-// Seen is what is known of a record's identity.
+// Seen says whether an earlier record had the same device and time.
 type Seen int
 
-// The findings.
+// The values of Seen.
 const (
-	New   Seen = iota // no record of this device and instant was taken
-	Same              // the very record was taken already
-	Rival             // another payload of the same device and instant was taken already
+	New       Seen = iota // no record of this device and time was seen before
+	Duplicate             // the same record was seen before
+	Conflict              // a record of this device and time with another payload was seen before
 )
 
 const (

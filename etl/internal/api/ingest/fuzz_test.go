@@ -21,7 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // wild is an API without its server, for any request.
@@ -37,7 +37,7 @@ type wild struct {
 type nobody struct{ net.Listener }
 
 func newWild(f *testing.F) *wild {
-	w := &wild{journal: newMemory(), now: time.UnixMilli(1_795_000_000_123), check: transform.NewValidator(nil).Check}
+	w := &wild{journal: newMemory(), now: time.UnixMilli(1_795_000_000_123), check: validate.NewBounds(nil).Check}
 	var hash string
 	w.token, hash = NewToken()
 	path := filepath.Join(f.TempDir(), "tokens")

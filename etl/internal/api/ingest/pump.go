@@ -106,7 +106,7 @@ merging:
 			break merging
 		}
 	}
-	return pipeline.Batch{Origin: m.origin(), Items: m.items, Refused: m.refused, Accepted: m.accepted, Done: func(pipeline.Outcome) {
+	return pipeline.Batch{Origin: m.origin(), Items: m.items, Rejected: m.refused, Accepted: m.accepted, Done: func(pipeline.Outcome) {
 		for _, h := range m.entries {
 			s.Journal.Done(h.number)
 			s.pending.Release(h.weight)
@@ -118,7 +118,7 @@ merging:
 // merging is a batch that is being put together.
 type merging struct {
 	items    []pipeline.Item
-	refused  []pipeline.Refused
+	refused  []pipeline.Rejected
 	accepted time.Time
 	entries  []done
 	first    string
@@ -140,7 +140,7 @@ func (m *merging) add(h held) {
 	for i := range h.records {
 		r := &h.records[i]
 		if r.rejection != nil {
-			refused := pipeline.Refused{Rejection: r.rejection, Position: int64(r.index), Raw: r.raw}
+			refused := pipeline.Rejected{Rejection: r.rejection, Position: int64(r.index), Raw: r.raw}
 			// Whatever the protocol was, a dead letter that could be read as a record can be replayed as one.
 			if record, unreadable := ParseRaw(r.raw); unreadable == nil {
 				refused.Fields = pipeline.FieldsOf(&record)

@@ -110,13 +110,13 @@ func TestTheOriginNamesEveryRequestOfWhichSomethingWasRefused(t *testing.T) {
 	b := s.merge(add("a", 2), entries)
 	require.Equal(t, "b,d", b.Origin)
 	require.Len(t, b.Items, 3)
-	require.Equal(t, []int64{0, 0}, []int64{b.Refused[0].Position, b.Refused[1].Position})
+	require.Equal(t, []int64{0, 0}, []int64{b.Rejected[0].Position, b.Rejected[1].Position})
 
 	for i := range 40 {
 		entries <- add(fmt.Sprint(i), 1)
 	}
 	b = s.merge(add("first", 1), entries)
-	require.Len(t, b.Refused, batchRefusing, "so that an origin stays short")
+	require.Len(t, b.Rejected, batchRefusing, "so that an origin stays short")
 
 	for len(entries) > 0 {
 		<-entries
@@ -183,12 +183,12 @@ func TestADamagedEntryGoesToTheDeadLetters(t *testing.T) {
 		s := pumped(journal, 100)
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		var refused []pipeline.Refused
+		var refused []pipeline.Rejected
 		n := 0
 		go func() {
 			ended <- s.pump(ctx, func(b pipeline.Batch) error {
 				n += len(b.Items)
-				refused = append(refused, b.Refused...)
+				refused = append(refused, b.Rejected...)
 				b.Done(pipeline.Outcome{})
 				return nil
 			})

@@ -24,7 +24,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -122,7 +122,7 @@ type rig struct {
 	changed *sync.Cond
 	batches []pipeline.Batch
 	items   []pipeline.Item
-	refused []pipeline.Refused
+	refused []pipeline.Rejected
 }
 
 func start(t *testing.T, change ...func(*Options)) *rig {
@@ -145,16 +145,16 @@ func start(t *testing.T, change ...func(*Options)) *rig {
 	require.NoError(t, err)
 	logger := logrus.New()
 	logger.SetOutput(r.logs)
-	seen := transform.NewDeduper(1 << 12)
+	seen := validate.NewDeduplicator(1 << 12)
 	var mu sync.Mutex
 	o := Options{
 		Listener: listener, Journal: r.journal, Full: func(err error) bool { return errors.Is(err, errNoRoom) }, Tokens: tokens,
-		Check: transform.NewValidator(nil).Check,
+		Check: validate.NewBounds(nil).Check,
 		Seen: func(r *telemetry.Record) telemetry.Seen {
 			mu.Lock()
 			defer mu.Unlock()
-			transform.Complete(r)
-			return seen.See(r.KeyHash(), r.PayloadHash())
+			validate.Normalize(r)
+			return seen.Add(r.KeyHash(), r.PayloadHash())
 		},
 		Limits: DefaultLimits(), Logger: logger, Registerer: r.reg,
 	}
@@ -193,7 +193,7 @@ func (r *rig) emit(b pipeline.Batch) error {
 	r.mu.Lock()
 	r.batches = append(r.batches, b)
 	r.items = append(r.items, b.Items...)
-	r.refused = append(r.refused, b.Refused...)
+	r.refused = append(r.refused, b.Rejected...)
 	r.changed.Broadcast()
 	r.mu.Unlock()
 	b.Done(pipeline.Outcome{})
@@ -201,7 +201,7 @@ func (r *rig) emit(b pipeline.Batch) error {
 }
 
 // arrived waits until so many records, good and refused, have come out of the source.
-func (r *rig) arrived(n int) (items []pipeline.Item, refused []pipeline.Refused) {
+func (r *rig) arrived(n int) (items []pipeline.Item, refused []pipeline.Rejected) {
 	r.t.Helper()
 	timeout := time.AfterFunc(10*time.Second, func() {
 		r.mu.Lock()

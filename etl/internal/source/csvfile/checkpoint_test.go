@@ -26,7 +26,7 @@ type seen struct {
 }
 
 func linesOf(b pipeline.Batch) (all []seen) {
-	for _, r := range b.Refused {
+	for _, r := range b.Rejected {
 		all = append(all, seen{b.Origin, r.Position, 0})
 	}
 	for _, item := range b.Items {

@@ -96,7 +96,7 @@ func checkItem(t *testing.T, item *pipeline.Item, line string, want map[int64]bo
 }
 
 // checkRefused holds also that what a dead letter has of each field is refused for the same reason when it is replayed.
-func checkRefused(t *testing.T, r *pipeline.Refused, line string, want map[int64]bool) {
+func checkRefused(t *testing.T, r *pipeline.Rejected, line string, want map[int64]bool) {
 	t.Helper()
 	if !want[r.Position] || r.Raw != line[:min(len(line), telemetry.MaxRawLen)] {
 		t.Fatalf("line %d is given twice, or is %q", r.Position, r.Raw)

@@ -75,7 +75,7 @@ func (in *inputs) fromStdin() bool {
 type chunk struct {
 	file    int // index
 	items   []pipeline.Item
-	refused []pipeline.Refused
+	refused []pipeline.Rejected
 	end     place // where the file goes on
 	last    bool  // the file ends here; there are no items then
 }
@@ -164,7 +164,7 @@ func (p *lineParser) parseBlock(b block, shiftMs int64) chunk {
 		item := &c.items[len(c.items)-1]
 		if rejection := p.parse(line, &item.Record); rejection != nil {
 			c.items = c.items[:len(c.items)-1]
-			c.refused = append(c.refused, pipeline.Refused{
+			c.refused = append(c.refused, pipeline.Rejected{
 				Rejection: rejection, Position: position, Raw: line[:min(len(line), telemetry.MaxRawLen)],
 				Fields: p.apart(line, shiftMs),
 			})

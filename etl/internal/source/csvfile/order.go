@@ -21,7 +21,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 	var batch pipeline.Batch
 	var number int64
 	send := func() error {
-		if len(batch.Items)+len(batch.Refused) == 0 {
+		if len(batch.Items)+len(batch.Rejected) == 0 {
 			return nil
 		}
 		batch.Accepted, batch.Done = s.options.Now(), s.checkpoint.expect(mark{inOrder: number})
@@ -38,7 +38,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 			number++
 			continue
 		}
-		if e.Origin != batch.Origin || len(batch.Items)+len(batch.Refused) == blockLines {
+		if e.Origin != batch.Origin || len(batch.Items)+len(batch.Rejected) == blockLines {
 			if err := send(); err != nil {
 				return err
 			}
@@ -46,7 +46,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		}
 		number++
 		if e.Rejection != nil {
-			batch.Refused = append(batch.Refused, pipeline.Refused{
+			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
 				Rejection: e.Rejection, Position: e.Position, Raw: e.Raw, Fields: s.in.apart(e.Origin, e.Raw, e.Rejection),
 			})
 		} else {

@@ -108,7 +108,7 @@ func TestBatchesInEventOrder(t *testing.T) {
 	var got []string
 	if err := s.Run(t.Context(), func(batch pipeline.Batch) error {
 		text := filepath.Base(batch.Origin)
-		for _, r := range batch.Refused {
+		for _, r := range batch.Rejected {
 			text += fmt.Sprint(" ?", r.Position)
 		}
 		for _, item := range batch.Items {

@@ -45,21 +45,21 @@ func fileFrom(from, n int) string {
 }
 
 // read runs a source to its end and gives what it emitted.
-func read(t testing.TB, o Options) (items []pipeline.Item, refused []pipeline.Refused, err error) {
+func read(t testing.TB, o Options) (items []pipeline.Item, refused []pipeline.Rejected, err error) {
 	t.Helper()
 	s, err := New(o)
 	if err != nil {
 		return nil, nil, err
 	}
 	err = s.Run(context.Background(), func(b pipeline.Batch) error {
-		if n := len(b.Items) + len(b.Refused); n == 0 || n > blockLines {
+		if n := len(b.Items) + len(b.Rejected); n == 0 || n > blockLines {
 			t.Errorf("a batch of %d lines", n)
 		}
 		if b.Accepted.IsZero() || b.Origin == "" {
 			t.Errorf("a batch without time or origin: %v, %q", b.Accepted, b.Origin)
 		}
 		items = append(items, b.Items...)
-		refused = append(refused, b.Refused...)
+		refused = append(refused, b.Rejected...)
 		b.Done(pipeline.Outcome{Stored: len(b.Items)})
 		return nil
 	})
@@ -67,7 +67,7 @@ func read(t testing.TB, o Options) (items []pipeline.Item, refused []pipeline.Re
 }
 
 // mustRead is read without an error.
-func mustRead(t testing.TB, o Options) ([]pipeline.Item, []pipeline.Refused) {
+func mustRead(t testing.TB, o Options) ([]pipeline.Item, []pipeline.Rejected) {
 	t.Helper()
 	items, refused, err := read(t, o)
 	if err != nil {

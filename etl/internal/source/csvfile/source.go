@@ -122,7 +122,7 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 		return emit(pipeline.Batch{
 			Origin:   s.in.files[c.file].path,
 			Items:    c.items,
-			Refused:  c.refused,
+			Rejected: c.refused,
 			Accepted: s.options.Now(),
 			Done:     s.checkpoint.expect(m),
 		})

@@ -110,7 +110,7 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 		}
 		record, rejection := telemetry.ParseJSON(text, "")
 		if rejection != nil {
-			batch.Refused = append(batch.Refused, pipeline.Refused{
+			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
 				Rejection: rejection, Position: letter.Number, Raw: letter.Raw, Fields: fieldsIn(text),
 			})
 		} else {

@@ -39,7 +39,7 @@ func run(t *testing.T, set map[string]string, letters ...Letter) (got pipeline.B
 	require.NoError(t, err)
 	require.NoError(t, s.Run(t.Context(), func(b pipeline.Batch) error {
 		require.Equal(t, "deadletters", b.Origin)
-		got.Items, got.Refused = append(got.Items, b.Items...), append(got.Refused, b.Refused...)
+		got.Items, got.Rejected = append(got.Items, b.Items...), append(got.Rejected, b.Rejected...)
 		return nil
 	}))
 	return got, passed
@@ -80,7 +80,7 @@ func TestALetterBecomesTheRecordThatItWas(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			got, passed := run(t, c.set, c.letter)
 			require.Empty(t, passed)
-			require.Empty(t, got.Refused)
+			require.Empty(t, got.Rejected)
 			require.Equal(t, []pipeline.Item{{Record: c.want, Position: 1, Raw: c.letter.Raw}}, got.Items)
 		})
 	}
@@ -92,13 +92,13 @@ func TestWhatIsStillNoRecordIsRefusedOnceMore(t *testing.T) {
 		Letter{Raw: `{"device_id":"bus-1","timestamp":"yesterday","lat":true}`},
 		Letter{Raw: "bus-1,wuxi,1"}, Letter{Raw: ""}, Letter{Raw: `{"device_id":`})
 	require.Empty(t, got.Items)
-	require.Len(t, got.Refused, 2)
-	assert.Equal(t, telemetry.MissingField, got.Refused[0].Reason)
-	assert.Equal(t, "raw", got.Refused[0].Raw)
-	assert.Equal(t, map[string]string{"device_id": "bus-1", "lat": "north", "fleet_id": "wuxi"}, got.Refused[0].Fields, "with what was mended")
-	assert.Equal(t, telemetry.BadTimestamp, got.Refused[1].Reason)
-	assert.EqualValues(t, 2, got.Refused[1].Position)
-	assert.Equal(t, map[string]string{"device_id": "bus-1", "timestamp": "yesterday", "fleet_id": "wuxi"}, got.Refused[1].Fields)
+	require.Len(t, got.Rejected, 2)
+	assert.Equal(t, telemetry.MissingField, got.Rejected[0].Reason)
+	assert.Equal(t, "raw", got.Rejected[0].Raw)
+	assert.Equal(t, map[string]string{"device_id": "bus-1", "lat": "north", "fleet_id": "wuxi"}, got.Rejected[0].Fields, "with what was mended")
+	assert.Equal(t, telemetry.BadTimestamp, got.Rejected[1].Reason)
+	assert.EqualValues(t, 2, got.Rejected[1].Position)
+	assert.Equal(t, map[string]string{"device_id": "bus-1", "timestamp": "yesterday", "fleet_id": "wuxi"}, got.Rejected[1].Fields)
 	require.Len(t, passed, 3)
 	assert.Contains(t, passed[3], "could not be taken apart")
 	assert.Contains(t, passed[4], "could not be taken apart")

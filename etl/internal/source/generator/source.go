@@ -147,7 +147,7 @@ func (f *feed) batch(by int64, room int) error {
 		}
 		f.add(&b, &e)
 	}
-	if len(b.Items)+len(b.Refused) == 0 {
+	if len(b.Items)+len(b.Rejected) == 0 {
 		return nil
 	}
 	b.Accepted = f.now()
@@ -164,7 +164,7 @@ func (f *feed) add(b *pipeline.Batch, e *Emission) {
 		raw = string(f.text)
 	}
 	if e.Spoilt() {
-		b.Refused = append(b.Refused, pipeline.Refused{Rejection: rejection(e), Position: f.position, Raw: raw})
+		b.Rejected = append(b.Rejected, pipeline.Rejected{Rejection: rejection(e), Position: f.position, Raw: raw})
 		return
 	}
 	b.Items = append(b.Items, pipeline.Item{Record: e.Record, Position: f.position, Raw: raw})

@@ -102,7 +102,7 @@ func TestPacedSourceStopsAtItsLimit(t *testing.T) {
 				late++
 			}
 		}
-		refused += len(b.Refused)
+		refused += len(b.Rejected)
 		return nil
 	})
 	if len(records) != 500 || refused == 0 || late == 0 {
@@ -145,7 +145,7 @@ func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
 	var got []telemetry.Record
 	refused, sizes := 0, []int{}
 	runSource(t, t.Context(), opts, func(b pipeline.Batch) error {
-		sizes = append(sizes, len(b.Items)+len(b.Refused))
+		sizes = append(sizes, len(b.Items)+len(b.Rejected))
 		for _, item := range b.Items {
 			got = append(got, item.Record)
 			reason := verdict(&item.Record, monday.Add(time.Hour))
@@ -153,7 +153,7 @@ func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
 				t.Fatalf("%+v is %q and has the text %q", item.Record, reason, item.Raw)
 			}
 		}
-		for _, r := range b.Refused {
+		for _, r := range b.Rejected {
 			refused++
 			if _, reason := readJSON(r.Raw, monday); reason != r.Reason {
 				t.Fatalf("%v has the text %s", r.Rejection, r.Raw)

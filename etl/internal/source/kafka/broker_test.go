@@ -34,7 +34,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/transform"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // The test binary is also the consumer that tests kill.
@@ -596,15 +596,15 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	reg := o.Registerer.(*prometheus.Registry)
 	source, err := kafka.New(o)
 	require.NoError(t, err)
-	letters, err := kafka.NewDeadLetters(t.Context(), kafka.DeadLetterOptions{
+	letters, err := kafka.NewDeadLetters(kafka.DeadLetterOptions{
 		Connection: s.connection, Topic: graves, Logger: quiet(), Registerer: reg,
 	})
 	require.NoError(t, err)
 	defer letters.Close()
 	var stored []string
-	p := &pipeline.Pipeline{
-		Transform: transform.New(nil, 1000), DeadLetters: letters, Metrics: pipeline.NewMetrics(reg), Now: time.Now, Queue: 2,
-		Loader: loader(func(_ context.Context, in <-chan pipeline.Clean) error {
+	p := pipeline.New(pipeline.Options{
+		Validator: validate.New(nil, 1000, nil), DeadLetters: letters, Registerer: reg, Now: time.Now, Queue: 2,
+		Writer: loader(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
 			for c := range in {
 				for _, i := range c.Items {
 					stored = append(stored, i.DeviceID)
@@ -613,7 +613,7 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 			}
 			return nil
 		}),
-	}
+	})
 	stop, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	ended := make(chan error, 1)
@@ -669,37 +669,19 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	assert.Equal(t, 6.0, n)
 }
 
-type loader func(context.Context, <-chan pipeline.Clean) error
+type loader func(context.Context, <-chan pipeline.ValidBatch) error
 
-func (l loader) Run(ctx context.Context, in <-chan pipeline.Clean) error { return l(ctx, in) }
-
-type others struct{ sources []string }
-
-func (o *others) Append(source, _ string, _ []pipeline.Refused) error {
-	o.sources = append(o.sources, source)
-	return nil
-}
-
-func TestDeadLettersOfOtherSourcesGoElsewhere(t *testing.T) {
-	var o others
-	letters, err := kafka.NewDeadLetters(t.Context(), kafka.DeadLetterOptions{
-		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "t", Others: &o, Logger: quiet(), Registerer: prometheus.NewRegistry(),
-	})
-	require.NoError(t, err)
-	defer letters.Close()
-	require.NoError(t, letters.Append("csvfile", "a.csv", make([]pipeline.Refused, 1)))
-	assert.Equal(t, []string{"csvfile"}, o.sources)
-}
+func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return l(ctx, in) }
 
 func TestDeadLettersWaitForABrokerOnlyAsLongAsTheyMay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	letters, err := kafka.NewDeadLetters(ctx, kafka.DeadLetterOptions{
+	letters, err := kafka.NewDeadLetters(kafka.DeadLetterOptions{
 		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "graves", Logger: quiet(), Registerer: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
 	defer letters.Close()
 	time.AfterFunc(500*time.Millisecond, cancel)
-	err = letters.Append("kafka", "t/0", []pipeline.Refused{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "mend it"), Raw: "{"}})
+	err = letters.Append(ctx, "kafka", "t/0", []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "mend it"), Raw: "{"}})
 	require.ErrorIs(t, err, context.Canceled)
 	assert.ErrorContains(t, err, `write dead letters of t/0: topic "graves"`)
 }

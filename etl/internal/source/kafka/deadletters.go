@@ -31,7 +31,6 @@ const (
 type DeadLetterOptions struct {
 	Connection Connection
 	Topic      string
-	Others     pipeline.DeadLetters // takes the dead letters of every other source
 
 	Logger     logrus.FieldLogger
 	Registerer prometheus.Registerer
@@ -40,15 +39,13 @@ type DeadLetterOptions struct {
 
 // DeadLetters keeps records that were refused on their way from Kafka on a topic, whole, with the reason in headers.
 type DeadLetters struct {
-	ctx      context.Context // bounds every Append, which has none of its own
 	o        DeadLetterOptions
 	producer *producer
 	stored   prometheus.Counter
 }
 
-// NewDeadLetters checks the options. It connects to nothing yet. ctx bounds each Append: when it ends, one that waits
-// for a broker gives up.
-func NewDeadLetters(ctx context.Context, o DeadLetterOptions) (*DeadLetters, error) {
+// NewDeadLetters checks the options. It does not connect yet.
+func NewDeadLetters(o DeadLetterOptions) (*DeadLetters, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
@@ -56,7 +53,7 @@ func NewDeadLetters(ctx context.Context, o DeadLetterOptions) (*DeadLetters, err
 	if err != nil {
 		return nil, fmt.Errorf("kafka dead letters: %w", err)
 	}
-	d := &DeadLetters{ctx: ctx, o: o, producer: p, stored: prometheus.NewCounter(prometheus.CounterOpts{
+	d := &DeadLetters{o: o, producer: p, stored: prometheus.NewCounter(prometheus.CounterOpts{
 		Name: "fleet_etl_kafka_dead_letters_total",
 		Help: "Refused records that were stored on the dead-letter topic.",
 	})}
@@ -66,20 +63,14 @@ func NewDeadLetters(ctx context.Context, o DeadLetterOptions) (*DeadLetters, err
 
 // Append implements pipeline.DeadLetters: it returns when the records are stored on all replicas in sync. It waits for a
 // broker that does not answer; the error of any other failure names the topic.
-func (d *DeadLetters) Append(source, origin string, letters []pipeline.Refused) error {
-	if source != Name {
-		if d.o.Others == nil {
-			return fmt.Errorf("dead letters of source %s: they have no place; give one beside topic %q", source, d.o.Topic)
-		}
-		return d.o.Others.Append(source, origin, letters)
-	}
+func (d *DeadLetters) Append(ctx context.Context, source, origin string, letters []pipeline.Rejected) error {
 	records := make([]*kgo.Record, len(letters))
 	for i, r := range letters {
-		records[i] = d.letter(origin, r)
+		records[i] = d.letter(source, origin, r)
 	}
-	failed, err := d.producer.store(d.ctx, records)
+	failed, err := d.producer.store(ctx, records)
 	if err == nil && len(failed) > 0 {
-		failed, err = d.cut(failed)
+		failed, err = d.cut(ctx, failed)
 	}
 	if err == nil && len(failed) > 0 {
 		for _, e := range failed {
@@ -95,7 +86,7 @@ func (d *DeadLetters) Append(source, origin string, letters []pipeline.Refused) 
 
 // cut stores the beginning of those that were too long: the whole is still where the record came from, and a record
 // that can't be put away would stop its partition for ever.
-func (d *DeadLetters) cut(failed map[*kgo.Record]error) (map[*kgo.Record]error, error) {
+func (d *DeadLetters) cut(ctx context.Context, failed map[*kgo.Record]error) (map[*kgo.Record]error, error) {
 	var again []*kgo.Record
 	for r, err := range failed {
 		if !tooLarge(err) || len(r.Value) <= telemetry.MaxJSON {
@@ -104,15 +95,15 @@ func (d *DeadLetters) cut(failed map[*kgo.Record]error) (map[*kgo.Record]error, 
 		headers := append(r.Headers, kgo.RecordHeader{Key: HeaderCut, Value: []byte(strconv.Itoa(len(r.Value)))})
 		again = append(again, &kgo.Record{Key: r.Key, Value: r.Value[:telemetry.MaxJSON], Headers: headers, Timestamp: r.Timestamp})
 	}
-	return d.producer.store(d.ctx, again)
+	return d.producer.store(ctx, again)
 }
 
-func (d *DeadLetters) letter(origin string, r pipeline.Refused) *kgo.Record {
+func (d *DeadLetters) letter(source, origin string, r pipeline.Rejected) *kgo.Record {
 	now := d.o.Now().UTC()
 	letter := &kgo.Record{Key: keyOf([]byte(r.Raw)), Value: []byte(r.Raw), Timestamp: now}
 	for _, h := range [...][2]string{
 		{HeaderReason, string(r.Reason)}, {HeaderField, r.Field}, {HeaderValue, r.Value}, {HeaderRemedy, r.Remedy},
-		{HeaderSource, Name}, {HeaderOrigin, origin}, {HeaderPosition, strconv.FormatInt(r.Position, 10)},
+		{HeaderSource, source}, {HeaderOrigin, origin}, {HeaderPosition, strconv.FormatInt(r.Position, 10)},
 		{HeaderTime, now.Format(time.RFC3339Nano)},
 	} {
 		letter.Headers = append(letter.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})

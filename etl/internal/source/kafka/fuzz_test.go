@@ -42,7 +42,7 @@ func FuzzRead(f *testing.F) {
 			require.Nil(t, rejection)
 			require.Equal(t, again, item.Record)
 		}
-		for _, r := range b.Refused {
+		for _, r := range b.Rejected {
 			refused = append(refused, r.Raw)
 			require.Equal(t, offset, r.Position)
 			require.Contains(t, telemetry.Reasons, r.Reason)

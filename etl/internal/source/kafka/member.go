@@ -105,7 +105,7 @@ func (m *member) handOver(p polled, emit func(pipeline.Batch) error) error {
 			m.metrics.skipped.WithLabelValues(skipped).Inc()
 		}
 		size += len(r.Value)
-		if i < len(p.records)-1 && len(batch.Items)+len(batch.Refused) < m.o.BatchRecords && size < batchBytes {
+		if i < len(p.records)-1 && len(batch.Items)+len(batch.Rejected) < m.o.BatchRecords && size < batchBytes {
 			continue
 		}
 		s := m.ledger.begin(p.partition, begin, r.Offset+1, r.LeaderEpoch)
@@ -113,7 +113,7 @@ func (m *member) handOver(p polled, emit func(pipeline.Batch) error) error {
 			return nil // the partition's new owner reads them
 		}
 		begin = r.Offset + 1
-		if len(batch.Items)+len(batch.Refused) == 0 {
+		if len(batch.Items)+len(batch.Rejected) == 0 {
 			m.ledger.done(s)
 			size = 0
 			continue

@@ -38,7 +38,7 @@ func read(b *pipeline.Batch, r *kgo.Record) (skipped string) {
 func add(b *pipeline.Batch, offset int64, text []byte) {
 	record, rejection := telemetry.ParseJSON(text, "")
 	if rejection != nil {
-		b.Refused = append(b.Refused, pipeline.Refused{Rejection: rejection, Position: offset, Raw: string(text)})
+		b.Rejected = append(b.Rejected, pipeline.Rejected{Rejection: rejection, Position: offset, Raw: string(text)})
 		return
 	}
 	b.Items = append(b.Items, pipeline.Item{Record: record, Position: offset, Raw: string(text)})

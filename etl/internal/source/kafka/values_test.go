@@ -50,8 +50,8 @@ func TestRead(t *testing.T) {
 				assert.Equal(t, "truck-1", i.DeviceID)
 			}
 			assert.Equal(t, c.items, items)
-			require.Len(t, b.Refused, len(c.refused))
-			for _, r := range b.Refused {
+			require.Len(t, b.Rejected, len(c.refused))
+			for _, r := range b.Rejected {
 				assert.Equal(t, c.refused[r.Raw], r.Reason, r.Raw)
 				assert.Equal(t, int64(42), r.Position)
 			}
@@ -141,6 +141,6 @@ func TestProducersThatCanNotWork(t *testing.T) {
 	require.ErrorContains(t, err, `kafka sink: compression "rar": take none or gzip`)
 	_, err = NewSink(SinkOptions{Connection: there})
 	require.ErrorContains(t, err, "topic: name one")
-	_, err = NewDeadLetters(t.Context(), DeadLetterOptions{Topic: "t"})
+	_, err = NewDeadLetters(DeadLetterOptions{Topic: "t"})
 	require.ErrorContains(t, err, "kafka dead letters: brokers: none given")
 }

@@ -121,7 +121,7 @@ func (p *playing) take(ctx context.Context, e *eventorder.Entry) error {
 	if e.Rejection == nil {
 		due = p.dueTime(e.TimeMs)
 	}
-	full := len(p.batch.Items)+len(p.batch.Refused) >= batchRecords
+	full := len(p.batch.Items)+len(p.batch.Rejected) >= batchRecords
 	if full || e.Origin != p.batch.Origin || due.Sub(p.opened) > batchSpan {
 		if err := p.send(ctx); err != nil {
 			return err
@@ -130,7 +130,7 @@ func (p *playing) take(ctx context.Context, e *eventorder.Entry) error {
 	}
 	p.due = due
 	if e.Rejection != nil {
-		p.batch.Refused = append(p.batch.Refused, pipeline.Refused{Rejection: e.Rejection, Position: e.Position, Raw: e.Raw})
+		p.batch.Rejected = append(p.batch.Rejected, pipeline.Rejected{Rejection: e.Rejection, Position: e.Position, Raw: e.Raw})
 	} else {
 		p.batch.Items = append(p.batch.Items, e.Item)
 	}
@@ -147,7 +147,7 @@ func (p *playing) dueTime(timeMs int64) time.Time {
 
 func (p *playing) send(ctx context.Context) error {
 	n := len(p.batch.Items)
-	if n+len(p.batch.Refused) == 0 {
+	if n+len(p.batch.Rejected) == 0 {
 		return nil
 	}
 	now := p.options.Now()

@@ -73,7 +73,7 @@ func play(t *testing.T, tr Trace, speed float64) []string {
 		if !b.Accepted.Equal(c.now) {
 			t.Errorf("a batch sent at %s says it was accepted at %s", c.now, b.Accepted)
 		}
-		what := fmt.Sprintf("%d refused", len(b.Refused))
+		what := fmt.Sprintf("%d refused", len(b.Rejected))
 		if len(b.Items) > 0 {
 			what = fmt.Sprintf("%d+%d", b.Items[0].TimeMs, len(b.Items))
 		}

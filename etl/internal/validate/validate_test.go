@@ -1,4 +1,4 @@
-package transform
+package validate
 
 import (
 	"math"
@@ -11,11 +11,11 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-var _ pipeline.Transform = (*Transform)(nil)
+var _ pipeline.Validator = (*Validator)(nil)
 
-func apply(t *testing.T, x *Transform, r *telemetry.Record) telemetry.Seen {
+func validate(t *testing.T, x *Validator, r *telemetry.Record) telemetry.Seen {
 	t.Helper()
-	payload, seen, rejection := x.Apply(r, now)
+	payload, seen, rejection := x.Validate(r, now)
 	if rejection != nil {
 		t.Fatal(rejection)
 	}
@@ -23,7 +23,7 @@ func apply(t *testing.T, x *Transform, r *telemetry.Record) telemetry.Seen {
 	return seen
 }
 
-func TestCompleteFillsInWhatIsLeftOpen(t *testing.T) {
+func TestNormalize(t *testing.T) {
 	minus0 := math.Copysign(0, -1)
 	for name, c := range map[string]struct{ change, want func(*telemetry.Record) }{
 		"nothing is open": {func(*telemetry.Record) {}, func(*telemetry.Record) {}},
@@ -64,72 +64,71 @@ func TestCompleteFillsInWhatIsLeftOpen(t *testing.T) {
 			got, want := good(), good()
 			c.change(&got)
 			c.want(&want)
-			Complete(&got)
+			Normalize(&got)
 			assert.Equal(t, want, got)
 			assert.Equal(t, want.PayloadHash(), got.PayloadHash(), "signs of zero included")
 		})
 	}
 }
 
-func TestApplyTellsDuplicates(t *testing.T) {
+func TestValidateFindsDuplicates(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(*telemetry.Record)
 		want   telemetry.Seen
 	}{
-		"the very record":                {func(*telemetry.Record) {}, telemetry.Same},
+		"the very record":                {func(*telemetry.Record) {}, telemetry.Duplicate},
 		"another second":                 {func(r *telemetry.Record) { r.TimeMs -= 1000 }, telemetry.New},
 		"another millisecond":            {func(r *telemetry.Record) { r.TimeMs++ }, telemetry.New},
 		"another device":                 {func(r *telemetry.Record) { r.DeviceID = "truck-2" }, telemetry.New},
-		"another position":               {func(r *telemetry.Record) { r.Lat += 1e-6 }, telemetry.Rival},
-		"another fleet":                  {func(r *telemetry.Record) { r.FleetID = "taihu" }, telemetry.Rival},
-		"without its temperature":        {func(r *telemetry.Record) { r.TempC = telemetry.Optional[float64]{} }, telemetry.Rival},
-		"without its accuracy":           {func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} }, telemetry.Rival},
-		"with another charge":            {func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(79)) }, telemetry.Rival},
-		"with 0 where nothing was known": {func(r *telemetry.Record) { r.SpeedKmh = telemetry.Some(0.0) }, telemetry.Rival},
+		"another position":               {func(r *telemetry.Record) { r.Lat += 1e-6 }, telemetry.Conflict},
+		"another fleet":                  {func(r *telemetry.Record) { r.FleetID = "taihu" }, telemetry.Conflict},
+		"without its temperature":        {func(r *telemetry.Record) { r.TempC = telemetry.Optional[float64]{} }, telemetry.Conflict},
+		"without its accuracy":           {func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} }, telemetry.Conflict},
+		"with another charge":            {func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(79)) }, telemetry.Conflict},
+		"with 0 where nothing was known": {func(r *telemetry.Record) { r.SpeedKmh = telemetry.Some(0.0) }, telemetry.Conflict},
 	} {
 		t.Run(name, func(t *testing.T) {
-			x := New(nil, 100)
+			x := New(nil, 100, nil)
 			first, second := good(), good()
-			assert.Equal(t, telemetry.New, apply(t, x, &first))
+			assert.Equal(t, telemetry.New, validate(t, x, &first))
 			c.change(&second)
-			assert.Equal(t, c.want, apply(t, x, &second))
+			assert.Equal(t, c.want, validate(t, x, &second))
 		})
 	}
 }
 
-// What means the same is the same, however it was written.
-func TestApplyTakesTwoWordingsForOneRecord(t *testing.T) {
-	x := New(nil, 100)
+func TestValidateSeesTwoFormsOfOneRecordAsDuplicates(t *testing.T) {
+	x := New(nil, 100, nil)
 	north, alsoNorth := good(), good()
 	north.HeadingDeg, north.Zone, north.Lat = telemetry.Some(0.0), "", 0
 	alsoNorth.HeadingDeg, alsoNorth.Zone, alsoNorth.Lat = telemetry.Some(360.0), "unknown", math.Copysign(0, -1)
-	assert.Equal(t, telemetry.New, apply(t, x, &north))
-	assert.Equal(t, telemetry.Same, apply(t, x, &alsoNorth))
+	assert.Equal(t, telemetry.New, validate(t, x, &north))
+	assert.Equal(t, telemetry.Duplicate, validate(t, x, &alsoNorth))
 }
 
-// A record that was refused was not taken: its mended form is new.
-func TestARefusedRecordIsNotRemembered(t *testing.T) {
-	x := New(nil, 100)
-	broken, mended := good(), good()
+// The corrected form of a rejected record is new.
+func TestRejectedRecordsAreNotRemembered(t *testing.T) {
+	x := New(nil, 100, nil)
+	broken, corrected := good(), good()
 	broken.Lat = 91
-	_, _, rejection := x.Apply(&broken, now)
+	_, _, rejection := x.Validate(&broken, now)
 	require.NotNil(t, rejection)
 	assert.False(t, x.Valid(&broken, now))
-	assert.Equal(t, telemetry.New, apply(t, x, &mended))
+	assert.Equal(t, telemetry.New, validate(t, x, &corrected))
 }
 
-// Sources ask whether a record is valid before they hand it over.
+// csvfile calls Valid before it emits a record.
 func TestValidRemembersNothing(t *testing.T) {
-	x := New(nil, 100)
+	x := New(nil, 100, nil)
 	r := good()
 	before := r
 	assert.True(t, x.Valid(&r, now))
 	assert.Equal(t, before, r)
-	assert.Equal(t, telemetry.New, apply(t, x, &r))
+	assert.Equal(t, telemetry.New, validate(t, x, &r))
 }
 
-func TestTheFleetsOfATransformAreThoseItWasGiven(t *testing.T) {
+func TestValidatorKnowsItsFleets(t *testing.T) {
 	r := good()
-	assert.True(t, New([]string{"wuxi"}, 10).Valid(&r, now))
-	assert.False(t, New([]string{"berlin"}, 10).Valid(&r, now))
+	assert.True(t, New([]string{"wuxi"}, 10, nil).Valid(&r, now))
+	assert.False(t, New([]string{"berlin"}, 10, nil).Valid(&r, now))
 }

@@ -1,4 +1,4 @@
-package transform
+package validate
 
 import (
 	"math"
@@ -19,7 +19,7 @@ const (
 	day    = 24 * 60 * minute
 )
 
-// good is a record that nothing is wrong with.
+// good returns a valid record.
 func good() telemetry.Record {
 	return telemetry.Record{
 		DeviceID: "truck-1", FleetID: "wuxi", Zone: "depot", TimeMs: now - 1000, Lat: 31.5, Lon: 120.25,
@@ -28,14 +28,14 @@ func good() telemetry.Record {
 	}
 }
 
-// changed is a good record but for one change.
+// changed returns a valid record with one change.
 func changed(change func(*telemetry.Record)) *telemetry.Record {
 	r := good()
 	change(&r)
 	return &r
 }
 
-func TestValidatorTakesWhatLiesOnTheBorder(t *testing.T) {
+func TestBoundsAcceptTheirEdges(t *testing.T) {
 	longest := strings.Repeat("a", 128)
 	for name, change := range map[string]func(*telemetry.Record){
 		"nothing special": func(*telemetry.Record) {},
@@ -69,25 +69,25 @@ func TestValidatorTakesWhatLiesOnTheBorder(t *testing.T) {
 		"an absent value's leftover": func(r *telemetry.Record) { r.SpeedKmh = telemetry.Optional[float64]{Value: math.NaN()} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			if r := NewValidator(nil).Check(changed(change), now); r != nil {
-				t.Errorf("refused: %v", r)
+			if r := NewBounds(nil).Check(changed(change), now); r != nil {
+				t.Errorf("rejected: %v", r)
 			}
 		})
 	}
 }
 
-type refusal struct {
+type rejectedCase struct {
 	change func(*telemetry.Record)
 	reason telemetry.Reason
 	field  string
 	value  string // as the message shows it
 }
 
-// allowed is the list of fleets under which refusals are checked.
+// allowed is the list of fleets for rejectedCases.
 var allowed = []string{"wuxi", "taihu"}
 
-// refusals are records just beyond each border.
-var refusals = map[string]refusal{
+// rejectedCases are records just beyond each border.
+var rejectedCases = map[string]rejectedCase{
 	"no device":             {func(r *telemetry.Record) { r.DeviceID = "" }, telemetry.MissingField, "device_id", ""},
 	"no fleet":              {func(r *telemetry.Record) { r.FleetID = "" }, telemetry.MissingField, "fleet_id", ""},
 	"device of 129 bytes":   {func(r *telemetry.Record) { r.DeviceID = strings.Repeat("a", 129) }, telemetry.BadID, "device_id", strings.Repeat("a", 64) + "…"},
@@ -129,10 +129,10 @@ var refusals = map[string]refusal{
 	"accuracy is no number":    {func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(math.NaN()) }, telemetry.AccuracyRange, "accuracy_m", "NaN"},
 }
 
-func TestValidatorRefusesWhatLiesBeyond(t *testing.T) {
-	for name, c := range refusals {
+func TestBoundsRejectBeyondTheirEdges(t *testing.T) {
+	for name, c := range rejectedCases {
 		t.Run(name, func(t *testing.T) {
-			r := NewValidator(allowed).Check(changed(c.change), now)
+			r := NewBounds(allowed).Check(changed(c.change), now)
 			require.NotNil(t, r)
 			assert.Equal(t, c.reason, r.Reason)
 			assert.Equal(t, c.field, r.Field)
@@ -148,12 +148,12 @@ func TestValidatorRefusesWhatLiesBeyond(t *testing.T) {
 	}
 }
 
-// The reasons that only who reads a text can find are the sources' part.
-func TestEveryOtherReasonIsGiven(t *testing.T) {
+// Sources give the reasons that need the raw text, the bounds all others.
+func TestEveryReasonHasAnOrigin(t *testing.T) {
 	bySources := map[telemetry.Reason]bool{telemetry.Malformed: true, telemetry.BadTimestamp: true, telemetry.TooLarge: true}
 	given := map[telemetry.Reason]bool{}
-	for _, c := range refusals {
-		if r := NewValidator(allowed).Check(changed(c.change), now); r != nil {
+	for _, c := range rejectedCases {
+		if r := NewBounds(allowed).Check(changed(c.change), now); r != nil {
 			given[r.Reason] = true
 			assert.Contains(t, telemetry.Reasons, r.Reason)
 		}
@@ -165,7 +165,7 @@ func TestEveryOtherReasonIsGiven(t *testing.T) {
 	}
 }
 
-func TestAllowListOfFleets(t *testing.T) {
+func TestAllowedFleets(t *testing.T) {
 	for name, c := range map[string]struct {
 		fleets []string
 		fleet  string
@@ -178,7 +178,7 @@ func TestAllowListOfFleets(t *testing.T) {
 		"the start of one":        {[]string{"berlin"}, "berl", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := NewValidator(c.fleets).Check(changed(func(r *telemetry.Record) { r.FleetID = c.fleet }), now)
+			r := NewBounds(c.fleets).Check(changed(func(r *telemetry.Record) { r.FleetID = c.fleet }), now)
 			if c.ok {
 				assert.Nil(t, r)
 				return
@@ -190,10 +190,10 @@ func TestAllowListOfFleets(t *testing.T) {
 	}
 }
 
-// A check must not mend: what is refused goes to the dead letters as it came.
-func TestValidatorChangesNothing(t *testing.T) {
+// A rejected record becomes a dead letter as it came.
+func TestBoundsChangeNothing(t *testing.T) {
 	r := changed(func(r *telemetry.Record) { r.Zone, r.HeadingDeg = "", telemetry.Some(360.0) })
 	before := *r
-	NewValidator(nil).Check(r, now)
+	NewBounds(nil).Check(r, now)
 	assert.Equal(t, before, *r)
 }

@@ -1,4 +1,4 @@
-package transform
+package validate
 
 import (
 	"strconv"
@@ -6,26 +6,26 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Validator refuses records that make no sense.
-type Validator struct {
+// Bounds rejects records whose fields are out of range. It is safe for concurrent use.
+type Bounds struct {
 	fleets map[string]bool // nil: any
 }
 
-// NewValidator makes a validator that takes records of the given fleets only, or of any fleet when there are none.
-func NewValidator(fleets []string) *Validator {
+// NewBounds makes bounds that accept records of the given fleets, or of any fleet when there are none.
+func NewBounds(fleets []string) *Bounds {
 	if len(fleets) == 0 {
-		return &Validator{}
+		return &Bounds{}
 	}
-	v := &Validator{fleets: map[string]bool{}}
+	b := &Bounds{fleets: map[string]bool{}}
 	for _, fleet := range fleets {
-		v.fleets[fleet] = true
+		b.fleets[fleet] = true
 	}
-	return v
+	return b
 }
 
-// Check gives the reason for which a record can't be stored at the time nowMs (Unix milliseconds), nil when it can.
-// Comparisons are written so that NaN fails them.
-func (v *Validator) Check(r *telemetry.Record, nowMs int64) *telemetry.Rejection {
+// Check returns why a record can't be stored at the time nowMs (Unix milliseconds), or nil when it can. NaN fails every
+// comparison.
+func (b *Bounds) Check(r *telemetry.Record, nowMs int64) *telemetry.Rejection {
 	switch {
 	case !telemetry.ValidName(r.DeviceID):
 		return badName(telemetry.FieldDeviceID, r.DeviceID)
@@ -33,10 +33,10 @@ func (v *Validator) Check(r *telemetry.Record, nowMs int64) *telemetry.Rejection
 		return badName(telemetry.FieldFleetID, r.FleetID)
 	case r.Zone != "" && !telemetry.ValidName(r.Zone):
 		return badName(telemetry.FieldZone, r.Zone)
-	case v.fleets != nil && !v.fleets[r.FleetID]:
+	case b.fleets != nil && !b.fleets[r.FleetID]:
 		return telemetry.Reject(telemetry.UnknownFleet, telemetry.FieldFleetID, r.FleetID, "add it to ETL_FLEETS, or send as a fleet that is on it")
 	case r.TimeMs > nowMs+telemetry.MaxAhead.Milliseconds():
-		return telemetry.Reject(telemetry.Future, telemetry.FieldTimestamp, showTime(r), "set the device's clock, or check the unit and zone of the timestamp")
+		return telemetry.Reject(telemetry.Future, telemetry.FieldTimestamp, showTime(r), "set the device's clock, or check the unit and time zone of the timestamp")
 	case r.TimeMs <= nowMs-telemetry.Retention.Milliseconds():
 		return telemetry.Reject(telemetry.TooOld, telemetry.FieldTimestamp, showTime(r), "history is kept for 30 days; shift a recorded trace with --end-at")
 	case !within(r.Lat, -90, 90):
@@ -54,7 +54,7 @@ func (v *Validator) Check(r *telemetry.Record, nowMs int64) *telemetry.Rejection
 	case r.TempC.Valid && !within(r.TempC.Value, telemetry.MinTempC, telemetry.MaxTempC):
 		return outOf(telemetry.TempRange, telemetry.FieldTemp, r.TempC.Value, "give degrees Celsius from -100 to 200")
 	case r.AccuracyM.Valid && !within(r.AccuracyM.Value, 0, telemetry.MaxAccuracyM):
-		return outOf(telemetry.AccuracyRange, telemetry.FieldAccuracy, r.AccuracyM.Value, "give metres from 0 to "+strconv.Itoa(telemetry.MaxAccuracyM)+", or leave it out")
+		return outOf(telemetry.AccuracyRange, telemetry.FieldAccuracy, r.AccuracyM.Value, "give meters from 0 to "+strconv.Itoa(telemetry.MaxAccuracyM)+", or leave it out")
 	}
 	return nil
 }

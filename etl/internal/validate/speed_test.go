@@ -1,4 +1,4 @@
-package transform
+package validate
 
 import (
 	"testing"
@@ -16,7 +16,7 @@ func fix(device string, second int64, km float64) telemetry.Record {
 
 const none = -1
 
-func TestSpeedIsDerivedFromTheFixBefore(t *testing.T) {
+func TestSpeedComesFromThePreviousPosition(t *testing.T) {
 	given := fix("a", 60, 1)
 	given.SpeedKmh = telemetry.Some(12.345)
 	standing := fix("a", 60, 1)
@@ -48,7 +48,7 @@ func TestSpeedIsDerivedFromTheFixBefore(t *testing.T) {
 		"a pause of a day is a leg":              {[]telemetry.Record{fix("a", 0, 0), fix("a", 86_400, 24)}, []float64{none, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s SpeedDeriver
+			var s SpeedEstimator
 			for i := range c.fixes {
 				r := c.fixes[i]
 				s.Apply(&r)
