@@ -11,7 +11,7 @@ export FLEET_ALLOW_SKIP ?=
 # Packages whose tests need a real Cassandra or a real Kafka. A package that is missing here fails in rest, which has neither.
 ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/api/query
 AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus ./dev/chaos
-ON_KAFKA := ./dev/kafka ./etl/internal/notify ./etl/internal/source/kafka
+ON_KAFKA := ./dev/kafka ./etl/internal/notifier ./etl/internal/source/kafka
 # Packages without concurrency, apart from the tests in RACED_PURE.
 PURE := $(addprefix ./etl/internal/,alerting eventorder geofence rollup telemetry validate)
 RACED_PURE := ^(TestOneEngineServesSeveralGoroutines|TestManyMayAskAtOnce)$$

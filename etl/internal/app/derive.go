@@ -21,7 +21,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derive"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
-	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
+	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -131,12 +131,13 @@ func (z namedZones) Fingerprint() string { return z.fingerprint }
 
 // derivation is what follows from stored records, and who is told.
 type derivation struct {
-	p       *program
-	deriver *derive.Deriver
-	zones   *zones
-	store   atomic.Pointer[cassandra.Store]
-	manager *notify.Alertmanager // nil where there is none
-	topic   *notify.Topic
+	p         *program
+	deriver   *derive.Deriver
+	zones     *zones
+	store     atomic.Pointer[cassandra.Store]
+	manager   *notifier.Alertmanager // nil if there is none
+	kafka     *notifier.Kafka        // nil if there is none
+	receivers notifier.Receivers
 }
 
 func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
@@ -148,7 +149,7 @@ func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
 	d := &derivation{p: p, zones: z}
 	d.deriver = derive.New(derive.Options{
 		Flush: c.DeriveFlush, Settle: c.DeriveSettle, Idle: deviceIdle, Devices: c.DevicesInMemory, NewsAge: c.AlertNewsAge,
-		ProcessDead: processDead, Tell: d.tell,
+		ProcessDead: processDead, Tell: func(events []telemetry.AlertEvent) { d.receivers.Notify(events) },
 	}, engine, fingerprint, x.writer, p.logger, p.reg, time.Now)
 	return d, nil
 }
@@ -159,16 +160,7 @@ func (d *derivation) open(store *cassandra.Store) {
 	d.store.Store(store) // last: whoever sees it asks the deriver
 }
 
-func (d *derivation) tell(events []telemetry.AlertEvent) {
-	if d.manager != nil {
-		d.manager.Tell(events)
-	}
-	if d.topic != nil {
-		d.topic.Tell(events)
-	}
-}
-
-// listen makes those who are told of alerts.
+// listen makes the receivers of alerts.
 func (d *derivation) listen() error {
 	c := d.p.config
 	if urls := c.Alertmanagers(); len(urls) > 0 {
@@ -178,13 +170,14 @@ func (d *derivation) listen() error {
 			}
 			return d.deriver.OpenAlerts(ctx)
 		}
-		manager, err := notify.NewAlertmanager(notify.Options{
+		manager, err := notifier.NewAlertmanager(notifier.Options{
 			URLs: urls, GrafanaURL: c.GrafanaURL, RunbookURL: c.RunbookURL, Resend: alertResend, Timeout: alertWait,
 		}, open, d.p.logger, d.p.reg, time.Now)
 		if err != nil {
 			return fmt.Errorf("ETL_ALERTMANAGER_URLS: %w", err)
 		}
 		d.manager = manager
+		d.receivers = append(d.receivers, manager)
 	}
 	if c.KafkaAlertTopic != "" {
 		connection, err := c.Kafka()
@@ -195,9 +188,10 @@ func (d *derivation) listen() error {
 		if err != nil {
 			return fmt.Errorf("KAFKA_…: %w", err)
 		}
-		if d.topic, err = notify.NewTopic(client, c.KafkaAlertTopic, d.p.logger, d.p.reg, time.Now); err != nil {
+		if d.kafka, err = notifier.NewKafka(client, c.KafkaAlertTopic, d.p.logger, d.p.reg, time.Now); err != nil {
 			return fmt.Errorf("KAFKA_ALERT_TOPIC: %w", err)
 		}
+		d.receivers = append(d.receivers, d.kafka)
 	}
 	return nil
 }
@@ -297,8 +291,8 @@ func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Sourc
 	if err := d.listen(); err != nil {
 		return err
 	}
-	if d.topic != nil {
-		defer d.topic.Close()
+	if d.kafka != nil {
+		defer d.kafka.Close()
 	}
 	side, end := context.WithCancel(ctx)
 	defer end()

@@ -1,5 +1,10 @@
 package telemetry
 
+import (
+	"encoding/json"
+	"time"
+)
+
 // AlertType is what an alert is about.
 type AlertType string
 
@@ -88,6 +93,36 @@ type AlertEvent struct {
 	Alert
 	Transition Transition
 	From       Severity // severity before an escalation; empty for the other transitions
+}
+
+// MarshalJSON returns the event as programs outside receive it. Names and meanings of its fields are stable; others may
+// be added. Times are RFC 3339 with milliseconds, in UTC.
+func (e *AlertEvent) MarshalJSON() ([]byte, error) {
+	text := func(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z07:00") }
+	var endedAt *string
+	if e.EndedMs != 0 {
+		ended := text(e.EndedMs)
+		endedAt = &ended
+	}
+	return json.Marshal(struct {
+		FleetID    string     `json:"fleet_id"`
+		DeviceID   string     `json:"device_id"`
+		Type       AlertType  `json:"type"`
+		Severity   Severity   `json:"severity"`
+		Transition Transition `json:"transition"`
+		OpenedAt   string     `json:"opened_at"`
+		StartedAt  string     `json:"started_at"` // when its condition began
+		EndedAt    *string    `json:"ended_at"`   // null while it is open
+		Peak       float64    `json:"peak"`       // km/h, percent, °C, or seconds for dwell, offline and stuck
+		Threshold  float64    `json:"threshold"`  // in the same unit
+		Zone       string     `json:"zone"`       // empty for none
+		Lat        float64    `json:"lat"`
+		Lon        float64    `json:"lon"`
+		Message    string     `json:"message"`
+	}{
+		e.FleetID, e.DeviceID, e.Type, e.Severity, e.Transition, text(e.OpenedMs), text(e.StartedMs), endedAt,
+		e.Peak, e.Threshold, e.Zone, e.Lat, e.Lon, e.Message,
+	})
 }
 
 // Place is where a position lies with regard to one zone.

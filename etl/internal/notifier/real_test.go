@@ -1,4 +1,4 @@
-package notify_test
+package notifier_test
 
 import (
 	"bytes"
@@ -24,17 +24,17 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
-	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
+	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// resend is short, so that an alert that nobody tells of expires within two seconds.
+// resend is short, so that an alert without a sender expires within two seconds.
 const resend = 500 * time.Millisecond
 
-// eventually is how long a busy machine may take for what comes at once on one that is not.
+// eventually is a deadline that a busy machine meets too.
 const eventually = time.Minute
 
-// alertmanager is a real one, whose notifications end in a webhook of the test's.
+// alertmanager is a real Alertmanager, which notifies a webhook of the test.
 type alertmanager struct {
 	t       *testing.T
 	program string
@@ -72,13 +72,13 @@ func newAlertmanager(t *testing.T) *alertmanager {
 	t.Cleanup(hook.Close)
 	require.NoError(t, os.WriteFile(filepath.Join(m.dir, "alertmanager.yml"), fmt.Appendf(nil, `
 route:
-  receiver: people
+  receiver: webhook
   group_by: [alertname, device, severity]
   group_wait: 100ms
   group_interval: 300ms
   repeat_interval: 1h
 receivers:
-  - name: people
+  - name: webhook
     webhook_configs: [{url: %q, send_resolved: true}]
 `, hook.URL), 0o600))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -116,7 +116,7 @@ func (m *alertmanager) stop() {
 	}
 }
 
-// notified gives what people got about a device, one "status severity" each, in order.
+// notified returns the webhook's notifications about a device, one "status severity" each, in order.
 func (m *alertmanager) notified(device string) (lines []string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -126,15 +126,15 @@ func (m *alertmanager) notified(device string) (lines []string) {
 	return lines
 }
 
-// comes waits until people got just that about a device.
-func (m *alertmanager) comes(device string, want ...string) {
+// await waits until the webhook has exactly these notifications about a device.
+func (m *alertmanager) await(device string, want ...string) {
 	m.t.Helper()
 	require.EventuallyWithT(m.t, func(c *assert.CollectT) { assert.Equal(c, want, m.notified(device)) }, eventually, 20*time.Millisecond)
 }
 
-// remembers waits until the only notification so far is in Alertmanager's log of them, which is after people got it: it
-// looks there before it notifies, so when it looks again it is done with the one before.
-func (m *alertmanager) remembers() {
+// awaitLogged waits until Alertmanager has logged its only notification so far, which happens after the webhook got it.
+// Alertmanager queries that log before each notification, so the second query follows the first notification.
+func (m *alertmanager) awaitLogged() {
 	m.t.Helper()
 	require.Eventually(m.t, func() bool {
 		return monitoring.Metric(http.DefaultClient, "http://"+m.address+"/am/metrics", "alertmanager_nflog_queries_total") >= 2
@@ -142,7 +142,7 @@ func (m *alertmanager) remembers() {
 	http.DefaultClient.CloseIdleConnections()
 }
 
-// fleet is the store's open alerts, shared by the senders of a test.
+// fleet is the open alerts in the store, shared by the senders of a test.
 type fleet struct {
 	mu    sync.Mutex
 	open  map[string]telemetry.Alert // by device
@@ -169,27 +169,27 @@ func (f *fleet) put(a telemetry.Alert) {
 	f.open[a.DeviceID] = a
 }
 
-// rounds waits until the open alerts were read so many times more.
-func (f *fleet) rounds(t *testing.T, n int64) {
+// awaitReads waits until the open alerts were read n more times.
+func (f *fleet) awaitReads(t *testing.T, n int64) {
 	t.Helper()
 	until := f.reads.Load() + n
 	require.Eventually(t, func() bool { return f.reads.Load() >= until }, eventually, 10*time.Millisecond)
 }
 
-// sender is one ETL process.
-func (m *alertmanager) sender(f *fleet) (a *notify.Alertmanager, stop func()) {
+// sender runs the receiver of one fleet-etl instance.
+func (m *alertmanager) sender(f *fleet) (a *notifier.Alertmanager, stop func()) {
 	m.t.Helper()
 	logger, _ := test.NewNullLogger()
-	a, err := notify.NewAlertmanager(notify.Options{
+	a, err := notifier.NewAlertmanager(notifier.Options{
 		URLs: []string{"http://" + m.address + "/am"}, GrafanaURL: "http://localhost:3000", Resend: resend, Timeout: 2 * time.Second,
 	}, f.read, logger, prometheus.NewRegistry(), time.Now)
 	require.NoError(m.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- a.Run(ctx) }()
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
 	stop = sync.OnceFunc(func() {
 		cancel()
-		assert.NoError(m.t, <-ended)
+		assert.NoError(m.t, <-done)
 	})
 	m.t.Cleanup(stop)
 	return a, stop
@@ -203,12 +203,12 @@ func speeding(device string) telemetry.Alert {
 	}
 }
 
-func over(a telemetry.Alert) telemetry.Alert {
+func ended(a telemetry.Alert) telemetry.Alert {
 	a.EndedMs = time.Now().Add(-time.Second).UnixMilli()
 	return a
 }
 
-func TestARealAlertmanager(t *testing.T) {
+func TestRealAlertmanager(t *testing.T) {
 	t.Parallel()
 	m := newAlertmanager(t)
 	m.start()
@@ -220,50 +220,50 @@ func TestARealAlertmanager(t *testing.T) {
 		_, stopTwo := m.sender(f)
 		a := speeding("truck-1")
 		f.put(a)
-		one.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
-		m.comes("truck-1", "firing warning")
-		f.rounds(t, 6)
+		one.Notify([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
+		m.await("truck-1", "firing warning")
+		f.awaitReads(t, 6)
 		stopOne()
-		one, stopOne = m.sender(f) // restarted: it knows nothing but the store
-		f.rounds(t, 12)            // longer than it takes to expire
-		m.comes("truck-1", "firing warning")
+		one, stopOne = m.sender(f) // restarted: it has the open alerts of the store only
+		f.awaitReads(t, 12)        // longer than it takes to expire
+		m.await("truck-1", "firing warning")
 
-		a = over(a)
+		a = ended(a)
 		f.put(a)
-		one.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertResolved}})
-		m.comes("truck-1", "firing warning", "resolved warning")
-		f.rounds(t, 8)
-		m.comes("truck-1", "firing warning", "resolved warning")
+		one.Notify([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertResolved}})
+		m.await("truck-1", "firing warning", "resolved warning")
+		f.awaitReads(t, 8)
+		m.await("truck-1", "firing warning", "resolved warning")
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		n := m.got["truck-1"][0]
-		assert.Equal(t, notify.Labels(a), n.Labels)
+		assert.Equal(t, notifier.Labels(a), n.Labels)
 		a.EndedMs = 0
-		assert.Equal(t, notify.Annotations(a, "http://localhost:3000", ""), n.Annotations)
+		assert.Equal(t, notifier.Annotations(a, "http://localhost:3000", ""), n.Annotations)
 		assert.Equal(t, a.OpenedMs, n.StartsAt.UnixMilli())
 		assert.WithinDuration(t, time.Now(), m.got["truck-1"][1].EndsAt, 30*time.Second)
 		stopOne()
 		stopTwo()
 	})
 
-	t.Run("opens anew", func(t *testing.T) {
+	t.Run("opens again", func(t *testing.T) {
 		t.Parallel()
 		f := &fleet{open: map[string]telemetry.Alert{}}
 		sender, stop := m.sender(f)
 		first := speeding("truck-2")
 		f.put(first)
-		sender.Tell([]telemetry.AlertEvent{{Alert: first, Transition: telemetry.AlertOpened}})
-		m.comes("truck-2", "firing warning")
-		f.put(over(first))
-		sender.Tell([]telemetry.AlertEvent{{Alert: over(first), Transition: telemetry.AlertResolved}})
-		m.comes("truck-2", "firing warning", "resolved warning")
+		sender.Notify([]telemetry.AlertEvent{{Alert: first, Transition: telemetry.AlertOpened}})
+		m.await("truck-2", "firing warning")
+		f.put(ended(first))
+		sender.Notify([]telemetry.AlertEvent{{Alert: ended(first), Transition: telemetry.AlertResolved}})
+		m.await("truck-2", "firing warning", "resolved warning")
 		second := first
 		second.OpenedMs = time.Now().UnixMilli()
 		f.put(second)
-		sender.Tell([]telemetry.AlertEvent{{Alert: second, Transition: telemetry.AlertOpened}})
-		m.comes("truck-2", "firing warning", "resolved warning", "firing warning")
-		f.rounds(t, 6)
-		m.comes("truck-2", "firing warning", "resolved warning", "firing warning")
+		sender.Notify([]telemetry.AlertEvent{{Alert: second, Transition: telemetry.AlertOpened}})
+		m.await("truck-2", "firing warning", "resolved warning", "firing warning")
+		f.awaitReads(t, 6)
+		m.await("truck-2", "firing warning", "resolved warning", "firing warning")
 		stop()
 	})
 
@@ -273,13 +273,13 @@ func TestARealAlertmanager(t *testing.T) {
 		sender, stop := m.sender(f)
 		a := speeding("truck-3")
 		f.put(a)
-		sender.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
-		m.comes("truck-3", "firing warning")
+		sender.Notify([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
+		m.await("truck-3", "firing warning")
 		a.Severity = telemetry.High
 		f.put(a)
-		sender.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertEscalated, From: telemetry.Medium}})
+		sender.Notify([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertEscalated, From: telemetry.Medium}})
 		require.Eventually(t, func() bool { return len(m.notified("truck-3")) == 3 }, eventually, 20*time.Millisecond)
-		f.rounds(t, 6)
+		f.awaitReads(t, 6)
 		assert.ElementsMatch(t, []string{"firing warning", "resolved warning", "firing critical"}, m.notified("truck-3"))
 		stop()
 	})
@@ -291,17 +291,17 @@ func TestARealAlertmanager(t *testing.T) {
 		two, stopTwo := m.sender(f)
 		a := speeding("truck-4")
 		f.put(a)
-		two.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
-		m.comes("truck-4", "firing warning")
+		two.Notify([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
+		m.await("truck-4", "firing warning")
 		stopTwo()
-		f.rounds(t, 6) // longer than it takes to expire
-		m.comes("truck-4", "firing warning")
+		f.awaitReads(t, 6) // longer than it takes to expire
+		m.await("truck-4", "firing warning")
 		stopOne()
-		m.comes("truck-4", "firing warning", "resolved warning")
+		m.await("truck-4", "firing warning", "resolved warning")
 	})
 }
 
-func TestARealAlertmanagerThatIsAwayForAWhile(t *testing.T) {
+func TestRealAlertmanagerRestarts(t *testing.T) {
 	t.Parallel()
 	m := newAlertmanager(t)
 	m.start()
@@ -309,22 +309,22 @@ func TestARealAlertmanagerThatIsAwayForAWhile(t *testing.T) {
 	sender, stop := m.sender(f)
 	known := speeding("truck-5")
 	f.put(known)
-	sender.Tell([]telemetry.AlertEvent{{Alert: known, Transition: telemetry.AlertOpened}})
-	m.comes("truck-5", "firing warning")
-	m.remembers()
-	require.NoError(t, m.cmd.Process.Signal(syscall.SIGTERM)) // it keeps what it notified of
+	sender.Notify([]telemetry.AlertEvent{{Alert: known, Transition: telemetry.AlertOpened}})
+	m.await("truck-5", "firing warning")
+	m.awaitLogged()
+	require.NoError(t, m.cmd.Process.Signal(syscall.SIGTERM)) // it stores its notification log
 	require.NoError(t, m.cmd.Wait())
 	m.cmd = nil
 
-	f.put(over(known))
+	f.put(ended(known))
 	fresh := speeding("truck-6")
 	f.put(fresh)
 	began := time.Now()
-	sender.Tell([]telemetry.AlertEvent{{Alert: over(known), Transition: telemetry.AlertResolved}, {Alert: fresh, Transition: telemetry.AlertOpened}})
-	assert.Less(t, time.Since(began), 10*time.Second, "nothing waits")
-	f.rounds(t, 4) // the store is read on
+	sender.Notify([]telemetry.AlertEvent{{Alert: ended(known), Transition: telemetry.AlertResolved}, {Alert: fresh, Transition: telemetry.AlertOpened}})
+	assert.Less(t, time.Since(began), 10*time.Second, "Notify does not wait")
+	f.awaitReads(t, 4) // reads of the store continue
 	m.start()
-	m.comes("truck-6", "firing warning")
-	m.comes("truck-5", "firing warning", "resolved warning")
+	m.await("truck-6", "firing warning")
+	m.await("truck-5", "firing warning", "resolved warning")
 	stop()
 }

@@ -1,4 +1,4 @@
-package notify_test
+package notifier_test
 
 import (
 	"context"
@@ -14,11 +14,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
-	"github.com/fleettracing/fleet-tracing/etl/internal/notify"
+	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// outcomes are the topic's notifications by outcome.
+// outcomes returns the notifications by outcome.
 func outcomes(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	t.Helper()
 	families, err := reg.Gather()
@@ -39,27 +39,27 @@ func outcomes(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return got
 }
 
-func TestARealTopic(t *testing.T) {
+func TestRealKafka(t *testing.T) {
 	seeds := kgo.SeedBrokers(testenv.KafkaBrokers(t)...)
 	name := fmt.Sprintf("test-alerts-%d", time.Now().UnixNano())
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()
-	topic, err := notify.NewTopic([]kgo.Opt{seeds, kgo.ClientID("fleet-etl")}, name, logger, reg, time.Now)
+	receiver, err := notifier.NewKafka([]kgo.Opt{seeds, kgo.ClientID("fleet-etl")}, name, logger, reg, time.Now)
 	require.NoError(t, err)
 	a := telemetry.Alert{
 		FleetID: "wuxi", DeviceID: "truck-7", Type: telemetry.SpeedLimit, Severity: telemetry.Medium,
 		OpenedMs: 1_750_000_000_123, StartedMs: 1_749_999_990_000, Peak: 97.5, Threshold: 80, Zone: "harbour", Lat: 31.5, Lon: 120.25, Message: "97.5 km/h",
 	}
-	graver, over := a, a
-	graver.Severity, over.Severity, over.EndedMs = telemetry.High, telemetry.High, 1_750_000_060_000
-	topic.Tell([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
-	// The topic is made for the first: that may take longer than Close waits.
+	escalated, resolved := a, a
+	escalated.Severity, resolved.Severity, resolved.EndedMs = telemetry.High, telemetry.High, 1_750_000_060_000
+	receiver.Notify([]telemetry.AlertEvent{{Alert: a, Transition: telemetry.AlertOpened}})
+	// The first record creates the topic, which may take longer than Close waits.
 	require.Eventually(t, func() bool { return outcomes(t, reg)["sent"] == 1 }, eventually, 20*time.Millisecond)
-	topic.Tell([]telemetry.AlertEvent{
-		{Alert: graver, Transition: telemetry.AlertEscalated, From: telemetry.Medium},
-		{Alert: over, Transition: telemetry.AlertResolved},
+	receiver.Notify([]telemetry.AlertEvent{
+		{Alert: escalated, Transition: telemetry.AlertEscalated, From: telemetry.Medium},
+		{Alert: resolved, Transition: telemetry.AlertResolved},
 	})
-	topic.Close()
+	receiver.Close()
 	assert.Equal(t, map[string]float64{"sent": 3, "failed": 0, "dropped": 0}, outcomes(t, reg))
 	assert.Empty(t, hook.AllEntries())
 
@@ -85,51 +85,51 @@ func TestARealTopic(t *testing.T) {
 	assert.Contains(t, values[2], `"ended_at":"2025-06-15T15:07:40.000Z"`)
 }
 
-// A Kafka that is away costs memory for so many steps, and nobody's time.
-func TestATopicThatIsAwayHoldsNothingUp(t *testing.T) {
+// An unavailable Kafka costs a bounded amount of memory and blocks nothing.
+func TestUnavailableKafkaBlocksNothing(t *testing.T) {
 	t.Parallel()
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()
-	topic, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
+	receiver, err := notifier.NewKafka([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
 	require.NoError(t, err)
-	steps := make([]telemetry.AlertEvent, 12_000)
-	for i := range steps {
-		steps[i] = telemetry.AlertEvent{Alert: telemetry.Alert{DeviceID: fmt.Sprint("truck-", i), Type: telemetry.DeviceOffline}, Transition: telemetry.AlertOpened}
+	events := make([]telemetry.AlertEvent, 12_000)
+	for i := range events {
+		events[i] = telemetry.AlertEvent{Alert: telemetry.Alert{DeviceID: fmt.Sprint("truck-", i), Type: telemetry.DeviceOffline}, Transition: telemetry.AlertOpened}
 	}
 	began := time.Now()
-	topic.Tell(steps)
+	receiver.Notify(events)
 	assert.Less(t, time.Since(began), eventually)
 	require.Eventually(t, func() bool { return outcomes(t, reg)["dropped"] == 2000 }, eventually, 5*time.Millisecond)
 	require.Eventually(t, func() bool {
-		said := map[string]int{}
+		logged := map[string]int{}
 		for _, e := range hook.AllEntries() {
-			said[e.Message]++
+			logged[e.Message]++
 		}
-		return said["kafka broker does not answer; alerts wait for it"] == 1 && said["kafka takes no alerts; some are lost to the topic"] == 1
+		return logged["kafka broker unavailable, buffering alerts"] == 1 && logged["producing alerts to kafka failed, some are lost to the topic"] == 1
 	}, eventually, 5*time.Millisecond, "each once")
 	began = time.Now()
-	topic.Close()
+	receiver.Close()
 	assert.Less(t, time.Since(began), eventually)
 	assert.Equal(t, map[string]float64{"sent": 0, "failed": 0, "dropped": 12_000}, outcomes(t, reg))
 	last := hook.LastEntry()
-	assert.Equal(t, "kafka did not take the last alerts in time; they are lost to the topic", last.Message)
+	assert.Equal(t, "flush of alerts to kafka timed out, they are lost to the topic", last.Message)
 	assert.EqualValues(t, 10_000, last.Data["alerts"])
 }
 
-func TestATopicWithoutAName(t *testing.T) {
+func TestKafkaNeedsATopic(t *testing.T) {
 	logger, _ := test.NewNullLogger()
-	_, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "", logger, prometheus.NewRegistry(), time.Now)
-	require.EqualError(t, err, "kafka alerts: topic: name one")
+	_, err := notifier.NewKafka([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "", logger, prometheus.NewRegistry(), time.Now)
+	require.EqualError(t, err, "kafka alerts: topic is empty; give its name")
 }
 
-func TestAStepThatIsNoJSONIsCounted(t *testing.T) {
+func TestEventThatCannotBeEncodedIsCounted(t *testing.T) {
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()
-	topic, err := notify.NewTopic([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
+	receiver, err := notifier.NewKafka([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
 	require.NoError(t, err)
-	defer topic.Close()
-	topic.Tell([]telemetry.AlertEvent{{Alert: telemetry.Alert{DeviceID: "truck-1", Peak: math.NaN()}}})
+	defer receiver.Close()
+	receiver.Notify([]telemetry.AlertEvent{{Alert: telemetry.Alert{DeviceID: "truck-1", Peak: math.NaN()}}})
 	assert.Equal(t, map[string]float64{"sent": 0, "failed": 1, "dropped": 0}, outcomes(t, reg))
 	require.NotNil(t, hook.LastEntry())
-	assert.Contains(t, hook.LastEntry().Data["reason"], "write alert of truck-1 as json")
+	assert.ErrorContains(t, hook.LastEntry().Data["error"].(error), "encode alert of truck-1: ")
 }

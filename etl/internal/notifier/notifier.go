@@ -1,0 +1,84 @@
+// Package notifier sends vehicles' alerts to Alertmanagers, which group, silence and route them, and to a Kafka topic.
+// Notify never blocks and never fails: undelivered notifications wait in bounded buffers, and open alerts are read from
+// the store and sent again.
+package notifier
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Receiver is notified of state changes of alerts, those of one alert in order. Notify must not block.
+type Receiver interface {
+	Notify(events []telemetry.AlertEvent)
+}
+
+// Receivers notifies each of several receivers.
+type Receivers []Receiver
+
+// Notify implements Receiver.
+func (r Receivers) Notify(events []telemetry.AlertEvent) {
+	for _, receiver := range r {
+		receiver.Notify(events)
+	}
+}
+
+// outcome is the result of a notification.
+type outcome string
+
+const (
+	sent    outcome = "sent"
+	failed  outcome = "failed"  // one attempt; it may be repeated
+	dropped outcome = "dropped" // given up before the receiver accepted it
+)
+
+var durationBuckets = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}
+
+type metrics struct {
+	outcomes    map[outcome]prometheus.Counter
+	duration    prometheus.Observer
+	lastSuccess prometheus.Gauge
+}
+
+// newMetrics registers the metrics of one receiver. The receivers' metrics share their names.
+func newMetrics(reg prometheus.Registerer, receiver string) *metrics {
+	labels := prometheus.Labels{"receiver": receiver}
+	total := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_etl_notifications_total", ConstLabels: labels,
+		Help: "Alert notifications by outcome (sent, failed, dropped), resends included. Each failed attempt counts.",
+	}, []string{"outcome"})
+	opts := promutil.Histogram("fleet_etl_notify_duration_seconds",
+		"Time from sending notifications until the receiver accepted them or the attempt failed.", durationBuckets)
+	opts.ConstLabels = labels
+	duration := prometheus.NewHistogram(opts)
+	m := &metrics{
+		outcomes: map[outcome]prometheus.Counter{},
+		duration: duration,
+		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_notify_last_success_timestamp_seconds", ConstLabels: labels,
+			Help: "Unix time of the last attempt that the receiver accepted; 0 if there was none.",
+		}),
+	}
+	for _, o := range [...]outcome{sent, failed, dropped} {
+		m.outcomes[o] = total.WithLabelValues(string(o))
+	}
+	reg.MustRegister(total, duration, m.lastSuccess)
+	return m
+}
+
+func (m *metrics) count(o outcome, alerts int) { m.outcomes[o].Add(float64(alerts)) }
+
+// attempt records one attempt to send some alerts.
+func (m *metrics) attempt(alerts int, err error, started, now time.Time) {
+	m.duration.Observe(now.Sub(started).Seconds())
+	if err != nil {
+		m.count(failed, alerts)
+		return
+	}
+	m.count(sent, alerts)
+	m.lastSuccess.Set(float64(now.UnixMilli()) / 1000)
+}
