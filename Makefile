@@ -1,8 +1,9 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build plugin demo demo-down test test-deps beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint bench bench-plugin queries report sample clean up down status logs kubernetes chaos bench-load bench-docs soak
+.PHONY: help build plugin demo demo-down test test-deps beside clustered unit rest fuzz fuzz-short integration on-cassandra on-kafka frontend lint prose bench bench-plugin queries report sample clean up down status logs kubernetes chaos bench-load bench-docs soak
 
 GOLANGCI_LINT_VERSION := v2.15.0
+VALE_VERSION := v3.7.1
 BIN := bin
 PLUGIN := grafana-datasource
 NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
@@ -24,6 +25,7 @@ QUICK_JAVA := JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1
 # A make that another program starts takes no part in this make's job server.
 SUBMAKE := env -u MAKEFLAGS $(MAKE) --no-print-directory
 LINT := .dev/bin/golangci-lint-$(GOLANGCI_LINT_VERSION)
+VALE := .dev/bin/vale-$(VALE_VERSION)
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,8 +66,20 @@ status: ## Show the state of the platform under Docker: services, Cassandra node
 logs: ## Follow the logs of the platform under Docker, of one service by SERVICE=etl
 	docker compose --profile '*' logs --follow --tail 50 $(SERVICE)
 
-lint: $(LINT) ## Check style and import rules
+lint: $(LINT) prose ## Check style, import rules and wording
 	$(LINT) run --allow-parallel-runners ./...
+
+# File names after -- are the patterns to check and, with :!, to leave out: data, recorded findings and files of other projects.
+PROSE_FILES = $(shell git ls-files -- '*.go' '*.ts' '*.tsx' '*.yml' '*.yaml' '*.json' '*.sh' '*.cql' \
+	':!*testdata*' ':!*package-lock.json' ':!.vale' ':!.golangci.yml')
+
+prose: $(VALE) # the rules are in .vale/styles/FleetTracing
+	@$(VALE) --output=line $(PROSE_FILES)
+
+$(VALE):
+	mkdir -p $(dir $@)
+	GOBIN=$(abspath .dev/bin) go install github.com/errata-ai/vale/v3/cmd/vale@$(VALE_VERSION)
+	mv .dev/bin/vale $@
 
 $(LINT):
 	mkdir -p $(dir $@)
