@@ -155,7 +155,9 @@ func (p *playing) send(ctx context.Context) error {
 		if err := p.options.Wait(ctx, ahead); err != nil {
 			return err
 		}
-		now = p.options.Now()
+	}
+	if !p.due.IsZero() {
+		now = p.due // a pipeline that falls behind shows in the latency of every record that was due meanwhile
 	}
 	b := p.batch
 	b.Accepted, b.Done = now, func(pipeline.Outcome) {}

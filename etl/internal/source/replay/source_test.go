@@ -128,9 +128,9 @@ func TestManyRecordsAtOneInstant(t *testing.T) {
 func TestASlowPipelineIsCaughtUpWith(t *testing.T) {
 	c := &clock{began}
 	s, _ := New(Options{Trace: trace{entries: at("a", 0, 1000, 2000, 10_000)}, Speed: 1, Now: c.Now, Wait: c.Wait, Total: 4})
-	var sent []time.Duration
+	var sent, accepted []time.Duration
 	if err := s.Run(t.Context(), func(b pipeline.Batch) error {
-		sent = append(sent, c.now.Sub(began))
+		sent, accepted = append(sent, c.now.Sub(began)), append(accepted, b.Accepted.Sub(began))
 		if len(sent) == 1 {
 			c.now = c.now.Add(5 * time.Second)
 		}
@@ -140,6 +140,9 @@ func TestASlowPipelineIsCaughtUpWith(t *testing.T) {
 	}
 	if want := []time.Duration{0, 5 * time.Second, 5 * time.Second, 10 * time.Second}; !slices.Equal(sent, want) {
 		t.Errorf("sent after %v, want %v", sent, want)
+	}
+	if want := []time.Duration{0, time.Second, 2 * time.Second, 10 * time.Second}; !slices.Equal(accepted, want) {
+		t.Errorf("latency counts from %v, want %v, when the records were due", accepted, want)
 	}
 	if done, total := s.Progress(); done != 4 || total != 4 {
 		t.Errorf("progress %d of %d, want 4 of 4", done, total)
