@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -12,78 +11,138 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"text/tabwriter"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
 type benchCmds struct {
-	Compare benchCmd     `cmd:"" default:"withargs" help:"Measure fleet-etl beside the bare driver. What bench alone does."`
-	Load    benchLoadCmd `cmd:"" help:"Measure what fleet-etl bears and what that costs, with ever more load, devices, history and nodes."`
-	Soak    benchSoakCmd `cmd:"" help:"Run fleet-etl under a steady load for long, and tell what grows."`
-	Docs    benchDocsCmd `cmd:"" help:"Put the figures that load and soak found last into docs/performance.md."`
+	Driver  benchDriverCmd  `cmd:"" default:"withargs" help:"Compare fleet-etl with the bare driver. The default."`
+	Compare benchCompareCmd `cmd:"" help:"Compare two builds of fleet-etl, in alternating runs."`
+	Load    benchLoadCmd    `cmd:"" help:"Measure what fleet-etl bears and what that costs, with ever more load, devices, history and nodes."`
+	Soak    benchSoakCmd    `cmd:"" help:"Run fleet-etl under a steady load for long, and tell what grows."`
+	Docs    benchDocsCmd    `cmd:"" help:"Put the figures that load and soak found last into docs/performance.md."`
+	Write   benchWriteCmd   `cmd:"" hidden:"" help:"Write a file with the bare driver, in this process."`
 }
 
-type benchCmd struct {
-	Records int      `default:"400000" help:"Records of each case; cases of single statements take a fifth."`
-	Repeat  int      `default:"1" help:"How often each case is measured; the median is shown."`
+type benchDriverCmd struct {
+	Records int      `default:"400000" help:"Records of each case. Cases of single statements store a fifth."`
+	Repeat  int      `default:"1" help:"Runs of each case. The table shows the medians."`
 	DCs     []string `name:"dcs" default:"dc1=1;dc1=2,dc2=2" sep:";" help:"Clusters to measure on, one after the other."`
+	JSON    bool     `name:"json" help:"Print JSON."`
 }
 
-// measured is what fleet-etl bench prints for one case.
-type measured struct {
-	Case      string  `json:"case"`
-	Input     string  `json:"input"`
-	Records   int64   `json:"records"`
-	Client    float64 `json:"client_cpu_seconds"`
-	Server    float64 `json:"server_cpu_seconds"`
-	Memory    int64   `json:"peak_memory_bytes"`
-	PerSecond float64 `json:"records_per_second"`
+// Run compares on clusters that it starts and removes.
+func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
+	binary, err := newETL(ctx)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	against := bench.Against{
+		Binary: binary, Records: cmd.Records, Rounds: cmd.Repeat, Log: os.Stderr,
+		Driver: func(ctx context.Context, d bench.Driver) *exec.Cmd {
+			write := exec.CommandContext(ctx, self, "bench", "write")
+			write.Stderr = os.Stderr
+			text, _ := json.Marshal(d) // of strings and numbers
+			write.Stdin = strings.NewReader(string(text))
+			return write
+		},
+	}
+	var results []bench.Result
+	for _, dcs := range cmd.DCs {
+		err := s.withBenchNodes(ctx, dcs, func(nodes bench.Nodes) error {
+			found, err := against.Run(ctx, nodes)
+			results = append(results, found...)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("bench on %s: %w", dcs, err)
+		}
+	}
+	return printResults(results, cmd.JSON)
 }
 
-// Run measures on clusters of its own, made for it and removed after it, and prints one table.
-func (cmd benchCmd) Run(ctx context.Context, s *settings) error {
+type benchWriteCmd struct{}
+
+// Run writes what the bench.Driver on standard input names.
+func (benchWriteCmd) Run(ctx context.Context) error {
+	var d bench.Driver
+	if err := json.NewDecoder(os.Stdin).Decode(&d); err != nil {
+		return err
+	}
+	return d.Run(ctx, os.Stdout)
+}
+
+type benchCompareCmd struct {
+	Old      string `required:"" placeholder:"PATH" help:"Binary to compare with."`
+	New      string `placeholder:"PATH" help:"Binary to measure (default: built from this tree)."`
+	Records  int    `default:"200000" help:"Records of each generated input."`
+	Vehicles int    `default:"3000" help:"Vehicles of each generated input."`
+	Repeat   int    `default:"3" help:"Runs of each case. The table shows the medians."`
+	DCs      string `name:"dcs" default:"dc1=2,dc2=2" help:"Data centers of the cluster that is started for it."`
+	Taxis    string `placeholder:"FILE" help:"wuxi_taxis.csv, loaded as one more input."`
+	Only     string `placeholder:"INPUT" help:"Measure one input, such as \"random, with derived rows\"."`
+	JSON     bool   `name:"json" help:"Print JSON."`
+}
+
+// Run compares the builds on a cluster that it starts and removes.
+func (cmd benchCompareCmd) Run(ctx context.Context, s *settings) (err error) {
+	if cmd.New == "" {
+		if cmd.New, err = newETL(ctx); err != nil {
+			return err
+		}
+	}
+	compare := bench.Compare{
+		Old: cmd.Old, New: cmd.New, Records: cmd.Records, Vehicles: cmd.Vehicles, Rounds: cmd.Repeat, Taxis: cmd.Taxis, Only: cmd.Only, Log: os.Stderr,
+	}
+	return s.withBenchNodes(ctx, cmd.DCs, func(nodes bench.Nodes) error {
+		results, err := compare.Run(ctx, nodes)
+		if err != nil {
+			return err
+		}
+		return printResults(results, cmd.JSON)
+	})
+}
+
+func printResults(results []bench.Result, asJSON bool) error {
+	if !asJSON {
+		return bench.WriteTable(os.Stdout, results)
+	}
+	e := json.NewEncoder(os.Stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(results)
+}
+
+// newETL builds fleet-etl and returns its path.
+func newETL(ctx context.Context) (string, error) {
+	root, err := cluster.RepositoryRoot()
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(root, "bin", "fleet-etl"), buildETL(ctx, root)
+}
+
+// withBenchNodes calls do with a cluster of its own, which is removed afterwards.
+func (s settings) withBenchNodes(ctx context.Context, dcs string, do func(bench.Nodes) error) error {
 	root, err := cluster.RepositoryRoot()
 	if err != nil {
 		return err
 	}
-	if err := buildETL(ctx, root); err != nil {
+	parsed, err := cluster.ParseDCs(dcs)
+	if err != nil {
 		return err
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "cluster\tinput\tcase\trecords\trecords/s\tof grouped driver\tclient CPU s/M\tserver CPU s/M\tpeak memory MB\t")
-	for _, dcs := range cmd.DCs {
-		results, err := cmd.on(ctx, root, dcs, *s)
-		if err != nil {
-			return fmt.Errorf("bench on %s: %w", dcs, err)
-		}
-		var grouped float64
-		for _, r := range results {
-			if r.Case == "driver, grouped" {
-				grouped = r.PerSecond
-			}
-			perMillion := 1e6 / float64(r.Records)
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.0f\t%.2f\t%.1f\t%.1f\t%.0f\t\n", dcs, r.Input, r.Case, r.Records, r.PerSecond, r.PerSecond/grouped,
-				r.Client*perMillion, r.Server*perMillion, float64(r.Memory)/1e6)
-		}
+	s.Dir = filepath.Join(root, ".dev", "bench")
+	c, err := s.open(parsed, os.Stderr)
+	if err != nil {
+		return err
 	}
-	return w.Flush()
-}
-
-// on measures on one cluster.
-func (cmd benchCmd) on(ctx context.Context, root, dcs string, s settings) (results []measured, err error) {
-	err = withBenchCluster(ctx, root, dcs, s, func(nodes benchNodes) error {
-		var out bytes.Buffer
-		bench := nodes.command(ctx, root, "bench", "compare", "--json", "--server-pids", strings.Join(nodes.pids, ","),
-			"--records", strconv.Itoa(cmd.Records), "--repeat", strconv.Itoa(cmd.Repeat))
-		bench.Stdout = &out
-		if err := bench.Run(); err != nil {
-			return err
-		}
-		return json.Unmarshal(out.Bytes(), &results)
-	})
-	return results, err
+	return bench.WithCluster(ctx, c, parsed, do)
 }
 
 func buildETL(ctx context.Context, root string) error {

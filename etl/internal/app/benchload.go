@@ -17,6 +17,20 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/loadtest"
 )
 
+// benchCommands measure on the cluster at hand, in a keyspace that they make and drop.
+type benchCommands struct {
+	Steady  steadyCommand  `cmd:"" help:"Put a steady load on the pipeline, and tell its latency and where the time goes."`
+	Ramp    rampCommand    `cmd:"" help:"Find the greatest rate that is held."`
+	Devices devicesCommand `cmd:"" help:"Tell what a record costs with ever more devices."`
+	History historyCommand `cmd:"" help:"Tell what writes and reads cost with ever more days stored."`
+	Soak    soakCommand    `cmd:"" help:"Tell whether memory, handles and latency stay flat under a steady load."`
+	Report  reportCommand  `cmd:"" help:"Show reports that these commands saved, as text, page, plots or a part of the docs."`
+	Measure measureCommand `cmd:"" hidden:"" help:"Run one measurement in this process."`
+}
+
+// benchKeyspace is made for the bench and dropped after it.
+const benchKeyspace = "fleet_bench"
+
 type steadyCommand struct {
 	labFlags
 	Rate     float64       `default:"2000" help:"Records a second, of all vehicles."`
