@@ -206,9 +206,9 @@ func TestTripsAreKeptByTheMonthTheyBeginIn(t *testing.T) {
 }
 
 // anAlert is one with everything set, open.
-func anAlert(t *testing.T, fleet, device, opened string) AlertState {
+func anAlert(t *testing.T, fleet, device, opened string) Alert {
 	ms := at(t, opened)
-	return AlertState{
+	return Alert{
 		FleetID: fleet, DeviceID: device, Type: "speed_limit", Severity: "MEDIUM", OpenedMs: ms, StartedMs: ms - 10_000,
 		Message: "93 km/h in depot", Peak: 93.5, Threshold: 70, Zone: "depot", Lat: 31.1, Lon: 120.1,
 	}
@@ -218,7 +218,7 @@ func TestTheAlertsOfADeviceAreKeptByTheMonthTheyWereRaisedIn(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const device = "d-alerts"
-	rows := []AlertState{
+	rows := []Alert{
 		anAlert(t, "f", device, "2025-12-31T23:59:59.999Z"),
 		anAlert(t, "f", device, "2026-01-01T00:00:00Z"),
 		anAlert(t, "g", device, "2026-03-05T06:07:08.009Z"),
@@ -227,7 +227,7 @@ func TestTheAlertsOfADeviceAreKeptByTheMonthTheyWereRaisedIn(t *testing.T) {
 	for i := range rows {
 		require.NoError(t, s.WriteDeviceAlert(ctx, &rows[i], looked))
 	}
-	read := func(from, to string) []AlertState {
+	read := func(from, to string) []Alert {
 		found, err := s.DeviceAlerts(ctx, device, at(t, from), at(t, to))
 		require.NoError(t, err)
 		return found
@@ -239,41 +239,39 @@ func TestTheAlertsOfADeviceAreKeptByTheMonthTheyWereRaisedIn(t *testing.T) {
 	open.EndedMs, open.Resolved, open.Severity = 0, false, "HIGH"
 	require.NoError(t, s.WriteDeviceAlert(ctx, &open, looked+1))
 	require.NoError(t, s.WriteDeviceAlert(ctx, &rows[1], looked)) // which looked before
-	require.Equal(t, []AlertState{open}, read("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), "a late record can take an end away")
+	require.Equal(t, []Alert{open}, read("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), "a late record can take an end away")
 
 	require.NoError(t, s.DeleteDeviceAlert(ctx, device, rows[0].OpenedMs, "battery_low", looked+9)) // another alert
 	require.NoError(t, s.DeleteDeviceAlert(ctx, device, open.OpenedMs, open.Type, looked))          // before it was written again
 	require.NoError(t, s.DeleteDeviceAlert(ctx, device, rows[2].OpenedMs, rows[2].Type, looked))
-	require.Equal(t, []AlertState{rows[0], open}, read("2025-12-01T00:00:00Z", "2026-03-31T00:00:00Z"))
+	require.Equal(t, []Alert{rows[0], open}, read("2025-12-01T00:00:00Z", "2026-03-31T00:00:00Z"))
 }
 
 func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const fleet = "fleet-lives"
-	read := func(a AlertState) []AlertState {
+	read := func(a Alert) []Alert {
 		found, err := s.FleetAlerts(ctx, fleet, DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
 		require.NoError(t, err)
 		return found
 	}
-	byHand := func(a AlertState, at int64) {
-		require.NoError(t, s.WriteAlerts(ctx, []AlertRow{{
-			FleetID: fleet, Severity: a.Severity, TsMs: a.OpenedMs, DeviceID: a.DeviceID, AlertType: a.Type, Resolved: true, WriteTimeUs: at,
-		}}))
+	byHand := func(a Alert, at int64) {
+		require.NoError(t, s.ResolveAlert(ctx, &a, at))
 	}
 	t.Run("opened and ended", func(t *testing.T) {
 		open := anAlert(t, fleet, "d1", "2026-11-24T08:00:00.001Z")
 		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked))
-		require.Equal(t, []AlertState{open}, read(open))
+		require.Equal(t, []Alert{open}, read(open))
 		worse := open
 		worse.Peak, worse.Message = 99, "99 km/h in depot"
 		require.NoError(t, s.WriteFleetAlert(ctx, &worse, looked+10))
 		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+5))
-		require.Equal(t, []AlertState{worse}, read(open), "who looked last wins")
+		require.Equal(t, []Alert{worse}, read(open), "who looked last wins")
 		ended := worse
 		ended.EndedMs, ended.Resolved = open.OpenedMs+90_000, true
 		require.NoError(t, s.WriteFleetAlert(ctx, &ended, looked+20))
-		require.Equal(t, []AlertState{ended}, read(open))
+		require.Equal(t, []Alert{ended}, read(open))
 		alerts, err := s.Alerts(ctx, AlertQuery{FleetID: fleet, From: time.UnixMilli(open.OpenedMs), To: time.UnixMilli(open.OpenedMs)})
 		require.NoError(t, err)
 		require.Len(t, alerts, 1, "screens see it, too")
@@ -281,7 +279,7 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		require.True(t, alerts[0].Resolved)
 
 		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, looked+19))
-		require.Equal(t, []AlertState{ended}, read(open), "a deletion takes what was written up to its time")
+		require.Equal(t, []Alert{ended}, read(open), "a deletion takes what was written up to its time")
 		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, looked+20))
 		require.Empty(t, read(open))
 	})
@@ -291,15 +289,15 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		byHand(open, looked+10)
 		resolved := open
 		resolved.Resolved = true
-		require.Equal(t, []AlertState{resolved}, read(open), "with no end")
+		require.Equal(t, []Alert{resolved}, read(open), "with no end")
 		resolved.Peak, open.Peak = 120, 120
 		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+20))
-		require.Equal(t, []AlertState{resolved}, read(open), "that it is open, written again, does not open it again")
+		require.Equal(t, []Alert{resolved}, read(open), "that it is open, written again, does not open it again")
 		ended := open
 		ended.EndedMs = open.OpenedMs + 90_000
 		require.NoError(t, s.WriteFleetAlert(ctx, &ended, looked+30))
 		resolved.EndedMs = ended.EndedMs
-		require.Equal(t, []AlertState{resolved}, read(open), "and its end comes all the same")
+		require.Equal(t, []Alert{resolved}, read(open), "and its end comes all the same")
 	})
 	t.Run("of another severity", func(t *testing.T) {
 		mild := anAlert(t, fleet, "d3", "2026-11-24T08:00:00.003Z")
@@ -308,7 +306,7 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		grave.Severity = "HIGH"
 		require.NoError(t, s.DeleteFleetAlert(ctx, &mild, looked+10))
 		require.NoError(t, s.WriteFleetAlert(ctx, &grave, looked+10))
-		require.Equal(t, []AlertState{grave}, read(mild))
+		require.Equal(t, []Alert{grave}, read(mild))
 	})
 	t.Run("taken back and written again", func(t *testing.T) {
 		// A late record has taken its end away: the row goes just before it is written again.
@@ -318,7 +316,7 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		require.NoError(t, s.WriteFleetAlert(ctx, &ended, looked))
 		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, looked+9))
 		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+10))
-		require.Equal(t, []AlertState{open}, read(open))
+		require.Equal(t, []Alert{open}, read(open))
 	})
 	t.Run("by a clock that is ahead", func(t *testing.T) {
 		open := anAlert(t, fleet, "d6", "2026-11-24T08:00:00.006Z")
@@ -328,13 +326,13 @@ func TestAnAlertsLifeIsKeptAmongItsFleets(t *testing.T) {
 		resolved := open
 		resolved.Resolved = true
 		require.NoError(t, s.WriteFleetAlert(ctx, &open, looked+10))
-		require.Equal(t, []AlertState{resolved}, read(open), "resolved by hand before it was raised, by our clock")
+		require.Equal(t, []Alert{resolved}, read(open), "resolved by hand before it was raised, by our clock")
 		require.NoError(t, s.DeleteFleetAlert(ctx, &open, looked+20))
 		require.Empty(t, read(open), "it was none, and nothing stays of it")
 	})
 	t.Run("by the time they were raised", func(t *testing.T) {
 		day := DayOf(at(t, "2026-11-23T00:00:00Z"))
-		var all []AlertState
+		var all []Alert
 		for i, severity := range Severities {
 			a := anAlert(t, fleet, "d5", "2026-11-23T00:00:00Z")
 			a.Severity, a.OpenedMs = severity, a.OpenedMs+int64(i)
@@ -354,7 +352,7 @@ func TestTheOpenAlertsOfAFleet(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const fleet = "fleet-open"
-	read := func() []AlertState {
+	read := func() []Alert {
 		found, err := s.OpenAlerts(ctx, fleet)
 		require.NoError(t, err)
 		return found
@@ -364,13 +362,13 @@ func TestTheOpenAlertsOfAFleet(t *testing.T) {
 	one.Notify = true
 	battery := one
 	battery.Type, battery.Notify = "battery_low", false
-	for _, a := range []AlertState{one, other, battery} {
+	for _, a := range []Alert{one, other, battery} {
 		require.NoError(t, s.WriteOpenAlert(ctx, &a, looked))
 	}
-	require.Equal(t, []AlertState{battery, one, other}, read(), "by device and type, with who is to be told")
+	require.Equal(t, []Alert{battery, one, other}, read(), "by device and type, with who is to be told")
 	ofOne, err := s.OpenAlertsOfDevice(ctx, fleet, "d1")
 	require.NoError(t, err)
-	require.Equal(t, []AlertState{battery, one}, ofOne)
+	require.Equal(t, []Alert{battery, one}, ofOne)
 
 	// The alert has ended and another of its type begun: the end is written just before.
 	next := one
@@ -378,9 +376,9 @@ func TestTheOpenAlertsOfAFleet(t *testing.T) {
 	require.NoError(t, s.WriteOpenAlert(ctx, &next, looked+11))
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, looked+10))
 	require.NoError(t, s.WriteOpenAlert(ctx, &one, looked+1))
-	require.Equal(t, []AlertState{battery, next, other}, read(), "who looked last wins, deletions included")
+	require.Equal(t, []Alert{battery, next, other}, read(), "who looked last wins, deletions included")
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, looked+11))
-	require.Equal(t, []AlertState{battery, other}, read())
+	require.Equal(t, []Alert{battery, other}, read())
 }
 
 func TestZonesAreKeptByFleet(t *testing.T) {

@@ -45,10 +45,9 @@ var Statements = []Statement{
 	{"insertGeofence", insertGeofence, "zones of a fleet are as a file has them"},
 	{"deleteGeofence", deleteGeofence, "a zone is no longer in the files"},
 
-	{"selectAlerts", selectAlerts, "alerts of a day and severity in a range of time"},
-	{"selectAlertsLimit", selectAlertsLimit, "the same, the newest of them"},
-	{"selectFleetAlerts", selectFleetAlerts, "the same with all that is known of each, to verify them"},
-	{"insertAlert", insertAlert, "an alert is resolved by hand"},
+	{"selectFleetAlerts", selectFleetAlerts, "alerts of a day and severity in a range of time"},
+	{"selectFleetAlertsLimit", selectFleetAlertsLimit, "the same, the newest of them"},
+	{"insertAlertResolved", insertAlertResolved, "an alert is resolved by hand"},
 	{"insertFleetAlert", insertFleetAlert, "an alert and its values"},
 	{"insertFleetAlertEnd", insertFleetAlertEnd, "whether it has ended; in one mutation with insertFleetAlert"},
 	{"deleteFleetAlert", deleteFleetAlert, "a late record removed an alert, or its severity rose"},

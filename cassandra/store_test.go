@@ -454,22 +454,18 @@ func TestAlertsAndAnalyticsAreReadByDays(t *testing.T) {
 	ctx := t.Context()
 	late := midnight()
 	early := late.Add(-time.Millisecond)
-	alert := func(ts time.Time, severity, kind string) AlertRow {
-		return AlertRow{FleetID: "fleet-alerts", Severity: severity, TsMs: ts.UnixMilli(), DeviceID: "d", AlertType: kind, Message: kind + "!", WriteTimeUs: ts.UnixMicro()}
+	alert := func(ts time.Time, severity, kind string) Alert {
+		return Alert{FleetID: "fleet-alerts", Severity: severity, OpenedMs: ts.UnixMilli(), DeviceID: "d", Type: kind, Message: kind + "!"}
 	}
-	require.NoError(t, s.WriteAlerts(ctx, []AlertRow{alert(late, "HIGH", "speed_limit"), alert(late, "HIGH", "battery_low")}))
-	require.NoError(t, s.WriteAlerts(ctx, []AlertRow{alert(early, "LOW", "device_offline")}))
-	solved := alert(late, "HIGH", "speed_limit")
-	solved.Resolved, solved.WriteTimeUs = true, solved.WriteTimeUs+1
-	require.NoError(t, s.WriteAlerts(ctx, []AlertRow{solved}))
+	speed, battery, offline := alert(late, "HIGH", "speed_limit"), alert(late, "HIGH", "battery_low"), alert(early, "LOW", "device_offline")
+	require.NoError(t, s.WriteFleetAlerts(ctx, []Alert{speed, battery}, looked))
+	require.NoError(t, s.WriteFleetAlerts(ctx, []Alert{offline}, looked))
+	require.NoError(t, s.ResolveAlert(ctx, &speed, looked+1))
+	speed.Resolved = true
 
 	alerts, err := s.Alerts(ctx, AlertQuery{FleetID: "fleet-alerts", From: early, To: late})
 	require.NoError(t, err)
-	require.Equal(t, []Alert{
-		{FleetID: "fleet-alerts", Severity: "HIGH", Ts: late, DeviceID: "d", AlertType: "battery_low", Message: "battery_low!"},
-		{FleetID: "fleet-alerts", Severity: "HIGH", Ts: late, DeviceID: "d", AlertType: "speed_limit", Message: "speed_limit!", Resolved: true},
-		{FleetID: "fleet-alerts", Severity: "LOW", Ts: early, DeviceID: "d", AlertType: "device_offline", Message: "device_offline!"},
-	}, alerts, "two alerts of one instant are two; newest first over midnight")
+	require.Equal(t, []Alert{battery, speed, offline}, alerts, "two alerts of one instant are two; newest first over midnight")
 	alerts, err = s.Alerts(ctx, AlertQuery{FleetID: "fleet-alerts", From: early, To: late, Severities: []string{"LOW"}})
 	require.NoError(t, err)
 	require.Len(t, alerts, 1)
@@ -607,7 +603,6 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{insertDeviceStatus, "write", TableDevices},
 		{insertFleet, "write", TableFleets},
 		{insertDeviceSince, "write", TableDevices},
-		{insertAlert, "write", TableAlerts},
 		{insertGeofence, "write", TableGeofences},
 		{deleteGeofence, "write", TableGeofences},
 		{insertAnalytics, "write", TableAnalytics},
@@ -638,7 +633,7 @@ func TestEveryStatementIsDescribed(t *testing.T) {
 		{selectWriteTimes, "read", TableLatest},
 		{selectDevices, "read", TableDevices},
 		{selectFleets, "read", TableFleets},
-		{selectAlerts, "read", TableAlerts},
+		{insertAlertResolved, "write", TableAlerts},
 		{selectAnalytics, "read", TableAnalytics},
 		{selectHourRows, "read", TableAnalytics},
 		{selectDeviceIDs, "read", TableDevices},

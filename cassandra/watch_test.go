@@ -29,7 +29,7 @@ func TestAWatchTellsWhatTheNodesReadForARequest(t *testing.T) {
 	s, _ := realStore(t)
 	now := time.Now().UnixMicro()
 	for _, device := range []string{"watch-1", "watch-2", "watch-3"} {
-		a := &AlertState{FleetID: "watch", DeviceID: device, Type: "speed_limit", Severity: "LOW"}
+		a := &Alert{FleetID: "watch", DeviceID: device, Type: "speed_limit", Severity: "LOW"}
 		require.NoError(t, s.WriteOpenAlert(t.Context(), a, now))
 	}
 	require.NoError(t, s.DeleteOpenAlert(t.Context(), "watch", "watch-2", "speed_limit", now+1))

@@ -238,9 +238,9 @@ func (s *sample) writes() []call {
 			BatteryPct: &n, TempC: f(4.5), Zone: "city-centre", WriteTimeUs: us(i),
 		}
 	}
-	alert := func(i int) *cassandra.AlertState {
+	alert := func(i int) *cassandra.Alert {
 		ms := s.now.UnixMilli() - int64(i)*1000
-		return &cassandra.AlertState{
+		return &cassandra.Alert{
 			FleetID: probeFleet, DeviceID: probeDevice, Type: "speed_limit", Severity: "LOW", OpenedMs: ms, StartedMs: ms,
 			Message: "97 km/h where 50 are allowed, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73,
 		}
@@ -292,9 +292,7 @@ func (s *sample) writes() []call {
 		{name: "a zone goes", run: func(ctx context.Context, i int) error { return st.DeleteGeofence(ctx, probeFleet, "zone-1", us(i)) }},
 		{name: "an alert resolved by hand", run: func(ctx context.Context, i int) error {
 			a := alert(i)
-			return st.WriteAlerts(ctx, []cassandra.AlertRow{{
-				FleetID: a.FleetID, Severity: a.Severity, TsMs: a.OpenedMs, DeviceID: a.DeviceID, AlertType: a.Type, Resolved: true, WriteTimeUs: us(i),
-			}})
+			return st.ResolveAlert(ctx, a, us(i))
 		}},
 		{name: "an alert and its end", run: func(ctx context.Context, i int) error {
 			a := alert(i)

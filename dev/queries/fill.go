@@ -276,27 +276,27 @@ var alertTypes = []string{"geofence_dwell", "geofence_enter", "speed_limit", "ba
 
 // alerts writes the alerts of a day in the fleet, which have ended.
 func (f *Fill) alerts(ctx context.Context, day cassandra.Day) error {
-	bySeverity := map[string][]cassandra.AlertRow{}
+	bySeverity := map[string][]cassandra.Alert{}
 	for n := range f.Fleet.Vehicles {
 		r := rand.New(rand.NewPCG(uint64(n), uint64(day)))
 		for range alertsOfDay {
 			a := f.alert(n, f.moment(day, r), r)
-			bySeverity[a.Severity] = append(bySeverity[a.Severity], cassandra.AlertRow{
-				FleetID: fleetID, Severity: a.Severity, TsMs: a.OpenedMs, DeviceID: a.DeviceID, AlertType: a.Type, Message: a.Message, Resolved: true, WriteTimeUs: a.EndedMs * 1000,
-			})
+			bySeverity[a.Severity] = append(bySeverity[a.Severity], *a)
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for _, rows := range bySeverity {
 		for part := range slices.Chunk(rows, 100) {
-			g.Go(func() error { return again(ctx, func() error { return f.Store.WriteAlerts(ctx, part) }) })
+			g.Go(func() error {
+				return again(ctx, func() error { return f.Store.WriteFleetAlerts(ctx, part, (day + 1).Time().UnixMicro()) })
+			})
 		}
 	}
 	return g.Wait()
 }
 
-func (f *Fill) alert(n int, opened time.Time, r *rand.Rand) *cassandra.AlertState {
+func (f *Fill) alert(n int, opened time.Time, r *rand.Rand) *cassandra.Alert {
 	severity := "LOW"
 	switch p := r.IntN(100); {
 	case p < 5:
@@ -305,7 +305,7 @@ func (f *Fill) alert(n int, opened time.Time, r *rand.Rand) *cassandra.AlertStat
 		severity = "MEDIUM"
 	}
 	ms := opened.UnixMilli()
-	return &cassandra.AlertState{
+	return &cassandra.Alert{
 		FleetID: fleetID, DeviceID: f.device(n), Type: alertTypes[r.IntN(len(alertTypes))], Severity: severity, OpenedMs: ms, StartedMs: ms - 30_000, EndedMs: ms + 600_000,
 		Message: "97 km/h where 50 are allowed, for 1 min 49 s, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73, Notify: true,
 	}

@@ -179,13 +179,13 @@ func (w *world) fill(ctx context.Context, s *cassandra.Store) error {
 var january = time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
 
 func (w *world) fillAlerts(ctx context.Context, s *cassandra.Store) error {
-	for _, alert := range []cassandra.AlertRow{
-		{FleetID: "north", Severity: "HIGH", TsMs: january.Add(8 * time.Hour).UnixMilli(), DeviceID: "n-moving", AlertType: "speed_limit", Message: "140 km/h where 100 are allowed", Resolved: true, WriteTimeUs: 1},
-		{FleetID: "north", Severity: "HIGH", TsMs: january.Add(33 * time.Hour).UnixMilli(), DeviceID: "n-moving", AlertType: "speed_limit", Message: "130 km/h where 100 are allowed", WriteTimeUs: 1},
-		{FleetID: "north", Severity: "LOW", TsMs: january.Add(9 * time.Hour).UnixMilli(), DeviceID: "n-offline", AlertType: "battery_low", WriteTimeUs: 1},
-		{FleetID: "south", Severity: "MEDIUM", TsMs: january.Add(10 * time.Hour).UnixMilli(), DeviceID: "s-1", AlertType: "device_offline", Message: "silent", WriteTimeUs: 1},
+	for _, alert := range []cassandra.Alert{
+		{FleetID: "north", Severity: "HIGH", OpenedMs: january.Add(8 * time.Hour).UnixMilli(), DeviceID: "n-moving", Type: "speed_limit", Message: "140 km/h where 100 are allowed", EndedMs: january.Add(9 * time.Hour).UnixMilli()},
+		{FleetID: "north", Severity: "HIGH", OpenedMs: january.Add(33 * time.Hour).UnixMilli(), DeviceID: "n-moving", Type: "speed_limit", Message: "130 km/h where 100 are allowed"},
+		{FleetID: "north", Severity: "LOW", OpenedMs: january.Add(9 * time.Hour).UnixMilli(), DeviceID: "n-offline", Type: "battery_low"},
+		{FleetID: "south", Severity: "MEDIUM", OpenedMs: january.Add(10 * time.Hour).UnixMilli(), DeviceID: "s-1", Type: "device_offline", Message: "silent"},
 	} {
-		if err := s.WriteAlerts(ctx, []cassandra.AlertRow{alert}); err != nil {
+		if err := s.WriteFleetAlert(ctx, &alert, alert.OpenedMs*1000); err != nil {
 			return err
 		}
 	}

@@ -49,13 +49,13 @@ func (d *Datasource) alerts(ctx context.Context, q *query, c *cost) (answer, err
 	}
 	rows := slices.Concat(parts...)
 	slices.SortStableFunc(rows, func(x, y cassandra.Alert) int {
-		return cmp.Or(y.Ts.Compare(x.Ts), strings.Compare(x.FleetID, y.FleetID), strings.Compare(x.DeviceID, y.DeviceID), strings.Compare(x.AlertType, y.AlertType))
+		return cmp.Or(cmp.Compare(y.OpenedMs, x.OpenedMs), strings.Compare(x.FleetID, y.FleetID), strings.Compare(x.DeviceID, y.DeviceID), strings.Compare(x.Type, y.Type))
 	})
 	if counts {
 		most = d.settings.maxRowsRead
 	}
 	if len(rows) > most {
-		a.cut("Only the newest %d alerts, from %s on: the limit of rows.", most, rows[most-1].Ts.UTC().Format(time.RFC3339))
+		a.cut("Only the newest %d alerts, from %s on: the limit of rows.", most, rows[most-1].Opened().Format(time.RFC3339))
 		rows = rows[:most]
 	}
 	switch q.Format {
@@ -80,7 +80,7 @@ func filtered(q *query) bool {
 
 func alertPasses(a *cassandra.Alert, m *model) bool {
 	if len(m.Devices) > 0 && !slices.Contains(m.Devices, a.DeviceID) ||
-		len(m.AlertTypes) > 0 && !slices.Contains(m.AlertTypes, a.AlertType) ||
+		len(m.AlertTypes) > 0 && !slices.Contains(m.AlertTypes, a.Type) ||
 		m.Resolved == "open" && a.Resolved || m.Resolved == "resolved" && !a.Resolved {
 		return false
 	}
@@ -93,7 +93,7 @@ func alertPasses(a *cassandra.Alert, m *model) bool {
 		case "severity":
 			return textCell(a.Severity), true
 		case "alert_type":
-			return textCell(a.AlertType), true
+			return textCell(a.Type), true
 		}
 		return cell{}, false
 	})
@@ -104,7 +104,7 @@ func (d *Datasource) alertTable(rows []cassandra.Alert) *data.Frame {
 	times, resolved := make([]time.Time, n), make([]bool, n)
 	severity, kind, device, fleet, message := make([]string, n), make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, r := range rows {
-		times[i], severity[i], kind[i], device[i], fleet[i], message[i], resolved[i] = r.Ts, r.Severity, r.AlertType, r.DeviceID, r.FleetID, r.Message, r.Resolved
+		times[i], severity[i], kind[i], device[i], fleet[i], message[i], resolved[i] = r.Opened(), r.Severity, r.Type, r.DeviceID, r.FleetID, r.Message, r.Resolved
 	}
 	vehicle := field("device_id", nil, device)
 	vehicle.Config.Links = []data.DataLink{d.trackLink("Track of ${__value.raw}", "${__value.raw}")}
@@ -120,10 +120,10 @@ func alertLogs(rows []cassandra.Alert) *data.Frame {
 	times := make([]time.Time, n)
 	body, level, id, labels := make([]string, n), make([]string, n), make([]string, n), make([]jsonText, n)
 	for i, r := range rows {
-		times[i], level[i], id[i] = r.Ts, logLevels[r.Severity], alertID(&r)
-		body[i] = fmt.Sprintf("%s %s: %s", r.DeviceID, r.AlertType, cmp.Or(r.Message, "no message"))
+		times[i], level[i], id[i] = r.Opened(), logLevels[r.Severity], alertID(&r)
+		body[i] = fmt.Sprintf("%s %s: %s", r.DeviceID, r.Type, cmp.Or(r.Message, "no message"))
 		labels[i] = jsonOf(map[string]string{
-			"fleet_id": r.FleetID, "device_id": r.DeviceID, "alert_type": r.AlertType, "severity": r.Severity,
+			"fleet_id": r.FleetID, "device_id": r.DeviceID, "alert_type": r.Type, "severity": r.Severity,
 			"state": map[bool]string{true: "resolved", false: "open"}[r.Resolved],
 		})
 	}
@@ -135,17 +135,17 @@ func alertAnnotations(rows []cassandra.Alert) *data.Frame {
 	times := make([]time.Time, n)
 	title, text, tags, id := make([]string, n), make([]string, n), make([]string, n), make([]string, n)
 	for i, r := range rows {
-		times[i], id[i] = r.Ts, alertID(&r)
-		title[i] = fmt.Sprintf("%s %s", r.Severity, r.AlertType)
-		text[i] = fmt.Sprintf("%s: %s", r.DeviceID, cmp.Or(r.Message, r.AlertType))
-		tags[i] = strings.Join([]string{r.Severity, r.AlertType, r.FleetID, map[bool]string{true: "resolved", false: "open"}[r.Resolved]}, ",")
+		times[i], id[i] = r.Opened(), alertID(&r)
+		title[i] = fmt.Sprintf("%s %s", r.Severity, r.Type)
+		text[i] = fmt.Sprintf("%s: %s", r.DeviceID, cmp.Or(r.Message, r.Type))
+		tags[i] = strings.Join([]string{r.Severity, r.Type, r.FleetID, map[bool]string{true: "resolved", false: "open"}[r.Resolved]}, ",")
 	}
 	return table("alerts", data.NewField("time", nil, times), data.NewField("title", nil, title), data.NewField("text", nil, text),
 		data.NewField("tags", nil, tags), data.NewField("id", nil, id))
 }
 
 func alertID(a *cassandra.Alert) string {
-	return fmt.Sprintf("%s/%s/%s/%d", a.FleetID, a.DeviceID, a.AlertType, a.Ts.UnixMilli())
+	return fmt.Sprintf("%s/%s/%s/%d", a.FleetID, a.DeviceID, a.Type, a.OpenedMs)
 }
 
 // alertSeries counts alerts by severity in steps of the panel's interval. A step without any is zero, so that a rule
@@ -165,7 +165,7 @@ func alertSeries(rows []cassandra.Alert, severities []string, q *query) data.Fra
 		}
 		for i := range rows {
 			if rows[i].Severity == severity {
-				counts[min(max(int(rows[i].Ts.Sub(first)/step), 0), n-1)]++
+				counts[min(max(int(rows[i].Opened().Sub(first)/step), 0), n-1)]++
 			}
 		}
 		value := field("count", data.Labels{"severity": severity}, counts)

@@ -228,7 +228,7 @@ func (d *Datasource) values(ctx context.Context, q *query, c *cost, a *answer) (
 		parts, err := each(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Alert, error) {
 			return d.reader.alerts(ctx, c, cassandra.AlertQuery{FleetID: fleet, From: days[0].Time(), To: q.to, Limit: d.settings.maxRows})
 		})
-		return distinct(parts, func(v *cassandra.Alert) string { return v.AlertType }), err
+		return distinct(parts, func(v *cassandra.Alert) string { return v.Type }), err
 	}
 }
 

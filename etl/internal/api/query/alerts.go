@@ -44,7 +44,7 @@ func (a *API) alerts() list[alertItem] {
 			rows, position, err := alertsPage(ctx, store, q)
 			items := make([]alertItem, len(rows))
 			for i, r := range rows {
-				items[i] = alertItem{alertIDOf(r).String(), r.FleetID, r.Severity, formatTime(r.Ts), r.DeviceID, r.AlertType, r.Message, r.Resolved}
+				items[i] = alertItem{alertIDOf(r).String(), r.FleetID, r.Severity, formatTime(r.Opened()), r.DeviceID, r.Type, r.Message, r.Resolved}
 			}
 			return items, position, err
 		},
@@ -76,13 +76,13 @@ func alertsPage(ctx context.Context, store Store, q *query) ([]cassandra.Alert, 
 		}
 		if len(part) >= limit {
 			// The limit may have cut through alerts of one instant, among which the store has no order.
-			oldest := part[len(part)-1].Ts
-			whole := slices.IndexFunc(part, func(r cassandra.Alert) bool { return r.Ts.Equal(oldest) })
+			oldest := part[len(part)-1].OpenedMs
+			whole := slices.IndexFunc(part, func(r cassandra.Alert) bool { return r.OpenedMs == oldest })
 			if whole == 0 {
 				limit *= 2
 				continue
 			}
-			part, to = part[:whole], oldest.UnixMilli()
+			part, to = part[:whole], oldest
 		} else {
 			to, days = from-1, widen(days, maxAlertDays, len(cassandra.Severities), limit)
 		}
@@ -100,7 +100,7 @@ func alertsPage(ctx context.Context, store Store, q *query) ([]cassandra.Alert, 
 
 // compareAlerts is the order of the list: newest first, then by the rest of the key.
 func compareAlerts(a, b cassandra.Alert) int {
-	return cmp.Or(b.Ts.Compare(a.Ts), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.AlertType, b.AlertType),
+	return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type),
 		cmp.Compare(gravity(a.Severity), gravity(b.Severity)))
 }
 
@@ -112,11 +112,11 @@ type alertID struct {
 }
 
 func alertIDOf(r cassandra.Alert) alertID {
-	return alertID{r.FleetID, r.Severity, r.Ts.UnixMilli(), r.DeviceID, r.AlertType}
+	return alertID{r.FleetID, r.Severity, r.OpenedMs, r.DeviceID, r.Type}
 }
 
 func (i alertID) row() cassandra.Alert {
-	return cassandra.Alert{FleetID: i.fleet, Severity: i.severity, Ts: time.UnixMilli(i.ts), DeviceID: i.device, AlertType: i.kind}
+	return cassandra.Alert{FleetID: i.fleet, Severity: i.severity, OpenedMs: i.ts, DeviceID: i.device, Type: i.kind}
 }
 
 // String is the id as clients see it: base64url of a JSON array, in which no name can be mistaken for two.
@@ -194,12 +194,8 @@ func (a *API) resolveAlert(ctx context.Context, id alertID) error {
 			return err
 		}
 	} else {
-		// Without a message the one that is there stays. That an alert is open is written with a time before anybody can
-		// have seen it: writing it again, as a replay does, does not open it again.
-		if err := store.WriteAlerts(ctx, []cassandra.AlertRow{{
-			FleetID: id.fleet, Severity: id.severity, TsMs: id.ts, DeviceID: id.device, AlertType: id.kind,
-			Resolved: true, WriteTimeUs: now,
-		}}); err != nil {
+		row := id.row()
+		if err := store.ResolveAlert(ctx, &row, now); err != nil {
 			return err
 		}
 		a.Logger.WithFields(logrus.Fields{"fleet": id.fleet, "severity": id.severity, "type": id.kind}).Info("alert resolved")
@@ -218,7 +214,7 @@ func (a *API) resolveAlert(ctx context.Context, id alertID) error {
 // isOpen tells whether an alert stands among its fleet's open ones.
 func isOpen(ctx context.Context, store Store, id alertID) (bool, error) {
 	open, err := store.OpenAlertsOfDevice(ctx, id.fleet, id.device)
-	return slices.ContainsFunc(open, func(o cassandra.AlertState) bool {
+	return slices.ContainsFunc(open, func(o cassandra.Alert) bool {
 		return o.Type == id.kind && o.OpenedMs == id.ts
 	}), err
 }

@@ -22,10 +22,9 @@ func TestAnAlertIsResolvedOnceAndSeenAtOnce(t *testing.T) {
 		require.Equal(t, 200, w.Code, w.Body.String())
 		require.JSONEq(t, `{"id":"`+alertA+`","resolved":true}`, w.Body.String())
 	}
-	require.Equal(t, []cassandra.AlertRow{{
-		FleetID: "fleet-a", Severity: "HIGH", TsMs: noon.Add(-time.Hour).UnixMilli(), DeviceID: "truck-1", AlertType: "speeding",
-		Resolved: true, WriteTimeUs: noon.UnixMicro(),
-	}}, store.written, "written once, with a later write time than its event's, and without touching the message")
+	require.Equal(t, []resolvedAlert{
+		{alertID{"fleet-a", "HIGH", noon.Add(-time.Hour).UnixMilli(), "truck-1", "speeding"}, noon.UnixMicro()},
+	}, store.resolved, "once, with a later write time than its event's")
 
 	seen, _ := items[alertItem](g, "a", "/v1/fleets/fleet-a/alerts")
 	require.True(t, seen[0].Resolved, "the list that was cached before is not shown")
@@ -35,7 +34,7 @@ func TestAnAlertIsResolvedOnceAndSeenAtOnce(t *testing.T) {
 
 func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
 	opened := noon.Add(-time.Hour).UnixMilli()
-	alert := cassandra.AlertState{FleetID: "fleet-a", DeviceID: "truck-1", Type: "speeding", Severity: "HIGH", OpenedMs: opened, Notify: true}
+	alert := cassandra.Alert{FleetID: "fleet-a", DeviceID: "truck-1", Type: "speeding", Severity: "HIGH", OpenedMs: opened, Notify: true}
 	resolve := func(t *testing.T, g *rig, status int) {
 		t.Helper()
 		w := g.do("POST", "a-full", "/v1/alerts/"+alertA+"/resolve")
@@ -47,13 +46,13 @@ func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
 		store := twoFleets()
 		other := alert
 		other.Type = "battery"
-		store.open = []cassandra.AlertState{alert, other}
+		store.open = []cassandra.Alert{alert, other}
 		g := newRig(t, store)
 		for range 2 {
 			resolve(t, g, 200)
 		}
 		require.Equal(t, gone, store.deleted, "once, with the time of day")
-		require.Equal(t, []cassandra.AlertState{other}, store.open)
+		require.Equal(t, []cassandra.Alert{other}, store.open)
 	})
 	t.Run("another of its type that is open by now stays", func(t *testing.T) {
 		store := twoFleets()
@@ -61,23 +60,23 @@ func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
 		resolve(t, resolved, 200)
 		next := alert
 		next.OpenedMs += 60_000
-		store.open, store.deleted = []cassandra.AlertState{next}, nil
+		store.open, store.deleted = []cassandra.Alert{next}, nil
 		resolve(t, resolved, 200)
 		require.Empty(t, store.deleted)
-		require.Equal(t, []cassandra.AlertState{next}, store.open)
+		require.Equal(t, []cassandra.Alert{next}, store.open)
 	})
 	t.Run("whoever was cut off in the middle asks again", func(t *testing.T) {
 		store := twoFleets()
-		store.open = []cassandra.AlertState{alert}
+		store.open = []cassandra.Alert{alert}
 		g := newRig(t, store)
 		store.err, store.fail = &cassandra.Error{Op: "write", Reason: cassandra.ReasonNoHosts, Err: io.EOF}, 3 // after a read and a write
 		resolve(t, g, 503)
-		require.Len(t, store.written, 1)
+		require.Len(t, store.resolved, 1)
 		require.Empty(t, store.deleted)
 		store.err = nil
 		resolve(t, g, 200)
 		require.Equal(t, gone, store.deleted)
-		require.Len(t, store.written, 1)
+		require.Len(t, store.resolved, 1)
 	})
 }
 

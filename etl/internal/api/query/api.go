@@ -32,8 +32,8 @@ type Tracks interface {
 // Alerts is the store's alerts.
 type Alerts interface {
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
-	WriteAlerts(ctx context.Context, rows []cassandra.AlertRow) error
-	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.AlertState, error)
+	ResolveAlert(ctx context.Context, a *cassandra.Alert, writeTimeUs int64) error
+	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.Alert, error)
 	DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error
 }
 

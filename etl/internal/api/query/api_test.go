@@ -24,7 +24,7 @@ func twoFleets() *fakeStore {
 	s.fixes = append(drive("truck-1", "fleet-a", noon, 60, time.Minute), drive("truck-1", "fleet-b", noon.Add(-time.Hour), 60, time.Minute)...)
 	s.fixes = append(s.fixes, drive("truck-1", "", noon.Add(-3*time.Hour), 1, time.Minute)...)
 	s.devices = []cassandra.Device{{FleetID: "fleet-a", DeviceID: "truck-1", Model: "eActros", ActivatedAt: noon.Add(-time.Hour), Status: cassandra.StatusActive}}
-	s.alerts = []cassandra.Alert{{FleetID: "fleet-a", Severity: "HIGH", Ts: noon.Add(-time.Hour), DeviceID: "truck-1", AlertType: "speeding", Message: "93 km/h in a zone of 50"}}
+	s.alerts = []cassandra.Alert{{FleetID: "fleet-a", Severity: "HIGH", OpenedMs: noon.Add(-time.Hour).UnixMilli(), DeviceID: "truck-1", Type: "speeding", Message: "93 km/h in a zone of 50"}}
 	s.hours = []cassandra.Hour{
 		{FleetID: "fleet-a", Start: noon.Add(-2 * time.Hour), TotalDistanceKm: 12.5, AvgSpeedKmh: ptr(41.25), AlertsCount: 1, ActiveDevicesCount: 1},
 		{FleetID: "fleet-a", Start: noon.Add(-time.Hour), ActiveDevicesCount: 1},

@@ -27,15 +27,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeStore answers from memory as the real store does, limits and all.
 type fakeStore struct {
-	mu      sync.Mutex
-	fleets  []string
-	devices []cassandra.Device
-	fixes   []cassandra.Telemetry // any order
-	alerts  []cassandra.Alert
-	hours   []cassandra.Hour
-	written []cassandra.AlertRow
-	open    []cassandra.AlertState
-	deleted []deletedAlert
+	mu       sync.Mutex
+	fleets   []string
+	devices  []cassandra.Device
+	fixes    []cassandra.Telemetry // any order
+	alerts   []cassandra.Alert
+	hours    []cassandra.Hour
+	resolved []resolvedAlert
+	open     []cassandra.Alert
+	deleted  []deletedAlert
 
 	err   error
 	gate  chan struct{} // reads wait for it to be closed, or for the end of their context
@@ -48,6 +48,11 @@ type fakeStore struct {
 }
 
 // deletedAlert is an alert that was taken off the open ones.
+type resolvedAlert struct {
+	alertID
+	writeTimeUs int64
+}
+
 type deletedAlert struct {
 	fleet, device, kind string
 	writeTimeUs         int64
@@ -163,13 +168,13 @@ func (f *fakeStore) Alerts(ctx context.Context, q cassandra.AlertQuery) (rows []
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, a := range f.alerts {
-		if a.FleetID == q.FleetID && !a.Ts.Before(q.From) && !a.Ts.After(q.To) && (len(q.Severities) == 0 || slices.Contains(q.Severities, a.Severity)) {
+		if a.FleetID == q.FleetID && !a.Opened().Before(q.From) && !a.Opened().After(q.To) && (len(q.Severities) == 0 || slices.Contains(q.Severities, a.Severity)) {
 			rows = append(rows, a)
 		}
 	}
 	// Severities of one instant and device come in any order.
 	slices.SortFunc(rows, func(a, b cassandra.Alert) int {
-		return cmp.Or(b.Ts.Compare(a.Ts), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.AlertType, b.AlertType), strings.Compare(b.Severity, a.Severity))
+		return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type), strings.Compare(b.Severity, a.Severity))
 	})
 	if q.Limit > 0 && len(rows) > q.Limit {
 		rows = rows[:q.Limit]
@@ -177,24 +182,22 @@ func (f *fakeStore) Alerts(ctx context.Context, q cassandra.AlertQuery) (rows []
 	return rows, nil
 }
 
-func (f *fakeStore) WriteAlerts(ctx context.Context, rows []cassandra.AlertRow) error {
+func (f *fakeStore) ResolveAlert(ctx context.Context, r *cassandra.Alert, writeTimeUs int64) error {
 	if err := f.enter(ctx); err != nil {
 		return err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.written = append(f.written, rows...)
-	for _, r := range rows {
-		for i := range f.alerts {
-			if a := &f.alerts[i]; alertIDOf(*a) == (alertID{r.FleetID, r.Severity, r.TsMs, r.DeviceID, r.AlertType}) {
-				a.Resolved, a.Message = r.Resolved, cmp.Or(r.Message, a.Message)
-			}
+	f.resolved = append(f.resolved, resolvedAlert{alertIDOf(*r), writeTimeUs})
+	for i := range f.alerts {
+		if a := &f.alerts[i]; alertIDOf(*a) == alertIDOf(*r) {
+			a.Resolved = true
 		}
 	}
 	return nil
 }
 
-func (f *fakeStore) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) (rows []cassandra.AlertState, err error) {
+func (f *fakeStore) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) (rows []cassandra.Alert, err error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}
@@ -215,7 +218,7 @@ func (f *fakeStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, aler
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.deleted = append(f.deleted, deletedAlert{fleetID, deviceID, alertType, writeTimeUs})
-	f.open = slices.DeleteFunc(f.open, func(a cassandra.AlertState) bool {
+	f.open = slices.DeleteFunc(f.open, func(a cassandra.Alert) bool {
 		return a.FleetID == fleetID && a.DeviceID == deviceID && a.Type == alertType
 	})
 	return nil

@@ -146,8 +146,8 @@ func TestAlertsOfOneInstantAreToldApartByPages(t *testing.T) {
 		for range 12 {
 			ts := noon.Add(-time.Duration(day)*24*time.Hour - time.Duration(dice.IntN(3))*time.Second)
 			store.alerts = append(store.alerts, cassandra.Alert{
-				FleetID: "fleet-a", Severity: cassandra.Severities[dice.IntN(3)], Ts: ts, DeviceID: "truck-" + fmt.Sprint(dice.IntN(4)),
-				AlertType: []string{"speeding", "battery"}[dice.IntN(2)], Message: "x",
+				FleetID: "fleet-a", Severity: cassandra.Severities[dice.IntN(3)], OpenedMs: ts.UnixMilli(), DeviceID: "truck-" + fmt.Sprint(dice.IntN(4)),
+				Type: []string{"speeding", "battery"}[dice.IntN(2)], Message: "x",
 			})
 		}
 	}

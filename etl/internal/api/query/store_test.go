@@ -69,15 +69,15 @@ func TestTheRealStoreIsRead(t *testing.T) {
 	for _, fleet := range []string{"fleet-a", "fleet-b"} {
 		require.NoError(t, store.WriteFleet(ctx, fleet))
 	}
-	var alerts []cassandra.AlertRow
+	var alerts []cassandra.Alert
 	for i := range 120 {
 		ts := now.Add(-time.Duration(i/4) * 7 * time.Hour).UnixMilli() // four at each instant
-		alerts = append(alerts, cassandra.AlertRow{
-			FleetID: "fleet-a", Severity: cassandra.Severities[i%3], TsMs: ts, DeviceID: names[i%4], AlertType: "speeding", Message: fmt.Sprint("alert ", i), WriteTimeUs: ts * 1000,
+		alerts = append(alerts, cassandra.Alert{
+			FleetID: "fleet-a", Severity: cassandra.Severities[i%3], OpenedMs: ts, DeviceID: names[i%4], Type: "speeding", Message: fmt.Sprint("alert ", i),
 		})
 	}
 	for _, row := range alerts {
-		require.NoError(t, store.WriteAlerts(ctx, []cassandra.AlertRow{row}))
+		require.NoError(t, store.WriteFleetAlert(ctx, &row, row.OpenedMs*1000))
 	}
 	for d := range 10 {
 		day := cassandra.DayOf(now.UnixMilli()) - cassandra.Day(d)
@@ -124,10 +124,10 @@ func TestTheRealStoreIsRead(t *testing.T) {
 		chosen := all[50]
 		id, ok := parseAlertID(chosen.ID)
 		require.True(t, ok)
-		open := cassandra.AlertState{FleetID: "fleet-a", DeviceID: id.device, Type: id.kind, Severity: id.severity, OpenedMs: id.ts, Notify: true}
+		open := cassandra.Alert{FleetID: "fleet-a", DeviceID: id.device, Type: id.kind, Severity: id.severity, OpenedMs: id.ts, Notify: true}
 		other := open
 		other.Type = "battery"
-		for _, a := range []cassandra.AlertState{open, other} {
+		for _, a := range []cassandra.Alert{open, other} {
 			require.NoError(t, store.WriteOpenAlert(ctx, &a, now.Add(-time.Minute).UnixMicro()))
 		}
 		for range 2 {
@@ -139,7 +139,7 @@ func TestTheRealStoreIsRead(t *testing.T) {
 		require.Equal(t, other.Type, left[0].Type)
 		// The same input again, as a replay writes it.
 		for _, row := range alerts {
-			require.NoError(t, store.WriteAlerts(ctx, []cassandra.AlertRow{row}))
+			require.NoError(t, store.WriteFleetAlert(ctx, &row, row.OpenedMs*1000))
 		}
 		again, _ := everyPage[alertItem](g, "a", path, nil)
 		require.Len(t, again, len(alerts))
