@@ -15,26 +15,26 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// lettersReport is what tests look at in the report of a replay.
-type lettersReport struct {
+// reprocessReport has the fields that tests read of the report of reprocess.
+type reprocessReport struct {
 	report
-	Letters       int64 `json:"letters"`
-	NotReplayable int64 `json:"letters_not_replayable"`
+	DeadLetters int64 `json:"dead_letters"`
+	Skipped     int64 `json:"dead_letters_skipped"`
 }
 
-func (s *site) replayLetters(args ...string) (lettersReport, int) {
+func (s *site) reprocess(args ...string) (reprocessReport, int) {
 	s.t.Helper()
-	cmd := s.command(append([]string{"deadletters", "replay", "--report", "json"}, args...)...)
+	cmd := s.command(append([]string{"deadletters", "reprocess", "--report", "json"}, args...)...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	status := exitStatus(s.t, cmd.Run())
-	var r lettersReport
+	var r reprocessReport
 	require.NoError(s.t, json.Unmarshal(stdout.Bytes(), &r), "%s%s", stdout.String(), stderr.String())
 	return r, status
 }
 
-// openLetters gives the reasons of the dead letters that are open.
-func (s *site) openLetters() (reasons []string) {
+// openDeadLetters returns the reasons of the open dead letters.
+func (s *site) openDeadLetters() (reasons []string) {
 	s.t.Helper()
 	cmd := s.command("deadletters", "list", "--format", "json")
 	out, err := cmd.Output()
@@ -47,7 +47,7 @@ func (s *site) openLetters() (reasons []string) {
 	return reasons
 }
 
-func TestDeadLettersAreReplayedAfterAFix(t *testing.T) {
+func TestDeadLettersAreReprocessedAfterAFix(t *testing.T) {
 	s := newSite(t)
 	now := time.Now().UTC().Truncate(time.Minute)
 	zone, err := time.LoadLocation("Asia/Shanghai")
@@ -57,9 +57,9 @@ func TestDeadLettersAreReplayedAfterAFix(t *testing.T) {
 	require.NoError(t, os.WriteFile(path, []byte(strings.Join([]string{
 		"taxi,when,latitude,longitude,v",
 		"t1," + at(time.Hour) + ",48.1,11.5,50",
-		"t1," + at(2*time.Hour) + ",48.1,11.5,fast", // no number
-		"t2," + at(time.Hour) + ",91,11.5,50",       // no latitude
-		"t2," + at(time.Hour) + ",48.1",             // can't be taken apart
+		"t1," + at(2*time.Hour) + ",48.1,11.5,fast", // not a number
+		"t2," + at(time.Hour) + ",91,11.5,50",       // not a latitude
+		"t2," + at(time.Hour) + ",48.1",             // too few fields
 		"",
 	}, "\n")), 0o600))
 	args := []string{
@@ -70,33 +70,33 @@ func TestDeadLettersAreReplayedAfterAFix(t *testing.T) {
 	r, status := s.load(args...)
 	require.Equal(t, 2, status)
 	require.Equal(t, map[string]int64{"unknown_fleet": 2, "malformed": 2}, r.Rejected)
-	require.ElementsMatch(t, []string{"malformed", "malformed", "unknown_fleet", "unknown_fleet"}, s.openLetters())
+	require.ElementsMatch(t, []string{"malformed", "malformed", "unknown_fleet", "unknown_fleet"}, s.openDeadLetters())
 
-	// Nothing is mended yet: they are refused again, and as many are open.
-	replay, status := s.replayLetters("--reason", "unknown_fleet")
+	// Nothing is fixed yet: they are rejected again, and as many are open.
+	again, status := s.reprocess("--reason", "unknown_fleet")
 	require.Equal(t, 2, status)
-	require.EqualValues(t, 2, replay.Letters)
-	require.Len(t, s.openLetters(), 4)
-	out, status := s.run("deadletters", "replay", "--dry-run", "--set", "fleet_id=old")
+	require.EqualValues(t, 2, again.DeadLetters)
+	require.Len(t, s.openDeadLetters(), 4)
+	out, status := s.run("deadletters", "reprocess", "--dry-run", "--set", "fleet_id=old")
 	require.Equal(t, 2, status, out)
-	require.Contains(t, out, "would be stored             1")
+	require.Contains(t, out, "would be stored    1")
 	c := s.contents()
 	require.Zero(t, c.rows())
 
 	// The fleet is allowed now.
 	s.env = append(s.env, "ETL_FLEETS=old,new")
-	replay, status = s.replayLetters("--reason", "unknown_fleet")
+	again, status = s.reprocess("--reason", "unknown_fleet")
 	require.Equal(t, 2, status)
-	require.EqualValues(t, 1, replay.Stored)
-	require.Equal(t, map[string]int64{"lat_range": 1}, replay.Rejected)
-	replay, status = s.replayLetters("--reason", "lat_range", "--set", "lat=48.2")
-	require.Zero(t, status, replay.Result)
-	require.EqualValues(t, 1, replay.Stored)
-	replay, status = s.replayLetters("--set", "speed_kmh=")
-	require.Equal(t, 2, status, "one of the lines can't be taken apart")
-	require.EqualValues(t, 1, replay.Stored)
-	require.EqualValues(t, 1, replay.NotReplayable)
-	require.Equal(t, []string{"malformed"}, s.openLetters())
+	require.EqualValues(t, 1, again.Stored)
+	require.Equal(t, map[string]int64{"lat_range": 1}, again.Rejected)
+	again, status = s.reprocess("--reason", "lat_range", "--set", "lat=48.2")
+	require.Zero(t, status, again.Result)
+	require.EqualValues(t, 1, again.Stored)
+	again, status = s.reprocess("--set", "speed_kmh=")
+	require.Equal(t, 2, status, "one of the lines can't be parsed")
+	require.EqualValues(t, 1, again.Stored)
+	require.EqualValues(t, 1, again.Skipped)
+	require.Equal(t, []string{"malformed"}, s.openDeadLetters())
 
 	speed := 50.0
 	want := map[string][]cassandra.Telemetry{
@@ -109,17 +109,17 @@ func TestDeadLettersAreReplayedAfterAFix(t *testing.T) {
 	c = s.contents()
 	require.Equal(t, want, c.history)
 
-	// All of it once more, as if nothing had been noted: the same rows.
-	require.NoError(t, os.Remove(filepath.Join(s.dir, "deadletters", "deadletters.replayed")))
-	replay, _ = s.replayLetters("--set", "lat=48.1,speed_kmh=50", "--reason", "unknown_fleet", "--limit", "1")
-	require.EqualValues(t, 1, replay.Stored, fmt.Sprint(replay))
+	// Reprocessing everything again writes the same rows.
+	require.NoError(t, os.Remove(filepath.Join(s.dir, "deadletters", "deadletters.reprocessed")))
+	again, _ = s.reprocess("--set", "lat=48.1,speed_kmh=50", "--reason", "unknown_fleet", "--limit", "1")
+	require.EqualValues(t, 1, again.Stored, fmt.Sprint(again))
 	c = s.contents()
 	require.Equal(t, want, c.history)
 
-	t.Run("a replay that is killed goes on", func(t *testing.T) { replayIsKilled(t, s.anew(t)) })
+	t.Run("killed and repeated", func(t *testing.T) { reprocessIsKilled(t, s.anew(t)) })
 }
 
-func replayIsKilled(t *testing.T, s *site) {
+func reprocessIsKilled(t *testing.T, s *site) {
 	const records = 3000
 	now := time.Now().UTC().Truncate(time.Second)
 	text := "device_id,fleet_id,timestamp,lat,lon\n"
@@ -128,25 +128,25 @@ func replayIsKilled(t *testing.T, s *site) {
 	}
 	path := filepath.Join(s.dir, "new.csv")
 	require.NoError(t, os.WriteFile(path, []byte(text), 0o600))
-	refusing := *s
-	refusing.env = append(append([]string{}, s.env...), "ETL_FLEETS=old")
-	_, status := refusing.load(path)
+	rejecting := *s
+	rejecting.env = append(append([]string{}, s.env...), "ETL_FLEETS=old")
+	_, status := rejecting.load(path)
 	require.Equal(t, 2, status)
 
-	slow := s.command("deadletters", "replay")
+	slow := s.command("deadletters", "reprocess")
 	slow.Env = append(slow.Env, "ETL_WRITE_MODE=async", "ETL_WINDOW_RECORDS=100", "ETL_MAX_IN_FLIGHT=1")
 	require.NoError(t, slow.Start())
-	noted := func() bool {
-		text, err := os.ReadFile(filepath.Join(s.dir, "deadletters", "deadletters.replayed"))
+	started := func() bool {
+		text, err := os.ReadFile(filepath.Join(s.dir, "deadletters", "deadletters.reprocessed"))
 		return err == nil && len(text) > 0
 	}
-	require.Eventually(t, noted, time.Minute, 5*time.Millisecond)
+	require.Eventually(t, started, time.Minute, 5*time.Millisecond)
 	require.NoError(t, slow.Process.Kill())
 	_ = slow.Wait() // killed
-	r, status := s.replayLetters()
+	r, status := s.reprocess()
 	require.Zero(t, status, r.Result)
-	require.Less(t, r.Letters, int64(records), "some were noted before")
-	require.Empty(t, s.openLetters())
+	require.Less(t, r.DeadLetters, int64(records), "some were reprocessed before the kill")
+	require.Empty(t, s.openDeadLetters())
 	c := s.contents()
 	require.Equal(t, records, c.rows())
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/loadtest"
 )
 
@@ -316,7 +316,7 @@ func TestABrokenFileIsReportedLineByLine(t *testing.T) {
 	require.NoError(t, err)
 	got := map[int64]string{}
 	for line := range strings.Lines(string(letters)) {
-		var d load.DeadLetter
+		var d deadletter.Entry
 		require.NoError(t, json.Unmarshal([]byte(line), &d))
 		require.Equal(t, "csvfile", d.Source)
 		require.Equal(t, path, d.Origin)

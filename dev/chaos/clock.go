@@ -169,9 +169,9 @@ func clockJumps(ctx context.Context, t *trial) error {
 			return err
 		}
 		t.note("the canary was seen again %.1f s after the clock was right for good", time.Since(t.healed).Seconds())
-		out, err := t.platform.run(ctx, "deadletters", "replay", "--reason", "future", "--source", "httpapi")
+		out, err := t.platform.run(ctx, "deadletters", "reprocess", "--reason", "future", "--source", "httpapi")
 		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) { // 2: some are from the future still, of the poison
-			return fmt.Errorf("replay what was refused: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
+			return fmt.Errorf("reprocess rejected records: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
 		}
 		if err := restart(t.usual()); err != nil {
 			return err

@@ -40,17 +40,17 @@ type refusedError struct{ records int64 }
 func (e refusedError) Error() string { return fmt.Sprintf("%d records were refused", e.records) }
 
 type commands struct {
-	Run      runCommand      `cmd:"" help:"Stream from the sources of ETL_SOURCES until told to stop."`
-	Load     loadCommand     `cmd:"" help:"Load CSV files, and report."`
-	Replay   replayCommand   `cmd:"" help:"Play recorded CSV files at a chosen speed."`
-	Generate generateCommand `cmd:"" help:"Make records of simulated vehicles."`
-	Bench    benchCommands   `cmd:"" help:"Measure on the cluster at hand: beside the bare driver, under load, and for how long it lasts."`
-	Token    tokenCommand    `cmd:"" help:"Make a token for the IoT API."`
-	Letters  letterCommands  `cmd:"" name:"deadletters" help:"List records that were refused, or replay them."`
-	Verify   verifyCommand   `cmd:"" help:"Compute what is derived from the stored telemetry anew, and print each difference."`
-	Schema   schemaCommands  `cmd:"" help:"Make or check the keyspace and its tables."`
-	Health   healthCommand   `cmd:"" help:"Ask the fleet-etl that runs here whether it is ready: for the health checks of containers."`
-	Config   configCommand   `cmd:"" help:"Show every setting: its variable, default, value in force and what it does."`
+	Run         runCommand         `cmd:"" help:"Stream from the sources of ETL_SOURCES until told to stop."`
+	Load        loadCommand        `cmd:"" help:"Load CSV files, and report."`
+	Replay      replayCommand      `cmd:"" help:"Play recorded CSV files at a chosen speed."`
+	Generate    generateCommand    `cmd:"" help:"Make records of simulated vehicles."`
+	Bench       benchCommands      `cmd:"" help:"Measure on the cluster at hand: beside the bare driver, under load, and for how long it lasts."`
+	Token       tokenCommand       `cmd:"" help:"Make a token for the IoT API."`
+	DeadLetters deadLetterCommands `cmd:"" name:"deadletters" help:"List dead letters (rejected records), or reprocess them."`
+	Verify      verifyCommand      `cmd:"" help:"Compute what is derived from the stored telemetry anew, and print each difference."`
+	Schema      schemaCommands     `cmd:"" help:"Make or check the keyspace and its tables."`
+	Health      healthCommand      `cmd:"" help:"Ask the fleet-etl that runs here whether it is ready: for the health checks of containers."`
+	Config      configCommand      `cmd:"" help:"Show every setting: its variable, default, value in force and what it does."`
 }
 
 const description = `Takes vehicles' telemetry in, cleans and enriches it, and stores it in Cassandra.

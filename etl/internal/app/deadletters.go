@@ -6,58 +6,50 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 	"maps"
 	"slices"
 	"strings"
+	"text/tabwriter"
 	"time"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/deadletters"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-type letterCommands struct {
-	List   listLettersCommand   `cmd:"" help:"List refused records, the oldest first."`
-	Replay replayLettersCommand `cmd:"" help:"Send refused records through the pipeline once more, and report."`
+type deadLetterCommands struct {
+	List      listDeadLettersCommand      `cmd:"" help:"List dead letters (rejected records), the oldest first."`
+	Reprocess reprocessDeadLettersCommand `cmd:"" help:"Send the records of dead letters through the pipeline again, and print a report."`
 }
 
-// letterFlags say which dead letters are meant; list and replay share them.
-type letterFlags struct {
-	Reason []string `placeholder:"REASON,…" help:"Only those refused for one of these reasons, for example unknown_fleet."`
-	Source []string `placeholder:"SOURCE,…" help:"Only those of these sources, for example csvfile."`
-	Since  string   `placeholder:"TIME" help:"Only those refused at this time or later: 2026-05-01T12:00:00Z, or a time ago: 2h."`
-	Until  string   `placeholder:"TIME" help:"Only those refused before this time."`
-	Limit  int      `placeholder:"N" help:"The first N of them."`
+// deadLetterFlags select dead letters.
+type deadLetterFlags struct {
+	Reason []string `placeholder:"REASON,…" help:"Only records that were rejected for one of these reasons, for example unknown_fleet."`
+	Source []string `placeholder:"SOURCE,…" help:"Only records of these sources, for example csvfile."`
+	Since  string   `placeholder:"TIME" help:"Only records that were rejected at this time or later: 2026-05-01T12:00:00Z, or a duration before now: 2h."`
+	Until  string   `placeholder:"TIME" help:"Only records that were rejected before this time."`
+	Limit  int      `placeholder:"N" help:"At most N dead letters, the oldest first."`
 }
 
-// choice is which dead letters are meant.
-type choice struct {
-	letterFlags
-	since, until time.Time // zero: any
-}
-
-// choose checks the flags.
-func (f *letterFlags) choose(now time.Time) (c choice, err error) {
-	c.letterFlags = *f
+func (f *deadLetterFlags) filter(now time.Time) (filter deadletter.Filter, err error) {
 	for _, reason := range f.Reason {
 		if !slices.Contains(telemetry.Reasons, telemetry.Reason(reason)) {
-			return c, fmt.Errorf("--reason %q: there is no such reason: the reasons are %s", reason, join(telemetry.Reasons))
+			return filter, fmt.Errorf("--reason %q: unknown reason: the reasons are %s", reason, joinReasons(telemetry.Reasons))
 		}
 	}
 	if f.Limit < 0 {
-		return c, fmt.Errorf("--limit %d: give 1 or more; without it there is none", f.Limit)
+		return filter, fmt.Errorf("--limit %d: give 1 or more, or leave it out for no limit", f.Limit)
 	}
-	if c.since, err = parseWhen("--since", f.Since, now); err != nil {
-		return c, err
+	filter = deadletter.Filter{Reasons: f.Reason, Sources: f.Source, Limit: f.Limit}
+	if filter.Since, err = parseWhen("--since", f.Since, now); err != nil {
+		return filter, err
 	}
-	c.until, err = parseWhen("--until", f.Until, now)
-	return c, err
+	filter.Until, err = parseWhen("--until", f.Until, now)
+	return filter, err
 }
 
-func join(reasons []telemetry.Reason) string {
+func joinReasons(reasons []telemetry.Reason) string {
 	var names []string
 	for _, r := range reasons {
 		names = append(names, string(r))
@@ -65,7 +57,7 @@ func join(reasons []telemetry.Reason) string {
 	return strings.Join(names, ", ")
 }
 
-// parseWhen reads a time, or a duration before now.
+// parseWhen parses a time, or a duration before now.
 func parseWhen(flag, value string, now time.Time) (time.Time, error) {
 	if value == "" {
 		return time.Time{}, nil
@@ -75,248 +67,204 @@ func parseWhen(flag, value string, now time.Time) (time.Time, error) {
 	}
 	ms, err := (telemetry.TimeFormat{}).Parse(value)
 	if err != nil {
-		return time.Time{}, fmt.Errorf("%s %q: give a time such as 2026-05-01T12:00:00Z, or how long ago, such as 2h", flag, value)
+		return time.Time{}, fmt.Errorf("%s %q: give a time such as 2026-05-01T12:00:00Z, or a duration before now such as 2h", flag, value)
 	}
 	return time.UnixMilli(ms), nil
 }
 
-func (c *choice) takes(letter *load.Letter) bool {
-	return (len(c.Reason) == 0 || slices.Contains(c.Reason, letter.Reason)) &&
-		(len(c.Source) == 0 || slices.Contains(c.Source, letter.Source)) &&
-		(c.since.IsZero() || !letter.Time.Before(c.since)) && (c.until.IsZero() || letter.Time.Before(c.until))
+type listDeadLettersCommand struct {
+	deadLetterFlags
+	All    bool   `help:"Include reprocessed dead letters."`
+	Format string `enum:"text,json" default:"text" help:"text, or json: one object per line."`
 }
 
-// letters gives those that are meant and for which open is true, and counts lines that are no letters.
-func (c *choice) letters(all *load.Letters, open func(load.LetterID) bool, torn *int64) iter.Seq2[load.Letter, error] {
-	return func(yield func(load.Letter, error) bool) {
-		n := 0
-		for letter, err := range all.All() {
-			switch {
-			case err != nil:
-				yield(letter, err)
-				return
-			case letter.Torn:
-				*torn++
-				continue
-			case !c.takes(&letter) || !open(letter.ID):
-				continue
-			}
-			if !yield(letter, nil) {
-				return
-			}
-			if n++; n == c.Limit {
-				return
-			}
-		}
-	}
-}
-
-type listLettersCommand struct {
-	letterFlags
-	All    bool   `help:"Also those that were replayed."`
-	Format string `enum:"text,json" default:"text" help:"text, or json: an object a line."`
-}
-
-// listed is a dead letter as it is listed.
-type listed struct {
-	Number   int64  `json:"number"`
-	ID       string `json:"id"`
-	Replayed bool   `json:"replayed"`
-	*load.DeadLetter
+// listedDeadLetter is a line of list --format json.
+type listedDeadLetter struct {
+	Number      int64  `json:"number"`
+	ID          string `json:"id"`
+	Reprocessed bool   `json:"reprocessed"`
+	*deadletter.Entry
 }
 
 // Run lists the dead letters.
-func (c *listLettersCommand) Run(p *program) error {
-	choice, err := c.choose(time.Now())
+func (c *listDeadLettersCommand) Run(p *program) error {
+	filter, err := c.filter(time.Now())
 	if err != nil {
 		return err
 	}
-	replayed, err := load.ReadReplayed(p.config.DeadLetterDir)
+	reprocessed, err := deadletter.ReadReprocessed(p.config.DeadLetterDir)
 	if err != nil {
 		return err
 	}
-	all, err := load.OpenLetters(p.config.DeadLetterDir)
+	snapshot, err := deadletter.Open(p.config.DeadLetterDir)
 	if err != nil {
 		return err
 	}
-	defer all.Close()
+	defer snapshot.Close()
 	out := bufio.NewWriter(p.Out)
-	lines := json.NewEncoder(out)
-	lines.SetEscapeHTML(false)
+	encoder := json.NewEncoder(out)
+	encoder.SetEscapeHTML(false)
 	byReason := map[string]int64{}
-	var n, torn int64
-	for letter, err := range choice.letters(all, func(id load.LetterID) bool { return c.All || !replayed[id] }, &torn) {
-		if err == nil && p.stop.Err() != nil {
+	var n int64
+	for e, err := range filter.Select(snapshot.All(), func(id deadletter.ID) bool { return !c.All && reprocessed[id] }) {
+		switch {
+		case err != nil:
+		case p.stop.Err() != nil:
 			err = errors.New("interrupted")
-		}
-		if err == nil && c.Format == "json" {
-			err = lines.Encode(listed{letter.Number, letter.ID.String(), replayed[letter.ID], &letter.DeadLetter})
-		} else if err == nil {
-			err = printLetter(out, &letter, replayed[letter.ID])
+		case c.Format == "json":
+			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), reprocessed[e.ID], &e})
+		default:
+			err = printDeadLetter(out, &e, reprocessed[e.ID])
 		}
 		if err != nil {
 			return errors.Join(err, out.Flush())
 		}
-		byReason[letter.Reason]++
+		byReason[e.Reason]++
 		n++
 	}
 	if c.Format == "text" {
-		fmt.Fprintf(out, "%d letters: %s\n", n, counts(byReason))
-		if torn > 0 {
-			fmt.Fprintf(out, "%d lines are no letters: a crash cut them short, and their records came again\n", torn)
+		fmt.Fprintf(out, "%d dead letters: %s\n", n, counts(byReason))
+		if torn := snapshot.Torn(); torn > 0 {
+			fmt.Fprintf(out, "%d torn lines skipped: a crash cut them short before their records were acknowledged\n", torn)
 		}
 	}
 	return out.Flush()
 }
 
-func printLetter(out io.Writer, l *load.Letter, replayed bool) error {
-	state := ""
-	if replayed {
-		state = "replayed  "
+func printDeadLetter(out io.Writer, e *deadletter.Entry, reprocessed bool) error {
+	state, field := "", ""
+	if reprocessed {
+		state = "reprocessed  "
 	}
-	field := ""
-	if l.Field != "" {
-		field = fmt.Sprintf(" %s %q", l.Field, l.Value)
+	if e.Field != "" {
+		field = fmt.Sprintf(" %s %q", e.Field, e.Value)
 	}
-	_, err := fmt.Fprintf(out, "%6d  %s  %s%s %s:%d  %s%s: %s\n", l.Number, l.Time.UTC().Format(time.RFC3339), state, l.Source, l.Origin,
-		l.Position, l.Reason, field, l.Remedy)
+	_, err := fmt.Fprintf(out, "%6d  %s  %s%s %s:%d  %s%s: %s\n", e.Number, e.Time.UTC().Format(time.RFC3339), state, e.Source, e.Origin,
+		e.Position, e.Reason, field, e.Remedy)
 	return err
 }
 
-type replayLettersCommand struct {
-	letterFlags
-	Set    map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Values that take the place of what the records say, for example fleet_id=fleet-001."`
-	DryRun bool              `help:"Only tell what would become of them; write nothing."`
-	Report string            `enum:"text,json" default:"text" help:"Form of the report: text or json."`
+type reprocessDeadLettersCommand struct {
+	deadLetterFlags
+	Set    map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Values that replace those of the records, for example fleet_id=fleet-001. An empty value removes the field."`
+	DryRun bool              `help:"Only report what would happen. Write nothing."`
+	Report string            `enum:"text,json" default:"text" help:"Format of the report: text or json."`
 }
 
-// lettersReport is what a replay came to.
-type lettersReport struct {
-	DryRun        bool            `json:"dry_run"`
-	Letters       int64           `json:"letters"`                // that are open and meant
-	NotReplayable int64           `json:"letters_not_replayable"` // they stay open
-	Torn          int64           `json:"lines_torn"`
-	Examples      []letterExample `json:"not_replayed"` // the first of those that can't be or, in a dry run, would be refused again
+// reprocessReport is the report of reprocess. Its records are those of the dead letters that were reprocessed.
+type reprocessReport struct {
+	DryRun      bool             `json:"dry_run"`
+	DeadLetters int64            `json:"dead_letters"`         // open and selected
+	Skipped     int64            `json:"dead_letters_skipped"` // can't be reprocessed and stay open
+	Torn        int64            `json:"lines_torn"`
+	Failures    []reprocessError `json:"failures"` // the first that were skipped or, in a dry run, would be rejected again
 	*report
 }
 
-type letterExample struct {
+type reprocessError struct {
 	Number int64  `json:"number"`
 	Origin string `json:"origin"`
 	Why    string `json:"why"`
 }
 
-const mostExamples = 20
+const maxFailures = 20
 
-func (r *lettersReport) example(number int64, origin, why string) {
-	if len(r.Examples) < mostExamples {
-		r.Examples = append(r.Examples, letterExample{number, origin, why})
+func (r *reprocessReport) fail(number int64, origin, why string) {
+	if len(r.Failures) < maxFailures {
+		r.Failures = append(r.Failures, reprocessError{number, origin, why})
 	}
 }
 
-// Run replays the dead letters that are open and reports. Those that are stored then, or refused once more as a letter of
-// their own, are open no longer.
-func (c *replayLettersCommand) Run(p *program) error {
-	choice, err := c.choose(time.Now())
+// Run reprocesses the open dead letters that the flags select. Those whose records are stored, or rejected again as a new
+// dead letter, are closed.
+func (c *reprocessDeadLettersCommand) Run(p *program) error {
+	report := &reprocessReport{DryRun: c.DryRun, Failures: []reprocessError{}}
+	source, end, err := c.source(p.config.DeadLetterDir, report)
 	if err != nil {
 		return err
 	}
-	report := &lettersReport{DryRun: c.DryRun, Examples: []letterExample{}}
+	defer end()
 	if c.DryRun {
-		return c.dryRun(p, choice, report)
-	}
-	replayed, err := load.OpenReplayed(p.config.DeadLetterDir)
-	if err != nil {
+		report.report, err = c.dryRun(p, source, report)
+	} else if report.report, err = p.runToEnd(source, []string{p.config.DeadLetterDir}); report.report == nil {
 		return err
-	}
-	defer replayed.Close()
-	all, err := load.OpenLetters(p.config.DeadLetterDir)
-	if err != nil {
-		return err
-	}
-	defer all.Close()
-	source, err := c.source(report, choice.letters(all, func(id load.LetterID) bool { return !replayed.Has(id) }, &report.Torn), replayed.Add)
-	if err != nil {
-		return err
-	}
-	return c.replay(p, source, report)
-}
-
-func (c *replayLettersCommand) source(r *lettersReport, letters iter.Seq2[load.Letter, error], settled func([]load.LetterID) error) (*deadletters.Source, error) {
-	origin := "" // of the letter at hand
-	return deadletters.New(deadletters.Options{
-		Set: c.Set,
-		Letters: func(yield func(deadletters.Letter, error) bool) {
-			for letter, err := range letters {
-				if err == nil {
-					r.Letters++
-				}
-				origin = fmt.Sprintf("%s:%d", letter.Origin, letter.Position)
-				if !yield(deadletters.Letter{ID: letter.ID, Number: letter.Number, Raw: letter.Raw, Fields: letter.Record}, err) {
-					return
-				}
-			}
-		},
-		Settled: func(ids [][16]byte) error {
-			var named []load.LetterID
-			for _, id := range ids {
-				named = append(named, id)
-			}
-			return settled(named)
-		},
-		Passed: func(letter deadletters.Letter, why string) {
-			r.NotReplayable++
-			r.example(letter.Number, origin, why)
-		},
-	})
-}
-
-// replay runs the letters through the pipeline, and notes those that are settled.
-func (c *replayLettersCommand) replay(p *program, source *deadletters.Source, r *lettersReport) error {
-	report, err := p.runToEnd(source, []string{p.config.DeadLetterDir})
-	if report == nil {
-		return err
-	}
-	r.report = report
-	err = errors.Join(err, source.Settle())
-	if err == nil && p.stop.Err() != nil {
+	} else if err = errors.Join(err, source.Flush()); err == nil && p.stop.Err() != nil {
 		err = errInterrupted
 	}
-	return c.finish(p, r, err)
+	return report.finish(p.Out, c.Report, err)
 }
 
-// dryRun checks the letters as the pipeline would.
-func (c *replayLettersCommand) dryRun(p *program, choice choice, r *lettersReport) error {
-	replayed, err := load.ReadReplayed(p.config.DeadLetterDir)
+// source opens the dead letters of a directory and returns a source of those that are open and selected. A dry run
+// neither locks nor changes them.
+func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport) (_ *deadletter.Reprocessor, end func(), err error) {
+	filter, err := c.filter(time.Now())
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	all, err := load.OpenLetters(p.config.DeadLetterDir)
+	var isDone func(deadletter.ID) bool
+	done, unlock := func([]deadletter.ID) error { return nil }, func() {}
+	if c.DryRun {
+		reprocessed, err := deadletter.ReadReprocessed(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		isDone = func(id deadletter.ID) bool { return reprocessed[id] }
+	} else {
+		reprocessed, err := deadletter.OpenReprocessed(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		isDone, done, unlock = reprocessed.Has, reprocessed.Add, reprocessed.Close
+	}
+	snapshot, err := deadletter.Open(dir)
 	if err != nil {
-		return err
+		unlock()
+		return nil, nil, err
 	}
-	defer all.Close()
-	source, err := c.source(r, choice.letters(all, func(id load.LetterID) bool { return !replayed[id] }, &r.Torn),
-		func([]load.LetterID) error { return nil })
+	end = func() { snapshot.Close(); unlock() }
+	source, err := deadletter.NewReprocessor(deadletter.ReprocessOptions{
+		Entries: func(yield func(deadletter.Entry, error) bool) {
+			for e, err := range filter.Select(snapshot.All(), isDone) {
+				if err == nil {
+					report.DeadLetters++
+				}
+				if !yield(e, err) {
+					break
+				}
+			}
+			report.Torn = snapshot.Torn()
+		},
+		Set: c.Set, Done: done,
+		Skipped: func(e deadletter.Entry, why string) {
+			report.Skipped++
+			report.fail(e.Number, fmt.Sprintf("%s:%d", e.Origin, e.Position), why)
+		},
+	})
 	if err != nil {
-		return err
+		end()
+		return nil, nil, err
 	}
-	r.report = &report{Files: []string{p.config.DeadLetterDir}, Rejected: map[string]int64{}, Rows: map[string]tableReport{}, Errors: map[string]int64{}}
-	check, now := validate.New(p.config.Fleets, p.config.DedupeRecords, nil), time.Now().UnixMilli()
-	refuse := func(number int64, rejection *telemetry.Rejection) {
+	return source, end, nil
+}
+
+// dryRun validates the records as the pipeline would.
+func (c *reprocessDeadLettersCommand) dryRun(p *program, source *deadletter.Reprocessor, reprocess *reprocessReport) (*report, error) {
+	r := &report{Files: []string{p.config.DeadLetterDir}, Rejected: map[string]int64{}, Rows: map[string]tableReport{}, Errors: map[string]int64{}}
+	validator, nowMs := validate.New(p.fleets(), p.config.DedupeRecords, nil), time.Now().UnixMilli()
+	reject := func(number int64, rejection *telemetry.Rejection) {
 		r.Rejected[string(rejection.Reason)]++
 		r.RejectedTotal++
-		r.example(number, deadletters.Name, rejection.Error())
+		reprocess.fail(number, deadletter.SourceName, rejection.Error())
 	}
-	err = source.Run(p.stop, func(b pipeline.Batch) error {
+	err := source.Run(p.stop, func(b pipeline.Batch) error {
 		r.Read += int64(len(b.Items) + len(b.Rejected))
 		for i := range b.Rejected {
-			refuse(b.Rejected[i].Position, b.Rejected[i].Rejection)
+			reject(b.Rejected[i].Position, b.Rejected[i].Rejection)
 		}
 		for i := range b.Items {
-			switch _, seen, rejection := check.Validate(&b.Items[i].Record, now); {
+			switch _, seen, rejection := validator.Validate(&b.Items[i].Record, nowMs); {
 			case rejection != nil:
-				refuse(b.Items[i].Position, rejection)
+				reject(b.Items[i].Position, rejection)
 			case seen == telemetry.New:
 				r.Stored++
 			default:
@@ -328,57 +276,58 @@ func (c *replayLettersCommand) dryRun(p *program, choice choice, r *lettersRepor
 	if err == nil && p.stop.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	return c.finish(p, r, err)
+	return r, err
 }
 
-func (c *replayLettersCommand) finish(p *program, r *lettersReport, err error) error {
-	left := r.RejectedTotal + r.NotReplayable
+func (r *reprocessReport) finish(out io.Writer, format string, err error) error {
+	open := r.RejectedTotal + r.Skipped
 	switch {
 	case err != nil:
 		r.Result = err.Error()
-	case r.DryRun && left > 0:
-		r.Result = "a dry run: nothing was written; some letters would stay refused"
+	case r.DryRun && open > 0:
+		r.Result = "dry run, nothing written: some records would be rejected again"
 	case r.DryRun:
-		r.Result = "a dry run: nothing was written; all would be stored"
-	case r.NotReplayable > 0:
-		r.Result = "all that is valid is stored; some letters can't be replayed"
-	case left > 0:
-		r.Result = "all that is valid is stored; some records were refused again"
+		r.Result = "dry run, nothing written: all records would be stored"
+	case r.Skipped > 0:
+		r.Result = "all valid records are stored; some dead letters can't be reprocessed"
+	case open > 0:
+		r.Result = "all valid records are stored; some records were rejected again"
 	default:
-		r.Result = "all is stored"
+		r.Result = "all records are stored"
 	}
-	if e := r.print(p.Out, c.Report); e != nil {
+	if e := r.print(out, format); e != nil {
 		return errors.Join(err, e)
 	}
-	if err == nil && left > 0 {
-		return refusedError{left}
+	if err == nil && open > 0 {
+		return refusedError{open}
 	}
 	return err
 }
 
-func (r *lettersReport) print(out io.Writer, form string) error {
-	if form == "json" {
+func (r *reprocessReport) print(out io.Writer, format string) error {
+	if format == "json" {
 		e := json.NewEncoder(out)
 		e.SetIndent("", "  ")
 		return e.Encode(r)
 	}
-	for _, e := range r.Examples {
-		fmt.Fprintf(out, "letter %d of %s: %s\n", e.Number, e.Origin, e.Why)
+	for _, f := range r.Failures {
+		fmt.Fprintf(out, "dead letter %d of %s: %s\n", f.Number, f.Origin, f.Why)
 	}
-	fmt.Fprintf(out, "letters                     %d\n", r.Letters)
-	fmt.Fprintf(out, "not replayable              %d\n", r.NotReplayable)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "dead letters\t%d\n", r.DeadLetters)
+	fmt.Fprintf(w, "skipped\t%d\n", r.Skipped)
 	if r.Torn > 0 {
-		fmt.Fprintf(out, "lines that are no letters   %d\n", r.Torn)
+		fmt.Fprintf(w, "torn lines\t%d\n", r.Torn)
 	}
 	if !r.DryRun {
-		return r.report.print(out, form)
+		return errors.Join(w.Flush(), r.report.print(out, format))
 	}
-	fmt.Fprintf(out, "would be stored             %d\n", r.Stored)
-	fmt.Fprintf(out, "duplicates                  %d\n", r.Duplicates)
-	fmt.Fprintf(out, "would be refused            %d\n", r.RejectedTotal)
+	fmt.Fprintf(w, "would be stored\t%d\n", r.Stored)
+	fmt.Fprintf(w, "duplicates\t%d\n", r.Duplicates)
+	fmt.Fprintf(w, "would be rejected\t%d\n", r.RejectedTotal)
 	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
-		fmt.Fprintf(out, "  %-25s %d\n", reason, r.Rejected[reason])
+		fmt.Fprintf(w, "  %s\t%d\n", reason, r.Rejected[reason])
 	}
-	_, err := fmt.Fprintf(out, "result                      %s\n", r.Result)
-	return err
+	fmt.Fprintf(w, "result\t%s\n", r.Result)
+	return w.Flush()
 }

@@ -12,13 +12,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// fleetETL runs the program with its state in a directory and gives what it printed.
+// fleetETL runs the program with its state in a directory and returns its output.
 func fleetETL(t *testing.T, dir string, args ...string) (stdout, stderr string, status int) {
 	t.Helper()
 	t.Setenv("ETL_STATE_DIR", dir)
@@ -29,18 +29,18 @@ func fleetETL(t *testing.T, dir string, args ...string) (stdout, stderr string, 
 	return out.String(), err.String(), status
 }
 
-// refuse makes dead letters, an hour apart from 12:00 on.
-func refuse(t *testing.T, dir string) {
+// writeDeadLetters writes four dead letters, an hour apart, the first at 12:00.
+func writeDeadLetters(t *testing.T, dir string) {
 	t.Helper()
 	at := time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC)
-	d := load.NewDeadLetterFile(filepath.Join(dir, "deadletters"), 300, func() time.Time { return at })
+	d := deadletter.NewFile(filepath.Join(dir, "deadletters"), 300, func() time.Time { return at })
 	now := time.Now().UTC().Format(time.RFC3339)
-	good := map[string]string{"device_id": "bus-1", "fleet_id": "berlin", "timestamp": now, "lat": "31.5", "lon": "120.5"}
+	fields := map[string]string{"device_id": "bus-1", "fleet_id": "berlin", "timestamp": now, "lat": "31.5", "lon": "120.5"}
 	for i, r := range []pipeline.Rejected{
-		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "bus-1;berlin", Fields: good},
+		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "bus-1;berlin", Fields: fields},
 		{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the line has 1 fields"), Raw: "bus-1"},
 		{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees"), Raw: `{"device_id":"bus-2","fleet_id":"wuxi","timestamp":"` + now + `","lat":91,"lon":1}`},
-		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "the same again", Fields: good},
+		{Rejection: telemetry.Reject(telemetry.UnknownFleet, "fleet_id", "berlin", "add it to ETL_FLEETS"), Raw: "the same again", Fields: fields},
 	} {
 		r.Position = int64(i + 2)
 		at = at.Add(time.Hour)
@@ -51,7 +51,7 @@ func refuse(t *testing.T, dir string) {
 
 func TestListingDeadLetters(t *testing.T) {
 	dir := t.TempDir()
-	refuse(t, dir)
+	writeDeadLetters(t, dir)
 	for name, c := range map[string]struct {
 		args []string
 		want []int64 // numbers
@@ -76,15 +76,15 @@ func TestListingDeadLetters(t *testing.T) {
 			var got []int64
 			for line := range strings.Lines(out) {
 				var l struct {
-					Number   int64
-					ID       string
-					Replayed bool
-					Reason   string
-					Raw      string
+					Number      int64
+					ID          string
+					Reprocessed bool
+					Reason      string
+					Raw         string
 				}
 				require.NoError(t, json.Unmarshal([]byte(line), &l))
 				require.Len(t, l.ID, 32)
-				require.False(t, l.Replayed)
+				require.False(t, l.Reprocessed)
 				require.NotEmpty(t, l.Reason)
 				require.NotEmpty(t, l.Raw)
 				got = append(got, l.Number)
@@ -96,31 +96,31 @@ func TestListingDeadLetters(t *testing.T) {
 	out, _, status := fleetETL(t, dir, "deadletters", "list")
 	require.Zero(t, status)
 	require.Contains(t, out, `     1  2026-03-01T12:00:00Z  csvfile day.csv:2  unknown_fleet fleet_id "berlin": add it to ETL_FLEETS`+"\n")
-	require.Contains(t, out, "4 letters: 1 lat_range, 1 malformed, 2 unknown_fleet\n")
+	require.Contains(t, out, "4 dead letters: 1 lat_range, 1 malformed, 2 unknown_fleet\n")
 
-	t.Run("replayed ones", func(t *testing.T) {
-		letters, err := load.OpenLetters(filepath.Join(dir, "deadletters"))
+	t.Run("reprocessed ones", func(t *testing.T) {
+		snapshot, err := deadletter.Open(filepath.Join(dir, "deadletters"))
 		require.NoError(t, err)
-		defer letters.Close()
-		replayed, err := load.OpenReplayed(filepath.Join(dir, "deadletters"))
+		defer snapshot.Close()
+		reprocessed, err := deadletter.OpenReprocessed(filepath.Join(dir, "deadletters"))
 		require.NoError(t, err)
-		for l, err := range letters.All() {
+		for l, err := range snapshot.All() {
 			require.NoError(t, err)
 			if l.Number != 2 {
-				require.NoError(t, replayed.Add([]load.LetterID{l.ID}))
+				require.NoError(t, reprocessed.Add([]deadletter.ID{l.ID}))
 			}
 		}
-		replayed.Close()
+		reprocessed.Close()
 		out, _, _ := fleetETL(t, dir, "deadletters", "list")
-		require.Contains(t, out, "1 letters: 1 malformed")
+		require.Contains(t, out, "1 dead letters: 1 malformed")
 		out, _, _ = fleetETL(t, dir, "deadletters", "list", "--all")
-		require.Equal(t, 3, strings.Count(out, "  replayed  "))
-		require.Contains(t, out, "4 letters")
+		require.Equal(t, 3, strings.Count(out, "  reprocessed  "))
+		require.Contains(t, out, "4 dead letters")
 	})
 
 	out, _, status = fleetETL(t, t.TempDir(), "deadletters", "list")
 	require.Zero(t, status)
-	require.Equal(t, "0 letters: 0\n", out)
+	require.Equal(t, "0 dead letters: 0\n", out)
 }
 
 func TestWrongFlagsOfDeadLetters(t *testing.T) {
@@ -128,11 +128,11 @@ func TestWrongFlagsOfDeadLetters(t *testing.T) {
 		args []string
 		want string
 	}{
-		"no such reason": {[]string{"list", "--reason", "bad"}, `--reason "bad": there is no such reason: the reasons are malformed, missing_field`},
+		"no such reason": {[]string{"list", "--reason", "bad"}, `--reason "bad": unknown reason: the reasons are malformed, missing_field`},
 		"no time":        {[]string{"list", "--since", "noon"}, `--since "noon": give a time such as`},
 		"time to come":   {[]string{"list", "--until", "-2h"}, `--until "-2h"`},
 		"no limit":       {[]string{"list", "--limit", "-1"}, "--limit -1: give 1 or more"},
-		"no field":       {[]string{"replay", "--dry-run", "--set", "fleet=wuxi"}, `--set fleet=wuxi: there is no field "fleet"`},
+		"no field":       {[]string{"reprocess", "--dry-run", "--set", "fleet=wuxi"}, `--set fleet=wuxi: unknown field "fleet"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			args := append([]string{"deadletters"}, c.args...)
@@ -149,51 +149,51 @@ func TestWrongFlagsOfDeadLetters(t *testing.T) {
 	}
 }
 
-func TestADryRunTellsWhatWouldBecomeOfDeadLetters(t *testing.T) {
+func TestDryRunReportsWhatReprocessingWouldDo(t *testing.T) {
 	dir := t.TempDir()
-	refuse(t, dir)
+	writeDeadLetters(t, dir)
 	var r struct {
-		DryRun        bool             `json:"dry_run"`
-		Letters       int64            `json:"letters"`
-		NotReplayable int64            `json:"letters_not_replayable"`
-		Read          int64            `json:"records_read"`
-		Stored        int64            `json:"records_stored"`
-		Duplicates    int64            `json:"records_duplicate"`
-		Rejected      map[string]int64 `json:"records_rejected"`
-		Examples      []letterExample  `json:"not_replayed"`
-		Result        string           `json:"result"`
+		DryRun      bool             `json:"dry_run"`
+		DeadLetters int64            `json:"dead_letters"`
+		Skipped     int64            `json:"dead_letters_skipped"`
+		Read        int64            `json:"records_read"`
+		Stored      int64            `json:"records_stored"`
+		Duplicates  int64            `json:"records_duplicate"`
+		Rejected    map[string]int64 `json:"records_rejected"`
+		Failures    []reprocessError `json:"failures"`
+		Result      string           `json:"result"`
 	}
-	out, stderr, status := fleetETL(t, dir, "deadletters", "replay", "--dry-run", "--report", "json")
+	out, stderr, status := fleetETL(t, dir, "deadletters", "reprocess", "--dry-run", "--report", "json")
 	require.Equal(t, exitRefused, status, stderr)
 	require.NoError(t, json.Unmarshal([]byte(out), &r))
 	require.True(t, r.DryRun)
-	require.EqualValues(t, 4, r.Letters)
-	require.EqualValues(t, 1, r.NotReplayable)
+	require.EqualValues(t, 4, r.DeadLetters)
+	require.EqualValues(t, 1, r.Skipped)
 	require.EqualValues(t, 3, r.Read)
 	require.Equal(t, map[string]int64{"unknown_fleet": 2, "lat_range": 1}, r.Rejected)
-	require.Len(t, r.Examples, 4)
-	require.Equal(t, "day.csv:3", r.Examples[0].Origin)
-	require.Contains(t, r.Examples[0].Why, "could not be taken apart")
+	require.Len(t, r.Failures, 4)
+	require.Equal(t, "day.csv:3", r.Failures[0].Origin)
+	require.Contains(t, r.Failures[0].Why, "could not be parsed into fields")
 
 	r.Rejected = nil
-	out, stderr, status = fleetETL(t, dir, "deadletters", "replay", "--dry-run", "--report", "json", "--reason", "unknown_fleet", "--set", "fleet_id=wuxi")
+	out, stderr, status = fleetETL(t, dir, "deadletters", "reprocess", "--dry-run", "--report", "json", "--reason", "unknown_fleet", "--set", "fleet_id=wuxi")
 	require.Equal(t, exitOK, status, stderr)
 	require.NoError(t, json.Unmarshal([]byte(out), &r))
 	require.EqualValues(t, 1, r.Stored)
 	require.EqualValues(t, 1, r.Duplicates, "it was sent twice")
 	require.Empty(t, r.Rejected)
-	require.Equal(t, "a dry run: nothing was written; all would be stored", r.Result)
+	require.Equal(t, "dry run, nothing written: all records would be stored", r.Result)
 
-	out, _, status = fleetETL(t, dir, "deadletters", "replay", "--dry-run")
+	out, _, status = fleetETL(t, dir, "deadletters", "reprocess", "--dry-run")
 	require.Equal(t, exitRefused, status)
-	require.Contains(t, out, "letter 2 of day.csv:3: its text could not be taken apart")
-	require.Contains(t, out, "would be refused            3\n  lat_range                 1\n  unknown_fleet             2\n")
-	require.NoFileExists(t, filepath.Join(dir, "deadletters", "deadletters.replayed"), "nothing was written")
+	require.Contains(t, out, "dead letter 2 of day.csv:3: its raw text could not be parsed into fields")
+	require.Contains(t, out, "would be rejected  3\n  lat_range        1\n  unknown_fleet    2\n")
+	require.NoFileExists(t, filepath.Join(dir, "deadletters", "deadletters.reprocessed"), "nothing was written")
 	out, _, _ = fleetETL(t, dir, "deadletters", "list")
-	require.Contains(t, out, "4 letters")
+	require.Contains(t, out, "4 dead letters")
 }
 
-// memory is a loader that keeps what it is given.
+// memory is a writer that keeps records in memory.
 type memory struct{ rows map[string]telemetry.Record }
 
 func (m *memory) Run(_ context.Context, in <-chan pipeline.ValidBatch) error {
@@ -206,51 +206,44 @@ func (m *memory) Run(_ context.Context, in <-chan pipeline.ValidBatch) error {
 	return nil
 }
 
-func TestAReplayEndsAndLeavesOpenWhatIsRefusedAgain(t *testing.T) {
+func TestReprocessingKeepsRejectedRecordsOpen(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "deadletters")
-	refuse(t, filepath.Dir(dir))
+	writeDeadLetters(t, filepath.Dir(dir))
 	store := &memory{rows: map[string]telemetry.Record{}}
-	replay := func(c replayLettersCommand, fleets ...string) *lettersReport {
+	reprocess := func(c reprocessDeadLettersCommand, fleets ...string) *reprocessReport {
 		t.Helper()
-		replayed, err := load.OpenReplayed(dir)
+		r := &reprocessReport{}
+		source, end, err := c.source(dir, r)
 		require.NoError(t, err)
-		defer replayed.Close()
-		all, err := load.OpenLetters(dir)
-		require.NoError(t, err)
-		defer all.Close()
-		chosen, err := c.choose(time.Now())
-		require.NoError(t, err)
-		r := &lettersReport{}
-		source, err := c.source(r, chosen.letters(all, func(id load.LetterID) bool { return !replayed.Has(id) }, &r.Torn), replayed.Add)
-		require.NoError(t, err)
-		letters := load.NewDeadLetterFile(dir, 300, time.Now)
+		defer end()
+		letters := deadletter.NewFile(dir, 300, time.Now)
 		defer letters.Close()
 		p := pipeline.New(pipeline.Options{
 			Validator: validate.New(fleets, 100, nil), Writer: store, DeadLetters: letters, Registerer: prometheus.NewRegistry(),
 			Now: time.Now, Queue: 1,
 		})
 		require.NoError(t, p.Run(t.Context(), t.Context(), source))
-		require.NoError(t, source.Settle())
+		require.NoError(t, source.Flush())
 		s := p.Summary()
 		r.report = &report{Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: total(s.Rejected)}
 		return r
 	}
-	list := func(args ...string) (lines []listed) {
+	list := func(args ...string) (lines []listedDeadLetter) {
 		t.Helper()
 		out, _, status := fleetETL(t, filepath.Dir(dir), append([]string{"deadletters", "list", "--format", "json"}, args...)...)
 		require.Zero(t, status)
 		for line := range strings.Lines(out) {
-			var l listed
+			var l listedDeadLetter
 			require.NoError(t, json.Unmarshal([]byte(line), &l))
 			lines = append(lines, l)
 		}
 		return lines
 	}
 
-	for range 3 { // nothing was mended: as many are open as before
-		r := replay(replayLettersCommand{}, "wuxi")
-		require.EqualValues(t, 4, r.Letters)
-		require.EqualValues(t, 1, r.NotReplayable)
+	for range 3 { // nothing is fixed: as many are open as before
+		r := reprocess(reprocessDeadLettersCommand{}, "wuxi")
+		require.EqualValues(t, 4, r.DeadLetters)
+		require.EqualValues(t, 1, r.Skipped)
 		require.EqualValues(t, 3, r.RejectedTotal)
 		require.Len(t, list(), 4)
 		require.Empty(t, store.rows)
@@ -261,20 +254,20 @@ func TestAReplayEndsAndLeavesOpenWhatIsRefusedAgain(t *testing.T) {
 	require.Equal(t, "deadletters", again[0].Origin)
 	require.Equal(t, "bus-1;berlin", again[0].Raw, "as it came")
 	before := list("--all")[again[0].Position-1]
-	require.Equal(t, again[0].Record, before.Record, "the position is the number of the letter before")
-	require.True(t, before.Replayed)
+	require.Equal(t, again[0].Record, before.Record, "the position is the number of the previous dead letter")
+	require.True(t, before.Reprocessed)
 
-	r := replay(replayLettersCommand{letterFlags: letterFlags{Reason: []string{"unknown_fleet"}}, Set: map[string]string{"fleet_id": "wuxi"}}, "wuxi")
-	require.EqualValues(t, 2, r.Letters)
+	r := reprocess(reprocessDeadLettersCommand{deadLetterFlags: deadLetterFlags{Reason: []string{"unknown_fleet"}}, Set: map[string]string{"fleet_id": "wuxi"}}, "wuxi")
+	require.EqualValues(t, 2, r.DeadLetters)
 	require.EqualValues(t, 1, r.Stored)
 	require.EqualValues(t, 1, r.Duplicates)
 	require.Len(t, store.rows, 1)
 	require.Len(t, list(), 2)
-	r = replay(replayLettersCommand{Set: map[string]string{"lat": "9.1"}})
+	r = reprocess(reprocessDeadLettersCommand{Set: map[string]string{"lat": "9.1"}})
 	require.EqualValues(t, 1, r.Stored)
 	require.Len(t, store.rows, 2)
 	left := list()
-	require.Len(t, left, 1, "what can't be replayed stays")
+	require.Len(t, left, 1, "a dead letter that can't be reprocessed stays open")
 	require.Equal(t, "malformed", left[0].Reason)
-	require.Zero(t, replay(replayLettersCommand{}).Read)
+	require.Zero(t, reprocess(reprocessDeadLettersCommand{}).Read)
 }

@@ -26,7 +26,7 @@ import (
 type parts struct {
 	store           atomic.Pointer[cassandra.Store] // nil until it is reached
 	writer          *load.Writer
-	deadLetters     *load.DeadLetterFile
+	deadLetters     *deadletter.File
 	deadLetterTopic *kafka.DeadLetters // nil without the source kafka
 	validator       *validate.Validator
 	pipeline        *pipeline.Pipeline
@@ -66,7 +66,7 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 		return nil, err
 	}
 	x := &parts{
-		deadLetters: load.NewDeadLetterFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
+		deadLetters: deadletter.NewFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
 		validator:   validate.New(p.fleets(), c.DedupeRecords, zones.find),
 	}
 	letters := deadletter.Route{Default: x.deadLetters}

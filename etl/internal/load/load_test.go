@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -56,17 +54,6 @@ func TestRetriesKeepToTheirBudget(t *testing.T) {
 		require.LessOrEqual(t, tries.Load(), int64(200+101), "first tries are free, retries are 10 a second")
 		require.Greater(t, tries.Load(), int64(200+80))
 	})
-}
-
-func refused(position int64, raw string) pipeline.Rejected {
-	return pipeline.Rejected{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees from -90 to 90"), Position: position, Raw: raw}
-}
-
-func TestDeadLettersSayWhereTheyCouldNotBeWritten(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	require.NoError(t, os.WriteFile(file, nil, 0o600))
-	err := NewDeadLetterFile(filepath.Join(file, "dir"), 1000, time.Now).Append(t.Context(), "s", "o", []pipeline.Rejected{refused(1, "x")})
-	require.ErrorContains(t, err, "write dead letters to "+file)
 }
 
 func clean(records int) pipeline.ValidBatch {
@@ -182,17 +169,4 @@ func TestEmptyBatchesFillAWindowToo(t *testing.T) {
 		close(in)
 		require.NoError(t, <-ended)
 	})
-}
-
-func TestNoFileOfDeadLettersIsOverwritten(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state[1]")
-	at := time.Now()
-	d := NewDeadLetterFile(dir, 1, func() time.Time { return at }) // each letter fills a file, and the clock stands
-	for i := range int64(5) {
-		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{refused(i, "raw")}))
-	}
-	require.NoError(t, d.Close())
-	files, err := Files(dir)
-	require.NoError(t, err)
-	require.Len(t, files, 5)
 }

@@ -1,4 +1,4 @@
-package load
+package deadletter
 
 import (
 	"encoding/json"
@@ -16,13 +16,13 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// ticking is a clock that moves a second each time it is looked at.
+// ticking returns a clock that advances by a second per call.
 func ticking() func() time.Time {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("CST", 8*3600))
 	return func() time.Time { at = at.Add(time.Second); return at }
 }
 
-// linesOf gives the lines of all dead letters of a directory, the oldest first, by file.
+// linesOf returns the lines of a directory, by file, the oldest first.
 func linesOf(t *testing.T, dir string) (lines [][]string) {
 	t.Helper()
 	files, err := Files(dir)
@@ -36,12 +36,12 @@ func linesOf(t *testing.T, dir string) (lines [][]string) {
 	return lines
 }
 
-// Others read these files: names and forms are a contract.
-func TestADeadLetterIsALineOfJSON(t *testing.T) {
+// Other programs read these files: names and formats are a contract.
+func TestEntryIsALineOfJSON(t *testing.T) {
 	dir := t.TempDir()
-	d := NewDeadLetterFile(dir, 1<<20, ticking())
+	d := NewFile(dir, 1<<20, ticking())
 	require.NoError(t, d.Append(t.Context(), "csvfile", "day 1.csv", []pipeline.Rejected{
-		refused(7, "truck-1,\"wu\nxi\",<&>,91"),
+		rejected(7, "truck-1,\"wu\nxi\",<&>,91"),
 		{Rejection: telemetry.Reject(telemetry.TooLarge, "", "", "send at most 64 KiB"), Position: 8},
 	}))
 	require.NoError(t, d.Close())
@@ -54,19 +54,19 @@ func TestADeadLetterIsALineOfJSON(t *testing.T) {
 		"remedy": "send at most 64 KiB", "raw": ""}`, lines[0][1])
 }
 
-func TestDeadLettersAreOnDiskBeforeAppendReturns(t *testing.T) {
+func TestAppendReturnsWhenEntriesAreOnDisk(t *testing.T) {
 	dir := t.TempDir()
-	d := NewDeadLetterFile(dir, 1<<20, ticking())
+	d := NewFile(dir, 1<<20, ticking())
 	for i := range int64(3) {
-		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{refused(i, "raw")}))
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{rejected(i, "raw")}))
 		assert.Len(t, linesOf(t, dir)[0], int(i)+1, "without Close, as after a crash")
 	}
 	require.NoError(t, d.Close())
 }
 
-func TestNothingRefusedMakesNoFile(t *testing.T) {
+func TestAppendOfNothingCreatesNoFile(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "letters")
-	d := NewDeadLetterFile(dir, 1<<20, ticking())
+	d := NewFile(dir, 1<<20, ticking())
 	require.NoError(t, d.Append(t.Context(), "s", "o", nil))
 	require.NoError(t, d.Close())
 	assert.NoDirExists(t, dir)
@@ -75,25 +75,25 @@ func TestNothingRefusedMakesNoFile(t *testing.T) {
 	assert.Empty(t, files)
 }
 
-func TestAFileOfDeadLettersIsPutAwayWhenItIsFull(t *testing.T) {
-	one := lengthOfLetter(t)
+func TestFullFileIsRotated(t *testing.T) {
+	one := lengthOfEntry(t)
 	for name, c := range map[string]struct {
 		maxSize int64
-		appends []int // letters of each
-		want    []int // letters of each file
+		appends []int // entries per append
+		want    []int // entries per file
 	}{
 		"just full":                    {3 * one, []int{1, 1, 1}, []int{3}},
 		"one more":                     {3 * one, []int{1, 1, 1, 1}, []int{3, 1}},
 		"a byte too few":               {3*one - 1, []int{1, 1, 1}, []int{2, 1}},
-		"a batch is not cut":           {3 * one, []int{2, 2}, []int{2, 2}},
+		"a batch is not split":         {3 * one, []int{2, 2}, []int{2, 2}},
 		"a batch larger than any file": {3 * one, []int{1, 10, 1}, []int{1, 10, 1}},
 		"each too large for a file":    {1, []int{1, 1, 1}, []int{1, 1, 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			d := NewDeadLetterFile(dir, c.maxSize, ticking())
+			d := NewFile(dir, c.maxSize, ticking())
 			for _, n := range c.appends {
-				require.NoError(t, d.Append(t.Context(), "s", "o", letters(n)))
+				require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(n)))
 			}
 			require.NoError(t, d.Close())
 			var got []int
@@ -105,32 +105,32 @@ func TestAFileOfDeadLettersIsPutAwayWhenItIsFull(t *testing.T) {
 	}
 }
 
-func letters(n int) (all []pipeline.Rejected) {
+func rejectedN(n int) (all []pipeline.Rejected) {
 	for range n {
-		all = append(all, refused(1, "raw"))
+		all = append(all, rejected(1, "raw"))
 	}
 	return all
 }
 
-func lengthOfLetter(t *testing.T) int64 {
+func lengthOfEntry(t *testing.T) int64 {
 	t.Helper()
 	dir := t.TempDir()
-	d := NewDeadLetterFile(dir, 1<<20, ticking())
-	require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
+	d := NewFile(dir, 1<<20, ticking())
+	require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
 	require.NoError(t, d.Close())
 	info, err := os.Stat(d.Path())
 	require.NoError(t, err)
 	return info.Size()
 }
 
-// A process that starts goes on with the file that the one before left, and its size counts.
-func TestDeadLettersGoOnWhereTheyWere(t *testing.T) {
-	one := lengthOfLetter(t)
+// The file of the previous process counts towards the size limit.
+func TestFileIsContinuedAfterRestart(t *testing.T) {
+	one := lengthOfEntry(t)
 	dir := t.TempDir()
 	clock := ticking()
 	for range 5 {
-		d := NewDeadLetterFile(dir, 2*one, clock)
-		require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
+		d := NewFile(dir, 2*one, clock)
+		require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
 		require.NoError(t, d.Close())
 	}
 	lines := linesOf(t, dir)
@@ -140,7 +140,7 @@ func TestDeadLettersGoOnWhereTheyWere(t *testing.T) {
 	assert.Len(t, lines[2], 1)
 }
 
-func TestATornLetterIsEndedOnce(t *testing.T) {
+func TestTornLineIsEndedOnce(t *testing.T) {
 	for name, left := range map[string]string{
 		"torn":                  `{"raw":"torn`,
 		"torn in a character":   "{\"raw\":\"\xe6\x97",
@@ -150,20 +150,20 @@ func TestATornLetterIsEndedOnce(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "deadletters.ndjson"), []byte(left), 0o600))
-			d := NewDeadLetterFile(dir, 1<<20, ticking())
-			require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
-			require.NoError(t, d.Append(t.Context(), "s", "o", letters(1)))
+			d := NewFile(dir, 1<<20, ticking())
+			require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
+			require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
 			require.NoError(t, d.Close())
 			lines := linesOf(t, dir)[0]
 			require.Len(t, lines, 3)
-			assert.Equal(t, strings.TrimSuffix(left, "\n"), lines[0], "it stays as it is")
+			assert.Equal(t, strings.TrimSuffix(left, "\n"), lines[0], "the torn line is unchanged")
 			assert.True(t, json.Valid([]byte(lines[1])))
 			assert.True(t, json.Valid([]byte(lines[2])))
 		})
 	}
 }
 
-func TestFilesListsDeadLettersAloneTheOldestFirst(t *testing.T) {
+func TestFilesAreListedOldestFirst(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{
 		"deadletters.ndjson", "deadletters-20260301T120000.000000000Z.ndjson", "deadletters-20251231T235959.999999999Z.ndjson",
@@ -182,20 +182,20 @@ func TestFilesListsDeadLettersAloneTheOldestFirst(t *testing.T) {
 	}, files)
 }
 
-func TestDeadLettersOfSeveralPipelines(t *testing.T) {
+func TestFileIsSafeForConcurrentUse(t *testing.T) {
 	dir := t.TempDir()
-	d := NewDeadLetterFile(dir, 2000, ticking())
+	d := NewFile(dir, 2000, ticking())
 	var done sync.WaitGroup
 	for range 8 {
 		done.Go(func() {
 			for range 20 {
-				assert.NoError(t, d.Append(t.Context(), "s", "o", letters(2)))
+				assert.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(2)))
 			}
 		})
 	}
 	done.Wait()
 	require.NoError(t, d.Close())
-	require.NoError(t, d.Close(), "twice does no harm")
+	require.NoError(t, d.Close(), "closing twice is allowed")
 	n := 0
 	for _, lines := range linesOf(t, dir) {
 		for _, line := range lines {
@@ -206,14 +206,38 @@ func TestDeadLettersOfSeveralPipelines(t *testing.T) {
 	assert.Equal(t, 8*20*2, n)
 }
 
-func TestADeadLetterHasTheRecordAsFarAsItIsKnown(t *testing.T) {
+func TestEntryHasTheParsedFields(t *testing.T) {
 	dir := t.TempDir()
-	d := NewDeadLetterFile(dir, 1<<20, ticking())
-	r := refused(7, "truck-1;91")
+	d := NewFile(dir, 1<<20, ticking())
+	r := rejected(7, "truck-1;91")
 	r.Fields = map[string]string{"device_id": "truck-1", "lat": "91"}
 	require.NoError(t, d.Append(t.Context(), "csvfile", "a.csv", []pipeline.Rejected{r}))
 	require.NoError(t, d.Close())
 	var line map[string]any
 	require.NoError(t, json.Unmarshal([]byte(linesOf(t, dir)[0][0]), &line))
 	assert.Equal(t, map[string]any{"device_id": "truck-1", "lat": "91"}, line["record"])
+}
+
+func rejected(position int64, raw string) pipeline.Rejected {
+	return pipeline.Rejected{Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give degrees from -90 to 90"), Position: position, Raw: raw}
+}
+
+func TestAppendErrorNamesTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(file, nil, 0o600))
+	err := NewFile(filepath.Join(file, "dir"), 1000, time.Now).Append(t.Context(), "s", "o", []pipeline.Rejected{rejected(1, "x")})
+	require.ErrorContains(t, err, "write dead letters to "+file)
+}
+
+func TestRotationOverwritesNoFile(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "state[1]")
+	at := time.Now()
+	d := NewFile(dir, 1, func() time.Time { return at }) // each entry fills a file, and the clock does not advance
+	for i := range int64(5) {
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{rejected(i, "raw")}))
+	}
+	require.NoError(t, d.Close())
+	files, err := Files(dir)
+	require.NoError(t, err)
+	require.Len(t, files, 5)
 }

@@ -1,4 +1,4 @@
-package deadletters
+package deadletter
 
 import (
 	"testing"
@@ -8,9 +8,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// FuzzReplay holds that a letter is read when it is replayed as its record was read when it came: the same record, or
-// refused for the same reason.
-func FuzzReplay(f *testing.F) {
+// FuzzReprocess checks that reprocessing parses a raw text as the API did: into the same record, or with a rejection for
+// the same reason.
+func FuzzReprocess(f *testing.F) {
 	for _, raw := range []string{
 		`{"device_id":"v1","fleet_id":"wuxi","timestamp":1795000000000,"lat":31.5,"lon":120.25,"extra":[1]}`,
 		`{"Device_ID":"v1","FLEET_ID":"wuxi","TimeStamp":"2026-11-18 10:26:40","LAT":1,"lat":null,"Lat":2,"lon":3}`,
@@ -19,12 +19,12 @@ func FuzzReplay(f *testing.F) {
 		f.Add(raw)
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
-		s, err := New(Options{})
+		s, err := NewReprocessor(ReprocessOptions{})
 		require.NoError(t, err)
 		want, rejection := telemetry.ParseJSON([]byte(raw), "")
-		text, why := s.text(Letter{Raw: raw})
+		text, why := s.text(&Entry{Raw: raw})
 		if why != "" {
-			require.NotNil(t, rejection, "it could be read when it came: %s", why)
+			require.NotNil(t, rejection, "the API could parse it: %s", why)
 			return
 		}
 		got, again := telemetry.ParseJSON(text, "")

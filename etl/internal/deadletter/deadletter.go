@@ -1,0 +1,105 @@
+// Package deadletter keeps rejected records, each with the reason, and reprocesses them once the cause is fixed.
+//
+//	pipeline ─► Route ─► File, rotated ─► Snapshot ─► Filter ─► Reprocessor ─► pipeline
+//	                 └─► Kafka topic                     └─► list
+//
+// Reprocessed notes which dead letters are done. A record keeps its device and time, so that storing it twice is harmless.
+package deadletter
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"iter"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+)
+
+// Entry is one dead letter: a line of JSON.
+type Entry struct {
+	Time     time.Time `json:"time"` // when the record was rejected
+	Source   string    `json:"source"`
+	Origin   string    `json:"origin"`   // file, topic or request: what Position refers to
+	Position int64     `json:"position"` // line, offset or index there
+	Reason   string    `json:"reason"`
+	Field    string    `json:"field,omitempty"`
+	Value    string    `json:"value,omitempty"`
+	Remedy   string    `json:"remedy"`
+	Raw      string    `json:"raw"` // the record as it came
+
+	// Record has the values by the names of telemetry.Fields, as far as the raw text could be parsed, in texts that
+	// telemetry.ParseJSON reads.
+	Record map[string]string `json:"record,omitempty"`
+
+	ID     ID    `json:"-"` // set when the entry is read
+	Number int64 `json:"-"` // place among all lines of the directory, from 1; set when the entry is read
+}
+
+func newEntry(now time.Time, source, origin string, r *pipeline.Rejected) Entry {
+	return Entry{
+		Time: now.UTC(), Source: source, Origin: origin, Position: r.Position,
+		Reason: string(r.Reason), Field: r.Field, Value: r.Value, Remedy: r.Remedy,
+		Raw: strings.ToValidUTF8(r.Raw, "\uFFFD"), Record: r.Fields,
+	}
+}
+
+// ID identifies a dead letter in whichever file it is: it is a hash of its line.
+type ID [16]byte
+
+// String returns 32 hexadecimal digits.
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+func idOf(line []byte) (id ID) {
+	sum := sha256.Sum256(line)
+	copy(id[:], sum[:])
+	return id
+}
+
+// Filter selects dead letters. Zero fields select everything.
+type Filter struct {
+	Reasons, Sources []string
+	Since, Until     time.Time // Until is excluded
+	Limit            int       // the first so many
+}
+
+// Select returns the entries that match the filter and for which done is false.
+func (f *Filter) Select(entries iter.Seq2[Entry, error], done func(ID) bool) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		n := 0
+		for e, err := range entries {
+			if err == nil && (!f.matches(&e) || done(e.ID)) {
+				continue
+			}
+			if !yield(e, err) || err != nil {
+				return
+			}
+			if n++; n == f.Limit {
+				return
+			}
+		}
+	}
+}
+
+func (f *Filter) matches(e *Entry) bool {
+	return (len(f.Reasons) == 0 || slices.Contains(f.Reasons, e.Reason)) &&
+		(len(f.Sources) == 0 || slices.Contains(f.Sources, e.Source)) &&
+		(f.Since.IsZero() || !e.Time.Before(f.Since)) && (f.Until.IsZero() || e.Time.Before(f.Until))
+}
+
+// Route sends the dead letters of some sources to a place of their own.
+type Route struct {
+	BySource map[string]pipeline.DeadLetters
+	Default  pipeline.DeadLetters // for every other source
+}
+
+// Append implements pipeline.DeadLetters.
+func (r Route) Append(ctx context.Context, source, origin string, rejected []pipeline.Rejected) error {
+	to := r.Default
+	if own, ok := r.BySource[source]; ok {
+		to = own
+	}
+	return to.Append(ctx, source, origin, rejected)
+}

@@ -1,0 +1,92 @@
+package deadletter
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+)
+
+func open(t *testing.T, dir string) *Snapshot {
+	t.Helper()
+	s, err := Open(dir)
+	require.NoError(t, err)
+	t.Cleanup(s.Close)
+	return s
+}
+
+// raws returns the raw texts and IDs of the entries, and checks their numbers and IDs.
+func raws(t *testing.T, s *Snapshot) (all []string, ids []ID) {
+	t.Helper()
+	seen := map[ID]bool{}
+	for e, err := range s.All() {
+		require.NoError(t, err)
+		require.EqualValues(t, len(all)+1, e.Number)
+		require.False(t, seen[e.ID])
+		require.Len(t, e.ID.String(), 32)
+		seen[e.ID] = true
+		all, ids = append(all, e.Raw), append(ids, e.ID)
+	}
+	require.Zero(t, s.Torn())
+	return all, ids
+}
+
+func TestEntriesAreReadInOrderAcrossFiles(t *testing.T) {
+	dir := t.TempDir()
+	d := NewFile(dir, 3*lengthOfEntry(t), ticking())
+	var want []string
+	for i := range 10 {
+		want = append(want, fmt.Sprint("raw", i))
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{rejected(int64(i), want[i])}))
+	}
+	files, err := Files(dir)
+	require.NoError(t, err)
+	require.Greater(t, len(files), 3)
+	s := open(t, dir)
+	got, before := raws(t, s)
+	require.Equal(t, want, got)
+
+	// Later entries and rotations do not change the snapshot, and IDs do not depend on the file.
+	for range 10 {
+		require.NoError(t, d.Append(t.Context(), "deadletters", "deadletters", []pipeline.Rejected{rejected(1, "again")}))
+	}
+	require.NoError(t, d.Close())
+	got, ids := raws(t, s)
+	require.Equal(t, want, got)
+	require.Equal(t, before, ids)
+	got, ids = raws(t, open(t, dir))
+	require.Len(t, got, 20)
+	require.Equal(t, before, ids[:10])
+}
+
+func TestMissingDirectoryHasNoEntries(t *testing.T) {
+	got, _ := raws(t, open(t, filepath.Join(t.TempDir(), "none")))
+	require.Empty(t, got)
+}
+
+func TestTornLinesAreSkippedAndCounted(t *testing.T) {
+	dir := t.TempDir()
+	d := NewFile(dir, 1<<20, ticking())
+	require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
+	require.NoError(t, d.Close())
+	f, err := os.OpenFile(d.Path(), os.O_WRONLY|os.O_APPEND, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString(`{"time":"2026-`)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	d = NewFile(dir, 1<<20, ticking())
+	require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
+	require.NoError(t, d.Close())
+	var numbers []int64
+	s := open(t, dir)
+	for e, err := range s.All() {
+		require.NoError(t, err)
+		numbers = append(numbers, e.Number)
+	}
+	require.Equal(t, []int64{1, 3}, numbers)
+	require.EqualValues(t, 1, s.Torn())
+}

@@ -1,0 +1,116 @@
+package deadletter
+
+import (
+	"bufio"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
+)
+
+// reprocessedName is the file that lists the reprocessed dead letters, one ID per line. It only grows. A line that a
+// crash tore lists none; its dead letter is reprocessed again, which changes nothing in the store.
+const reprocessedName = "deadletters.reprocessed"
+
+// Reprocessed records which dead letters of a directory were reprocessed: they are stored, or were rejected again as a
+// new dead letter. It has a lock, since two processes at once would reprocess the same dead letters.
+type Reprocessed struct {
+	file *os.File
+	ids  map[ID]bool
+}
+
+// OpenReprocessed opens the list of a directory, which is created when it is missing. It fails while another process has
+// the list open.
+func OpenReprocessed(dir string) (*Reprocessed, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, reprocessedName), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
+	}
+	r := &Reprocessed{file: file, ids: map[ID]bool{}}
+	if err := r.lockAndRead(dir); err != nil {
+		file.Close()
+		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
+	}
+	return r, nil
+}
+
+func (r *Reprocessed) lockAndRead(dir string) error {
+	if err := syscall.Flock(int(r.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return fmt.Errorf("another process reprocesses the dead letters of %s: wait for it to end", dir)
+		}
+		return err
+	}
+	if err := readIDs(r.file, r.ids); err != nil {
+		return err
+	}
+	if info, err := r.file.Stat(); err != nil || info.Size() == 0 {
+		return errors.Join(err, disk.SyncDir(dir))
+	}
+	_, err := r.file.WriteString("\n") // ends a line that a crash tore
+	return err
+}
+
+// Has reports whether a dead letter was reprocessed.
+func (r *Reprocessed) Has(id ID) bool { return r.ids[id] }
+
+// Add adds dead letters and returns when that is on disk.
+func (r *Reprocessed) Add(ids []ID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	var lines []byte
+	for _, id := range ids {
+		lines = append(hex.AppendEncode(lines, id[:]), '\n')
+		r.ids[id] = true
+	}
+	_, err := r.file.Write(lines)
+	if err == nil {
+		err = r.file.Sync()
+	}
+	if err != nil {
+		return fmt.Errorf("write reprocessed dead letters: %w", err)
+	}
+	return nil
+}
+
+// Close releases the lock. Everything is on disk already.
+func (r *Reprocessed) Close() { r.file.Close() }
+
+// ReadReprocessed returns the reprocessed dead letters of a directory. It takes no lock.
+func ReadReprocessed(dir string) (map[ID]bool, error) {
+	ids := map[ID]bool{}
+	f, err := os.Open(filepath.Join(dir, reprocessedName))
+	if errors.Is(err, os.ErrNotExist) {
+		return ids, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read reprocessed dead letters: %w", err)
+	}
+	defer f.Close()
+	return ids, readIDs(f, ids)
+}
+
+func readIDs(in io.Reader, ids map[ID]bool) error {
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		var id ID
+		if line := lines.Bytes(); len(line) == 2*len(id) {
+			if _, err := hex.Decode(id[:], line); err == nil {
+				ids[id] = true
+			}
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read reprocessed dead letters: %w", err)
+	}
+	return nil
+}
