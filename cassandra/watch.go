@@ -132,7 +132,7 @@ func (s *Session) trace(ctx context.Context, statement string, id []byte) (Trace
 	for deadline := time.Now().Add(traceWait); ; {
 		var micros int
 		var request string
-		err := s.driver.Query("SELECT duration, request FROM system_traces.drivers WHERE session_id = ?", id).
+		err := s.driver.Query("SELECT duration, request FROM system_traces.sessions WHERE session_id = ?", id).
 			WithContext(ctx).Consistency(gocql.One).Scan(&micros, &request)
 		if err == nil && micros > 0 {
 			t.Took = time.Duration(micros) * time.Microsecond
