@@ -32,7 +32,7 @@ func TestWhatIsDerivedFollowsFromWhatIsStored(t *testing.T) {
 	part := func(name string, run func(t *testing.T, s *site)) {
 		t.Run(name, func(t *testing.T) {
 			other := &site{t: t, config: s.config, dir: t.TempDir()}
-			other.env = append(slices.Clone(s.env), "ETL_STATE_DIR="+other.dir, "ETL_DERIVE=true", "ETL_DERIVE_FLUSH=1s", "ETL_DERIVE_SETTLE=2s")
+			other.env = append(slices.Clone(s.env), "ETL_STATE_DIR="+other.dir, "ETL_PROCESSOR_ENABLED=true", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_PROCESSOR_MAX_CLOCK_SKEW=2s")
 			run(t, other)
 		})
 	}

@@ -51,7 +51,7 @@ func newSite(t *testing.T) *site {
 	s.config.ReadConsistency = "ALL"
 	s.env = []string{
 		"CASSANDRA_HOSTS=" + strings.Join(s.config.Hosts, ","), "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
-		"ETL_CANARY_INTERVAL=0", "ETL_DERIVE=false", // but for the tests of what is derived
+		"ETL_CANARY_INTERVAL=0", "ETL_PROCESSOR_ENABLED=false", // but for the tests of what is derived
 	}
 	out, status := s.run("schema", "apply")
 	require.Zero(t, status, out)
@@ -212,7 +212,7 @@ func TestARealDayIsStoredOnceHoweverOftenItIsLoaded(t *testing.T) {
 		s.env = append(s.env, "ETL_STATE_DIR="+s.dir)
 		s.truncate()
 		slow := s.command(append([]string{"load"}, args...)...)
-		slow.Env = append(slow.Env, "ETL_WRITE_MODE=async", "ETL_WINDOW_RECORDS=500", "ETL_MAX_IN_FLIGHT=1")
+		slow.Env = append(slow.Env, "ETL_WRITE_MODE=async", "ETL_BUFFER_RECORDS=500", "ETL_MAX_IN_FLIGHT=1")
 		require.NoError(t, slow.Start())
 		require.Eventually(t, func() bool { return checkpointed(s.dir) > 0 }, time.Minute, 20*time.Millisecond)
 		require.NoError(t, slow.Process.Kill())
@@ -420,7 +420,7 @@ func TestOrderAndRepetitionLeaveNoTrace(t *testing.T) {
 	require.Equal(t, []string{"fleet-001", "fleet-002", "fleet-003"}, want.fleets)
 	require.Equal(t, 6000, want.rows())
 	for try, settings := range [][]string{
-		{"ETL_WINDOW_RECORDS=512"}, {"ETL_WINDOW_RECORDS=64", "ETL_DEVICES_IN_MEMORY=10"}, {"ETL_WRITE_MODE=async", "ETL_DEDUPE_RECORDS=2"},
+		{"ETL_BUFFER_RECORDS=512"}, {"ETL_BUFFER_RECORDS=64", "ETL_DEVICES_IN_MEMORY=10"}, {"ETL_WRITE_MODE=async", "ETL_DEDUPE_RECORDS=2"},
 	} {
 		s.truncate()
 		shuffled := append(append([]string{}, lines...), lines[:1500]...)
@@ -458,7 +458,7 @@ func TestNothingIsLostWhileNodesDie(t *testing.T) {
 	started := func() (wait func() report, store func() string) {
 		const address = "127.0.0.1:19464"
 		cmd := s.command("load", "--report", "json", file)
-		cmd.Env = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_WINDOW_RECORDS=8192")
+		cmd.Env = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_BUFFER_RECORDS=8192")
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		require.NoError(t, cmd.Start())

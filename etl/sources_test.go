@@ -194,7 +194,7 @@ func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
 		out, err := generate.CombinedOutput()
 		require.NoError(t, err, string(out))
 
-		slow := append([]string{"ETL_SOURCES=kafka", "ETL_WINDOW_RECORDS=200", "ETL_MAX_IN_FLIGHT=2"}, env...)
+		slow := append([]string{"ETL_SOURCES=kafka", "ETL_BUFFER_RECORDS=200", "ETL_MAX_IN_FLIGHT=2"}, env...)
 		v := s.service(slow...)
 		for range max(2, killsPerSource(t)/10) { // a member that is killed is missed only after its session, six seconds
 			v.start()
@@ -215,7 +215,7 @@ func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
 		most := killsPerSource(t)
 		for kills := 0; kills < most; {
 			cmd := s.command("load", x.csv)
-			cmd.Env = append(cmd.Env, "ETL_WINDOW_RECORDS=200", "ETL_MAX_IN_FLIGHT=2")
+			cmd.Env = append(cmd.Env, "ETL_BUFFER_RECORDS=200", "ETL_MAX_IN_FLIGHT=2")
 			require.NoError(t, cmd.Start())
 			ended := make(chan error, 1)
 			go func() { ended <- cmd.Wait() }()

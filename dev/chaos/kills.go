@@ -57,7 +57,7 @@ func loadKilled(ctx context.Context, t *trial) error {
 	}
 	kills := 0
 	for range 8 {
-		child, err := process.StartChild(command("ETL_WINDOW_RECORDS=500", "ETL_MAX_IN_FLIGHT=2")) // so slow that a kill meets it at work
+		child, err := process.StartChild(command("ETL_BUFFER_RECORDS=500", "ETL_MAX_IN_FLIGHT=2")) // so slow that a kill meets it at work
 		if err != nil {
 			return err
 		}

@@ -201,7 +201,7 @@ func (p *platform) environment() []string {
 		"CASSANDRA_HOSTS="+strings.Join(hosts(p.nodes), ","), "CASSANDRA_KEYSPACE="+p.Keyspace, "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=2",
 		"ETL_STATE_DIR="+filepath.Join(p.Dir, "state"), "ETL_METRICS_ADDRESS=", "ETL_ALERT_RULES_FILE="+filepath.Join(p.Dir, "alert-rules.yml"),
 		"ETL_HTTP_ADDRESS="+p.api, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0",
-		"ETL_SOURCES=httpapi", "ETL_DERIVE_FLUSH=1s", "ETL_ALERT_NEWS_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
+		"ETL_SOURCES=httpapi", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_NOTIFY_MAX_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
 		// Alerts' rules run so many times as fast as usual, and so does the canary.
 		fmt.Sprintf("ETL_CANARY_INTERVAL=%s", 10*time.Second/pace),
 	)

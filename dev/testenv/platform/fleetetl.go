@@ -82,7 +82,7 @@ func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 		"CASSANDRA_HOSTS="+strings.Join(e.Config.Hosts, ","), "CASSANDRA_KEYSPACE="+e.Config.Keyspace, "CASSANDRA_DC="+e.Config.LocalDC,
 		"ETL_STATE_DIR="+e.Dir, "ETL_METRICS_ADDRESS="+e.Metrics, "ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+e.API,
 		"ETL_HTTP_OPEN_FLEET="+openFleet, "ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_CANARY_INTERVAL=2s",
-		"ETL_DERIVE_FLUSH=1s", "ETL_ALERT_RULES_FILE="+rules,
+		"ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_RULES_FILE="+rules,
 	)
 	e.env = append(e.env, env...)
 	return e

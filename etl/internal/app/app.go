@@ -72,7 +72,7 @@ type program struct {
 // Run runs fleet-etl with the given arguments and returns its exit status. The first interrupt or termination signal
 // ends it in good order, the second at once.
 func Run(ctx context.Context, args []string, streams Streams) int {
-	cfg, configErr := config.FromEnvironment()
+	cfg, configErr := config.FromEnvironment(checkReplication)
 	if len(args) == 0 && configErr == nil {
 		args = []string{"run"}
 		if cfg.Mode == "batch" {
@@ -141,7 +141,7 @@ func complain(streams Streams, err error, status int) int {
 func newLogger(w io.Writer, cfg *config.Config, reg prometheus.Registerer) *logrus.Logger {
 	logger := logrus.New()
 	logger.SetOutput(w)
-	logger.SetLevel(cfg.Level())
+	logger.SetLevel(logLevel(cfg))
 	if isTerminal(w) {
 		logger.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "15:04:05"})
 	} else {

@@ -202,7 +202,7 @@ func (c *historyCommand) Run(p *program) error {
 				return fmt.Errorf("--days %d: give them ascending, from 1 to 30", c.Days)
 			}
 			var r report
-			if err := l.child(ctx, &r, []string{"LOG_LEVEL=warn", "ETL_DERIVE=false"}, "generate", "--to", "pipeline", "--report", "json",
+			if err := l.child(ctx, &r, []string{"LOG_LEVEL=warn", "ETL_PROCESSOR_ENABLED=false"}, "generate", "--to", "pipeline", "--report", "json",
 				"--records", fmt.Sprint(records), "--vehicles", fmt.Sprint(c.Vehicles), "--fleets", fmt.Sprint(l.fleets(c.Vehicles)),
 				"--interval", c.Interval.String(), "--start", first.UTC().Format(time.RFC3339Nano)); err != nil {
 				return fmt.Errorf("store %d days: %w", days, err)

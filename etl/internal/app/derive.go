@@ -148,7 +148,7 @@ func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
 	}
 	d := &derivation{p: p, zones: z}
 	d.deriver = derive.New(derive.Options{
-		Flush: c.DeriveFlush, Settle: c.DeriveSettle, Idle: deviceIdle, Devices: c.DevicesInMemory, NewsAge: c.AlertNewsAge,
+		Flush: c.ProcessorFlushInterval, Settle: c.ProcessorMaxClockSkew, Idle: deviceIdle, Devices: c.DevicesInMemory, NewsAge: c.AlertNotifyMaxAge,
 		ProcessDead: processDead, Tell: func(events []telemetry.AlertEvent) { d.receivers.Notify(events) },
 	}, engine, fingerprint, x.writer, p.logger, p.reg, time.Now)
 	return d, nil
@@ -163,7 +163,7 @@ func (d *derivation) open(store *cassandra.Store) {
 // listen makes the receivers of alerts.
 func (d *derivation) listen() error {
 	c := d.p.config
-	if urls := c.Alertmanagers(); len(urls) > 0 {
+	if urls := alertmanagerURLs(c); len(urls) > 0 {
 		open := func(ctx context.Context) ([]telemetry.Alert, error) {
 			if d.store.Load() == nil {
 				return nil, errNotReached
@@ -180,7 +180,7 @@ func (d *derivation) listen() error {
 		d.receivers = append(d.receivers, manager)
 	}
 	if c.KafkaAlertTopic != "" {
-		connection, err := c.Kafka()
+		connection, err := kafkaConnection(c)
 		if err != nil {
 			return err
 		}

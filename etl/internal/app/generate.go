@@ -141,7 +141,7 @@ func (c *generateCommand) intoHTTP(p *program, o generator.Options) error {
 }
 
 func (c *generateCommand) intoKafka(p *program, o generator.Options) error {
-	connection, err := p.config.Kafka()
+	connection, err := kafkaConnection(p.config)
 	if err != nil {
 		return err
 	}

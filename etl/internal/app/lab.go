@@ -50,7 +50,7 @@ type lab struct {
 
 // experiment makes a lab, does something in it, takes it down and hands out its report.
 func (f *labFlags) experiment(p *program, kind string, do func(context.Context, *lab) error) (err error) {
-	cfg, err := p.config.Store()
+	cfg, err := cassandraConfig(p.config)
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func (f *labFlags) experiment(p *program, kind string, do func(context.Context, 
 	}
 	machine := loadtest.ThisMachine() // before any load of ours
 	if cfg.Keyspace != benchKeyspace {
-		_, err := cassandra.CheckSchema(p.stop, cfg, p.config.Replication(), p.logger)
+		_, err := cassandra.CheckSchema(p.stop, cfg, replication(p.config), p.logger)
 		if err == nil {
 			return fmt.Errorf("--keyspace %s: it is there already, and would be dropped; name one that is not there", cfg.Keyspace)
 		}
@@ -73,7 +73,7 @@ func (f *labFlags) experiment(p *program, kind string, do func(context.Context, 
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	if err := cassandra.ApplySchema(p.stop, cfg, p.config.Replication(), p.logger); err != nil {
+	if err := cassandra.ApplySchema(p.stop, cfg, replication(p.config), p.logger); err != nil {
 		return err
 	}
 	defer func() {
@@ -123,7 +123,7 @@ func (l *lab) describeCluster() error {
 	}
 	r := store.Replication()
 	l.report.Cluster = loadtest.Cluster{
-		Nodes: nodes, Replication: r.String(), Copies: r.Total(), Write: store.WriteConsistency(), Derive: l.p.config.Derive,
+		Nodes: nodes, Replication: r.String(), Copies: r.Total(), Write: store.WriteConsistency(), Derive: l.p.config.ProcessorEnabled,
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ type schemaInit struct {
 
 // Run implements the command.
 func (c *schemaInit) Run(p *program) error {
-	cfg, err := p.config.Store()
+	cfg, err := cassandraConfig(p.config)
 	if err != nil {
 		return err
 	}
@@ -38,10 +38,10 @@ func (c *schemaInit) Run(p *program) error {
 		}
 		roles[i].Password = strings.TrimRight(string(text), "\r\n")
 	}
-	replication := p.config.Replication()
+	wanted := replication(p.config)
 	// A new cluster makes its first superuser some seconds after it answers, and may still wait for a node.
 	for started := time.Now(); ; {
-		err := cassandra.MakeAdministrator(p.stop, cfg, replication, p.logger)
+		err := cassandra.MakeAdministrator(p.stop, cfg, wanted, p.logger)
 		if err == nil {
 			break
 		}
@@ -70,18 +70,18 @@ type schemaApply struct{}
 
 // Run implements the command.
 func (schemaApply) Run(p *program) error {
-	cfg, err := p.config.Store()
+	cfg, err := cassandraConfig(p.config)
 	if err != nil {
 		return err
 	}
-	replication := p.config.Replication()
+	wanted := replication(p.config)
 	err = p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) error {
-		return cassandra.ApplySchema(ctx, cfg, replication, p.logger)
+		return cassandra.ApplySchema(ctx, cfg, wanted, p.logger)
 	})
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Out, "keyspace %s is in place (replication %s)\n", cfg.Keyspace, replication)
+	fmt.Fprintf(p.Out, "keyspace %s is in place (replication %s)\n", cfg.Keyspace, wanted)
 	return nil
 }
 
@@ -89,13 +89,13 @@ type schemaCheck struct{}
 
 // Run implements the command.
 func (schemaCheck) Run(p *program) error {
-	cfg, err := p.config.Store()
+	cfg, err := cassandraConfig(p.config)
 	if err != nil {
 		return err
 	}
 	var differences []string
 	err = p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) (err error) {
-		differences, err = cassandra.CheckSchema(ctx, cfg, p.config.Replication(), p.logger)
+		differences, err = cassandra.CheckSchema(ctx, cfg, replication(p.config), p.logger)
 		return err
 	})
 	if err != nil {

@@ -123,7 +123,7 @@ func (p *program) httpAPI(x *parts) (_ pipeline.Source, made closers, err error)
 	if err != nil {
 		return nil, nil, err
 	}
-	certificate, err := c.HTTPCertificate()
+	certificate, err := apiTLS(c)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -148,7 +148,7 @@ func (p *program) httpAPI(x *parts) (_ pipeline.Source, made closers, err error)
 	}
 	validator, seen := validate.NewBounds(c.Fleets), &recent{deduper: validate.NewDeduplicator(c.DedupeRecords)}
 	s, err := ingest.New(ingest.Options{
-		Listener: listener, TLS: certificate, Tokens: tokens, Limits: c.HTTPLimits(),
+		Listener: listener, TLS: certificate, Tokens: tokens, Limits: apiLimits(c),
 		Journal: journal, Full: func(err error) bool { return errors.Is(err, spool.ErrFull) },
 		Check: validator.Check, Seen: seen.see,
 		Mount: reads.Mount, Describe: description,
@@ -250,7 +250,7 @@ func (r *recent) see(record *telemetry.Record) telemetry.Seen {
 
 func (p *program) kafka() (pipeline.Source, error) {
 	c := p.config
-	connection, err := c.Kafka()
+	connection, err := kafkaConnection(c)
 	if err != nil {
 		return nil, err
 	}

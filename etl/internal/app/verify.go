@@ -104,7 +104,7 @@ func (c *verifyCommand) fix(p *program, store *cassandra.Store, fleets []string,
 		return err
 	}
 	if x.derivation == nil {
-		return fmt.Errorf("--fix: ETL_DERIVE is false; set it to true for this command")
+		return fmt.Errorf("--fix: ETL_PROCESSOR_ENABLED is false; set it to true for this command")
 	}
 	x.reached(store)
 	deriver := x.derivation.deriver

@@ -86,12 +86,12 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 		}
 		return store, err
 	}
-	x.writer = load.NewWriter(open, c.Loader(linger), p.logger, p.reg, time.Now)
+	x.writer = load.NewWriter(open, writerOptions(c, linger), p.logger, p.reg, time.Now)
 	x.pipeline = pipeline.New(pipeline.Options{
 		Validator: x.validator, Writer: x.writer, DeadLetters: letters,
 		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
 	})
-	if c.Derive {
+	if c.ProcessorEnabled {
 		if x.derivation, err = p.derivation(x, zones); err != nil {
 			return nil, err
 		}
@@ -101,7 +101,7 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 }
 
 func (p *program) deadLetterTopic() (*kafka.DeadLetters, error) {
-	connection, err := p.config.Kafka()
+	connection, err := kafkaConnection(p.config)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +137,7 @@ func (x *parts) close() {
 
 // openStore connects, and tries again while that may help and there is time.
 func (p *program) openStore(wait time.Duration) (*cassandra.Store, error) {
-	cfg, err := p.config.Store()
+	cfg, err := cassandraConfig(p.config)
 	if err != nil {
 		return nil, err
 	}

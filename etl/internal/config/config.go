@@ -1,8 +1,8 @@
-// Package config is the settings of fleet-etl: one variable each, with a default, a sentence and a check.
+// Package config reads and checks the settings of fleet-etl from the environment. It knows no other part of the program:
+// package app turns settings into the options of each part.
 package config
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -13,123 +13,121 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
-	"github.com/sirupsen/logrus"
 
-	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Config is every setting. A field's tags are its variable, its default and what it does, as `fleet-etl config` shows
-// them; a field tagged secret is hidden there, and can also come from the file that the variable with _FILE names.
+// Config holds every setting. The tags of a field give its variable, default and description, as `fleet-etl config` prints
+// them. A field tagged secret is hidden there and can also come from the file that the variable with _FILE names.
 type Config struct {
-	CassandraHosts            []string      `envconfig:"CASSANDRA_HOSTS" default:"127.0.0.1" desc:"Contact points, separated by commas, each host or host:port."`
-	CassandraPort             int           `envconfig:"CASSANDRA_PORT" default:"9042" desc:"CQL port of contact points that name none."`
-	CassandraKeyspace         string        `envconfig:"CASSANDRA_KEYSPACE" default:"fleet_iot" desc:"Keyspace that holds everything."`
-	CassandraDC               string        `envconfig:"CASSANDRA_DC" default:"dc1" desc:"Local data centre: its nodes are spoken to while one of them lives."`
-	CassandraReplication      string        `envconfig:"CASSANDRA_REPLICATION" default:"dc1=2,dc2=2" desc:"Replicas in each data centre, for the keyspace that schema apply makes."`
-	CassandraWriteConsistency string        `envconfig:"CASSANDRA_WRITE_CONSISTENCY" desc:"Level of writes; empty is TWO, or ONE where the keyspace has a single replica."`
-	CassandraReadConsistency  string        `envconfig:"CASSANDRA_READ_CONSISTENCY" default:"LOCAL_ONE" desc:"Level of reads for screens."`
-	CassandraUsername         string        `envconfig:"CASSANDRA_USERNAME" desc:"Login; empty where the cluster asks for none." secret:"name"`
-	CassandraPassword         string        `envconfig:"CASSANDRA_PASSWORD" desc:"Password of the login." secret:"hidden"`
+	CassandraHosts            []string      `envconfig:"CASSANDRA_HOSTS" default:"127.0.0.1" desc:"Contact points, host or host:port, separated by commas."`
+	CassandraPort             int           `envconfig:"CASSANDRA_PORT" default:"9042" desc:"CQL port of contact points without a port."`
+	CassandraKeyspace         string        `envconfig:"CASSANDRA_KEYSPACE" default:"fleet_iot" desc:"Keyspace that holds all tables."`
+	CassandraDC               string        `envconfig:"CASSANDRA_DC" default:"dc1" desc:"Local data center. Requests go to its nodes while at least one of them is up."`
+	CassandraReplication      string        `envconfig:"CASSANDRA_REPLICATION" default:"dc1=2,dc2=2" desc:"Replicas per data center of the keyspace that schema apply creates."`
+	CassandraWriteConsistency string        `envconfig:"CASSANDRA_WRITE_CONSISTENCY" desc:"Write consistency level (default TWO, or ONE with a single replica)."`
+	CassandraReadConsistency  string        `envconfig:"CASSANDRA_READ_CONSISTENCY" default:"LOCAL_ONE" desc:"Read consistency level of queries."`
+	CassandraUsername         string        `envconfig:"CASSANDRA_USERNAME" desc:"User name; empty disables authentication." secret:"name"`
+	CassandraPassword         string        `envconfig:"CASSANDRA_PASSWORD" desc:"Password of CASSANDRA_USERNAME." secret:"hidden"`
 	CassandraTLS              bool          `envconfig:"CASSANDRA_TLS" default:"false" desc:"Encrypt connections."`
-	CassandraTLSCA            string        `envconfig:"CASSANDRA_TLS_CA_FILE" desc:"PEM file of the authority that signed the nodes' certificates; empty is the system's."`
-	CassandraTLSCert          string        `envconfig:"CASSANDRA_TLS_CERT_FILE" desc:"PEM file of our own certificate, where nodes ask for one."`
-	CassandraTLSKey           string        `envconfig:"CASSANDRA_TLS_KEY_FILE" desc:"PEM file of its key."`
-	CassandraTLSServerName    string        `envconfig:"CASSANDRA_TLS_SERVER_NAME" desc:"Name that the nodes' certificates carry, where it is not their address."`
-	CassandraTLSSkipVerify    bool          `envconfig:"CASSANDRA_TLS_SKIP_VERIFY" default:"false" desc:"Take any certificate: for trials only."`
-	CassandraTimeout          time.Duration `envconfig:"CASSANDRA_TIMEOUT" default:"5s" desc:"Time that a request may take; keep it above the nodes' own timeouts."`
-	CassandraConnections      int           `envconfig:"CASSANDRA_CONNECTIONS" default:"2" desc:"Connections to each node."`
-	CassandraConnectWait      time.Duration `envconfig:"CASSANDRA_CONNECT_WAIT" default:"30s" desc:"How long a command waits for the cluster at its start; run waits as long as it takes."`
+	CassandraTLSCA            string        `envconfig:"CASSANDRA_TLS_CA_FILE" desc:"PEM file of the certificate authority that signed the nodes' certificates; empty uses the system's."`
+	CassandraTLSCert          string        `envconfig:"CASSANDRA_TLS_CERT_FILE" desc:"PEM file of the client certificate, if nodes require one."`
+	CassandraTLSKey           string        `envconfig:"CASSANDRA_TLS_KEY_FILE" desc:"PEM file of the client certificate's key."`
+	CassandraTLSServerName    string        `envconfig:"CASSANDRA_TLS_SERVER_NAME" desc:"Name in the nodes' certificates, if it differs from their address."`
+	CassandraTLSSkipVerify    bool          `envconfig:"CASSANDRA_TLS_SKIP_VERIFY" default:"false" desc:"Skip server certificate verification (testing only)."`
+	CassandraTimeout          time.Duration `envconfig:"CASSANDRA_TIMEOUT" default:"5s" desc:"Timeout of one request. Keep it above the nodes' own timeouts."`
+	CassandraConnections      int           `envconfig:"CASSANDRA_CONNECTIONS" default:"2" desc:"Connections per node."`
+	CassandraConnectWait      time.Duration `envconfig:"CASSANDRA_CONNECT_WAIT" default:"30s" desc:"How long a command waits for the cluster at start; run waits without a limit."`
 
 	Mode     string `envconfig:"ETL_MODE" default:"streaming" desc:"What fleet-etl does without a command: streaming (run) or batch (load ETL_FILES)."`
-	LogLevel string `envconfig:"LOG_LEVEL" default:"info" desc:"Least level that is logged: debug, info, warn or error."`
+	LogLevel string `envconfig:"LOG_LEVEL" default:"info" desc:"Lowest level that is logged: debug, info, warn or error."`
 
 	Sources []string `envconfig:"ETL_SOURCES" default:"generator" desc:"Sources of run, separated by commas: generator, httpapi, kafka."`
 	Files   []string `envconfig:"ETL_FILES" desc:"Files or patterns that ETL_MODE=batch loads, separated by commas."`
-	Fleets  []string `envconfig:"ETL_FLEETS" desc:"Fleets that may send, separated by commas; empty is any."`
+	Fleets  []string `envconfig:"ETL_FLEETS" desc:"Fleets that may send, separated by commas; empty allows all."`
 
 	StateDir           string `envconfig:"ETL_STATE_DIR" default:"var/fleet-etl" desc:"Directory of checkpoints and temporary files."`
-	DeadLetterDir      string `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of refused records; empty is deadletters in ETL_STATE_DIR."`
-	DeadLetterMaxBytes int64  `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"67108864" desc:"Size at which the file of refused records is put away and a new one begun."`
+	DeadLetterDir      string `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of the dead-letter queue; empty is deadletters in ETL_STATE_DIR."`
+	DeadLetterMaxBytes int64  `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"67108864" desc:"Size in bytes at which the dead-letter file is rotated."`
 
-	WriteMode       string        `envconfig:"ETL_WRITE_MODE" default:"batch" desc:"How rows are sent: batch (rows of a partition together) or async (each by itself)."`
-	WindowRecords   int           `envconfig:"ETL_WINDOW_RECORDS" default:"131072" desc:"Records that are grouped together at the most; more make larger groups and take more memory."`
-	Linger          time.Duration `envconfig:"ETL_LINGER" default:"200ms" desc:"How long run gathers records before it writes them."`
-	LoadLinger      time.Duration `envconfig:"ETL_LOAD_LINGER" default:"5s" desc:"The same for load, which has no reader waiting."`
-	BatchRows       int           `envconfig:"ETL_BATCH_ROWS" default:"100" desc:"Rows of one batch at the most; it also ends at 16 KiB."`
-	MaxInFlight     int           `envconfig:"ETL_MAX_IN_FLIGHT" default:"128" desc:"Writes under way at the most; the limit adapts below it."`
-	RetryRate       float64       `envconfig:"ETL_RETRY_RATE" default:"100" desc:"Retries a second over all writes; the others wait their turn."`
-	DevicesInMemory int           `envconfig:"ETL_DEVICES_IN_MEMORY" default:"200000" desc:"Devices whose newest fix is kept in memory; others are read again when they send."`
-	DedupeRecords   int           `envconfig:"ETL_DEDUPE_RECORDS" default:"262144" desc:"Records that are remembered to tell duplicates."`
-	QueueBatches    int           `envconfig:"ETL_QUEUE_BATCHES" default:"8" desc:"Batches of records that wait between two stages at the most."`
-	DrainTimeout    time.Duration `envconfig:"ETL_DRAIN_TIMEOUT" default:"30s" desc:"How long run may take to store what it has when it is told to stop."`
+	WriteMode       string        `envconfig:"ETL_WRITE_MODE" default:"batch" desc:"How rows are written: batch (rows of a partition together) or async (one statement per row)."`
+	BufferRecords   int           `envconfig:"ETL_BUFFER_RECORDS" default:"131072" desc:"Maximum records buffered per flush; more make larger batches and use more memory."`
+	Linger          time.Duration `envconfig:"ETL_LINGER" default:"200ms" desc:"How long run buffers records before it writes them."`
+	LoadLinger      time.Duration `envconfig:"ETL_LOAD_LINGER" default:"5s" desc:"How long load buffers records before it writes them."`
+	BatchRows       int           `envconfig:"ETL_BATCH_ROWS" default:"100" desc:"Maximum rows per batch statement; a batch also ends at 16 KiB."`
+	MaxInFlight     int           `envconfig:"ETL_MAX_IN_FLIGHT" default:"128" desc:"Maximum number of writes in flight; the adaptive limit stays below it."`
+	RetryRate       float64       `envconfig:"ETL_RETRY_RATE" default:"100" desc:"Maximum retries per second over all writes."`
+	DevicesInMemory int           `envconfig:"ETL_DEVICES_IN_MEMORY" default:"200000" desc:"Devices whose latest position is kept in memory; others are re-read when they send."`
+	DedupeRecords   int           `envconfig:"ETL_DEDUPE_RECORDS" default:"262144" desc:"Records that deduplication remembers."`
+	QueueBatches    int           `envconfig:"ETL_QUEUE_BATCHES" default:"8" desc:"Maximum number of batches queued between two stages."`
+	DrainTimeout    time.Duration `envconfig:"ETL_DRAIN_TIMEOUT" default:"30s" desc:"How long run may take to store buffered records when it stops."`
 
-	MetricsAddress string `envconfig:"ETL_METRICS_ADDRESS" default:":9464" desc:"Address of /metrics, /-/healthy and /-/ready; empty is none."`
-	Pprof          bool   `envconfig:"ETL_PPROF" default:"false" desc:"Serve /debug/pprof there too."`
+	MetricsAddress string `envconfig:"ETL_METRICS_ADDRESS" default:":9464" desc:"Address of /metrics, /-/healthy, /-/ready and /-/reload; empty disables them."`
+	ReloadEnabled  bool   `envconfig:"ETL_RELOAD_ENABLED" default:"false" desc:"Serve POST /-/reload at ETL_METRICS_ADDRESS. SIGHUP and changed files reload without it."`
+	Pprof          bool   `envconfig:"ETL_PPROF" default:"false" desc:"Serve /debug/pprof at ETL_METRICS_ADDRESS."`
 
-	HTTPAddress        string  `envconfig:"ETL_HTTP_ADDRESS" default:":8080" desc:"Address of the IoT API (source httpapi)."`
-	HTTPTokens         string  `envconfig:"ETL_HTTP_TOKENS_FILE" desc:"File of the API's tokens; fleet-etl token makes its lines. SIGHUP reads it again."`
-	HTTPOpenFleet      string  `envconfig:"ETL_HTTP_OPEN_FLEET" desc:"Without a file of tokens: let everybody read and write every fleet, records that name none going to this one. For trials."`
-	HTTPTLSCert        string  `envconfig:"ETL_HTTP_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty is plain HTTP."`
-	HTTPTLSKey         string  `envconfig:"ETL_HTTP_TLS_KEY_FILE" desc:"PEM file of its key."`
-	HTTPMaxBody        int64   `envconfig:"ETL_HTTP_MAX_BODY_BYTES" default:"8388608" desc:"Size of a request's body, packed and unpacked, at the most."`
-	HTTPMaxRecords     int     `envconfig:"ETL_HTTP_MAX_RECORDS" default:"10000" desc:"Records of one request at the most."`
-	HTTPTokenRate      float64 `envconfig:"ETL_HTTP_TOKEN_RATE" default:"20000" desc:"Records a second that one token may send; 0 is no limit. What exceeds it is answered 429."`
-	HTTPDeviceRate     float64 `envconfig:"ETL_HTTP_DEVICE_RATE" default:"50" desc:"Records a second of one device, after a burst of 10,000; 0 is no limit."`
-	HTTPMaxConnections int     `envconfig:"ETL_HTTP_MAX_CONNECTIONS" default:"5000" desc:"Connections of the API; beyond it the one that has been quiet for longest is closed."`
+	ReloadInterval time.Duration `envconfig:"ETL_RELOAD_INTERVAL" default:"5s" desc:"Interval between two checks for changed rules, geofences, tokens and TLS files; 0 disables them."`
 
-	SpoolDir      string `envconfig:"ETL_SPOOL_DIR" desc:"Directory of what the API accepted and is not stored yet; empty is spool in ETL_STATE_DIR."`
-	SpoolMaxBytes int64  `envconfig:"ETL_SPOOL_MAX_BYTES" default:"1073741824" desc:"Size of it; when it is full, the API answers 503. See fleet_etl_spool_bytes."`
+	HTTPAddress        string  `envconfig:"ETL_HTTP_ADDRESS" default:":8080" desc:"Address of the HTTP API (source httpapi)."`
+	HTTPTokens         string  `envconfig:"ETL_HTTP_TOKENS_FILE" desc:"File of API tokens; fleet-etl token prints its lines. Reloaded when it changes."`
+	HTTPOpenFleet      string  `envconfig:"ETL_HTTP_OPEN_FLEET" desc:"Without a tokens file: allow everyone to read and write every fleet; records without a fleet go to this one. For testing only."`
+	HTTPTLSCert        string  `envconfig:"ETL_HTTP_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty serves plain HTTP. Reloaded when it changes."`
+	HTTPTLSKey         string  `envconfig:"ETL_HTTP_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
+	HTTPMaxBody        int64   `envconfig:"ETL_HTTP_MAX_BODY_BYTES" default:"8388608" desc:"Maximum size of a request body, compressed and decompressed."`
+	HTTPMaxRecords     int     `envconfig:"ETL_HTTP_MAX_RECORDS" default:"10000" desc:"Maximum records per request."`
+	HTTPTokenRate      float64 `envconfig:"ETL_HTTP_TOKEN_RATE" default:"20000" desc:"Maximum records per second per token; 0 is unlimited. Requests above it get status 429."`
+	HTTPDeviceRate     float64 `envconfig:"ETL_HTTP_DEVICE_RATE" default:"50" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
+	HTTPMaxConnections int     `envconfig:"ETL_HTTP_MAX_CONNECTIONS" default:"5000" desc:"Maximum connections of the API; above it, the connection idle for longest is closed."`
 
-	RedisURL       string `envconfig:"ETL_REDIS_URL" desc:"Cache of the API's reads that several processes share, as redis://USER:PASSWORD@HOST:PORT/DATABASE; empty is one in memory." secret:"hidden"`
-	ReadCacheBytes int64  `envconfig:"ETL_READ_CACHE_BYTES" default:"33554432" desc:"Memory of the cache of the API's reads where there is no Redis; 0 is none."`
+	SpoolDir      string `envconfig:"ETL_SPOOL_DIR" desc:"Directory of records that the API accepted and that are not stored yet; empty is spool in ETL_STATE_DIR."`
+	SpoolMaxBytes int64  `envconfig:"ETL_SPOOL_MAX_BYTES" default:"1073741824" desc:"Maximum size of the spool; while it is full, the API answers 503. See fleet_etl_spool_bytes."`
 
-	Derive           bool          `envconfig:"ETL_DERIVE" default:"true" desc:"Keep up alerts, trips and hourly figures. Without it fleet-etl verify --fix makes them later."`
-	DeriveFlush      time.Duration `envconfig:"ETL_DERIVE_FLUSH" default:"5s" desc:"Time between two writes of figures and trips that changed; alerts are written at once."`
-	DeriveSettle     time.Duration `envconfig:"ETL_DERIVE_SETTLE" default:"10s" desc:"How far apart the clocks of processes on one keyspace may be."`
-	GeofencesFiles   []string      `envconfig:"ETL_GEOFENCES_FILES" desc:"GeoJSON files or patterns of zones, separated by commas. SIGHUP reads them again."`
-	AlertRulesFile   string        `envconfig:"ETL_ALERT_RULES_FILE" desc:"YAML file of the rules of alerts; empty is the built-in ones. SIGHUP reads it again."`
-	AlertNewsAge     time.Duration `envconfig:"ETL_ALERT_NEWS_AGE" default:"15m" desc:"Alerts that are older when they are found are stored, and nobody is told."`
-	AlertmanagerURLs string        `envconfig:"ETL_ALERTMANAGER_URLS" desc:"Alertmanagers that are told of vehicles' alerts, separated by commas, as http://USER:PASSWORD@HOST:PORT/PREFIX; empty is none." secret:"hidden"`
-	GrafanaURL       string        `envconfig:"ETL_GRAFANA_URL" default:"http://localhost:3000" desc:"Where people open Grafana: links of alerts begin with it."`
-	RunbookURL       string        `envconfig:"ETL_RUNBOOK_URL" default:"https://github.com/fleettracing/fleet-tracing/blob/main/docs/runbooks" desc:"Where the pages are that say what to do about a vehicle's alert, ALERTNAME.md; empty is nowhere."`
-	CanaryInterval   time.Duration `envconfig:"ETL_CANARY_INTERVAL" default:"10s" desc:"Time between two records of a vehicle of our own that run sends through everything and reads back; 0 is none."`
+	RedisURL       string `envconfig:"ETL_REDIS_URL" desc:"Redis cache of API queries, shared by several processes, as redis://USER:PASSWORD@HOST:PORT/DATABASE; empty uses memory." secret:"hidden"`
+	ReadCacheBytes int64  `envconfig:"ETL_READ_CACHE_BYTES" default:"33554432" desc:"Size of the in-memory cache of API queries if there is no Redis; 0 disables it."`
 
-	KafkaBrokers         []string      `envconfig:"KAFKA_BROKERS" default:"localhost:9092" desc:"Some brokers, host:port, separated by commas; they name the others (source kafka)."`
-	KafkaTopics          []string      `envconfig:"KAFKA_TOPICS" default:"telemetry" desc:"Topics to consume, separated by commas; they have to be there. generate --to kafka sends to the first."`
-	KafkaGroup           string        `envconfig:"KAFKA_GROUP" default:"fleet-etl" desc:"Consumer group; all processes of one name share the partitions."`
-	KafkaStart           string        `envconfig:"KAFKA_START" default:"earliest" desc:"Where a group without offsets begins: earliest or latest."`
-	KafkaDeadLetterTopic string        `envconfig:"KAFKA_DEAD_LETTER_TOPIC" default:"telemetry-dead-letters" desc:"Topic of refused records that came from Kafka; it has to be there. Never one of KAFKA_TOPICS."`
-	KafkaAlertTopic      string        `envconfig:"KAFKA_ALERT_TOPIC" desc:"Topic that gets each step of a vehicle's alert; empty is none."`
+	ProcessorEnabled       bool          `envconfig:"ETL_PROCESSOR_ENABLED" default:"true" desc:"Compute alerts, trips and hourly statistics. If false, fleet-etl verify --fix computes them later."`
+	ProcessorFlushInterval time.Duration `envconfig:"ETL_PROCESSOR_FLUSH_INTERVAL" default:"5s" desc:"Interval between two writes of changed statistics and trips; alerts are written at once."`
+	ProcessorMaxClockSkew  time.Duration `envconfig:"ETL_PROCESSOR_MAX_CLOCK_SKEW" default:"10s" desc:"Largest expected clock difference between processes on one keyspace."`
+	GeofencesFiles         []string      `envconfig:"ETL_GEOFENCES_FILES" desc:"GeoJSON files or patterns of geofences, separated by commas. Reloaded when they change."`
+	AlertRulesFile         string        `envconfig:"ETL_ALERT_RULES_FILE" desc:"YAML file of alert rules; empty uses the built-in rules. Reloaded when it changes."`
+	AlertNotifyMaxAge      time.Duration `envconfig:"ETL_ALERT_NOTIFY_MAX_AGE" default:"15m" desc:"Alerts detected later than this after they opened are stored but not sent."`
+	AlertmanagerURLs       string        `envconfig:"ETL_ALERTMANAGER_URLS" desc:"Alertmanagers that receive vehicle alerts, separated by commas, as http://USER:PASSWORD@HOST:PORT/PREFIX; empty sends none." secret:"hidden"`
+	GrafanaURL             string        `envconfig:"ETL_GRAFANA_URL" default:"http://localhost:3000" desc:"Public URL of Grafana; links in alerts start with it."`
+	RunbookURL             string        `envconfig:"ETL_RUNBOOK_URL" default:"https://github.com/fleettracing/fleet-tracing/blob/main/docs/runbooks" desc:"URL of the runbooks of vehicle alerts; links are URL/ALERTNAME.md. Empty omits them."`
+	CanaryInterval         time.Duration `envconfig:"ETL_CANARY_INTERVAL" default:"10s" desc:"Interval between synthetic canary records that run writes and reads back; 0 disables them."`
+
+	KafkaBrokers         []string      `envconfig:"KAFKA_BROKERS" default:"localhost:9092" desc:"Bootstrap brokers, host:port, separated by commas (source kafka)."`
+	KafkaTopics          []string      `envconfig:"KAFKA_TOPICS" default:"telemetry" desc:"Topics to consume, separated by commas; they must exist. generate --to kafka produces to the first."`
+	KafkaGroup           string        `envconfig:"KAFKA_GROUP" default:"fleet-etl" desc:"Consumer group; all processes of a group share the partitions."`
+	KafkaStart           string        `envconfig:"KAFKA_START" default:"earliest" desc:"Where a group without committed offsets starts: earliest or latest."`
+	KafkaDeadLetterTopic string        `envconfig:"KAFKA_DEAD_LETTER_TOPIC" default:"telemetry-dead-letters" desc:"Topic of rejected records from Kafka; it must exist and differ from KAFKA_TOPICS."`
+	KafkaAlertTopic      string        `envconfig:"KAFKA_ALERT_TOPIC" desc:"Topic that receives every alert event; empty sends none."`
 	KafkaTLS             bool          `envconfig:"KAFKA_TLS" default:"false" desc:"Encrypt connections to brokers."`
-	KafkaTLSCA           string        `envconfig:"KAFKA_TLS_CA_FILE" desc:"PEM file of the authority that signed the brokers' certificates; empty is the system's."`
-	KafkaTLSCert         string        `envconfig:"KAFKA_TLS_CERT_FILE" desc:"PEM file of our own certificate, where brokers ask for one."`
-	KafkaTLSKey          string        `envconfig:"KAFKA_TLS_KEY_FILE" desc:"PEM file of its key."`
-	KafkaTLSServerName   string        `envconfig:"KAFKA_TLS_SERVER_NAME" desc:"Name that the brokers' certificates carry, where it is not their address."`
-	KafkaMechanism       string        `envconfig:"KAFKA_SASL_MECHANISM" desc:"How to log in: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty is not at all."`
-	KafkaUsername        string        `envconfig:"KAFKA_USERNAME" desc:"User of the login." secret:"name"`
-	KafkaPassword        string        `envconfig:"KAFKA_PASSWORD" desc:"Password of the login." secret:"hidden"`
-	KafkaBatchRecords    int           `envconfig:"KAFKA_BATCH_RECORDS" default:"1000" desc:"Records of one batch at the most."`
-	KafkaFetchMaxBytes   int           `envconfig:"KAFKA_FETCH_MAX_BYTES" default:"8388608" desc:"Bytes, compressed, that each broker may send ahead."`
-	KafkaCommitInterval  time.Duration `envconfig:"KAFKA_COMMIT_INTERVAL" default:"1s" desc:"Time between two commits."`
-	KafkaRevokeWait      time.Duration `envconfig:"KAFKA_REVOKE_WAIT" default:"20s" desc:"How long a partition that moves to another process may take to become durable."`
-	KafkaSessionTimeout  time.Duration `envconfig:"KAFKA_SESSION_TIMEOUT" default:"45s" desc:"After how long without a sign of life the group gives a process up."`
+	KafkaTLSCA           string        `envconfig:"KAFKA_TLS_CA_FILE" desc:"PEM file of the certificate authority that signed the brokers' certificates; empty uses the system's."`
+	KafkaTLSCert         string        `envconfig:"KAFKA_TLS_CERT_FILE" desc:"PEM file of the client certificate, if brokers require one."`
+	KafkaTLSKey          string        `envconfig:"KAFKA_TLS_KEY_FILE" desc:"PEM file of the client certificate's key."`
+	KafkaTLSServerName   string        `envconfig:"KAFKA_TLS_SERVER_NAME" desc:"Name in the brokers' certificates, if it differs from their address."`
+	KafkaMechanism       string        `envconfig:"KAFKA_SASL_MECHANISM" desc:"SASL mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; empty disables authentication."`
+	KafkaUsername        string        `envconfig:"KAFKA_USERNAME" desc:"SASL user name." secret:"name"`
+	KafkaPassword        string        `envconfig:"KAFKA_PASSWORD" desc:"SASL password." secret:"hidden"`
+	KafkaBatchRecords    int           `envconfig:"KAFKA_BATCH_RECORDS" default:"1000" desc:"Maximum records per batch."`
+	KafkaFetchMaxBytes   int           `envconfig:"KAFKA_FETCH_MAX_BYTES" default:"8388608" desc:"Maximum compressed bytes fetched ahead per broker."`
+	KafkaCommitInterval  time.Duration `envconfig:"KAFKA_COMMIT_INTERVAL" default:"1s" desc:"Interval between two offset commits."`
+	KafkaRevokeWait      time.Duration `envconfig:"KAFKA_REVOKE_WAIT" default:"20s" desc:"How long a revoked partition waits for its records to become durable."`
+	KafkaSessionTimeout  time.Duration `envconfig:"KAFKA_SESSION_TIMEOUT" default:"45s" desc:"Session timeout of the consumer group."`
 
-	GeneratorVehicles  int           `envconfig:"ETL_GENERATOR_VEHICLES" default:"50" desc:"Vehicles that the generator drives."`
-	GeneratorFleets    int           `envconfig:"ETL_GENERATOR_FLEETS" default:"1" desc:"Fleets that they are spread over, from fleet-001."`
-	GeneratorInterval  time.Duration `envconfig:"ETL_GENERATOR_INTERVAL" default:"5s" desc:"Time between two records of one vehicle."`
-	GeneratorSeed      uint64        `envconfig:"ETL_GENERATOR_SEED" default:"1" desc:"Seed of the generator: the same seed drives the same routes."`
-	GeneratorLate      float64       `envconfig:"ETL_GENERATOR_LATE" default:"0" desc:"Share of its records that come late, 0 to 1."`
-	GeneratorDuplicate float64       `envconfig:"ETL_GENERATOR_DUPLICATE" default:"0" desc:"Share that comes twice, 0 to 1."`
-	GeneratorBroken    float64       `envconfig:"ETL_GENERATOR_BROKEN" default:"0" desc:"Broken records that are mixed in, as a share, 0 to 1."`
+	GeneratorVehicles  int           `envconfig:"ETL_GENERATOR_VEHICLES" default:"50" desc:"Vehicles that the generator simulates."`
+	GeneratorFleets    int           `envconfig:"ETL_GENERATOR_FLEETS" default:"1" desc:"Fleets that they are spread over, starting with fleet-001."`
+	GeneratorInterval  time.Duration `envconfig:"ETL_GENERATOR_INTERVAL" default:"5s" desc:"Interval between two records of a vehicle."`
+	GeneratorSeed      uint64        `envconfig:"ETL_GENERATOR_SEED" default:"1" desc:"Seed of the generator; the same seed gives the same routes."`
+	GeneratorLate      float64       `envconfig:"ETL_GENERATOR_LATE" default:"0" desc:"Share of records that arrive late, 0 to 1."`
+	GeneratorDuplicate float64       `envconfig:"ETL_GENERATOR_DUPLICATE" default:"0" desc:"Share of records sent twice, 0 to 1."`
+	GeneratorBroken    float64       `envconfig:"ETL_GENERATOR_BROKEN" default:"0" desc:"Share of invalid records added, 0 to 1."`
 }
 
-// FromEnvironment reads and checks the settings. The error names each variable that is wrong, its value and what it
-// takes.
-func FromEnvironment() (*Config, error) {
+// FromEnvironment reads and checks the settings. checks are those that need other packages. The error names each wrong
+// variable, its value and the accepted values.
+func FromEnvironment(checks ...func(*Config) error) (*Config, error) {
 	var c Config
 	if err := envconfig.Process("", &c); err != nil {
 		if e := (*envconfig.ParseError)(nil); errors.As(err, &e) {
@@ -142,7 +140,11 @@ func FromEnvironment() (*Config, error) {
 			list[i] = strings.TrimSpace(list[i])
 		}
 	}
-	if err := errors.Join(c.readSecrets(), c.check()); err != nil {
+	wrong := []error{c.readSecrets(), c.check()}
+	for _, check := range checks {
+		wrong = append(wrong, check(&c))
+	}
+	if err := errors.Join(wrong...); err != nil {
 		return nil, err
 	}
 	if c.DeadLetterDir == "" {
@@ -168,7 +170,7 @@ func kindOf(typeName string) string {
 	case "time.Duration":
 		return "duration such as 200ms or 5s"
 	case "bool":
-		return "choice of true or false"
+		return "boolean, true or false"
 	case "float64":
 		return "number"
 	default:
@@ -176,7 +178,7 @@ func kindOf(typeName string) string {
 	}
 }
 
-// readSecrets takes secrets from the files that variables with _FILE name.
+// readSecrets reads secrets from the files that variables with _FILE name.
 func (c *Config) readSecrets() error {
 	var wrong []error
 	for _, f := range c.fields() {
@@ -188,7 +190,7 @@ func (c *Config) readSecrets() error {
 		switch {
 		case path == "":
 		case f.value.String() != "":
-			wrong = append(wrong, fmt.Errorf("%s and %s: both are set; keep one", f.Variable, variable))
+			wrong = append(wrong, fmt.Errorf("%s and %s: both are set; set only one", f.Variable, variable))
 		default:
 			text, err := os.ReadFile(path) //nolint:gosec // the administrator names it
 			if err != nil {
@@ -201,117 +203,114 @@ func (c *Config) readSecrets() error {
 	return errors.Join(wrong...)
 }
 
-// check refuses what no part of the program could work with.
+// check rejects values that no part of the program can use.
 func (c *Config) check() error {
 	var wrong []error
-	refuse := func(variable string, value any, remedy string) {
+	reject := func(variable string, value any, remedy string) {
 		wrong = append(wrong, fmt.Errorf("%s %q: %s", variable, fmt.Sprint(value), remedy))
 	}
 	oneOf := func(variable, value string, allowed ...string) {
 		if !slices.Contains(allowed, value) {
-			refuse(variable, value, "take "+strings.Join(allowed, " or "))
+			reject(variable, value, "use "+strings.Join(allowed, " or "))
 		}
 	}
 	atLeast := func(variable string, value, least int) {
 		if value < least {
-			refuse(variable, value, fmt.Sprintf("give at least %d", least))
+			reject(variable, value, fmt.Sprintf("use at least %d", least))
 		}
 	}
-	longer := func(variable string, value, least time.Duration) {
+	atLeastFor := func(variable string, value, least time.Duration) {
 		if value < least {
-			refuse(variable, value, fmt.Sprintf("give at least %s", least))
+			reject(variable, value, fmt.Sprintf("use at least %s", least))
 		}
 	}
 	share := func(variable string, value float64) {
 		if !(value >= 0 && value <= 1) {
-			refuse(variable, value, "give a share from 0 to 1")
+			reject(variable, value, "use a share from 0 to 1")
 		}
 	}
 	oneOf("ETL_MODE", c.Mode, "streaming", "batch")
 	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
-	oneOf("ETL_WRITE_MODE", c.WriteMode, string(load.Batch), string(load.Async))
+	oneOf("ETL_WRITE_MODE", c.WriteMode, "batch", "async")
 	for _, source := range c.Sources {
 		oneOf("ETL_SOURCES", source, "generator", "httpapi", "kafka")
 		if source == "httpapi" && c.HTTPTokens == "" && c.HTTPOpenFleet == "" {
-			refuse("ETL_HTTP_TOKENS_FILE", "", "name a file of tokens (fleet-etl token makes them), or set ETL_HTTP_OPEN_FLEET to let everybody in")
+			reject("ETL_HTTP_TOKENS_FILE", "", "set it to a tokens file (fleet-etl token creates one), or set ETL_HTTP_OPEN_FLEET to allow everyone")
 		}
 	}
 	if c.HTTPTokens != "" && c.HTTPOpenFleet != "" {
-		refuse("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "it would undo ETL_HTTP_TOKENS_FILE; keep one of them")
+		reject("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "conflicts with ETL_HTTP_TOKENS_FILE; set only one")
 	}
 	if c.HTTPOpenFleet != "" && !telemetry.ValidName(c.HTTPOpenFleet) {
-		refuse("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "use 1 to 128 characters of A-Za-z0-9._:-")
+		reject("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "use 1 to 128 characters of A-Za-z0-9._:-")
 	}
 	if (c.HTTPTLSCert == "") != (c.HTTPTLSKey == "") {
-		refuse("ETL_HTTP_TLS_CERT_FILE", c.HTTPTLSCert, "set it and ETL_HTTP_TLS_KEY_FILE both, or none")
+		reject("ETL_HTTP_TLS_CERT_FILE", c.HTTPTLSCert, "set both it and ETL_HTTP_TLS_KEY_FILE, or neither")
 	}
 	if c.HTTPMaxBody < 1024 || c.HTTPMaxBody > 64<<20 {
-		refuse("ETL_HTTP_MAX_BODY_BYTES", c.HTTPMaxBody, "give 1024 to 67108864")
+		reject("ETL_HTTP_MAX_BODY_BYTES", c.HTTPMaxBody, "use 1024 to 67108864")
 	}
 	atLeast("ETL_HTTP_MAX_RECORDS", c.HTTPMaxRecords, 1)
 	atLeast("ETL_HTTP_MAX_CONNECTIONS", c.HTTPMaxConnections, 1)
 	if !(c.HTTPTokenRate >= 0) || !(c.HTTPDeviceRate >= 0) {
-		refuse("ETL_HTTP_TOKEN_RATE and ETL_HTTP_DEVICE_RATE", fmt.Sprintf("%g, %g", c.HTTPTokenRate, c.HTTPDeviceRate), "give 0 or more")
+		reject("ETL_HTTP_TOKEN_RATE and ETL_HTTP_DEVICE_RATE", fmt.Sprintf("%g, %g", c.HTTPTokenRate, c.HTTPDeviceRate), "use 0 or more")
 	}
 	if c.SpoolMaxBytes < 64<<20 {
-		refuse("ETL_SPOOL_MAX_BYTES", c.SpoolMaxBytes, "give at least 67108864")
+		reject("ETL_SPOOL_MAX_BYTES", c.SpoolMaxBytes, "use at least 67108864")
 	}
 	if c.ReadCacheBytes < 0 {
-		refuse("ETL_READ_CACHE_BYTES", c.ReadCacheBytes, "give 0 or more")
+		reject("ETL_READ_CACHE_BYTES", c.ReadCacheBytes, "use 0 or more")
 	}
 	oneOf("KAFKA_START", c.KafkaStart, "earliest", "latest")
 	if c.KafkaMechanism != "" {
-		oneOf("KAFKA_SASL_MECHANISM", c.KafkaMechanism, kafka.Mechanisms...)
+		oneOf("KAFKA_SASL_MECHANISM", c.KafkaMechanism, "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 	}
 	if len(c.KafkaTopics) == 0 || slices.Contains(c.KafkaTopics, "") {
-		refuse("KAFKA_TOPICS", strings.Join(c.KafkaTopics, ","), "name at least one")
+		reject("KAFKA_TOPICS", strings.Join(c.KafkaTopics, ","), "set at least one topic")
 	}
 	if c.KafkaDeadLetterTopic == "" || slices.Contains(c.KafkaTopics, c.KafkaDeadLetterTopic) {
-		refuse("KAFKA_DEAD_LETTER_TOPIC", c.KafkaDeadLetterTopic, "name a topic that is none of KAFKA_TOPICS: refused records would come back for ever")
+		reject("KAFKA_DEAD_LETTER_TOPIC", c.KafkaDeadLetterTopic, "set a topic that is not in KAFKA_TOPICS; rejected records would be consumed again and again")
 	}
 	atLeast("KAFKA_BATCH_RECORDS", c.KafkaBatchRecords, 1)
-	longer("KAFKA_COMMIT_INTERVAL", c.KafkaCommitInterval, 10*time.Millisecond)
-	longer("KAFKA_REVOKE_WAIT", c.KafkaRevokeWait, time.Millisecond)
-	longer("KAFKA_SESSION_TIMEOUT", c.KafkaSessionTimeout, 6*time.Second)
+	atLeastFor("KAFKA_COMMIT_INTERVAL", c.KafkaCommitInterval, 10*time.Millisecond)
+	atLeastFor("KAFKA_REVOKE_WAIT", c.KafkaRevokeWait, time.Millisecond)
+	atLeastFor("KAFKA_SESSION_TIMEOUT", c.KafkaSessionTimeout, 6*time.Second)
 	for _, fleet := range c.Fleets {
 		if !telemetry.ValidName(fleet) {
-			refuse("ETL_FLEETS", fleet, "use 1 to 128 characters of A-Za-z0-9._:- for each fleet")
+			reject("ETL_FLEETS", fleet, "use 1 to 128 characters of A-Za-z0-9._:- for each fleet")
 		}
 	}
 	if len(c.CassandraHosts) == 0 || slices.Contains(c.CassandraHosts, "") {
-		refuse("CASSANDRA_HOSTS", strings.Join(c.CassandraHosts, ","), "give contact points, separated by commas")
+		reject("CASSANDRA_HOSTS", strings.Join(c.CassandraHosts, ","), "set contact points, separated by commas")
 	}
 	if c.CassandraKeyspace == "" {
-		refuse("CASSANDRA_KEYSPACE", "", "name a keyspace")
+		reject("CASSANDRA_KEYSPACE", "", "set a keyspace")
 	}
 	if len(c.Sources) == 0 {
-		refuse("ETL_SOURCES", "", "name at least one source, for example generator")
+		reject("ETL_SOURCES", "", "set at least one source, for example generator")
 	}
 	for variable, path := range map[string]string{"KAFKA_TLS_CA_FILE": c.KafkaTLSCA, "KAFKA_TLS_CERT_FILE": c.KafkaTLSCert} {
 		if path != "" && !c.KafkaTLS {
-			refuse(variable, path, "it encrypts nothing by itself; set KAFKA_TLS=true with it")
+			reject(variable, path, "has no effect without KAFKA_TLS=true; set both")
 		}
 	}
 	for variable, path := range map[string]string{"CASSANDRA_TLS_CA_FILE": c.CassandraTLSCA, "CASSANDRA_TLS_CERT_FILE": c.CassandraTLSCert} {
 		if path != "" && !c.CassandraTLS {
-			refuse(variable, path, "it encrypts nothing by itself; set CASSANDRA_TLS=true with it")
+			reject(variable, path, "has no effect without CASSANDRA_TLS=true; set both")
 		}
 	}
 	if c.StateDir == "" {
-		refuse("ETL_STATE_DIR", "", "name a directory")
-	}
-	if _, err := cassandra.ParseReplication(c.CassandraReplication); err != nil {
-		wrong = append(wrong, fmt.Errorf("CASSANDRA_REPLICATION: %w", err))
+		reject("ETL_STATE_DIR", "", "set a directory")
 	}
 	if c.CassandraPort < 1 || c.CassandraPort > 65535 {
-		refuse("CASSANDRA_PORT", c.CassandraPort, "give a port from 1 to 65535")
+		reject("CASSANDRA_PORT", c.CassandraPort, "use a port from 1 to 65535")
 	}
 	if (c.CassandraTLSCert == "") != (c.CassandraTLSKey == "") {
-		refuse("CASSANDRA_TLS_CERT_FILE", c.CassandraTLSCert, "give CASSANDRA_TLS_KEY_FILE with it, or neither")
+		reject("CASSANDRA_TLS_CERT_FILE", c.CassandraTLSCert, "set both it and CASSANDRA_TLS_KEY_FILE, or neither")
 	}
 	atLeast("CASSANDRA_CONNECTIONS", c.CassandraConnections, 1)
-	longer("CASSANDRA_TIMEOUT", c.CassandraTimeout, 100*time.Millisecond)
-	atLeast("ETL_WINDOW_RECORDS", c.WindowRecords, 1)
+	atLeastFor("CASSANDRA_TIMEOUT", c.CassandraTimeout, 100*time.Millisecond)
+	atLeast("ETL_BUFFER_RECORDS", c.BufferRecords, 1)
 	atLeast("ETL_BATCH_ROWS", c.BatchRows, 1)
 	atLeast("ETL_MAX_IN_FLIGHT", c.MaxInFlight, 1)
 	atLeast("ETL_DEVICES_IN_MEMORY", c.DevicesInMemory, 1)
@@ -319,129 +318,30 @@ func (c *Config) check() error {
 	atLeast("ETL_QUEUE_BATCHES", c.QueueBatches, 1)
 	atLeast("ETL_DEAD_LETTER_MAX_BYTES", int(c.DeadLetterMaxBytes), 1024)
 	if !(c.RetryRate > 0 && c.RetryRate <= 1e6) {
-		refuse("ETL_RETRY_RATE", c.RetryRate, "give more than 0, and at most 1000000")
+		reject("ETL_RETRY_RATE", c.RetryRate, "use more than 0 and at most 1000000")
 	}
-	longer("ETL_DERIVE_FLUSH", c.DeriveFlush, 100*time.Millisecond)
-	longer("ETL_DERIVE_SETTLE", c.DeriveSettle, 0)
-	longer("ETL_ALERT_NEWS_AGE", c.AlertNewsAge, 0)
-	longer("ETL_CANARY_INTERVAL", c.CanaryInterval, 0)
+	atLeastFor("ETL_PROCESSOR_FLUSH_INTERVAL", c.ProcessorFlushInterval, 100*time.Millisecond)
+	atLeastFor("ETL_PROCESSOR_MAX_CLOCK_SKEW", c.ProcessorMaxClockSkew, 0)
+	atLeastFor("ETL_ALERT_NOTIFY_MAX_AGE", c.AlertNotifyMaxAge, 0)
+	atLeastFor("ETL_RELOAD_INTERVAL", c.ReloadInterval, 0)
+	atLeastFor("ETL_CANARY_INTERVAL", c.CanaryInterval, 0)
 	if c.KafkaAlertTopic != "" && (slices.Contains(c.KafkaTopics, c.KafkaAlertTopic) || c.KafkaAlertTopic == c.KafkaDeadLetterTopic) {
-		refuse("KAFKA_ALERT_TOPIC", c.KafkaAlertTopic, "name a topic of its own")
+		reject("KAFKA_ALERT_TOPIC", c.KafkaAlertTopic, "set a topic that nothing else uses")
 	}
-	longer("CASSANDRA_CONNECT_WAIT", c.CassandraConnectWait, 0)
-	longer("ETL_LINGER", c.Linger, 0)
-	longer("ETL_LOAD_LINGER", c.LoadLinger, 0)
-	longer("ETL_DRAIN_TIMEOUT", c.DrainTimeout, time.Second)
+	atLeastFor("CASSANDRA_CONNECT_WAIT", c.CassandraConnectWait, 0)
+	atLeastFor("ETL_LINGER", c.Linger, 0)
+	atLeastFor("ETL_LOAD_LINGER", c.LoadLinger, 0)
+	atLeastFor("ETL_DRAIN_TIMEOUT", c.DrainTimeout, time.Second)
 	atLeast("ETL_GENERATOR_VEHICLES", c.GeneratorVehicles, 1)
 	atLeast("ETL_GENERATOR_FLEETS", c.GeneratorFleets, 1)
-	longer("ETL_GENERATOR_INTERVAL", c.GeneratorInterval, time.Millisecond)
+	atLeastFor("ETL_GENERATOR_INTERVAL", c.GeneratorInterval, time.Millisecond)
 	share("ETL_GENERATOR_LATE", c.GeneratorLate)
 	share("ETL_GENERATOR_DUPLICATE", c.GeneratorDuplicate)
 	share("ETL_GENERATOR_BROKEN", c.GeneratorBroken)
 	return errors.Join(wrong...)
 }
 
-// Level is the level of LOG_LEVEL, which check has seen.
-func (c *Config) Level() logrus.Level {
-	level, err := logrus.ParseLevel(c.LogLevel)
-	if err != nil {
-		return logrus.InfoLevel
-	}
-	return level
-}
-
-// Replication is that of CASSANDRA_REPLICATION, which check has seen.
-func (c *Config) Replication() cassandra.Replication {
-	r, _ := cassandra.ParseReplication(c.CassandraReplication)
-	return r
-}
-
-// Store gives the settings of the session; the error names the file that can't be used.
-func (c *Config) Store() (cassandra.Config, error) {
-	s := cassandra.Config{
-		Hosts: c.CassandraHosts, Port: c.CassandraPort, Keyspace: c.CassandraKeyspace, LocalDC: c.CassandraDC,
-		Username: c.CassandraUsername, Password: c.CassandraPassword,
-		WriteConsistency: c.CassandraWriteConsistency, ReadConsistency: c.CassandraReadConsistency,
-		Timeout: c.CassandraTimeout, Connections: c.CassandraConnections,
-	}
-	if !c.CassandraTLS {
-		return s, nil
-	}
-	var err error
-	s.TLS, err = clientTLS("CASSANDRA_TLS", c.CassandraTLSCA, c.CassandraTLSCert, c.CassandraTLSKey, c.CassandraTLSServerName, c.CassandraTLSSkipVerify)
-	return s, err
-}
-
-// clientTLS reads the PEM files of the settings that begin with a prefix.
-func clientTLS(prefix, ca, cert, key, serverName string, skipVerify bool) (*tls.Config, error) {
-	var pem [3][]byte
-	for i, f := range [...]struct{ variable, path string }{{prefix + "_CA_FILE", ca}, {prefix + "_CERT_FILE", cert}, {prefix + "_KEY_FILE", key}} {
-		if f.path == "" {
-			continue
-		}
-		text, err := os.ReadFile(f.path)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.variable, err)
-		}
-		if len(text) == 0 {
-			return nil, fmt.Errorf("%s %q: the file is empty; give a PEM file, or leave the variable out", f.variable, f.path)
-		}
-		pem[i] = text
-	}
-	made, err := cassandra.NewTLS(pem[0], pem[1], pem[2], serverName, skipVerify)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", prefix, err)
-	}
-	return made, nil
-}
-
-// Kafka gives how brokers are reached.
-func (c *Config) Kafka() (kafka.Connection, error) {
-	k := kafka.Connection{Brokers: c.KafkaBrokers, Mechanism: c.KafkaMechanism, Username: c.KafkaUsername, Password: c.KafkaPassword}
-	if !c.KafkaTLS {
-		return k, nil
-	}
-	var err error
-	k.TLS, err = clientTLS("KAFKA_TLS", c.KafkaTLSCA, c.KafkaTLSCert, c.KafkaTLSKey, c.KafkaTLSServerName, false)
-	return k, err
-}
-
-// HTTPCertificate gives the IoT API's certificate; nil is plain HTTP.
-func (c *Config) HTTPCertificate() (*tls.Config, error) {
-	if c.HTTPTLSCert == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(c.HTTPTLSCert, c.HTTPTLSKey)
-	if err != nil {
-		return nil, fmt.Errorf("ETL_HTTP_TLS_CERT_FILE and ETL_HTTP_TLS_KEY_FILE: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
-}
-
-// HTTPLimits gives the bounds of the IoT API.
-func (c *Config) HTTPLimits() ingest.Limits {
-	l := ingest.DefaultLimits()
-	l.MaxBody, l.MaxBodies, l.MaxRecords, l.MaxConnections = c.HTTPMaxBody, max(8*c.HTTPMaxBody, l.MaxBodies), c.HTTPMaxRecords, c.HTTPMaxConnections
-	l.TokenRate, l.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
-	l.TokenBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords)
-	l.DeviceBurst = max(l.DeviceBurst, c.HTTPMaxRecords)
-	return l
-}
-
-// Loader gives the settings of the loader that gathers for so long.
-func (c *Config) Loader(linger time.Duration) load.Options {
-	return load.Options{
-		Mode: load.Mode(c.WriteMode), WindowRecords: c.WindowRecords, Linger: linger, BatchRows: c.BatchRows,
-		MaxInFlight: c.MaxInFlight, RetryRate: c.RetryRate, DevicesKept: c.DevicesInMemory,
-	}
-}
-
-// Alertmanagers are the addresses of ETL_ALERTMANAGER_URLS.
-func (c *Config) Alertmanagers() []string {
-	return strings.FieldsFunc(c.AlertmanagerURLs, func(r rune) bool { return r == ',' || r == ' ' })
-}
-
-// Setting is one variable as it is shown to people.
+// Setting is one variable as `fleet-etl config` prints it.
 type Setting struct {
 	Variable, Default, Value, Description string
 }
@@ -452,7 +352,7 @@ type field struct {
 	value  reflect.Value
 }
 
-// Settings is every variable with the value in force, in the order of Config. Secrets are hidden.
+// Settings returns every variable with its current value, in the order of Config. Secrets are hidden.
 func (c *Config) Settings() []Setting {
 	var settings []Setting
 	for _, f := range c.fields() {
@@ -460,7 +360,7 @@ func (c *Config) Settings() []Setting {
 			f.Value = "(hidden)"
 		}
 		if f.Secret != "" {
-			f.Description += " Or in the file " + f.Variable + "_FILE."
+			f.Description += " Or set " + f.Variable + "_FILE to a file that holds it."
 		}
 		settings = append(settings, f.Setting)
 	}

@@ -8,43 +8,37 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-func TestTheDefaultsAreGood(t *testing.T) {
+func TestDefaultsAreValid(t *testing.T) {
 	c, err := FromEnvironment()
 	require.NoError(t, err)
 	require.Equal(t, []string{"127.0.0.1"}, c.CassandraHosts)
-	require.Equal(t, cassandra.Replication{"dc1": 2, "dc2": 2}, c.Replication())
 	require.Equal(t, "streaming", c.Mode)
 	require.Equal(t, []string{"generator"}, c.Sources)
 	require.Equal(t, 50, c.GeneratorVehicles)
 	require.Equal(t, 5*time.Second, c.GeneratorInterval)
 	require.Equal(t, ":9464", c.MetricsAddress)
 	require.Equal(t, filepath.Join(c.StateDir, "deadletters"), c.DeadLetterDir)
-	store, err := c.Store()
-	require.NoError(t, err)
-	require.Nil(t, store.TLS)
 }
 
-func TestEverySettingIsExplained(t *testing.T) {
+func TestEverySettingHasADescription(t *testing.T) {
 	c, err := FromEnvironment()
 	require.NoError(t, err)
 	names := map[string]bool{}
 	for _, s := range c.Settings() {
 		require.Regexp(t, `^(CASSANDRA|ETL|KAFKA|LOG)_[A-Z_]+$`, s.Variable)
-		require.False(t, names[s.Variable], "%s is there twice", s.Variable)
+		require.False(t, names[s.Variable], "%s is defined twice", s.Variable)
 		names[s.Variable] = true
-		require.True(t, strings.HasSuffix(s.Description, "."), "%s: %q is no sentence", s.Variable, s.Description)
-		require.Equal(t, s.Default, s.Value[:min(len(s.Value), len(s.Default))], "%s: the default is in force", s.Variable)
+		require.True(t, strings.HasSuffix(s.Description, "."), "%s: %q must end with a period", s.Variable, s.Description)
+		require.Equal(t, s.Default, s.Value[:min(len(s.Value), len(s.Default))], "%s: the default must apply", s.Variable)
 	}
 	for _, fixed := range []string{"CASSANDRA_HOSTS", "CASSANDRA_KEYSPACE", "CASSANDRA_DC", "ETL_MODE", "LOG_LEVEL", "ETL_STATE_DIR"} {
 		require.True(t, names[fixed], fixed)
 	}
 }
 
-func TestAWrongValueIsRefusedByName(t *testing.T) {
+func TestInvalidValuesAreRejectedByName(t *testing.T) {
 	for variable, values := range map[string][]string{
 		"ETL_MODE":                  {"stream", ""},
 		"LOG_LEVEL":                 {"loud"},
@@ -53,7 +47,6 @@ func TestAWrongValueIsRefusedByName(t *testing.T) {
 		"ETL_FLEETS":                {"fleet 1"},
 		"ETL_STATE_DIR":             {""},
 		"CASSANDRA_PORT":            {"0", "70000", "nine"},
-		"CASSANDRA_REPLICATION":     {"2", "dc1=0"},
 		"CASSANDRA_TIMEOUT":         {"5", "1ms"},
 		"CASSANDRA_TLS":             {"perhaps"},
 		"CASSANDRA_TLS_CERT_FILE":   {"only.pem"},
@@ -62,7 +55,7 @@ func TestAWrongValueIsRefusedByName(t *testing.T) {
 		"CASSANDRA_KEYSPACE":        {""},
 		"CASSANDRA_TLS_CA_FILE":     {"ca.pem"},
 		"CASSANDRA_CONNECT_WAIT":    {"-5s"},
-		"ETL_WINDOW_RECORDS":        {"0", "-1", "many"},
+		"ETL_BUFFER_RECORDS":        {"0", "-1", "many"},
 		"ETL_BATCH_ROWS":            {"0"},
 		"ETL_MAX_IN_FLIGHT":         {"0"},
 		"ETL_RETRY_RATE":            {"0", "NaN", "x"},
@@ -90,7 +83,7 @@ func TestAWrongValueIsRefusedByName(t *testing.T) {
 	}
 }
 
-func TestAllWrongValuesAreNamedAtOnce(t *testing.T) {
+func TestAllInvalidValuesAreReportedTogether(t *testing.T) {
 	t.Setenv("ETL_MODE", "x")
 	t.Setenv("ETL_BATCH_ROWS", "0")
 	_, err := FromEnvironment()
@@ -98,14 +91,14 @@ func TestAllWrongValuesAreNamedAtOnce(t *testing.T) {
 	require.ErrorContains(t, err, "ETL_BATCH_ROWS")
 }
 
-func TestSecretsComeFromFilesAndAreNotShown(t *testing.T) {
+func TestSecretsComeFromFilesAndStayHidden(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "password")
 	require.NoError(t, os.WriteFile(path, []byte(" s3cret \n"), 0o600))
 	t.Setenv("CASSANDRA_USERNAME", "writer")
 	t.Setenv("CASSANDRA_PASSWORD_FILE", path)
 	c, err := FromEnvironment()
 	require.NoError(t, err)
-	require.Equal(t, " s3cret ", c.CassandraPassword, "only the line's end is taken off")
+	require.Equal(t, " s3cret ", c.CassandraPassword, "only the trailing newline is removed")
 	for _, s := range c.Settings() {
 		require.NotContains(t, s.Value, "s3cret")
 		if s.Variable == "CASSANDRA_PASSWORD" {
@@ -123,20 +116,4 @@ func TestSecretsComeFromFilesAndAreNotShown(t *testing.T) {
 	t.Setenv("CASSANDRA_PASSWORD_FILE", path+".absent")
 	_, err = FromEnvironment()
 	require.ErrorContains(t, err, "CASSANDRA_PASSWORD_FILE")
-}
-
-func TestTLSFilesAreNamedWhenTheyAreWrong(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "ca.pem")
-	t.Setenv("CASSANDRA_TLS", "true")
-	t.Setenv("CASSANDRA_TLS_CA_FILE", path)
-	c, err := FromEnvironment()
-	require.NoError(t, err)
-	_, err = c.Store()
-	require.ErrorContains(t, err, "CASSANDRA_TLS_CA_FILE")
-	require.NoError(t, os.WriteFile(path, []byte("no certificate"), 0o600))
-	_, err = c.Store()
-	require.ErrorContains(t, err, "no PEM certificate")
-	require.NoError(t, os.WriteFile(path, nil, 0o600))
-	_, err = c.Store()
-	require.ErrorContains(t, err, "the file is empty", "which must not mean the system's authorities")
 }

@@ -6,15 +6,12 @@ import (
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
 )
 
-// write makes a file of a text.
+// write creates a file with the given contents.
 func write(t *testing.T, text string) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "file")
@@ -22,15 +19,15 @@ func write(t *testing.T, text string) (path string) {
 	return path
 }
 
-func TestSecretsAreTheFilesTextWithoutItsLineEnd(t *testing.T) {
+func TestSecretFilesLoseTheirTrailingNewlines(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
-		"no line end":        {"s3cret", "s3cret"},
-		"line end":           {"s3cret\n", "s3cret"},
-		"of Windows":         {"s3cret\r\n", "s3cret"},
-		"several":            {"s3cret\n\n", "s3cret"},
-		"spaces are kept":    {"\ts3 cret \n", "\ts3 cret "},
-		"an empty file":      {"", ""},
-		"a line end between": {"s3\ncret\n", "s3\ncret"},
+		"no newline":      {"s3cret", "s3cret"},
+		"newline":         {"s3cret\n", "s3cret"},
+		"CRLF":            {"s3cret\r\n", "s3cret"},
+		"several":         {"s3cret\n\n", "s3cret"},
+		"spaces are kept": {"\ts3 cret \n", "\ts3 cret "},
+		"an empty file":   {"", ""},
+		"newline inside":  {"s3\ncret\n", "s3\ncret"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("CASSANDRA_USERNAME_FILE", write(t, c.text))
@@ -38,15 +35,12 @@ func TestSecretsAreTheFilesTextWithoutItsLineEnd(t *testing.T) {
 			got, err := FromEnvironment()
 			require.NoError(t, err)
 			assert.Equal(t, c.want, got.CassandraUsername)
-			store, err := got.Store()
-			require.NoError(t, err)
-			assert.Equal(t, c.want, store.Username)
-			assert.Equal(t, "x"+c.want, store.Password)
+			assert.Equal(t, "x"+c.want, got.CassandraPassword)
 		})
 	}
 }
 
-func TestEverySecretThatCantBeReadIsNamed(t *testing.T) {
+func TestUnreadableSecretFilesAreNamed(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing")
 	t.Setenv("CASSANDRA_USERNAME", "writer")
 	t.Setenv("CASSANDRA_USERNAME_FILE", write(t, "reader"))
@@ -56,11 +50,11 @@ func TestEverySecretThatCantBeReadIsNamed(t *testing.T) {
 	assert.ErrorContains(t, err, "CASSANDRA_USERNAME and CASSANDRA_USERNAME_FILE: both are set")
 	assert.ErrorContains(t, err, "CASSANDRA_PASSWORD_FILE: ")
 	assert.ErrorContains(t, err, missing)
-	assert.ErrorContains(t, err, "ETL_BATCH_ROWS", "what is wrong besides is named too")
+	assert.ErrorContains(t, err, "ETL_BATCH_ROWS", "other errors are reported too")
 	assert.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func TestSettingsShowWhatIsInForce(t *testing.T) {
+func TestSettingsShowCurrentValues(t *testing.T) {
 	for variable, value := range map[string]string{
 		"CASSANDRA_HOSTS": "10.0.0.1,10.0.0.2:9043", "CASSANDRA_USERNAME": "writer", "ETL_LINGER": "1500ms", "ETL_BATCH_ROWS": "7",
 		"ETL_RETRY_RATE": "2.5", "ETL_PPROF": "true", "ETL_FLEETS": "a,b", "ETL_STATE_DIR": "/data", "ETL_METRICS_ADDRESS": "",
@@ -76,16 +70,13 @@ func TestSettingsShowWhatIsInForce(t *testing.T) {
 	for variable, want := range map[string]string{
 		"CASSANDRA_HOSTS": "10.0.0.1,10.0.0.2:9043", "CASSANDRA_USERNAME": "writer", "ETL_LINGER": "1.5s", "ETL_BATCH_ROWS": "7",
 		"ETL_RETRY_RATE": "2.5", "ETL_PPROF": "true", "ETL_FLEETS": "a,b", "ETL_DEAD_LETTER_DIR": "/data/deadletters", "ETL_METRICS_ADDRESS": "",
-		"CASSANDRA_PASSWORD": "", // nothing is hidden where there is nothing
+		"CASSANDRA_PASSWORD": "", // an empty secret shows as empty
 		"CASSANDRA_PORT":     "9042",
 	} {
 		assert.Equal(t, want, shown[variable].Value, variable)
 	}
-	assert.Equal(t, ":9464", shown["ETL_METRICS_ADDRESS"].Default, "the default is shown beside it")
+	assert.Equal(t, ":9464", shown["ETL_METRICS_ADDRESS"].Default, "the default is shown too")
 	assert.Equal(t, []string{"10.0.0.1", "10.0.0.2:9043"}, c.CassandraHosts)
-	assert.Equal(t, load.Options{
-		Mode: load.Batch, WindowRecords: 131_072, Linger: time.Minute, BatchRows: 7, MaxInFlight: 128, RetryRate: 2.5, DevicesKept: 200_000,
-	}, c.Loader(time.Minute))
 }
 
 func TestEveryFieldIsASetting(t *testing.T) {
@@ -99,16 +90,15 @@ func TestEveryFieldIsASetting(t *testing.T) {
 	assert.False(t, slices.Contains(described, ""), "a field without a variable")
 }
 
-// What was given by hand stands; the default follows the state directory.
-func TestTheDirectoryOfDeadLetters(t *testing.T) {
-	for name, c := range map[string]struct{ state, letters, want string }{
-		"beside the state": {"/data", "", "/data/deadletters"},
-		"where it is told": {"/data", "/letters", "/letters"},
-		"a relative state": {"var/x", "", "var/x/deadletters"},
+func TestDeadLetterDirectoryDefaultsToStateDirectory(t *testing.T) {
+	for name, c := range map[string]struct{ state, deadLetters, want string }{
+		"default":                  {"/data", "", "/data/deadletters"},
+		"explicit":                 {"/data", "/dead", "/dead"},
+		"relative state directory": {"var/x", "", "var/x/deadletters"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("ETL_STATE_DIR", c.state)
-			t.Setenv("ETL_DEAD_LETTER_DIR", c.letters)
+			t.Setenv("ETL_DEAD_LETTER_DIR", c.deadLetters)
 			got, err := FromEnvironment()
 			require.NoError(t, err)
 			assert.Equal(t, c.want, got.DeadLetterDir)
@@ -116,8 +106,8 @@ func TestTheDirectoryOfDeadLetters(t *testing.T) {
 	}
 }
 
-// The least and the most that are taken; a step beyond is refused.
-func TestBordersOfSettings(t *testing.T) {
+// The smallest and largest accepted values, and the values just beyond them.
+func TestBoundsOfSettings(t *testing.T) {
 	for variable, c := range map[string]struct{ good, bad []string }{
 		"CASSANDRA_PORT":            {[]string{"1", "65535"}, []string{"0", "65536", "-1"}},
 		"CASSANDRA_TIMEOUT":         {[]string{"100ms"}, []string{"99ms", "-5s"}},
@@ -134,7 +124,6 @@ func TestBordersOfSettings(t *testing.T) {
 		"ETL_MODE":                  {[]string{"batch", "streaming"}, []string{"Batch"}},
 		"ETL_WRITE_MODE":            {[]string{"batch", "async"}, []string{"sync"}},
 		"LOG_LEVEL":                 {[]string{"debug", "info", "warn", "error"}, []string{"trace", "warning"}},
-		"CASSANDRA_REPLICATION":     {[]string{"dc1=1", "dc1=2, dc2=3"}, []string{"", "dc1", "dc1=2,dc1=2", "dc1=-1"}},
 	} {
 		for _, value := range c.good {
 			t.Run(variable+"="+value, func(t *testing.T) {
@@ -144,7 +133,7 @@ func TestBordersOfSettings(t *testing.T) {
 			})
 		}
 		for _, value := range c.bad {
-			t.Run(variable+"="+value+" is refused", func(t *testing.T) {
+			t.Run(variable+"="+value+" is rejected", func(t *testing.T) {
 				t.Setenv(variable, value)
 				_, err := FromEnvironment()
 				require.ErrorContains(t, err, variable)
@@ -154,12 +143,12 @@ func TestBordersOfSettings(t *testing.T) {
 	}
 }
 
-func TestTheMessageOfAValueOfAnotherKindSaysWhatItTakes(t *testing.T) {
+func TestParseErrorsNameTheExpectedType(t *testing.T) {
 	for variable, c := range map[string]struct{ value, want string }{
 		"ETL_LINGER":     {"soon", `ETL_LINGER "soon": not a duration such as 200ms or 5s; its default is 200ms`},
 		"ETL_BATCH_ROWS": {"ten", `ETL_BATCH_ROWS "ten": not a whole number; its default is 100`},
 		"ETL_RETRY_RATE": {"fast", `ETL_RETRY_RATE "fast": not a number; its default is 100`},
-		"CASSANDRA_TLS":  {"maybe", `CASSANDRA_TLS "maybe": not a choice of true or false; its default is false`},
+		"CASSANDRA_TLS":  {"maybe", `CASSANDRA_TLS "maybe": not a boolean, true or false; its default is false`},
 		"CASSANDRA_PORT": {"", `CASSANDRA_PORT "": not a whole number; its default is 9042`},
 	} {
 		t.Run(variable, func(t *testing.T) {
@@ -170,7 +159,7 @@ func TestTheMessageOfAValueOfAnotherKindSaysWhatItTakes(t *testing.T) {
 	}
 }
 
-func TestCertificateAndKeyComeTogether(t *testing.T) {
+func TestCertificateAndKeyMustBothBeSet(t *testing.T) {
 	for name, variable := range map[string]string{"certificate alone": "CASSANDRA_TLS_CERT_FILE", "key alone": "CASSANDRA_TLS_KEY_FILE"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(variable, "some.pem")
@@ -179,34 +168,4 @@ func TestCertificateAndKeyComeTogether(t *testing.T) {
 			assert.ErrorContains(t, err, "CASSANDRA_TLS_KEY_FILE")
 		})
 	}
-}
-
-func TestEachTLSFileThatCantBeReadIsNamed(t *testing.T) {
-	missing := filepath.Join(t.TempDir(), "missing.pem")
-	for _, variable := range []string{"CASSANDRA_TLS_CA_FILE", "CASSANDRA_TLS_CERT_FILE", "CASSANDRA_TLS_KEY_FILE"} {
-		t.Run(variable, func(t *testing.T) {
-			t.Setenv("CASSANDRA_TLS", "true")
-			t.Setenv("CASSANDRA_TLS_CERT_FILE", write(t, "x"))
-			t.Setenv("CASSANDRA_TLS_KEY_FILE", write(t, "x"))
-			t.Setenv(variable, missing)
-			c, err := FromEnvironment()
-			require.NoError(t, err)
-			_, err = c.Store()
-			assert.ErrorContains(t, err, variable+": ")
-			assert.ErrorContains(t, err, missing)
-		})
-	}
-}
-
-func TestTLSTakesItsNameAndItsTrust(t *testing.T) {
-	t.Setenv("CASSANDRA_TLS", "true")
-	t.Setenv("CASSANDRA_TLS_SERVER_NAME", "nodes.example")
-	c, err := FromEnvironment()
-	require.NoError(t, err)
-	store, err := c.Store()
-	require.NoError(t, err)
-	require.NotNil(t, store.TLS)
-	assert.Equal(t, "nodes.example", store.TLS.ServerName)
-	assert.False(t, store.TLS.InsecureSkipVerify, "unless it is asked for")
-	assert.Nil(t, store.TLS.RootCAs, "the system's")
 }

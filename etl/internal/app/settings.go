@@ -1,0 +1,125 @@
+package app
+
+import (
+	"crypto/tls"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/config"
+	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
+)
+
+// logLevel returns the level of LOG_LEVEL, which is checked at start.
+func logLevel(c *config.Config) logrus.Level {
+	level, err := logrus.ParseLevel(c.LogLevel)
+	if err != nil {
+		return logrus.InfoLevel
+	}
+	return level
+}
+
+// checkReplication checks CASSANDRA_REPLICATION.
+func checkReplication(c *config.Config) error {
+	if _, err := cassandra.ParseReplication(c.CassandraReplication); err != nil {
+		return fmt.Errorf("CASSANDRA_REPLICATION: %w", err)
+	}
+	return nil
+}
+
+// replication returns CASSANDRA_REPLICATION, which checkReplication has checked.
+func replication(c *config.Config) cassandra.Replication {
+	r, _ := cassandra.ParseReplication(c.CassandraReplication)
+	return r
+}
+
+// cassandraConfig returns the settings of the session. An error names the variable and the file.
+func cassandraConfig(c *config.Config) (cassandra.Config, error) {
+	s := cassandra.Config{
+		Hosts: c.CassandraHosts, Port: c.CassandraPort, Keyspace: c.CassandraKeyspace, LocalDC: c.CassandraDC,
+		Username: c.CassandraUsername, Password: c.CassandraPassword,
+		WriteConsistency: c.CassandraWriteConsistency, ReadConsistency: c.CassandraReadConsistency,
+		Timeout: c.CassandraTimeout, Connections: c.CassandraConnections,
+	}
+	if !c.CassandraTLS {
+		return s, nil
+	}
+	var err error
+	s.TLS, err = clientTLS("CASSANDRA_TLS", c.CassandraTLSCA, c.CassandraTLSCert, c.CassandraTLSKey, c.CassandraTLSServerName, c.CassandraTLSSkipVerify)
+	return s, err
+}
+
+// clientTLS reads the PEM files of the settings that start with prefix.
+func clientTLS(prefix, ca, cert, key, serverName string, skipVerify bool) (*tls.Config, error) {
+	var pem [3][]byte
+	for i, f := range [...]struct{ variable, path string }{{prefix + "_CA_FILE", ca}, {prefix + "_CERT_FILE", cert}, {prefix + "_KEY_FILE", key}} {
+		if f.path == "" {
+			continue
+		}
+		text, err := os.ReadFile(f.path)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.variable, err)
+		}
+		if len(text) == 0 {
+			return nil, fmt.Errorf("%s %q: the file is empty; use a PEM file, or unset the variable", f.variable, f.path)
+		}
+		pem[i] = text
+	}
+	client, err := cassandra.NewTLS(pem[0], pem[1], pem[2], serverName, skipVerify)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", prefix, err)
+	}
+	return client, nil
+}
+
+// kafkaConnection returns how to reach the brokers.
+func kafkaConnection(c *config.Config) (kafka.Connection, error) {
+	k := kafka.Connection{Brokers: c.KafkaBrokers, Mechanism: c.KafkaMechanism, Username: c.KafkaUsername, Password: c.KafkaPassword}
+	if !c.KafkaTLS {
+		return k, nil
+	}
+	var err error
+	k.TLS, err = clientTLS("KAFKA_TLS", c.KafkaTLSCA, c.KafkaTLSCert, c.KafkaTLSKey, c.KafkaTLSServerName, false)
+	return k, err
+}
+
+// apiTLS returns the TLS settings of the HTTP API; nil serves plain HTTP.
+func apiTLS(c *config.Config) (*tls.Config, error) {
+	if c.HTTPTLSCert == "" {
+		return nil, nil
+	}
+	pair, err := tls.LoadX509KeyPair(c.HTTPTLSCert, c.HTTPTLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("ETL_HTTP_TLS_CERT_FILE and ETL_HTTP_TLS_KEY_FILE: %w", err)
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
+}
+
+// apiLimits returns the limits of the HTTP API.
+func apiLimits(c *config.Config) ingest.Limits {
+	l := ingest.DefaultLimits()
+	l.MaxBody, l.MaxBodies, l.MaxRecords, l.MaxConnections = c.HTTPMaxBody, max(8*c.HTTPMaxBody, l.MaxBodies), c.HTTPMaxRecords, c.HTTPMaxConnections
+	l.TokenRate, l.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
+	l.TokenBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords)
+	l.DeviceBurst = max(l.DeviceBurst, c.HTTPMaxRecords)
+	return l
+}
+
+// writerOptions returns the options of a writer that buffers records for linger.
+func writerOptions(c *config.Config, linger time.Duration) load.Options {
+	return load.Options{
+		Mode: load.Mode(c.WriteMode), WindowRecords: c.BufferRecords, Linger: linger, BatchRows: c.BatchRows,
+		MaxInFlight: c.MaxInFlight, RetryRate: c.RetryRate, DevicesKept: c.DevicesInMemory,
+	}
+}
+
+// alertmanagerURLs returns the addresses of ETL_ALERTMANAGER_URLS.
+func alertmanagerURLs(c *config.Config) []string {
+	return strings.FieldsFunc(c.AlertmanagerURLs, func(r rune) bool { return r == ',' || r == ' ' })
+}

@@ -1,0 +1,107 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/config"
+	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
+)
+
+func writeFile(t *testing.T, contents string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	require.NoError(t, os.WriteFile(path, []byte(contents), 0o600))
+	return path
+}
+
+func TestUnreadableTLSFilesAreNamed(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "missing.pem")
+	for _, variable := range []string{"CASSANDRA_TLS_CA_FILE", "CASSANDRA_TLS_CERT_FILE", "CASSANDRA_TLS_KEY_FILE"} {
+		t.Run(variable, func(t *testing.T) {
+			t.Setenv("CASSANDRA_TLS", "true")
+			t.Setenv("CASSANDRA_TLS_CERT_FILE", writeFile(t, "x"))
+			t.Setenv("CASSANDRA_TLS_KEY_FILE", writeFile(t, "x"))
+			t.Setenv(variable, missing)
+			c, err := config.FromEnvironment()
+			require.NoError(t, err)
+			_, err = cassandraConfig(c)
+			require.ErrorContains(t, err, variable+": ")
+			require.ErrorContains(t, err, missing)
+		})
+	}
+}
+
+func TestTLSServerNameAndAuthorities(t *testing.T) {
+	t.Setenv("CASSANDRA_TLS", "true")
+	t.Setenv("CASSANDRA_TLS_SERVER_NAME", "nodes.example")
+	c, err := config.FromEnvironment()
+	require.NoError(t, err)
+	store, err := cassandraConfig(c)
+	require.NoError(t, err)
+	require.NotNil(t, store.TLS)
+	require.Equal(t, "nodes.example", store.TLS.ServerName)
+	require.False(t, store.TLS.InsecureSkipVerify, "unless it is asked for")
+	require.Nil(t, store.TLS.RootCAs, "the system's")
+}
+
+func TestInvalidTLSFilesAreNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	t.Setenv("CASSANDRA_TLS", "true")
+	t.Setenv("CASSANDRA_TLS_CA_FILE", path)
+	c, err := config.FromEnvironment()
+	require.NoError(t, err)
+	_, err = cassandraConfig(c)
+	require.ErrorContains(t, err, "CASSANDRA_TLS_CA_FILE")
+	require.NoError(t, os.WriteFile(path, []byte("no certificate"), 0o600))
+	_, err = cassandraConfig(c)
+	require.ErrorContains(t, err, "no PEM certificate")
+	require.NoError(t, os.WriteFile(path, nil, 0o600))
+	_, err = cassandraConfig(c)
+	require.ErrorContains(t, err, "the file is empty", "which must not mean the system's authorities")
+}
+
+func TestReplicationIsChecked(t *testing.T) {
+	for _, value := range []string{"dc1=1", "dc1=2, dc2=3"} {
+		t.Setenv("CASSANDRA_REPLICATION", value)
+		_, err := config.FromEnvironment(checkReplication)
+		require.NoError(t, err)
+	}
+	for _, value := range []string{"", "2", "dc1", "dc1=0", "dc1=2,dc1=2", "dc1=-1"} {
+		t.Setenv("CASSANDRA_REPLICATION", value)
+		_, err := config.FromEnvironment(checkReplication)
+		require.ErrorContains(t, err, "CASSANDRA_REPLICATION")
+		require.ErrorContains(t, err, value)
+	}
+}
+
+func TestDefaultsOfParts(t *testing.T) {
+	c, err := config.FromEnvironment(checkReplication)
+	require.NoError(t, err)
+	require.Equal(t, cassandra.Replication{"dc1": 2, "dc2": 2}, replication(c))
+	store, err := cassandraConfig(c)
+	require.NoError(t, err)
+	require.Nil(t, store.TLS)
+	require.Equal(t, load.Options{
+		Mode: load.Batch, WindowRecords: 131_072, Linger: time.Minute, BatchRows: 100, MaxInFlight: 128, RetryRate: 100, DevicesKept: 200_000,
+	}, writerOptions(c, time.Minute))
+}
+
+func TestSettingsAcceptWhatThePartsAccept(t *testing.T) {
+	for _, mechanism := range kafka.Mechanisms {
+		t.Setenv("KAFKA_SASL_MECHANISM", mechanism)
+		_, err := config.FromEnvironment()
+		require.NoError(t, err)
+	}
+	for _, mode := range []load.Mode{load.Batch, load.Async} {
+		t.Setenv("ETL_WRITE_MODE", string(mode))
+		_, err := config.FromEnvironment()
+		require.NoError(t, err)
+	}
+}

@@ -1,0 +1,168 @@
+// Package reload applies changed configuration files to a running process: on SIGHUP, on request, and when the files change.
+//
+// A reload is all or nothing. Every target first loads its files without effect. Only if all of them succeed are the new
+// contents applied. Otherwise the process keeps what it has, logs the error, and reports it in a metric.
+package reload
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+)
+
+// Target is configuration that comes from files.
+type Target struct {
+	Name string // for logs and errors, for example "alert rules"
+	// Files returns the paths whose contents trigger a reload when they change.
+	Files func() ([]string, error)
+	// Load reads and checks the files. It returns a function that puts them into effect and can't fail.
+	Load func() (apply func(), err error)
+}
+
+// Coordinator reloads its targets together. Its methods are safe for concurrent use.
+type Coordinator struct {
+	targets  []Target
+	interval time.Duration
+	logger   logrus.FieldLogger
+	now      func() time.Time
+	hangups  chan os.Signal
+
+	successful prometheus.Gauge
+	timestamp  prometheus.Gauge
+
+	mu        sync.Mutex // one reload at a time
+	attempted []byte     // fingerprint of the files at the last reload, successful or not
+	pending   []byte     // fingerprint that differed at the last check
+}
+
+// New returns a coordinator of targets whose files are as they were loaded at start-up. interval is the time between two
+// checks for changed files; 0 disables them. From now until Run returns, SIGHUP no longer ends the process.
+func New(targets []Target, interval time.Duration, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Coordinator {
+	c := &Coordinator{
+		targets: targets, interval: interval, logger: logger, now: now, hangups: make(chan os.Signal, 1),
+		successful: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_config_last_reload_successful",
+			Help: "Whether the last reload of configuration files succeeded (1) or failed (0). Loading them at start-up counts as a success.",
+		}),
+		timestamp: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_config_last_reload_success_timestamp_seconds",
+			Help: "Unix time of the last successful reload of configuration files.",
+		}),
+	}
+	reg.MustRegister(c.successful, c.timestamp)
+	c.successful.Set(1)
+	c.timestamp.Set(seconds(now()))
+	c.attempted = c.fingerprint()
+	signal.Notify(c.hangups, syscall.SIGHUP)
+	return c
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// Run reloads on each SIGHUP, and after the files have changed, until ctx ends.
+func (c *Coordinator) Run(ctx context.Context) {
+	defer signal.Stop(c.hangups)
+	var due <-chan time.Time
+	if c.interval > 0 {
+		ticker := time.NewTicker(c.interval)
+		defer ticker.Stop()
+		due = ticker.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.hangups:
+			_ = c.Reload() // it logs and counts a failure itself
+		case <-due:
+			c.check()
+		}
+	}
+}
+
+// check reloads if the files have changed.
+func (c *Coordinator) check() {
+	if c.changed() {
+		_ = c.Reload()
+	}
+}
+
+// changed returns whether the files differ from those of the last reload. A difference counts once it has stayed the same
+// for two checks in a row: files that are being written are left alone.
+func (c *Coordinator) changed() bool {
+	current := c.fingerprint()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if slices.Equal(current, c.attempted) {
+		c.pending = nil
+		return false
+	}
+	stable := slices.Equal(current, c.pending)
+	c.pending = current
+	return stable
+}
+
+// Reload loads the files of all targets and, if all are valid, applies them. On an error nothing changes.
+func (c *Coordinator) Reload() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.attempted, c.pending = c.fingerprint(), nil
+	applies := make([]func(), 0, len(c.targets))
+	var failed []error
+	for _, t := range c.targets {
+		apply, err := load(t)
+		if err != nil {
+			failed = append(failed, fmt.Errorf("reload %s: %w", t.Name, err))
+			continue
+		}
+		applies = append(applies, apply)
+	}
+	if err := errors.Join(failed...); err != nil {
+		c.successful.Set(0)
+		c.logger.WithError(err).Error("configuration reload failed, keeping the current configuration; a restart with these files would fail")
+		return err
+	}
+	for _, apply := range applies {
+		apply()
+	}
+	c.successful.Set(1)
+	c.timestamp.Set(seconds(c.now()))
+	c.logger.WithField("targets", len(c.targets)).Info("configuration reloaded")
+	return nil
+}
+
+// load calls a target's Load and turns a panic into an error: a reload must not end the process.
+func load(t Target) (apply func(), err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return t.Load()
+}
+
+// fingerprint is a hash of the names and contents of all files. Files that can't be read count with their error.
+func (c *Coordinator) fingerprint() []byte {
+	h := sha256.New()
+	for _, t := range c.targets {
+		files, err := t.Files()
+		fmt.Fprintf(h, "%s %d %v\n", t.Name, len(files), err)
+		for _, file := range files {
+			text, err := os.ReadFile(file) //nolint:gosec // the administrator names the files
+			fmt.Fprintf(h, "%s %d %v\n", file, len(text), err)
+			_, _ = h.Write(text) // a hash accepts everything
+		}
+	}
+	return h.Sum(nil)
+}
