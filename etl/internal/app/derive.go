@@ -150,7 +150,7 @@ func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
 	d.deriver = derive.New(derive.Options{
 		Flush: c.ProcessorFlushInterval, Settle: c.ProcessorMaxClockSkew, Idle: deviceIdle, Devices: c.DevicesInMemory, NewsAge: c.AlertNotifyMaxAge,
 		ProcessDead: processDead, Tell: func(events []telemetry.AlertEvent) { d.receivers.Notify(events) },
-	}, engine, fingerprint, x.writer, p.logger, p.reg, time.Now)
+	}, engine, fingerprint, x.exec, p.logger, p.reg, time.Now)
 	return d, nil
 }
 

@@ -19,11 +19,11 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
 	"github.com/fleettracing/fleet-tracing/etl/internal/loadtest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
+	"github.com/fleettracing/fleet-tracing/etl/internal/writer"
 )
 
 // labFlags are those of every load test.
@@ -326,7 +326,7 @@ func (c *measureCommand) Run(p *program) error {
 	}
 	source := &loadtest.Schedule{Source: lines, Until: from.Add(c.For), Arrivals: arrivals}
 	probe := &loadtest.Probe{
-		Gatherer: p.reg, Writes: x.writer.Latency().Take, Arrivals: arrivals, PIDs: c.ServerPIDs, Nodes: c.NodeMetrics,
+		Gatherer: p.reg, Writes: x.exec.TakeLatency, Arrivals: arrivals, PIDs: c.ServerPIDs, Nodes: c.NodeMetrics,
 		Keyspace: p.config.CassandraKeyspace, Every: c.Every,
 		Told: func(s loadtest.Sample) {
 			p.logger.Infof("%.0f s: %d records, due to readable P50 %s P99 %s, %.0f MB", s.At, s.Records,
@@ -379,7 +379,7 @@ func (l *lab) loadFile(ctx context.Context, vehicles, records int) (*loadtest.Lo
 	defer os.Remove(file)
 	var r report
 	before := loadtest.CPUOf(l.ServerPIDs)
-	if err := l.child(ctx, &r, []string{"LOG_LEVEL=warn", "ETL_WRITE_MODE=" + string(load.Batch)}, "load", "--report", "json", file); err != nil {
+	if err := l.child(ctx, &r, []string{"LOG_LEVEL=warn", "ETL_WRITE_MODE=" + string(writer.ModeBatch)}, "load", "--report", "json", file); err != nil {
 		return nil, fmt.Errorf("load %d records of %d vehicles: %w", records, vehicles, err)
 	}
 	loaded := &loadtest.Load{

@@ -155,7 +155,7 @@ func (p *program) logProgress(ctx context.Context, x *parts, progress func() (do
 // soFar gives the counts and the records written. Those are counted as each mutation is, where the counts' own stored
 // ones wait for their whole window.
 func (x *parts) soFar() (s pipeline.Summary, written int64) {
-	return x.pipeline.Summary(), x.writer.Rows()[cassandra.TableHistory]
+	return x.pipeline.Summary(), x.exec.Rows()[cassandra.TableHistory]
 }
 
 // settled is how much of the input needs nothing more, in bytes: what was read, less what still waits to be written.

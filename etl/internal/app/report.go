@@ -55,8 +55,8 @@ func (x *parts) report(files []string, took time.Duration, progress func() (done
 	r := &report{
 		Files: files, Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: rejected,
 		NotStored: s.Received - s.Stored - s.Duplicates - rejected,
-		Rejected:  map[string]int64{}, Rows: map[string]tableReport{}, Errors: x.writer.Errors(),
-		Seconds: took.Seconds(), PerSecond: float64(s.Stored) / took.Seconds(), Bytes: bytes, Retries: x.writer.Retries(),
+		Rejected:  map[string]int64{}, Rows: map[string]tableReport{}, Errors: x.exec.Errors(),
+		Seconds: took.Seconds(), PerSecond: float64(s.Stored) / took.Seconds(), Bytes: bytes, Retries: x.exec.Retries(),
 	}
 	for reason, n := range s.Rejected {
 		r.Rejected[string(reason)] = n
@@ -64,8 +64,8 @@ func (x *parts) report(files []string, took time.Duration, progress func() (done
 	if rejected > 0 {
 		r.DeadLetters = x.deadLetters.Path()
 	}
-	rows := x.writer.Rows()
-	for table, q := range x.writer.Latency().Tables() {
+	rows := x.exec.Rows()
+	for table, q := range x.exec.Latency() {
 		r.Rows[table] = tableReport{
 			Writes: q.Writes, Rows: rows[table],
 			P50: q.P50.Seconds(), P95: q.P95.Seconds(), P99: q.P99.Seconds(), Max: q.Max.Seconds(),

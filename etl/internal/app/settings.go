@@ -5,15 +5,15 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
+	"github.com/fleettracing/fleet-tracing/etl/internal/writer"
 )
 
 // logLevel returns the level of LOG_LEVEL, which is checked at start.
@@ -111,12 +111,14 @@ func apiLimits(c *config.Config) ingest.Limits {
 	return l
 }
 
-// writerOptions returns the options of a writer that buffers records for linger.
-func writerOptions(c *config.Config, linger time.Duration) load.Options {
-	return load.Options{
-		Mode: load.Mode(c.WriteMode), WindowRecords: c.BufferRecords, Linger: linger, BatchRows: c.BatchRows,
-		MaxInFlight: c.MaxInFlight, RetryRate: c.RetryRate, DevicesKept: c.DevicesInMemory,
-	}
+// executorOptions returns the options of the executor.
+func executorOptions(c *config.Config) executor.Options {
+	return executor.Options{MaxInFlight: c.MaxInFlight, RetryRate: c.RetryRate}
+}
+
+// writerOptions returns the options of the writer.
+func writerOptions(c *config.Config) writer.Options {
+	return writer.Options{Mode: writer.Mode(c.WriteMode), BatchRows: c.BatchRows, DevicesKept: c.DevicesInMemory}
 }
 
 // alertmanagerURLs returns the addresses of ETL_ALERTMANAGER_URLS.

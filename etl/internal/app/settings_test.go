@@ -4,14 +4,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
+	"github.com/fleettracing/fleet-tracing/etl/internal/writer"
 )
 
 func writeFile(t *testing.T, contents string) string {
@@ -88,9 +88,8 @@ func TestDefaultsOfParts(t *testing.T) {
 	store, err := cassandraConfig(c)
 	require.NoError(t, err)
 	require.Nil(t, store.TLS)
-	require.Equal(t, load.Options{
-		Mode: load.Batch, WindowRecords: 131_072, Linger: time.Minute, BatchRows: 100, MaxInFlight: 128, RetryRate: 100, DevicesKept: 200_000,
-	}, writerOptions(c, time.Minute))
+	require.Equal(t, writer.Options{Mode: writer.ModeBatch, BatchRows: 100, DevicesKept: 200_000}, writerOptions(c))
+	require.Equal(t, executor.Options{MaxInFlight: 128, RetryRate: 100}, executorOptions(c))
 }
 
 func TestSettingsAcceptWhatThePartsAccept(t *testing.T) {
@@ -99,7 +98,7 @@ func TestSettingsAcceptWhatThePartsAccept(t *testing.T) {
 		_, err := config.FromEnvironment()
 		require.NoError(t, err)
 	}
-	for _, mode := range []load.Mode{load.Batch, load.Async} {
+	for _, mode := range []writer.Mode{writer.ModeBatch, writer.ModeAsync} {
 		t.Setenv("ETL_WRITE_MODE", string(mode))
 		_, err := config.FromEnvironment()
 		require.NoError(t, err)

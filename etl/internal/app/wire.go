@@ -13,7 +13,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
@@ -25,7 +25,7 @@ import (
 //	                                                    └─► deriver ─► store, Alertmanager, Kafka
 type parts struct {
 	store           atomic.Pointer[cassandra.Store] // nil until it is reached
-	writer          *load.Writer
+	exec            *executor.Executor
 	deadLetters     *deadletter.File
 	deadLetterTopic *kafka.DeadLetters // nil without the source kafka
 	validator       *validate.Validator
@@ -86,16 +86,17 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 		}
 		return store, err
 	}
-	x.writer = load.NewWriter(open, writerOptions(c, linger), p.logger, p.reg, time.Now)
+	x.exec = executor.New(executorOptions(c), p.logger, p.reg, time.Now)
+	path := &recordPath{config: c, reg: p.reg, exec: x.exec, open: open, linger: linger}
 	x.pipeline = pipeline.New(pipeline.Options{
-		Validator: x.validator, Writer: x.writer, DeadLetters: letters,
+		Validator: x.validator, Writer: path, DeadLetters: letters,
 		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
 	})
 	if c.ProcessorEnabled {
 		if x.derivation, err = p.derivation(x, zones); err != nil {
 			return nil, err
 		}
-		x.writer.Follow(x.derivation.deriver)
+		path.deriver = x.derivation.deriver
 	}
 	return x, nil
 }

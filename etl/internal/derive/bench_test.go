@@ -2,12 +2,10 @@ package derive
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -20,13 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
-	"github.com/fleettracing/fleet-tracing/etl/internal/load"
-	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
-	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
@@ -48,9 +42,9 @@ defaults:
 // hundredth of its work shows that it can be run.
 func TestMeasureDerivation(t *testing.T) {
 	const vehicles = 1000
-	records, whole, remembered := 500_000, 200_000, 100_000
+	records, remembered := 500_000, 100_000
 	if os.Getenv("FLEET_BENCH") == "" {
-		records, whole, remembered = records/100, whole/100, remembered/100
+		records, remembered = records/100, remembered/100
 	}
 	n := float64(records)
 	start := time.Now().Add(-time.Duration(records/vehicles)*10*time.Second - time.Minute).Truncate(time.Second)
@@ -63,9 +57,8 @@ func TestMeasureDerivation(t *testing.T) {
 	fmt.Printf("%d records of %d vehicles, %d zones (%.2f within reach of a fix), all rules\n", records, vehicles, 1000, around(index, track))
 	fmt.Printf("%-66s %10s\n", "CPU time per record", "µs")
 	line := func(name string, us float64) { fmt.Printf("%-66s %10.2f\n", name, us) }
-	engine := leastOf(3, func() { applyAll(zoned, track, false) }) / n
 	line("alerts, without zones", leastOf(3, func() { applyAll(alerting.New(rules, nil), track, false) })/n)
-	line("alerts", engine)
+	line("alerts", leastOf(3, func() { applyAll(zoned, track, false) })/n)
 	line("alerts, hours, trips", leastOf(3, func() { applyAll(zoned, track, true) })/n)
 	var fold, flush float64
 	for range 3 {
@@ -77,7 +70,6 @@ func TestMeasureDerivation(t *testing.T) {
 	fold, flush = fold/n, flush/n
 	line("the whole fold: Before and Stored of windows of 10,000 records", fold)
 	line("flush after each of these windows", flush)
-	pipe(t, track[:whole], index, line, engine, fold)
 
 	heap := devicesInMemory(t, remembered)
 	fmt.Printf("%-66s %10s\n", "", "MB")
@@ -179,11 +171,11 @@ func applyAll(e *alerting.Engine, track []telemetry.Record, figures bool) {
 // foldAll lets a track through a deriver in windows, and gives the CPU time of the fold and that of the flushes, in µs.
 func foldAll(t *testing.T, e *alerting.Engine, track []telemetry.Record) (fold, flush float64) {
 	d := open(e, &atOnce{}, track[0].TimeMs)
-	for number, window := range windows(track) {
+	for _, window := range windows(track) {
 		d.clockMs = window[len(window)-1].TimeMs
 		fold += cpu(func() {
 			require.NoError(t, d.Before(t.Context(), slices.Values(window)))
-			d.Stored(number, window)
+			d.Stored(window)
 		})
 		flush += cpu(func() { require.NoError(t, d.once(t.Context(), false)) })
 	}
@@ -222,117 +214,10 @@ func open(e *alerting.Engine, s Store, nowMs int64) *measured {
 	return m
 }
 
-// pipe lets records through a real pipeline, from a CSV file to the loader, and where there is a cluster into a keyspace
-// of its own: without the derivation, and with it by the rules that hold without a file, since a vehicle that raises an
-// alert with every other zone costs what the alerts' rows do.
-func pipe(t *testing.T, track []telemetry.Record, index *geofence.Index, line func(string, float64), engine, fold float64) {
-	file := filepath.Join(t.TempDir(), "records.csv")
-	writeCSV(t, file, track)
-	discard := func(ctx context.Context, in <-chan pipeline.ValidBatch) error {
-		for c := range in {
-			c.Done()
-		}
-		return nil
-	}
-	n := float64(len(track))
-	read := leastOf(2, func() { through(t, file, loader(discard)) }) / n
-	line("the pipeline as far as the loader: read CSV, validate, dedupe", read)
-	hosts := os.Getenv("CASSANDRA_TEST_HOSTS")
-	if hosts == "" {
-		fmt.Println("no CASSANDRA_TEST_HOSTS: the pipeline's way into the store is not measured")
-		return
-	}
-	config := cassandra.Config{Hosts: strings.Split(hosts, ","), Keyspace: fmt.Sprintf("bench_%08x", rand.Uint32()), LocalDC: "dc1", Timeout: 30 * time.Second}
-	require.NoError(t, cassandra.ApplySchema(t.Context(), config, platform.Replication(t), silent()))
-	defer func() {
-		require.NoError(t, cassandra.DropKeyspace(context.WithoutCancel(t.Context()), config, silent()))
-	}()
-	store, err := cassandra.Open(t.Context(), config, silent(), prometheus.NewRegistry())
-	require.NoError(t, err)
-	defer store.Close()
-	run := func(derive bool) (cpuUs, us float64) {
-		require.NoError(t, cassandra.Truncate(t.Context(), config, silent()))
-		w := load.NewWriter(func(context.Context) (*cassandra.Store, error) { return store, nil }, load.Options{
-			Mode: load.Batch, WindowRecords: 131_072, Linger: 5 * time.Second, BatchRows: 100, MaxInFlight: 128, RetryRate: 100, DevicesKept: 200_000,
-		}, silent(), prometheus.NewRegistry(), time.Now)
-		began := time.Now()
-		cpuUs = cpu(func() {
-			if !derive {
-				through(t, file, w)
-				return
-			}
-			d := New(Options{
-				Flush: 5 * time.Second, Settle: 10 * time.Second, Idle: 2 * time.Minute, Devices: 200_000, NewsAge: 15 * time.Minute, ProcessDead: 30 * time.Second,
-			}, alerting.New(alerting.DefaultRules(), index), "rules", w, silent(), prometheus.NewRegistry(), time.Now)
-			d.Open(Stores{store.Strong(), store.Fallback()})
-			w.Follow(d)
-			stop, end := context.WithCancel(t.Context())
-			ended := make(chan error, 1)
-			go func() { ended <- d.Run(t.Context(), stop) }()
-			through(t, file, w)
-			end()
-			require.NoError(t, <-ended)
-			require.NoError(t, d.Finish(t.Context(), false))
-		})
-		return cpuUs / n, float64(time.Since(began).Microseconds()) / n
-	}
-	run(false) // the nodes are cold
-	alone, wall := run(false)
-	with, withWall := run(true)
-	line("the whole pipeline into Cassandra, without the derivation", alone)
-	line("the same with it, by the default rules", with)
-	line("the same in time on the clock, without", wall)
-	line("the same in time on the clock, with", withWall)
-	fmt.Printf("%-66s %10.3f\n", "alerts, of the pipeline's CPU time", engine/alone)
-	fmt.Printf("%-66s %10.3f\n", "fold, of the pipeline's CPU time", fold/alone)
-	fmt.Printf("%-66s %10.3f\n", "fold, of the pipeline's time on the clock (goal 0.1)", fold/wall)
-}
-
 func silent() *logrus.Logger {
 	logger := logrus.New()
 	logger.SetLevel(logrus.PanicLevel)
 	return logger
-}
-
-// loader is a pipeline.Writer that is a function.
-type loader func(context.Context, <-chan pipeline.ValidBatch) error
-
-// Run implements pipeline.Writer.
-func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return l(ctx, in) }
-
-// noLetters takes no dead letters: there must be none.
-type noLetters struct{}
-
-func (noLetters) Append(_ context.Context, source, origin string, refused []pipeline.Rejected) error {
-	return errors.New("refused: " + refused[0].Error())
-}
-
-func through(t *testing.T, file string, l pipeline.Writer) {
-	source, err := csvfile.New(csvfile.Options{Files: []string{file}})
-	require.NoError(t, err)
-	p := pipeline.New(pipeline.Options{
-		Validator: validate.New(nil, 262_144, nil), Writer: l, DeadLetters: noLetters{},
-		Registerer: prometheus.NewRegistry(), Now: time.Now, Queue: 8,
-	})
-	require.NoError(t, p.Run(t.Context(), t.Context(), source))
-}
-
-func writeCSV(t *testing.T, file string, track []telemetry.Record) {
-	var text strings.Builder
-	text.WriteString("device_id,fleet_id,timestamp,lat,lon,speed_kmh,heading_deg,battery_pct,temp_c,zone\n")
-	for i := range track {
-		r := &track[i]
-		fmt.Fprintf(&text, "%s,%s,%s,%g,%g,%g,%g,", r.DeviceID, r.FleetID, r.Time().Format(time.RFC3339Nano), r.Lat, r.Lon, r.SpeedKmh.Value, r.HeadingDeg.Value)
-		if r.BatteryPct.Valid {
-			fmt.Fprint(&text, r.BatteryPct.Value)
-		}
-		text.WriteByte(',')
-		if r.TempC.Valid {
-			fmt.Fprint(&text, r.TempC.Value)
-		}
-		text.WriteString("," + r.Zone + "\n")
-	}
-	require.NoError(t, os.WriteFile(file, []byte(text.String()), 0o600))
 }
 
 // devicesInMemory gives the heap, in bytes, that so many devices take after half an hour of one fix a minute. All of them
@@ -397,7 +282,7 @@ func feedFleet(t *testing.T, d *measured, vehicles int) {
 		for _, window := range windows(records) {
 			number++
 			require.NoError(t, d.Before(t.Context(), slices.Values(window)))
-			d.Stored(number, window)
+			d.Stored(window)
 		}
 		require.NoError(t, d.flush(t.Context(), false))
 	}

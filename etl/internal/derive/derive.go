@@ -85,12 +85,12 @@ type marks interface {
 	RemoveInstance(ctx context.Context, processID string) error
 }
 
-// Tries does requests until they succeed, can't succeed or ctx ends. *load.Writer implements it.
+// Tries does requests until they succeed, can't succeed or ctx ends. *executor.Executor implements it.
 type Tries interface {
-	// Write writes rows of a table, with a bound on what is under way.
+	// Write writes rows of a table, with a bound on writes in flight.
 	Write(ctx context.Context, table string, rows int, write func(context.Context) error) error
-	// Repeat reads from a table.
-	Repeat(ctx context.Context, table string, read func(context.Context) error) error
+	// Do reads from a table.
+	Do(ctx context.Context, table string, read func(context.Context) error) error
 }
 
 // Stores are two views of one store: Sure reads at a level that meets every acknowledged write, Weak at that of writes,
@@ -141,12 +141,10 @@ type Deriver struct {
 	mu        sync.Mutex
 	devices   map[string]*device
 	releasing map[string]chan struct{} // devices whose mark is being taken away
-	windows   int64                    // number of the latest window that was followed
-	early     map[int64][]*telemetry.Record
-	urgent    chan struct{} // something is to be written at once
-	stepped   []*device     // devices whose alerts took steps since the last flush
-	room      *sync.Cond    // devices were let go, or windows followed
-	crowded   bool          // somebody waits for devices to be let go
+	urgent    chan struct{}            // something is to be written at once
+	stepped   []*device                // devices whose alerts took steps since the last flush
+	room      *sync.Cond               // devices were let go, or windows followed
+	crowded   bool                     // somebody waits for devices to be let go
 	hours     map[fleetHour]bool
 	again     map[fleetHour]time.Time // hours that are summed once more, because another process may have done so, too
 	others    bool                    // there are other processes, or were lately
@@ -169,7 +167,7 @@ func New(o Options, engine *alerting.Engine, fingerprint string, tries Tries, lo
 	d := &Deriver{
 		process: processID(), options: o, tries: tries, logger: logger, now: now,
 		connected: make(chan struct{}),
-		devices:   map[string]*device{}, releasing: map[string]chan struct{}{}, early: map[int64][]*telemetry.Record{},
+		devices:   map[string]*device{}, releasing: map[string]chan struct{}{},
 		urgent: make(chan struct{}, 1), hours: map[fleetHour]bool{}, again: map[fleetHour]time.Time{}, silent: map[string]silence{},
 	}
 	d.room = sync.NewCond(&d.mu)
@@ -457,7 +455,7 @@ func (d *Deriver) read(ctx context.Context, table string, read func(context.Cont
 
 // repeat does a read until it succeeds or ctx ends, and counts the tries that fail.
 func (d *Deriver) repeat(ctx context.Context, table string, read func(context.Context) error) error {
-	return d.tries.Repeat(ctx, table, func(ctx context.Context) error { return count(d.metrics.errors["read"], read(ctx)) })
+	return d.tries.Do(ctx, table, func(ctx context.Context) error { return count(d.metrics.errors["read"], read(ctx)) })
 }
 
 // pick gives the devices that are chosen, in no order.

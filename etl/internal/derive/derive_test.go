@@ -53,11 +53,10 @@ func (circle) At(_ string, lat, lon, reachM float64, found []telemetry.Place) []
 // process is one that derives, with a life of its own.
 type process struct {
 	*Deriver
-	view   *view
-	end    context.CancelFunc
-	ended  chan error
-	window int64
-	told   *[]telemetry.AlertEvent
+	view  *view
+	end   context.CancelFunc
+	ended chan error
+	told  *[]telemetry.AlertEvent
 }
 
 func start(t testing.TB, store *fakeStore, sweep bool) *process {
@@ -101,8 +100,7 @@ func (p *process) store(records []telemetry.Record) error {
 		}
 		p.view.write(&records[i])
 	}
-	p.window++
-	p.Stored(p.window, pointers)
+	p.Stored(pointers)
 	return nil
 }
 

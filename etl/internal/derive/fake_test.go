@@ -469,6 +469,6 @@ type once struct{}
 func (once) Write(ctx context.Context, _ string, _ int, write func(context.Context) error) error {
 	return write(ctx)
 }
-func (once) Repeat(ctx context.Context, _ string, read func(context.Context) error) error {
+func (once) Do(ctx context.Context, _ string, read func(context.Context) error) error {
 	return read(ctx)
 }

@@ -275,27 +275,14 @@ func (d *Deriver) oldest() cassandra.Day {
 	return cassandra.DayOf(d.now().Add(-telemetry.Retention).UnixMilli()) - 1
 }
 
-// Stored is told of the records of a window once they are all durable. Windows are numbered from 1 without a gap; they
-// are followed in that order, whichever is durable first.
-func (d *Deriver) Stored(window int64, records []*telemetry.Record) {
+// Stored follows records that are durable. Batches come in the order in which Before announced them.
+func (d *Deriver) Stored(records []*telemetry.Record) {
 	started := d.now()
 	d.mu.Lock()
-	d.early[window] = records
-	var steps []telemetry.AlertEvent
-	followed := 0
-	for {
-		records, ok := d.early[d.windows+1]
-		if !ok {
-			break
-		}
-		d.windows++
-		delete(d.early, d.windows)
-		followed += len(records)
-		steps = append(steps, d.follow(records)...)
-	}
+	steps := d.follow(records)
 	d.room.Broadcast()
 	d.mu.Unlock()
-	if followed > 0 {
+	if len(records) > 0 {
 		d.metrics.fold.Observe(d.now().Sub(started).Seconds())
 	}
 	d.tell(steps)

@@ -289,8 +289,8 @@ func (m *Measurement) compare(before, after state, writes map[string]*hdrhistogr
 	for _, s := range []struct{ name, metric, label string }{
 		{"transform a batch", "fleet_etl_stage_duration_seconds", "transform"},
 		{"load a batch: from transformed to durable", "fleet_etl_stage_duration_seconds", "load"},
-		{"a window: plan, meet devices", "fleet_etl_load_window_duration_seconds", "plan"},
-		{"a window: from then until durable", "fleet_etl_load_window_duration_seconds", "store"},
+		{"a window: plan, meet devices", "fleet_etl_batch_duration_seconds", "plan"},
+		{"a window: from then until durable", "fleet_etl_batch_duration_seconds", "store"},
 		{"derive: fold a window", "fleet_etl_derive_duration_seconds", "fold"},
 		{"derive: flush", "fleet_etl_derive_duration_seconds", "flush"},
 		{"derive: derive a device's day anew", "fleet_etl_derive_duration_seconds", "rederive"},

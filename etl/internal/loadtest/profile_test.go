@@ -23,7 +23,7 @@ func TestSharesOfAProfile(t *testing.T) {
 		p.Sample = append(p.Sample, s)
 	}
 	sample(30, "runtime.mallocgc", ours+"etl/internal/source/csvfile.(*reader).next", ours+"etl/internal/loadtest.(*Schedule).Run")
-	sample(40, "syscall.write", "github.com/gocql/gocql.(*Conn).exec", ours+"cassandra.(*Store).WriteHistory", ours+"etl/internal/load.(*Writer).one")
+	sample(40, "syscall.write", "github.com/gocql/gocql.(*Conn).exec", ours+"cassandra.(*Store).WriteHistory", ours+"etl/internal/writer.(*Writer).one")
 	sample(10, "runtime.scanobject", "runtime.gcDrain", "runtime.gcBgMarkWorker")
 	sample(10, "runtime.futex", "runtime.schedule", "runtime.mcall")
 	sample(5, ours+"etl/internal/rollup.(*Trips).Add", ours+"etl/internal/derive.(*Deriver).Stored")

@@ -1,4 +1,4 @@
-package load
+package executor
 
 import (
 	"context"
@@ -17,9 +17,35 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
-// gauge notes what it is set to.
+var messages = ratelog.Messages{Down: "down", Still: "still down", Up: "up"}
+
+func failure(reason cassandra.Reason) error {
+	return &cassandra.Error{Op: "write", Reason: reason, Err: errors.New("of a node")}
+}
+
+func TestRetriesKeepToTheirBudget(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, _, _ := unbudgeted()
+		r.budget = rate.NewLimiter(10, 1)
+		var tries atomic.Int64
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		for range 200 {
+			go func() {
+				_ = r.do(ctx, func(context.Context) error { tries.Add(1); return failure(cassandra.ReasonTimeout) }, ignore)
+			}()
+		}
+		<-ctx.Done()
+		synctest.Wait()
+		require.LessOrEqual(t, tries.Load(), int64(200+101), "first tries are free, retries are limited to 10 per second")
+		require.Greater(t, tries.Load(), int64(200+80))
+	})
+}
+
+// gauge records the values that it is set to.
 type gauge struct {
 	mu  sync.Mutex
 	set []bool
@@ -31,21 +57,21 @@ func (g *gauge) to(up bool) {
 	g.set = append(g.set, up)
 }
 
-// unbudgeted is a retrier as a Writer makes it, but without a budget, and with its gauge and its log.
+// unbudgeted returns a retrier as New makes it, but without a budget, with its gauge and its log.
 func unbudgeted() (*retrier, *gauge, *logtest.Hook) {
 	logger, logged := logtest.NewNullLogger()
 	g := &gauge{}
 	return &retrier{
 		budget: rate.NewLimiter(rate.Inf, 1), first: 20 * time.Millisecond, most: 2 * time.Second,
-		store: &availability{pause: time.Second, remind: 30 * time.Second, now: time.Now, logger: logger, set: g.to},
+		cluster: &availability{pause: time.Second, set: g.to, outage: ratelog.New(logger, time.Now, 30*time.Second, messages)},
 	}, g, logged
 }
 
-func nothing(cassandra.Reason) {}
+func ignore(cassandra.Reason) {}
 
-func TestWhatIsTriedAgain(t *testing.T) {
-	again := map[cassandra.Reason]bool{
-		cassandra.ReasonNoHosts: true, cassandra.ReasonUnavailable: true, // when the store is back
+func TestReasonsThatAreRetried(t *testing.T) {
+	retried := map[cassandra.Reason]bool{
+		cassandra.ReasonNoHosts: true, cassandra.ReasonUnavailable: true, // once the cluster is back
 
 		cassandra.ReasonConnection: true, cassandra.ReasonTimeout: true, cassandra.ReasonWriteTimeout: true, cassandra.ReasonReadTimeout: true,
 		cassandra.ReasonOverloaded: true, cassandra.ReasonFailure: true, cassandra.ReasonServer: true,
@@ -56,18 +82,18 @@ func TestWhatIsTriedAgain(t *testing.T) {
 	for _, reason := range cassandra.Reasons {
 		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				want, known := again[reason]
-				require.True(t, known, "a new reason: say what is to be done about it")
+				want, known := retried[reason]
+				require.True(t, known, "a new reason: add it to this table")
 				r, _, _ := unbudgeted()
-				var told []cassandra.Reason
+				var reported []cassandra.Reason
 				tries, err := 0, failure(reason)
 				got := r.do(t.Context(), func(context.Context) error {
 					if tries++; tries == 1 {
 						return err
 					}
 					return nil
-				}, func(reason cassandra.Reason) { told = append(told, reason) })
-				assert.Equal(t, []cassandra.Reason{reason}, told, "each failure is told of, once")
+				}, func(reason cassandra.Reason) { reported = append(reported, reason) })
+				assert.Equal(t, []cassandra.Reason{reason}, reported, "each failure is reported once")
 				if want {
 					assert.NoError(t, got)
 					assert.Greater(t, tries, 1)
@@ -80,11 +106,11 @@ func TestWhatIsTriedAgain(t *testing.T) {
 	}
 }
 
-func TestAnErrorOfNobodyKnowsWhatIsNotTriedAgain(t *testing.T) {
+func TestUnknownErrorIsNotRetried(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _, _ := unbudgeted()
 		tries, odd := 0, errors.New("odd")
-		assert.ErrorIs(t, r.do(t.Context(), func(context.Context) error { tries++; return odd }, nothing), odd)
+		assert.ErrorIs(t, r.do(t.Context(), func(context.Context) error { tries++; return odd }, ignore), odd)
 		assert.Equal(t, 1, tries)
 	})
 }
@@ -98,7 +124,7 @@ func TestPausesDoubleWithJitter(t *testing.T) {
 				return failure(cassandra.ReasonTimeout)
 			}
 			return nil
-		}, nothing))
+		}, ignore))
 		pause := 20 * time.Millisecond
 		for i := 1; i < len(at); i++ {
 			got := at[i].Sub(at[i-1])
@@ -106,36 +132,20 @@ func TestPausesDoubleWithJitter(t *testing.T) {
 			assert.LessOrEqual(t, got, pause, "pause %d", i)
 			pause = min(2*pause, 2*time.Second)
 		}
-		assert.Equal(t, 2*time.Second, pause, "the longest was come to")
+		assert.Equal(t, 2*time.Second, pause, "the longest pause was reached")
 	})
 }
 
-func TestJitterIsBetweenHalfAndWhole(t *testing.T) {
-	for _, d := range []time.Duration{0, 1, 2, 3, 20 * time.Millisecond, 2 * time.Second} {
-		t.Run(d.String(), func(t *testing.T) {
-			least, most := d, time.Duration(0)
-			for range 5000 {
-				got := jitter(d)
-				least, most = min(least, got), max(most, got)
-			}
-			assert.GreaterOrEqual(t, least, d/2)
-			assert.LessOrEqual(t, most, d)
-			assert.InDelta(t, d/2, least, float64(d)/100, "half is met")
-			assert.InDelta(t, d, most, float64(d)/100+1, "the whole is met")
-		})
-	}
-}
-
-func TestCtxEndsWaitingOfEveryKind(t *testing.T) {
+func TestContextEndsEveryWait(t *testing.T) {
 	for name, c := range map[string]struct {
 		reason cassandra.Reason
-		spend  bool // whether the budget is spent
+		spend  bool // spend the budget first
 		after  time.Duration
 	}{
-		"in the pause":          {cassandra.ReasonTimeout, false, 5 * time.Millisecond},
-		"for the budget":        {cassandra.ReasonTimeout, true, time.Minute},
-		"between two questions": {cassandra.ReasonUnavailable, false, 100 * time.Millisecond},
-		"after an hour of them": {cassandra.ReasonUnavailable, false, time.Hour},
+		"in the pause":            {cassandra.ReasonTimeout, false, 5 * time.Millisecond},
+		"for the budget":          {cassandra.ReasonTimeout, true, time.Minute},
+		"between two probes":      {cassandra.ReasonUnavailable, false, 100 * time.Millisecond},
+		"after an hour of probes": {cassandra.ReasonUnavailable, false, time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -147,7 +157,7 @@ func TestCtxEndsWaitingOfEveryKind(t *testing.T) {
 				}
 				ended := make(chan error, 1)
 				go func() {
-					ended <- r.do(ctx, func(context.Context) error { return failure(c.reason) }, nothing)
+					ended <- r.do(ctx, func(context.Context) error { return failure(c.reason) }, ignore)
 				}()
 				time.Sleep(c.after)
 				synctest.Wait()
@@ -161,14 +171,14 @@ func TestCtxEndsWaitingOfEveryKind(t *testing.T) {
 	}
 }
 
-// A write that fails because ctx ended says nothing about the store.
-func TestAFailureAfterTheEndIsNotTheStores(t *testing.T) {
+// A write that fails because ctx ended says nothing about the cluster.
+func TestFailureAfterTheContextEndedIsNotCounted(t *testing.T) {
 	for _, reason := range []cassandra.Reason{cassandra.ReasonCanceled, cassandra.ReasonTimeout, cassandra.ReasonNoHosts, cassandra.ReasonRefused} {
 		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				r, g, _ := unbudgeted()
-				err := r.do(ctx, func(context.Context) error { cancel(); return failure(reason) }, func(cassandra.Reason) { t.Error("told as a failure") })
+				err := r.do(ctx, func(context.Context) error { cancel(); return failure(reason) }, func(cassandra.Reason) { t.Error("reported as a failure") })
 				require.ErrorIs(t, err, context.Canceled)
 				assert.Empty(t, g.set)
 			})
@@ -176,31 +186,31 @@ func TestAFailureAfterTheEndIsNotTheStores(t *testing.T) {
 	}
 }
 
-// cluster is a store that is away until it is not.
+// cluster is a cluster that is unavailable while down is set.
 type cluster struct {
-	away   atomic.Bool
+	down   atomic.Bool
 	reason cassandra.Reason
 
-	mu    sync.Mutex
-	asked map[int]int // tries while it was away, by write
-	under int         // tries under way while it was away
-	most  int
+	mu       sync.Mutex
+	probes   map[int]int // tries while it was down, by write
+	inFlight int         // tries in flight while it was down
+	most     int
 }
 
 // write is a try of one write that takes a while.
 func (c *cluster) write(id int) func(context.Context) error {
 	return func(context.Context) error {
-		if !c.away.Load() {
+		if !c.down.Load() {
 			return nil
 		}
 		c.mu.Lock()
-		c.asked[id]++
-		c.under++
-		c.most = max(c.most, c.under)
+		c.probes[id]++
+		c.inFlight++
+		c.most = max(c.most, c.inFlight)
 		c.mu.Unlock()
 		time.Sleep(100 * time.Millisecond)
 		c.mu.Lock()
-		c.under--
+		c.inFlight--
 		c.mu.Unlock()
 		return failure(c.reason)
 	}
@@ -209,46 +219,46 @@ func (c *cluster) write(id int) func(context.Context) error {
 func (c *cluster) reset() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.asked, c.most = map[int]int{}, 0
+	c.probes, c.most = map[int]int{}, 0
 }
 
-func TestOneWriteAsksWhileTheOthersWait(t *testing.T) {
+func TestOneWriteProbesWhileTheOthersWait(t *testing.T) {
 	for _, reason := range []cassandra.Reason{cassandra.ReasonNoHosts, cassandra.ReasonUnavailable} {
 		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				r, g, _ := unbudgeted()
-				c := &cluster{reason: reason, asked: map[int]int{}}
-				c.away.Store(true)
+				c := &cluster{reason: reason, probes: map[int]int{}}
+				c.down.Store(true)
 				var stored atomic.Int64
 				var done sync.WaitGroup
 				start := func(id int) {
 					done.Go(func() {
-						assert.NoError(t, r.do(t.Context(), c.write(id), nothing))
+						assert.NoError(t, r.do(t.Context(), c.write(id), ignore))
 						stored.Add(1)
 					})
 				}
 				for id := range 20 {
-					start(id) // all are under way when the store goes
+					start(id) // all are in flight when the cluster fails
 				}
 				time.Sleep(200 * time.Millisecond)
 				c.reset()
-				start(20) // and one comes while it is away
+				start(20) // and one starts while it is down
 				time.Sleep(time.Minute)
 				c.mu.Lock()
-				assert.Len(t, c.asked, 1, "one write asks, always the same")
-				assert.Equal(t, 1, c.most, "one question at a time")
-				for _, times := range c.asked {
-					assert.Greater(t, times, 60*10/11-1, "about one question a second, at the least")
-					assert.Less(t, times, 60*10/6+1, "and no more than one in half a second and its answer")
+				assert.Len(t, c.probes, 1, "one write probes, always the same")
+				assert.Equal(t, 1, c.most, "one probe at a time")
+				for _, times := range c.probes {
+					assert.Greater(t, times, 60*10/11-1, "about one probe per second, at least")
+					assert.Less(t, times, 60*10/6+1, "at most one probe per half second")
 				}
 				c.mu.Unlock()
 				assert.Zero(t, stored.Load())
 				assert.Equal(t, []bool{false}, g.set)
 
-				c.away.Store(false)
+				c.down.Store(false)
 				back := time.Now()
 				done.Wait()
-				assert.Equal(t, int64(21), stored.Load(), "then all go on")
+				assert.Equal(t, int64(21), stored.Load(), "then all succeed")
 				assert.LessOrEqual(t, time.Since(back), 1100*time.Millisecond)
 				assert.Equal(t, []bool{false, true}, g.set)
 			})
@@ -256,29 +266,29 @@ func TestOneWriteAsksWhileTheOthersWait(t *testing.T) {
 	}
 }
 
-func TestTheStoreCanBeAwayTwice(t *testing.T) {
+func TestClusterCanFailTwice(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, g, logged := unbudgeted()
-		c := &cluster{reason: cassandra.ReasonNoHosts, asked: map[int]int{}}
+		c := &cluster{reason: cassandra.ReasonNoHosts, probes: map[int]int{}}
 		for range 2 {
-			c.away.Store(true)
-			time.AfterFunc(10*time.Second, func() { c.away.Store(false) })
-			require.NoError(t, r.do(t.Context(), c.write(1), nothing))
+			c.down.Store(true)
+			time.AfterFunc(10*time.Second, func() { c.down.Store(false) })
+			require.NoError(t, r.do(t.Context(), c.write(1), ignore))
 		}
 		assert.Equal(t, []bool{false, true, false, true}, g.set)
 		assert.Len(t, logged.AllEntries(), 4)
 	})
 }
 
-func TestAwayIsLoggedOnceAndThenReminded(t *testing.T) {
+func TestOutageIsLoggedOnceAndThenReminded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r, _, logged := unbudgeted()
-		c := &cluster{reason: cassandra.ReasonUnavailable, asked: map[int]int{}}
-		c.away.Store(true)
-		time.AfterFunc(100*time.Second, func() { c.away.Store(false) })
+		c := &cluster{reason: cassandra.ReasonUnavailable, probes: map[int]int{}}
+		c.down.Store(true)
+		time.AfterFunc(100*time.Second, func() { c.down.Store(false) })
 		var done sync.WaitGroup
 		for id := range 20 {
-			done.Go(func() { assert.NoError(t, r.do(t.Context(), c.write(id), nothing)) })
+			done.Go(func() { assert.NoError(t, r.do(t.Context(), c.write(id), ignore)) })
 		}
 		done.Wait()
 		var lines []string
@@ -286,57 +296,50 @@ func TestAwayIsLoggedOnceAndThenReminded(t *testing.T) {
 			lines = append(lines, fmt.Sprintf("%s: %s", e.Level, e.Message))
 		}
 		assert.Equal(t, []string{
-			"warning: store is away; waiting until it takes writes again",
-			"warning: store is still away",
-			"warning: store is still away",
-			"warning: store is still away",
-			"info: store takes writes again",
+			"warning: down", "warning: still down", "warning: still down", "warning: still down", "info: up",
 		}, lines)
 		entries := logged.AllEntries()
-		assert.Equal(t, "unavailable", entries[0].Data["reason"])
-		assert.Equal(t, "unavailable", entries[1].Data["reason"])
-		assert.Contains(t, entries[1].Data, "away")
-		away, err := time.ParseDuration(entries[4].Data["away"].(string))
+		assert.Equal(t, cassandra.ReasonUnavailable, cassandra.ReasonOf(entries[0].Data[logrus.ErrorKey].(error)))
+		lasted, err := time.ParseDuration(entries[4].Data["duration"].(string))
 		require.NoError(t, err)
-		assert.InDelta(t, 100, away.Seconds(), 1.5)
-		assert.Equal(t, logrus.InfoLevel, entries[4].Level)
+		assert.InDelta(t, 100, lasted.Seconds(), 1.5)
 	})
 }
 
-// Who asks may be told to stop while others still wait: another asks then.
-func TestAnotherAsksWhenTheFirstIsToldToStop(t *testing.T) {
+// The request that probes may be canceled while others wait: another request probes then.
+func TestAnotherRequestProbesWhenTheFirstIsCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		r, g, _ := unbudgeted()
-		c := &cluster{reason: cassandra.ReasonNoHosts, asked: map[int]int{}}
-		c.away.Store(true)
+		c := &cluster{reason: cassandra.ReasonNoHosts, probes: map[int]int{}}
+		c.down.Store(true)
 		first, second := make(chan error, 1), make(chan error, 1)
-		go func() { first <- r.do(ctx, c.write(1), nothing) }()
+		go func() { first <- r.do(ctx, c.write(1), ignore) }()
 		time.Sleep(150 * time.Millisecond)
-		go func() { second <- r.do(t.Context(), c.write(2), nothing) }()
+		go func() { second <- r.do(t.Context(), c.write(2), ignore) }()
 		time.Sleep(10 * time.Second)
 		cancel()
 		require.ErrorIs(t, <-first, context.Canceled)
 		c.reset()
 		time.Sleep(10 * time.Second)
 		c.mu.Lock()
-		assert.Positive(t, c.asked[2])
+		assert.Positive(t, c.probes[2])
 		c.mu.Unlock()
 		assert.Empty(t, second)
-		c.away.Store(false)
+		c.down.Store(false)
 		require.NoError(t, <-second)
 		assert.Equal(t, []bool{false, true, false, true}, g.set)
 	})
 }
 
-// A store that answers with another error is there; what the error means is the write's affair.
-func TestAnotherAnswerEndsTheWaiting(t *testing.T) {
+// A cluster that returns another error is available; the write itself handles the error.
+func TestAnotherErrorEndsTheOutage(t *testing.T) {
 	for name, c := range map[string]struct {
-		answer cassandra.Reason
+		reason cassandra.Reason
 		fails  bool
 	}{
-		"one that is tried again": {cassandra.ReasonOverloaded, false},
-		"one that is not":         {cassandra.ReasonRefused, true},
+		"one that is retried": {cassandra.ReasonOverloaded, false},
+		"one that is not":     {cassandra.ReasonRefused, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -350,20 +353,20 @@ func TestAnotherAnswerEndsTheWaiting(t *testing.T) {
 						case tries <= 3:
 							return failure(cassandra.ReasonNoHosts)
 						case tries <= 5:
-							return failure(c.answer)
+							return failure(c.reason)
 						default:
 							return nil
 						}
-					}, nothing)
+					}, ignore)
 				}()
 				synctest.Wait()
-				go func() { other <- r.do(t.Context(), func(context.Context) error { return nil }, nothing) }()
+				go func() { other <- r.do(t.Context(), func(context.Context) error { return nil }, ignore) }()
 				synctest.Wait()
 				assert.Empty(t, other, "waits")
 				require.NoError(t, <-other)
 				err := <-mine
 				if c.fails {
-					assert.Equal(t, c.answer, cassandra.ReasonOf(err))
+					assert.Equal(t, c.reason, cassandra.ReasonOf(err))
 				} else {
 					assert.NoError(t, err)
 				}

@@ -1,4 +1,4 @@
-package load
+package executor
 
 import (
 	"sync"
@@ -7,15 +7,15 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// Latency keeps how long writes took, by table, exactly enough for percentiles (two digits, 1 µs to 10 min).
-type Latency struct {
+// latency keeps the durations of writes by table, exactly enough for percentiles: two digits, from 1 µs to 10 min.
+type latency struct {
 	mu     sync.Mutex
 	tables map[string]*hdrhistogram.Histogram
 }
 
-func newLatency() *Latency { return &Latency{tables: map[string]*hdrhistogram.Histogram{}} }
+func newLatency() *latency { return &latency{tables: map[string]*hdrhistogram.Histogram{}} }
 
-func (l *Latency) record(table string, took time.Duration) {
+func (l *latency) record(table string, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.tables[table]
@@ -26,8 +26,8 @@ func (l *Latency) record(table string, took time.Duration) {
 	_ = h.RecordValue(min(took.Microseconds(), h.HighestTrackableValue()))
 }
 
-// Take gives the times, in µs, that writes took since it was last called, by table, and forgets them.
-func (l *Latency) Take() map[string]*hdrhistogram.Histogram {
+// take returns the histograms, in µs by table, and starts new ones.
+func (l *latency) take() map[string]*hdrhistogram.Histogram {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	taken := l.tables
@@ -35,15 +35,14 @@ func (l *Latency) Take() map[string]*hdrhistogram.Histogram {
 	return taken
 }
 
-// Quantiles of the writes of one table.
+// Quantiles are those of the writes of one table.
 type Quantiles struct {
 	Writes        int64
 	P50, P95, P99 time.Duration
 	Max           time.Duration
 }
 
-// Tables gives the quantiles of each table that was written.
-func (l *Latency) Tables() map[string]Quantiles {
+func (l *latency) quantiles() map[string]Quantiles {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	out := make(map[string]Quantiles, len(l.tables))

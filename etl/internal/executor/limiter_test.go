@@ -1,4 +1,4 @@
-package load
+package executor
 
 import (
 	"context"

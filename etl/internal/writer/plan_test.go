@@ -1,4 +1,4 @@
-package load
+package writer
 
 import (
 	"testing"
@@ -17,7 +17,7 @@ const (
 	midnight = 20_500 * dayMs // of some day, UTC
 )
 
-// at is a record of a device with every field, so many ms after midnight.
+// at returns a record of a device with every field, the given ms after midnight.
 func at(device string, ms int64) *pipeline.Item {
 	r := telemetry.Record{
 		DeviceID: device, FleetID: "wuxi", Zone: "depot", TimeMs: midnight + ms, Lat: 31.5, Lon: 120.25,
@@ -27,7 +27,7 @@ func at(device string, ms int64) *pipeline.Item {
 	return &pipeline.Item{Record: r, Hash: r.PayloadHash()}
 }
 
-// planOf plans items in their order, each device new, and tells how many are late.
+// planOf plans items in order, with new devices, and counts those that are late.
 func planOf(items ...*pipeline.Item) (p *plan, late int) {
 	p = newPlan(len(items))
 	devices := map[string]*device{}
@@ -54,7 +54,7 @@ func latestRows(p *plan) (rows []mapped) {
 	return rows
 }
 
-func TestAGroupIsOneDevicesDay(t *testing.T) {
+func TestGroupIsOneDayOfOneDevice(t *testing.T) {
 	p, _ := planOf(
 		at("a", 0), at("b", 0), at("a", dayMs-1), at("a", dayMs), at("b", -1), at("a", 1), at("b", 1),
 	)
@@ -73,8 +73,8 @@ func TestAGroupIsOneDevicesDay(t *testing.T) {
 	assert.Len(t, p.groups, 4)
 }
 
-// However many records a device sends in a window, its latest row is written once.
-func TestAWindowHasOneLatestRowOfADevice(t *testing.T) {
+// A batch writes the latest row of a device once, whatever the number of its records.
+func TestBatchWritesOneLatestRowPerDevice(t *testing.T) {
 	for name, order := range map[string]func(i int64) int64{
 		"in order":     func(i int64) int64 { return i },
 		"backwards":    func(i int64) int64 { return 99 - i },
@@ -90,7 +90,7 @@ func TestAWindowHasOneLatestRowOfADevice(t *testing.T) {
 			require.Len(t, rows, 1)
 			assert.Equal(t, midnight+99_000, *rows[0].LastTsMs)
 			assert.Equal(t, "wuxi", rows[0].fleet)
-			assert.Len(t, p.devices, 1, "and it is registered once")
+			assert.Len(t, p.devices, 1, "registered once")
 			assert.Equal(t, midnight, p.devices[deviceKey{"wuxi", "a"}].ActivatedAtMs)
 			newest, want := int64(-1), 0
 			for i := range int64(100) {
@@ -105,8 +105,8 @@ func TestAWindowHasOneLatestRowOfADevice(t *testing.T) {
 	}
 }
 
-// The newest record has no temperature: that of the one before stays, under its own time.
-func TestACellThatTheNewestLacksIsTheNewestThatHasOne(t *testing.T) {
+// The newest record has no temperature: the cell keeps the previous temperature, with its own time.
+func TestMissingCellKeepsTheNewestValue(t *testing.T) {
 	older, newer := at("a", 1000), at("a", 2000)
 	newer.TempC = telemetry.Optional[float64]{}
 	for name, items := range map[string][]*pipeline.Item{"in order": {older, newer}, "late": {newer, older}} {
@@ -117,19 +117,19 @@ func TestACellThatTheNewestLacksIsTheNewestThatHasOne(t *testing.T) {
 			assert.Equal(t, midnight+2000, *rows[0].LastTsMs)
 			assert.Nil(t, rows[0].TempC)
 			assert.Equal(t, version(newer), rows[0].WriteTimeUs)
-			assert.Equal(t, cassandra.LatestRow{DeviceID: "a", TempC: &older.TempC.Value, WriteTimeUs: version(older)}, rows[1].LatestRow, "that cell alone")
+			assert.Equal(t, cassandra.LatestRow{DeviceID: "a", TempC: &older.TempC.Value, WriteTimeUs: version(older)}, rows[1].LatestRow, "only that cell")
 		})
 	}
 }
 
-func TestAVersionIsTheInstantWithTheHashBelowTheMillisecond(t *testing.T) {
+func TestVersionIsTheTimeWithTheHashBelowTheMillisecond(t *testing.T) {
 	for hash, want := range map[uint64]int64{0: 5_000, 999: 5_999, 1000: 5_000, 1<<64 - 1: 5_615} {
 		assert.Equal(t, want, version(&pipeline.Item{Record: telemetry.Record{TimeMs: 5}, Hash: hash}), "hash %d", hash)
 	}
 }
 
-// Two expiring cells with one timestamp are settled by when each was written, so rivals must not share one.
-func TestRivalsThatAgreeBelowTheMillisecondDifferInTheHistory(t *testing.T) {
+// Of two expiring cells with one timestamp the one written later stays, so conflicting payloads must not share one.
+func TestConflictsThatAgreeBelowTheMillisecondDifferInTheHistory(t *testing.T) {
 	one := &pipeline.Item{Record: telemetry.Record{TimeMs: 5}, Hash: 123_456}
 	other := &pipeline.Item{Record: telemetry.Record{TimeMs: 5}, Hash: 123_456 + 7_000}
 	require.Equal(t, version(one), version(other))
@@ -143,7 +143,7 @@ func TestRivalsThatAgreeBelowTheMillisecondDifferInTheHistory(t *testing.T) {
 }
 
 // A null would be a tombstone, and a 0 that nobody measured a lie.
-func TestAHistoryRowHasNoCellForWhatIsAbsent(t *testing.T) {
+func TestHistoryRowHasNoCellForAbsentValues(t *testing.T) {
 	full := at("a", 0)
 	row := historyRow(full, midnight)
 	assert.Equal(t, cassandra.TelemetryRow{

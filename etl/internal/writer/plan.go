@@ -1,18 +1,18 @@
-package load
+package writer
 
 import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
-// plan is what one window of records comes to as writes.
+// plan is the writes of one batch of records.
 type plan struct {
 	groups   []group
 	groupOf  map[groupKey]int
 	latest   []latest
 	latestOf map[*device]int
 	devices  map[deviceKey]*registryRow
-	moves    []moved
+	moves    map[deviceKey]int64 // devices to remove from a fleet's map, up to a version
 }
 
 type groupKey struct {
@@ -26,15 +26,15 @@ type group struct {
 	items []*pipeline.Item
 }
 
-// latest is what a window has for a device's latest row: the newest record, when it is newer than what was there, and
-// single cells of older ones.
+// latest is what a batch writes to a device's latest row: the newest record, if it is newer than the stored one, and
+// single cells of older records.
 type latest struct {
 	device *device
 	newest *pipeline.Item // nil: only single cells
 	extra  []latestCells
 }
 
-// latestCells are optional cells of a record that is not the newest, or with whole set all of it.
+// latestCells are optional cells of a record that is not the newest, or the whole record with allCells.
 type latestCells struct {
 	item    *pipeline.Item
 	version int64
@@ -46,7 +46,7 @@ const allCells cells = 0xff
 
 type deviceKey struct{ fleet, device string }
 
-// registryRow is a row of a fleet's list of devices, of which the earliest start and the latest status count.
+// registryRow is a row of a fleet's list of devices. The earliest activation and the latest status count.
 type registryRow struct{ cassandra.DeviceRow }
 
 func (r *registryRow) since(ms int64) {
@@ -61,21 +61,16 @@ func (r *registryRow) status(s cassandra.Status, version int64) {
 	}
 }
 
-// moved is a device that is to be taken off a fleet's map, up to a version.
-type moved struct {
-	fleet, device string
-	version       int64
-}
-
 func newPlan(records int) *plan {
 	return &plan{
 		groupOf:  make(map[groupKey]int, records/16),
 		latestOf: make(map[*device]int, records/16),
 		devices:  map[deviceKey]*registryRow{},
+		moves:    map[deviceKey]int64{},
 	}
 }
 
-// add puts one record of a device into the plan and tells whether it is late.
+// add puts one record of a device into the plan. late reports whether a newer record is known.
 func (p *plan) add(d *device, r *pipeline.Item) (late bool) {
 	key := groupKey{d, cassandra.DayOf(r.TimeMs)}
 	i, ok := p.groupOf[key]
@@ -85,7 +80,7 @@ func (p *plan) add(d *device, r *pipeline.Item) (late bool) {
 		p.groupOf[key] = i
 	}
 	p.groups[i].items = append(p.groups[i].items, r)
-	return d.see(p, r)
+	return d.apply(p, r)
 }
 
 func (p *plan) latestOfDevice(d *device) *latest {
@@ -98,7 +93,7 @@ func (p *plan) latestOfDevice(d *device) *latest {
 	return &p.latest[i]
 }
 
-// setNewest makes the record the one to be written; cells that only the one before it had stay to be written too.
+// setNewest makes the record the one to write. Cells that only the previous one had are written too.
 func (p *plan) setNewest(d *device, r *pipeline.Item) {
 	l := p.latestOfDevice(d)
 	has := cellsOf(r)
@@ -130,19 +125,21 @@ func (p *plan) registry(fleet, deviceID string) *registryRow {
 	return row
 }
 
+// offMap removes the device from a fleet's map up to a version. Of several removals in one batch the greatest version
+// includes the others.
 func (p *plan) offMap(fleet, deviceID string, version int64) {
-	p.moves = append(p.moves, moved{fleet, deviceID, version})
+	key := deviceKey{fleet, deviceID}
+	p.moves[key] = max(p.moves[key], version)
 }
 
-// rows gives the rows that are to be written for the device, each with the fleet on whose map it belongs, or "" when
-// it belongs on none.
+// rows yields the latest rows to write for the device, each with the fleet whose map it belongs to, or "" for none.
 func (l *latest) rows(yield func(fleet string, row cassandra.LatestRow)) {
 	write := func(item *pipeline.Item, v int64, c cells) {
 		if c == noCells {
 			return
 		}
 		fleet := ""
-		if item.FleetID == l.device.fleet && v > l.device.floor {
+		if item.FleetID == l.device.fleet && v > l.device.minVersion {
 			fleet = l.device.fleet
 		}
 		yield(fleet, latestRow(l.device.id, item, v, c))
@@ -175,7 +172,7 @@ func latestRow(deviceID string, r *pipeline.Item, v int64, c cells) cassandra.La
 	return row
 }
 
-// historyRow is the row of one record as it is written at the time nowMs.
+// historyRow is the row of one record, written at the time nowMs.
 func historyRow(r *pipeline.Item, nowMs int64) cassandra.TelemetryRow {
 	return cassandra.TelemetryRow{
 		TsMs: r.TimeMs, FleetID: r.FleetID, Lat: r.Lat, Lon: r.Lon, Zone: r.Zone,

@@ -1,4 +1,4 @@
-package load
+package executor
 
 import (
 	"context"
@@ -6,19 +6,18 @@ import (
 	"time"
 )
 
-// limiter bounds the requests under way and adapts the bound to what the cluster bears: one more for each full round
-// of good answers, a fifth fewer when it is slow or says that it is too much (additive increase, multiplicative
-// decrease, as in TCP). Without a bound of our own the requests would queue in the nodes, where they cost memory and
-// time out.
+// limiter bounds the writes in flight and adapts the bound to the load that the cluster can bear: one more after each full
+// round of good responses, a fifth fewer when the cluster is slow or overloaded (additive increase, multiplicative
+// decrease, as in TCP). Without this bound the writes would queue in the nodes, where they cost memory and time out.
 type limiter struct {
 	min, max float64
-	slow     time.Duration // an answer that takes longer counts as too much
+	slow     time.Duration // a response that takes longer counts as overload
 	now      func() time.Time
 
 	mu       sync.Mutex
 	limit    float64
 	inFlight int
-	lowered  time.Time // one decrease per slow answer time: the answers of one burst say the same thing once
+	lowered  time.Time // one decrease per slow response: the responses of one burst count once
 	waiting  []chan struct{}
 }
 
@@ -49,13 +48,13 @@ func (l *limiter) acquire(ctx context.Context) error {
 				return ctx.Err()
 			}
 		}
-		l.inFlight-- // the place was given at the same moment
+		l.inFlight-- // the place was granted at the same moment
 		l.admit()
 		return ctx.Err()
 	}
 }
 
-// release gives the place back.
+// release returns the place.
 func (l *limiter) release() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -63,17 +62,17 @@ func (l *limiter) release() {
 	l.admit()
 }
 
-// observe learns from one answer.
-func (l *limiter) observe(took time.Duration, tooMuch bool) {
+// observe adapts the bound to one response.
+func (l *limiter) observe(took time.Duration, overload bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch now := l.now(); {
-	case tooMuch || took > l.slow:
+	case overload || took > l.slow:
 		if now.Sub(l.lowered) >= l.slow {
 			l.limit = max(l.min, l.limit*0.8)
 			l.lowered = now
 		}
-	case float64(l.inFlight) >= l.limit-1: // a bound that isn't reached has not been tested
+	case float64(l.inFlight) >= l.limit-1: // a bound that is not reached has not been tested
 		l.limit = min(l.max, l.limit+1/l.limit)
 		l.admit()
 	}

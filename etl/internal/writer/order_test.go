@@ -1,4 +1,4 @@
-package load
+package writer
 
 import (
 	"fmt"
@@ -71,9 +71,9 @@ func (s *lwwStore) apply(p *plan) {
 			s.set(row, "activated_at", -r.ActivatedAtMs, r.ActivatedAtMs)
 		}
 	}
-	for _, m := range p.moves {
-		row := "map " + m.fleet + " " + m.device
-		s.deleted[row] = max(s.deleted[row], m.version)
+	for key, version := range p.moves {
+		row := "map " + key.fleet + " " + key.device
+		s.deleted[row] = max(s.deleted[row], version)
 	}
 	for i := range p.latest {
 		p.latest[i].rows(func(fleet string, r cassandra.LatestRow) {
@@ -102,7 +102,7 @@ func (s *lwwStore) apply(p *plan) {
 	}
 }
 
-// stored is what a process that starts anew reads of a device.
+// stored returns what a restarted process reads of a device.
 func (s *lwwStore) stored(device string) cassandra.WriteTimes {
 	row := s.cells["device "+device]
 	return cassandra.WriteTimes{
@@ -111,7 +111,7 @@ func (s *lwwStore) stored(device string) cassandra.WriteTimes {
 	}
 }
 
-// visible is what reads see, a line for each row.
+// visible returns what reads return, one line per row.
 func (s *lwwStore) visible() string {
 	var lines []string
 	for row, cells := range s.cells {
@@ -130,7 +130,7 @@ func (s *lwwStore) visible() string {
 	return strings.Join(lines, "\n")
 }
 
-// process plays records through fresh devices in windows, forgetting all devices now and then as a restart does.
+// process plans records in batches, and drops all devices at random times, as a restart does.
 func process(rng *rand.Rand, items []pipeline.Item, s *lwwStore, restarts bool) {
 	known := map[string]*device{}
 	for from := 0; from < len(items); {
@@ -141,7 +141,7 @@ func process(rng *rand.Rand, items []pipeline.Item, s *lwwStore, restarts bool) 
 		for i := from; i < to; i++ {
 			if id := items[i].DeviceID; known[id] == nil {
 				known[id] = &device{id: id}
-				known[id].recall(s.stored(id))
+				known[id].restore(s.stored(id))
 			}
 		}
 		p := newPlan(to - from)

@@ -1,4 +1,4 @@
-package load
+package writer
 
 import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -33,21 +33,21 @@ func cellsOf(r *pipeline.Item) (c cells) {
 	return c
 }
 
-// device is what the loader knows of one device. Versions are write timestamps: event time in µs, with a hash of the
-// payload below the millisecond, so that of two payloads of one instant every process prefers the same.
+// device is the writer's state of one device. Versions are write timestamps: event time in µs, with a hash of the payload
+// below the millisecond, so that every process prefers the same one of two payloads of one instant.
 //
-// The rows that result must not depend on the order in which records arrive. So a late record still writes what no
-// newer record had: an optional cell that newer ones lack, the start of the device's time with its fleet, and its
-// passing membership of another fleet. It never touches position, time or fleet.
+// The resulting rows must not depend on the order in which records arrive. So a late record still writes what no newer
+// record had: an optional cell that newer ones lack, the start of the device's time in its fleet, and its membership of
+// another fleet. It never changes position, time or fleet.
 //
-// One case is left to the order of arrival: two payloads of one device and millisecond, for two fleets, whose hashes
-// agree in what fits below the millisecond (one in a thousand of such pairs).
+// One case depends on the order of arrival: two payloads of one device and millisecond, for two fleets, whose hashes
+// agree below the millisecond (one in a thousand of such pairs).
 type device struct {
-	id      string
-	window  int64  // the latest that it was met in
-	fleet   string // that of the newest record
-	version int64  // of the newest record; 0: never seen
-	floor   int64  // newest version known of a record for another fleet: older cells are not on the fleet's map
+	id         string
+	batch      uint64 // number of the last batch with records of it
+	fleet      string // of the newest record
+	version    int64  // of the newest record; 0: never seen
+	minVersion int64  // newest known version of a record for another fleet: older cells are not on the fleet's map
 
 	speed, heading, battery, temp int64 // version of the newest record that had the cell; 0: none
 
@@ -58,26 +58,25 @@ type device struct {
 // version is the write timestamp of a record.
 func version(r *pipeline.Item) int64 { return r.TimeMs*1000 + int64(r.Hash%1000) }
 
-// historyVersion is the write timestamp of a record's history row. It ranks rivals as version does, so that history and
-// map show the same one, and then goes on where version ends: rows of the history expire, and of two expiring cells with
-// one timestamp Cassandra keeps the one that expires later, which is a matter of when each was written. With the hash
-// spread over a minute of µs, rivals meet in one timestamp once in sixty million.
+// historyVersion is the write timestamp of a record's history row. It ranks conflicting payloads as version does, so that
+// history and map show the same one, and continues where version ends: history rows expire, and of two expiring cells
+// with one timestamp Cassandra keeps the one that expires later, which depends on when each was written. With the hash
+// spread over a minute of µs, two payloads share a timestamp once in sixty million.
 func historyVersion(r *pipeline.Item) int64 {
 	const finer = 60_000
 	return r.TimeMs*1000 + int64(r.Hash%1000)*finer + int64(r.Hash/1000%finer)
 }
 
-// recall takes over what is stored of a device that was not in memory.
-func (d *device) recall(s cassandra.WriteTimes) {
+// restore loads the stored latest row of a device that was not in memory.
+func (d *device) restore(s cassandra.WriteTimes) {
 	if s.Found {
 		d.fleet, d.version = s.FleetID, s.LastUs
 		d.speed, d.heading, d.battery, d.temp = s.SpeedUs, s.HeadingUs, s.BatteryUs, s.TempUs
 	}
 }
 
-// see takes one more record into account and adds to the plan what is to be written because of it. It tells whether
-// the record is late.
-func (d *device) see(p *plan, r *pipeline.Item) (late bool) {
+// apply adds to the plan what one more record writes. late reports whether a newer record is known.
+func (d *device) apply(p *plan, r *pipeline.Item) (late bool) {
 	v := version(r)
 	switch {
 	case d.version == 0:
@@ -92,15 +91,15 @@ func (d *device) see(p *plan, r *pipeline.Item) (late bool) {
 			d.join(p, r.TimeMs)
 		}
 	case v == d.version && r.FleetID == d.fleet:
-		// The same record again, or a rival whose hash agrees below the millisecond: the store settles cell by cell.
+		// A duplicate, or a conflicting payload whose hash agrees below the millisecond: the store decides cell by cell.
 		p.addLatest(d, r, v, allCells)
 		d.join(p, r.TimeMs)
 	case r.FleetID == d.fleet:
-		d.fillIn(p, r, v)
+		d.backfillColumns(p, r, v)
 		d.join(p, r.TimeMs)
 		return true
 	default:
-		d.passedThrough(p, r, v)
+		d.lateForFormerFleet(p, r, v)
 		return true
 	}
 	return false
@@ -113,7 +112,7 @@ func (d *device) becomeNewest(p *plan, r *pipeline.Item, v int64) {
 	p.setNewest(d, r)
 }
 
-// join registers the device with its fleet: once in the life of a process, and again when an earlier record turns up.
+// join registers the device with its fleet: once per process, and again when an earlier record arrives.
 func (d *device) join(p *plan, eventMs int64) {
 	if d.sinceMs != 0 && eventMs >= d.sinceMs {
 		return
@@ -126,7 +125,7 @@ func (d *device) join(p *plan, eventMs int64) {
 	d.sinceMs = eventMs
 }
 
-// move takes the device from its fleet to that of a newer record.
+// move transfers the device to the fleet of a newer record.
 func (d *device) move(p *plan, r *pipeline.Item, v int64) {
 	p.registry(d.fleet, d.id).status(cassandra.StatusMoved, v)
 	p.offMap(d.fleet, d.id, v)
@@ -134,24 +133,24 @@ func (d *device) move(p *plan, r *pipeline.Item, v int64) {
 		d.former = map[string]int64{}
 	}
 	d.former[d.fleet] = d.sinceMs
-	d.floor = d.version
+	d.minVersion = d.version
 	d.fleet = r.FleetID
-	p.offMap(d.fleet, d.id, d.floor) // the floor is remembered in the store too: what it sent this fleet before came off the map
+	p.offMap(d.fleet, d.id, d.minVersion) // stores minVersion too: what the device sent for this fleet before is off the map
 	d.sinceMs = 0
 	d.becomeNewest(p, r, v)
 	d.join(p, r.TimeMs)
 }
 
-// fillIn writes the cells of a late record that no newer one had.
-func (d *device) fillIn(p *plan, r *pipeline.Item, v int64) {
+// backfillColumns writes the cells of a late record that no newer record had.
+func (d *device) backfillColumns(p *plan, r *pipeline.Item, v int64) {
 	if missing := d.olderCells(cellsOf(r), v); missing != noCells {
 		d.raise(missing, v)
 		p.addLatest(d, r, v, missing)
 	}
 }
 
-// passedThrough notes a late record for a fleet that the device is no longer in.
-func (d *device) passedThrough(p *plan, r *pipeline.Item, v int64) {
+// lateForFormerFleet handles a late record for a fleet that the device has left.
+func (d *device) lateForFormerFleet(p *plan, r *pipeline.Item, v int64) {
 	if since, known := d.former[r.FleetID]; !known || since == 0 || r.TimeMs < since {
 		row := p.registry(r.FleetID, d.id)
 		row.since(r.TimeMs)
@@ -161,12 +160,12 @@ func (d *device) passedThrough(p *plan, r *pipeline.Item, v int64) {
 		}
 		d.former[r.FleetID] = r.TimeMs
 	}
-	if v > d.floor {
-		// It was elsewhere at that time: what it sent its present fleet before then is not on the map.
-		d.floor = v
+	if v > d.minVersion {
+		// It was in another fleet at that time: what it sent for its present fleet before is not on the map.
+		d.minVersion = v
 		p.offMap(d.fleet, d.id, v)
 	}
-	d.fillIn(p, r, v)
+	d.backfillColumns(p, r, v)
 }
 
 func (d *device) raise(c cells, v int64) {
@@ -177,7 +176,8 @@ func (d *device) raise(c cells, v int64) {
 	}
 }
 
-// olderCells are those of c that the device has in no newer version. An equal one may be a rival's; the store settles.
+// olderCells returns those of c that the device has in no newer version. An equal version may belong to a conflicting
+// payload; the store decides.
 func (d *device) olderCells(c cells, v int64) (older cells) {
 	for bit, version := range d.versions() {
 		if c&bit != 0 && *version <= v {

@@ -1,4 +1,4 @@
-package load
+package executor
 
 import (
 	"sync"
@@ -10,8 +10,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
-// writtenTables are the tables that the loader writes, for itself and for who follows it.
-var writtenTables = append([]string{
+// tables are those that fleet-etl writes while it stores records.
+var tables = append([]string{
 	cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet, cassandra.TableDevices, cassandra.TableFleets,
 }, cassandra.DerivedTables...)
 
@@ -20,16 +20,13 @@ type metrics struct {
 	duration map[string]prometheus.Observer
 	errors   *prometheus.CounterVec
 	retries  prometheus.Counter
-	late     prometheus.Counter
-	plan     prometheus.Observer
-	store    prometheus.Observer
-	storeUp  prometheus.Gauge
+	up       prometheus.Gauge
 
 	mu     sync.Mutex
 	counts counts
 }
 
-// counts are the same figures for the report of a load.
+// counts are the same numbers for the report of a load.
 type counts struct {
 	rows    map[string]int64
 	errors  map[cassandra.Reason]int64
@@ -39,39 +36,30 @@ type counts struct {
 func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 	written := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_etl_records_written_total",
-		Help: "Rows written, by table; rows of the history are records. A record that was taken before is not counted again.",
+		Help: "Rows written, by table. Rows of telemetry_by_device_day are records; duplicates are not counted.",
 	}, []string{"table"})
 	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_write_duration_seconds",
-		"Time of one write (a mutation of one partition) from its start to its acknowledgement, retries included, by table.",
+		"Time of one write (a mutation of one partition) from its start to its acknowledgment, retries included, by table.",
 		cassandra.RequestBuckets), []string{"table"})
-	window := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_load_window_duration_seconds",
-		"Time of one window of records in the loader, by step: plan (group and compare) and store (from then until all of it is durable).",
-		cassandra.RequestBuckets), []string{"step"})
 	m := &metrics{
 		counts:   counts{rows: map[string]int64{}, errors: map[cassandra.Reason]int64{}},
 		written:  map[string]prometheus.Counter{},
 		duration: map[string]prometheus.Observer{},
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_write_errors_total",
-			Help: "Writes that failed, by table and reason. Those that can succeed are tried again: see fleet_etl_write_retries_total.",
+			Help: "Requests that failed, by table and reason. Requests that can succeed are retried: see fleet_etl_write_retries_total.",
 		}, []string{"table", "reason"}),
 		retries: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_write_retries_total",
-			Help: "Writes that were tried again. They show in fleet_etl_write_duration_seconds as slow ones.",
+			Help: "Requests that were retried. They show in fleet_etl_write_duration_seconds as slow writes.",
 		}),
-		late: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_records_late_total",
-			Help: "Records older than their device's newest; they are stored but move nothing on the map.",
-		}),
-		plan:  window.WithLabelValues("plan"),
-		store: window.WithLabelValues("store"),
-		storeUp: prometheus.NewGauge(prometheus.GaugeOpts{
+		up: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fleet_etl_store_up",
-			Help: "1 while the cluster takes writes, 0 while the loader waits for it.",
+			Help: "1 while the cluster accepts writes, 0 while writes are paused because it is unavailable.",
 		}),
 	}
-	m.storeUp.Set(1)
-	for _, table := range writtenTables {
+	m.up.Set(1)
+	for _, table := range tables {
 		m.written[table] = written.WithLabelValues(table)
 		m.duration[table] = duration.WithLabelValues(table)
 		for _, reason := range cassandra.Reasons {
@@ -80,26 +68,26 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 	}
 	inFlight := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_etl_writes_in_flight",
-		Help: "Writes under way; the bound is fleet_etl_writes_in_flight_limit.",
+		Help: "Writes in flight; the bound is fleet_etl_writes_in_flight_limit.",
 	}, func() float64 { n, _ := limit.state(); return float64(n) })
 	inFlightLimit := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "fleet_etl_writes_in_flight_limit",
-		Help: "Bound on writes under way. It falls when the cluster is slow and rises while it keeps up.",
+		Help: "Bound on writes in flight. It falls while the cluster is slow and rises while the cluster keeps up.",
 	}, func() float64 { _, n := limit.state(); return float64(n) })
-	reg.MustRegister(written, duration, window, m.errors, m.retries, m.late, m.storeUp, inFlight, inFlightLimit)
+	reg.MustRegister(written, duration, m.errors, m.retries, m.up, inFlight, inFlightLimit)
 	return m
 }
 
 func (m *metrics) failed(table string, reason cassandra.Reason) {
-	again := reason.Advice() != cassandra.GiveUp
+	retried := reason.Advice() != cassandra.GiveUp
 	m.errors.WithLabelValues(table, string(reason)).Inc()
-	if again {
+	if retried {
 		m.retries.Inc()
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.counts.errors[reason]++
-	if again {
+	if retried {
 		m.counts.retries++
 	}
 }
@@ -112,10 +100,10 @@ func (m *metrics) wrote(table string, rows int, took time.Duration) {
 	m.counts.rows[table] += int64(rows)
 }
 
-func (m *metrics) setStoreUp(up bool) {
+func (m *metrics) setUp(up bool) {
 	if up {
-		m.storeUp.Set(1)
+		m.up.Set(1)
 	} else {
-		m.storeUp.Set(0)
+		m.up.Set(0)
 	}
 }

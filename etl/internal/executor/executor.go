@@ -1,0 +1,158 @@
+// Package executor runs requests against Cassandra until they succeed. It bounds and adapts the number of writes in
+// flight, retries what can succeed within one budget, and holds requests back while the cluster is unavailable.
+package executor
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
+)
+
+// Options are the settings of an Executor. All of them must be set.
+type Options struct {
+	MaxInFlight int     // largest number of writes in flight; the limit adapts below it
+	RetryRate   float64 // retries per second, over all requests
+}
+
+// These bounds follow from Cassandra's own and need no setting.
+const (
+	minInFlight   = 4
+	startInFlight = 16
+	slowResponse  = 250 * time.Millisecond
+)
+
+// Executor runs requests. It is safe for concurrent use.
+type Executor struct {
+	now     func() time.Time
+	metrics *metrics
+	limit   *limiter
+	retry   *retrier
+	latency *latency
+}
+
+// New makes an executor and registers its metrics with reg.
+func New(o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Executor {
+	x := &Executor{
+		now:     now,
+		limit:   newLimiter(min(startInFlight, o.MaxInFlight), min(minInFlight, o.MaxInFlight), o.MaxInFlight, slowResponse, now),
+		latency: newLatency(),
+	}
+	x.metrics = newMetrics(reg, x.limit)
+	x.retry = &retrier{
+		budget: rate.NewLimiter(rate.Limit(o.RetryRate), int(o.RetryRate)+1),
+		first:  20 * time.Millisecond,
+		most:   2 * time.Second,
+		cluster: &availability{pause: time.Second, set: x.metrics.setUp, outage: ratelog.New(logger, now, ratelog.Interval, ratelog.Messages{
+			Down:  "cassandra unavailable, pausing writes",
+			Still: "cassandra still unavailable",
+			Up:    "cassandra available again",
+		})},
+	}
+	return x
+}
+
+// SetConnected reports whether the cluster has been reached. Until the first connection the metric says that the cluster
+// is down; afterwards the requests themselves find out.
+func (x *Executor) SetConnected(connected bool) { x.metrics.setUp(connected) }
+
+// Write runs one write of some rows of a table, with its place among the writes in flight, until it succeeds.
+func (x *Executor) Write(ctx context.Context, table string, rows int, write func(context.Context) error) error {
+	if err := x.limit.acquire(ctx); err != nil {
+		return err
+	}
+	defer x.limit.release()
+	return x.timed(ctx, table, rows, write)
+}
+
+// Start waits for a place among the writes in flight and then runs the write in g.
+func (x *Executor) Start(ctx context.Context, g *errgroup.Group, table string, rows int, write func(context.Context) error) error {
+	if err := x.limit.acquire(ctx); err != nil {
+		return err
+	}
+	g.Go(func() error {
+		defer x.limit.release()
+		return x.timed(ctx, table, rows, write)
+	})
+	return nil
+}
+
+func (x *Executor) timed(ctx context.Context, table string, rows int, write func(context.Context) error) error {
+	started := x.now()
+	if err := x.Do(ctx, table, write); err != nil {
+		return err
+	}
+	took := x.now().Sub(started)
+	x.metrics.wrote(table, rows, took)
+	x.latency.record(table, took)
+	return nil
+}
+
+// Do runs a request on a table until it succeeds, can't succeed or ctx ends. It takes no place among the writes in flight:
+// it is for reads, and for small writes that must not wait behind others.
+func (x *Executor) Do(ctx context.Context, table string, request func(context.Context) error) error {
+	return x.retry.do(ctx, func(ctx context.Context) error {
+		started := x.now()
+		err := request(ctx)
+		x.limit.observe(x.now().Sub(started), err != nil && ctx.Err() == nil)
+		return err
+	}, func(reason cassandra.Reason) { x.metrics.failed(table, reason) })
+}
+
+// Views are one store at two consistency levels for reads: Strong overlaps every acknowledged write (R+W>N), Fallback
+// reads at the level of writes, for when too few replicas are up.
+type Views[S any] struct{ Strong, Fallback S }
+
+// Read reads from a table at the strong level, or at the fallback level where too few replicas are up. strong reports
+// which of the two it was.
+func Read[S any](ctx context.Context, x *Executor, v Views[S], table string, read func(context.Context, S) error) (strong bool, err error) {
+	err = x.Do(ctx, table, func(ctx context.Context) error {
+		strong = true
+		err := read(ctx, v.Strong)
+		if cassandra.ReasonOf(err).TooFewReplicas() {
+			strong = false
+			err = read(ctx, v.Fallback)
+		}
+		return err
+	})
+	return strong, err
+}
+
+// Latency returns the quantiles of the writes so far, by table.
+func (x *Executor) Latency() map[string]Quantiles { return x.latency.quantiles() }
+
+// TakeLatency returns the durations of writes since the last call, in µs by table.
+func (x *Executor) TakeLatency() map[string]*hdrhistogram.Histogram { return x.latency.take() }
+
+// Retries returns the number of requests that were retried so far.
+func (x *Executor) Retries() int64 {
+	x.metrics.mu.Lock()
+	defer x.metrics.mu.Unlock()
+	return x.metrics.counts.retries
+}
+
+// Rows returns the number of rows written so far, by table.
+func (x *Executor) Rows() map[string]int64 {
+	x.metrics.mu.Lock()
+	defer x.metrics.mu.Unlock()
+	return maps.Clone(x.metrics.counts.rows)
+}
+
+// Errors returns the number of requests that failed so far, by reason. Requests that succeeded later are included.
+func (x *Executor) Errors() map[string]int64 {
+	x.metrics.mu.Lock()
+	defer x.metrics.mu.Unlock()
+	errs := map[string]int64{}
+	for reason, n := range x.metrics.counts.errors {
+		errs[string(reason)] = n
+	}
+	return errs
+}

@@ -1,0 +1,287 @@
+// Package writer stores valid records: it gathers them into batches, groups their rows by partition, and writes each
+// group as one mutation.
+package writer
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Mode is how rows are sent.
+type Mode string
+
+// The two modes.
+const (
+	ModeBatch Mode = "batch" // rows of one partition together, as one mutation
+	ModeAsync Mode = "async" // each row as a statement of its own
+)
+
+// Options are the settings of a Writer. All of them must be set.
+type Options struct {
+	Mode        Mode
+	BatchRows   int // largest number of rows in one mutation
+	DevicesKept int // devices whose latest row is kept in memory; others are read again when they send
+}
+
+// mutationBytes is the size of one mutation: a larger one is no cheaper for a node, and delays its other requests.
+const mutationBytes = 16 << 10
+
+// Store is what the writer reads and writes.
+type Store interface {
+	LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]cassandra.WriteTimes, error)
+	WriteFleet(ctx context.Context, fleetID string) error
+	WriteDevices(ctx context.Context, fleetID string, rows []cassandra.DeviceRow) error
+	WriteHistory(ctx context.Context, deviceID string, day cassandra.Day, rows []cassandra.TelemetryRow) error
+	WriteLatest(ctx context.Context, row *cassandra.LatestRow) error
+	WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []cassandra.LatestRow) error
+	DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error
+}
+
+// Writer stores batches of records. Start is called by one goroutine.
+type Writer struct {
+	store   Store
+	exec    *executor.Executor
+	options Options
+	now     func() time.Time
+	metrics *metrics
+	devices *devices
+	fleets  map[string]bool // those on the list of fleets, as far as this process knows
+
+	mu       sync.Mutex
+	inFlight ack.Tracker[struct{}]
+}
+
+// New makes a writer whose metrics are registered with reg.
+func New(store Store, exec *executor.Executor, o Options, reg prometheus.Registerer, now func() time.Time) *Writer {
+	w := &Writer{store: store, exec: exec, options: o, now: now, metrics: newMetrics(reg), fleets: map[string]bool{}}
+	w.devices = newDevices(o.DevicesKept, w.durable)
+	return w
+}
+
+// durable returns the number of the batch up to which, inclusive, everything is durable.
+func (w *Writer) durable() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.inFlight.Released()
+}
+
+func (w *Writer) begin() (number uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.inFlight.Add(struct{}{})
+}
+
+func (w *Writer) finish(number uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inFlight.Ack(number, func(struct{}) {})
+}
+
+// Start plans a batch and starts its writes, as far as the executor has room for them. It returns when the last one is
+// started, with a function that waits until all of them are durable.
+func (w *Writer) Start(ctx context.Context, b *Batch) (wait func() error, err error) {
+	started := w.now()
+	number := w.begin()
+	loaded, err := w.load(ctx, b, number)
+	if err != nil {
+		return nil, err
+	}
+	p := newPlan(b.records)
+	n := 0
+	for item := range b.items() {
+		if p.add(loaded[n], item) {
+			w.metrics.late.Inc()
+		}
+		n++
+	}
+	w.metrics.plan.Observe(w.now().Sub(started).Seconds())
+
+	// A move must be stored before the device's newest position: after a crash only that position is read, and the old
+	// fleet would be forgotten.
+	if err := w.writeRegistry(ctx, p); err != nil {
+		return nil, err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	start := func(table string, rows int, write func(context.Context) error) error {
+		return w.exec.Start(ctx, g, table, rows, write)
+	}
+	err = w.startHistory(p, start)
+	if err == nil {
+		err = w.startLatest(p, start)
+	}
+	return func() error {
+		if failed := g.Wait(); failed != nil {
+			return failed
+		}
+		w.finish(number)
+		w.metrics.store.Observe(w.now().Sub(started).Seconds())
+		return err
+	}, nil
+}
+
+// load returns the device of each record of the batch. It reads the latest rows of devices that are not in memory.
+func (w *Writer) load(ctx context.Context, b *Batch, number uint64) ([]*device, error) {
+	all := make([]*device, 0, b.records)
+	var unknown []*device
+	var ids []string
+	for item := range b.items() {
+		d := w.devices.get(item.DeviceID, number)
+		if d == nil {
+			d = w.devices.put(item.DeviceID, number)
+			unknown, ids = append(unknown, d), append(ids, d.id)
+		}
+		all = append(all, d)
+	}
+	if len(unknown) == 0 {
+		return all, nil
+	}
+	err := w.exec.Do(ctx, cassandra.TableLatest, func(ctx context.Context) error {
+		stored, err := w.store.LatestWriteTimes(ctx, ids)
+		for i := range stored {
+			unknown[i].restore(stored[i])
+		}
+		return err
+	})
+	return all, err
+}
+
+// writeRegistry writes which fleets devices belong to, and removes moved devices from the maps of their former fleets.
+func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
+	byFleet := map[string][]cassandra.DeviceRow{}
+	for key, row := range p.devices {
+		byFleet[key.fleet] = append(byFleet[key.fleet], row.DeviceRow)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(registryWrites)
+	write := func(table string, rows int, do func(context.Context) error) {
+		g.Go(func() error { return w.exec.Write(ctx, table, rows, do) })
+	}
+	for fleet, rows := range byFleet {
+		if !w.fleets[fleet] {
+			w.fleets[fleet] = true
+			write(cassandra.TableFleets, 1, func(ctx context.Context) error { return w.store.WriteFleet(ctx, fleet) })
+		}
+		for len(rows) > 0 {
+			part := rows[:min(len(rows), w.mutationRows())]
+			rows = rows[len(part):]
+			write(cassandra.TableDevices, len(part), func(ctx context.Context) error { return w.store.WriteDevices(ctx, fleet, part) })
+		}
+	}
+	for key, version := range p.moves {
+		write(cassandra.TableLatestByFleet, 1, func(ctx context.Context) error {
+			return w.store.DeleteLatestByFleet(ctx, key.fleet, key.device, version)
+		})
+	}
+	return g.Wait()
+}
+
+// registryWrites is the number of registry writes of one batch that run in parallel.
+const registryWrites = 16
+
+// starter starts one write of some rows of a table, once there is room for it.
+type starter func(table string, rows int, write func(context.Context) error) error
+
+func (w *Writer) startHistory(p *plan, start starter) error {
+	for i := range p.groups {
+		key, items := p.groups[i].groupKey, p.groups[i].items
+		for len(items) > 0 {
+			part := items[:w.fitting(items)]
+			items = items[len(part):]
+			conflicts := 0
+			for _, item := range part {
+				if item.Conflict {
+					conflicts++
+				}
+			}
+			err := start(cassandra.TableHistory, len(part)-conflicts, func(ctx context.Context) error {
+				return w.store.WriteHistory(ctx, key.device.id, key.day, historyRows(part, w.now().UnixMilli()))
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rowBytes is the approximate size of a history row on the wire, without its names.
+const rowBytes = 152
+
+// fitting returns how many of the items, at least one, fill one mutation.
+func (w *Writer) fitting(items []*pipeline.Item) int {
+	bytes := 0
+	for i, item := range items {
+		bytes += rowBytes + len(item.DeviceID) + len(item.FleetID) + len(item.Zone)
+		if i > 0 && (bytes > mutationBytes || i >= w.mutationRows()) {
+			return i
+		}
+	}
+	return len(items)
+}
+
+func (w *Writer) mutationRows() int {
+	if w.options.Mode == ModeAsync {
+		return 1
+	}
+	return w.options.BatchRows
+}
+
+func (w *Writer) startLatest(p *plan, start starter) error {
+	type mapKey struct {
+		fleet  string
+		bucket int32
+	}
+	onMap := map[mapKey][]cassandra.LatestRow{}
+	for i := range p.latest {
+		var err error
+		p.latest[i].rows(func(fleet string, row cassandra.LatestRow) {
+			if fleet != "" {
+				key := mapKey{fleet, cassandra.Bucket(row.DeviceID)}
+				onMap[key] = append(onMap[key], row)
+			}
+			if err == nil {
+				err = start(cassandra.TableLatest, 1, func(ctx context.Context) error { return w.store.WriteLatest(ctx, &row) })
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for key, rows := range onMap {
+		for len(rows) > 0 {
+			part := rows[:min(len(rows), w.mutationRows())]
+			rows = rows[len(part):]
+			err := start(cassandra.TableLatestByFleet, len(part), func(ctx context.Context) error {
+				return w.store.WriteLatestByFleet(ctx, key.fleet, key.bucket, part)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func historyRows(items []*pipeline.Item, nowMs int64) []cassandra.TelemetryRow {
+	rows := make([]cassandra.TelemetryRow, len(items))
+	for i, item := range items {
+		rows[i] = historyRow(item, nowMs)
+	}
+	return rows
+}
+
+// ttlSeconds is the rest of a record's retention.
+func ttlSeconds(eventMs, nowMs int64) int32 {
+	left := (telemetry.Retention.Milliseconds() - (nowMs - eventMs)) / 1000
+	return int32(min(max(left, 1), telemetry.Retention.Milliseconds()/1000))
+}
