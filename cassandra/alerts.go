@@ -11,7 +11,7 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// Alert is a row of an alert. All three tables keep it whole; the fields that only some of them have say so.
+// Alert is a row of any of the three tables of alerts. Comments name the fields that not all of them have.
 type Alert struct {
 	FleetID, DeviceID, Type, Severity string
 
@@ -32,7 +32,7 @@ type AlertState = Alert
 // Opened is the time at which the alert was opened.
 func (a *Alert) Opened() time.Time { return time.UnixMilli(a.OpenedMs).UTC() }
 
-// AlertStore keeps alerts by fleet, by device, and those that are open.
+// AlertStore keeps the alerts of fleets, the alerts of devices, and the open alerts of fleets.
 type AlertStore struct{ db *Session }
 
 const (
@@ -62,15 +62,15 @@ const (
 	selectOpenAlertsOfDevice = selectOpenAlerts + " AND device_id = ?"
 )
 
-// Severities of alerts, the gravest first.
+// Severities of alerts, the highest first.
 var Severities = []string{"HIGH", "MEDIUM", "LOW"}
 
-// AlertQuery asks for the alerts of a fleet between two instants, both included.
+// AlertQuery selects the alerts of a fleet between two instants, both included.
 type AlertQuery struct {
 	FleetID    string
 	From, To   time.Time
 	Severities []string // none: all
-	Limit      int      // at most so many, the newest; 0: all
+	Limit      int      // maximum number of alerts, newest first; 0: all
 }
 
 // Alerts lists the alerts of a fleet, newest first.
@@ -144,7 +144,7 @@ func (s *AlertStore) fleetAlerts(ctx context.Context, fleetID string, day Day, s
 	})
 }
 
-// aheadMs is how far a device's clock may be ahead of ours.
+// aheadMs is how far the clock of a device may be ahead.
 const aheadMs = 5 * 60 * 1000
 
 // WriteFleetAlert is WriteFleetAlerts of one alert.
@@ -153,7 +153,7 @@ func (s *AlertStore) WriteFleetAlert(ctx context.Context, r *Alert, writeTimeUs 
 }
 
 // WriteFleetAlerts writes alerts of one fleet, day (of OpenedMs, UTC) and severity as one mutation. An alert that was
-// resolved by hand stays resolved: that it is open is written with a time before anyone can have seen it.
+// resolved by hand stays resolved: its open state is written with a time before anyone can have seen the alert.
 func (s *AlertStore) WriteFleetAlerts(ctx context.Context, rows []Alert, writeTimeUs int64) error {
 	a := newArena(2*len(rows), 14)
 	b := s.db.batch(ctx, 2*len(rows))
@@ -197,12 +197,12 @@ func (s *AlertStore) ResolveAlert(ctx context.Context, r *Alert, writeTimeUs int
 		r.DeviceID, r.Type, writeTimeUs)
 }
 
-// DeleteFleetAlert takes back an alert from among its fleet's: it was none, or has become one of another severity.
+// DeleteFleetAlert deletes an alert of a fleet that late records have disproved, or whose severity has changed.
 func (s *AlertStore) DeleteFleetAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableAlerts, deleteFleetAlert, writeTimeUs, r.FleetID, DayOf(r.OpenedMs).Time(), r.Severity, time.UnixMilli(r.OpenedMs), r.DeviceID, r.Type)
 }
 
-// WriteDeviceAlert writes an alert among its device's.
+// WriteDeviceAlert writes an alert of a device.
 func (s *AlertStore) WriteDeviceAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
 	a := newArena(1, 16)
 	b := s.db.batch(ctx, 1)
@@ -216,7 +216,7 @@ func (s *AlertStore) WriteDeviceAlert(ctx context.Context, r *Alert, writeTimeUs
 	if r.EndedMs != 0 {
 		a.timestamp(r.EndedMs)
 	} else {
-		a.null() // it may have had an end that a late record took away
+		a.null() // a late record may have removed the end
 	}
 	a.alert(r)
 	a.bigint(writeTimeUs)
@@ -224,12 +224,12 @@ func (s *AlertStore) WriteDeviceAlert(ctx context.Context, r *Alert, writeTimeUs
 	return b.exec(TableDeviceAlerts)
 }
 
-// DeleteDeviceAlert takes back an alert from among its device's.
+// DeleteDeviceAlert deletes an alert of a device.
 func (s *AlertStore) DeleteDeviceAlert(ctx context.Context, deviceID string, openedMs int64, alertType string, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableDeviceAlerts, deleteDeviceAlert, writeTimeUs, deviceID, DayOf(openedMs).Month().Time(), time.UnixMilli(openedMs), alertType)
 }
 
-// DeviceAlerts is the alerts of a device that were raised between two instants in Unix milliseconds, both included,
+// DeviceAlerts lists the alerts of a device that were opened between two instants in Unix milliseconds, both included,
 // oldest first.
 func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]Alert, error) {
 	rows, err := byMonth(ctx, s.db, fromMs, toMs, func(ctx context.Context, month Day) ([]Alert, error) {
@@ -246,23 +246,23 @@ func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, 
 	return rows, opError("read "+TableDeviceAlerts, err)
 }
 
-// WriteOpenAlert writes an alert among its fleet's open ones.
+// WriteOpenAlert adds an alert to the open alerts of its fleet.
 func (s *AlertStore) WriteOpenAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableOpenAlerts, insertOpenAlert, r.FleetID, r.DeviceID, r.Type, time.UnixMilli(r.OpenedMs), r.Severity, r.Notify,
 		r.Message, time.UnixMilli(r.StartedMs), r.Peak, r.Threshold, r.Zone, r.Lat, r.Lon, writeTimeUs)
 }
 
-// DeleteOpenAlert takes an alert off its fleet's open ones.
+// DeleteOpenAlert removes an alert from the open alerts of its fleet.
 func (s *AlertStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableOpenAlerts, deleteOpenAlert, writeTimeUs, fleetID, deviceID, alertType)
 }
 
-// OpenAlerts is the open alerts of a fleet.
+// OpenAlerts lists the open alerts of a fleet.
 func (s *AlertStore) OpenAlerts(ctx context.Context, fleetID string) ([]Alert, error) {
 	return s.openAlerts(fleetID, s.db.query(ctx, selectOpenAlerts, fleetID))
 }
 
-// OpenAlertsOfDevice is the open alerts of a device in a fleet.
+// OpenAlertsOfDevice lists the open alerts of a device in a fleet.
 func (s *AlertStore) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]Alert, error) {
 	return s.openAlerts(fleetID, s.db.query(ctx, selectOpenAlertsOfDevice, fleetID, deviceID))
 }
@@ -276,7 +276,7 @@ func (s *AlertStore) openAlerts(fleetID string, q *gocql.Query) ([]Alert, error)
 	return rows, opError("read "+TableOpenAlerts, err)
 }
 
-// alert is the values of alertCells.
+// alert adds the values of alertCells.
 func (a *arena) alert(r *Alert) {
 	a.text(r.Message)
 	a.timestamp(r.StartedMs)
@@ -287,7 +287,7 @@ func (a *arena) alert(r *Alert) {
 	a.double(r.Lon)
 }
 
-// scanAlert reads ts, alert_type and alertCells, and then what else stands in a row.
+// scanAlert reads ts, alert_type, alertCells and then the given columns.
 func scanAlert(iter *gocql.Iter, r *Alert, more ...any) bool {
 	var opened, started time.Time
 	row := []any{&opened, &r.Type, &r.Message, &started, &r.Peak, &r.Threshold, &r.Zone, &r.Lat, &r.Lon}

@@ -11,8 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// connect opens a driver session; with an empty keyspace one that can only look at the system's tables and make
-// keyspaces.
+// connect opens a driver session. With an empty keyspace, it serves system tables and schema changes only.
 func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*gocql.Session, error) {
 	if len(cfg.Hosts) == 0 {
 		return nil, fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.setting("CASSANDRA_HOSTS"))
@@ -26,7 +25,7 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 	cluster.WriteTimeout = cfg.Timeout
 	cluster.ConnectTimeout = cfg.ConnectTimeout
 	cluster.ReconnectInterval = reconnectInterval
-	cluster.RetryPolicy = nil // retries are the caller's: it knows what they cost
+	cluster.RetryPolicy = nil // the caller decides on retries
 	cluster.QueryObserver = o
 	cluster.BatchObserver = o
 	cluster.ConnectObserver = o
@@ -67,7 +66,7 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 		}
 		return got.session, nil
 	case <-ctx.Done():
-		go func() { // the driver can't be told to stop; whatever it still opens is closed
+		go func() { // CreateSession cannot be canceled; close the session if it still opens
 			if late := <-done; late.session != nil {
 				late.session.Close()
 			}
@@ -76,7 +75,7 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 	}
 }
 
-// nearestDC is the data centre of the first contact point that answers.
+// nearestDC returns the data center of the first contact point that answers.
 func nearestDC(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (string, error) {
 	var failed error
 	for _, host := range cfg.Hosts {
@@ -98,16 +97,16 @@ func nearestDC(ctx context.Context, cfg Config, o *observer, logger logrus.Field
 		}
 	}
 	if len(cfg.Hosts) > 1 && ReasonOf(failed) == ReasonNoHosts {
-		return "", connectError(cfg, errors.New("no contact point answers; the last: "+failed.Error()), o.lastConnectError())
+		return "", connectError(cfg, errors.New("no contact point answers; last error: "+failed.Error()), o.lastConnectError())
 	}
 	if failed == nil {
-		_, failed = connect(ctx, cfg, "", o, logger) // no contact points: it says so
+		_, failed = connect(ctx, cfg, "", o, logger) // returns the error about missing contact points
 	}
 	return "", failed
 }
 
-// connectError says who could not be reached and why. The driver flattens its reason to text, so the reason is taken
-// from the last connection that was seen to fail.
+// connectError names the contact points and the reason. The driver reduces its error to text, so the reason is that of
+// the last failed connection.
 func connectError(cfg Config, err, seen error) error {
 	reason := ReasonNoHosts
 	switch {
@@ -119,11 +118,11 @@ func connectError(cfg Config, err, seen error) error {
 	return &Error{Op: "connect to Cassandra at " + strings.Join(cfg.Hosts, ", "), Reason: reason, Err: err}
 }
 
-// reconnectInterval is how often nodes that are down are tried again. The driver's own minute is far too long for a
-// loader that waits for them.
+// reconnectInterval is the time between two attempts to reach a node that is down. The driver's default of a minute is
+// far too long for a writer that waits for it.
 const reconnectInterval = 2 * time.Second
 
-// driverLog lets the driver's complaints through as debug lines: what matters of them shows as errors and metrics.
+// driverLog logs the driver's messages at debug level: errors and metrics report the same faults.
 type driverLog struct{ logger logrus.FieldLogger }
 
 func (l driverLog) Print(v ...any) { l.logger.WithField("message", fmt.Sprint(v...)).Debug("driver") }

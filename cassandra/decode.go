@@ -9,7 +9,7 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// Cells that are read without reflection and without a nil pointer for each absent value.
+// Destinations that the driver fills without reflection, and without a pointer for each optional value.
 type (
 	bigintCell int64
 	numberCell float64 // NaN for null; a CQL double or int
@@ -71,7 +71,7 @@ func (c *nameCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
 	return nil
 }
 
-// optionals gives values that may be absent a place, many at once.
+// optionals allocates optional values in groups.
 type optionals struct {
 	doubles slab[float64]
 	ints    slab[int32]
@@ -91,10 +91,10 @@ func (o *optionals) int(c numberCell) *int32 {
 	return o.ints.keep(int32(c))
 }
 
-// slab is room for values that are pointed at: a full one is left to its pointers, and a larger one begun.
+// slab allocates values that are pointed at, in groups. A full group stays with its pointers.
 type slab[T any] []T
 
-// slabAtOnce is reached by doubling: who reads one row and keeps it does not keep room for many.
+// slabAtOnce is the size of the largest group. Groups double up to it, so that a single row does not keep a large one.
 const slabAtOnce = 256
 
 func (s *slab[T]) keep(v T) *T {

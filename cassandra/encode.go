@@ -7,22 +7,22 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// cell is a value that is encoded already. The driver takes a pointer to it as a Marshaler and copies it as it is,
-// which spares it a look at the type of each value and a heap allocation to box it.
+// cell is an encoded value. The driver takes a pointer to it as a Marshaler and copies the bytes, which saves reflection
+// on each value and a heap allocation to box it.
 type cell []byte
 
 // MarshalCQL implements gocql.Marshaler.
 func (c *cell) MarshalCQL(gocql.TypeInfo) ([]byte, error) { return *c, nil }
 
-// arena holds the encoded values and arguments of one request in a few allocations. A value that is absent is unset:
-// it writes no cell, where a null would write a tombstone.
+// arena holds the encoded values and arguments of one request in a few allocations. An absent value is unset and writes
+// no cell; a null would write a tombstone.
 type arena struct {
 	bytes []byte
 	cells []cell
 	args  []any
 }
 
-// newArena has room for n rows of at most width values each.
+// newArena allocates space for n rows of at most width values each.
 func newArena(n, width int) *arena {
 	return &arena{
 		bytes: make([]byte, 0, n*width*12),
@@ -31,11 +31,11 @@ func newArena(n, width int) *arena {
 	}
 }
 
-// row gives the arguments that were added since from.
+// row returns the arguments that were added since from.
 func (a *arena) row(from int) []any { return a.args[from:len(a.args):len(a.args)] }
 
-// add makes what was appended to bytes since from a value. A value never moves once made: when bytes or cells grow,
-// earlier values keep their old array.
+// add turns the bytes that were appended since from into a value. Values do not move: when bytes or cells grow, earlier
+// values keep their old array.
 func (a *arena) add(from int) {
 	a.cells = append(a.cells, a.bytes[from:len(a.bytes):len(a.bytes)])
 	a.args = append(a.args, &a.cells[len(a.cells)-1])
@@ -43,7 +43,7 @@ func (a *arena) add(from int) {
 
 func (a *arena) unset() { a.args = append(a.args, gocql.UnsetValue) }
 
-// null takes away the value that may be there: for rows that are derived anew, where a value can become none.
+// null deletes a stored value: a recomputed row may have lost it.
 func (a *arena) null() { a.args = append(a.args, nil) }
 
 func (a *arena) nullableDouble(v *float64) {

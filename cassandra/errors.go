@@ -10,64 +10,64 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// Reason says in one word why a request came to nothing. The list is closed: it is the label of metrics.
+// Reason is why a request failed. The set is closed: it is a label of metrics.
 type Reason string
 
-// The reasons.
+// Values of Reason.
 const (
 	ReasonNone         Reason = ""
 	ReasonNoHosts      Reason = "no_hosts"      // no node can be reached
-	ReasonConnection   Reason = "connection"    // the connection broke while the request was under way
+	ReasonConnection   Reason = "connection"    // the connection broke with the request in flight
 	ReasonTimeout      Reason = "timeout"       // no answer within Config.Timeout
-	ReasonUnavailable  Reason = "unavailable"   // the coordinator knows too few live replicas for the level
+	ReasonUnavailable  Reason = "unavailable"   // the coordinator sees too few live replicas for the consistency level
 	ReasonWriteTimeout Reason = "write_timeout" // too few replicas answered the coordinator in time
 	ReasonReadTimeout  Reason = "read_timeout"
-	ReasonOverloaded   Reason = "overloaded" // the node asks for less
-	ReasonFailure      Reason = "failure"    // a replica failed at it
-	ReasonServer       Reason = "server"     // the node is starting up, or met an error of its own
+	ReasonOverloaded   Reason = "overloaded" // the node sheds load
+	ReasonFailure      Reason = "failure"    // a replica failed to process the request
+	ReasonServer       Reason = "server"     // the node is starting up or has an internal error
 	ReasonNotFound     Reason = "not_found"
 	ReasonRefused      Reason = "refused"      // the statement is wrong for this schema
 	ReasonUnauthorized Reason = "unauthorized" // the login or its rights
-	ReasonCanceled     Reason = "canceled"     // the caller gave up
+	ReasonCanceled     Reason = "canceled"     // the caller canceled the request
 	ReasonOther        Reason = "other"
 )
 
-// Reasons is every reason of a failed request, so that metrics can be created at zero.
+// Reasons lists every reason of a failed request, to create metrics at zero.
 var Reasons = []Reason{
 	ReasonNoHosts, ReasonConnection, ReasonTimeout, ReasonUnavailable, ReasonWriteTimeout, ReasonReadTimeout,
 	ReasonOverloaded, ReasonFailure, ReasonServer, ReasonNotFound, ReasonRefused, ReasonUnauthorized, ReasonCanceled, ReasonOther,
 }
 
-// Advice is what to do about a failed request that is idempotent, as all of this package's are.
+// Advice is what to do about a failed request. All requests of this package are idempotent.
 type Advice int
 
-// The advices.
+// Values of Advice.
 const (
-	GiveUp Advice = iota // it will fail the same way again, or nobody waits for it
-	Retry                // another try soon may well succeed: another node, or the same when it is less busy
-	Wait                 // the cluster can't serve it now: hold back everything until it can
+	GiveUp Advice = iota // a retry fails the same way, or the caller has canceled
+	Retry                // a retry is likely to succeed soon
+	Wait                 // the cluster is unavailable: hold back all requests until it recovers
 )
 
-// Advice decides, in this one place, what is worth another try.
+// Advice is the one place that decides what to retry.
 func (r Reason) Advice() Advice {
 	switch r {
 	case ReasonNoHosts, ReasonUnavailable:
-		// Not one request's bad luck: the nodes are away. Trying harder would only add load to their return.
+		// Every request fails: retries would only add load while the nodes come back.
 		return Wait
 	case ReasonConnection, ReasonTimeout, ReasonWriteTimeout, ReasonReadTimeout, ReasonOverloaded, ReasonFailure, ReasonServer:
-		// The write may have happened; writing the same cells with the same timestamps again changes nothing.
+		// The write may have succeeded: writing the same cells with the same timestamps twice changes nothing.
 		return Retry
 	default:
 		return GiveUp
 	}
 }
 
-// TooFewReplicas tells whether a read failed for want of replicas that answer: a lower level may do with those that do.
+// TooFewReplicas reports whether a read failed because too few replicas answered. It may succeed at a lower level.
 func (r Reason) TooFewReplicas() bool {
 	return r == ReasonUnavailable || r == ReasonReadTimeout || r == ReasonFailure
 }
 
-// Error is a failed request: where it happened and why.
+// Error is a failed request.
 type Error struct {
 	Op     string // for example "write telemetry_by_device_day"
 	Reason Reason
@@ -78,10 +78,10 @@ func (e *Error) Error() string { return fmt.Sprintf("%s: %s: %v", e.Op, e.Reason
 
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrNotFound is what a read of one row wraps when there is none.
+// ErrNotFound is wrapped by the error of a read of one row that does not exist.
 var ErrNotFound = errors.New("not found")
 
-// ReasonOf is the reason of an error of this package; ReasonNone for nil.
+// ReasonOf returns the reason of an error of this package, and ReasonNone for nil.
 func ReasonOf(err error) Reason {
 	if e := (*Error)(nil); errors.As(err, &e) {
 		return e.Reason
@@ -115,7 +115,7 @@ func classify(err error) Reason {
 		errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.ErrClosedPipe), errors.Is(err, net.ErrClosed):
 		return ReasonConnection
 	case errors.Is(err, gocql.ErrNoStreams):
-		return ReasonOverloaded // our side of it: every stream of the connection is in use
+		return ReasonOverloaded // every stream of the connection is in use
 	}
 	if e := gocql.RequestError(nil); errors.As(err, &e) {
 		return classifyCode(e.Code())

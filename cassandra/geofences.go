@@ -6,15 +6,15 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// Geofence is a zone of a fleet.
+// Geofence is a geofence of a fleet.
 type Geofence struct {
 	FleetID       string
 	Name          string
-	Kind          string   // what the zone is to the fleet, for example depot; may be empty
+	Kind          string   // for example depot; may be empty
 	Geometry      string   // a GeoJSON geometry: a Polygon, or a Point with RadiusM for a circle
-	RadiusM       *float64 // metres; nil for a polygon
+	RadiusM       *float64 // meters; nil for a polygon
 	SpeedLimitKmh *float64 // km/h; nil for none
-	DwellS        *int32   // seconds that a vehicle may stay; nil for any
+	DwellS        *int32   // longest stay of a vehicle in seconds; nil for any
 }
 
 // GeofenceStore keeps the geofences of fleets.
@@ -27,37 +27,37 @@ const (
 	selectGeofences = "SELECT name, kind, geometry, radius_m, speed_limit_kmh, dwell_s FROM geofences_by_fleet WHERE fleet_id = ?"
 )
 
-// Geofences is the zones of a fleet, sorted by name.
+// Geofences lists the geofences of a fleet, sorted by name.
 func (s *GeofenceStore) Geofences(ctx context.Context, fleetID string) ([]Geofence, error) {
-	zones, err := collect(s.db, s.db.query(ctx, selectGeofences, fleetID), func(iter *gocql.Iter) (Geofence, bool) {
+	rows, err := collect(s.db, s.db.query(ctx, selectGeofences, fleetID), func(iter *gocql.Iter) (Geofence, bool) {
 		g := Geofence{FleetID: fleetID}
 		ok := iter.Scan(&g.Name, &g.Kind, &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS)
 		return g, ok
 	})
-	return zones, opError("read geofences of fleet "+fleetID, err)
+	return rows, opError("read geofences of fleet "+fleetID, err)
 }
 
-// WriteGeofences writes zones of one fleet as one mutation.
-func (s *GeofenceStore) WriteGeofences(ctx context.Context, fleetID string, zones []Geofence, writeTimeUs int64) error {
-	a := newArena(len(zones), 8)
-	b := s.db.batch(ctx, len(zones))
-	for i := range zones {
-		z := &zones[i]
+// WriteGeofences writes geofences of one fleet as one mutation.
+func (s *GeofenceStore) WriteGeofences(ctx context.Context, fleetID string, rows []Geofence, writeTimeUs int64) error {
+	a := newArena(len(rows), 8)
+	b := s.db.batch(ctx, len(rows))
+	for i := range rows {
+		g := &rows[i]
 		from := len(a.args)
 		a.text(fleetID)
-		a.text(z.Name)
-		a.optionalText(z.Kind)
-		a.text(z.Geometry)
-		a.optionalDouble(z.RadiusM)
-		a.optionalDouble(z.SpeedLimitKmh)
-		a.optionalInt(z.DwellS)
+		a.text(g.Name)
+		a.optionalText(g.Kind)
+		a.text(g.Geometry)
+		a.optionalDouble(g.RadiusM)
+		a.optionalDouble(g.SpeedLimitKmh)
+		a.optionalInt(g.DwellS)
 		a.bigint(writeTimeUs)
 		b.add(insertGeofence, a.row(from))
 	}
 	return b.exec(TableGeofences)
 }
 
-// DeleteGeofence takes a zone away from a fleet.
+// DeleteGeofence deletes a geofence of a fleet.
 func (s *GeofenceStore) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableGeofences, deleteGeofence, writeTimeUs, fleetID, name)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// Table is what the schema says of a table.
+// Table is a table of the schema.
 type Table struct {
 	Name          string        `json:"name"`
 	PartitionKey  []string      `json:"partitionKey"`
@@ -63,17 +63,17 @@ func keyColumns(columns map[string]column, kind string) []string {
 	return names
 }
 
-// unprepared stands before statements that are run as they stand. Those of screens have their values in them, so nearly
-// each is another: prepared, it would take a second way to the node, a row in its system tables, and the place of a
-// statement that is used again, with the node and with the driver. The driver prepares what begins with a verb; on a
-// line of its own the comment leaves the columns that errors name as they are.
+// unprepared precedes statements that must not be prepared. Statements of dashboards contain their values, so that nearly
+// every one differs: preparing it would cost a round trip, a row in a system table, and a place in two caches. The driver
+// prepares every statement that begins with a verb. The comment has a line of its own to keep the columns that syntax
+// errors name.
 const unprepared = "/**/\n"
 
-// noValues keeps the driver from preparing a statement to look for the values of a partition key in it.
+// noValues keeps the driver from preparing a statement to find the values of its partition key.
 func noValues(*gocql.QueryInfo) ([]any, error) { return nil, nil }
 
-// Result is rows of any statement. A value is nil, bool, int64, float64, time.Time, string, *big.Int (varint) or
-// *inf.Dec (decimal); collections, tuples and user types are JSON texts.
+// Result holds the rows of a statement. A value is nil, bool, int64, float64, time.Time, string, *big.Int (varint) or
+// *inf.Dec (decimal). Collections, tuples and user types are JSON texts.
 type Result struct {
 	Columns []ResultColumn
 	Rows    [][]any
@@ -86,8 +86,8 @@ type ResultColumn struct {
 	Type string // CQL type, for example timestamp or list<int>
 }
 
-// Select runs a SELECT as it stands and reads at most limit rows. What may be run is for the caller to decide: this
-// package only sees to it that rows and time are bounded.
+// Select runs a SELECT statement unchanged and reads at most limit rows. The caller decides which statements are allowed;
+// Select only bounds rows and time.
 func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (Result, error) {
 	const op = "run statement"
 	leave, err := s.db.enter(ctx)
@@ -104,11 +104,11 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 	var result Result
 	var cells []*anyCell
 	var dest []any
-	var tuples []int // number of parts of the column where it is a tuple, else 0
+	var tuples []int // number of elements if the column is a tuple, else 0
 	for _, c := range iter.Columns() {
 		result.Columns = append(result.Columns, ResultColumn{Name: c.Name, Type: typeName(c.TypeInfo)})
 		parts := 1
-		if tuple, ok := c.TypeInfo.(gocql.TupleTypeInfo); ok { // the driver hands a tuple over part by part
+		if tuple, ok := c.TypeInfo.(gocql.TupleTypeInfo); ok { // the driver scans the elements of a tuple one by one
 			parts = len(tuple.Elems)
 			tuples = append(tuples, parts)
 		} else {

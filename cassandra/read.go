@@ -19,7 +19,7 @@ func (s *Session) query(ctx context.Context, statement string, args ...any) *goc
 	return q
 }
 
-// readRetries sends a read that failed to another node, so many times, where that may help.
+// readRetries is how often a failed read is sent to another node, if that can help.
 type readRetries int
 
 // Attempt implements gocql.RetryPolicy.
@@ -27,7 +27,7 @@ func (n readRetries) Attempt(q gocql.RetryableQuery) bool {
 	return q.Attempts() <= int(n) && q.Context().Err() == nil
 }
 
-// GetRetryType implements gocql.RetryPolicy. Unavailable is one coordinator's view; another may see more replicas.
+// GetRetryType implements gocql.RetryPolicy. Unavailable is the view of one coordinator: another may see more replicas.
 func (n readRetries) GetRetryType(err error) gocql.RetryType {
 	if classify(err).Advice() == GiveUp {
 		return gocql.Rethrow
@@ -35,7 +35,7 @@ func (n readRetries) GetRetryType(err error) gocql.RetryType {
 	return gocql.RetryNextHost
 }
 
-// enter waits for a place among the partitions that may be read at once, and gives the function that leaves it.
+// enter waits for a slot among the partitions that may be read at once, and returns the function that frees it.
 func (s *Session) enter(ctx context.Context) (func(), error) {
 	if s.reads == nil {
 		return func() {}, nil
@@ -66,8 +66,8 @@ func collect[T any](s *Session, q *gocql.Query, scan func(*gocql.Iter) (T, bool)
 	}
 }
 
-// fanOut reads every part, at most n at once, and gives the results in the order of the parts. The first error ends
-// the rest.
+// fanOut reads every part, at most n in parallel, and returns the results in the order of the parts. The first error
+// cancels the rest.
 func fanOut[P, T any](ctx context.Context, n int, parts []P, read func(context.Context, P) (T, error)) ([]T, error) {
 	results := make([]T, len(parts))
 	g, ctx := errgroup.WithContext(ctx)
@@ -84,27 +84,27 @@ func fanOut[P, T any](ctx context.Context, n int, parts []P, read func(context.C
 	return results, nil
 }
 
-// Page is a part of a list, and where the next part starts.
+// Page is a part of a list and the position of the next part.
 type Page[T any] struct {
 	Rows []T
-	Next string // to be handed back for the next page; empty at the end
+	Next string // passed to read the next page; empty at the end
 }
 
 func encodePage(ms int64) string { return fmt.Sprintf("t%d", ms) }
 
 func decodePage(page string) (ms int64, err error) {
 	if _, err := fmt.Sscanf(page, "t%d", &ms); err != nil {
-		return 0, fmt.Errorf("page %q: not one that was given", page)
+		return 0, fmt.Errorf("page %q: not a page of this list; take next from the previous page", page)
 	}
 	return ms, nil
 }
 
-// MaxDays is the longest range in days of alerts and analytics, which are kept for good.
+// MaxDays is the longest range of alerts and hourly statistics, in days. These rows never expire.
 const MaxDays = 400
 
 func checkRange(first, last Day) error {
 	if last-first >= MaxDays {
-		return fmt.Errorf("range %s to %s: %d days, at most %d can be read at once; take a shorter one", first, last, last-first+1, MaxDays)
+		return fmt.Errorf("range %s to %s: %d days, at most %d can be read at once; choose a shorter range", first, last, last-first+1, MaxDays)
 	}
 	return nil
 }
@@ -121,9 +121,8 @@ func daysBack(fromMs, toMs int64) []Day {
 	return days
 }
 
-// wave is how many days to read at once of a list that begins with the newest: the first day alone, then as many as are
-// likely to fill the limit, going by those that were read. Each is read up to the limit, so to read them all at once
-// would be to read the limit as often as there are days.
+// wave is the number of days to read at once: the newest day alone, then as many as are likely to fill the limit, judging
+// by the days and rows read so far. Each day is read up to the limit, so reading all days at once would read far too much.
 func (s *Session) wave(limit, rows, days int) int {
 	switch {
 	case limit <= 0:
@@ -136,7 +135,7 @@ func (s *Session) wave(limit, rows, days int) int {
 	return min(max((limit-rows)*days/rows, 1), s.config.Fanout)
 }
 
-// byMonth reads the months of a range, newest first within each, and gives all rows oldest first.
+// byMonth reads the months of a range, each newest first, and returns all rows oldest first.
 func byMonth[T any](ctx context.Context, s *Session, fromMs, toMs int64, read func(context.Context, Day) ([]T, error)) ([]T, error) {
 	var months []Day
 	for m := DayOf(fromMs).Month(); m <= DayOf(toMs); m = m.NextMonth() {

@@ -14,26 +14,26 @@ import (
 type Device struct {
 	FleetID     string
 	DeviceID    string
-	Model       string    // empty when not known
+	Model       string    // empty if unknown
 	ActivatedAt time.Time // event time of its first record for the fleet
 	Status      Status
 }
 
-// DeviceRow is a row of devices_by_fleet as it is written, in two parts with a timestamp each: the status, of which
-// the latest stays, and the activation, of which the earliest does.
+// DeviceRow is a row to write to devices_by_fleet, in two parts with a write timestamp each: the latest status wins, and
+// the earliest activation.
 type DeviceRow struct {
 	DeviceID string
-	Model    string // empty: left as it is
-	Status   Status // empty: left as it is
+	Model    string // empty: unchanged
+	Status   Status // empty: unchanged
 
-	ActivatedAtMs     int64 // Unix milliseconds; 0: left as it is
+	ActivatedAtMs     int64 // Unix milliseconds; 0: unchanged
 	StatusWriteTimeUs int64
 }
 
-// Status says whether a device belongs to the fleet in whose list it stands.
+// Status says whether a listed device still belongs to the fleet.
 type Status string
 
-// The states.
+// Values of Status.
 const (
 	StatusActive Status = "active"
 	StatusMoved  Status = "moved" // its newest record names another fleet
@@ -54,17 +54,17 @@ const (
 
 const fleetShards = 4
 
-// Devices is a page of the devices of a fleet, sorted by device, without those that moved to another. size is about
-// the number of rows of a page, which may have fewer and yet not be the last.
+// Devices returns a page of the devices of a fleet, sorted by device, without devices that have moved to another fleet. A
+// page may have fewer rows than size although more pages follow.
 func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
 	op := "read devices of fleet " + fleetID
 	state, err := base64.RawURLEncoding.DecodeString(page)
 	if err != nil {
-		return Page[Device]{}, fmt.Errorf("%s: page %q: not one that was given: %w", op, page, err)
+		return Page[Device]{}, fmt.Errorf("%s: page %q: not a page of this list; take next from the previous page: %w", op, page, err)
 	}
 	iter := s.db.query(ctx, selectDevices, fleetID).PageSize(size).PageState(state).Iter()
 	result := Page[Device]{Next: base64.RawURLEncoding.EncodeToString(iter.PageState())}
-	for range iter.NumRows() { // of this page alone: Scan would go on to the next
+	for range iter.NumRows() { // Scan alone would continue with the next page
 		d := Device{FleetID: fleetID}
 		if !iter.Scan(&d.DeviceID, &d.Model, &d.ActivatedAt, &d.Status) {
 			break
@@ -79,7 +79,7 @@ func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, p
 	return result, nil
 }
 
-// DeviceIDs is every device that was ever in a fleet, those that moved to another among them, sorted.
+// DeviceIDs lists every device that was ever in a fleet, moved ones included, sorted.
 func (s *RegistryStore) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
 	ids, err := collect(s.db, s.db.query(ctx, selectDeviceIDs, fleetID), func(iter *gocql.Iter) (string, bool) {
 		var id string
@@ -89,7 +89,7 @@ func (s *RegistryStore) DeviceIDs(ctx context.Context, fleetID string) ([]string
 	return ids, opError("read devices of fleet "+fleetID, err)
 }
 
-// Fleets is every fleet that ever sent, sorted.
+// Fleets lists every fleet that ever sent a record, sorted.
 func (s *RegistryStore) Fleets(ctx context.Context) ([]string, error) {
 	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(fleetShards), func(ctx context.Context, shard int32) ([]string, error) {
 		return collect(s.db, s.db.query(ctx, selectFleets, shard), func(iter *gocql.Iter) (string, bool) {
@@ -106,7 +106,7 @@ func (s *RegistryStore) Fleets(ctx context.Context) ([]string, error) {
 	return fleets, nil
 }
 
-// WriteDevices writes rows of one fleet's list of devices as one mutation.
+// WriteDevices writes rows of the devices of one fleet as one mutation.
 func (s *RegistryStore) WriteDevices(ctx context.Context, fleetID string, rows []DeviceRow) error {
 	a := newArena(2*len(rows), 5)
 	b := s.db.batch(ctx, 2*len(rows))
@@ -133,12 +133,11 @@ func (s *RegistryStore) WriteDevices(ctx context.Context, fleetID string, rows [
 	return b.exec(TableDevices)
 }
 
-// earliestWins turns an event time into a write timestamp that is higher the earlier the event: of several writes the
-// earliest stays, with nobody having to read first. The results lie before today, so that a deletion by hand, which
-// carries the time of day, still takes the cell away.
+// earliestWins turns an event time into a write timestamp that is higher for earlier events, so that the earliest of
+// several writes wins without a read. The result lies in the past, so that a deletion by hand still takes effect.
 func earliestWins(ms int64) int64 { return 3_000_000_000_000_000 - ms*1000 }
 
-// WriteFleet puts a fleet on the list of fleets.
+// WriteFleet adds a fleet to the list of fleets.
 func (s *RegistryStore) WriteFleet(ctx context.Context, fleetID string) error {
 	a := newArena(1, 2)
 	b := s.db.batch(ctx, 1)

@@ -9,7 +9,7 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// HourRow is what one device adds to one hour of one fleet.
+// HourRow is a device's share of one hour of a fleet.
 type HourRow struct {
 	FleetID     string
 	HourMs      int64 // first instant of the hour, Unix milliseconds
@@ -18,22 +18,22 @@ type HourRow struct {
 	SpeedSumKmh float64
 	SpeedCount  int64
 	Records     int64
-	MaxSpeedKmh float64 // 0 when no record had a speed
+	MaxSpeedKmh float64 // 0 if no record had a speed
 	DrivingS    float64
 	Alerts      int32
 }
 
-// Hour is the figures of a fleet in one hour.
+// Hour holds the statistics of a fleet in one hour.
 type Hour struct {
 	FleetID            string
 	Start              time.Time // first instant of the hour, UTC
 	TotalDistanceKm    float64
-	AvgSpeedKmh        *float64 // nil when no record of the hour had a speed
+	AvgSpeedKmh        *float64 // nil if no record of the hour had a speed
 	AlertsCount        int
 	ActiveDevicesCount int
 }
 
-// AnalyticsRow is a row of fleet_analytics_by_day. A nil mean is that of no value at all.
+// AnalyticsRow is a row of fleet_analytics_by_day.
 type AnalyticsRow struct {
 	FleetID            string
 	Day                Day
@@ -43,7 +43,7 @@ type AnalyticsRow struct {
 	AlertsCount        int32
 	ActiveDevicesCount int32
 	RecordsCount       *int64   // nil: no cell
-	MaxSpeedKmh        *float64 // nil when no record of the hour had a speed
+	MaxSpeedKmh        *float64 // nil if no record of the hour had a speed
 	DrivingS           *int64   // seconds; nil: no cell
 
 	WriteTimeUs int64
@@ -67,7 +67,7 @@ const (
 		" FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
 
-// WriteHours writes what devices add to one hour of one fleet, that of the first row, as one mutation.
+// WriteHours writes devices' shares of one hour of one fleet as one mutation.
 func (s *RollupStore) WriteHours(ctx context.Context, rows []HourRow, writeTimeUs int64) error {
 	a := newArena(len(rows), 11)
 	b := s.db.batch(ctx, len(rows))
@@ -90,12 +90,12 @@ func (s *RollupStore) WriteHours(ctx context.Context, rows []HourRow, writeTimeU
 	return b.exec(TableHours)
 }
 
-// DeleteHour takes back what a device added to an hour of a fleet.
+// DeleteHour deletes a device's share of an hour of a fleet.
 func (s *RollupStore) DeleteHour(ctx context.Context, fleetID string, hourMs int64, deviceID string, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableHours, deleteHour, writeTimeUs, fleetID, time.UnixMilli(hourMs), deviceID)
 }
 
-// Hours is what each device added to an hour of a fleet, sorted by device.
+// Hours lists the devices' shares of an hour of a fleet, sorted by device.
 func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
 	rows, err := collect(s.db, s.db.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(iter *gocql.Iter) (HourRow, bool) {
 		r := HourRow{FleetID: fleetID, HourMs: hourMs}
@@ -105,7 +105,7 @@ func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) (
 	return rows, opError("read "+TableHours, err)
 }
 
-// Analytics is the hourly figures of a fleet for the days from first to last, oldest first.
+// Analytics lists the hourly statistics of a fleet for the days from first to last, oldest first.
 func (s *RollupStore) Analytics(ctx context.Context, fleetID string, first, last Day) ([]Hour, error) {
 	if err := checkRange(first, last); err != nil {
 		return nil, fmt.Errorf("read analytics of fleet %s: %w", fleetID, err)
@@ -129,7 +129,7 @@ func (s *RollupStore) Analytics(ctx context.Context, fleetID string, first, last
 	return slices.Concat(parts...), nil
 }
 
-// AnalyticsRows is the figures of a fleet's hours of a day.
+// AnalyticsRows lists the hours of a fleet in a day, with every column.
 func (s *RollupStore) AnalyticsRows(ctx context.Context, fleetID string, day Day) ([]AnalyticsRow, error) {
 	rows, err := collect(s.db, s.db.query(ctx, selectHourRows, fleetID, day.Time()), func(iter *gocql.Iter) (AnalyticsRow, bool) {
 		r := AnalyticsRow{FleetID: fleetID, Day: day}
@@ -162,7 +162,7 @@ func (s *RollupStore) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) e
 	return b.exec(TableAnalytics)
 }
 
-// DeleteAnalytics takes back an hour of a fleet to which nobody adds anything any more.
+// DeleteAnalytics deletes an hour of a fleet that has no share of any device left.
 func (s *RollupStore) DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableAnalytics, deleteAnalytics, writeTimeUs, fleetID, DayOf(hourMs).Time(), int32(hourMs%msPerDay/(60*60*1000)))
 }

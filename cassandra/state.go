@@ -8,12 +8,12 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// DeviceDay is the state of a device's derivation at the end of a day with fixes.
+// DeviceDay is the state of the stream processor for a device at the end of a day with positions.
 type DeviceDay struct {
 	Day    Day
 	State  []byte
-	Fleets []string // those the device was in on that day; only ever added to
-	Rules  string   // what it was derived by
+	Fleets []string // fleets of the device on that day; writes only add to them
+	Rules  string   // fingerprint of the rules in force
 
 	WriteTimeUs int64 // of State as it was read
 }
@@ -27,7 +27,7 @@ const (
 	selectDeviceDays    = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day >= ?"
 )
 
-// LastDeviceDay is the latest state of a device at the end of a day up to the given one; found is false when there is none.
+// LastDeviceDay returns the latest state of a device up to the given day. found is false if there is none.
 func (s *StateStore) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d DeviceDay, found bool, err error) {
 	days, err := collect(s.db, s.db.query(ctx, selectLastDeviceDay, deviceID, day.Time()), scanDeviceDay)
 	if err != nil || len(days) == 0 {
@@ -36,7 +36,7 @@ func (s *StateStore) LastDeviceDay(ctx context.Context, deviceID string, day Day
 	return days[0], true, nil
 }
 
-// DeviceDays is the states of a device at the end of its days from the given one on, oldest first.
+// DeviceDays lists the states of a device from the given day on, oldest first.
 func (s *StateStore) DeviceDays(ctx context.Context, deviceID string, day Day) ([]DeviceDay, error) {
 	days, err := collect(s.db, s.db.query(ctx, selectDeviceDays, deviceID, day.Time()), scanDeviceDay)
 	slices.Reverse(days)
@@ -51,7 +51,7 @@ func scanDeviceDay(iter *gocql.Iter) (DeviceDay, bool) {
 	return d, ok
 }
 
-// WriteDeviceDay writes the state of a device at the end of a day.
+// WriteDeviceDay writes the state of a device for a day.
 func (s *StateStore) WriteDeviceDay(ctx context.Context, deviceID string, d DeviceDay, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableDeviceDays, updateDeviceDay, writeTimeUs, d.State, d.Rules, d.Fleets, deviceID, d.Day.Time())
 }

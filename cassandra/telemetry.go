@@ -11,21 +11,21 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// Telemetry is one stored fix of a device: a row of the history, or the newest.
+// Telemetry is a stored position of a device: a row of the history, or the latest row.
 type Telemetry struct {
 	DeviceID   string
-	FleetID    string // empty in rows that were written without
+	FleetID    string // empty if the row has none
 	Ts         time.Time
 	Lat, Lon   float64
 	SpeedKmh   *float64 // km/h
 	HeadingDeg *float64 // degrees clockwise from north
 	BatteryPct *int32   // percent
 	TempC      *float64 // degrees Celsius
-	AccuracyM  *float64 // how far the true position may lie from Lat, Lon: a radius in metres; only in rows of the history
+	AccuracyM  *float64 // radius around the position in meters; only in the history
 	Zone       string
 }
 
-// TelemetryRow is a row of telemetry_by_device_day as it is written. A nil pointer, or an empty FleetID, writes no cell.
+// TelemetryRow is a row to write to telemetry_by_device_day. A nil pointer or an empty text writes no cell.
 type TelemetryRow struct {
 	TsMs       int64 // event time, Unix milliseconds
 	FleetID    string
@@ -37,12 +37,12 @@ type TelemetryRow struct {
 	AccuracyM  *float64
 	Zone       string
 
-	WriteTimeUs int64 // write timestamp, µs since 1970: of two writes of a cell the later one stays
+	WriteTimeUs int64 // write timestamp, µs since 1970; the cell with the highest one wins
 	TTLSeconds  int32 // time until the row expires; at least 1
 }
 
-// LatestRow is a row of latest_telemetry_by_device or latest_telemetry_by_fleet as it is written: the cells that the
-// event of this write timestamp is the newest to have. An absent value, nil or empty, leaves the cell that is there.
+// LatestRow is a row to write to latest_telemetry_by_device or latest_telemetry_by_fleet. A value that is absent, nil or
+// empty, leaves the stored cell as it is.
 type LatestRow struct {
 	DeviceID   string
 	FleetID    string
@@ -57,8 +57,8 @@ type LatestRow struct {
 	WriteTimeUs int64
 }
 
-// WriteTimes is what the writer must know of a device that it meets for the first time: its fleet, and the write timestamps
-// of its newest fix and of each optional cell, in µs; 0 for a cell that is absent.
+// WriteTimes are the fleet of a device and the write timestamps of its latest position and of each optional cell, in µs.
+// An absent cell has 0.
 type WriteTimes struct {
 	Found   bool
 	FleetID string
@@ -90,11 +90,11 @@ const (
 		" FROM latest_telemetry_by_device WHERE device_id = ?"
 )
 
-// FleetBuckets is the number of partitions over which the latest rows of a fleet are spread. It is part of what is
-// stored: changing it needs the table written anew.
+// FleetBuckets is the number of partitions over which the latest rows of a fleet are spread. Stored rows depend on it: a
+// change means rewriting the table.
 const FleetBuckets = 8
 
-// Bucket is the partition of a device among its fleet's latest rows.
+// Bucket is the partition of a device in its fleet's latest rows.
 func Bucket(deviceID string) int32 { return bucketOf(deviceID, FleetBuckets) }
 
 // WriteHistory writes rows of one device and day as one mutation.
@@ -137,7 +137,7 @@ func (s *TelemetryStore) WriteLatest(ctx context.Context, r *LatestRow) error {
 	return b.exec(TableLatest)
 }
 
-// WriteLatestByFleet writes rows of one fleet and bucket as one mutation. The rows' own FleetID is not looked at.
+// WriteLatestByFleet writes rows of one fleet and bucket as one mutation. It ignores the FleetID of the rows.
 func (s *TelemetryStore) WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []LatestRow) error {
 	a := newArena(len(rows), 12)
 	b := s.db.batch(ctx, len(rows))
@@ -155,8 +155,7 @@ func (s *TelemetryStore) WriteLatestByFleet(ctx context.Context, fleetID string,
 	return b.exec(TableLatestByFleet)
 }
 
-// DeleteLatestByFleet takes a device that moved off its old fleet's map: what was written there up to the write
-// timestamp is gone, what is written later stays.
+// DeleteLatestByFleet removes a device that moved from its old fleet's map. Cells with a later write timestamp stay.
 func (s *TelemetryStore) DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error {
 	a := newArena(1, 4)
 	b := s.db.batch(ctx, 1)
@@ -178,45 +177,45 @@ func (a *arena) latestCells(r *LatestRow) {
 	a.optionalText(r.Zone)
 }
 
-// Latest is the newest fix of a device; an error that wraps ErrNotFound when it never sent one.
+// Latest returns the latest position of a device. The error wraps ErrNotFound if there is none.
 func (s *TelemetryStore) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
 	rows, err := collect(s.db, s.db.query(ctx, selectLatest, deviceID), telemetryScan(false))
 	if err == nil && len(rows) == 0 {
 		err = gocql.ErrNotFound
 	}
 	if err != nil {
-		return Telemetry{}, opError("read latest fix of device "+deviceID, err)
+		return Telemetry{}, opError("read latest position of device "+deviceID, err)
 	}
 	return rows[0], nil
 }
 
-// LatestOfFleet is the newest fix of each device of a fleet, sorted by device: a few partitions, however many devices.
+// LatestOfFleet lists the latest position of each device of a fleet, sorted by device.
 func (s *TelemetryStore) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry, error) {
 	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(FleetBuckets), func(ctx context.Context, bucket int32) ([]Telemetry, error) {
 		return collect(s.db, s.db.query(ctx, selectLatestFleet, fleetID, bucket), telemetryScan(false))
 	})
 	if err != nil {
-		return nil, opError("read latest fixes of fleet "+fleetID, err)
+		return nil, opError("read latest positions of fleet "+fleetID, err)
 	}
-	// A row without a time is what is left where a cell of a device that moved away came last.
+	// A late cell of a device that has moved to another fleet leaves a row without a time.
 	rows := slices.DeleteFunc(slices.Concat(parts...), func(t Telemetry) bool { return t.Ts.IsZero() })
 	slices.SortFunc(rows, func(a, b Telemetry) int { return strings.Compare(a.DeviceID, b.DeviceID) })
 	return rows, nil
 }
 
-// historyKept is how far back rows of the history can be: 30 days and a margin for clocks.
+// historyKept is the retention of the history: 30 days, and a margin for clocks.
 const historyKept = 31 * 24 * time.Hour
 
-// HistoryQuery asks for the fixes of a device between two instants, both included.
+// HistoryQuery selects the positions of a device between two instants, both included.
 type HistoryQuery struct {
 	DeviceID string
 	From, To time.Time
-	Limit    int    // at most so many rows, the newest; 0: all
-	Page     string // Next of the page before; empty: the first
+	Limit    int    // maximum number of rows, newest first; 0: all
+	Page     string // Next of the previous page; empty: the first page
 }
 
-// History is the fixes of a device, newest first. The days of the range are read side by side, no more of them at once
-// than Config.Fanout, and with a limit no more than it likely asks for.
+// History lists the positions of a device, newest first. It reads up to Config.Fanout days in parallel. With a limit, it
+// reads only as many days at once as are likely to fill it.
 func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
 	op := "read history of device " + q.DeviceID
 	to := q.To.UnixMilli()
@@ -227,7 +226,7 @@ func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Tele
 		}
 		to = min(to, before-1)
 	}
-	// Nothing older than the retention is there to be read, and nothing from the future.
+	// No row is older than the retention, or from the future.
 	now := time.Now()
 	from := max(q.From.UnixMilli(), now.Add(-historyKept).UnixMilli())
 	to = min(to, now.Add(24*time.Hour).UnixMilli())
@@ -247,7 +246,7 @@ func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Tele
 		if err != nil {
 			return Page[Telemetry]{}, opError(op, err)
 		}
-		page.Rows = append(page.Rows, slices.Concat(parts...)...) // days don't overlap: newest day first is newest first
+		page.Rows = append(page.Rows, slices.Concat(parts...)...) // days do not overlap, so that newest day first is newest row first
 		if q.Limit > 0 && len(page.Rows) >= q.Limit {
 			page.Rows = page.Rows[:q.Limit]
 			page.Next = encodePage(page.Rows[q.Limit-1].Ts.UnixMilli())
@@ -257,15 +256,15 @@ func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Tele
 	return page, nil
 }
 
-// Positions is the fixes of a device in a day, oldest first.
+// Positions lists the positions of a device in a day, oldest first.
 func (s *TelemetryStore) Positions(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
 	q := s.db.query(ctx, selectPositions, deviceID, day.Time()).PageSize(trackPage)
 	rows, err := collect(s.db, q, telemetryScan(true))
 	return rows, opError(fmt.Sprintf("read day %s of device %s", day, deviceID), err)
 }
 
-// telemetryScan reads rows of telemetry, of the history with the accuracy that only it has. It belongs to one reading: rows
-// share what they have in common, and their absent and present values come from a few allocations.
+// telemetryScan returns a scanner for the rows of one query. Only the history has the column of the accuracy. Rows share
+// equal texts, and their optional values come from a few allocations.
 func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
 	var device, fleet, zone nameCell
 	var ts timeCell
@@ -287,8 +286,8 @@ func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
 	}
 }
 
-// LatestWriteTimes tells, for each device in the same order, what is stored of it. It reads at a level that meets every
-// acknowledged write; where too few replicas live for that, at the level of writes.
+// LatestWriteTimes lists the write times of devices, in the order of the arguments. It reads at the level of Strong, and
+// at that of Fallback if too few replicas are up.
 func (s *TelemetryStore) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]WriteTimes, error) {
 	stored, err := s.latestWriteTimes(ctx, deviceIDs, overlapping(s.db.write, s.db.replication))
 	if classify(err).TooFewReplicas() {
@@ -310,5 +309,5 @@ func (s *TelemetryStore) latestWriteTimes(ctx context.Context, deviceIDs []strin
 	})
 }
 
-// writeTimesFanout is higher than that of the screens' reads: these are single rows, and a load waits for them.
+// writeTimesFanout is higher than Config.Fanout: each read is a single row, and the writer waits for all of them.
 const writeTimesFanout = 64

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Track is fixes of a device as columns, oldest first. Numbers that a fix lacks are NaN, texts empty. It is as small
-// as it can be, since a screen may ask for hundreds of thousands: some 60 bytes a fix.
+// Track holds the positions of a device as columns, oldest first. An absent number is NaN, an absent text is empty. A
+// panel may ask for hundreds of thousands of positions, so each takes only about 60 bytes.
 type Track struct {
 	TsMs []int64 // Unix milliseconds
 
@@ -21,11 +21,11 @@ type Track struct {
 
 	Zones, Fleets Names
 
-	// More is set when there are older fixes in the range than the limit let in.
+	// More is set if the range has more positions, older ones, than the limit.
 	More bool
 }
 
-// Names is a column of texts of which few differ.
+// Names is a column of texts with few different values.
 type Names struct {
 	index  []uint16
 	values []string
@@ -34,23 +34,23 @@ type Names struct {
 // At is the text of row i.
 func (n *Names) At(i int) string { return n.values[n.index[i]] }
 
-// maxNames is how many different texts a column can tell apart; a day of a device has a handful.
+// maxNames is the maximum number of different texts in a column. A day of a device has a handful.
 const maxNames = math.MaxUint16
 
-// Len is the number of fixes.
+// Len is the number of positions.
 func (t *Track) Len() int { return len(t.TsMs) }
 
-// Bytes is about the memory that the track takes.
+// Bytes estimates the memory that the track takes.
 func (t *Track) Bytes() int { return 60*cap(t.TsMs) + 500 }
 
 const selectTrack = "SELECT ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone" +
 	" FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ? LIMIT ?"
 
-// trackPage is larger than the driver's 5,000 rows: a day of one fix in 10 s is two answers or one.
+// trackPage is larger than the driver's default of 5,000 rows: a day with a position every 10 s fits into one page.
 const trackPage = 9000
 
-// TrackOfDay reads the fixes of a device in one UTC day between two instants in Unix milliseconds, both included; at
-// most limit of them, the newest.
+// TrackOfDay reads the positions of a device in one UTC day between two instants in Unix milliseconds, both included. It
+// reads at most limit of them, the newest.
 func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
 	op := fmt.Sprintf("read day %s of device %s", day, deviceID)
 	leave, err := s.db.enter(ctx)
@@ -125,14 +125,14 @@ func (t *Track) Between(fromMs, toMs int64) *Track {
 
 func (n *Names) add(name string) {
 	last := len(n.index) - 1
-	if last >= 0 && n.values[n.index[last]] == name { // almost always
+	if last >= 0 && n.values[n.index[last]] == name { // the usual case
 		n.index = append(n.index, n.index[last])
 		return
 	}
 	i := slices.Index(n.values, name)
 	if i < 0 {
 		if i = len(n.values); i == maxNames {
-			i = 0 // more zones than fit in a day: no vehicle has so many
+			i = 0 // no vehicle visits so many geofences in a day
 		} else {
 			n.values = append(n.values, name)
 		}

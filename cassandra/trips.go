@@ -32,7 +32,7 @@ const (
 		" FROM trips_by_device_month WHERE device_id = ? AND month = ? AND start_ts >= ? AND start_ts <= ?"
 )
 
-// WriteTrips writes trips and stops of a device, as one mutation a month.
+// WriteTrips writes trips and stops of a device, as one mutation per month.
 func (s *TripStore) WriteTrips(ctx context.Context, deviceID string, rows []TripRow, writeTimeUs int64) error {
 	for len(rows) > 0 {
 		month := DayOf(rows[0].StartMs).Month()
@@ -72,12 +72,12 @@ func (s *TripStore) WriteTrips(ctx context.Context, deviceID string, rows []Trip
 	return nil
 }
 
-// DeleteTrip takes back a trip or stop.
+// DeleteTrip deletes a trip or stop.
 func (s *TripStore) DeleteTrip(ctx context.Context, deviceID string, startMs int64, kind string, writeTimeUs int64) error {
 	return s.db.exec(ctx, TableTrips, deleteTrip, writeTimeUs, deviceID, DayOf(startMs).Month().Time(), time.UnixMilli(startMs), kind)
 }
 
-// Trips is the trips and stops of a device that began between two instants in Unix milliseconds, both included,
+// Trips lists the trips and stops of a device that started between two instants in Unix milliseconds, both included,
 // oldest first.
 func (s *TripStore) Trips(ctx context.Context, deviceID string, fromMs, toMs int64) ([]TripRow, error) {
 	rows, err := byMonth(ctx, s.db, fromMs, toMs, func(ctx context.Context, month Day) ([]TripRow, error) {
