@@ -22,8 +22,8 @@ type Compare struct {
 // comparedFleets is how many fleets the made inputs have.
 const comparedFleets = 10
 
-// withoutDerivedRows turns off what follows from the stored records.
-var withoutDerivedRows = []string{"ETL_DERIVE=false"}
+// withoutDerivedRows turns off derived rows, by the setting of the older build and by that of the newer.
+var withoutDerivedRows = []string{"ETL_DERIVE=false", "ETL_PROCESSOR_ENABLED=false"}
 
 // Run measures on these nodes.
 func (c Compare) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {

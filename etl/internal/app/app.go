@@ -1,5 +1,4 @@
-// Package app is the program fleet-etl: its commands, how their parts are put together, and their life from the first
-// setting to the last record.
+// Package app is the command line of fleet-etl. It wires the parts of the program together and runs them.
 package app
 
 import (
@@ -14,13 +13,15 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
+	"github.com/prometheus/common/version"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/term"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
 )
 
-// Streams are what a command reads and writes.
+// Streams are the standard streams of a command.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -29,48 +30,50 @@ type Streams struct {
 // The exit statuses.
 const (
 	exitOK       = 0
-	exitFailed   = 1 // not everything that is valid was stored
-	exitRefused  = 2 // everything that is valid was stored, something was refused; or verify found differences
+	exitFailed   = 1 // some valid records were not stored
+	exitRejected = 2 // all valid records were stored and some records were rejected; or verify found differences
 	exitBadUsage = 64
 )
 
-// refusedError ends a load that stored all that was valid.
-type refusedError struct{ records int64 }
+// rejectedError is the result of a load that stored all valid records and rejected others.
+type rejectedError struct{ records int64 }
 
-func (e refusedError) Error() string { return fmt.Sprintf("%d records were refused", e.records) }
+func (e rejectedError) Error() string { return fmt.Sprintf("%d records were rejected", e.records) }
 
 type commands struct {
-	Run         runCommand         `cmd:"" help:"Stream from the sources of ETL_SOURCES until told to stop."`
-	Load        loadCommand        `cmd:"" help:"Load CSV files, and report."`
-	Replay      replayCommand      `cmd:"" help:"Play recorded CSV files at a chosen speed."`
-	Generate    generateCommand    `cmd:"" help:"Make records of simulated vehicles."`
+	Run         runCommand         `cmd:"" help:"Ingest from ETL_SOURCES until stopped."`
+	Load        loadCommand        `cmd:"" help:"Load CSV files and print a report."`
+	Replay      replayCommand      `cmd:"" help:"Replay recorded CSV files at a chosen speed."`
+	Generate    generateCommand    `cmd:"" help:"Generate records of simulated vehicles."`
 	Bench       benchCommands      `cmd:"" help:"Measure on the cluster at hand: beside the bare driver, under load, and for how long it lasts."`
-	Token       tokenCommand       `cmd:"" help:"Make a token for the IoT API."`
-	DeadLetters deadLetterCommands `cmd:"" name:"deadletters" help:"List dead letters (rejected records), or reprocess them."`
-	Verify      verifyCommand      `cmd:"" help:"Compute what is derived from the stored telemetry anew, and print each difference."`
-	Schema      schemaCommands     `cmd:"" help:"Make or check the keyspace and its tables."`
-	Health      healthCommand      `cmd:"" help:"Ask the fleet-etl that runs here whether it is ready: for the health checks of containers."`
-	Config      configCommand      `cmd:"" help:"Show every setting: its variable, default, value in force and what it does."`
+	Token       tokenCommand       `cmd:"" help:"Create a token for the HTTP API."`
+	DeadLetters deadLetterCommands `cmd:"" name:"deadletters" help:"List or reprocess dead letters (rejected records)."`
+	Verify      verifyCommand      `cmd:"" help:"Recompute alerts, trips and statistics from the stored telemetry and print each difference."`
+	Schema      schemaCommands     `cmd:"" help:"Create or check the keyspace and its tables."`
+	Health      healthCommand      `cmd:"" help:"Check whether the fleet-etl on this host is ready (container health check)."`
+	Config      configCommand      `cmd:"" help:"Print every setting with its value, default and description."`
+
+	Version kong.VersionFlag `help:"Print the version and exit."`
 }
 
-const description = `Takes vehicles' telemetry in, cleans and enriches it, and stores it in Cassandra.
+const description = `Ingests vehicle telemetry, validates and enriches it, and stores it in Cassandra.
 
-Settings come from the environment; fleet-etl config shows them all. Without a command, ETL_MODE chooses: streaming is
-run, batch is load of ETL_FILES. Exit status: 0 all is stored, 2 all that is valid is stored and some was refused, 1 not
-all is stored.`
+Settings come from the environment; "fleet-etl config" prints them. Without a command, ETL_MODE decides: streaming runs
+"run", batch runs "load" with ETL_FILES. Exit status: 0 if all records are stored, 2 if all valid records are stored and
+some were rejected, 1 otherwise.`
 
-// program is what every command gets.
+// program is the environment of a command.
 type program struct {
 	Streams
-	ctx    context.Context // ends at once, with whatever is under way
-	stop   context.Context // asks for an orderly end
+	ctx    context.Context // canceled to abort
+	stop   context.Context // canceled to shut down gracefully
 	config *config.Config
 	logger *logrus.Logger
 	reg    *prometheus.Registry
 }
 
 // Run runs fleet-etl with the given arguments and returns its exit status. The first interrupt or termination signal
-// ends it in good order, the second at once.
+// shuts it down gracefully, the second aborts it.
 func Run(ctx context.Context, args []string, streams Streams) int {
 	cfg, configErr := config.FromEnvironment(checkReplication)
 	if len(args) == 0 && configErr == nil {
@@ -82,24 +85,24 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	var cli commands
 	exited := -1
 	parser, err := kong.New(&cli, kong.Name("fleet-etl"), kong.Description(description), kong.Writers(streams.Out, streams.Err),
-		kong.Exit(func(status int) { exited = status }), kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+		kong.Exit(func(status int) { exited = status }), kong.UsageOnError(), kong.Vars{"version": version.Print("fleet-etl")}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
-		return complain(streams, err, exitFailed)
+		return fail(streams, err, exitFailed)
 	}
 	command, err := parser.Parse(args)
 	switch {
-	case exited >= 0: // help was asked for
+	case exited >= 0: // help or version
 		return exited
 	case err != nil:
-		return complain(streams, fmt.Errorf("%w; see fleet-etl --help", err), exitBadUsage)
+		return fail(streams, fmt.Errorf("%w; see fleet-etl --help", err), exitBadUsage)
 	case configErr != nil:
-		return complain(streams, configErr, exitFailed)
+		return fail(streams, configErr, exitFailed)
 	}
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := keepMemoryGoal(ctx); err != nil { // of AUTOMEMLIMIT alone
-		return complain(streams, err, exitFailed)
+	if err := keepMemoryGoal(ctx); err != nil { // only a wrong AUTOMEMLIMIT fails
+		return fail(streams, err, exitFailed)
 	}
 	stop, quit := context.WithCancel(ctx)
 	defer quit()
@@ -118,26 +121,26 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	}()
 
 	reg := prometheus.NewRegistry()
-	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	reg.MustRegister(versioncollector.NewCollector("fleet_etl"), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &program{Streams: streams, ctx: ctx, stop: stop, config: cfg, reg: reg, logger: newLogger(streams.Err, cfg, reg)}
 	err = command.Run(p)
-	refused, differ := refusedError{}, differencesError{}
+	rejected, differ := rejectedError{}, differencesError{}
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &refused), errors.As(err, &differ):
-		return exitRefused
+	case errors.As(err, &rejected), errors.As(err, &differ):
+		return exitRejected
 	default:
-		return complain(streams, err, exitFailed)
+		return fail(streams, err, exitFailed)
 	}
 }
 
-func complain(streams Streams, err error, status int) int {
+func fail(streams Streams, err error, status int) int {
 	fmt.Fprintf(streams.Err, "fleet-etl: %v\n", err)
 	return status
 }
 
-// newLogger logs text for a person at a terminal and JSON for a collector, and counts lines by level.
+// newLogger logs text to a terminal and JSON elsewhere, and counts lines by level.
 func newLogger(w io.Writer, cfg *config.Config, reg prometheus.Registerer) *logrus.Logger {
 	logger := logrus.New()
 	logger.SetOutput(w)

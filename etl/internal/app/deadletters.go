@@ -299,7 +299,7 @@ func (r *reprocessReport) finish(out io.Writer, format string, err error) error 
 		return errors.Join(err, e)
 	}
 	if err == nil && open > 0 {
-		return refusedError{open}
+		return rejectedError{open}
 	}
 	return err
 }

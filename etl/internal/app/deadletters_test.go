@@ -164,7 +164,7 @@ func TestDryRunReportsWhatReprocessingWouldDo(t *testing.T) {
 		Result      string           `json:"result"`
 	}
 	out, stderr, status := fleetETL(t, dir, "deadletters", "reprocess", "--dry-run", "--report", "json")
-	require.Equal(t, exitRefused, status, stderr)
+	require.Equal(t, exitRejected, status, stderr)
 	require.NoError(t, json.Unmarshal([]byte(out), &r))
 	require.True(t, r.DryRun)
 	require.EqualValues(t, 4, r.DeadLetters)
@@ -185,7 +185,7 @@ func TestDryRunReportsWhatReprocessingWouldDo(t *testing.T) {
 	require.Equal(t, "dry run, nothing written: all records would be stored", r.Result)
 
 	out, _, status = fleetETL(t, dir, "deadletters", "reprocess", "--dry-run")
-	require.Equal(t, exitRefused, status)
+	require.Equal(t, exitRejected, status)
 	require.Contains(t, out, "dead letter 2 of day.csv:3: its raw text could not be parsed into fields")
 	require.Contains(t, out, "would be rejected  3\n  lat_range        1\n  unknown_fleet    2\n")
 	require.NoFileExists(t, filepath.Join(dir, "deadletters", "deadletters.reprocessed"), "nothing was written")

@@ -2,25 +2,15 @@ package app
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"path/filepath"
-	"slices"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derive"
-	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -34,124 +24,33 @@ const (
 	alertWait   = 10 * time.Second
 )
 
-// zones are those of ETL_GEOFENCES_FILES, which change when the files are read again.
-type zones struct {
-	current atomic.Pointer[zonesRead]
-}
-
-type zonesRead struct {
-	index       *geofence.Index // nil where there are no files
-	list        []geofence.Zone
-	fingerprint string
-}
-
-// find is the smallest zone of a fleet that a position lies in.
-func (z *zones) find(fleet string, lat, lon float64) (string, bool) {
-	if index := z.current.Load().index; index != nil {
-		return index.Zone(fleet, lat, lon)
-	}
-	return "", false
-}
-
-// zones reads the files of zones.
-func (p *program) zones() (*zones, error) {
-	z := &zones{}
-	read, err := p.readZones()
-	z.current.Store(read)
-	return z, err
-}
-
-func (p *program) readZones() (*zonesRead, error) {
-	read := &zonesRead{}
-	if len(p.config.GeofencesFiles) == 0 {
-		return read, nil
-	}
-	h := sha256.New()
-	var files []string
-	for _, pattern := range p.config.GeofencesFiles {
-		found, err := filepath.Glob(pattern)
-		if err != nil {
-			return nil, fmt.Errorf("ETL_GEOFENCES_FILES %q: %w", pattern, err)
-		}
-		if len(found) == 0 {
-			return nil, fmt.Errorf("ETL_GEOFENCES_FILES %q: there is no such file", pattern)
-		}
-		files = append(files, found...)
-	}
-	slices.Sort(files)
-	var wrong []error
-	for _, file := range slices.Compact(files) {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return nil, fmt.Errorf("ETL_GEOFENCES_FILES: %w", err)
-		}
-		_, _ = h.Write(text) // a hash takes everything
-		list, err := geofence.Parse(file, text)
-		wrong = append(wrong, err)
-		read.list = append(read.list, list...)
-	}
-	err := errors.Join(wrong...)
-	if err == nil {
-		read.index, err = geofence.NewIndex(read.list)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("ETL_GEOFENCES_FILES: %w", err)
-	}
-	read.fingerprint = hex.EncodeToString(h.Sum(nil)[:8])
-	return read, nil
-}
-
-// engine makes the alerts' engine of the rules' file and the zones. fingerprint names what it goes by.
-func (p *program) engine(z *zonesRead) (engine *alerting.Engine, fingerprint string, err error) {
-	rules := alerting.DefaultRules()
-	if file := p.config.AlertRulesFile; file != "" {
-		text, err := os.ReadFile(file)
-		if err == nil {
-			rules, err = alerting.ParseRules(file, text)
-		}
-		if err != nil {
-			return nil, "", fmt.Errorf("ETL_ALERT_RULES_FILE: %w", err)
-		}
-	}
-	fingerprint = rules.Fingerprint() + z.fingerprint
-	if z.index == nil {
-		return alerting.New(rules, nil), fingerprint, nil
-	}
-	return alerting.New(rules, namedZones{z.index, z.fingerprint}), fingerprint, nil
-}
-
-// namedZones are zones that the engine tells from those it had before.
-type namedZones struct {
-	*geofence.Index
-	fingerprint string
-}
-
-// Fingerprint names the zones.
-func (z namedZones) Fingerprint() string { return z.fingerprint }
-
 // derivation is what follows from stored records, and who is told.
 type derivation struct {
 	p         *program
 	deriver   *derive.Deriver
-	zones     *zones
+	rules     *rules
+	publisher *geofencePublisher
 	store     atomic.Pointer[cassandra.Store]
 	manager   *notifier.Alertmanager // nil if there is none
 	kafka     *notifier.Kafka        // nil if there is none
 	receivers notifier.Receivers
 }
 
-func (p *program) derivation(x *parts, z *zones) (*derivation, error) {
+func (p *program) derivation(x *parts, r *rules) (*derivation, error) {
 	c := p.config
-	engine, fingerprint, err := p.engine(z.current.Load())
-	if err != nil {
-		return nil, err
-	}
-	d := &derivation{p: p, zones: z}
+	current := r.current.Load()
+	d := &derivation{p: p, rules: r, publisher: newGeofencePublisher(r, p.logger)}
 	d.deriver = derive.New(derive.Options{
 		Flush: c.ProcessorFlushInterval, Settle: c.ProcessorMaxClockSkew, Idle: deviceIdle, Devices: c.DevicesInMemory, NewsAge: c.AlertNotifyMaxAge,
 		ProcessDead: processDead, Tell: func(events []telemetry.AlertEvent) { d.receivers.Notify(events) },
-	}, engine, fingerprint, x.exec, p.logger, p.reg, time.Now)
+	}, current.engine, current.fingerprint, x.exec, p.logger, p.reg, time.Now)
 	return d, nil
+}
+
+// useRules puts a reloaded ruleset into effect.
+func (d *derivation) useRules(set *ruleset) {
+	d.deriver.SetEngine(set.engine, set.fingerprint)
+	d.publisher.notify()
 }
 
 // open hands over the store.
@@ -196,91 +95,6 @@ func (d *derivation) listen() error {
 	return nil
 }
 
-// reload reads rules and zones again at each SIGHUP until ctx ends. What can't be read changes nothing.
-func (d *derivation) reload(ctx context.Context) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-hangups:
-		}
-		read, err := d.p.readZones()
-		var engine *alerting.Engine
-		var fingerprint string
-		if err == nil {
-			engine, fingerprint, err = d.p.engine(read)
-		}
-		if err != nil {
-			d.p.logger.WithError(err).Error("rules and zones are as they were: they can't be read")
-			continue
-		}
-		d.zones.current.Store(read)
-		d.deriver.SetEngine(engine, fingerprint)
-		if err := d.storeZones(ctx); err != nil {
-			d.p.logger.WithError(err).Error("zones are in force, but can't be stored for screens")
-		}
-		d.p.logger.WithFields(logrus.Fields{"zones": len(read.list)}).Info("rules and zones read again")
-	}
-}
-
-// storeZones writes the zones for the screens that draw them, and takes away those that the files no longer have.
-func (d *derivation) storeZones(ctx context.Context) error {
-	store, list := d.store.Load(), d.zones.current.Load().list
-	if store == nil || len(d.p.config.GeofencesFiles) == 0 {
-		return nil
-	}
-	byFleet := map[string][]cassandra.Geofence{}
-	for _, z := range list {
-		if z.Fleet != geofence.AllFleets {
-			byFleet[z.Fleet] = append(byFleet[z.Fleet], rowOf(z))
-		}
-	}
-	fleets, err := store.Fleets(ctx)
-	if err != nil {
-		return err
-	}
-	for _, fleet := range fleets {
-		if _, ok := byFleet[fleet]; !ok {
-			byFleet[fleet] = nil
-		}
-	}
-	now := time.Now().UnixMicro()
-	for fleet, rows := range byFleet {
-		for _, z := range list {
-			if z.Fleet == geofence.AllFleets {
-				rows = append(rows, rowOf(z))
-			}
-		}
-		stored, err := store.Geofences(ctx, fleet)
-		if err != nil {
-			return err
-		}
-		for _, was := range stored {
-			if !slices.ContainsFunc(rows, func(z cassandra.Geofence) bool { return z.Name == was.Name }) {
-				if err := store.DeleteGeofence(ctx, fleet, was.Name, now-1); err != nil {
-					return err
-				}
-			}
-		}
-		for part := range slices.Chunk(rows, 20) {
-			if err := store.WriteGeofences(ctx, fleet, part, now); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func rowOf(z geofence.Zone) cassandra.Geofence {
-	return cassandra.Geofence{
-		FleetID: z.Fleet, Name: z.Name, Kind: z.Kind, Geometry: z.Geometry,
-		RadiusM: z.RadiusM.Ptr(), SpeedLimitKmh: z.SpeedLimitKmh.Ptr(), DwellS: z.DwellS.Ptr(),
-	}
-}
-
 // stream runs sources until told to stop, with all that follows from what they bring.
 func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Source) error {
 	d := x.derivation
@@ -297,13 +111,9 @@ func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Sourc
 	side, end := context.WithCancel(ctx)
 	defer end()
 	var sides errgroup.Group
-	sides.Go(func() error { d.reload(side); return nil })
 	sides.Go(func() error {
-		if !d.reached(side) {
-			return nil
-		}
-		if err := d.storeZones(side); err != nil && side.Err() == nil {
-			p.logger.WithError(err).Error("zones can't be stored for screens; SIGHUP tries again")
+		if d.reached(side) {
+			d.publisher.Run(side, d.store.Load())
 		}
 		return nil
 	})
@@ -336,7 +146,7 @@ func (p *program) toEnd(ctx context.Context, x *parts, source pipeline.Source) e
 	if x.derivation == nil {
 		return x.pipeline.Run(ctx, p.stop, source)
 	}
-	if err := x.derivation.storeZones(ctx); err != nil {
+	if err := x.derivation.publisher.publish(ctx, x.store.Load()); err != nil {
 		return err
 	}
 	return p.derived(ctx, x, true, source)

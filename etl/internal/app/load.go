@@ -59,8 +59,8 @@ func (p *program) runToEnd(source pipeline.Source, names []string) (*report, err
 		return nil, err
 	}
 	defer x.close()
-	if end, err := p.serve(x.ready); err != nil {
-		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl has the port: no reason not to go on
+	if end, err := p.serve(x.ready, nil); err != nil {
+		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl may use the port; the load does not need it
 	} else {
 		defer end()
 	}
@@ -98,7 +98,7 @@ func (p *program) loadFrom(source pipeline.Source, names []string, form string, 
 		return errors.Join(err, e)
 	}
 	if err == nil && report.RejectedTotal > 0 {
-		return refusedError{report.RejectedTotal}
+		return rejectedError{report.RejectedTotal}
 	}
 	return err
 }

@@ -1,12 +1,17 @@
 package app
 
 import (
+	"context"
+	"time"
+
 	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 )
 
 type runCommand struct{}
 
-// Run streams until told to stop, then stores what was taken in.
+// Run streams until the process is asked to stop, then stores what it received.
 func (runCommand) Run(p *program) error {
 	x, err := p.wire(p.config.Linger, p.config.Sources)
 	if err != nil {
@@ -16,13 +21,18 @@ func (runCommand) Run(p *program) error {
 	sources, made, err := p.sources(x)
 	defer func() {
 		if err := made.close(); err != nil {
-			p.logger.WithError(err).Error("a source did not close in good order")
+			p.logger.WithError(err).Error("closing a source failed")
 		}
 	}()
 	if err != nil {
 		return err
 	}
-	end, err := p.serve(x.ready)
+	coordinator := reload.New(x.reloadTargets(), p.config.ReloadInterval, p.logger, p.reg, time.Now)
+	reloading, stopReloads := context.WithCancel(p.ctx)
+	reloaded := make(chan struct{})
+	go func() { defer close(reloaded); coordinator.Run(reloading) }()
+	defer func() { stopReloads(); <-reloaded }()
+	end, err := p.serve(x.ready, coordinator.Reload)
 	if err != nil {
 		return err
 	}
@@ -35,13 +45,13 @@ func (runCommand) Run(p *program) error {
 	s := x.pipeline.Summary()
 	fields := logrus.Fields{"received": s.Received, "stored": s.Stored, "duplicates": s.Duplicates, "rejected": total(s.Rejected)}
 	if err != nil && x.store.Load() == nil && p.stop.Err() != nil {
-		p.logger.WithFields(fields).Info("ended before cassandra was reached")
+		p.logger.WithFields(fields).Info("shutdown before cassandra was reached")
 		return nil
 	}
 	if err != nil {
-		p.logger.WithFields(fields).Error("ended before everything was stored")
+		p.logger.WithFields(fields).Error("shutdown with unstored records; their sources send them again")
 		return err
 	}
-	p.logger.WithFields(fields).Info("ended; everything that was taken in is stored")
+	p.logger.WithFields(fields).Info("shutdown complete; all received records are stored")
 	return nil
 }

@@ -49,15 +49,12 @@ func (c *verifyCommand) Run(p *program) error {
 			return err
 		}
 	}
-	z, err := p.readZones()
+	rules, err := newRules(p.config)
 	if err != nil {
 		return err
 	}
-	engine, rules, err := p.engine(z)
-	if err != nil {
-		return err
-	}
-	verifier := derive.Verifier{Store: store.Strong(), Engine: engine, Rules: rules, Devices: store.Strong().DeviceIDs, Now: time.Now}
+	current := rules.current.Load()
+	verifier := derive.Verifier{Store: store.Strong(), Engine: current.engine, Rules: current.fingerprint, Devices: store.Strong().DeviceIDs, Now: time.Now}
 	report, err := verifier.Verify(p.stop, fleets, first, last)
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)

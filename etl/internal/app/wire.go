@@ -15,6 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
@@ -30,7 +31,17 @@ type parts struct {
 	deadLetterTopic *kafka.DeadLetters // nil without the source kafka
 	validator       *validate.Validator
 	pipeline        *pipeline.Pipeline
+	rules           *rules
 	derivation      *derivation // nil where nothing is derived
+}
+
+// reloadTargets are the configuration files that a running process reloads.
+func (x *parts) reloadTargets() []reload.Target {
+	return []reload.Target{x.rules.target(func(set *ruleset) {
+		if x.derivation != nil {
+			x.derivation.useRules(set)
+		}
+	})}
 }
 
 // connect reaches the store, for which it waits so long, and puts the pipeline together.
@@ -61,13 +72,14 @@ func (x *parts) reached(store *cassandra.Store) {
 // of those that will run.
 func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	c := p.config
-	zones, err := p.zones()
+	rules, err := newRules(c)
 	if err != nil {
 		return nil, err
 	}
 	x := &parts{
+		rules:       rules,
 		deadLetters: deadletter.NewFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
-		validator:   validate.New(p.fleets(), c.DedupeRecords, zones.find),
+		validator:   validate.New(p.fleets(), c.DedupeRecords, rules.geofenceAt),
 	}
 	letters := deadletter.Route{Default: x.deadLetters}
 	if slices.Contains(sources, kafka.Name) {
@@ -93,7 +105,7 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
 	})
 	if c.ProcessorEnabled {
-		if x.derivation, err = p.derivation(x, zones); err != nil {
+		if x.derivation, err = p.derivation(x, rules); err != nil {
 			return nil, err
 		}
 		path.deriver = x.derivation.deriver
@@ -114,6 +126,33 @@ func (p *program) deadLetterTopic() (*kafka.DeadLetters, error) {
 	}
 	return topic, nil
 }
+
+// serve serves ETL_METRICS_ADDRESS, if it is set, until end is called. onReload may be nil.
+func (p *program) serve(ready func(context.Context) error, onReload func() error) (end func(), err error) {
+	c := p.config
+	if c.MetricsAddress == "" {
+		return func() {}, nil
+	}
+	if !c.ReloadEnabled {
+		onReload = nil
+	}
+	s, err := newOperationsServer(operationsOptions{
+		Address: c.MetricsAddress, Gatherer: p.reg, Pprof: c.Pprof, Reload: onReload,
+		Ready: func(ctx context.Context) error {
+			if p.stop.Err() != nil {
+				return errStopping
+			}
+			return ready(ctx)
+		},
+	}, p.logger)
+	if err != nil {
+		return nil, err
+	}
+	s.Start()
+	return s.Stop, nil
+}
+
+var errStopping = errors.New("stopping")
 
 var errNotReached = errors.New("cassandra has not been reached yet")
 
