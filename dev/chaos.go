@@ -16,20 +16,20 @@ import (
 )
 
 type chaosCmd struct {
-	Only     []string      `placeholder:"NAME,…" help:"These faults alone; --list names all."`
-	Seed     uint64        `default:"1" help:"Seed of what is left to chance."`
-	JSON     string        `name:"json" placeholder:"FILE" help:"Write what came of each fault there."`
-	Markdown []string      `placeholder:"FILE,…" help:"Inject nothing: print the tables of docs/resilience.md from such files."`
-	List     bool          `help:"Inject nothing: name the faults."`
-	GoOn     bool          `help:"Go on after a fault that was not withstood."`
-	Within   time.Duration `default:"20m" help:"Time that all of it may take."`
-	Inside   bool          `hidden:"" help:"It is in the network of the first data centre."`
+	Only     []string      `placeholder:"NAME,…" help:"Inject only these faults; --list shows all names."`
+	Seed     uint64        `default:"1" help:"Seed of the random choices."`
+	JSON     string        `name:"json" placeholder:"FILE" help:"Write the outcomes to this file."`
+	Markdown []string      `placeholder:"FILE,…" help:"Print the tables of docs/resilience.md from files of --json, and inject nothing."`
+	List     bool          `help:"List the faults, and inject nothing."`
+	GoOn     bool          `help:"Continue after a failed fault."`
+	Within   time.Duration `default:"20m" help:"Time limit of the run."`
+	Inside   bool          `hidden:"" help:"The process is in the network of the first data center."`
 }
 
-// smallDisk is the size of the file system that node 4 has to itself, in bytes.
+// smallDisk is the size of the file system of node 4, in bytes.
 const smallDisk = 768 << 20
 
-// Run breaks a platform on a cluster of its own, which is removed afterwards. A cluster that is up already is taken as it is, and left.
+// Run injects faults on its own cluster, which it removes afterwards. A cluster that is already up is used and left as it is.
 func (cmd chaosCmd) Run(ctx context.Context, s *settings) (err error) {
 	switch {
 	case cmd.List:
@@ -62,11 +62,11 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	if !anyRuns(nodes) {
-		stop, e := cmd.own(ctx, s, c, &o)
+		cleanup, e := cmd.prepare(ctx, s, c, &o)
 		if e != nil {
 			return e
 		}
-		defer func() { err = errors.Join(err, stop()) }()
+		defer func() { err = errors.Join(err, cleanup()) }()
 	}
 	if err := o.Cluster.Up(ctx); err != nil {
 		return err
@@ -82,23 +82,23 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings) (err error) {
 	return err
 }
 
-// own makes of the cluster, none of whose nodes runs, one that is removed by stop, on networks and with a disk of its own where that
-// can be. What can't be stays as it is in o, and the faults that need it say so.
-func (cmd chaosCmd) own(ctx context.Context, s *settings, c *cluster.Cluster, o *chaos.Options) (stop func() error, err error) {
-	var stops []func() error
-	stop = func() error {
+// prepare gives the stopped cluster its own networks and a small disk, if this process may create them, and sets them in o. Faults
+// that need a missing one are skipped. cleanup removes the cluster and everything else.
+func (cmd chaosCmd) prepare(ctx context.Context, s *settings, c *cluster.Cluster, o *chaos.Options) (cleanup func() error, err error) {
+	var cleanups []func() error
+	cleanup = func() error {
 		var errs []error
-		for _, stop := range slices.Backward(stops) {
-			errs = append(errs, stop())
+		for _, do := range slices.Backward(cleanups) {
+			errs = append(errs, do())
 		}
 		return errors.Join(errs...)
 	}
-	if err := c.Down(ctx, true); err != nil { // what an earlier one has left, which may have been elsewhere
+	if err := c.Down(ctx, true); err != nil { // left over from an earlier run, maybe with other addresses
 		return nil, err
 	}
 	if chaos.CanTunnel() == nil {
 		if !cmd.Inside {
-			// From inside nothing can be fetched.
+			// Inside, nothing can be downloaded.
 			build := exec.CommandContext(ctx, "go", "build", "-o", os.DevNull, "./etl")
 			build.Dir, build.Stderr = o.Root, os.Stderr
 			if err := errors.Join(c.Fetch(ctx), build.Run()); err != nil {
@@ -106,27 +106,31 @@ func (cmd chaosCmd) own(ctx context.Context, s *settings, c *cluster.Cluster, o 
 			}
 			return nil, chaos.EnterNetwork("--inside")
 		}
-		stops = append(stops, chaos.RemoveNetworks)
-		tunnel, err := chaos.OpenTunnel()
+		cleanups = append(cleanups, chaos.RemoveNetworks)
+		nodes, err := c.Nodes()
 		if err != nil {
-			return nil, errors.Join(err, stop())
+			return nil, errors.Join(err, cleanup())
 		}
-		stops = append(stops, tunnel.Close)
+		tunnel, err := chaos.OpenTunnel(nodes[0].CQLPort)
+		if err != nil {
+			return nil, errors.Join(err, cleanup())
+		}
+		cleanups = append(cleanups, tunnel.Close)
 		o.Link = tunnel
 		if o.Cluster, err = s.open(nil, os.Stdout, chaos.Places...); err != nil {
-			return nil, errors.Join(err, stop())
+			return nil, errors.Join(err, cleanup())
 		}
 	}
 	nodes, err := o.Cluster.Nodes()
 	if err != nil {
-		return nil, errors.Join(err, stop())
+		return nil, errors.Join(err, cleanup())
 	}
 	disk, unmount, err := chaos.MountSmall(nodes[len(nodes)-1], smallDisk)
 	if err != nil {
-		return nil, errors.Join(err, stop())
+		return nil, errors.Join(err, cleanup())
 	}
 	o.Disk = disk
-	stops = append(stops, func() error {
+	cleanups = append(cleanups, func() error {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
 		var errs []error
@@ -135,5 +139,5 @@ func (cmd chaosCmd) own(ctx context.Context, s *settings, c *cluster.Cluster, o 
 		}
 		return errors.Join(errors.Join(errs...), unmount(), o.Cluster.Down(ctx, true))
 	})
-	return stop, nil
+	return cleanup, nil
 }

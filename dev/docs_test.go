@@ -16,6 +16,7 @@ var (
 	makeCommand = regexp.MustCompile("(?m)(?:`|^(?:\\s|\\$ |[A-Z_]+=\\S+ )*)make ([a-z][a-z-]*)")
 	devCommand  = regexp.MustCompile(`go run \./dev ([a-z][a-z-]*)(?: ([a-z]+))?`)
 	testName    = regexp.MustCompile(`\bTest[A-Z][A-Za-z]+`)
+	setting     = regexp.MustCompile(`"((?:ETL|KAFKA|MQTT|REDIS)_[A-Z_]+)=`)
 	makeTarget  = regexp.MustCompile(`(?m)^([a-z][a-z-]*):`)
 )
 
@@ -91,6 +92,38 @@ func TestMakefileNamesExistingTests(t *testing.T) {
 		if !bytes.Contains(tests, []byte("func "+name)) {
 			t.Errorf("Makefile: no test begins with %s", name)
 		}
+	}
+}
+
+// fleet-etl ignores variables that it does not know: a setting that was renamed would have no effect.
+func TestSettingsOfFleetETLExist(t *testing.T) {
+	config, err := os.ReadFile("../etl/internal/config/config.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	for _, pattern := range []string{"*.go", "*/*.go", "*/*/*.go", "../grafana/*.go", "../prometheus/*.go", "../etl/*_test.go", "../grafana-datasource/pkg/*_test.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range setting.FindAllSubmatch(text, -1) {
+				if string(m[1]) == "KAFKA_TEST_BROKERS" || string(m[1]) == "ETL_DERIVE" { // of tests, and of builds that dev bench compares
+					continue
+				}
+				if found++; !bytes.Contains(config, append(append([]byte(`"`), m[1]...), '"')) {
+					t.Errorf("%s: fleet-etl has no setting %s", file, m[1])
+				}
+			}
+		}
+	}
+	if found < 20 {
+		t.Errorf("only %d settings were found", found)
 	}
 }
 

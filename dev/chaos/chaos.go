@@ -1,9 +1,9 @@
-// Package chaos breaks a running platform on purpose, and holds it to what it promises: what was acknowledged is stored, once and
-// as it was sent; what is derived follows from it; memory is bounded; people hear of what is wrong, and that it is over; and all
-// goes on by itself.
+// Package chaos injects faults into a running platform and checks what the platform promises: acknowledged records are stored once
+// and unchanged, derived rows follow from them, memory is bounded, every alert fires and resolves, and the platform recovers
+// without help.
 //
-// Each fault has a load of its own: a fleet of vehicles that send uniquely identified records over the IoT API and remember what
-// was answered. In the end every record is read back at the level ALL and compared.
+// Each fault has its own load: a fleet of vehicles that send unique records over the HTTP API and remember every response. At the
+// end every record is read back at consistency level ALL and compared.
 package chaos
 
 import (
@@ -20,29 +20,32 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
-// Options say what is broken, and where.
+// Options configure Run.
 type Options struct {
-	Cluster  *cluster.Cluster // of two data centres with two nodes each; all nodes run
-	Root     string           // of the repository, whose fleet-etl and configuration are used
+	Cluster  *cluster.Cluster // two data centers of two running nodes
+	Root     string           // repository, whose fleet-etl and configuration are used
 	Dir      string           // for programs, state and logs; emptied at the start
-	Keyspace string           // made where it is not there
-	Only     []string         // names of faults; none: all
-	GoOn     bool             // after a fault that was not withstood
-	Short    bool             // only those that need nothing but a cluster, with nobody told of alerts
-	Seed     uint64           // of what is left to chance
-	Disk     string           // folder of node 4 that is a small file system of its own; empty: its disk can't be filled
-	Link     Link             // between the data centres; nil: it can't be slowed down
-	Out      io.Writer        // a line for each step
+	Keyspace string           // created if missing
+	Only     []string         // names of faults; empty: all of the form
+	GoOn     bool             // continue after a failed fault
+	Short    bool             // only the faults that need nothing but a cluster, without Prometheus and Alertmanager
+	Seed     uint64           // of the random choices
+	Disk     string           // directory of node 4 on its own small file system; empty: none
+	Link     Link             // network of the data centers; nil: none of their own
+	Out      io.Writer        // progress, one line per step
 }
 
-// Link is the network between the data centres.
+// Link is the network between the data centers, and between fleet-etl and Cassandra.
 type Link interface {
-	// Slow makes each packet wait, and loses a share of them.
+	// Slow delays each packet between the data centers, drops a share of them, and limits the rate.
 	Slow(delay, jitter time.Duration, loss, bytesPerSecond float64)
 	Restore()
+	// Cut drops the packets that processes of a user send to Cassandra, until Reconnect.
+	Cut(uid int) error
+	Reconnect(uid int) error
 }
 
-// Outcome is what came of one fault. Durations are in seconds.
+// Outcome is the result of one fault. Durations are in seconds.
 type Outcome struct {
 	Fault  string `json:"fault"`
 	Title  string `json:"title"`
@@ -51,27 +54,27 @@ type Outcome struct {
 	Why    string `json:"why,omitempty"`
 
 	Injected time.Time `json:"injected"`
-	Lasted   float64   `json:"fault_seconds"` // from the injection until the cause was taken away
+	Lasted   float64   `json:"fault_seconds"` // from the injection until the cause is removed
 
-	Detected  float64 `json:"detected_seconds"`         // from the injection until people had heard of all of it; 0: nothing to hear
-	Ingest    float64 `json:"ingest_interrupted"`       // longest time without an answer to any sender
-	Storing   float64 `json:"storing_interrupted"`      // longest time without a record stored
-	Recovered float64 `json:"recovered_seconds"`        // from taking the cause away until all flowed as before
-	Resolved  float64 `json:"alerts_resolved_seconds"`  // … until people had heard that it is over
-	Derived   float64 `json:"derived_complete_seconds"` // from the end of the load until verify found no difference
+	Detected  float64 `json:"detected_seconds"`         // from the injection until all expected alerts have fired; 0: none expected
+	Ingest    float64 `json:"ingest_interrupted"`       // longest time without a response to any sender
+	Storing   float64 `json:"storing_interrupted"`      // longest time without a stored record
+	Recovered float64 `json:"recovered_seconds"`        // from the removal of the cause until records flow as before
+	Resolved  float64 `json:"alerts_resolved_seconds"`  // from the removal of the cause until all expected alerts have resolved
+	Derived   float64 `json:"derived_complete_seconds"` // from the end of the load until verify finds no difference
 
 	Acknowledged int   `json:"acknowledged"`
 	Stored       int   `json:"stored"`
 	Missing      int   `json:"missing"`   // acknowledged and not stored
 	Differing    int   `json:"differing"` // stored with other values
 	Unknown      int   `json:"unknown"`   // stored and never sent
-	Refused      int   `json:"refused"`   // answered as refused; all of them in the dead letters
-	Resent       int   `json:"resent"`    // requests that were sent again, having had no answer or a bad one
+	Rejected     int   `json:"rejected"`  // in responses; all of them are dead letters
+	Resent       int   `json:"resent"`    // requests sent again after no response or an error
 	Differences  int   `json:"verify_differences"`
-	Fixes        int   `json:"verify_fixes"`
+	Positions    int   `json:"verify_positions"`
 	PeakRSS      int64 `json:"peak_rss_bytes"` // of fleet-etl
 
-	Alerts []string `json:"alerts"` // what people heard during it
+	Alerts []string `json:"alerts"` // that fired meanwhile
 	Notes  []string `json:"notes,omitempty"`
 }
 
@@ -82,7 +85,7 @@ const (
 	Skipped = "skipped"
 )
 
-// Report is what Run gives.
+// Report is the result of Run.
 type Report struct {
 	Seed     uint64    `json:"seed"`
 	Machine  string    `json:"machine"`
@@ -90,10 +93,10 @@ type Report struct {
 	Outcomes []Outcome `json:"outcomes"`
 }
 
-// ErrFailed is what Run returns when a fault was not withstood.
-var ErrFailed = errors.New("the platform did not withstand a fault")
+// ErrFailed reports a fault with result Failed.
+var ErrFailed = errors.New("the platform failed")
 
-// Names of all faults, in order.
+// Names returns the names of all faults in order.
 func Names() (names []string) {
 	for _, f := range faults {
 		names = append(names, f.name)
@@ -101,25 +104,31 @@ func Names() (names []string) {
 	return names
 }
 
-// chosen are the faults that o asks for.
-func (o Options) chosen() ([]fault, error) {
+// selected returns the faults to inject.
+func (o Options) selected() ([]fault, error) {
 	for _, name := range o.Only {
 		if !slices.Contains(Names(), name) {
 			return nil, fmt.Errorf("no fault %q: choose from %s", name, strings.Join(Names(), ", "))
 		}
 	}
+	form := inLong
+	if o.Short {
+		form = inShort
+	}
 	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		return o.Short && !f.short || len(o.Only) > 0 && !slices.Contains(o.Only, f.name)
+		if len(o.Only) > 0 {
+			return !slices.Contains(o.Only, f.name)
+		}
+		return f.forms&form == 0
 	}), nil
 }
 
-// Run injects one fault after the other, and stops at the first that the platform does not withstand, unless it is told to go on. The
-// report also comes with an error.
+// Run injects one fault after the other. It stops at the first failure unless GoOn is set. The report is valid with an error, too.
 func Run(ctx context.Context, o Options) (report *Report, err error) {
 	begun := time.Now()
 	report = &Report{Seed: o.Seed, Machine: machine()}
 	defer func() { report.Took = time.Since(begun).Seconds() }()
-	list, err := o.chosen()
+	list, err := o.selected()
 	if err != nil {
 		return report, err
 	}
@@ -130,7 +139,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	defer func() { err = errors.Join(err, p.stop(ctx)) }()
 	var failed []error
 	for _, f := range list {
-		outcome := p.withstand(ctx, f)
+		outcome := p.inject(ctx, f)
 		report.Outcomes = append(report.Outcomes, outcome)
 		fmt.Fprintln(o.Out, outcome)
 		if ctx.Err() != nil {
@@ -141,7 +150,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 			if !o.GoOn {
 				break
 			}
-			if err := p.mend(ctx); err != nil {
+			if err := p.reset(ctx); err != nil {
 				return report, errors.Join(append(failed, err)...)
 			}
 		}
@@ -149,15 +158,15 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	return report, errors.Join(failed...)
 }
 
-// String is the line of an outcome.
+// String formats an outcome for the terminal.
 func (o Outcome) String() string {
 	if o.Result == Skipped {
 		return fmt.Sprintf("%-18s skipped: %s", o.Fault, o.Why)
 	}
 	line := fmt.Sprintf("%-18s %s  injected %s for %.1f s, detected after %.1f s, ingest interrupted for %.1f s, storing for %.1f s, recovered after %.1f s; "+
-		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, refused %d; verify: %d fixes, %d differences; peak RSS %.0f MB; alerts: %s",
+		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, rejected %d; verify: %d positions, %d differences; peak RSS %.0f MB; alerts: %s",
 		o.Fault, o.Result, o.Injected.UTC().Format(time.TimeOnly), o.Lasted, o.Detected, o.Ingest, o.Storing, o.Recovered,
-		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Refused, o.Fixes, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
+		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Rejected, o.Positions, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
 	for _, n := range o.Notes {
 		line += "\n" + strings.Repeat(" ", 19) + n
 	}
@@ -167,7 +176,7 @@ func (o Outcome) String() string {
 	return line
 }
 
-// newRand gives each fault chances of its own, the same whichever others run.
+// newRand returns the random source of a fault. It does not depend on which other faults run.
 func newRand(seed uint64, name string) *rand.Rand {
 	for _, b := range []byte(name) {
 		seed = seed*31 + uint64(b)
@@ -175,7 +184,7 @@ func newRand(seed uint64, name string) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15))
 }
 
-// machine names what the figures were measured on.
+// machine describes processors and memory, for the report.
 func machine() string {
 	cpus, model, memory := 0, "", 0
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -190,7 +199,7 @@ func machine() string {
 		}
 	}
 	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
-		_, _ = fmt.Sscanf(string(text), "MemTotal: %d", &memory) // 0 says that it is not known
+		_, _ = fmt.Sscanf(string(text), "MemTotal: %d", &memory) // 0 means unknown
 	}
 	return fmt.Sprintf("%d × %s, %d GB", cpus, model, (memory+1<<19)>>20)
 }

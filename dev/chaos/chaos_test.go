@@ -25,7 +25,7 @@ import (
 )
 
 // The short form of make chaos: the faults that need nothing but a running cluster.
-func TestThePlatformWithstandsFaults(t *testing.T) {
+func TestPlatformSurvivesFaults(t *testing.T) {
 	testenv.CassandraHosts(t)
 	config, err := cluster.DefaultConfig()
 	require.NoError(t, err)
@@ -48,7 +48,7 @@ func TestThePlatformWithstandsFaults(t *testing.T) {
 	require.NoError(t, err, "seed %d", o.Seed)
 }
 
-// lines are what Run tells, in the log of a test.
+// lines writes the progress of Run to the log of a test.
 type lines struct{ t *testing.T }
 
 func (l lines) Write(text []byte) (int, error) {
@@ -56,7 +56,7 @@ func (l lines) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-func TestOnlyAnsweredRecordsCountAsAcknowledged(t *testing.T) {
+func TestOnlyAcceptedRecordsCountAsAcknowledged(t *testing.T) {
 	requests := 0
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		requests++
@@ -67,27 +67,27 @@ func TestOnlyAnsweredRecordsCountAsAcknowledged(t *testing.T) {
 		fmt.Fprint(w, `{"results":[{"index":0,"status":"accepted"},{"index":1,"status":"refused","reason":"malformed"},{"index":2,"status":"refused","reason":"future"}]}`)
 	}))
 	defer api.Close()
-	l := newLoad("f", func() string { return strings.TrimPrefix(api.URL, "http://") })
+	l := newLoad("f", strings.TrimPrefix(api.URL, "http://"))
 	v := vehicle{id: "f-000"}
 	records := []record{v.next(1000, false), v.next(2000, false)}
-	bad := []badLine{{"{", "malformed"}}
-	body := l.body(records, bad)
+	invalid := []invalidLine{{"{", "malformed"}}
+	body := l.body(records, invalid)
 	require.Equal(t, 3, strings.Count(string(body), "\n"))
 
-	require.False(t, l.deliver(t.Context(), records, bad, body), "503 is no answer")
+	require.False(t, l.deliver(t.Context(), records, invalid, body), "503 acknowledges nothing")
 	require.Empty(t, l.accepted)
-	require.True(t, l.deliver(t.Context(), records, bad, body))
+	require.True(t, l.deliver(t.Context(), records, invalid, body))
 	assert.Equal(t, records[:1], l.accepted)
-	assert.Equal(t, []refusal{{records[1], "future"}}, l.refused)
-	assert.Equal(t, []string{"{"}, l.badTold)
-	require.NoError(t, l.strange)
+	assert.Equal(t, []rejection{{records[1], "future"}}, l.rejected)
+	assert.Equal(t, []string{"{"}, l.rejectedRaw)
+	require.NoError(t, l.unexpected)
 
-	bad[0].reason = "lat_range"
-	l.deliver(t.Context(), records, bad, body)
-	require.ErrorContains(t, l.strange, "that is lat_range")
+	invalid[0].reason = "lat_range"
+	l.deliver(t.Context(), records, invalid, body)
+	require.ErrorContains(t, l.unexpected, "with reason lat_range")
 }
 
-func TestARecordIsToldFromEveryOther(t *testing.T) {
+func TestRecordDiffersFromEveryOther(t *testing.T) {
 	v := vehicle{id: "f-000"}
 	r := v.next(time.Now().UnixMilli(), false)
 	row := func(change func(*cassandra.Telemetry)) cassandra.Telemetry {
@@ -107,29 +107,29 @@ func TestARecordIsToldFromEveryOther(t *testing.T) {
 	}
 }
 
-func TestRulesRunTwelveTimesAsFast(t *testing.T) {
+func TestRulesAreSpedUp(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
 	text, err := os.ReadFile(root + "/prometheus/rules/cause-alerts.yml")
 	require.NoError(t, err)
-	hastened := hasten("rules/cause-alerts.yml", string(text))
+	fast := speedUpPrometheus("rules/cause-alerts.yml", string(text))
 	for _, kept := range []string{"for: 1m", "for: 2m", "[5m]", "[10m]", "15m", "> 120\n", "> 300\n", "> 60\n"} {
 		assert.Contains(t, string(text), kept)
-		assert.NotContains(t, hastened, kept)
+		assert.NotContains(t, fast, kept)
 	}
-	assert.Contains(t, hastened, "[75s:5s]")
+	assert.Contains(t, fast, "[75s:5s]")
 	budgets, err := os.ReadFile(root + "/prometheus/rules/slo-alerts.yml")
 	require.NoError(t, err)
-	assert.NotRegexp(t, `for: \d+m`, hasten("rules/slo-alerts.yml", string(budgets)))
+	assert.NotRegexp(t, `for: \d+m`, speedUpPrometheus("rules/slo-alerts.yml", string(budgets)))
 	prometheus, err := os.ReadFile(root + "/prometheus/prometheus.yml")
 	require.NoError(t, err)
-	assert.NotContains(t, hasten("prometheus.yml", string(prometheus)), "15s")
+	assert.NotContains(t, speedUpPrometheus("prometheus.yml", string(prometheus)), "15s")
 	alertmanager, err := os.ReadFile(root + "/prometheus/alertmanager/alertmanager.yml")
 	require.NoError(t, err)
-	assert.NotRegexp(t, `group_(wait|interval): \d+(m|0s)`, strings.ReplaceAll(hastenAlertmanager("alertmanager.yml", string(alertmanager)), "group_wait: 0s", ""))
+	assert.NotRegexp(t, `group_(wait|interval): \d+(m|0s)`, strings.ReplaceAll(speedUpAlertmanager("alertmanager.yml", string(alertmanager)), "group_wait: 0s", ""))
 }
 
-func TestTheClockOfABuildCanBeSet(t *testing.T) {
+func TestClockOfBuildCanBeSet(t *testing.T) {
 	dir := t.TempDir()
 	overlay, err := clockOverlay(t.Context(), dir)
 	require.NoError(t, err)
@@ -143,13 +143,13 @@ func TestTheClockOfABuildCanBeSet(t *testing.T) {
 		cmd.Env = append(os.Environ(), clockVariable+"="+clock)
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
-		told, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+		printed, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 		require.NoError(t, err)
-		assert.InDelta(t, time.Now().Unix()+want, told, 5, "%q", seconds)
+		assert.InDelta(t, time.Now().Unix()+want, printed, 5, "%q", seconds)
 	}
 }
 
-func TestWhatCameOfFaultsIsATable(t *testing.T) {
+func TestMarkdownHasTables(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name string, outcomes ...Outcome) string {
 		text, err := json.Marshal(Report{Seed: 7, Machine: "2 × CPU, 8 GB", Outcomes: outcomes})
@@ -160,8 +160,8 @@ func TestWhatCameOfFaultsIsATable(t *testing.T) {
 	}
 	first := write("first", Outcome{Fault: "poison", Title: "Poison", Result: Failed, Why: "x"},
 		Outcome{Fault: "disk-full", Title: "Disk", Result: Skipped, Why: "it needs root"})
-	second := write("second", Outcome{Fault: "poison", Title: "Poison", Done: "bad lines", Result: Held, Lasted: 10, Detected: 4.25, Resolved: 6, Acknowledged: 12, Stored: 12,
-		PeakRSS: 64e6, Alerts: []string{"A told"}, Notes: []string{"some refused"}})
+	second := write("second", Outcome{Fault: "poison", Title: "Poison", Done: "invalid lines", Result: Held, Lasted: 10, Detected: 4.25, Resolved: 6, Acknowledged: 12, Stored: 12,
+		PeakRSS: 64e6, Alerts: []string{"A fired"}, Notes: []string{"some rejected"}})
 	var text strings.Builder
 	require.NoError(t, Markdown(&text, first, second))
 	for _, line := range []string{
@@ -169,14 +169,14 @@ func TestWhatCameOfFaultsIsATable(t *testing.T) {
 		"| Poison | held | 10.0 s | 4.2 s | 0.0 s | 0.0 s | 0.0 s | 6.0 s | 64 MB |\n",
 		"| Poison | 12 | 12 | 0 | 0 | 0 | 0 | 0 | 0 |\n",
 		"| Disk | skipped: it needs root |",
-		"- **Poison** (`poison`): bad lines.\n  People heard: A told.\n  some refused.\n",
+		"- **Poison** (`poison`): invalid lines.\n  Alerts: A fired.\n  some rejected.\n",
 	} {
 		assert.Contains(t, text.String(), line)
 	}
 	assert.NotContains(t, text.String(), "failed", "the later report counts")
 }
 
-func TestADiskIsFilledToItsLastByte(t *testing.T) {
+func TestDiskIsFilledToTheLastByte(t *testing.T) {
 	testenv.NeedRoot(t, "mount a small file system")
 	n := cluster.Node{N: 4, Dir: filepath.Join(t.TempDir(), "node4")}
 	folder, unmount, err := MountSmall(n, 3<<20)

@@ -13,80 +13,80 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// checkStored compares what is stored, read at the level ALL, with what was acknowledged, record by record.
-func (t *trial) checkStored(ctx context.Context) error {
-	err := within(ctx, t.patience(drainedWithin), "the spool is empty", func() bool { return t.metric("fleet_etl_spool_entries") == 0 })
+// checkStored compares the stored records, read at level ALL, with the acknowledged ones.
+func (s *scenario) checkStored(ctx context.Context) error {
+	err := waitFor(ctx, s.timeout(drainedWithin), "the spool is empty", func() bool { return s.etl.metric("fleet_etl_spool_entries") == 0 })
 	if err != nil {
 		return err
 	}
-	store, err := cassandra.Open(ctx, t.store, quiet(), nil)
+	store, err := cassandra.Open(ctx, s.store, quiet(), nil)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
 
 	acknowledged := map[string]map[int64]record{}
-	for _, r := range t.load.accepted {
+	for _, r := range s.load.accepted {
 		if acknowledged[r.device] == nil {
 			acknowledged[r.device] = map[int64]record{}
 		}
 		acknowledged[r.device][r.ms] = r
 	}
-	refused := map[string]map[int64]bool{}
-	for _, r := range t.load.refused {
-		if refused[r.device] == nil {
-			refused[r.device] = map[int64]bool{}
+	rejected := map[string]map[int64]bool{}
+	for _, r := range s.load.rejected {
+		if rejected[r.device] == nil {
+			rejected[r.device] = map[int64]bool{}
 		}
-		refused[r.device][r.ms] = true
+		rejected[r.device][r.ms] = true
 	}
 	var example string
 	for device, records := range acknowledged {
-		t.Acknowledged += len(records)
-		rows, err := t.history(ctx, store, device)
+		s.Acknowledged += len(records)
+		rows, err := s.history(ctx, store, device)
 		if err != nil {
 			return err
 		}
-		t.Stored += len(rows)
+		s.Stored += len(rows)
 		for _, row := range rows {
 			sent, known := records[row.Ts.UnixMilli()]
 			delete(records, row.Ts.UnixMilli())
 			switch {
-			case !known && refused[device][row.Ts.UnixMilli()]: // replayed from the dead letters
-				delete(refused[device], row.Ts.UnixMilli())
-				t.Acknowledged++
+			case !known && rejected[device][row.Ts.UnixMilli()]: // reprocessed from the dead letters
+				delete(rejected[device], row.Ts.UnixMilli())
+				s.Acknowledged++
 			case !known:
-				t.Unknown++
+				s.Unknown++
 				example = fmt.Sprintf("%s of %s was never sent", device, row.Ts)
 			case !sent.is(row):
-				t.Differing++
+				s.Differing++
 				example = fmt.Sprintf("%+v was sent, %+v is stored", sent, row)
 			}
 		}
 		for ms, r := range records {
-			if ms >= t.keptFromMs {
-				t.Missing++
+			if ms >= s.keptFromMs {
+				s.Missing++
 				example = fmt.Sprintf("%+v is missing", r)
 			}
 		}
 	}
-	for device, left := range refused {
+	for device, left := range rejected {
 		for ms := range left {
-			t.Missing++
-			example = fmt.Sprintf("%s of %d was refused, and never replayed", device, ms)
+			s.Missing++
+			example = fmt.Sprintf("%s of %d was rejected, and never reprocessed", device, ms)
 		}
 	}
-	t.Refused, t.Resent = len(t.load.refused), t.load.resent
-	if t.Acknowledged == 0 {
+	s.Rejected, s.Resent = len(s.load.rejected), s.load.resent
+	if s.Acknowledged == 0 {
 		return errors.New("nothing was acknowledged")
 	}
-	if t.Missing+t.Differing+t.Unknown > 0 {
-		return fmt.Errorf("of %d acknowledged records %d are missing and %d differ, and %d were never sent: %s", t.Acknowledged, t.Missing, t.Differing, t.Unknown, example)
+	if s.Missing+s.Differing+s.Unknown > 0 {
+		return fmt.Errorf("of %d acknowledged records %d are missing and %d differ, and %d were never sent: %s", s.Acknowledged, s.Missing, s.Differing, s.Unknown, example)
 	}
 	return nil
 }
 
-// history is the stored records of a device, at the level ALL. A node that has only just returned may need a second try.
-func (t *trial) history(ctx context.Context, store *cassandra.Store, device string) (rows []cassandra.Telemetry, err error) {
+// history returns the stored records of a device at level ALL. It retries, because nodes may just have started.
+func (s *scenario) history(ctx context.Context, store *cassandra.Store, device string) (rows []cassandra.Telemetry, err error) {
 	for try := range 5 {
 		page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device, From: time.Now().Add(-48 * time.Hour), To: time.Now().Add(time.Hour)})
 		if err == nil {
@@ -107,46 +107,49 @@ func (r record) is(row cassandra.Telemetry) bool {
 		row.BatteryPct != nil && int(*row.BatteryPct) == r.battery && row.TempC != nil && *row.TempC == r.temp
 }
 
-// verified is what fleet-etl verify says.
-type verified struct {
-	Fixes, Trips, Alerts, Hours, Moving int
-	Differences                         []json.RawMessage
+// verification is the report of fleet-etl verify.
+type verification struct {
+	Positions   int `json:"fixes"`
+	Alerts      int
+	Hours       int
+	Moving      int // devices that were not checked
+	Differences []json.RawMessage
 }
 
-// checkDerived waits until verify finds no difference.
-func (t *trial) checkDerived(ctx context.Context, stopped time.Time) error {
-	if t.fix {
-		v, err := t.verify(ctx, t.load.fleet)
+// checkDerived waits until verify finds no difference, and checks that it looked at every stored record.
+func (s *scenario) checkDerived(ctx context.Context, stopped time.Time) error {
+	if s.repair {
+		v, err := s.verify(ctx, s.load.fleet)
 		if err != nil {
 			return err
 		}
-		t.note("verify finds %d differences, and derives anew", len(v.Differences))
-		if _, err := t.verify(ctx, t.load.fleet, "--fix"); err != nil {
+		s.note("verify finds %d differences, and recomputes", len(v.Differences))
+		if _, err := s.verify(ctx, s.load.fleet, "--fix"); err != nil {
 			return err
 		}
 	}
-	v, err := t.settled(ctx, t.load.fleet)
+	v, err := s.verifyUntilEqual(ctx, s.load.fleet)
 	if err != nil {
 		return err
 	}
-	t.Fixes, t.Differences = v.Fixes, len(v.Differences)
-	t.Derived = time.Since(stopped).Seconds()
+	s.Positions, s.Differences = v.Positions, len(v.Differences)
+	s.Derived = time.Since(stopped).Seconds()
 	switch {
 	case len(v.Differences) > 0:
 		return fmt.Errorf("verify finds %d differences %s after the last record, such as %s", len(v.Differences), time.Since(stopped).Round(time.Second), v.Differences[0])
-	case v.Fixes != t.Stored:
-		return fmt.Errorf("verify saw %d fixes, and %d are stored", v.Fixes, t.Stored)
+	case v.Positions != s.Stored:
+		return fmt.Errorf("verify read %d positions, and %d are stored", v.Positions, s.Stored)
 	case v.Moving > 0:
-		return fmt.Errorf("verify left out what is on its way of %d devices", v.Moving)
-	case v.Alerts == 0 || v.Hours == 0: // a trip may take longer
-		return fmt.Errorf("nothing is derived: %d alerts, %d hours", v.Alerts, v.Hours)
+		return fmt.Errorf("verify did not check %d devices", v.Moving)
+	case v.Alerts == 0 || v.Hours == 0: // a trip may still be open
+		return fmt.Errorf("derived rows are missing: %d alerts, %d hours", v.Alerts, v.Hours)
 	}
 	return nil
 }
 
-// settled is what verify says once it finds no difference, or when patience with it ends.
-func (p *platform) settled(ctx context.Context, fleet string) (v verified, err error) {
-	for end := time.Now().Add(p.patience(derivedWithin)); ; {
+// verifyUntilEqual repeats verify until it finds no difference, or until the time is up.
+func (p *platform) verifyUntilEqual(ctx context.Context, fleet string) (v verification, err error) {
+	for end := time.Now().Add(p.timeout(derivedWithin)); ; {
 		if v, err = p.verify(ctx, fleet); err != nil || len(v.Differences) == 0 || time.Now().After(end) {
 			return v, err
 		}
@@ -156,11 +159,11 @@ func (p *platform) settled(ctx context.Context, fleet string) (v verified, err e
 	}
 }
 
-func (p *platform) verify(ctx context.Context, fleet string, flags ...string) (v verified, err error) {
+func (p *platform) verify(ctx context.Context, fleet string, flags ...string) (v verification, err error) {
 	from := time.Now().UTC().Add(-24 * time.Hour).Format(time.DateOnly)
-	out, err := p.run(ctx, append([]string{"verify", "--fleet", fleet, "--from", from, "--report", "json"}, flags...)...)
+	out, err := p.command(ctx, append([]string{"verify", "--fleet", fleet, "--from", from, "--report", "json"}, flags...)...)
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 2 {
-		err = nil // there are differences; the report stands before what it complains of
+		err = nil // there are differences; the report precedes the error message
 	}
 	if err != nil {
 		return v, fmt.Errorf("verify: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))

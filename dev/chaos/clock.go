@@ -15,16 +15,22 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// clockVariable names the file with the seconds that the clock of a fleet-etl that was built for it is off.
+// clockVariable names the environment variable with the path of a file. The file has the offset in seconds that package time of
+// the long form's fleet-etl adds to the wall clock.
 const clockVariable = "FLEET_CHAOS_CLOCK"
 
 func (p *platform) clockFile() string { return filepath.Join(p.Dir, "clock") }
 
-// clockOff is what stands in package time for this test alone. Go asks the kernel for the time by itself, so that no library that
-// is loaded beforehand can give another. The monotonic clock stays as it is, as it does when somebody sets a machine's clock. The
-// runtime also asks for the time where nothing may wait or call the kernel, so the file is read beside.
-const clockOff = `
-var chaosOff atomic.Int64 // seconds
+// setClock sets the offset of fleet-etl's wall clock.
+func (p *platform) setClock(offset time.Duration) error {
+	return process.WriteFile(p.clockFile(), fmt.Appendf(nil, "%d", int64(offset.Seconds())))
+}
+
+// clockOffset goes into package time. Go reads the clock through the vDSO, so libfaketime has no effect, and time namespaces do
+// not cover the wall clock. The monotonic clock stays, as if an administrator set the clock. time.Now must not block or call the
+// kernel, so a goroutine reads the file.
+const clockOffset = `
+var chaosOffset atomic.Int64 // seconds
 
 func init() {
 	if file, ok := syscall.Getenv("` + clockVariable + `"); ok {
@@ -54,30 +60,33 @@ func chaosRead(name string) {
 			seconds = seconds*10 + int64(c-'0')
 		}
 	}
-	chaosOff.Store(sign * seconds)
+	chaosOffset.Store(sign * seconds)
 }
 `
 
-// clockOverlay writes into a folder what go build -overlay needs to make a program whose clock can be set.
+// clockOverlay writes the file for go build -overlay, which adds the offset to package time.
 func clockOverlay(ctx context.Context, dir string) (overlay string, err error) {
 	root, err := exec.CommandContext(ctx, "go", "env", "GOROOT").Output()
 	if err != nil {
-		return "", fmt.Errorf("find Go's own sources: %w", err)
+		return "", fmt.Errorf("find GOROOT: %w", err)
 	}
 	source := filepath.Join(strings.TrimSpace(string(root)), "src", "time", "time.go")
 	text, err := os.ReadFile(source)
 	if err != nil {
 		return "", err
 	}
-	const now = "func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n"
-	changed := strings.Replace(string(text), now, now+"\tsec += chaosOff.Load()\n", 1)
-	const imports = "import (\n"
-	changed = strings.Replace(changed, imports, imports+"\t\"sync/atomic\"\n\t\"syscall\"\n", 1)
-	if len(changed) < len(text)+len("chaosOff.Load")+len("sync/atomic") {
-		return "", fmt.Errorf("%s is not as this test knows it: change what it looks for", source)
+	changed := string(text)
+	for _, edit := range [][2]string{
+		{"func Now() Time {\n\tsec, nsec, mono := runtimeNow()\n", "\tsec += chaosOffset.Load()\n"},
+		{"import (\n", "\t\"sync/atomic\"\n\t\"syscall\"\n"},
+	} {
+		before := changed
+		if changed = strings.Replace(changed, edit[0], edit[0]+edit[1], 1); changed == before {
+			return "", fmt.Errorf("%s has no %q: adapt dev/chaos/clock.go to this version of Go", source, edit[0])
+		}
 	}
 	edited := filepath.Join(dir, "time.go")
-	if err := os.WriteFile(edited, []byte(changed+clockOff), 0o600); err != nil { //nolint:gosec // the folder is ours
+	if err := os.WriteFile(edited, []byte(changed+clockOffset), 0o600); err != nil { //nolint:gosec // the path is below dir
 		return "", err
 	}
 	list, err := json.Marshal(map[string]any{"Replace": map[string]string{source: edited}})
@@ -88,114 +97,75 @@ func clockOverlay(ctx context.Context, dir string) (overlay string, err error) {
 	return overlay, os.WriteFile(overlay, list, 0o600)
 }
 
-// setClock sets how far fleet-etl's clock is off.
-func (p *platform) setClock(off time.Duration) error {
-	return process.WriteFile(p.clockFile(), fmt.Appendf(nil, "%d", int64(off.Seconds())))
-}
-
-// withClock is the program of the build whose clock can be set.
-func (p *platform) withClock() string { return filepath.Join(p.Dir, "fleet-etl-with-clock") }
-
-// buildWithClock makes it, which for the first time is a build of everything that there is.
-func buildWithClock(ctx context.Context, p *platform) error {
-	overlay, err := clockOverlay(ctx, p.Dir)
-	if err != nil {
-		return err
-	}
-	return p.build(ctx, p.withClock(), "-overlay", overlay)
-}
-
 // clockJumps sets the clock of fleet-etl back, so that records come from the future, and ahead.
-func clockJumps(ctx context.Context, t *trial) error {
-	if err := t.setClock(0); err != nil {
-		return err
-	}
-	restart := func(program string) error {
-		if err := t.stopETL(ctx); err != nil {
-			return err
-		}
-		t.program = program
-		return t.startETL()
-	}
-	if err := restart(t.withClock()); err != nil {
-		return err
-	}
-	ready := func() error {
+func clockJumps(ctx context.Context, s *scenario) error {
+	const jump, lasts = 45 * time.Minute, 15 * time.Second
+	canarySeen := func() error {
 		now := float64(time.Now().Unix())
-		return within(ctx, time.Minute, "the canary is seen by the right clock", func() bool {
-			seen := t.metric("fleet_etl_canary_last_seen_timestamp_seconds")
+		return waitFor(ctx, time.Minute, "the canary is seen at the right time", func() bool {
+			seen := s.etl.metric("fleet_etl_canary_last_seen_timestamp_seconds")
 			return seen > now && seen < now+120
 		})
 	}
-	if err := ready(); err != nil {
+	if err := s.breakIt("sets the clock back by 45 minutes", func() error { return s.setClock(-jump) }); err != nil {
 		return err
 	}
-	const jump, lasts = 45 * time.Minute, 15 * time.Second
-	if err := t.inject("sets the clock 45 minutes back", func() error { return t.setClock(-jump) }); err != nil {
-		return err
-	}
-	steps := func() error {
+	jumps := func() error {
 		if err := process.Sleep(ctx, lasts); err != nil {
 			return err
 		}
-		t.load.mu.Lock()
-		refused := len(t.load.refused)
-		t.load.mu.Unlock()
-		t.note("%d records refused as from the future while the clock was behind", refused)
-		if refused == 0 {
-			return errors.New("the clock was 45 minutes behind, and nothing came from the future: it was not set")
+		rejected := s.load.rejectedCount()
+		s.note("%d records rejected as from the future while the clock was behind", rejected)
+		if rejected == 0 {
+			return errors.New("the clock was 45 minutes behind, and no record came from the future: the clock was not set")
 		}
-		t.printf("%-18s sets it right\n", t.name)
-		if err := t.setClock(0); err != nil {
+		s.printf("%-18s sets it right\n", s.name)
+		if err := s.setClock(0); err != nil {
 			return err
 		}
 		right := time.Now()
-		if err := ready(); err != nil {
+		if err := canarySeen(); err != nil {
 			return err
 		}
-		t.note("the canary was seen again %.1f s after the clock was right again", time.Since(right).Seconds())
-		t.printf("%-18s sets it 45 minutes ahead\n", t.name)
-		if err := t.setClock(jump); err != nil {
+		s.note("the canary was seen %.1f s after the clock was right", time.Since(right).Seconds())
+		s.printf("%-18s sets it ahead by 45 minutes\n", s.name)
+		if err := s.setClock(jump); err != nil {
 			return err
 		}
 		return process.Sleep(ctx, lasts)
 	}
-	err := steps()
-	return errors.Join(err, t.heal("sets it right", func() error {
-		if err := t.setClock(0); err != nil {
+	err := jumps()
+	return errors.Join(err, s.heal("kills fleet-etl and sets the clock right", func() error {
+		s.etl.kill()
+		if err := errors.Join(s.setClock(0), s.etl.start()); err != nil {
 			return err
 		}
-		if err := ready(); err != nil {
+		if err := canarySeen(); err != nil {
 			return err
 		}
-		t.note("the canary was seen again %.1f s after the clock was right for good", time.Since(t.healed).Seconds())
-		out, err := t.platform.run(ctx, "deadletters", "reprocess", "--reason", "future", "--source", "httpapi")
-		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) { // 2: some are from the future still, of the poison
-			return fmt.Errorf("reprocess rejected records: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
+		out, err := s.command(ctx, "deadletters", "reprocess", "--reason", "future", "--source", "httpapi")
+		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) { // 2: records of poison are still from the future
+			return fmt.Errorf("reprocess the rejected records: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
 		}
-		if err := restart(t.usual()); err != nil {
-			return err
-		}
-		return t.oneProcess(ctx)
+		return s.oneInstance(ctx)
 	}))
 }
 
-// oneProcess waits until the store knows of the process that runs and of no other: one that was ahead has to be taken off the list like
-// any that died.
-func (t *trial) oneProcess(ctx context.Context) error {
-	store, err := cassandra.Open(ctx, t.store, quiet(), nil)
+// oneInstance waits until Cassandra lists the running instance only. The killed one left heartbeats from the future.
+func (s *scenario) oneInstance(ctx context.Context) error {
+	store, err := cassandra.Open(ctx, s.store, quiet(), nil)
 	if err != nil {
 		return err
 	}
 	defer store.Close()
-	var left []cassandra.Instance
-	err = within(ctx, derivedWithin, "one process is on the list of those that derive", func() bool {
+	var listed []cassandra.Instance
+	err = waitFor(ctx, derivedWithin, "one instance is listed", func() bool {
 		var err error
-		left, err = store.Instances(ctx)
-		return err == nil && len(left) == 1
+		listed, err = store.Instances(ctx)
+		return err == nil && len(listed) == 1
 	})
 	if err != nil {
-		return fmt.Errorf("%w; %v are", err, left)
+		return fmt.Errorf("%w; listed: %v", err, listed)
 	}
 	return nil
 }

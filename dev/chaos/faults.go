@@ -1,115 +1,143 @@
 package chaos
 
-import "errors"
+import (
+	"errors"
+	"os"
+	"time"
+)
 
-// faults are all that is tried, in order: what breaks most comes last.
+// faults in the order of their injection. The most destructive ones come last.
 var faults = []fault{
 	{
-		name: "etl-killed", title: "fleet-etl killed at random points", short: true,
-		does: "`kill -9` of `fleet-etl run` again and again, each time between 0.2 and 2.5 s after its start",
-		may:  []string{"FleetProcessRestarting", "FleetTargetDown", "FleetPipelineStalled", "FleetStoreAway", "FleetRollupLate"},
-		run:  etlKilled,
+		name: "etl-killed", title: "fleet-etl killed at random points", forms: inShort | inLong,
+		injects: "`kill -9` of `fleet-etl run` several times, each time 0.2 to 2.5 s after its start",
+		allowed: []string{"FleetProcessRestarting", "FleetTargetDown", "FleetPipelineStalled", "FleetStoreAway", "FleetRollupLate"},
+		run:     etlKilled,
 	},
 	{
-		name: "load-killed", title: "A load of a file killed at random points",
-		does: "`kill -9` of `fleet-etl load` of 12,000 records again and again, beside a `run` that is left alone; then the same command once more to its end",
-		run:  loadKilled,
+		name: "load-killed", title: "A load of a file killed at random points", forms: inLong,
+		injects: "`kill -9` of `fleet-etl load` of 12,000 records several times, beside an undisturbed `run`; then the same command once more, to its end",
+		run:     loadKilled,
 	},
 	{
-		name: "poison", title: "Poison records", short: true,
-		does: "eight lines that make no sense in every request, each refused for another reason, and requests that can't be read at all",
-		may:  []string{"FleetRejectsHigh"},
-		run:  poison,
+		name: "paused", title: "An instance paused, taken over and killed", forms: inLong,
+		injects: "a second `fleet-etl run` that receives the load; SIGSTOP of it for 45 s, longer than the takeover time, while the first one receives the load; " +
+			"SIGCONT, the load again, and 15 s later `kill -9`",
+		run: paused(pauseShort),
 	},
 	{
-		name: "alertmanager-away", title: "Alertmanager away",
-		does: "Alertmanager killed; a vehicle begins to drive too fast while it is away; then started again",
-		must: []wanted{"FleetVehicleSpeedLimit{device=chaos-alertmanager-away-001}"},
-		may:  []string{"FleetNotificationsFailing", "FleetTargetDown", "FleetMonitoringNotificationsFailing"},
-		run:  alertmanagerAway,
+		name: "paused-10m", title: "An instance paused for ten minutes",
+		injects: "as `paused`, for ten minutes",
+		run:     paused(10 * time.Minute),
 	},
 	{
-		name: "prometheus-away", title: "Prometheus away",
-		does: "Prometheus killed; a node killed while it is away; Prometheus started again, and when people have heard of the node, the node too",
-		must: []wanted{"CassandraNodeDown{node=cassandra-dc2-node2}"},
-		may:  nodeTrouble,
-		run:  prometheusAway,
+		name: "route-lost", title: "An instance without a route to Cassandra", forms: inLong,
+		injects: "a second `fleet-etl run` that receives the load; no packet of it reaches Cassandra for 45 s, longer than the takeover time, while the first one " +
+			"receives the load; the route and the load again, and 15 s later `kill -9`",
+		needs: needsNetwork,
+		run:   routeLost,
 	},
 	{
-		name: "node-killed", title: "A node killed", short: true,
-		does: "`kill -9` of a node of the local data centre; started again when people have heard of it",
-		must: []wanted{"CassandraNodeDown{node=cassandra-dc1-node2}"},
-		may:  nodeTrouble,
-		run:  nodeKilled,
+		name: "poison", title: "Poison records", forms: inShort | inLong,
+		injects: "eight invalid lines in every request, each rejected for another reason, and requests that cannot be parsed",
+		allowed: []string{"FleetRejectsHigh"},
+		run:     poison,
 	},
 	{
-		name: "node-stopped", title: "A node stopped and continued", short: true,
-		does: "SIGSTOP of a node of the local data centre, whose connections stay open; SIGCONT when people have heard of it",
-		must: []wanted{"CassandraNodeDown{node=cassandra-dc1-node1}"},
-		may:  nodeTrouble,
-		run:  nodeStopped,
+		name: "alertmanager-down", title: "Alertmanager down", forms: inLong,
+		injects:  "Alertmanager killed; a vehicle starts to speed meanwhile; Alertmanager started again",
+		expected: []alert{"FleetVehicleSpeedLimit{device=chaos-alertmanager-down-001}"},
+		allowed:  []string{"FleetNotificationsFailing", "FleetTargetDown", "FleetMonitoringNotificationsFailing"},
+		run:      alertmanagerDown,
 	},
 	{
-		name: "schema-changed", title: "Schema changed under load",
-		does: "a column added to the tables of history and of latest fixes, a table made and dropped, and the columns dropped again",
-		run:  schemaChanged,
+		name: "prometheus-down", title: "Prometheus and a node down", forms: inLong,
+		injects:  "Prometheus killed; a node killed meanwhile; Prometheus started again and, after the alert, the node",
+		expected: []alert{"CassandraNodeDown{node=cassandra-dc2-node2}"},
+		allowed:  nodeAlerts,
+		run:      prometheusDown,
 	},
 	{
-		name: "truncated", title: "Tables truncated under load",
-		does: "`TRUNCATE` of the history and the latest fixes; afterwards `fleet-etl verify --fix`",
-		fix:  true,
-		run:  truncated,
+		// The long form has a node killed in prometheus-down.
+		name: "node-killed", title: "A node killed", forms: inShort,
+		injects:  "`kill -9` of a node of the local data center; started again after the alert",
+		expected: []alert{"CassandraNodeDown{node=cassandra-dc1-node2}"},
+		allowed:  nodeAlerts,
+		run:      nodeKilled,
 	},
 	{
-		name: "clock-jumps", title: "The clock jumps",
-		does:    "the clock of `fleet-etl` 45 minutes back for 15 s, so that records come from the future; right again; 45 minutes ahead for 15 s; right again. What was refused is replayed",
-		may:     []string{"FleetRejectsHigh", "FleetPipelineStalled", "FleetCanaryFailing", "FleetRollupLate", "FleetProcessRestarting", "FleetTargetDown"},
-		prepare: buildWithClock,
+		name: "node-paused", title: "A node paused", forms: inShort | inLong,
+		injects:  "SIGSTOP of a node of the local data center, which keeps its connections open; SIGCONT after the alert",
+		expected: []alert{"CassandraNodeDown{node=cassandra-dc1-node1}"},
+		allowed:  nodeAlerts,
+		run:      nodePaused,
+	},
+	{
+		name: "schema-changed", title: "Schema changed under load", forms: inLong,
+		injects: "a column added to the tables of the history and the latest positions, a table created and dropped, and the columns dropped again",
+		run:     schemaChanged,
+	},
+	{
+		name: "truncated", title: "Tables truncated under load", forms: inLong,
+		injects: "`TRUNCATE` of the history and the latest positions; afterwards `fleet-etl verify --fix`",
+		repair:  true,
+		run:     truncated,
+	},
+	{
+		name: "clock-jumps", title: "The clock jumps", forms: inLong,
+		injects: "the clock of `fleet-etl` set back by 45 minutes for 15 s, so that records come from the future; right again; 45 minutes ahead for 15 s; " +
+			"`kill -9`, and right again. The rejected records are reprocessed",
+		allowed: []string{"FleetRejectsHigh", "FleetPipelineStalled", "FleetCanaryFailing", "FleetRollupLate", "FleetProcessRestarting", "FleetTargetDown"},
 		run:     clockJumps,
 	},
 	{
-		name: "link-slow", title: "Slow network between the data centres",
-		does: "every packet between the data centres takes 50 ± 10 ms each way, 1 % are lost, at most 1 MB/s pass",
-		may:  append([]string{"CassandraPeerUnreachable"}, nodeTrouble...),
-		needs: func(o Options) error {
-			if o.Link == nil {
-				return errors.New("it needs root, to give each data centre a network of its own: run it as root with --network")
-			}
-			return nil
-		},
-		run: linkSlow,
+		name: "link-slow", title: "Slow network between the data centers", forms: inLong,
+		injects: "every packet between the data centers is delayed by 50 ± 10 ms each way, 1 % are lost, and at most 1 MB/s pass",
+		allowed: append([]string{"CassandraPeerUnreachable"}, nodeAlerts...),
+		needs:   needsNetwork,
+		run:     linkSlow,
 	},
 	{
-		name: "disk-full", title: "A node with a full disk",
-		does: "a file fills the small file system of a node to its last byte, and the node is told to flush; then the file goes and the node is started again",
-		must: []wanted{"CassandraNodeDown{node=cassandra-dc2-node2}"},
-		may:  append([]string{"CassandraPeerUnreachable"}, nodeTrouble...),
+		name: "disk-full", title: "A node with a full disk", forms: inLong,
+		injects:  "a file fills the small file system of a node to the last byte, and nodetool flushes the node; then the file is removed and the node started again",
+		expected: []alert{"CassandraNodeDown{node=cassandra-dc2-node2}"},
+		allowed:  append([]string{"CassandraPeerUnreachable"}, nodeAlerts...),
 		needs: func(o Options) error {
 			if o.Disk == "" {
-				return errors.New("it needs root, to mount a small file system for a node: run it as root")
+				return errors.New("it needs root, to mount a small file system for a node")
 			}
 			return nil
 		},
 		run: diskFull,
 	},
 	{
-		name: "dc-away", title: "A data centre away and back",
-		does: "`kill -9` of both nodes of the local data centre; started again when people have heard of it",
-		must: []wanted{"CassandraNodesDown{dc=dc1}"},
-		may:  nodeTrouble,
-		run:  dcAway,
+		name: "dc-down", title: "A data center down", forms: inLong,
+		injects:  "`kill -9` of both nodes of the local data center; started again after the alert",
+		expected: []alert{"CassandraNodesDown{dc=dc1}"},
+		allowed:  nodeAlerts,
+		run:      dcDown,
 	},
 	{
-		name: "all-restarted", title: "All nodes killed and started again",
-		does: "`kill -9` of all four nodes; started again when people have heard of it",
-		must: []wanted{"FleetStoreAway", "CassandraNodesDown{dc=dc1}", "CassandraNodesDown{dc=dc2}"},
-		may:  append([]string{"FleetSpoolGrowing"}, nodeTrouble...),
-		run:  allRestarted,
+		name: "all-restarted", title: "All nodes killed and started again", forms: inLong,
+		injects:  "`kill -9` of all four nodes; started again after the alerts",
+		expected: []alert{"FleetStoreAway", "CassandraNodesDown{dc=dc1}", "CassandraNodesDown{dc=dc2}"},
+		allowed:  append([]string{"FleetSpoolGrowing"}, nodeAlerts...),
+		run:      allRestarted,
 	},
 }
 
-// nodeTrouble is what people may hear of beside, when nodes are away for longer than a rule's patience, or come back.
-var nodeTrouble = []string{
+// nodeAlerts may fire while nodes are down for long, or start again.
+var nodeAlerts = []string{
 	"CassandraNodeDown", "CassandraNodesDown", "CassandraClientTimeouts", "CassandraClientUnavailables", "CassandraDroppedMutations", "CassandraHintsGrowing",
 	"CassandraPeerUnreachable", "FleetCanaryFailing", "FleetPipelineStalled", "FleetQueueFull", "FleetRollupLate", "FleetStoreAway",
 }
+
+func needsNetwork(o Options) error {
+	if o.Link == nil {
+		return errors.New("it needs root and TUN devices, to give each data center its own network")
+	}
+	return nil
+}
+
+// isRoot reports whether file systems can be mounted and networks created.
+func isRoot() bool { return os.Geteuid() == 0 }

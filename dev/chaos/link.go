@@ -17,21 +17,21 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
-// The networks of the data centres: namespaces with a device each, between which Tunnel carries the packets. Nothing of it can be
-// reached from anywhere else, and nothing in it reaches anything else.
+// The networks of the data centers: network namespaces with one TUN device each. Tunnel carries the packets between them. They are
+// connected to no other network.
 const (
-	networkOfDC1 = "fleet-chaos-1" // also that of fleet-etl and all else
+	networkOfDC1 = "fleet-chaos-1" // also of fleet-etl, Prometheus and Alertmanager
 	networkOfDC2 = "fleet-chaos-2"
 	device       = "between"
 )
 
-// Places are those of the data centres for whoever runs in the first one's network.
+// Places has the addresses of the data centers, as seen from the network of the first.
 var Places = []cluster.Place{
 	{FirstAddress: netip.AddrFrom4([4]byte{10, 77, 1, 1})},
 	{FirstAddress: netip.AddrFrom4([4]byte{10, 77, 2, 1}), Network: networkOfDC2},
 }
 
-// CanTunnel says what is missing to give each data centre a network of its own; nil: nothing.
+// CanTunnel returns an error that names what is missing to give each data center its own network.
 func CanTunnel() error {
 	if !isRoot() {
 		return errors.New("it needs root")
@@ -47,8 +47,8 @@ func CanTunnel() error {
 	return nil
 }
 
-// EnterNetwork makes the networks anew and runs this program again in the first of them, with one more argument. It returns only
-// when that fails.
+// EnterNetwork creates the networks and executes this program in the first of them, with one more argument. It returns only if that
+// fails.
 func EnterNetwork(argument string) error {
 	if err := RemoveNetworks(); err != nil {
 		return err
@@ -70,7 +70,7 @@ func EnterNetwork(argument string) error {
 	return errors.Join(unix.Exec(nsenter, args, os.Environ()), RemoveNetworks())
 }
 
-// RemoveNetworks forgets the networks. They are gone when the last process in them has ended.
+// RemoveNetworks removes the names of the networks. The networks end with their last process.
 func RemoveNetworks() error {
 	for _, name := range []string{networkOfDC1, networkOfDC2} {
 		if _, err := os.Stat("/run/netns/" + name); err != nil {
@@ -84,15 +84,17 @@ func RemoveNetworks() error {
 }
 
 func ip(args ...string) error {
-	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil { //nolint:noctx // it ends at once
+	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil { //nolint:noctx // it takes milliseconds
 		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return nil
 }
 
-// Tunnel carries packets between the networks of the data centres, as fast as it can or as slowly as it is told.
+// Tunnel carries packets between the networks of the data centers. It implements Link in user space, because many kernels of
+// containers and small machines lack netem.
 type Tunnel struct {
 	ends [2]*os.File
+	cql  int // port of Cassandra
 	done sync.WaitGroup
 
 	mu             sync.Mutex
@@ -101,9 +103,9 @@ type Tunnel struct {
 	bytesPerSecond float64 // 0: no bound
 }
 
-// OpenTunnel connects the networks. It is called in the first.
-func OpenTunnel() (t *Tunnel, err error) {
-	t = &Tunnel{}
+// OpenTunnel connects the networks. The caller runs in the first one. cqlPort is the port that Cut closes.
+func OpenTunnel(cqlPort int) (t *Tunnel, err error) {
+	t = &Tunnel{cql: cqlPort}
 	for i, p := range Places {
 		if t.ends[i], err = openEnd(p.Network); err != nil {
 			return nil, err
@@ -123,18 +125,22 @@ func OpenTunnel() (t *Tunnel, err error) {
 			}
 		}
 	}
+	// Rules of Cut come before the routes to local addresses, which the kernel looks up first by default.
+	if err := errors.Join(ip("rule", "add", "pref", "100", "lookup", "local"), ip("rule", "del", "pref", "0")); err != nil {
+		return nil, err
+	}
 	for i := range t.ends {
 		t.done.Go(func() { t.carry(t.ends[i], t.ends[1-i]) })
 	}
 	return t, nil
 }
 
-// openEnd makes the device of a network; empty: ours.
+// openEnd creates the device of a network; empty: the network of this process.
 func openEnd(network string) (end *os.File, err error) {
 	made := make(chan struct{})
 	go func() {
 		defer close(made)
-		runtime.LockOSThread() // and never unlock it: a thread that has been elsewhere ends
+		runtime.LockOSThread() // never unlocked: the thread changed its network, so it ends with the goroutine
 		if network != "" {
 			there, e := os.Open("/run/netns/" + network)
 			if e == nil {
@@ -155,7 +161,7 @@ func openEnd(network string) (end *os.File, err error) {
 			}
 		}
 		if e != nil {
-			err = fmt.Errorf("make a device in network %q: %w", network, e)
+			err = fmt.Errorf("create a device in network %q: %w", network, e)
 			return
 		}
 		end = os.NewFile(uintptr(fd), device)
@@ -164,7 +170,7 @@ func openEnd(network string) (end *os.File, err error) {
 	return end, err
 }
 
-// Close cuts the networks off from each other.
+// Close disconnects the networks.
 func (t *Tunnel) Close() error {
 	err := errors.Join(t.ends[0].Close(), t.ends[1].Close())
 	t.done.Wait()
@@ -181,28 +187,40 @@ func (t *Tunnel) Slow(delay, jitter time.Duration, loss, bytesPerSecond float64)
 // Restore implements Link.
 func (t *Tunnel) Restore() { t.Slow(0, 0, 0, 0) }
 
-// packet is one on its way.
+// Cut implements Link. The rule covers established connections, too.
+func (t *Tunnel) Cut(uid int) error { return ip(append([]string{"rule", "add"}, t.cutRule(uid)...)...) }
+
+// Reconnect implements Link.
+func (t *Tunnel) Reconnect(uid int) error {
+	return ip(append([]string{"rule", "del"}, t.cutRule(uid)...)...)
+}
+
+func (t *Tunnel) cutRule(uid int) []string {
+	return []string{"pref", "50", "uidrange", fmt.Sprintf("%d-%d", uid, uid), "ipproto", "tcp", "dport", fmt.Sprint(t.cql), "unreachable"}
+}
+
+// packet is a delayed packet.
 type packet struct {
 	data []byte
 	due  time.Time
 }
 
-const mostOnTheWay = 4096 // packets in one direction; further ones are lost, as in any router
+const maxDelayed = 4096 // packets per direction; further ones are dropped, as in a router
 
-// carry takes packets from one end to the other, in order, until either is closed.
+// carry moves packets from one end to the other, in order, until either is closed.
 func (t *Tunnel) carry(from, to *os.File) {
-	way := make(chan packet, mostOnTheWay)
+	delayed := make(chan packet, maxDelayed)
 	var arriving sync.WaitGroup
 	arriving.Go(func() {
-		for p := range way {
+		for p := range delayed {
 			time.Sleep(time.Until(p.due))
-			_, _ = to.Write(p.data) // one that is not taken is lost
+			_, _ = to.Write(p.data) // a failed write is a lost packet
 		}
 	})
 	defer arriving.Wait()
-	defer close(way)
+	defer close(delayed)
 	buffer := make([]byte, 1<<16)
-	var free, last time.Time // when the link can take the next packet; when the last arrives
+	var free, last time.Time // when the link is free; when the latest packet arrives
 	for {
 		n, err := from.Read(buffer)
 		if err != nil {
@@ -228,7 +246,7 @@ func (t *Tunnel) carry(from, to *os.File) {
 			last = due
 		}
 		select {
-		case way <- packet{append([]byte(nil), buffer[:n]...), last}:
+		case delayed <- packet{append([]byte(nil), buffer[:n]...), last}:
 		default:
 		}
 	}

@@ -17,7 +17,7 @@ import (
 
 const inside = "FLEET_CHAOS_TEST_INSIDE"
 
-func TestTheLinkIsAsSlowAsItIsTold(t *testing.T) {
+func TestTunnelDelaysDropsAndCuts(t *testing.T) {
 	if os.Getenv(inside) == "" {
 		if err := CanTunnel(); err != nil {
 			testenv.Missing(t, testenv.Machine, err.Error())
@@ -35,13 +35,13 @@ func TestTheLinkIsAsSlowAsItIsTold(t *testing.T) {
 		require.NoError(t, err, "%s", out)
 		return
 	}
-	tunnel, err := OpenTunnel()
+	tunnel, err := OpenTunnel(9)
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, tunnel.Close()) }()
-	far := Places[1].FirstAddress.String() + ":7"
+	far := Places[1].FirstAddress.String() + ":9"
 	listening := make(chan net.Listener)
 	go func() {
-		runtime.LockOSThread() // and never unlock it: the thread is elsewhere
+		runtime.LockOSThread() // never unlocked: the thread changed its network
 		there, err := os.Open("/run/netns/" + networkOfDC2)
 		assert.NoError(t, err)
 		assert.NoError(t, unix.Setns(int(there.Fd()), unix.CLONE_NEWNET))
@@ -81,4 +81,12 @@ func TestTheLinkIsAsSlowAsItIsTold(t *testing.T) {
 	require.Error(t, err, "all packets are lost")
 	tunnel.Restore()
 	assert.Less(t, connect(), 110*time.Millisecond)
+	uid := os.Getuid()
+	require.NoError(t, tunnel.Cut(uid))
+	_, err = net.DialTimeout("tcp4", far, 100*time.Millisecond)
+	require.Error(t, err, "the user has no route")
+	require.NoError(t, tunnel.Reconnect(uid))
+	connect()
+	require.NoError(t, tunnel.Cut(uid+1))
+	connect()
 }

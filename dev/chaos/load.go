@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -14,20 +15,22 @@ import (
 	"time"
 )
 
-// The load: so many vehicles, shared out among the senders, each with a record every tick.
+// The load: each sender has its share of the vehicles and sends a record of each every tick.
 const (
 	senders          = 4
 	vehiclesOfSender = 25
 	tick             = 500 * time.Millisecond
-	answerWithin     = 5 * time.Second
-	pauseAfterNone   = 100 * time.Millisecond // before a request without a good answer is sent again
+	responseTimeout  = 5 * time.Second
+	retryDelay       = 100 * time.Millisecond
 )
 
-// behind is how far the records' times lie in the past: far enough for verify to look at all of them, as it leaves out what
-// happened just now.
+// behind is the age of the records. It is large enough for verify to check all of them: verify leaves out recent ones.
 const behind = 20 * time.Minute
 
-// record is one that was sent. Its values tell it from any other of its vehicle.
+// statusRejected is the API's status of a rejected record.
+const statusRejected = "refused"
+
+// record is a record that was sent. Its values differ from those of every other record of the vehicle.
 type record struct {
 	device   string
 	ms       int64 // event time, Unix milliseconds
@@ -46,39 +49,43 @@ type vehicle struct {
 	n      int
 }
 
-// load sends until it is stopped. What has no good answer is sent again until it has.
+// load sends records until stop. It sends a request again until the API accepts it.
 type load struct {
 	fleet    string
-	to       func() string // address of the API: another process may have another
+	target   atomic.Pointer[string] // host:port of the API
 	client   *http.Client
-	bad      func() []badLine // lines to mix in; nil: none
-	speeding atomic.Bool      // vehicle 1 drives too fast
+	speeding atomic.Bool // vehicle 1 speeds
 
 	stopped chan struct{}
 	ended   sync.WaitGroup
 
-	mu       sync.Mutex
-	accepted []record // answered as accepted, or as a duplicate
-	refused  []refusal
-	badTold  []string // raw bad lines that were answered as refused
-	resent   int
-	answered time.Time     // the last good answer
-	gap      time.Duration // the longest time between two
-	strange  error         // an answer that must not be
-	pending  map[int]int64 // oldest event time that a sender has not had answered
+	mu          sync.Mutex
+	invalid     func() []invalidLine // lines to mix into the requests; nil: none
+	accepted    []record             // including duplicates
+	rejected    []rejection
+	rejectedRaw []string // invalid lines that were rejected
+	resent      int
+	answered    time.Time     // of the latest response that counts
+	gap         time.Duration // longest time between two of them
+	unexpected  error         // first response that must not occur
 }
 
-type refusal struct {
+type rejection struct {
 	record
 	reason string
 }
 
-// badLine is a line that has to be refused, with the reason.
-type badLine struct{ text, reason string }
+// invalidLine must be rejected for the reason.
+type invalidLine struct{ text, reason string }
 
-func newLoad(fleet string, to func() string) *load {
-	return &load{fleet: fleet, to: to, stopped: make(chan struct{}), client: &http.Client{Timeout: answerWithin}, pending: map[int]int64{}}
+func newLoad(fleet, api string) *load {
+	l := &load{fleet: fleet, stopped: make(chan struct{}), client: &http.Client{Timeout: responseTimeout}}
+	l.sendTo(api)
+	return l
 }
+
+// sendTo directs the next attempts to another API.
+func (l *load) sendTo(api string) { l.target.Store(&api) }
 
 func (l *load) start(ctx context.Context) {
 	l.answered = time.Now()
@@ -87,14 +94,14 @@ func (l *load) start(ctx context.Context) {
 	}
 }
 
-// stop lets every sender get its last answer, however long that takes within ctx.
+// stop waits until the last request of every sender is accepted.
 func (l *load) stop(ctx context.Context) error {
 	close(l.stopped)
 	l.ended.Wait()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.strange != nil {
-		return l.strange
+	if l.unexpected != nil {
+		return l.unexpected
 	}
 	return ctx.Err()
 }
@@ -120,27 +127,26 @@ func (l *load) send(ctx context.Context, sender int) {
 			records = append(records, v.next(time.Now().Add(-behind).UnixMilli(), l.speeding.Load()))
 		}
 		l.mu.Lock()
-		l.pending[sender] = records[0].ms
-		var bad []badLine
-		if l.bad != nil {
-			bad = l.bad()
+		var invalid []invalidLine
+		if l.invalid != nil {
+			invalid = l.invalid()
 		}
 		l.mu.Unlock()
-		body := l.body(records, bad)
-		for !l.deliver(ctx, records, bad, body) {
+		body := l.body(records, invalid)
+		for !l.deliver(ctx, records, invalid, body) {
 			l.mu.Lock()
 			l.resent++
 			l.mu.Unlock()
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(pauseAfterNone):
+			case <-time.After(retryDelay):
 			}
 		}
 	}
 }
 
-// next is the vehicle's record of an instant. One in ten drives too fast for eight seconds of every 24, not all at once.
+// next returns the record of the vehicle at an instant. One vehicle in ten speeds for eight of every 24 seconds, each at its own time.
 func (v *vehicle) next(ms int64, speeding bool) record {
 	ms = max(ms, v.lastMs+1)
 	speed := 40 + float64(v.index%7)
@@ -167,30 +173,29 @@ func (r record) line(fleet string) string {
 		r.device, fleet, r.ms, r.lat, r.lon, r.speed, r.battery, r.temp)
 }
 
-// body is the request: the records, and a bad line after each as long as there are any.
-func (l *load) body(records []record, bad []badLine) []byte {
+// body returns the body of a request: the records, and an invalid line after each of the first ones.
+func (l *load) body(records []record, invalid []invalidLine) []byte {
 	var text strings.Builder
 	for i, r := range records {
 		text.WriteString(r.line(l.fleet) + "\n")
-		if i < len(bad) {
-			text.WriteString(bad[i].text + "\n")
+		if i < len(invalid) {
+			text.WriteString(invalid[i].text + "\n")
 		}
 	}
 	return []byte(text.String())
 }
 
-// answer is what the API says of each record.
-type answer struct {
-	Accepted, Duplicates, Refused int
-	Results                       []struct {
+// apiResponse has the status of each line of a request.
+type apiResponse struct {
+	Results []struct {
 		Index          int
 		Status, Reason string
 	}
 }
 
-// deliver sends a request once and notes the answer; false without a good one.
-func (l *load) deliver(ctx context.Context, records []record, bad []badLine, body []byte) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+l.to()+"/v1/telemetry?verbose=1", bytes.NewReader(body))
+// deliver sends a request once and keeps the results. It returns false if the request must be sent again.
+func (l *load) deliver(ctx context.Context, records []record, invalid []invalidLine, body []byte) bool {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+*l.target.Load()+"/v1/telemetry?verbose=1", bytes.NewReader(body))
 	if err != nil {
 		return false
 	}
@@ -204,33 +209,35 @@ func (l *load) deliver(ctx context.Context, records []record, bad []badLine, bod
 	if err != nil {
 		return false
 	}
-	var a answer
+	var a apiResponse
 	known := response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity
 	if known {
-		if err := json.Unmarshal(text, &a); err != nil || len(a.Results) != len(records)+len(bad) {
-			l.note(fmt.Errorf("the API answered %d lines with %s", len(records)+len(bad), text))
+		if err := json.Unmarshal(text, &a); err != nil || len(a.Results) != len(records)+len(invalid) {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %d lines with %s", len(records)+len(invalid), text))
 			return true
 		}
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !known {
-		if response.StatusCode < 500 && response.StatusCode != http.StatusRequestTimeout && l.strange == nil {
-			l.strange = fmt.Errorf("the API answered %s: %s", response.Status, text)
+		if response.StatusCode < 500 && response.StatusCode != http.StatusRequestTimeout {
+			l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %s: %s", response.Status, text))
 		}
 		return false
 	}
 	now := time.Now()
 	l.gap, l.answered = max(l.gap, now.Sub(l.answered)), now
 	for _, result := range a.Results {
-		r, b := l.at(result.Index, records, bad)
+		r, v := lineAt(result.Index, records, invalid)
 		switch {
-		case b != nil && (result.Status != "refused" || result.Reason != b.reason):
-			l.strange = fmt.Errorf("the API answered %s %s to a bad line that is %s: %s", result.Status, result.Reason, b.reason, b.text)
-		case b != nil:
-			l.badTold = append(l.badTold, b.text)
-		case result.Status == "refused":
-			l.refused = append(l.refused, refusal{*r, result.Reason})
+		case v != nil && (result.Status != statusRejected || result.Reason != v.reason):
+			l.unexpected = fmt.Errorf("the API answered %s %s to an invalid line with reason %s: %s", result.Status, result.Reason, v.reason, v.text)
+		case v != nil:
+			l.rejectedRaw = append(l.rejectedRaw, v.text)
+		case result.Status == statusRejected:
+			l.rejected = append(l.rejected, rejection{*r, result.Reason})
 		default:
 			l.accepted = append(l.accepted, *r)
 		}
@@ -238,33 +245,40 @@ func (l *load) deliver(ctx context.Context, records []record, bad []badLine, bod
 	return true
 }
 
-// at is what stands in line i of a body.
-func (l *load) at(i int, records []record, bad []badLine) (*record, *badLine) {
-	if i < 2*len(bad) {
-		if i%2 == 1 {
-			return nil, &bad[i/2]
-		}
+// lineAt returns the record or the invalid line in line i of a body.
+func lineAt(i int, records []record, invalid []invalidLine) (*record, *invalidLine) {
+	switch {
+	case i >= 2*len(invalid):
+		return &records[i-len(invalid)], nil
+	case i%2 == 1:
+		return nil, &invalid[i/2]
+	default:
 		return &records[i/2], nil
 	}
-	return &records[i-len(bad)], nil
 }
 
-func (l *load) note(err error) {
+// rejectedCount returns how many valid records were rejected so far.
+func (l *load) rejectedCount() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.strange == nil {
-		l.strange = err
-	}
+	return len(l.rejected)
 }
 
-// measure begins to look for the longest time without an answer anew.
-func (l *load) measure() {
+// flows reports whether senders get responses.
+func (l *load) flows() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return time.Since(l.answered) < time.Second
+}
+
+// resetGap restarts the measurement of longestGap.
+func (l *load) resetGap() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.gap = 0
 }
 
-// longestGap is the longest time without an answer since measure, the one that still lasts included.
+// longestGap returns the longest time without a response since resetGap, up to now.
 func (l *load) longestGap() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// Markdown prints the outcomes of reports, files that Run's report was written to, as tables. Of a fault that is in several, the last
-// counts.
+// Markdown prints the outcomes of JSON reports as tables. If several reports have a fault, the last one counts.
 func Markdown(w io.Writer, files ...string) error {
 	last := map[string]Outcome{}
 	var machines []string
@@ -29,57 +28,50 @@ func Markdown(w io.Writer, files ...string) error {
 			machines = append(machines, line)
 		}
 	}
-	fmt.Fprintf(w, "Measured on %s.\n\n", strings.Join(machines, "; "))
-	fmt.Fprintln(w, "| fault | outcome | lasted | people heard after | no answer for | nothing stored for | all flowed after | over was told after | peak RSS |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
+	var outcomes []Outcome
 	for _, name := range Names() {
-		o, found := last[name]
-		if !found {
-			continue
+		if o, found := last[name]; found {
+			outcomes = append(outcomes, o)
+		}
+	}
+	fmt.Fprintf(w, "Measured on %s.\n\n", strings.Join(machines, "; "))
+	fmt.Fprintln(w, "| fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
+	for _, o := range outcomes {
+		fired, resolved := "–", "–"
+		if o.Detected > 0 {
+			fired, resolved = seconds(o.Detected), seconds(o.Resolved)
 		}
 		if o.Result == Skipped {
 			fmt.Fprintf(w, "| %s | skipped: %s | | | | | | | |\n", o.Title, o.Why)
 			continue
 		}
-		heard, over := "–", "–"
-		if o.Detected > 0 {
-			heard, over = seconds(o.Detected), seconds(o.Resolved)
-		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f MB |\n", o.Title, o.Result, seconds(o.Lasted), heard, seconds(o.Ingest), seconds(o.Storing),
-			seconds(o.Recovered), over, float64(o.PeakRSS)/1e6)
+		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f MB |\n", o.Title, o.Result, seconds(o.Lasted), fired, seconds(o.Ingest), seconds(o.Storing),
+			seconds(o.Recovered), resolved, float64(o.PeakRSS)/1e6)
 	}
-	fmt.Fprintln(w, "\n| fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: fixes | verify: differences |")
+	fmt.Fprintln(w, "\n| fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: positions | verify: differences |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
-	for _, name := range Names() {
-		if o, found := last[name]; found && o.Result != Skipped {
-			fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %d |\n", o.Title, o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Fixes, o.Differences)
+	for _, o := range outcomes {
+		if o.Result != Skipped {
+			fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %d |\n", o.Title, o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Positions, o.Differences)
 		}
 	}
 	fmt.Fprintln(w)
-	for _, name := range Names() {
-		o, found := last[name]
-		if !found {
-			continue
-		}
+	for _, o := range outcomes {
 		fmt.Fprintf(w, "- **%s** (`%s`): %s.", o.Title, o.Fault, o.Done)
-		for _, line := range append([]string{alertLine(o)}, o.Notes...) {
-			if line != "" {
-				fmt.Fprintf(w, "\n  %s.", strings.TrimSuffix(line, "."))
-			}
+		lines := o.Notes
+		if len(o.Alerts) > 0 {
+			lines = append([]string{"Alerts: " + strings.Join(o.Alerts, "; ")}, lines...)
 		}
 		if o.Why != "" && o.Result == Failed {
-			fmt.Fprintf(w, "\n  Failed: %s.", strings.ReplaceAll(o.Why, "\n", "; "))
+			lines = append(lines, "Failed: "+strings.ReplaceAll(o.Why, "\n", "; "))
+		}
+		for _, line := range lines {
+			fmt.Fprintf(w, "\n  %s.", strings.TrimSuffix(line, "."))
 		}
 		fmt.Fprintln(w)
 	}
 	return nil
-}
-
-func alertLine(o Outcome) string {
-	if len(o.Alerts) == 0 {
-		return ""
-	}
-	return "People heard: " + strings.Join(o.Alerts, "; ")
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }

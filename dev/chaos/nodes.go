@@ -14,76 +14,68 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-func nodeKilled(ctx context.Context, t *trial) error {
-	return t.nodesAway(ctx, t.or(10*time.Second, 6*time.Second), 2)
+func nodeKilled(ctx context.Context, s *scenario) error {
+	return s.killNodes(ctx, s.or(10*time.Second, 6*time.Second), 2)
 }
 
-func dcAway(ctx context.Context, t *trial) error {
-	return t.nodesAway(ctx, 15*time.Second, 1, 2)
+func dcDown(ctx context.Context, s *scenario) error { return s.killNodes(ctx, 15*time.Second, 1, 2) }
+
+func allRestarted(ctx context.Context, s *scenario) error {
+	return s.killNodes(ctx, 15*time.Second, 1, 2, 3, 4)
 }
 
-func allRestarted(ctx context.Context, t *trial) error {
-	return t.nodesAway(ctx, 15*time.Second, 1, 2, 3, 4)
-}
-
-// nodesAway kills nodes, and starts them again when people have heard of it.
-func (t *trial) nodesAway(ctx context.Context, atLeast time.Duration, nodes ...int) error {
-	err := t.inject(fmt.Sprintf("kills nodes %v", nodes), func() error {
+// killNodes kills nodes, and starts them again after the expected alerts.
+func (s *scenario) killNodes(ctx context.Context, atLeast time.Duration, nodes ...int) error {
+	err := s.breakIt(fmt.Sprintf("kills nodes %v", nodes), func() error {
 		for _, n := range nodes {
-			if err := t.Cluster.Kill(ctx, n); err != nil {
+			if err := s.Cluster.Kill(ctx, n); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
 	if err == nil {
-		err = t.hear(ctx, atLeast)
+		err = s.awaitAlerts(ctx, atLeast)
 	}
-	return errors.Join(err, t.heal("starts them", func() error {
-		return t.Cluster.Up(ctx)
-	}))
+	return errors.Join(err, s.heal("starts them", func() error { return s.Cluster.Up(ctx) }))
 }
 
-func nodeStopped(ctx context.Context, t *trial) error {
-	err := t.inject("stops node 1", func() error { return t.Cluster.Pause(ctx, 1) })
+func nodePaused(ctx context.Context, s *scenario) error {
+	err := s.breakIt("pauses node 1", func() error { return s.Cluster.Pause(ctx, 1) })
 	if err == nil {
-		err = t.hear(ctx, t.or(15*time.Second, 8*time.Second))
+		err = s.awaitAlerts(ctx, s.or(15*time.Second, 8*time.Second))
 	}
-	return errors.Join(err, t.heal("continues it", func() error { return t.Cluster.Resume(context.WithoutCancel(ctx), 1) }))
+	return errors.Join(err, s.heal("resumes it", func() error { return s.Cluster.Resume(context.WithoutCancel(ctx), 1) }))
 }
 
 // diskFull fills the disk of node 4.
-func diskFull(ctx context.Context, t *trial) error {
+func diskFull(ctx context.Context, s *scenario) error {
 	const n = 4
-	filler := filepath.Join(t.Disk, "filler")
-	err := t.inject("fills the disk of node 4", func() error { return fill(filler) })
+	filler := filepath.Join(s.Disk, "filler")
+	err := s.breakIt("fills the disk of node 4", func() error { return fill(filler) })
 	if err == nil {
-		_, complaint := t.Cluster.Nodetool(ctx, n, "flush", t.Keyspace)
-		t.note("nodetool flush on the full disk: %s", outcomeOf(complaint))
-		err = t.hear(ctx, 20*time.Second)
+		said := "no error"
+		if _, err := s.Cluster.Nodetool(ctx, n, "flush", s.Keyspace); err != nil {
+			said = strings.TrimSpace(process.LastLines([]byte(err.Error()), 1))
+		}
+		s.note("nodetool flush on the full disk: %s", said)
+		err = s.awaitAlerts(ctx, 20*time.Second)
 	}
-	if node, e := t.Cluster.Node(n); e == nil {
-		t.note("%.0f s after its disk was full node 4 is %s", time.Since(t.injected).Seconds(), node.State)
+	if node, e := s.Cluster.Node(n); e == nil {
+		s.note("node 4 is %s %.0f s after its disk was full", node.State, time.Since(s.injected).Seconds())
 	}
-	return errors.Join(err, t.heal("frees it and starts the node again", func() error {
+	return errors.Join(err, s.heal("frees the disk and starts the node", func() error {
 		if err := os.Remove(filler); err != nil {
 			return err
 		}
-		if err := t.Cluster.Kill(ctx, n); err != nil {
+		if err := s.Cluster.Kill(ctx, n); err != nil {
 			return err
 		}
-		return t.Cluster.Start(ctx, n)
+		return s.Cluster.Start(ctx, n)
 	}))
 }
 
-func outcomeOf(err error) string {
-	if err == nil {
-		return "it says that it did"
-	}
-	return strings.TrimSpace(process.LastLines([]byte(err.Error()), 1))
-}
-
-// fill writes a file until nothing more goes onto its file system.
+// fill writes a file until its file system is full to the last byte.
 func fill(path string) error {
 	f, err := os.Create(path)
 	if err != nil {
@@ -100,8 +92,9 @@ func fill(path string) error {
 	return nil
 }
 
-// MountSmall gives node n of a cluster that does not run yet a file system of so many bytes, and returns its folder.
-func MountSmall(n cluster.Node, bytes int64) (folder string, unmount func() error, err error) {
+// MountSmall mounts a file system of a size in bytes on the directory of a stopped node. Without root it does nothing and returns
+// no directory.
+func MountSmall(n cluster.Node, bytes int64) (dir string, unmount func() error, err error) {
 	if !isRoot() {
 		return "", func() error { return nil }, nil
 	}
@@ -119,13 +112,13 @@ func MountSmall(n cluster.Node, bytes int64) (folder string, unmount func() erro
 	}, nil
 }
 
-func linkSlow(ctx context.Context, t *trial) error {
-	err := t.inject("slows the link down", func() error {
-		t.Link.Slow(50*time.Millisecond, 10*time.Millisecond, 0.01, 1<<20)
+func linkSlow(ctx context.Context, s *scenario) error {
+	err := s.breakIt("slows the network down", func() error {
+		s.Link.Slow(50*time.Millisecond, 10*time.Millisecond, 0.01, 1<<20)
 		return nil
 	})
 	if err == nil {
-		err = t.hear(ctx, 30*time.Second)
+		err = s.awaitAlerts(ctx, 30*time.Second)
 	}
-	return errors.Join(err, t.heal("lets it be fast again", func() error { t.Link.Restore(); return nil }))
+	return errors.Join(err, s.heal("restores the network", func() error { s.Link.Restore(); return nil }))
 }

@@ -7,13 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -24,7 +21,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// rules let nothing raise an alert but speed.
+// rules let speed raise alerts only.
 const rules = `
 defaults:
   speed_limit: {enabled: true, limit: 80, for: 2s}
@@ -37,29 +34,24 @@ defaults:
   device_stuck: {enabled: false}
 `
 
-// platform is everything at work: the nodes, fleet-etl, Prometheus and Alertmanager, and people who listen.
+// platform is the running system: Cassandra, fleet-etl and, in the long form, Prometheus and Alertmanager with a webhook receiver.
 type platform struct {
 	Options
 	nodes   []cluster.Node
-	store   cassandra.Config
-	program string
-	api     string // address of the IoT API
-	metrics string // … and of fleet-etl's metrics
+	store   cassandra.Config // reads at level ALL
+	program string           // fleet-etl
+	etl     *instance
 
-	hooks        *inbox // nil: nobody is told
+	inbox        *inbox // nil in the short form
 	alertmanager *monitoring.Process
 	prometheus   *monitoring.Process
 
-	mu  sync.Mutex
-	etl *process.Child // nil while it is killed
-	log *os.File
-
-	stopping []func(context.Context) error
+	cleanups []func(context.Context) error // in the order of the starts
 }
 
-// start brings everything up; what was started is stopped where it fails.
+// start starts everything. If it fails, it stops what it started.
 func start(ctx context.Context, o Options) (p *platform, err error) {
-	p = &platform{Options: o}
+	p = &platform{Options: o, program: filepath.Join(o.Dir, "fleet-etl")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.stop(ctx))
@@ -83,38 +75,63 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 		}
 	}
 	p.store = cassandra.Config{Hosts: hosts(p.nodes), Keyspace: o.Keyspace, LocalDC: "dc1", ReadConsistency: "ALL", Timeout: 20 * time.Second}
-	p.program = p.usual()
-	if err := p.build(ctx, p.program); err != nil {
+	if err := p.build(ctx); err != nil {
 		return p, err
 	}
-	if err := os.WriteFile(filepath.Join(o.Dir, "alert-rules.yml"), []byte(rules), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(o.Dir, "alert-rules.yml"), []byte(rules), 0o644); err != nil {
 		return p, err
 	}
-	if p.api, p.metrics, err = freeAddresses(); err != nil {
+	if p.etl, err = p.newInstance("fleet-etl", 0); err != nil {
 		return p, err
 	}
 	if !o.Short {
-		if err := p.watch(ctx); err != nil {
+		if err := p.startMonitoring(ctx); err != nil {
 			return p, err
 		}
 	}
-	if out, err := p.run(ctx, "schema", "apply"); err != nil {
-		return p, fmt.Errorf("make the schema: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))
+	if out, err := p.command(ctx, "schema", "apply"); err != nil {
+		return p, fmt.Errorf("create the schema: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))
 	}
-	if p.log, err = os.Create(filepath.Join(o.Dir, "fleet-etl.log")); err != nil {
+	p.cleanup(func(context.Context) error { return p.etl.stop() })
+	if err := p.etl.start(); err != nil {
 		return p, err
 	}
-	p.stopping = append(p.stopping, p.stopETL)
-	if err := p.startETL(); err != nil {
+	if err := waitFor(ctx, time.Minute, "fleet-etl is connected to Cassandra", p.etl.storeUp); err != nil {
 		return p, err
 	}
-	if err := within(ctx, time.Minute, "fleet-etl is ready", func() bool { return p.metric("fleet_etl_store_up") == 1 }); err != nil {
-		return p, err
-	}
-	if p.hooks != nil {
-		err = within(ctx, time.Minute, "the watchdog is heard", func() bool { _, heard := p.hooks.first(0, "firing", "FleetWatchdog"); return heard })
+	if p.inbox != nil {
+		err = waitFor(ctx, time.Minute, "the watchdog fires", func() bool {
+			_, found := p.inbox.first(0, "firing", "FleetWatchdog")
+			return found
+		})
 	}
 	return p, err
+}
+
+func (p *platform) cleanup(do func(context.Context) error) { p.cleanups = append(p.cleanups, do) }
+
+// stop runs the cleanups in reverse order.
+func (p *platform) stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
+	defer cancel()
+	var errs []error
+	for _, do := range slices.Backward(p.cleanups) {
+		errs = append(errs, do(ctx))
+	}
+	p.cleanups = nil
+	return errors.Join(errs...)
+}
+
+// reset restores the platform after a failed fault.
+func (p *platform) reset(ctx context.Context) error {
+	if err := p.Cluster.Up(ctx); err != nil {
+		return err
+	}
+	if p.Link != nil {
+		p.Link.Restore()
+	}
+	p.etl.kill()
+	return p.etl.start()
 }
 
 func shapeOf(nodes []cluster.Node) string {
@@ -135,20 +152,19 @@ func hosts(nodes []cluster.Node) (all []string) {
 	return all
 }
 
-// watch starts who tells people of what is wrong.
-func (p *platform) watch(ctx context.Context) (err error) {
-	if p.hooks, err = openInbox(); err != nil {
+func (p *platform) startMonitoring(ctx context.Context) (err error) {
+	if p.inbox, err = openInbox(); err != nil {
 		return err
 	}
-	p.stopping = append(p.stopping, func(context.Context) error { p.hooks.close(); return nil })
+	p.cleanup(func(context.Context) error { p.inbox.close(); return nil })
 	if err := p.startAlertmanager(ctx, 0); err != nil {
 		return err
 	}
-	p.stopping = append(p.stopping, func(ctx context.Context) error { return p.alertmanager.Stop(ctx) })
+	p.cleanup(func(ctx context.Context) error { return p.alertmanager.Stop(ctx) })
 	if err := p.startPrometheus(ctx, 0); err != nil {
 		return err
 	}
-	p.stopping = append(p.stopping, func(ctx context.Context) error { return p.prometheus.Stop(ctx) })
+	p.cleanup(func(ctx context.Context) error { return p.prometheus.Stop(ctx) })
 	return nil
 }
 
@@ -158,27 +174,21 @@ func portOf(address string) (port int) {
 	return port
 }
 
-// startAlertmanager starts it on a port; 0 is any.
+// startAlertmanager starts it on a port; 0 means any.
 func (p *platform) startAlertmanager(ctx context.Context, port int) error {
 	started, err := monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{
-		Options: monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "alertmanager"), Port: port, Edit: hastenAlertmanager}, Webhook: p.hooks.url,
+		Options: monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "alertmanager"), Port: port, Edit: speedUpAlertmanager}, Webhook: p.inbox.url,
 	})
 	if err == nil {
-		p.alertmanager = started // else the one before stays, which can be stopped again
+		p.alertmanager = started // else keep the previous one, which stop accepts
 	}
 	return err
 }
 
 func (p *platform) startPrometheus(ctx context.Context, port int) error {
-	var scraped []monitoring.Node
-	perDC := map[string]int{}
-	for _, n := range p.nodes {
-		perDC[n.DC]++
-		scraped = append(scraped, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
-	}
 	started, err := monitoring.StartPrometheus(ctx, monitoring.PrometheusOptions{
-		Options:  monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "prometheus"), Port: port, Edit: hasten},
-		FleetETL: []string{p.metrics}, Cassandra: scraped, Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
+		Options:  monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "prometheus"), Port: port, Edit: speedUpPrometheus},
+		FleetETL: []string{p.etl.metrics}, Cassandra: monitoring.Nodes(p.nodes), Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	if err == nil {
 		p.prometheus = started
@@ -186,9 +196,17 @@ func (p *platform) startPrometheus(ctx context.Context, port int) error {
 	return err
 }
 
-// build makes fleet-etl, with flags of go build.
-func (p *platform) build(ctx context.Context, to string, flags ...string) error {
-	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build", "-o", to}, flags...), "./etl")...)
+// build builds fleet-etl. The build of the long form has a clock that can be set.
+func (p *platform) build(ctx context.Context) error {
+	args := []string{"build", "-o", p.program}
+	if !p.Short {
+		overlay, err := clockOverlay(ctx, p.Dir)
+		if err != nil {
+			return err
+		}
+		args = append(args, "-overlay", overlay)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./etl")...)
 	cmd.Dir = p.Root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build fleet-etl: %w:\n%s", err, process.Indent(string(out)))
@@ -196,136 +214,29 @@ func (p *platform) build(ctx context.Context, to string, flags ...string) error 
 	return nil
 }
 
-func (p *platform) environment() []string {
-	env := append(os.Environ(),
-		"CASSANDRA_HOSTS="+strings.Join(hosts(p.nodes), ","), "CASSANDRA_KEYSPACE="+p.Keyspace, "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=2",
-		"ETL_STATE_DIR="+filepath.Join(p.Dir, "state"), "ETL_METRICS_ADDRESS=", "ETL_ALERT_RULES_FILE="+filepath.Join(p.Dir, "alert-rules.yml"),
-		"ETL_HTTP_ADDRESS="+p.api, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0",
-		"ETL_SOURCES=httpapi", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_NOTIFY_MAX_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
-		// Alerts' rules run so many times as fast as usual, and so does the canary.
-		fmt.Sprintf("ETL_CANARY_INTERVAL=%s", 10*time.Second/pace),
-	)
-	if p.alertmanager != nil {
-		env = append(env, "ETL_ALERTMANAGER_URLS=http://"+p.alertmanager.Address)
-	}
-	return env
-}
-
-// run gives what a command of fleet-etl printed.
-func (p *platform) run(ctx context.Context, args ...string) ([]byte, error) {
+// command runs a command of fleet-etl and returns its output.
+func (p *platform) command(ctx context.Context, args ...string) ([]byte, error) {
 	cmd := exec.CommandContext(ctx, p.program, args...)
-	cmd.Env, cmd.Dir = p.environment(), p.Dir
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
+	cmd.Env, cmd.Dir = p.etl.environment(), p.Dir
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
-		return append(out.Bytes(), complaints.Bytes()...), err
+		return append(stdout.Bytes(), stderr.Bytes()...), err
 	}
-	return out.Bytes(), nil
+	return stdout.Bytes(), nil
 }
 
-func (p *platform) startETL() error {
-	cmd := exec.Command(p.program, "run") //nolint:noctx // it is told to stop, and waited for
-	cmd.Env, cmd.Dir = append(p.environment(), "ETL_METRICS_ADDRESS="+p.metrics), p.Dir
-	cmd.Stdout, cmd.Stderr = p.log, p.log
-	child, err := process.StartChild(cmd)
-	if err != nil {
-		return fmt.Errorf("start fleet-etl: %w", err)
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.etl = child
-	return nil
-}
-
-// mend brings everything up that a fault which was not withstood has left down.
-func (p *platform) mend(ctx context.Context) error {
-	if err := p.Cluster.Up(ctx); err != nil {
-		return err
-	}
-	if p.Link != nil {
-		p.Link.Restore()
-	}
-	p.killETL()
-	p.program = p.usual()
-	return p.startETL()
-}
-
-// usual is the fleet-etl that runs unless a fault needs another.
-func (p *platform) usual() string { return filepath.Join(p.Dir, "fleet-etl") }
-
-func (p *platform) child() *process.Child {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.etl
-}
-
-func (p *platform) killETL() {
-	if c := p.child(); c != nil {
-		c.Kill()
-		p.mu.Lock()
-		p.etl = nil
-		p.mu.Unlock()
-	}
-}
-
-// stopETL asks for an orderly end, which must be one.
-func (p *platform) stopETL(context.Context) error {
-	c := p.child()
-	if c == nil {
-		return nil
-	}
-	p.mu.Lock()
-	p.etl = nil
-	p.mu.Unlock()
-	if err := c.Stop(90 * time.Second); err != nil {
-		return fmt.Errorf("stop fleet-etl: %w; its log says why: %s", err, p.log.Name())
-	}
-	return nil
-}
-
-// stop ends everything in the opposite order.
-func (p *platform) stop(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Minute)
-	defer cancel()
-	var errs []error
-	for _, stop := range slices.Backward(p.stopping) {
-		errs = append(errs, stop(ctx))
-	}
-	p.stopping = nil
-	return errors.Join(errs...)
-}
-
-func freeAddresses() (one, other string, err error) {
-	var addresses [2]string
-	for i := range addresses {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return "", "", fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close()
-		addresses[i] = l.Addr().String()
-	}
-	return addresses[0], addresses[1], nil
-}
-
-// within waits until something is reached, and says what was not.
-func within(ctx context.Context, patience time.Duration, what string, reached func() bool) error {
-	for end := time.Now().Add(patience); !reached(); {
+// waitFor polls until a condition holds. The error names the condition.
+func waitFor(ctx context.Context, timeout time.Duration, what string, condition func() bool) error {
+	for end := time.Now().Add(timeout); !condition(); {
 		if time.Now().After(end) {
-			return fmt.Errorf("not reached within %s: %s", patience, what)
+			return fmt.Errorf("not reached within %s: %s", timeout, what)
 		}
 		if err := process.Sleep(ctx, 100*time.Millisecond); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-var scrapes = &http.Client{Timeout: 2 * time.Second}
-
-// metric is the sum of the series of one of fleet-etl's metrics whose line has all of labels; -1 when it can't be read.
-func (p *platform) metric(name string, labels ...string) float64 {
-	return monitoring.Metric(scrapes, "http://"+p.metrics+"/metrics", name, labels...)
 }
 
 func quiet() logrus.FieldLogger {

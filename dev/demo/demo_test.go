@@ -43,7 +43,7 @@ func TestNodesHaveTheNamesOfEveryInstallation(t *testing.T) {
 		{Address: "127.0.0.1:7070", DC: "dc1", Name: "cassandra-dc1-node1"},
 		{Address: "127.0.0.2:7070", DC: "dc1", Name: "cassandra-dc1-node2"},
 		{Address: "127.0.0.3:7070", DC: "dc2", Name: "cassandra-dc2-node1"},
-	}, scraped(nodes("dc1", "dc1", "dc2")))
+	}, monitoring.Nodes(nodes("dc1", "dc1", "dc2")))
 }
 
 func TestEnvironmentOfFleetETL(t *testing.T) {

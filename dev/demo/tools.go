@@ -91,7 +91,7 @@ func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Nod
 	}
 	o := monitoring.PrometheusOptions{
 		Options:  d.options("prometheus", t.prometheus, prometheusPort),
-		FleetETL: []string{metricsAddress}, Cassandra: scraped(nodes), GrafanaURL: grafanaURL,
+		FleetETL: []string{metricsAddress}, Cassandra: monitoring.Nodes(nodes), GrafanaURL: grafanaURL,
 	}
 	if alertmanager != nil {
 		o.Alertmanager = alertmanager.Address
@@ -100,17 +100,6 @@ func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Nod
 		o.Grafana = fmt.Sprintf("127.0.0.1:%d", grafanaPort)
 	}
 	return monitoring.StartPrometheus(ctx, o)
-}
-
-// scraped gives the nodes the names that they have in every installation: the first of dc1 is cassandra-dc1-node1.
-func scraped(nodes []cluster.Node) []monitoring.Node {
-	perDC := map[string]int{}
-	var all []monitoring.Node
-	for _, n := range nodes {
-		perDC[n.DC]++
-		all = append(all, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
-	}
-	return all
 }
 
 func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node, prometheus *monitoring.Process) (*monitoring.Process, error) {

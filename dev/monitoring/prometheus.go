@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
 // PrometheusOptions say what Prometheus scrapes and whom it tells. What has no address is no target.
@@ -30,6 +32,16 @@ type Node struct {
 	Address string // host:port of its metrics
 	DC      string
 	Name    string // for example cassandra-dc1-node1
+}
+
+// Nodes gives the nodes of a cluster the names of every installation: the first one of dc1 is cassandra-dc1-node1.
+func Nodes(nodes []cluster.Node) (all []Node) {
+	perDC := map[string]int{}
+	for _, n := range nodes {
+		perDC[n.DC]++
+		all = append(all, Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
+	}
+	return all
 }
 
 // target is an entry of a file of Prometheus' file_sd_configs.

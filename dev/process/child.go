@@ -19,7 +19,10 @@ type Child struct {
 // StartChild starts a program that is told to stop when we are killed.
 func StartChild(cmd *exec.Cmd) (*Child, error) {
 	// A group of its own: Ctrl-C is for us, who then stop things in order.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGTERM
 	c := &Child{Done: make(chan struct{})}
 	started := make(chan error)
 	go func() {

@@ -84,18 +84,16 @@ func Cluster(t testing.TB) (*cluster.Cluster, []monitoring.Node) {
 	nodes, err := c.Nodes()
 	require.NoError(t, err)
 	perDC := map[string]int{}
-	var scraped []monitoring.Node
 	for _, n := range nodes {
 		if n.State != cluster.Running {
 			testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("%s is %s: start it: go run ./dev cluster up", n, n.State))
 		}
 		perDC[n.DC]++
-		scraped = append(scraped, monitoring.Node{Address: n.Metrics().String(), DC: n.DC, Name: fmt.Sprintf("cassandra-%s-node%d", n.DC, perDC[n.DC])})
 	}
 	if perDC["dc1"] != 2 || perDC["dc2"] != 2 {
 		testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("the cluster has %v nodes per data center: start one with dc1=2,dc2=2", perDC))
 	}
-	return c, scraped
+	return c, monitoring.Nodes(nodes)
 }
 
 // NeedMonitoring ends a test unless Prometheus and Alertmanager are installed.

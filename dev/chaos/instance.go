@@ -1,0 +1,138 @@
+package chaos
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+)
+
+// instance is a fleet-etl run with its own state directory and addresses.
+type instance struct {
+	p            *platform
+	name         string
+	api, metrics string // host:port
+	uid          int    // user of the process; 0: the user of this process
+	log          *os.File
+
+	mu    sync.Mutex
+	child *process.Child // nil while it is stopped
+}
+
+func (p *platform) newInstance(name string, uid int) (*instance, error) {
+	i := &instance{p: p, name: name, uid: uid}
+	for _, address := range []*string{&i.api, &i.metrics} {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // at the end, so that the ports differ
+		*address = l.Addr().String()
+	}
+	if err := os.MkdirAll(i.stateDir(), 0o755); err != nil {
+		return nil, err
+	}
+	if uid != 0 {
+		if err := os.Chown(i.stateDir(), uid, uid); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	i.log, err = os.Create(filepath.Join(p.Dir, name+".log"))
+	return i, err
+}
+
+func (i *instance) stateDir() string { return filepath.Join(i.p.Dir, i.name+"-state") }
+
+// environment has the settings of fleet-etl. Commands share them with run, apart from the address of the metrics.
+func (i *instance) environment() []string {
+	p := i.p
+	env := append(os.Environ(),
+		"CASSANDRA_HOSTS="+strings.Join(hosts(p.nodes), ","), "CASSANDRA_KEYSPACE="+p.Keyspace, "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=2",
+		"ETL_STATE_DIR="+i.stateDir(), "ETL_METRICS_ADDRESS=", "ETL_ALERT_RULES_FILE="+filepath.Join(p.Dir, "alert-rules.yml"),
+		"ETL_HTTP_ADDRESS="+i.api, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0",
+		"ETL_SOURCES=httpapi", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_NOTIFY_MAX_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
+		fmt.Sprintf("ETL_CANARY_INTERVAL=%s", 10*time.Second/speedup),
+	)
+	if p.alertmanager != nil {
+		env = append(env, "ETL_ALERTMANAGER_URLS=http://"+p.alertmanager.Address)
+	}
+	return env
+}
+
+func (i *instance) start() error {
+	cmd := exec.Command(i.p.program, "run") //nolint:noctx // ended by kill or stop
+	cmd.Env, cmd.Dir = append(i.environment(), "ETL_METRICS_ADDRESS="+i.metrics), i.p.Dir
+	cmd.Stdout, cmd.Stderr = i.log, i.log
+	if i.uid != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(i.uid), Gid: uint32(i.uid)}}
+	}
+	child, err := process.StartChild(cmd)
+	if err != nil {
+		return fmt.Errorf("start %s: %w", i.name, err)
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.child = child
+	return nil
+}
+
+// running returns the process, or nil while it is stopped.
+func (i *instance) running() *process.Child {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.child
+}
+
+// take returns the process and marks the instance as stopped.
+func (i *instance) take() *process.Child {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	c := i.child
+	i.child = nil
+	return c
+}
+
+func (i *instance) kill() {
+	if c := i.take(); c != nil {
+		c.Kill()
+	}
+}
+
+// stop ends the instance with SIGTERM. An exit status other than 0 is an error.
+func (i *instance) stop() error {
+	c := i.take()
+	if c == nil {
+		return nil
+	}
+	if err := c.Stop(90 * time.Second); err != nil {
+		return fmt.Errorf("stop %s: %w; its log: %s", i.name, err, i.log.Name())
+	}
+	return nil
+}
+
+func (i *instance) signal(sig syscall.Signal) error {
+	c := i.running()
+	if c == nil {
+		return fmt.Errorf("send %s to %s: it does not run", sig, i.name)
+	}
+	return c.Process.Signal(sig)
+}
+
+var scrapeClient = &http.Client{Timeout: 2 * time.Second}
+
+// metric returns the sum of the series with the name and all of the labels; -1 if there are none or the scrape fails.
+func (i *instance) metric(name string, labels ...string) float64 {
+	return monitoring.Metric(scrapeClient, "http://"+i.metrics+"/metrics", name, labels...)
+}
+
+func (i *instance) storeUp() bool { return i.metric("fleet_etl_store_up") == 1 }
