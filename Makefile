@@ -14,8 +14,8 @@ ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/api/query
 AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus ./dev/chaos
 ON_KAFKA := ./dev/kafka ./etl/internal/notifier ./etl/internal/source/kafka
 # Packages without concurrency, apart from the tests in RACED_PURE.
-PURE := $(addprefix ./etl/internal/,alerting eventorder geofence rollup telemetry validate)
-RACED_PURE := ^(TestOneEngineServesSeveralGoroutines|TestManyMayAskAtOnce)$$
+PURE := $(addprefix ./etl/internal/,alerting alerting/rules eventorder geofence rollup telemetry validate)
+RACED_PURE := ^(TestOneEngineServesSeveralGoroutines|TestIndexServesSeveralGoroutines)$$
 # Tests of ./etl that run all of fleet-etl, under the race detector.
 RACED := ^(TestWhatWasAcknowledgedSurvivesKills|TestRunDrainsWhenItIsToldToStop)$$
 # golangci-lint includes go vet.

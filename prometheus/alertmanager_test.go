@@ -182,7 +182,7 @@ func vehicleAlert(device, kind, severity string) alert {
 			"alertname": name, "kind": "fleet", "fleet": "wuxi", "device": device, "type": kind, "severity": severity,
 		},
 		"annotations": map[string]string{
-			"description": "97.2 km/h where 80 km/h are allowed", "value": "97.2 km/h", "threshold": "80 km/h", "location": "depot (31.57000, 120.30000)",
+			"description": "97.2 km/h, limit 80 km/h", "value": "97.2 km/h", "threshold": "80 km/h", "location": "depot (31.57000, 120.30000)",
 			"dashboard_url": "http://localhost:3000/d/fleet-analytics?var-fleet=wuxi&var-device=" + device,
 			"runbook_url":   runbookBase + name + ".md",
 		},

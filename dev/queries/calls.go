@@ -242,7 +242,7 @@ func (s *sample) writes() []call {
 		ms := s.now.UnixMilli() - int64(i)*1000
 		return &cassandra.Alert{
 			FleetID: probeFleet, DeviceID: probeDevice, Type: "speed_limit", Severity: "LOW", OpenedMs: ms, StartedMs: ms,
-			Message: "97 km/h where 50 are allowed, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73,
+			Message: "97 km/h, limit 50 km/h, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73,
 		}
 	}
 	mark := cassandra.Claim{InstanceID: probeProcess, DeviceID: probeDevice, FromDay: day, Fleets: []string{probeFleet}}

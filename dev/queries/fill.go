@@ -307,7 +307,7 @@ func (f *Fill) alert(n int, opened time.Time, r *rand.Rand) *cassandra.Alert {
 	ms := opened.UnixMilli()
 	return &cassandra.Alert{
 		FleetID: fleetID, DeviceID: f.device(n), Type: alertTypes[r.IntN(len(alertTypes))], Severity: severity, OpenedMs: ms, StartedMs: ms - 30_000, EndedMs: ms + 600_000,
-		Message: "97 km/h where 50 are allowed, for 1 min 49 s, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73, Notify: true,
+		Message: "97 km/h, limit 50 km/h, for 1 min 49 s, in city-centre", Peak: 97, Threshold: 50, Zone: "city-centre", Lat: 52.37, Lon: 9.73, Notify: true,
 	}
 }
 

@@ -9,25 +9,26 @@ import (
 	"testing"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-const metresPerDegree = 111_195.08
+const metersPerDegree = 111_195.08
 
-// everything is rules in which every type is on.
+// everything enables every rule.
 const everything = `
 defaults:
   temperature: {high: {LOW: 30, HIGH: 40}, low: {LOW: -20, HIGH: -30}}
-  geofence_enter: {zones: ["*"]}
-  geofence_exit: {zones: ["*"]}
-  geofence_dwell: {zones: {"*": 1h}}
+  geofence_enter: {geofences: ["*"]}
+  geofence_exit: {geofences: ["*"]}
+  geofence_dwell: {geofences: {"*": 1h}}
 fleets:
   acme: {speed_limit: {limit: 110}}
 `
 
-// town is a thousand zones of 100 to 600 m over an area of 40 by 40 km, half of them hexagons, some with a limit.
-func town(b *testing.B) alerting.Zones {
+// town returns a thousand geofences of 100 to 600 m in an area of 40 by 40 km. Half of them are hexagons, some have a limit.
+func town(b *testing.B) alerting.Geofences {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
 	var text strings.Builder
@@ -48,23 +49,23 @@ func town(b *testing.B) alerting.Zones {
 		var ring []string
 		for k := range 7 {
 			a := float64(k%6) * math.Pi / 3
-			ring = append(ring, fmt.Sprintf("[%f,%f]", lon+radius*math.Cos(a)/metresPerDegree, lat+radius*math.Sin(a)/metresPerDegree))
+			ring = append(ring, fmt.Sprintf("[%f,%f]", lon+radius*math.Cos(a)/metersPerDegree, lat+radius*math.Sin(a)/metersPerDegree))
 		}
 		fmt.Fprintf(&text, `{"type":"Feature","properties":{%s},"geometry":{"type":"Polygon","coordinates":[[%s]]}}`, properties, strings.Join(ring, ","))
 	}
 	text.WriteString("]}")
-	zones, err := geofence.Parse("zones.geojson", []byte(text.String()))
+	list, err := geofence.Parse("geofences.geojson", []byte(text.String()))
 	if err != nil {
 		b.Fatal(err)
 	}
-	index, err := geofence.NewIndex(zones)
+	index, err := geofence.NewIndex(list)
 	if err != nil {
 		b.Fatal(err)
 	}
 	return index
 }
 
-// fleet is vehicles that drive to and fro in the town, a fix every ten seconds.
+// fleet is vehicles that drive around in the town, with a position every ten seconds.
 type fleet struct {
 	random  *rand.Rand
 	records []telemetry.Record
@@ -84,55 +85,55 @@ func newFleet(vehicles int) *fleet {
 	return f
 }
 
-// next is the next fix of a vehicle.
+// next returns the next position of a vehicle.
 func (f *fleet) next(i int) *telemetry.Record {
 	r := &f.records[i]
 	r.TimeMs += 10_000
 	r.SpeedKmh.Value = max(0, min(140, r.SpeedKmh.Value+f.random.Float64()*20-10))
-	way := r.SpeedKmh.Value / 3.6 * 10 / metresPerDegree
-	r.Lat, r.Lon = r.Lat+way*math.Sin(f.heading[i]), r.Lon+way*math.Cos(f.heading[i])
+	distance := r.SpeedKmh.Value / 3.6 * 10 / metersPerDegree
+	r.Lat, r.Lon = r.Lat+distance*math.Sin(f.heading[i]), r.Lon+distance*math.Cos(f.heading[i])
 	if r.Lat < 0 || r.Lat > 0.36 || r.Lon < 0 || r.Lon > 0.36 {
 		f.heading[i] += math.Pi / 2
 	}
 	return r
 }
 
-// BenchmarkApply is what a fix costs with every rule and a thousand zones. Without the zones the engine alone remains.
+// BenchmarkApply measures the cost of a position with every rule, with a thousand geofences and without.
 func BenchmarkApply(b *testing.B) {
-	rules, err := alerting.ParseRules("rules.yml", []byte(everything))
+	r, err := rules.Parse("rules.yml", []byte(everything))
 	if err != nil {
 		b.Fatal(err)
 	}
-	for name, zones := range map[string]alerting.Zones{"zones=1000": town(b), "zones=0": nil} {
+	for name, geofences := range map[string]alerting.Geofences{"geofences=1000": town(b), "geofences=0": nil} {
 		b.Run(name, func(b *testing.B) {
-			e, f := alerting.New(rules, zones), newFleet(1000)
+			e, f := alerting.New(r, geofences), newFleet(1000)
 			states := make([]alerting.State, len(f.records))
-			fixes := make([]telemetry.Record, 256*len(f.records)) // made before, so that only the engine is measured
-			for i := range fixes {
-				fixes[i] = *f.next(i % len(f.records))
+			records := make([]telemetry.Record, 256*len(f.records)) // made in advance, so that only the engine is measured
+			for i := range records {
+				records[i] = *f.next(i % len(f.records))
 			}
-			lap := fixes[len(fixes)-1].TimeMs - fixes[0].TimeMs + 10_000
-			steps := 0
-			count := func(telemetry.AlertEvent) { steps++ }
+			lap := records[len(records)-1].TimeMs - records[0].TimeMs + 10_000
+			events := 0
+			count := func(telemetry.AlertEvent) { events++ }
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
-				r := &fixes[i%len(fixes)]
+				r := &records[i%len(records)]
 				e.Apply(&states[i%len(states)], r, count)
 				r.TimeMs += lap
 			}
-			b.ReportMetric(float64(steps)/float64(b.N), "steps/op")
+			b.ReportMetric(float64(events)/float64(b.N), "events/op")
 		})
 	}
 }
 
-// BenchmarkState is the memory that a device takes.
+// BenchmarkState measures the memory of a device.
 func BenchmarkState(b *testing.B) {
-	rules, err := alerting.ParseRules("rules.yml", []byte(everything))
+	r, err := rules.Parse("rules.yml", []byte(everything))
 	if err != nil {
 		b.Fatal(err)
 	}
-	e := alerting.New(rules, town(b))
+	e := alerting.New(r, town(b))
 	const devices = 100_000
 	for b.Loop() {
 		f := newFleet(devices)
@@ -146,7 +147,7 @@ func BenchmarkState(b *testing.B) {
 			}
 		}
 		runtime.GC()
-		runtime.GC() // the buffers of the engine, too
+		runtime.GC() // for the buffers of the engine
 		runtime.ReadMemStats(&after)
 		open, text := 0, 0
 		for i := range states {

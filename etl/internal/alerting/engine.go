@@ -1,58 +1,60 @@
-// Package alerting decides when a vehicle needs attention. It is a state machine over event time: what it finds is a
-// function of a device's fixes in event order and of the rules, whatever the clock said and whenever they arrived, so
-// that a replay, a restart and a second process find the same alerts.
+// Package alerting decides when a vehicle needs attention. It is a state machine over event time: its result is a
+// function of a device's positions in event order and of the rules. Neither the clock nor the order of arrival matters,
+// so a replay, a restart and a second instance find the same alerts.
 //
-// A device has at most one open alert of a type. An alert is raised at the first fix at which its condition has held
-// for the rule's least duration, and cleared at the first fix at which the value is back by the rule's hysteresis (for
-// its own least duration). After that the type rests for its cool-down: it is raised at the first fix after the rest at
-// which the condition has held long enough, and what held during the rest counts. A gap between fixes that is longer
-// than max_gap breaks every stretch, since nobody knows what happened meanwhile; a fix that lacks the value neither
-// breaks a stretch nor feeds it. An open alert outlives gaps.
+// A device has at most one open alert per type. An alert is pending while its condition holds, and opens at the first
+// position at which the condition has held for the rule's duration. It is resolved at the first position at which the
+// value is back by the rule's hysteresis, for the rule's clear duration. Then the cool-down of the type starts. The alert
+// opens again at the first position after the cool-down at which the condition has held long enough; time during the
+// cool-down counts. A gap between positions that is longer than max_gap resets all durations. A position without the
+// value neither resets nor extends a duration. Open alerts survive gaps.
 //
-// What has no fix is not found: a vehicle that crosses a zone between two fixes did not enter it, and one that sends
-// less often than max_gap has no stretch that could last.
+// Only positions count. A vehicle that crosses a geofence between two positions did not enter it, and one that sends less
+// often than max_gap has no durations.
 package alerting
 
 import (
 	"hash/fnv"
 	"sync"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Zones finds the zones of a fleet that contain a position or whose edge is within reachM metres of it, the smallest
-// first, and appends them to found.
+// Geofences finds geofences by position.
 //
-// Zones that also have a method Fingerprint() string are told from others by it: where a device meets zones that are
-// not those it met before, what it is inside of is settled without an alert.
-type Zones interface {
-	At(fleet string, lat, lon, reachM float64, found []telemetry.Place) []telemetry.Place
+// If the implementation also has a method Fingerprint() string, a new fingerprint means other geofences: the engine then
+// updates where a device is without an alert.
+type Geofences interface {
+	// Near appends the geofences of a fleet that contain a position or whose edge is within reachM meters of it, the
+	// smallest first.
+	Near(fleet string, lat, lon, reachM float64, found []telemetry.NearbyGeofence) []telemetry.NearbyGeofence
 }
 
-// Engine applies rules to fixes. It holds nothing of a device and never changes, so several goroutines may use it, each
-// on states of its own.
+// Engine applies rules to positions. It is immutable and has no state of a device, so several goroutines may use it, each
+// with its own states.
 type Engine struct {
-	rules  *Rules
-	zones  Zones
-	known  uint64     // names the zones; never 0
-	places *sync.Pool // of *[]telemetry.Place, the buffers for Zones.At
+	rules         *rules.Rules
+	geofences     Geofences
+	geofencesHash uint64     // never 0
+	buffers       *sync.Pool // of *[]telemetry.NearbyGeofence
 }
 
-// New makes an engine; without zones (nil) there are no geofences. A reload is a new engine on the old states: open
-// alerts stay open, and the new rules hold from the next fix on.
-func New(rules *Rules, zones Zones) *Engine {
-	e := &Engine{rules: rules, zones: zones, known: 1, places: &sync.Pool{New: func() any { return new([]telemetry.Place) }}}
-	if z, ok := zones.(interface{ Fingerprint() string }); ok {
+// New makes an engine; geofences may be nil. To reload, make a new engine and keep the states: open alerts stay open, and
+// the new rules apply from the next position on.
+func New(r *rules.Rules, geofences Geofences) *Engine {
+	e := &Engine{rules: r, geofences: geofences, geofencesHash: 1, buffers: &sync.Pool{New: func() any { return new([]telemetry.NearbyGeofence) }}}
+	if g, ok := geofences.(interface{ Fingerprint() string }); ok {
 		h := fnv.New64a()
-		_, _ = h.Write([]byte(z.Fingerprint())) // a hash takes everything
-		e.known = max(1, h.Sum64())
+		_, _ = h.Write([]byte(g.Fingerprint())) // a hash returns no error
+		e.geofencesHash = max(1, h.Sum64())
 	}
 	return e
 }
 
-// Apply takes the next fix of a device, which must be later than the one before and not before AdvancedMs, and tells
-// the steps that follow from it. Event time goes on to that of the fix first, as Advance does it. A fix that is not later
-// than the last one changes nothing.
+// Apply evaluates the next position of a device and yields the resulting events. It first advances event time to the
+// position, as Advance does. It ignores a position that is not later than the last one; a position must not be earlier
+// than AdvancedMs.
 func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.AlertEvent)) {
 	if s.seen() {
 		if r.TimeMs <= s.lastMs {
@@ -63,75 +65,74 @@ func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.Alert
 			s.end(r, yield)
 		}
 	}
-	fresh := !s.seen()
-	if fresh {
+	first := !s.seen()
+	if first {
 		s.begin(r)
 	}
 	set := e.settings(s)
-	f := fix{engine: e, state: s, set: set, record: r, yield: yield}
+	ev := evaluation{engine: e, state: s, set: set, record: r, yield: yield}
 
-	if !fresh {
-		s.heard(r.TimeMs)
-		f.resolve(telemetry.DeviceOffline, set.offline.coolDownMs)
-		if r.TimeMs-s.lastMs > set.maxGapMs {
-			s.breakStretches()
+	if !first {
+		s.updateOfflinePeak(r.TimeMs)
+		ev.resolve(telemetry.DeviceOffline, set.Offline.CoolDownMs)
+		if r.TimeMs-s.lastMs > set.MaxGapMs {
+			s.resetDurations()
 		}
-		s.rested(r.TimeMs)
+		s.expireCoolDowns(r.TimeMs)
 	}
 
-	buffer := e.places.Get().(*[]telemetry.Place)
-	f.locate((*buffer)[:0])
-	f.speed()
-	f.battery()
-	f.temperature()
-	f.geofences(fresh)
-	f.stuck()
-	*buffer = f.places[:0]
-	e.places.Put(buffer)
+	buffer := e.buffers.Get().(*[]telemetry.NearbyGeofence)
+	ev.locate((*buffer)[:0])
+	ev.speed()
+	ev.battery()
+	ev.temperature()
+	ev.geofences(first)
+	ev.stuck()
+	*buffer = ev.nearby[:0]
+	e.buffers.Put(buffer)
 
 	s.lastMs, s.advancedMs = r.TimeMs, r.TimeMs
 	s.lat, s.lon = r.Lat, r.Lon
-	if s.zone != f.zone {
-		s.zone = f.keptZone()
+	if s.zone != ev.zone {
+		s.zone = ev.ownedZone()
 	}
 }
 
-// settings are those of the state's device. A state keeps them until the rules are others: devices without rules of
-// their own share their fleet's.
-func (e *Engine) settings(s *State) *settings {
+// settings returns the settings of the state's device, which the state caches until the rules change.
+func (e *Engine) settings(s *State) *rules.Settings {
 	if s.rules != e.rules {
-		s.rules, s.set = e.rules, e.rules.settings(s.fleet.Value(), s.device)
+		s.rules, s.set = e.rules, e.rules.For(s.fleet.Value(), s.device)
 	}
 	return s.set
 }
 
-// fix is the step of a state by one record.
-type fix struct {
+// evaluation is the evaluation of one position.
+type evaluation struct {
 	engine *Engine
 	state  *State
-	set    *settings
+	set    *rules.Settings
 	record *telemetry.Record
 	yield  func(telemetry.AlertEvent)
 
-	places  []telemetry.Place // the zones around it, the smallest first
-	marginM float64           // how far from an edge it must lie to count
-	zone    string            // the smallest zone that contains it, or the one that the record names; empty: none
-	named   bool              // it is the one that the record names
-	limit   float64           // km/h that may be driven here; 0: no limit
+	nearby         []telemetry.NearbyGeofence // the smallest first
+	marginM        float64                    // distance from an edge from which a position counts as inside or outside
+	zone           string                     // the smallest geofence that contains it, or the record's zone; empty: none
+	zoneFromRecord bool
+	limitKmh       float64 // speed limit here; 0: none
 }
 
-// open raises an alert at the fix.
-func (f *fix) open(o standing) {
-	o.OpenedMs, o.Lat, o.Lon = f.record.TimeMs, f.record.Lat, f.record.Lon
-	if o.Zone == "" {
-		o.Zone = f.keptZone()
+// open opens an alert at the position.
+func (ev *evaluation) open(a alertState) {
+	a.OpenedMs, a.Lat, a.Lon = ev.record.TimeMs, ev.record.Lat, ev.record.Lon
+	if a.Zone == "" {
+		a.Zone = ev.ownedZone()
 	}
-	f.state.open(o, f.yield)
+	ev.state.open(a, ev.yield)
 }
 
-// resolve clears the open alert of a type at the fix, if there is one, and lets the type rest.
-func (f *fix) resolve(t telemetry.AlertType, coolDownMs int64) {
-	if f.state.resolve(t, f.record.TimeMs, f.yield) && coolDownMs > 0 {
-		f.state.rest(t, f.record.TimeMs+coolDownMs)
+// resolve resolves the open alert of a type at the position, if there is one, and starts the cool-down.
+func (ev *evaluation) resolve(t telemetry.AlertType, coolDownMs int64) {
+	if ev.state.resolve(t, ev.record.TimeMs, ev.yield) && coolDownMs > 0 {
+		ev.state.coolDowns = append(ev.state.coolDowns, coolDown{t, ev.record.TimeMs + coolDownMs})
 	}
 }

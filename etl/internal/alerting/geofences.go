@@ -6,118 +6,118 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// maxMarginM bounds what a fix's accuracy may ask for: beyond it a zone could be entered only by a fix in its middle.
-const maxMarginM = 250
+// nameSeparator separates the names in an alert about several geofences. No name contains it.
+const nameSeparator = ", "
 
-// betweenZones parts the names in an alert that is about several zones. No name contains it.
-const betweenZones = ", "
-
-// membership is how a device stands to a zone that it is inside of, or seems to enter. Of other zones it is outside.
+// membership is the relation of a device to a geofence that it is inside of or may be entering. It is outside of all
+// other geofences.
 type membership struct {
-	Zone    string                    `json:"z"`
-	AreaM2  float64                   `json:"a"`
-	DwellS  telemetry.Optional[int32] `json:"w,omitzero"`
-	OnExit  bool                      `json:"x,omitempty"`
-	Inside  bool                      `json:"i,omitempty"`
-	Against uint16                    `json:"n,omitempty"` // consecutive fixes that speak against what Inside says
-	SinceMs int64                     `json:"b,omitempty"` // event time of the entry, or of the first sight
-	TurnMs  int64                     `json:"t,omitempty"` // the first of those consecutive fixes
+	Geofence string                    `json:"z"`
+	AreaM2   float64                   `json:"a"`
+	DwellS   telemetry.Optional[int32] `json:"w,omitzero"`
+	OnExit   bool                      `json:"x,omitempty"`
+	Inside   bool                      `json:"i,omitempty"`
+	Against  uint16                    `json:"n,omitempty"` // consecutive positions that contradict Inside
+	SinceMs  int64                     `json:"b,omitempty"` // event time of the entry, or of the first position if that was inside
+	TurnMs   int64                     `json:"t,omitempty"` // event time of the first of the contradicting positions
 }
 
-// locate finds the zones around the fix, and what they say of its place and of the speed allowed there.
-func (f *fix) locate(buffer []telemetry.Place) {
-	r := f.record
-	f.places, f.limit = buffer, f.set.speedLimitKmh
-	if f.engine.zones != nil {
-		f.marginM = min(maxMarginM, max(f.set.marginM, r.AccuracyM.Value)) // an absent accuracy is 0
-		f.places = f.engine.zones.At(r.FleetID, r.Lat, r.Lon, f.marginM, buffer)
+// locate finds the geofences around the position, and with them its zone and speed limit.
+func (ev *evaluation) locate(buffer []telemetry.NearbyGeofence) {
+	r := ev.record
+	ev.nearby, ev.limitKmh = buffer, ev.set.SpeedLimitKmh
+	if ev.engine.geofences != nil {
+		ev.marginM = min(rules.MaxMarginM, max(ev.set.MarginM, r.AccuracyM.Value)) // an absent accuracy is 0
+		ev.nearby = ev.engine.geofences.Near(r.FleetID, r.Lat, r.Lon, ev.marginM, buffer)
 	}
 	limited := false
-	for i := range f.places {
-		p := &f.places[i]
-		if p.InsideM < 0 {
+	for i := range ev.nearby {
+		g := &ev.nearby[i]
+		if g.InsideM < 0 {
 			continue
 		}
-		if f.zone == "" {
-			f.zone = p.Zone
+		if ev.zone == "" {
+			ev.zone = g.Name
 		}
-		if p.SpeedLimitKmh.Valid && !limited {
-			f.limit, limited = p.SpeedLimitKmh.Value, true
+		if g.SpeedLimitKmh.Valid && !limited {
+			ev.limitKmh, limited = g.SpeedLimitKmh.Value, true
 		}
 	}
-	if f.zone == "" && r.Zone != telemetry.UnknownZone {
-		f.zone, f.named = r.Zone, r.Zone != ""
+	if ev.zone == "" && r.Zone != telemetry.UnknownZone {
+		ev.zone, ev.zoneFromRecord = r.Zone, r.Zone != ""
 	}
 }
 
-// keptZone is the name of the fix's zone as it may be kept: a record's strings may be cut from a whole line.
-func (f *fix) keptZone() string {
-	if f.named && f.zone != f.state.zone {
-		return strings.Clone(f.zone)
+// ownedZone returns the position's zone as a string that may be kept. A record's strings may be parts of a whole line.
+func (ev *evaluation) ownedZone() string {
+	switch {
+	case !ev.zoneFromRecord:
+		return ev.zone
+	case ev.zone != ev.state.zone:
+		return strings.Clone(ev.zone)
+	default:
+		return ev.state.zone
 	}
-	if f.named {
-		return f.state.zone
-	}
-	return f.zone
 }
 
-// geofences settles which zones the device is inside of, and what it is worth telling of that.
-func (f *fix) geofences(fresh bool) {
-	set, s := f.set, f.state
-	if f.engine.zones == nil || !set.enter.enabled && !set.exit.enabled && !set.dwell.enabled {
+// geofences updates which geofences the device is inside of, and evaluates the rules on that.
+func (ev *evaluation) geofences(first bool) {
+	set, s := ev.set, ev.state
+	if ev.engine.geofences == nil || !set.Enter.Enabled && !set.Exit.Enabled && !set.Dwell.Enabled {
 		for _, t := range [...]telemetry.AlertType{telemetry.GeofenceEnter, telemetry.GeofenceExit, telemetry.GeofenceDwell} {
-			f.resolve(t, 0)
+			ev.resolve(t, 0)
 		}
-		s.memberships, s.zonesKnown = nil, 0
+		s.memberships, s.geofencesHash = nil, 0
 		return
 	}
-	if len(f.places) == 0 && len(s.memberships) == 0 && len(s.standing) == 0 {
-		s.zonesKnown = f.engine.known
+	if len(ev.nearby) == 0 && len(s.memberships) == 0 && len(s.firing) == 0 {
+		s.geofencesHash = ev.engine.geofencesHash
 		return
 	}
-	entered, left := f.settle(fresh || s.zonesKnown != f.engine.known)
-	s.zonesKnown = f.engine.known
-	f.event(telemetry.GeofenceEnter, &set.enter, entered, left)
-	f.event(telemetry.GeofenceExit, &set.exit, left, entered)
-	f.dwell()
+	entered, left := ev.updateMemberships(first || s.geofencesHash != ev.engine.geofencesHash)
+	s.geofencesHash = ev.engine.geofencesHash
+	ev.event(telemetry.GeofenceEnter, &set.Enter, entered, left)
+	ev.event(telemetry.GeofenceExit, &set.Exit, left, entered)
+	ev.dwell()
 }
 
-// settle takes the fix into the memberships, and gives those that have turned, the smallest zone first. The zones may be
-// others than those that the memberships are of: then a zone that contains the fix is one that the device was always
-// inside of, and one out of reach is taken for one that is no more.
-func (f *fix) settle(otherZones bool) (entered, left []membership) {
-	s, now := f.state, f.record.TimeMs
-	met := len(s.memberships)
-	for i := range f.places {
-		p := &f.places[i]
-		at := slices.IndexFunc(s.memberships[:met], func(m membership) bool { return m.Zone == p.Zone })
+// updateMemberships applies the position to the memberships and returns the geofences that the device has entered and
+// left with it, the smallest first. If the geofences have changed, the device was always inside of a new geofence that
+// contains the position, and memberships of geofences out of reach are dropped, since those may no longer exist.
+func (ev *evaluation) updateMemberships(changed bool) (entered, left []membership) {
+	s, now := ev.state, ev.record.TimeMs
+	known := len(s.memberships)
+	for i := range ev.nearby {
+		g := &ev.nearby[i]
+		at := slices.IndexFunc(s.memberships[:known], func(m membership) bool { return m.Geofence == g.Name })
 		if at >= 0 {
 			m := &s.memberships[at]
-			m.Zone, m.AreaM2, m.DwellS, m.OnExit = p.Zone, p.AreaM2, p.DwellS, p.OnExit
+			m.Geofence, m.AreaM2, m.DwellS, m.OnExit = g.Name, g.AreaM2, g.DwellS, g.OnExit
 			continue
 		}
-		m := membership{Zone: p.Zone, AreaM2: p.AreaM2, DwellS: p.DwellS, OnExit: p.OnExit}
+		m := membership{Geofence: g.Name, AreaM2: g.AreaM2, DwellS: g.DwellS, OnExit: g.OnExit}
 		switch {
-		case otherZones && p.InsideM >= 0:
+		case changed && g.InsideM >= 0:
 			m.Inside, m.SinceMs = true, now
 			s.memberships = append(s.memberships, m)
-		case !otherZones && p.InsideM >= f.marginOf(p.AreaM2):
-			s.memberships = append(s.memberships, m) // its first fix is counted below
+		case !changed && g.InsideM >= ev.marginOf(g.AreaM2):
+			s.memberships = append(s.memberships, m) // its first position is counted below
 		}
 	}
 
 	kept := s.memberships[:0]
 	for _, m := range s.memberships {
-		p := f.place(m.Zone)
-		if p == nil && otherZones {
+		g := ev.near(m.Geofence)
+		if g == nil && changed {
 			continue
 		}
-		against := p == nil || p.InsideM < 0 && p.InsideM <= -f.marginOf(m.AreaM2)
+		against := g == nil || g.InsideM < 0 && g.InsideM <= -ev.marginOf(m.AreaM2)
 		if !m.Inside {
-			against = p != nil && p.InsideM >= f.marginOf(m.AreaM2)
+			against = g != nil && g.InsideM >= ev.marginOf(m.AreaM2)
 		}
 		switch {
 		case against && m.Against == 0:
@@ -127,9 +127,9 @@ func (f *fix) settle(otherZones bool) (entered, left []membership) {
 		case m.Inside:
 			m.Against, m.TurnMs = 0, 0
 		default:
-			continue // it only seemed to enter
+			continue // it did not enter
 		}
-		if int(m.Against) >= f.set.fixes {
+		if int(m.Against) >= ev.set.Positions {
 			m.Inside, m.Against = !m.Inside, 0
 			if !m.Inside {
 				left = append(left, m)
@@ -151,112 +151,92 @@ func (f *fix) settle(otherZones bool) (entered, left []membership) {
 }
 
 func smallestFirst(a, b membership) int {
-	return cmp.Or(cmp.Compare(a.AreaM2, b.AreaM2), cmp.Compare(a.Zone, b.Zone))
+	return cmp.Or(cmp.Compare(a.AreaM2, b.AreaM2), cmp.Compare(a.Geofence, b.Geofence))
 }
 
-// marginOf is how far from the edge of a zone a fix must lie to count: half the way to the middle at most, so that small
-// zones can be entered.
-func (f *fix) marginOf(areaM2 float64) float64 {
-	return min(f.marginM, math.Sqrt(areaM2/math.Pi)/2)
+// marginOf returns how far from the edge of a geofence a position must be to count. It is at most half the distance to the
+// center, so that small geofences can be entered.
+func (ev *evaluation) marginOf(areaM2 float64) float64 {
+	return min(ev.marginM, math.Sqrt(areaM2/math.Pi)/2)
 }
 
-// place is where the fix lies with regard to a zone, or nil when that is not within reach.
-func (f *fix) place(zone string) *telemetry.Place {
-	for i := range f.places {
-		if f.places[i].Zone == zone {
-			return &f.places[i]
+// near returns a geofence around the position, or nil if it is out of reach.
+func (ev *evaluation) near(geofence string) *telemetry.NearbyGeofence {
+	for i := range ev.nearby {
+		if ev.nearby[i].Name == geofence {
+			return &ev.nearby[i]
 		}
 	}
 	return nil
 }
 
-// event raises an alert for the zones that have turned at this fix, as far as somebody asked for it. It stays open for a
-// while, unless there is a newer one or one of its zones turns back.
-func (f *fix) event(t telemetry.AlertType, rule *eventRule, turned, turnedBack []membership) {
-	if len(turned) == 0 && len(f.state.standing) == 0 {
+// contains reports whether the position is inside of a geofence.
+func (ev *evaluation) contains(geofence string) bool {
+	g := ev.near(geofence)
+	return g != nil && g.InsideM >= 0
+}
+
+// event opens an alert for the geofences that the device has entered (or left) with this position, if they or the rule
+// ask for it. The alert stays open for the hold time, unless a newer one opens or the device turns back.
+func (ev *evaluation) event(t telemetry.AlertType, rule *rules.Event, turned, turnedBack []membership) {
+	if len(turned) == 0 && len(ev.state.firing) == 0 {
 		return
 	}
 	var names []string
-	var startedMs int64 // one for all: they turned by the same fixes
-	if rule.enabled {
+	var startedMs int64 // the same for all, since the same positions confirmed them
+	if rule.Enabled {
 		for _, m := range turned {
-			if t == telemetry.GeofenceExit && m.OnExit || t == telemetry.GeofenceEnter && f.place(m.Zone).OnEnter || rule.names(m.Zone) {
-				names, startedMs = append(names, m.Zone), m.TurnMs
+			if t == telemetry.GeofenceExit && m.OnExit || t == telemetry.GeofenceEnter && ev.near(m.Geofence).OnEnter || rule.Includes(m.Geofence) {
+				names, startedMs = append(names, m.Geofence), m.TurnMs
 			}
 		}
 	}
-	if o := f.state.find(t); o != nil {
-		back := func(m membership) bool {
-			for zone := range strings.SplitSeq(o.Zone, betweenZones) {
-				if zone == m.Zone {
-					return true
-				}
-			}
-			return false
-		}
-		if !rule.enabled || len(names) > 0 || f.record.TimeMs >= o.OpenedMs+rule.holdMs || slices.ContainsFunc(turnedBack, back) {
-			f.resolve(t, 0)
+	if a := find(ev.state.firing, t); a != nil {
+		back := func(m membership) bool { return slices.Contains(strings.Split(a.Zone, nameSeparator), m.Geofence) }
+		if !rule.Enabled || len(names) > 0 || ev.record.TimeMs >= a.OpenedMs+rule.HoldMs || slices.ContainsFunc(turnedBack, back) {
+			ev.resolve(t, 0)
 		}
 	}
 	if len(names) > 0 {
-		var o standing
-		o.Type, o.Severity, o.StartedMs, o.Zone = t, rule.severity, startedMs, strings.Join(names, betweenZones)
-		f.open(o)
+		var a alertState
+		a.Type, a.Severity, a.StartedMs, a.Zone = t, rule.Severity, startedMs, strings.Join(names, nameSeparator)
+		ev.open(a)
 	}
 }
 
-// dwell raises an alert for the smallest zone in which the device has been for too long, until it has left that.
-func (f *fix) dwell() {
-	rule, s, now := &f.set.dwell, f.state, f.record.TimeMs
-	if o := s.find(telemetry.GeofenceDwell); o != nil {
-		at := slices.IndexFunc(s.memberships, func(m membership) bool { return m.Zone == o.Zone && m.Inside })
+// dwell opens an alert for the smallest geofence that the device stays in for too long, until it leaves that geofence.
+func (ev *evaluation) dwell() {
+	rule, s, now := &ev.set.Dwell, ev.state, ev.record.TimeMs
+	if a := find(s.firing, telemetry.GeofenceDwell); a != nil {
+		inside := slices.ContainsFunc(s.memberships, func(m membership) bool { return m.Geofence == a.Zone && m.Inside })
 		switch {
-		case !rule.enabled:
-			f.resolve(telemetry.GeofenceDwell, 0)
-		case at < 0:
-			f.resolve(telemetry.GeofenceDwell, rule.coolDownMs)
+		case !rule.Enabled:
+			ev.resolve(telemetry.GeofenceDwell, 0)
+		case !inside:
+			ev.resolve(telemetry.GeofenceDwell, rule.CoolDownMs)
 		default:
-			if f.contains(o.Zone) {
-				o.Peak = seconds(now - o.StartedMs)
+			if ev.contains(a.Zone) {
+				a.Peak = seconds(now - a.StartedMs)
 			}
 			return
 		}
 	}
-	if !rule.enabled || now < s.restsUntil(telemetry.GeofenceDwell) {
+	if !rule.Enabled || now < s.coolDownUntil(telemetry.GeofenceDwell) {
 		return
 	}
-	var longest *membership
+	var smallest *membership
+	var limitMs int64
 	for i := range s.memberships {
 		m := &s.memberships[i]
-		limit, ok := rule.limit(m)
-		if m.Inside && ok && now-m.SinceMs >= limit && (longest == nil || smallestFirst(*m, *longest) < 0) && f.contains(m.Zone) {
-			longest = m
+		limit, ok := rule.LimitMs(m.Geofence, m.DwellS)
+		if m.Inside && ok && now-m.SinceMs >= limit && (smallest == nil || smallestFirst(*m, *smallest) < 0) && ev.contains(m.Geofence) {
+			smallest, limitMs = m, limit
 		}
 	}
-	if longest != nil {
-		limit, _ := rule.limit(longest)
-		var o standing
-		o.Type, o.Severity, o.StartedMs, o.Zone = telemetry.GeofenceDwell, rule.severity, longest.SinceMs, longest.Zone
-		o.Peak, o.Threshold = seconds(now-longest.SinceMs), seconds(limit)
-		f.open(o)
+	if smallest != nil {
+		var a alertState
+		a.Type, a.Severity, a.StartedMs, a.Zone = telemetry.GeofenceDwell, rule.Severity, smallest.SinceMs, smallest.Geofence
+		a.Peak, a.Threshold = seconds(now-smallest.SinceMs), seconds(limitMs)
+		ev.open(a)
 	}
-}
-
-// contains tells whether the fix itself lies in a zone.
-func (f *fix) contains(zone string) bool {
-	p := f.place(zone)
-	return p != nil && p.InsideM >= 0
-}
-
-// limit is for how many milliseconds a device may stay in a zone. What the rules say of the zone by its name goes before what the
-// zone says of itself, and that before what they say of every zone.
-func (r *dwellRule) limit(m *membership) (int64, bool) {
-	if s, ok := r.zones[m.Zone]; ok {
-		return s, true
-	}
-	if m.DwellS.Valid {
-		return int64(m.DwellS.Value) * 1000, true
-	}
-	s, ok := r.zones[everyZone]
-	return s, ok
 }

@@ -9,47 +9,47 @@ import (
 )
 
 // message describes an alert to people: its peak, how long it lasted once it has ended, and where it opened.
-func message(o *standing) string {
+func message(a *alertState) string {
 	lasted, in := "", ""
-	if o.EndedMs > o.StartedMs {
-		lasted = ", for " + telemetry.FormatDuration(time.Duration(o.EndedMs-o.StartedMs)*time.Millisecond)
+	if a.EndedMs > a.StartedMs {
+		lasted = ", for " + telemetry.FormatDuration(time.Duration(a.EndedMs-a.StartedMs)*time.Millisecond)
 	}
-	if o.Zone != "" {
-		in = ", in " + o.Zone
+	if a.Zone != "" {
+		in = ", in " + a.Zone
 	}
-	peak, limit := telemetry.FormatNumber(o.Peak), telemetry.FormatNumber(o.Threshold)
-	switch o.Type {
+	peak, limit := telemetry.FormatNumber(a.Peak), telemetry.FormatNumber(a.Threshold)
+	switch a.Type {
 	case telemetry.SpeedLimit:
-		return peak + " km/h where " + telemetry.FormatNumber(o.Base) + " are allowed" + lasted + in
+		return peak + " km/h, limit " + telemetry.FormatNumber(a.Base) + " km/h" + lasted + in
 	case telemetry.BatteryLow:
-		if o.Peak < o.Threshold {
+		if a.Peak < a.Threshold {
 			return "battery at " + peak + " %, below " + limit + " %" + lasted + in
 		}
 		return "battery down to " + peak + " %" + lasted + in
 	case telemetry.Temperature:
 		switch {
-		case o.Below && o.Peak < o.Threshold:
+		case a.Below && a.Peak < a.Threshold:
 			return "temperature " + peak + " °C, below " + limit + " °C" + lasted + in
-		case o.Below:
+		case a.Below:
 			return "temperature down to " + peak + " °C" + lasted + in
-		case o.Peak > o.Threshold:
+		case a.Peak > a.Threshold:
 			return "temperature " + peak + " °C, above " + limit + " °C" + lasted + in
 		}
 		return "temperature up to " + peak + " °C" + lasted + in
 	case telemetry.GeofenceEnter:
-		return "entered " + o.Zone
+		return "entered " + a.Zone
 	case telemetry.GeofenceExit:
-		return "left " + o.Zone
+		return "left " + a.Zone
 	case telemetry.GeofenceDwell:
-		return fmt.Sprintf("in %s for %s where %s are allowed", o.Zone, secondsText(o.Peak), secondsText(o.Threshold))
+		return fmt.Sprintf("in %s for %s, limit %s", a.Zone, secondsText(a.Peak), secondsText(a.Threshold))
 	case telemetry.DeviceOffline:
 		layout := "15:04 MST"
-		if o.Peak >= (12 * time.Hour).Seconds() {
+		if a.Peak >= (12 * time.Hour).Seconds() {
 			layout = "2 January 15:04 MST" // the hour alone could be that of another day
 		}
-		return fmt.Sprintf("silent since %s (%s)%s", time.UnixMilli(o.StartedMs).UTC().Format(layout), secondsText(o.Peak), in)
+		return fmt.Sprintf("no data since %s (%s)%s", time.UnixMilli(a.StartedMs).UTC().Format(layout), secondsText(a.Peak), in)
 	case telemetry.DeviceStuck:
-		return fmt.Sprintf("has not moved for %s though it reports %s km/h or more%s", secondsText(o.Peak), telemetry.FormatNumber(o.Base), in)
+		return fmt.Sprintf("position unchanged for %s while reporting %s km/h or more%s", secondsText(a.Peak), telemetry.FormatNumber(a.Base), in)
 	}
 	return ""
 }

@@ -117,7 +117,7 @@ func replaceGeofences(ctx context.Context, store geofenceStore, fleet string, ro
 	return nil
 }
 
-func geofenceRow(g geofence.Zone) cassandra.Geofence {
+func geofenceRow(g geofence.Geofence) cassandra.Geofence {
 	return cassandra.Geofence{
 		FleetID: g.Fleet, Name: g.Name, Kind: g.Kind, Geometry: g.Geometry,
 		RadiusM: g.RadiusM.Ptr(), SpeedLimitKmh: g.SpeedLimitKmh.Ptr(), DwellS: g.DwellS.Ptr(),

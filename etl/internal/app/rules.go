@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	alertrules "github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
 	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
@@ -24,7 +25,7 @@ type rules struct {
 
 // ruleset is the contents of ETL_ALERT_RULES_FILE and ETL_GEOFENCES_FILES.
 type ruleset struct {
-	geofences   []geofence.Zone
+	geofences   []geofence.Geofence
 	index       *geofence.Index // nil without geofence files
 	engine      *alerting.Engine
 	fingerprint string // of both, stored with the state of each device
@@ -55,7 +56,7 @@ func (r *rules) target(applied func(*ruleset)) reload.Target {
 // geofenceAt returns the smallest geofence of a fleet that contains a position.
 func (r *rules) geofenceAt(fleet string, lat, lon float64) (name string, ok bool) {
 	if index := r.current.Load().index; index != nil {
-		return index.Zone(fleet, lat, lon)
+		return index.Smallest(fleet, lat, lon)
 	}
 	return "", false
 }
@@ -92,11 +93,11 @@ func (r *rules) load() (*ruleset, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ETL_GEOFENCES_FILES: %w", err)
 	}
-	alertRules := alerting.DefaultRules()
+	alertRules := alertrules.Default()
 	if file := r.config.AlertRulesFile; file != "" {
 		text, err := os.ReadFile(file)
 		if err == nil {
-			alertRules, err = alerting.ParseRules(file, text)
+			alertRules, err = alertrules.Parse(file, text)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("ETL_ALERT_RULES_FILE: %w", err)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
@@ -31,9 +32,9 @@ const allRules = `
 defaults:
   speed_limit: {limit: 60}
   temperature: {high: {LOW: 30, HIGH: 40}, low: {LOW: -20, HIGH: -30}}
-  geofence_enter: {zones: ["*"]}
-  geofence_exit: {zones: ["*"]}
-  geofence_dwell: {zones: {"*": 10m}}
+  geofence_enter: {geofences: ["*"]}
+  geofence_exit: {geofences: ["*"]}
+  geofence_dwell: {geofences: {"*": 10m}}
 `
 
 // TestMeasureDerivation prints what it costs to keep up alerts, trips and hourly figures. The store answers at once and
@@ -49,15 +50,15 @@ func TestMeasureDerivation(t *testing.T) {
 	n := float64(records)
 	start := time.Now().Add(-time.Duration(records/vehicles)*10*time.Second - time.Minute).Truncate(time.Second)
 	track := simulate(t, generator.Options{Seed: 1, Vehicles: vehicles, Interval: 10 * time.Second, Start: start, Records: records})
-	rules, err := alerting.ParseRules("rules", []byte(allRules))
+	parsed, err := rules.Parse("rules", []byte(allRules))
 	require.NoError(t, err)
 	index := city(t, 1000, "")
-	zoned := alerting.New(rules, index)
+	zoned := alerting.New(parsed, index)
 
 	fmt.Printf("%d records of %d vehicles, %d zones (%.2f within reach of a fix), all rules\n", records, vehicles, 1000, around(index, track))
 	fmt.Printf("%-66s %10s\n", "CPU time per record", "µs")
 	line := func(name string, us float64) { fmt.Printf("%-66s %10.2f\n", name, us) }
-	line("alerts, without zones", leastOf(3, func() { applyAll(alerting.New(rules, nil), track, false) })/n)
+	line("alerts, without zones", leastOf(3, func() { applyAll(alerting.New(parsed, nil), track, false) })/n)
 	line("alerts", leastOf(3, func() { applyAll(zoned, track, false) })/n)
 	line("alerts, hours, trips", leastOf(3, func() { applyAll(zoned, track, true) })/n)
 	var fold, flush float64
@@ -134,10 +135,10 @@ func city(t *testing.T, n int, more string) *geofence.Index {
 
 // around is how many zones a fix has within reach, on the average.
 func around(index *geofence.Index, track []telemetry.Record) float64 {
-	var found []telemetry.Place
+	var found []telemetry.NearbyGeofence
 	n := 0
 	for i := 0; i < len(track); i += 97 {
-		found = index.At(track[i].FleetID, track[i].Lat, track[i].Lon, 25, found[:0])
+		found = index.Near(track[i].FleetID, track[i].Lat, track[i].Lon, 25, found[:0])
 		n += len(found)
 	}
 	return float64(n) / float64(len(track)/97+1)
@@ -223,9 +224,9 @@ func silent() *logrus.Logger {
 // devicesInMemory gives the heap, in bytes, that so many devices take after half an hour of one fix a minute. All of them
 // are in a zone, and for too long; most have another alert.
 func devicesInMemory(t *testing.T, vehicles int) float64 {
-	rules, err := alerting.ParseRules("rules", []byte(allRules+"  battery_low: {levels: {LOW: 100, MEDIUM: 40, HIGH: 20}}\n"))
+	parsed, err := rules.Parse("rules", []byte(allRules+"  battery_low: {levels: {LOW: 100, MEDIUM: 40, HIGH: 20}}\n"))
 	require.NoError(t, err)
-	e := alerting.New(rules, city(t, 1000, `,{"type":"Feature","properties":{"name":"region","fleet":"*","radius_m":80000},"geometry":{"type":"Point","coordinates":[9.72,52.39]}}`))
+	e := alerting.New(parsed, city(t, 1000, `,{"type":"Feature","properties":{"name":"region","fleet":"*","radius_m":80000},"geometry":{"type":"Point","coordinates":[9.72,52.39]}}`))
 	heap := func() float64 {
 		var m runtime.MemStats
 		runtime.GC()

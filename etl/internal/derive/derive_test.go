@@ -22,6 +22,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -34,20 +35,20 @@ defaults:
 `
 
 func engine(t testing.TB) (*alerting.Engine, string) {
-	rules, err := alerting.ParseRules("rules", []byte(theRules))
+	parsed, err := rules.Parse("rules", []byte(theRules))
 	require.NoError(t, err)
-	return alerting.New(rules, circle{}), rules.Fingerprint()
+	return alerting.New(parsed, circle{}), parsed.Fingerprint()
 }
 
 // circle is one zone around the middle of the tracks.
 type circle struct{}
 
-func (circle) At(_ string, lat, lon, reachM float64, found []telemetry.Place) []telemetry.Place {
+func (circle) Near(_ string, lat, lon, reachM float64, found []telemetry.NearbyGeofence) []telemetry.NearbyGeofence {
 	inside := 1500 - 1000*telemetry.DistanceKm(lat, lon, 52, 9)
 	if inside < -reachM {
 		return found
 	}
-	return append(found, telemetry.Place{Zone: "middle", InsideM: inside, AreaM2: 7e6, OnEnter: true, OnExit: true, DwellS: telemetry.Some(int32(600))})
+	return append(found, telemetry.NearbyGeofence{Name: "middle", InsideM: inside, AreaM2: 7e6, OnEnter: true, OnExit: true, DwellS: telemetry.Some(int32(600))})
 }
 
 // process is one that derives, with a life of its own.

@@ -214,7 +214,7 @@ func (d *Deriver) writeAlert(ctx context.Context, a alertChange, at int64) error
 	}
 	if a.escalated {
 		for _, lower := range telemetry.Severities {
-			if telemetry.Severity(row.Severity).Graver(lower) {
+			if telemetry.Severity(row.Severity).HigherThan(lower) {
 				old := row
 				old.Severity = string(lower)
 				if err := d.try(ctx, cassandra.TableAlerts, func(ctx context.Context) error { return s.DeleteFleetAlert(ctx, &old, at) }); err != nil {

@@ -363,7 +363,7 @@ func (d *Deriver) endDay(v *device) {
 func (d *Deriver) news(v *device) []telemetry.AlertEvent {
 	var told []telemetry.AlertEvent
 	for _, step := range v.steps[v.considered:] {
-		if severity, ok := v.old[keyOfAlert(step.Alert)]; ok && step.Transition != telemetry.AlertResolved && !step.Severity.Graver(severity) {
+		if severity, ok := v.old[keyOfAlert(step.Alert)]; ok && step.Transition != telemetry.AlertResolved && !step.Severity.HigherThan(severity) {
 			continue // it was raised before the state was stored
 		}
 		d.metrics.step(step)
@@ -396,7 +396,7 @@ func (d *Deriver) telling(v *device, step telemetry.AlertEvent) (out telemetry.A
 			v.knowTold(key, step.Severity)
 		}
 	case telemetry.AlertEscalated:
-		if ok = out.From != "" && step.Severity.Graver(out.From); ok {
+		if ok = out.From != "" && step.Severity.HigherThan(out.From); ok {
 			v.told[key] = step.Severity
 		}
 	case telemetry.AlertResolved:

@@ -9,45 +9,45 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// A fleet's zones in a city: the more there are the smaller, so that a position lies in one or two of them.
+// The more geofences a city has, the smaller they are, so that a position is in one or two of them.
 func BenchmarkIndex(b *testing.B) {
 	for _, c := range []struct {
-		zones  int
-		metres float64
+		geofences int
+		meters    float64
 	}{{1_000, 1_000}, {10_000, 320}} {
 		r := rand.New(rand.NewPCG(11, 12))
-		x := mustIndex(b, randomZones(b, r, c.zones, 52.2, 9.5, 52.6, 10, c.metres))
+		x := mustIndex(b, randomGeofences(b, r, c.geofences, 52.2, 9.5, 52.6, 10, c.meters))
 		at := make([][2]float64, 4096)
 		for i := range at {
 			at[i] = [2]float64{52.2 + 0.4*r.Float64(), 9.5 + 0.5*r.Float64()}
 		}
-		found := make([]telemetry.Place, 0, 64)
-		b.Run(fmt.Sprintf("At/%d", c.zones), func(b *testing.B) {
+		found := make([]telemetry.NearbyGeofence, 0, 64)
+		b.Run(fmt.Sprintf("Near/%d", c.geofences), func(b *testing.B) {
 			b.ReportAllocs()
-			met := 0
+			hits := 0
 			for i := 0; b.Loop(); i++ {
 				p := at[i%len(at)]
-				found = x.At("f", p[0], p[1], 30, found[:0])
-				met += len(found)
+				found = x.Near("f", p[0], p[1], 30, found[:0])
+				hits += len(found)
 			}
-			b.ReportMetric(float64(met)/float64(b.N), "zones/op")
+			b.ReportMetric(float64(hits)/float64(b.N), "geofences/op")
 		})
-		b.Run(fmt.Sprintf("Zone/%d", c.zones), func(b *testing.B) {
+		b.Run(fmt.Sprintf("Smallest/%d", c.geofences), func(b *testing.B) {
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				p := at[i%len(at)]
-				_, _ = x.Zone("f", p[0], p[1])
+				_, _ = x.Smallest("f", p[0], p[1])
 			}
 		})
 	}
 }
 
-// One outline of many corners, by its tree and by a look at each edge.
+// An outline with many corners, by its tree and by a scan of each edge.
 func BenchmarkOutline(b *testing.B) {
 	r := rand.New(rand.NewPCG(13, 14))
 	for _, corners := range []int{12, 16, 24, 32, 100, 9_999} {
-		zones := mustParse(b, feature(rings{{star(r, 52, 9, 5000, corners)}}.text(), named("z", "")))
-		tree := zones[0].shape.outline
+		geofences := mustParse(b, feature(rings{{star(r, 52, 9, 5000, corners)}}.text(), named("z", "")))
+		tree := geofences[0].shape.outline
 		at := make([][2]float64, 1024)
 		for i := range at {
 			at[i] = [2]float64{8000 * (r.Float64() - 0.5), 8000 * (r.Float64() - 0.5)}
@@ -76,10 +76,10 @@ func BenchmarkParse(b *testing.B) {
 	text, _ := json.Marshal(map[string]any{"type": "FeatureCollection", "features": features})
 	b.SetBytes(int64(len(text)))
 	for b.Loop() {
-		zones, err := Parse("z.json", text)
+		geofences, err := Parse("z.json", text)
 		if err != nil {
 			b.Fatal(err)
 		}
-		mustIndex(b, zones)
+		mustIndex(b, geofences)
 	}
 }

@@ -11,13 +11,13 @@ import (
 	"github.com/peterstace/simplefeatures/geom"
 )
 
-// geometry reads a feature's geometry into the zone.
-func (r *reader) geometry(z *Zone, raw json.RawMessage) {
+// geometry reads a feature's geometry into the geofence.
+func (r *reader) geometry(f *Geofence, raw json.RawMessage) {
 	var g struct {
 		Type        any
 		Coordinates json.RawMessage
 	}
-	const wanted = "a zone is a Polygon, a MultiPolygon, or a Point with radius_m"
+	const wanted = "a geofence is a Polygon, a MultiPolygon, or a Point with radius_m"
 	if json.Unmarshal(orNull(raw), &g) != nil {
 		r.add("geometry is %s: %s", show(raw), wanted)
 		return
@@ -25,7 +25,7 @@ func (r *reader) geometry(z *Zone, raw json.RawMessage) {
 	kind, _ := g.Type.(string)
 	switch kind {
 	case "Point":
-		r.circle(z, g.Coordinates)
+		r.circle(f, g.Coordinates)
 		return
 	case "Polygon", "MultiPolygon":
 	case "":
@@ -36,7 +36,7 @@ func (r *reader) geometry(z *Zone, raw json.RawMessage) {
 		return
 	}
 	if radius := r.property("radius_m"); radius != nil {
-		r.add("radius_m is %s, and geometry is a %s: take it away, or make the geometry a Point", show(radius), kind)
+		r.add("radius_m is %s, and geometry is a %s: remove it, or make the geometry a Point", show(radius), kind)
 	}
 	var parts [][][][]float64
 	var ok bool
@@ -54,31 +54,31 @@ func (r *reader) geometry(z *Zone, raw json.RawMessage) {
 		r.invalid(area, err)
 		return
 	}
-	area = area.ForceCCW() // as RFC 7946 wants it of who writes
+	area = area.ForceCCW() // RFC 7946 requires this of writers
 	text := area.AsGeometry()
 	if kind == "Polygon" {
 		text = area.PolygonN(0).AsGeometry()
 	}
-	if !r.marshal(z, text) {
+	if !r.marshal(f, text) {
 		return
 	}
 	area, err := joinAtDateLine(area)
 	if err != nil {
-		r.add("coordinates: the parts on both sides of the date line don't join: %w: let their edges on it agree", err)
+		r.add("coordinates: the parts on both sides of the date line don't join: %w: make their edges on it equal", err)
 		return
 	}
 	if lo, hi, _ := area.Envelope().MinMaxXYs(); hi.X-lo.X > maxWidthDeg {
-		r.add("coordinates span %.6g degrees of longitude, more than %d: make it several zones", hi.X-lo.X, maxWidthDeg)
+		r.add("coordinates span %.6g degrees of longitude, more than %d: split it into several geofences", hi.X-lo.X, maxWidthDeg)
 		return
 	}
-	z.shape = newArea(area)
+	f.shape = newArea(area)
 }
 
-func (r *reader) circle(z *Zone, raw json.RawMessage) {
+func (r *reader) circle(f *Geofence, raw json.RawMessage) {
 	if r.property("radius_m") == nil {
-		r.add("radius_m is missing: a Point needs it to be a circle, in metres")
+		r.add("radius_m is missing: a Point needs it to be a circle, in meters")
 	} else {
-		z.RadiusM = r.number("radius_m", "metres", MaxRadiusM)
+		f.RadiusM = r.number("radius_m", "meters", MaxRadiusM)
 	}
 	var at []float64
 	if !r.coordinates("Point", raw, &at, "[longitude, latitude]") {
@@ -88,18 +88,18 @@ func (r *reader) circle(z *Zone, raw json.RawMessage) {
 		r.add("coordinates are %s", wrong)
 		return
 	}
-	if z.RadiusM.Valid && r.marshal(z, geom.XY{X: at[0], Y: at[1]}.AsPoint().AsGeometry()) {
-		z.shape = newCircle(at[1], at[0], z.RadiusM.Value)
+	if f.RadiusM.Valid && r.marshal(f, geom.XY{X: at[0], Y: at[1]}.AsPoint().AsGeometry()) {
+		f.shape = newCircle(at[1], at[0], f.RadiusM.Value)
 	}
 }
 
-func (r *reader) marshal(z *Zone, g geom.Geometry) bool {
+func (r *reader) marshal(f *Geofence, g geom.Geometry) bool {
 	text, err := g.MarshalJSON()
 	if err != nil {
 		r.add("geometry: %w", err)
 		return false
 	}
-	z.Geometry = string(text)
+	f.Geometry = string(text)
 	return true
 }
 
@@ -109,7 +109,7 @@ func (r *reader) coordinates(kind string, raw json.RawMessage, into any, wanted 
 	err := json.Unmarshal(orNull(raw), into)
 	switch {
 	case errors.As(err, &wrong):
-		r.add("coordinates of a %s are %s, and have no place for a %s: give %s", kind, show(raw), wrong.Value, wanted)
+		r.add("coordinates of a %s are %s, which has a %s in the wrong place: give %s", kind, show(raw), wrong.Value, wanted)
 	case err != nil || bytes.Contains(orNull(raw), []byte("null")): // which reads as 0
 		r.add("coordinates of a %s are %s: give %s", kind, show(raw), wanted)
 	default:
@@ -118,11 +118,11 @@ func (r *reader) coordinates(kind string, raw json.RawMessage, into any, wanted 
 	return false
 }
 
-// rings checks what can be seen of rings one by one.
+// rings checks each ring on its own.
 func (r *reader) rings(kind string, parts [][][][]float64) bool {
 	before, positions := len(r.errs), 0
 	if len(parts) == 0 {
-		r.add("coordinates have no part: give at least one ring")
+		r.add("coordinates are empty: give at least one ring")
 	}
 	for i, rings := range parts {
 		part := ""
@@ -145,7 +145,7 @@ func (r *reader) rings(kind string, parts [][][][]float64) bool {
 
 func (r *reader) ring(where string, ring [][]float64) {
 	if len(ring) < 4 {
-		r.add("coordinates: %s has %d positions: an area needs at least 4, the last the same as the first", where, len(ring))
+		r.add("coordinates: %s has %d positions: an area needs at least 4, and the last must equal the first", where, len(ring))
 		return
 	}
 	west, east := math.Inf(1), math.Inf(-1)
@@ -165,14 +165,14 @@ func (r *reader) ring(where string, ring [][]float64) {
 	case bad > 1:
 		r.add("coordinates: %s %s (and %d more are wrong)", where, first, bad-1)
 	case a[0] != b[0] || a[1] != b[1]:
-		r.add("coordinates: %s begins at %v and ends at %v: close it, with the last position the same as the first", where, a[:2], b[:2])
+		r.add("coordinates: %s begins at %v and ends at %v: close it by repeating the first position", where, a[:2], b[:2])
 	case east-west > maxWidthDeg:
 		r.add("coordinates: %s spans %.6g degrees of longitude, more than %d: split it at the date line into a MultiPolygon with a part on each side",
 			where, east-west, maxWidthDeg)
 	}
 }
 
-// wrongPosition tells what is wrong with a position; nothing where it is one.
+// wrongPosition returns the problem of a position; empty if it is valid.
 func wrongPosition(at []float64) string {
 	if len(at) < 2 {
 		return fmt.Sprintf("%v: give longitude and latitude", at)
@@ -182,12 +182,12 @@ func wrongPosition(at []float64) string {
 	case math.Abs(lon) <= 180 && math.Abs(lat) <= 90:
 		return ""
 	case math.Abs(lon) <= 90 && math.Abs(lat) <= 180:
-		return fmt.Sprintf("[%v, %v], and no latitude is %v: GeoJSON has the longitude first, swap them", lon, lat, lat)
+		return fmt.Sprintf("[%v, %v], and %v is not a latitude: GeoJSON has the longitude first, swap them", lon, lat, lat)
 	}
 	return fmt.Sprintf("[%v, %v]: give a longitude of -180 to 180 and a latitude of -90 to 90 (degrees, WGS 84)", lon, lat)
 }
 
-// multiPolygon makes the library's shape of coordinates that are known to be good.
+// multiPolygon converts valid coordinates.
 func multiPolygon(parts [][][][]float64) geom.MultiPolygon {
 	polygons := make([]geom.Polygon, len(parts))
 	for i, rings := range parts {
@@ -204,8 +204,8 @@ func multiPolygon(parts [][][][]float64) geom.MultiPolygon {
 	return geom.NewMultiPolygon(polygons)
 }
 
-// invalid tells what is wrong with an area that the library finds invalid. It says where a ring starts that crosses
-// itself; people need to know where it does.
+// invalid reports why the library rejects an area. The library gives the start of a ring that crosses itself; people need
+// to know where it crosses.
 func (r *reader) invalid(area geom.MultiPolygon, err error) {
 	for i, polygon := range area.Dump() {
 		for j, ring := range polygon.DumpRings() {
@@ -216,26 +216,26 @@ func (r *reader) invalid(area geom.MultiPolygon, err error) {
 			if area.NumPolygons() > 1 {
 				where = fmt.Sprintf("part %d ring %d", i+1, j+1)
 			}
-			a, b, ok := selfMeeting(ring.Coordinates())
+			a, b, ok := selfCrossing(ring.Coordinates())
 			if !ok {
-				r.add("coordinates: %s meets itself: draw it as one loop that never meets itself", where)
+				r.add("coordinates: %s crosses or touches itself: draw it as one simple loop", where)
 				return
 			}
 			at := ring.Coordinates().GetXY(a)
-			r.add("coordinates: %s meets itself: the edge from position %d, [%v, %v], and the edge from position %d cross or touch: draw it as one loop that never meets itself",
+			r.add("coordinates: %s crosses or touches itself at the edges from position %d, [%v, %v], and from position %d: draw it as one simple loop",
 				where, a+1, at.X, at.Y, b+1)
 			return
 		}
 	}
 	for inner := err; inner != nil; inner = errors.Unwrap(inner) {
-		err = inner // what wraps it counts from 0
+		err = inner // the wrapping errors count from 0
 	}
-	r.add("coordinates make no valid area: %w: holes lie inside their outline, and parts and holes touch in single points at most", err)
+	r.add("coordinates are not a valid area: %w: holes must lie inside their outline, and parts and holes may touch in single points only", err)
 }
 
-// selfMeeting finds two edges of a ring, by their first positions, that meet elsewhere than neighbours do.
-func selfMeeting(ring geom.Sequence) (int, int, bool) {
-	var starts []int // of edges that have a length
+// selfCrossing finds two edges of a ring, by their first positions, that cross or touch other than at a shared end.
+func selfCrossing(ring geom.Sequence) (int, int, bool) {
+	var starts []int // of edges with a length above 0
 	for i := range ring.Length() - 1 {
 		if ring.GetXY(i) != ring.GetXY(i+1) {
 			starts = append(starts, i)
@@ -249,9 +249,9 @@ func selfMeeting(ring geom.Sequence) (int, int, bool) {
 			switch {
 			case max(c.X, d.X) < min(a.X, b.X) || min(c.X, d.X) > max(a.X, b.X) ||
 				max(c.Y, d.Y) < min(a.Y, b.Y) || min(c.Y, d.Y) > max(a.Y, b.Y):
-			case l == 0: // neighbours meet elsewhere where the second goes back over the first
+			case l == 0: // the second of two neighbors goes back over the first
 				meet = turn(a, b, d) == 0 && d.Sub(c).Dot(a.Sub(b)) > 0
-			case k == 0 && l == len(starts)-2: // so are the first and the last
+			case k == 0 && l == len(starts)-2: // the first and the last are neighbors too
 				meet = turn(c, d, b) == 0 && b.Sub(a).Dot(c.Sub(d)) > 0
 			default:
 				meet = turn(a, b, c)*turn(a, b, d) <= 0 && turn(c, d, a)*turn(c, d, b) <= 0
@@ -264,7 +264,7 @@ func selfMeeting(ring geom.Sequence) (int, int, bool) {
 	return 0, 0, false
 }
 
-// turn is 1 when the way over three points turns left, -1 when it turns right, 0 when it doesn't turn.
+// turn returns 1 if the path over three points turns left, -1 if it turns right, 0 if it is straight.
 func turn(a, b, c geom.XY) int {
 	cross := b.Sub(a).Cross(c.Sub(b))
 	switch {
@@ -276,8 +276,8 @@ func turn(a, b, c geom.XY) int {
 	return 0
 }
 
-// joinAtDateLine puts parts that lie on both sides of the date line side by side, as they are on the earth, and takes
-// away the line between them, which is no edge of the zone.
+// joinAtDateLine shifts parts on both sides of the date line next to each other, as they are on the earth, and removes the
+// line between them, since it is not an edge of the geofence.
 func joinAtDateLine(area geom.MultiPolygon) (geom.MultiPolygon, error) {
 	parts := area.Dump()
 	lo, hi, _ := parts[0].Envelope().MinMaxXYs()
@@ -300,7 +300,7 @@ func joinAtDateLine(area geom.MultiPolygon) (geom.MultiPolygon, error) {
 	switch {
 	case !moved:
 		return area, nil
-	case !fromWest || !fromEast: // nothing to take away
+	case !fromWest || !fromEast: // there is no line to remove
 		return geom.NewMultiPolygon(parts), nil
 	}
 	all := make([]geom.Geometry, len(parts))
@@ -319,18 +319,18 @@ func joinAtDateLine(area geom.MultiPolygon) (geom.MultiPolygon, error) {
 		}
 		var ok bool
 		if joined, ok = union.AsMultiPolygon(); !ok {
-			return fmt.Errorf("together they are a %s", union.Type())
+			return fmt.Errorf("their union is a %s", union.Type())
 		}
 		return nil
 	})
 	return joined, err
 }
 
-// carefully runs what the library may panic in where arithmetic fails it, at edges that all but coincide.
+// carefully turns panics of the library into errors. It may panic at edges that almost coincide.
 func carefully(run func() error) (err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
-			err = fmt.Errorf("its edges lie too close to each other to be told apart (%v)", panicked)
+			err = fmt.Errorf("some of its edges are too close to each other (%v)", panicked)
 		}
 	}()
 	return run()

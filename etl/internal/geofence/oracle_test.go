@@ -12,7 +12,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// rings is an area as GeoJSON has it: polygons of rings of longitude and latitude.
+// rings is an area in the order of GeoJSON: polygons of rings of longitude and latitude.
 type rings [][][][2]float64
 
 func (r rings) text() string {
@@ -20,7 +20,7 @@ func (r rings) text() string {
 	return `{"type":"MultiPolygon","coordinates":` + string(text) + `}`
 }
 
-// contains is the oracle: the angles under which a position sees the edges of a ring add up to full turns inside.
+// contains is the oracle: seen from inside, the angles of the edges of a ring add up to full turns.
 func (r rings) contains(lat, lon float64) bool {
 	in := false
 	for _, polygon := range r {
@@ -38,8 +38,8 @@ func (r rings) contains(lat, lon float64) bool {
 	return in
 }
 
-// distance is the oracle: the least haversine distance in metres to a point of an edge, found by trying many, then
-// by closing in.
+// distance is the oracle: the least haversine distance in meters to a point of an edge, found by sampling, then by
+// bisection.
 func (r rings) distance(lat, lon float64) float64 {
 	least := math.Inf(1)
 	for _, polygon := range r {
@@ -57,7 +57,7 @@ func (r rings) distance(lat, lon float64) float64 {
 					}
 				}
 				if to(float64(best)/tries) > least+1000*telemetry.DistanceKm(a[1], a[0], b[1], b[0])/tries {
-					continue // it can't come closer than the best so far
+					continue // it can't be closer than the best so far
 				}
 				lo, hi := max(0, float64(best-1)/tries), min(1, float64(best+1)/tries)
 				for range 40 {
@@ -74,25 +74,25 @@ func (r rings) distance(lat, lon float64) float64 {
 	return least
 }
 
-// star is a ring around a place whose corners are between a half and all of the radius away.
+// star returns a ring around a position, with corners at between half and all of the radius.
 func star(r *rand.Rand, lat, lon, radiusM float64, corners int) [][2]float64 {
 	ring := make([][2]float64, corners, corners+1)
 	for i := range ring {
 		angle := 2 * math.Pi * (float64(i) + 0.3*r.Float64()) / float64(corners)
 		far := radiusM * (1 + r.Float64()) / 2
-		ring[i] = [2]float64{lon + far*math.Cos(angle)/metresPerDeg/math.Cos(lat*rad), lat + far*math.Sin(angle)/metresPerDeg}
+		ring[i] = [2]float64{lon + far*math.Cos(angle)/metersPerDeg/math.Cos(lat*rad), lat + far*math.Sin(angle)/metersPerDeg}
 	}
 	return append(ring, ring[0])
 }
 
-func mustParse(t testing.TB, features ...string) []Zone {
-	zones, err := Parse("test", collection(features...))
+func mustParse(t testing.TB, features ...string) []Geofence {
+	geofences, err := Parse("test", collection(features...))
 	require.NoError(t, err)
-	return zones
+	return geofences
 }
 
-func mustIndex(t testing.TB, zones []Zone) *Index {
-	x, err := NewIndex(zones)
+func mustIndex(t testing.TB, geofences []Geofence) *Index {
+	x, err := NewIndex(geofences)
 	require.NoError(t, err)
 	return x
 }
@@ -101,9 +101,9 @@ func circleAt(lat, lon, radiusM float64, name string) string {
 	return feature(fmt.Sprintf(`{"type":"Point","coordinates":[%v,%v]}`, lon, lat), named(name, fmt.Sprintf(`"radius_m":%v`, radiusM)))
 }
 
-// moved is a position so many metres away, on the sphere, in a direction (0 north, 90 east).
-func moved(lat, lon, metres, bearing float64) (float64, float64) {
-	d, b := metres/earthRadiusM, bearing*rad
+// moved returns the position at a distance and bearing (0 north, 90 east) on the sphere.
+func moved(lat, lon, meters, bearing float64) (float64, float64) {
+	d, b := meters/earthRadiusM, bearing*rad
 	sinLat := math.Sin(lat*rad)*math.Cos(d) + math.Cos(lat*rad)*math.Sin(d)*math.Cos(b)
 	dLon := math.Atan2(math.Sin(b)*math.Sin(d)*math.Cos(lat*rad), math.Cos(d)-math.Sin(lat*rad)*sinLat)
 	return math.Asin(sinLat) / rad, math.Remainder(lon+dLon/rad, 360)

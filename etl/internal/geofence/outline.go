@@ -5,17 +5,17 @@ import "math"
 // edge is a straight piece of an outline.
 type edge struct{ x1, y1, x2, y2 float64 }
 
-// extent is the box around edges.
+// extent is a bounding box of edges.
 type extent struct{ minX, minY, maxX, maxY float64 }
 
-// fanOut is how many edges, or extents of the level below, an extent holds.
+// fanOut is the number of edges, or of extents of the level below, in an extent.
 const fanOut = 8
 
-// outline is the edges of a zone in the order of its rings. Neighbours in that order are neighbours on the ground, so
-// extents over each eight of them, over each eight of those, and so on make a tree without any more ado.
+// outline is the edges of a geofence in the order of its rings. Neighbors in that order are neighbors on the ground, so
+// extents over each eight edges, over each eight of those extents, and so on form a tree.
 type outline struct {
 	edges  []edge
-	levels [][]extent // the lowest first, the last has at most fanOut; none for an outline of few edges
+	levels [][]extent // the lowest first, the last has at most fanOut; none if there are few edges
 }
 
 func newOutline(edges []edge) outline {
@@ -51,14 +51,14 @@ func (x extent) with(o extent) extent {
 	return extent{min(x.minX, o.minX), min(x.minY, o.minY), max(x.maxX, o.maxX), max(x.maxY, o.maxY)}
 }
 
-// contains is the even-odd rule, so that holes and parts need no telling apart: a ray to the east passes an odd number
-// of edges.
+// contains applies the even-odd rule, which needs no distinction of holes and parts: a ray to the east crosses an odd
+// number of edges.
 func (o *outline) contains(x, y float64) bool {
 	return o.crossings(len(o.levels), 0, x, y)&1 == 1
 }
 
-// crossings counts the edges that the ray passes below a node: the i-th extent of the level below the given one, which
-// begins the node's children. Level 0 is the edges.
+// crossings counts the edges below a node that the ray crosses. first is the index of the node's first child in the level
+// below. Level 0 is the edges.
 func (o *outline) crossings(level, first int, x, y float64) (n int) {
 	if level == 0 {
 		last := len(o.edges)
@@ -82,8 +82,8 @@ func (o *outline) crossings(level, first int, x, y float64) (n int) {
 	return n
 }
 
-// distance2 is the square of the distance to the nearest edge, where it is less than the limit; else the limit.
-// Lengths along x count shrink times.
+// distance2 returns the square of the distance to the nearest edge, at most limit. Lengths along x are multiplied by
+// shrink.
 func (o *outline) distance2(x, y, shrink, limit float64) float64 {
 	return o.nearest(len(o.levels), 0, x, y, shrink, limit)
 }
@@ -99,7 +99,7 @@ func (o *outline) nearest(level, first int, x, y, shrink, best float64) float64 
 		}
 		return best
 	}
-	// The nearest child goes first, as it rules out most of the others.
+	// Start with the nearest child, which excludes most of the others.
 	extents := o.levels[level-1]
 	extents = extents[first:min(first+fanOut, len(extents))]
 	var bounds [fanOut]float64
@@ -122,8 +122,8 @@ func (o *outline) nearest(level, first int, x, y, shrink, best float64) float64 
 	return best
 }
 
-// nearer is the square of the distance to an edge, where it is less than the best so far; else the best. Its end is left
-// to the edge that begins there. There is a division only where it pays.
+// nearer returns the square of the distance to an edge, at most best. It leaves the edge's end to the edge that begins
+// there, and divides only if the result is smaller than best.
 func (e *edge) nearer(x, y, shrink, best float64) float64 {
 	ex, ey := (e.x2-e.x1)*shrink, e.y2-e.y1
 	px, py := (x-e.x1)*shrink, y-e.y1

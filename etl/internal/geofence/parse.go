@@ -11,51 +11,51 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Parse reads the zones of a GeoJSON FeatureCollection (RFC 7946: longitude first, WGS 84). A feature is a Polygon or a
+// Parse reads the geofences of a GeoJSON FeatureCollection (RFC 7946: longitude first, WGS 84). A feature is a Polygon or a
 // MultiPolygon, both with holes, or a Point with the property radius_m for a circle. Properties:
 //
 //	name             required, unique in a fleet
 //	fleet            required: a fleet's name, a list of names, or "*" for every fleet
-//	kind             what the zone is to the fleet
-//	radius_m         of a circle, metres
+//	kind             the fleet's category
+//	radius_m         radius of a circle, meters
 //	speed_limit_kmh  km/h
 //	dwell_s          how long a vehicle may stay, whole seconds
-//	alerts           a list of "enter", "exit": what is worth an alert; nothing where it is absent
+//	alerts           a list of "enter", "exit": the events that raise an alert; none if absent
 //
-// A property that is null is absent; others are left alone. The error tells every problem of the text, a line each,
-// that begins with its origin.
-func Parse(origin string, text []byte) ([]Zone, error) {
+// A null property is absent; unknown properties are ignored. The error lists all problems, one line each, which starts
+// with origin. A collection without features is an error.
+func Parse(origin string, text []byte) ([]Geofence, error) {
 	features, err := split(text)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", origin, err)
 	}
 	var p problems
-	var zones, named []Zone
+	var geofences, named []Geofence
 	for i, f := range features {
-		r := reader{problems: &p, where: fmt.Sprintf("%s: feature %d", origin, i+1)}
+		r := reader{problems: &p, source: fmt.Sprintf("%s: feature %d", origin, i+1)}
 		before := len(p.errs)
-		z, fleets := r.feature(f)
-		z.where = r.where
-		for _, z.Fleet = range fleets {
-			if z.Name != "" {
-				named = append(named, z)
+		g, fleets := r.feature(f)
+		g.source = r.source
+		for _, g.Fleet = range fleets {
+			if g.Name != "" {
+				named = append(named, g)
 			}
 			if len(p.errs) == before {
-				zones = append(zones, z)
+				geofences = append(geofences, g)
 			}
 		}
 	}
-	p.errs = append(p.errs, clashes(named)...)
-	if len(zones) > MaxZones {
-		p.errs = append(p.errs, fmt.Errorf("%s: %w", origin, tooMany(len(zones))))
+	p.errs = append(p.errs, nameConflicts(named)...)
+	if len(geofences) > MaxGeofences {
+		p.errs = append(p.errs, fmt.Errorf("%s: %w", origin, tooMany(len(geofences))))
 	}
 	if err := p.join(); err != nil {
 		return nil, err
 	}
-	return zones, nil
+	return geofences, nil
 }
 
-// split takes a collection into its features.
+// split returns the features of a collection.
 func split(text []byte) ([]json.RawMessage, error) {
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	var doc struct {
@@ -73,7 +73,7 @@ func split(text []byte) ([]json.RawMessage, error) {
 	}
 	if doc.Type != "FeatureCollection" {
 		shown, _ := json.Marshal(doc.Type)
-		return nil, fmt.Errorf("type is %s, not a FeatureCollection: put the zones as features into one", show(shown))
+		return nil, fmt.Errorf("type is %s, not a FeatureCollection: put the geofences into one as features", show(shown))
 	}
 	var features []json.RawMessage
 	if err := json.Unmarshal(orNull(doc.Features), &features); err != nil {
@@ -81,62 +81,62 @@ func split(text []byte) ([]json.RawMessage, error) {
 	}
 	switch {
 	case len(features) == 0:
-		return nil, errors.New("features has no zone: add one, or leave the file out")
-	case len(features) > MaxZones:
+		return nil, errors.New("features is empty: add a geofence, or remove the file")
+	case len(features) > MaxGeofences:
 		return nil, tooMany(len(features))
 	}
 	return features, nil
 }
 
-// problems is what is wrong with zones, each with its place.
+// problems collects errors.
 type problems struct{ errs []error }
 
-// maxTold is how many problems are told at once; nobody reads on.
-const maxTold = 100
+// maxReported bounds the length of an error.
+const maxReported = 100
 
 func (p *problems) join() error {
-	if more := len(p.errs) - maxTold; more > 0 {
-		p.errs = append(p.errs[:maxTold], fmt.Errorf("and %d problems more", more))
+	if more := len(p.errs) - maxReported; more > 0 {
+		p.errs = append(p.errs[:maxReported], fmt.Errorf("and %d more problems", more))
 	}
 	return errors.Join(p.errs...)
 }
 
-// reader reads one feature, and collects what is wrong with it.
+// reader reads one feature and collects its problems.
 type reader struct {
 	*problems
-	where      string // of the feature; with its name once that is known
+	source     string // file and number of the feature, and its name once that is known
 	properties map[string]json.RawMessage
 }
 
 func (r *reader) add(format string, args ...any) {
-	r.errs = append(r.errs, fmt.Errorf("%s: "+format, append([]any{r.where}, args...)...))
+	r.errs = append(r.errs, fmt.Errorf("%s: "+format, append([]any{r.source}, args...)...))
 }
 
-func (r *reader) feature(text []byte) (z Zone, fleets []string) {
+func (r *reader) feature(text []byte) (g Geofence, fleets []string) {
 	var f struct {
 		Type       any
 		Geometry   json.RawMessage
 		Properties json.RawMessage
 	}
 	if err := json.Unmarshal(text, &f); err != nil || f.Type != "Feature" {
-		r.add("it is %s, not a Feature: give an object of type Feature with geometry and properties", show(text))
-		return z, nil
+		r.add("value is %s, not a Feature: give an object of type Feature with geometry and properties", show(text))
+		return g, nil
 	}
 	if json.Unmarshal(orNull(f.Properties), &r.properties) != nil {
 		r.add("properties is %s, not an object: give one with fleet and name", show(f.Properties))
-		return z, nil
+		return g, nil
 	}
-	z.Name = r.name()
+	g.Name = r.name()
 	fleets = r.fleets()
-	z.Kind = r.kind()
-	z.SpeedLimitKmh = r.number("speed_limit_kmh", "km/h", MaxSpeedLimitKmh)
-	z.DwellS = r.dwell()
-	z.OnEnter, z.OnExit = r.alerts()
-	r.geometry(&z, f.Geometry)
-	return z, fleets
+	g.Kind = r.kind()
+	g.SpeedLimitKmh = r.number("speed_limit_kmh", "km/h", MaxSpeedLimitKmh)
+	g.DwellS = r.dwell()
+	g.OnEnter, g.OnExit = r.alerts()
+	r.geometry(&g, f.Geometry)
+	return g, fleets
 }
 
-// property is the value of a property; nil where it is absent or null.
+// property returns the value of a property, or nil if it is absent or null.
 func (r *reader) property(field string) json.RawMessage {
 	if raw := r.properties[field]; string(raw) != "null" {
 		return raw
@@ -149,7 +149,7 @@ const nameRule = "1 to 128 characters of A-Za-z0-9._:-"
 func (r *reader) name() string {
 	raw := r.property("name")
 	if raw == nil {
-		r.add("name is missing: give the zone one of %s", nameRule)
+		r.add("name is missing: give a name of %s", nameRule)
 		return ""
 	}
 	var name string
@@ -157,7 +157,7 @@ func (r *reader) name() string {
 		r.add("name is %s: give a text of %s", show(raw), nameRule)
 		return ""
 	}
-	r.where += " " + strconv.Quote(name)
+	r.source += " " + strconv.Quote(name)
 	return name
 }
 
@@ -178,13 +178,13 @@ func (r *reader) fleets() (fleets []string) {
 	for _, fleet := range fleets {
 		switch {
 		case fleet == AllFleets && len(fleets) > 1:
-			r.add("fleet is %s, and \"*\" is every fleet: leave out the others", show(raw))
+			r.add("fleet is %s, and \"*\" is every fleet: remove the others", show(raw))
 			return nil
 		case fleet != AllFleets && !telemetry.ValidName(fleet):
 			r.add("fleet is %q: a fleet's name is %s", fleet, nameRule)
 			return nil
 		case seen[fleet]:
-			r.add("fleet has %q twice: leave one out", fleet)
+			r.add("fleet has %q twice: remove one", fleet)
 			return nil
 		}
 		seen[fleet] = true
@@ -203,7 +203,7 @@ func (r *reader) kind() (kind string) {
 	return kind
 }
 
-// number reads a property that is above 0.
+// number reads an optional property above 0.
 func (r *reader) number(field, unit string, most float64) (v telemetry.Optional[float64]) {
 	raw := r.property(field)
 	if raw == nil {
@@ -248,7 +248,7 @@ func (r *reader) alerts() (enter, exit bool) {
 		}
 	}
 	if wrong {
-		r.add(`alerts is %s: give a list of "enter" and "exit", or leave it out`, show(raw))
+		r.add(`alerts is %s: give a list of "enter" and "exit", or remove it`, show(raw))
 	}
 	return enter, exit
 }
@@ -260,7 +260,7 @@ func orNull(raw json.RawMessage) json.RawMessage {
 	return raw
 }
 
-// show is a value as it stands in the file, or the beginning of a long one.
+// show formats a value for an error, or the beginning of a long one.
 func show(raw []byte) string {
 	var b bytes.Buffer
 	if len(raw) == 0 {

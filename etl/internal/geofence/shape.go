@@ -12,25 +12,25 @@ import (
 const (
 	earthRadiusM = telemetry.EarthRadiusM
 	rad          = math.Pi / 180
-	metresPerDeg = earthRadiusM * rad
+	metersPerDeg = earthRadiusM * rad
 )
 
-// shape is where a zone is. It has either an outline or a radius.
+// shape is the area of a geofence: an outline or a circle.
 //
-// A circle is one on the sphere. An outline's edges are straight in longitude and latitude, as RFC 7946 says, and it is
-// projected once: metres north and metres along the equator from the middle of its box. A query shrinks the latter by
-// the cosine of its own latitude, so that distances are right near the position, where margins matter, however large
-// the zone is. Farther away they err by about tan(latitude) x distance / earth's diameter: half a percent
-// at 40 km and 57 degrees, one percent at 100 km.
+// A circle is a circle on the sphere. An outline's edges are straight in longitude and latitude, as RFC 7946 defines. It is
+// projected once, to meters north and meters along the equator from the center of its box. A query shrinks the latter by
+// the cosine of its own latitude, so distances are exact near the position, where margins matter, even in a large
+// geofence. Farther away the error is about tan(latitude) x distance / earth's diameter: half a percent at 40 km and 57
+// degrees, one percent at 100 km.
 type shape struct {
-	box    rtree.Box // degrees; its longitudes may lie beyond 180 degrees where it crosses the date line
+	box    rtree.Box // degrees; longitudes may exceed 180 degrees if it crosses the date line
 	areaM2 float64
 
 	radiusM float64
-	centre  vector
+	center  vector
 
 	outline  outline
-	lat, lon float64 // the middle of the outline's box
+	lat, lon float64 // center of the outline's box
 }
 
 // vector is a point of the unit sphere.
@@ -39,12 +39,12 @@ type vector struct{ x, y, z float64 }
 func newCircle(lat, lon, radiusM float64) *shape {
 	angle := radiusM / earthRadiusM
 	half := math.Sin(angle / 2)
-	s := &shape{radiusM: radiusM, centre: positionOf(lat, lon).sphere, areaM2: 4 * math.Pi * earthRadiusM * earthRadiusM * half * half}
+	s := &shape{radiusM: radiusM, center: positionOf(lat, lon).sphere, areaM2: 4 * math.Pi * earthRadiusM * earthRadiusM * half * half}
 	dLat, dLon := angle/rad, float64(180)
 	if math.Abs(lat)+dLat < 90 {
 		dLon = math.Asin(min(1, math.Sin(angle)/math.Cos(lat*rad))) / rad
 	}
-	const slack = 1e-9 // a tenth of a millimetre, for what arithmetic loses
+	const slack = 1e-9 // a tenth of a millimeter, for rounding errors
 	dLat, dLon = dLat+slack, dLon+slack
 	s.box = rtree.Box{MinX: lon - dLon, MinY: lat - dLat, MaxX: lon + dLon, MaxY: lat + dLat}
 	return s
@@ -68,8 +68,8 @@ func newArea(polygons geom.MultiPolygon) *shape {
 				}
 				area += s.under(a, b)
 				edges = append(edges, edge{
-					x1: (a.X - s.lon) * metresPerDeg, y1: (a.Y - s.lat) * metresPerDeg,
-					x2: (b.X - s.lon) * metresPerDeg, y2: (b.Y - s.lat) * metresPerDeg,
+					x1: (a.X - s.lon) * metersPerDeg, y1: (a.Y - s.lat) * metersPerDeg,
+					x2: (b.X - s.lon) * metersPerDeg, y2: (b.Y - s.lat) * metersPerDeg,
 				})
 			}
 			if i == 0 {
@@ -83,8 +83,8 @@ func newArea(polygons geom.MultiPolygon) *shape {
 	return s
 }
 
-// under is the area on the sphere between an edge and the parallel through the shape's middle: the integral of
-// sin(latitude) over the edge's longitudes, which has a closed form as the edge is straight in both.
+// under returns the area on the sphere between an edge and the parallel through the shape's center: the integral of
+// sin(latitude) over the edge's longitudes, which has a closed form because the edge is straight in both.
 func (s *shape) under(a, b geom.XY) float64 {
 	mid, half := (a.Y+b.Y)/2*rad, (b.Y-a.Y)/2*rad
 	mean := math.Sin(mid)
@@ -94,10 +94,10 @@ func (s *shape) under(a, b geom.XY) float64 {
 	return earthRadiusM * earthRadiusM * (b.X - a.X) * rad * (mean - math.Sin(s.lat*rad))
 }
 
-// position is what a query works out once of where it looks.
+// position is a query's position with what is computed from it once.
 type position struct {
 	lat, lon float64 // degrees
-	shrink   float64 // length of a degree of longitude, as a part of one on the equator
+	shrink   float64 // length of a degree of longitude relative to the equator
 	sphere   vector
 }
 
@@ -107,20 +107,20 @@ func positionOf(lat, lon float64) position {
 	return position{lat: lat, lon: lon, shrink: cosLat, sphere: vector{cosLat * cosLon, cosLat * sinLon, sinLat}}
 }
 
-// contains tells whether a position lies in the shape.
+// contains reports whether a position is in the shape.
 func (s *shape) contains(p *position) bool {
 	if s.radiusM > 0 {
-		_, inside := s.fromCircle(p, 0)
+		_, inside := s.circleDistance(p, 0)
 		return inside
 	}
 	return s.outline.contains(s.project(p))
 }
 
-// at is the distance of a position to the shape's edge in metres, positive inside, negative outside; false where it
-// lies farther outside than the reach.
-func (s *shape) at(p *position, reachM float64) (float64, bool) {
+// distance returns the distance of a position to the shape's edge in meters, positive inside, negative outside. It returns
+// false if the position is outside by more than reachM.
+func (s *shape) distance(p *position, reachM float64) (float64, bool) {
 	if s.radiusM > 0 {
-		return s.fromCircle(p, reachM)
+		return s.circleDistance(p, reachM)
 	}
 	x, y := s.project(p)
 	inside := s.outline.contains(x, y)
@@ -135,10 +135,10 @@ func (s *shape) at(p *position, reachM float64) (float64, bool) {
 	return 0 - math.Sqrt(d2), d2 < limit
 }
 
-// fromCircle is at for a circle. The distance is the haversine formula's: of the chord between the two points of the
-// sphere, whose vectors are at hand.
-func (s *shape) fromCircle(p *position, reachM float64) (float64, bool) {
-	dx, dy, dz := p.sphere.x-s.centre.x, p.sphere.y-s.centre.y, p.sphere.z-s.centre.z
+// circleDistance is distance for a circle. It is the haversine formula, computed from the chord between the two points on
+// the sphere.
+func (s *shape) circleDistance(p *position, reachM float64) (float64, bool) {
+	dx, dy, dz := p.sphere.x-s.center.x, p.sphere.y-s.center.y, p.sphere.z-s.center.z
 	chord := math.Sqrt(dx*dx + dy*dy + dz*dz)
 	if chord*earthRadiusM > s.radiusM+reachM { // and the arc is longer
 		return 0, false
@@ -154,5 +154,5 @@ func (s *shape) project(p *position) (x, y float64) {
 	} else if dLon < -180 {
 		dLon += 360
 	}
-	return dLon * metresPerDeg, (p.lat - s.lat) * metresPerDeg
+	return dLon * metersPerDeg, (p.lat - s.lat) * metersPerDeg
 }

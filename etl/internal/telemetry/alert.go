@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// AlertType is what an alert is about.
+// AlertType is the subject of an alert.
 type AlertType string
 
-// The types of alerts.
+// The alert types.
 const (
 	SpeedLimit    AlertType = "speed_limit"
 	BatteryLow    AlertType = "battery_low"
@@ -20,12 +20,12 @@ const (
 	DeviceStuck   AlertType = "device_stuck"
 )
 
-// AlertTypes is every type of alert.
+// AlertTypes lists all alert types.
 var AlertTypes = []AlertType{
 	SpeedLimit, BatteryLow, Temperature, GeofenceEnter, GeofenceExit, GeofenceDwell, DeviceOffline, DeviceStuck,
 }
 
-// Severity is how much an alert matters.
+// Severity is the urgency of an alert.
 type Severity string
 
 // The severities, as they are stored.
@@ -35,11 +35,11 @@ const (
 	Low    Severity = "LOW"
 )
 
-// Severities is every severity, the gravest first.
+// Severities lists all severities, the highest first.
 var Severities = []Severity{High, Medium, Low}
 
-// Graver tells whether a severity matters more than another; any matters more than none, which is "".
-func (s Severity) Graver(than Severity) bool { return s.rank() > than.rank() }
+// HigherThan reports whether s is higher than other. The empty severity is the lowest.
+func (s Severity) HigherThan(other Severity) bool { return s.rank() > other.rank() }
 
 func (s Severity) rank() int {
 	switch s {
@@ -53,39 +53,39 @@ func (s Severity) rank() int {
 	return 0
 }
 
-// Alert is one alert of a device. A device has at most one open alert of a type. FleetID, DeviceID, Type and OpenedMs
-// identify it; the rest may change while it is open.
+// Alert is one alert of a device. A device has at most one open alert per type. FleetID, DeviceID, Type and OpenedMs
+// identify an alert; the other fields may change while it is open. The JSON is that of stored states.
 type Alert struct {
-	FleetID  string    `json:"f"`
+	FleetID  string    `json:"f,omitempty"`
 	DeviceID string    `json:"-"`
 	Type     AlertType `json:"t"`
-	Severity Severity  `json:"s"` // the gravest it had
+	Severity Severity  `json:"s,omitempty"` // highest so far
 
-	OpenedMs  int64 `json:"o"`           // event time at which it was raised, Unix milliseconds
+	OpenedMs  int64 `json:"o,omitempty"` // event time at which it opened, Unix milliseconds
 	StartedMs int64 `json:"b"`           // event time at which its condition began, at or before OpenedMs
-	EndedMs   int64 `json:"e,omitempty"` // event time at which it was cleared; 0: it is open
+	EndedMs   int64 `json:"e,omitempty"` // event time at which it was resolved; 0 while it is open
 
-	Peak      float64 `json:"p"` // the furthest value: km/h, percent, °C, or seconds for dwell, offline and stuck
-	Threshold float64 `json:"l"` // the limit that was passed, in the same unit
+	Peak      float64 `json:"p"`           // value furthest beyond the limit: km/h, percent, °C, or seconds for dwell, offline and stuck
+	Threshold float64 `json:"l,omitempty"` // the limit, in the same unit
 
-	Zone string  `json:"z,omitempty"` // the zones it is about, or the zone it was raised in
-	Lat  float64 `json:"y"`           // where it was raised, degrees
-	Lon  float64 `json:"x"`
+	Zone string  `json:"z,omitempty"` // geofences that it is about, or the zone in which it opened
+	Lat  float64 `json:"y,omitempty"` // where it opened, degrees
+	Lon  float64 `json:"x,omitempty"`
 
-	Message string `json:"m"` // for people: what, how much, where
+	Message string `json:"m,omitempty"` // description for people
 }
 
-// Transition is a step in an alert's life.
+// Transition is a state change of an alert.
 type Transition string
 
 // The transitions.
 const (
 	AlertOpened    Transition = "opened"
-	AlertEscalated Transition = "escalated" // it became graver
+	AlertEscalated Transition = "escalated" // to a higher severity
 	AlertResolved  Transition = "resolved"
 )
 
-// Transitions is every transition.
+// Transitions lists all transitions.
 var Transitions = []Transition{AlertOpened, AlertEscalated, AlertResolved}
 
 // AlertEvent is a change of state of an alert. Alert holds the alert as it is after the change.
@@ -125,13 +125,13 @@ func (e *AlertEvent) MarshalJSON() ([]byte, error) {
 	})
 }
 
-// Place is where a position lies with regard to one zone.
-type Place struct {
-	Zone          string            // the zone's name
-	InsideM       float64           // distance to the zone's edge in metres: positive inside, negative outside
-	AreaM2        float64           // size of the zone, square metres
-	SpeedLimitKmh Optional[float64] // what may be driven in it
-	DwellS        Optional[int32]   // how long a vehicle may stay in it, seconds
-	OnEnter       bool              // entering it is worth an alert
-	OnExit        bool              // leaving it is
+// NearbyGeofence is a geofence that contains a position or lies near it.
+type NearbyGeofence struct {
+	Name          string
+	InsideM       float64           // distance of the position to the edge in meters: positive inside, negative outside
+	AreaM2        float64           // square meters
+	SpeedLimitKmh Optional[float64] // speed limit inside
+	DwellS        Optional[int32]   // how long a vehicle may stay inside, seconds
+	OnEnter       bool              // an entry raises an alert
+	OnExit        bool              // an exit raises an alert
 }

@@ -12,58 +12,59 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// start is the event time from which tests count.
+// start is the event time that tests count from.
 var start = time.Date(2026, 3, 1, 10, 0, 0, 0, time.UTC).UnixMilli()
 
-const metresPerDegree = 111_195.08
+const metersPerDegree = 111_195.08
 
-// circle is a zone of the tests: round, at so many metres east and north of 0, 0.
+// circle is a round geofence, at so many meters east and north of 0, 0.
 type circle struct {
-	telemetry.Place
+	telemetry.NearbyGeofence
 	east, north, radius float64
 }
 
-// circles are zones that are looked through one by one. They have a fingerprint, as a file has.
+// circles scans geofences one by one. It has a fingerprint, as a file has.
 type circles []circle
 
-func (c circles) At(_ string, lat, lon, reachM float64, found []telemetry.Place) []telemetry.Place {
+func (c circles) Near(_ string, lat, lon, reachM float64, found []telemetry.NearbyGeofence) []telemetry.NearbyGeofence {
 	from := len(found)
 	for i := range c {
-		if p := c[i].place(lat, lon); p.InsideM >= -reachM {
+		if p := c[i].relative(lat, lon); p.InsideM >= -reachM {
 			found = append(found, p)
 		}
 	}
-	slices.SortFunc(found[from:], func(a, b telemetry.Place) int {
+	slices.SortFunc(found[from:], func(a, b telemetry.NearbyGeofence) int {
 		if a.AreaM2 != b.AreaM2 {
 			return map[bool]int{true: -1, false: 1}[a.AreaM2 < b.AreaM2]
 		}
-		return strings.Compare(a.Zone, b.Zone)
+		return strings.Compare(a.Name, b.Name)
 	})
 	return found
 }
 
 func (c circles) Fingerprint() string { return fmt.Sprint([]circle(c)) }
 
-func (c circle) place(lat, lon float64) telemetry.Place {
-	p := c.Place
-	p.InsideM = c.radius - math.Hypot(lat*metresPerDegree-c.north, lon*metresPerDegree-c.east)
+func (c circle) relative(lat, lon float64) telemetry.NearbyGeofence {
+	p := c.NearbyGeofence
+	p.InsideM = c.radius - math.Hypot(lat*metersPerDegree-c.north, lon*metersPerDegree-c.east)
 	p.AreaM2 = math.Pi * c.radius * c.radius
 	return p
 }
 
-// zone is a circle around 0, 0 that tells of entry and exit.
-func zone(name string, radius float64) circle {
-	return circle{Place: telemetry.Place{Zone: name, OnEnter: true, OnExit: true}, radius: radius}
+// fence is a circle around 0, 0 that raises alerts of entries and exits.
+func fence(name string, radius float64) circle {
+	return circle{NearbyGeofence: telemetry.NearbyGeofence{Name: name, OnEnter: true, OnExit: true}, radius: radius}
 }
 
-// at is a fix so many seconds after the start, so many metres east of 0, 0.
+// at is a position so many seconds after the start, so many meters east of 0, 0.
 func at(s, east float64, more ...func(*telemetry.Record)) telemetry.Record {
-	r := telemetry.Record{DeviceID: "truck-7", FleetID: "acme", Zone: telemetry.UnknownZone, TimeMs: start + int64(s*1000), Lon: east / metresPerDegree}
+	r := telemetry.Record{DeviceID: "truck-7", FleetID: "acme", Zone: telemetry.UnknownZone, TimeMs: start + int64(s*1000), Lon: east / metersPerDegree}
 	for _, set := range more {
 		set(&r)
 	}
@@ -90,8 +91,8 @@ func inFleet(f string) func(*telemetry.Record) {
 	return func(r *telemetry.Record) { r.FleetID = f }
 }
 
-// only are rules in which nothing is on but what the text says. The text is the inside of defaults.
-func only(t testing.TB, text string) *Rules {
+// only returns rules that enable only what the text sets. The text is the content of defaults.
+func only(t testing.TB, text string) *rules.Rules {
 	t.Helper()
 	var b strings.Builder
 	b.WriteString("defaults:\n")
@@ -106,24 +107,24 @@ func only(t testing.TB, text string) *Rules {
 	return parsed(t, b.String())
 }
 
-func parsed(t testing.TB, text string) *Rules {
+func parsed(t testing.TB, text string) *rules.Rules {
 	t.Helper()
-	r, err := ParseRules("rules.yml", []byte(text))
+	r, err := rules.Parse("rules.yml", []byte(text))
 	require.NoError(t, err, text)
 	return r
 }
 
-// apply gives the steps that fixes make of a state.
-func apply(e *Engine, s *State, fixes ...telemetry.Record) (steps []telemetry.AlertEvent) {
-	for i := range fixes {
-		e.Apply(s, &fixes[i], func(step telemetry.AlertEvent) { steps = append(steps, step) })
+// apply returns the events of positions.
+func apply(e *Engine, s *State, records ...telemetry.Record) (events []telemetry.AlertEvent) {
+	for i := range records {
+		e.Apply(s, &records[i], func(e telemetry.AlertEvent) { events = append(events, e) })
 	}
-	return steps
+	return events
 }
 
-// brief shows steps as "+40 s opened speed_limit LOW 140/130 since 30", with the time of the step.
-func brief(steps []telemetry.AlertEvent) (lines []string) {
-	for _, s := range steps {
+// brief formats events as "+40 opened speed_limit LOW 140/130 since 30", with the time of the event.
+func brief(events []telemetry.AlertEvent) (lines []string) {
+	for _, s := range events {
 		ms := s.OpenedMs
 		switch s.Transition {
 		case telemetry.AlertResolved:
@@ -143,14 +144,14 @@ func brief(steps []telemetry.AlertEvent) (lines []string) {
 	return lines
 }
 
-func messages(steps []telemetry.AlertEvent) (lines []string) {
-	for _, s := range steps {
+func messages(events []telemetry.AlertEvent) (lines []string) {
+	for _, s := range events {
 		lines = append(lines, s.Message)
 	}
 	return lines
 }
 
-// reread is the state after a way through JSON.
+// reread returns the state after a round trip through JSON.
 func reread(t testing.TB, s *State) *State {
 	t.Helper()
 	text, err := json.Marshal(s)
