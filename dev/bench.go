@@ -3,15 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
@@ -20,9 +16,9 @@ import (
 type benchCmds struct {
 	Driver  benchDriverCmd  `cmd:"" default:"withargs" help:"Compare fleet-etl with the bare driver. The default."`
 	Compare benchCompareCmd `cmd:"" help:"Compare two builds of fleet-etl, in alternating runs."`
-	Load    benchLoadCmd    `cmd:"" help:"Measure what fleet-etl bears and what that costs, with ever more load, devices, history and nodes."`
-	Soak    benchSoakCmd    `cmd:"" help:"Run fleet-etl under a steady load for long, and tell what grows."`
-	Docs    benchDocsCmd    `cmd:"" help:"Put the figures that load and soak found last into docs/performance.md."`
+	Load    benchLoadCmd    `cmd:"" help:"Measure fleet-etl under load, and its cost with ever more load, devices, history and nodes."`
+	Soak    benchSoakCmd    `cmd:"" help:"Measure whether memory, handles and latency stay flat under a steady load."`
+	Docs    benchDocsCmd    `cmd:"" help:"Write the newest reports of load and soak into docs/performance.md."`
 	Write   benchWriteCmd   `cmd:"" hidden:"" help:"Write a file with the bare driver, in this process."`
 }
 
@@ -124,7 +120,13 @@ func newETL(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return filepath.Join(root, "bin", "fleet-etl"), buildETL(ctx, root)
+	path := filepath.Join(root, "bin", "fleet-etl")
+	build := exec.CommandContext(ctx, "go", "build", "-o", path, "./etl")
+	build.Dir, build.Stderr = root, os.Stderr
+	if err := build.Run(); err != nil {
+		return "", fmt.Errorf("build fleet-etl: %w", err)
+	}
+	return path, nil
 }
 
 // withBenchNodes calls do with a cluster of its own, which is removed afterwards.
@@ -143,61 +145,4 @@ func (s settings) withBenchNodes(ctx context.Context, dcs string, do func(bench.
 		return err
 	}
 	return bench.WithCluster(ctx, c, parsed, do)
-}
-
-func buildETL(ctx context.Context, root string) error {
-	build := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(root, "bin", "fleet-etl"), "./etl")
-	build.Dir, build.Stderr = root, os.Stderr
-	if err := build.Run(); err != nil {
-		return fmt.Errorf("build fleet-etl: %w", err)
-	}
-	return nil
-}
-
-// benchNodes are those of a cluster that was made for a bench.
-type benchNodes struct {
-	dcs                  string
-	localDC              string
-	pids, hosts, metrics []string
-}
-
-// withBenchCluster does something while a cluster of its own is up, which it removes after it.
-func withBenchCluster(ctx context.Context, root, dcs string, s settings, do func(benchNodes) error) (err error) {
-	parsed, err := cluster.ParseDCs(dcs)
-	if err != nil {
-		return err
-	}
-	s.Dir = filepath.Join(root, ".dev", "bench")
-	c, err := s.open(parsed, os.Stderr)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		err = errors.Join(err, c.Down(down, true))
-	}()
-	if err := c.Up(ctx); err != nil {
-		return err
-	}
-	nodes, err := c.Nodes()
-	if err != nil {
-		return err
-	}
-	b := benchNodes{dcs: dcs, localDC: parsed[0].Name}
-	for _, n := range nodes {
-		b.pids, b.hosts = append(b.pids, strconv.Itoa(n.PID)), append(b.hosts, n.CQL().String())
-		b.metrics = append(b.metrics, fmt.Sprintf("http://%s/metrics", n.Metrics()))
-	}
-	return do(b)
-}
-
-// command is one of fleet-etl on these nodes, each of which holds everything.
-func (b benchNodes) command(ctx context.Context, root string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(root, "bin", "fleet-etl"), args...)
-	cmd.Env = append(os.Environ(), "CASSANDRA_HOSTS="+strings.Join(b.hosts, ","), "CASSANDRA_REPLICATION="+b.dcs, "CASSANDRA_DC="+b.localDC)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = time.Minute
-	return cmd
 }

@@ -34,15 +34,15 @@ func (a Against) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	k, err := nodes.makeKeyspace(ctx, "fleet_bench", a.Binary, dir)
+	k, err := nodes.MakeKeyspace(ctx, "fleet_bench", a.Binary, dir)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, k.drop(ctx)) }()
+	defer func() { err = errors.Join(err, k.Drop(ctx)) }()
 	var cases []Case
 	for _, size := range []int{a.Records, a.Records / 5} {
 		interleaved, sorted := within(dir, fmt.Sprintf("interleaved-%d", size)), within(dir, fmt.Sprintf("sorted-%d", size))
-		if err := generate(ctx, a.Binary, interleaved, size, driverVehicles, 1); err != nil {
+		if err := (Simulation{Records: size, Vehicles: driverVehicles, Fleets: 1}).Write(ctx, a.Binary, interleaved); err != nil {
 			return nil, err
 		}
 		if err := sortByDevice(interleaved, sorted); err != nil {
@@ -55,16 +55,16 @@ func (a Against) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 		for _, in := range []struct{ name, file string }{{"interleaved", interleaved}, {"sorted", sorted}} {
 			base := "driver, " + form
 			add := func(name string, command func(context.Context) *exec.Cmd) {
-				cases = append(cases, Case{Input: in.name, Name: name, Base: base, empty: k.empty, command: command})
+				cases = append(cases, Case{Input: in.name, Name: name, Base: base, empty: k.Empty, command: command})
 			}
 			load := func(env ...string) func(context.Context) *exec.Cmd {
 				env = append(env, "ETL_WRITE_MODE="+mode)
-				return func(ctx context.Context) *exec.Cmd { return k.command(ctx, env, "load", "--report", "json", in.file) }
+				return func(ctx context.Context) *exec.Cmd { return k.Command(ctx, env, "load", "--report", "json", in.file) }
 			}
 			add(base, func(ctx context.Context) *exec.Cmd {
-				return a.Driver(ctx, Driver{Nodes: nodes, Keyspace: k.name, File: in.file, Form: form, InFlight: driverInFlight, Rows: driverRows})
+				return a.Driver(ctx, Driver{Nodes: nodes, Keyspace: k.Name, File: in.file, Form: form, InFlight: driverInFlight, Rows: driverRows})
 			})
-			add("fleet-etl, "+mode, load(withoutDerivedRows...))
+			add("fleet-etl, "+mode, load(WithoutDerivedRows...))
 			if form == Grouped {
 				add("fleet-etl, "+mode+", with derived rows", load())
 			}

@@ -27,14 +27,14 @@ type Result struct {
 	Case    string `json:"case"`
 	Base    string `json:"base"`
 	Runs    int    `json:"runs"`
-	usage
+	Usage
 }
 
 // runCases measures each case so many times, round by round, each time on empty tables. Every second round goes through
 // the cases backwards, so that a drift of the machine hits all cases alike. One round without the clock precedes them,
 // in which the nodes compile their code.
 func runCases(ctx context.Context, nodes Nodes, cases []Case, rounds int, log io.Writer) ([]Result, error) {
-	runs := make([][]usage, len(cases))
+	runs := make([][]Usage, len(cases))
 	for round := range rounds + 1 {
 		for i := range cases {
 			if round%2 == 1 {
@@ -44,7 +44,7 @@ func runCases(ctx context.Context, nodes Nodes, cases []Case, rounds int, log io
 			if err := c.empty(ctx); err != nil {
 				return nil, err
 			}
-			u, err := measure(c.command(ctx), nodes)
+			u, err := Measure(c.command(ctx), nodes)
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", c.Input, c.Name, err)
 			}
@@ -58,25 +58,25 @@ func runCases(ctx context.Context, nodes Nodes, cases []Case, rounds int, log io
 	}
 	results := make([]Result, len(cases))
 	for i, c := range cases {
-		results[i] = Result{Cluster: nodes.DCs, Input: c.Input, Case: c.Name, Base: c.Base, Runs: rounds, usage: medians(runs[i])}
+		results[i] = Result{Cluster: nodes.DCs, Input: c.Input, Case: c.Name, Base: c.Base, Runs: rounds, Usage: medians(runs[i])}
 	}
 	return results, nil
 }
 
 // medians takes the median of each number on its own.
-func medians(runs []usage) usage {
-	return usage{
-		Records:    median(runs, func(u usage) int64 { return u.Records }),
-		Seconds:    median(runs, func(u usage) float64 { return u.Seconds }),
-		PerSecond:  median(runs, func(u usage) float64 { return u.PerSecond }),
-		ClientCPU:  median(runs, func(u usage) float64 { return u.ClientCPU }),
-		NodesCPU:   median(runs, func(u usage) float64 { return u.NodesCPU }),
-		PeakMemory: median(runs, func(u usage) int64 { return u.PeakMemory }),
-		Writes:     median(runs, func(u usage) int64 { return u.Writes }),
+func medians(runs []Usage) Usage {
+	return Usage{
+		Records:    median(runs, func(u Usage) int64 { return u.Records }),
+		Seconds:    median(runs, func(u Usage) float64 { return u.Seconds }),
+		PerSecond:  median(runs, func(u Usage) float64 { return u.PerSecond }),
+		ClientCPU:  median(runs, func(u Usage) float64 { return u.ClientCPU }),
+		NodesCPU:   median(runs, func(u Usage) float64 { return u.NodesCPU }),
+		PeakMemory: median(runs, func(u Usage) int64 { return u.PeakMemory }),
+		Writes:     median(runs, func(u Usage) int64 { return u.Writes }),
 	}
 }
 
-func median[T cmp.Ordered](runs []usage, of func(usage) T) T {
+func median[T cmp.Ordered](runs []Usage, of func(Usage) T) T {
 	values := make([]T, len(runs))
 	for i, u := range runs {
 		values[i] = of(u)
@@ -94,14 +94,11 @@ func WriteTable(out io.Writer, results []Result) error {
 		if i := slices.IndexFunc(results, func(b Result) bool { return b.Cluster == r.Cluster && b.Input == r.Input && b.Case == r.Base }); i >= 0 {
 			base = results[i]
 		}
-		client, clientBase := perRecord(r.ClientCPU, r), perRecord(base.ClientCPU, base)
-		nodes, nodesBase := perRecord(r.NodesCPU, r), perRecord(base.NodesCPU, base)
+		client, clientBase := r.PerRecord(r.ClientCPU), base.PerRecord(base.ClientCPU)
+		nodes, nodesBase := r.PerRecord(r.NodesCPU), base.PerRecord(base.NodesCPU)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%.0f\t%.2f\t%.1f\t%.2f\t%.1f\t%.2f\t%.2f\t%.0f\t%s\t\n", r.Cluster, r.Input, r.Case, r.Records,
 			r.PerSecond, r.PerSecond/base.PerSecond, client, client/clientBase, nodes, nodes/nodesBase,
 			float64(r.Writes)/float64(r.Records), float64(r.PeakMemory)/1e6, r.Base)
 	}
 	return w.Flush()
 }
-
-// perRecord is CPU time in µs.
-func perRecord(seconds float64, r Result) float64 { return 1e6 * seconds / float64(r.Records) }

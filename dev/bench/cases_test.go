@@ -10,14 +10,14 @@ import (
 )
 
 func TestMediansOfEachNumber(t *testing.T) {
-	runs := []usage{{Seconds: 3, PerSecond: 100, ClientCPU: 1}, {Seconds: 1, PerSecond: 300, ClientCPU: 3}, {Seconds: 2, PerSecond: 200, ClientCPU: 2}}
-	assert.Equal(t, usage{Seconds: 2, PerSecond: 200, ClientCPU: 2}, medians(runs))
+	runs := []Usage{{Seconds: 3, PerSecond: 100, ClientCPU: 1}, {Seconds: 1, PerSecond: 300, ClientCPU: 3}, {Seconds: 2, PerSecond: 200, ClientCPU: 2}}
+	assert.Equal(t, Usage{Seconds: 2, PerSecond: 200, ClientCPU: 2}, medians(runs))
 	assert.Equal(t, 100.0, medians(runs[:2]).PerSecond, "the lower of two")
 }
 
 func TestTableIsRelativeToTheBaseOfACase(t *testing.T) {
 	result := func(input, name string, rate, cpu float64) Result {
-		return Result{Cluster: "dc1=1", Input: input, Case: name, Base: "old", usage: usage{Records: 1e6, PerSecond: rate, ClientCPU: cpu, NodesCPU: 1}}
+		return Result{Cluster: "dc1=1", Input: input, Case: name, Base: "old", Usage: Usage{Records: 1e6, PerSecond: rate, ClientCPU: cpu, NodesCPU: 1}}
 	}
 	var out strings.Builder
 	require.NoError(t, WriteTable(&out, []Result{result("a", "old", 1000, 4), result("a", "new", 1500, 3), result("b", "old", 500, 1), result("b", "new", 500, 2)}))

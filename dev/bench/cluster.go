@@ -76,8 +76,8 @@ func (n Nodes) connect(keyspace string) (*gocql.Session, error) {
 	return session, nil
 }
 
-// cpuSeconds is the CPU time that the nodes have used.
-func (n Nodes) cpuSeconds() (seconds float64) {
+// CPUSeconds is the CPU time that the nodes have used.
+func (n Nodes) CPUSeconds() (seconds float64) {
 	for _, pid := range n.PIDs {
 		seconds += cpuOf(pid)
 	}

@@ -22,8 +22,8 @@ type Compare struct {
 // comparedFleets is how many fleets the made inputs have.
 const comparedFleets = 10
 
-// withoutDerivedRows turns off derived rows, by the setting of the older build and by that of the newer.
-var withoutDerivedRows = []string{"ETL_DERIVE=false", "ETL_PROCESSOR_ENABLED=false"}
+// WithoutDerivedRows turns off derived rows, by the setting of the older build and by that of the newer.
+var WithoutDerivedRows = []string{"ETL_DERIVE=false", "ETL_PROCESSOR_ENABLED=false"}
 
 // Run measures on these nodes.
 func (c Compare) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
@@ -33,7 +33,7 @@ func (c Compare) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	realistic, random := within(dir, "realistic"), within(dir, "random")
-	if err := generate(ctx, c.New, realistic, c.Records, c.Vehicles, comparedFleets); err != nil {
+	if err := (Simulation{Records: c.Records, Vehicles: c.Vehicles, Fleets: comparedFleets}).Write(ctx, c.New, realistic); err != nil {
 		return nil, err
 	}
 	if err := writeRandom(random, c.Records, c.Vehicles, comparedFleets); err != nil {
@@ -44,24 +44,24 @@ func (c Compare) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 		env  []string
 		load []string
 	}{
-		{"realistic, without derived rows", withoutDerivedRows, []string{realistic}},
+		{"realistic, without derived rows", WithoutDerivedRows, []string{realistic}},
 		{"realistic, with derived rows", nil, []string{realistic}},
-		{"random, without derived rows", withoutDerivedRows, []string{random}},
+		{"random, without derived rows", WithoutDerivedRows, []string{random}},
 		{"random, with derived rows", nil, []string{random}},
 		{"taxis, with derived rows", nil, taxis(c.Taxis)},
 	}
 	if c.Taxis == "" {
 		inputs = inputs[:len(inputs)-1]
 	}
-	keyspaces := map[string]*keyspace{}
+	keyspaces := map[string]*Keyspace{}
 	defer func() {
 		for _, k := range keyspaces {
-			err = errors.Join(err, k.drop(ctx))
+			err = errors.Join(err, k.Drop(ctx))
 		}
 	}()
 	var cases []Case
 	for _, build := range []struct{ name, binary string }{{"old", c.Old}, {"new", c.New}} {
-		k, err := nodes.makeKeyspace(ctx, "bench_"+build.name, build.binary, dir)
+		k, err := nodes.MakeKeyspace(ctx, "bench_"+build.name, build.binary, dir)
 		if err != nil {
 			return nil, err
 		}
@@ -74,9 +74,9 @@ func (c Compare) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 		for _, build := range []string{"old", "new"} {
 			k := keyspaces[build]
 			cases = append(cases, Case{
-				Input: in.name, Name: build, Base: "old", empty: k.empty,
+				Input: in.name, Name: build, Base: "old", empty: k.Empty,
 				command: func(ctx context.Context) *exec.Cmd {
-					return k.command(ctx, in.env, append([]string{"load", "--report", "json"}, in.load...)...)
+					return k.Command(ctx, in.env, append([]string{"load", "--report", "json"}, in.load...)...)
 				},
 			})
 		}

@@ -15,14 +15,31 @@ import (
 	"time"
 )
 
-// Inputs have this interval between two records of a vehicle.
+// interval is the default time between two records of a vehicle.
 const interval = 5 * time.Second
 
-// generate lets fleet-etl write the records of simulated vehicles in event order. The last record is about now.
-func generate(ctx context.Context, binary, path string, records, vehicles, fleets int) error {
-	cmd := exec.CommandContext(ctx, binary, "generate", "--records", fmt.Sprint(records), "--vehicles", fmt.Sprint(vehicles),
-		"--fleets", fmt.Sprint(fleets), "--interval", interval.String(), "--out", path)
-	if out, err := cmd.CombinedOutput(); err != nil {
+// Simulation is what fleet-etl generate makes: the records of simulated vehicles in event order.
+type Simulation struct {
+	Records, Vehicles, Fleets int
+	Interval                  time.Duration // between two records of a vehicle; 0: 5 s
+	Start                     time.Time     // zero: so that the last record is about now
+}
+
+// Args are the flags of fleet-etl generate.
+func (s Simulation) Args() []string {
+	args := []string{
+		"generate", "--records", fmt.Sprint(s.Records), "--vehicles", fmt.Sprint(s.Vehicles), "--fleets", fmt.Sprint(s.Fleets),
+		"--interval", cmp.Or(s.Interval, interval).String(),
+	}
+	if !s.Start.IsZero() {
+		args = append(args, "--start", s.Start.UTC().Format(time.RFC3339Nano))
+	}
+	return args
+}
+
+// Write lets fleet-etl write the records to a CSV file.
+func (s Simulation) Write(ctx context.Context, binary, path string) error {
+	if out, err := exec.CommandContext(ctx, binary, append(s.Args(), "--out", path)...).CombinedOutput(); err != nil {
 		return fmt.Errorf("generate %s: %w\n%s", path, err, out)
 	}
 	return nil

@@ -15,42 +15,43 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// keyspace belongs to one fleet-etl binary, which made its tables.
-type keyspace struct {
-	nodes   Nodes
-	name    string
-	binary  string
-	state   string // ETL_STATE_DIR
-	session *gocql.Session
+// Keyspace belongs to one fleet-etl binary, which made its tables.
+type Keyspace struct {
+	Nodes   Nodes
+	Name    string
+	Session *gocql.Session
+
+	binary string
+	state  string // ETL_STATE_DIR
 }
 
-// makeKeyspace lets the binary make a keyspace. The caller drops it.
-func (n Nodes) makeKeyspace(ctx context.Context, name, binary, dir string) (*keyspace, error) {
-	k := &keyspace{nodes: n, name: name, binary: binary, state: filepath.Join(dir, name)}
-	schema := k.command(ctx, nil, "schema", "apply")
+// MakeKeyspace lets the binary make a keyspace. The caller drops it.
+func (n Nodes) MakeKeyspace(ctx context.Context, name, binary, dir string) (*Keyspace, error) {
+	k := &Keyspace{Nodes: n, Name: name, binary: binary, state: filepath.Join(dir, name)}
+	schema := k.Command(ctx, nil, "schema", "apply")
 	schema.Stdout = nil
 	if err := schema.Run(); err != nil {
 		return nil, fmt.Errorf("make keyspace %s with %s: %w", name, binary, err)
 	}
 	var err error
-	k.session, err = n.connect(name)
+	k.Session, err = n.connect(name)
 	return k, err
 }
 
-// drop removes the keyspace, also when ctx has ended.
-func (k *keyspace) drop(ctx context.Context) error {
-	defer k.session.Close()
+// Drop removes the keyspace, also when ctx has ended.
+func (k *Keyspace) Drop(ctx context.Context) error {
+	defer k.Session.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
 	defer cancel()
-	if err := k.session.Query("DROP KEYSPACE " + k.name).WithContext(ctx).Exec(); err != nil {
-		return fmt.Errorf("drop keyspace %s: %w", k.name, err)
+	if err := k.Session.Query("DROP KEYSPACE " + k.Name).WithContext(ctx).Exec(); err != nil {
+		return fmt.Errorf("drop keyspace %s: %w", k.Name, err)
 	}
 	return nil
 }
 
-// empty truncates every table.
-func (k *keyspace) empty(ctx context.Context) error {
-	tables := k.session.Query("SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", k.name).WithContext(ctx).Iter()
+// Empty truncates every table.
+func (k *Keyspace) Empty(ctx context.Context) error {
+	tables := k.Session.Query("SELECT table_name FROM system_schema.tables WHERE keyspace_name = ?", k.Name).WithContext(ctx).Iter()
 	var names []string
 	for name := ""; tables.Scan(&name); {
 		names = append(names, name)
@@ -58,19 +59,19 @@ func (k *keyspace) empty(ctx context.Context) error {
 	err := tables.Close()
 	for _, name := range names {
 		if err == nil {
-			err = k.session.Query("TRUNCATE " + name).WithContext(ctx).Consistency(gocql.All).Exec()
+			err = k.Session.Query("TRUNCATE " + name).WithContext(ctx).Consistency(gocql.All).Exec()
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("empty keyspace %s: %w", k.name, err)
+		return fmt.Errorf("empty keyspace %s: %w", k.Name, err)
 	}
 	return nil
 }
 
-// command is fleet-etl on this keyspace. Its context stops it with SIGTERM.
-func (k *keyspace) command(ctx context.Context, env []string, args ...string) *exec.Cmd {
+// Command is fleet-etl on this keyspace. Its context stops it with SIGTERM.
+func (k *Keyspace) Command(ctx context.Context, env []string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, k.binary, args...)
-	cmd.Env = append(k.nodes.env(k.name), "ETL_METRICS_ADDRESS=", "ETL_STATE_DIR="+k.state, "LOG_LEVEL=warn")
+	cmd.Env = append(k.Nodes.env(k.Name), "ETL_METRICS_ADDRESS=", "ETL_STATE_DIR="+k.state, "LOG_LEVEL=warn")
 	cmd.Env = append(cmd.Env, env...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
@@ -78,8 +79,8 @@ func (k *keyspace) command(ctx context.Context, env []string, args ...string) *e
 	return cmd
 }
 
-// usage is what one command used.
-type usage struct {
+// Usage is the cost of one command.
+type Usage struct {
 	Records    int64   `json:"records"`
 	Seconds    float64 `json:"seconds"`
 	PerSecond  float64 `json:"records_per_second"`
@@ -89,9 +90,14 @@ type usage struct {
 	Writes     int64   `json:"writes"` // mutations of all tables
 }
 
-// loadReport is the part of fleet-etl's report (load --report json) that a bench uses.
-type loadReport struct {
+// PerRecord spreads seconds of CPU time over the records, in µs.
+func (u Usage) PerRecord(seconds float64) float64 { return 1e6 * seconds / float64(max(u.Records, 1)) }
+
+// Report is the part of fleet-etl's report (load --report json) that a bench uses.
+type Report struct {
+	Read       int64   `json:"records_read"`
 	Stored     int64   `json:"records_stored"`
+	Rejected   int64   `json:"records_rejected_total"`
 	Seconds    float64 `json:"seconds"`
 	CPUSeconds float64 `json:"cpu_seconds"`
 	PeakMemory int64   `json:"peak_memory_bytes"`
@@ -103,17 +109,17 @@ type loadReport struct {
 // someRejected is the exit status of a load that stored everything valid and rejected some records.
 const someRejected = 2
 
-// measure runs a command that prints a loadReport, and adds the CPU time of the nodes.
-func measure(cmd *exec.Cmd, nodes Nodes) (u usage, err error) {
+// Measure runs a command that prints a Report, and adds the CPU time of the nodes.
+func Measure(cmd *exec.Cmd, nodes Nodes) (u Usage, err error) {
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	before := nodes.cpuSeconds()
+	before := nodes.CPUSeconds()
 	err = cmd.Run()
-	u.NodesCPU = nodes.cpuSeconds() - before
+	u.NodesCPU = nodes.CPUSeconds() - before
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == someRejected {
 		err = nil
 	}
-	var r loadReport
+	var r Report
 	if err == nil {
 		err = json.Unmarshal(out.Bytes(), &r)
 	}

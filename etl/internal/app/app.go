@@ -45,7 +45,6 @@ type commands struct {
 	Load        loadCommand        `cmd:"" help:"Load CSV files and print a report."`
 	Replay      replayCommand      `cmd:"" help:"Replay recorded CSV files at a chosen speed."`
 	Generate    generateCommand    `cmd:"" help:"Generate records of simulated vehicles."`
-	Bench       benchCommands      `cmd:"" help:"Measure on the cluster at hand: beside the bare driver, under load, and for how long it lasts."`
 	Token       tokenCommand       `cmd:"" help:"Create a token for the HTTP API."`
 	DeadLetters deadLetterCommands `cmd:"" name:"deadletters" help:"List or reprocess dead letters (rejected records)."`
 	Verify      verifyCommand      `cmd:"" help:"Recompute alerts, trips and statistics from the stored telemetry and print each difference."`

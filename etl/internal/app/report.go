@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -82,6 +83,19 @@ func usage() (cpu float64, memory int64) {
 		return 0, 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds(), peakMemory(&u)
+}
+
+// peakMemory is the greatest resident memory of this process, in bytes. Linux gives that of the parent as u.Maxrss where a
+// larger process started this one, so the high-water mark in /proc goes first.
+func peakMemory(u *syscall.Rusage) int64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return u.Maxrss
+	}
+	_, rest, _ := strings.Cut(string(status), "VmHWM:")
+	var kilobytes int64
+	_, _ = fmt.Sscanf(rest, "%d kB", &kilobytes)
+	return kilobytes << 10
 }
 
 func (r *report) finish(err error) {

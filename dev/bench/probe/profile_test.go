@@ -1,15 +1,13 @@
-package loadtest
+package probe
 
 import (
-	"bytes"
 	"testing"
 
 	"github.com/google/pprof/profile"
 	"github.com/stretchr/testify/assert"
-	"github.com/stretchr/testify/require"
 )
 
-func TestSharesOfAProfile(t *testing.T) {
+func TestSharesCountTheInnermostPackage(t *testing.T) {
 	p := &profile.Profile{SampleType: []*profile.ValueType{{Type: "samples", Unit: "count"}, {Type: "cpu", Unit: "nanoseconds"}}}
 	sample := func(nanoseconds int64, innermostFirst ...string) {
 		s := &profile.Sample{Value: []int64{1, nanoseconds}}
@@ -22,17 +20,13 @@ func TestSharesOfAProfile(t *testing.T) {
 		}
 		p.Sample = append(p.Sample, s)
 	}
-	sample(30, "runtime.mallocgc", ours+"etl/internal/source/csvfile.(*reader).next", ours+"etl/internal/loadtest.(*Schedule).Run")
+	sample(30, "runtime.mallocgc", ours+"etl/internal/source/csvfile.(*reader).next", ours+"etl/internal/source/replay.(*Source).Run")
 	sample(40, "syscall.write", "github.com/gocql/gocql.(*Conn).exec", ours+"cassandra.(*Store).WriteHistory", ours+"etl/internal/writer.(*Writer).one")
 	sample(10, "runtime.scanobject", "runtime.gcDrain", "runtime.gcBgMarkWorker")
 	sample(10, "runtime.futex", "runtime.schedule", "runtime.mcall")
-	sample(5, ours+"etl/internal/rollup.(*Trips).Add", ours+"etl/internal/derive.(*Deriver).Stored")
+	sample(5, ours+"etl/internal/rollup.(*Trips).Add", ours+"etl/internal/processor.(*Processor).Apply")
 	sample(5, "net/http.(*conn).serve")
-	var b bytes.Buffer
-	require.NoError(t, p.Write(&b))
-	shares, err := sharesOf(b.Bytes())
-	require.NoError(t, err)
 	assert.Equal(t, []Share{
-		{"driver", .4}, {"extract: read and parse", .3}, {"Go scheduler", .1}, {"garbage collector", .1}, {"derive: alerts, trips, hours", .05}, {"other", .05},
-	}, shares)
+		{"Cassandra driver", .4}, {"package source/csvfile", .3}, {"Go scheduler", .1}, {"garbage collector", .1}, {"other", .05}, {"package rollup", .05},
+	}, shares(p))
 }

@@ -1,0 +1,71 @@
+package probe
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/http/pprof"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+func TestMeasureTakesWhatHappensMeanwhile(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	histogram := func(name, label string) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, NativeHistogramBucketFactor: 1.1}, []string{label})
+		reg.MustRegister(h)
+		return h
+	}
+	freshness := prometheus.NewHistogram(prometheus.HistogramOpts{Name: metricFreshness, NativeHistogramBucketFactor: 1.1})
+	write, stage := histogram(metricWrite, "table"), histogram("fleet_etl_stage_duration_seconds", "stage")
+	received := prometheus.NewCounterVec(prometheus.CounterOpts{Name: metricReceived}, []string{"source"})
+	length := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: metricQueue}, []string{"queue"})
+	capacity := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: metricQueueLimit}, []string{"queue"})
+	reg.MustRegister(freshness, received, length, capacity, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	length.WithLabelValues("load").Set(2)
+	capacity.WithLabelValues("load").Set(8)
+	record := func(took float64) {
+		received.WithLabelValues("replay").Inc()
+		freshness.Observe(took)
+		write.WithLabelValues("telemetry").Observe(took / 10)
+		stage.WithLabelValues("load").Observe(took)
+	}
+	record(100) // before the measurement
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))
+	mux.HandleFunc("/debug/pprof/profile", func(w http.ResponseWriter, r *http.Request) {
+		record(1) // once
+		pprof.Profile(w, r)
+	})
+	server := httptest.NewServer(mux)
+	defer server.Close()
+
+	var sampled []Sample
+	p := Probe{Address: strings.TrimPrefix(server.URL, "http://"), Every: time.Second, Sampled: func(s Sample) { sampled = append(sampled, s) }}
+	require.NoError(t, p.Started(t.Context()))
+	m, err := p.Measure(t.Context(), 1200*time.Millisecond)
+	require.NoError(t, err)
+	assert.Equal(t, 1.0, m.Records)
+	assert.Equal(t, 2.0, m.Received)
+	assert.InEpsilon(t, 1, m.Latency.P99, .1)
+	assert.InEpsilon(t, .1, m.Writes["telemetry"].P99, .1)
+	assert.Equal(t, []Duration{{"stage load", 1, 1}}, m.Durations)
+	assert.Equal(t, map[string]float64{"load": .25}, m.Queues)
+	assert.InDelta(t, 1.2, m.Seconds, .5)
+	assert.Len(t, m.Samples, 2)
+	assert.Equal(t, m.Samples, sampled)
+	assert.Positive(t, m.Samples[0].Resident)
+	assert.Positive(t, m.Samples[0].Heap)
+}
+
+func TestSecondsHasThreeDigits(t *testing.T) {
+	for s, want := range map[float64]string{0: "0.00 ms", .00123: "1.23 ms", .0123: "12.3 ms", .123: "123 ms", 1.234: "1.23 s", 12.34: "12.3 s"} {
+		assert.Equal(t, want, Seconds(s))
+	}
+}
