@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -81,6 +82,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 			args = append([]string{"load"}, cfg.Files...)
 		}
 	}
+	setVersion()
 	var cli commands
 	exited := -1
 	parser, err := kong.New(&cli, kong.Name("fleet-etl"), kong.Description(description), kong.Writers(streams.Out, streams.Err),
@@ -131,6 +133,14 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 		return exitRejected
 	default:
 		return fail(streams, err, exitFailed)
+	}
+}
+
+// setVersion sets the version that --version and fleet_etl_build_info report. Without one from the linker it is the one that
+// the Go toolchain recorded.
+func setVersion() {
+	if info, ok := debug.ReadBuildInfo(); ok && version.Version == "" {
+		version.Version = info.Main.Version
 	}
 }
 
