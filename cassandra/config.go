@@ -1,5 +1,5 @@
-// Package cassandra is the store: the schema, the session, the typed statements and reads, and the driver's metrics.
-// It is the only package that imports the driver; everybody else speaks in its row types and reasons.
+// Package cassandra is the store: a session on the keyspace, a small store type for each concern, and the driver's metrics.
+// It and its subpackages are the only ones that import the driver: callers see row types and reasons of errors.
 package cassandra
 
 import (
@@ -14,39 +14,39 @@ import (
 	"time"
 )
 
-// Config says how to reach the cluster and how it keeps data. The zero value of a field other than Hosts and Keyspace
-// takes the default that its comment names.
+// Config says how to reach the cluster and how it keeps data. The zero value of a field means the default that its
+// comment names. Hosts and Keyspace have none.
 type Config struct {
 	Hosts    []string // contact points, host or host:port
-	Port     int      // CQL port of contact points that name none; 9042
+	Port     int      // CQL port of contact points without one; 9042
 	Keyspace string
-	LocalDC  string // data centre whose nodes are spoken to; empty: that of the first contact point that answers
+	LocalDC  string // data center of the coordinators; empty: that of the first contact point that answers
 
 	Username string
 	Password string
 	TLS      *tls.Config // nil: plain text
 
-	// Levels by name (ONE, TWO, LOCAL_QUORUM, …). Empty write level: TWO, or ONE where the keyspace has a single
-	// replica. Empty read level: LOCAL_ONE.
+	// Consistency levels by name, such as ONE or LOCAL_QUORUM. Writes default to TWO, or to ONE if the keyspace has a
+	// single replica. Reads default to LOCAL_ONE.
 	WriteConsistency string
 	ReadConsistency  string
 
-	Timeout        time.Duration // of one request; 5 s: longer than the server's own, so that its answer is heard
+	Timeout        time.Duration // of one request; 5 s, longer than the server's own, so that the server's error arrives
 	ConnectTimeout time.Duration // 5 s
 	Connections    int           // to each node; 2
-	Fanout         int           // partitions that one read asks for at once; 16
-	ReadsInFlight  int           // partitions that all reads together ask for at once; 0: no bound
-	ReadRetries    int           // times that a failed read is sent to another node; 0: the caller retries
+	Fanout         int           // partitions that one call reads in parallel; 16
+	ReadsInFlight  int           // partitions that all calls together read in parallel; 0: unlimited
+	ReadRetries    int           // how often a failed read is sent to another node; 0: the caller retries
 
-	// Settings renames the settings that errors speak of: from the name of the environment variable
-	// (CASSANDRA_HOSTS, …) to what the caller's user knows it by.
+	// Settings maps the names of settings in error messages, such as CASSANDRA_HOSTS, to the names that the user of the
+	// caller knows.
 	Settings map[string]string
 
-	alone bool // speak to the contact points alone, not to the nodes that they name
-	hasty bool // changes of the schema are not waited for
+	alone bool // connect to the contact points only, not to the nodes that they report
+	hasty bool // do not wait for schema agreement after each change
 }
 
-// setting is the name by which the user knows a setting.
+// setting is the name of a setting that the user knows.
 func (c Config) setting(variable string) string {
 	if name, ok := c.Settings[variable]; ok {
 		return name
@@ -71,7 +71,7 @@ func setDefault[T comparable](field *T, value T) {
 	}
 }
 
-// Replication is the number of replicas in each data centre.
+// Replication is the number of replicas in each data center.
 type Replication map[string]int
 
 // ParseReplication reads "dc1=2,dc2=2".
@@ -81,17 +81,17 @@ func ParseReplication(s string) (Replication, error) {
 		dc, n, ok := strings.Cut(strings.TrimSpace(part), "=")
 		factor, err := strconv.Atoi(n)
 		if !ok || dc == "" || strings.ContainsAny(dc, `'"`) || err != nil || factor < 1 {
-			return nil, fmt.Errorf("replication %q: %q is not DATACENTRE=REPLICAS, for example dc1=2,dc2=2", s, part)
+			return nil, fmt.Errorf("replication %q: %q is not DATACENTER=REPLICAS, for example dc1=2,dc2=2", s, part)
 		}
 		if _, twice := r[dc]; twice {
-			return nil, fmt.Errorf("replication %q: data centre %q is named twice", s, dc)
+			return nil, fmt.Errorf("replication %q: data center %q is listed twice", s, dc)
 		}
 		r[dc] = factor
 	}
 	return r, nil
 }
 
-// String gives the form that ParseReplication reads, sorted by data centre.
+// String returns the form that ParseReplication reads, sorted by data center.
 func (r Replication) String() string {
 	parts := make([]string, 0, len(r))
 	for _, dc := range slices.Sorted(maps.Keys(r)) {
@@ -100,7 +100,7 @@ func (r Replication) String() string {
 	return strings.Join(parts, ",")
 }
 
-// Total is the number of replicas over all data centres.
+// Total is the number of replicas in all data centers.
 func (r Replication) Total() int {
 	total := 0
 	for _, n := range r {
@@ -109,7 +109,7 @@ func (r Replication) Total() int {
 	return total
 }
 
-// cql gives the replication as a CQL map.
+// cql returns the replication as a CQL map.
 func (r Replication) cql() string {
 	var b strings.Builder
 	b.WriteString("{'class': 'NetworkTopologyStrategy'")
@@ -120,14 +120,14 @@ func (r Replication) cql() string {
 	return b.String()
 }
 
-// NewTLS makes a TLS configuration from PEM texts. Empty ca: the system's roots. Certificate and key come both or
-// not at all. Empty serverName: the name of the node that is dialled.
+// NewTLS makes a TLS configuration from PEM texts. An empty ca means the system's root certificates. Certificate and key
+// are given both or not at all. An empty serverName means the name of the dialed node.
 func NewTLS(ca, certificate, key []byte, serverName string, skipVerify bool) (*tls.Config, error) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName, InsecureSkipVerify: skipVerify} //nolint:gosec // an administrator's own choice
+	c := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: serverName, InsecureSkipVerify: skipVerify} //nolint:gosec // the administrator's choice
 	if len(ca) > 0 {
 		c.RootCAs = x509.NewCertPool()
 		if !c.RootCAs.AppendCertsFromPEM(ca) {
-			return nil, errors.New("TLS authority: no PEM certificate in it")
+			return nil, errors.New("TLS authority: it contains no PEM certificate")
 		}
 	}
 	if len(certificate) > 0 || len(key) > 0 {

@@ -15,27 +15,27 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Finding is what one stage of a diagnosis found.
+// Finding is the result of one stage of a diagnosis.
 type Finding struct {
 	Stage  string        `json:"stage"` // address, tcp, tls, login, keyspace, tables, replicas, data
 	Status FindingStatus `json:"status"`
-	Detail string        `json:"detail"`           // what was seen
-	Remedy string        `json:"remedy,omitempty"` // what to do about it
+	Detail string        `json:"detail"`           // the observation
+	Remedy string        `json:"remedy,omitempty"` // the action, if any
 }
 
-// FindingStatus grades a finding.
+// FindingStatus is the severity of a finding.
 type FindingStatus string
 
-// The grades.
+// Values of FindingStatus.
 const (
 	FindingOK      FindingStatus = "ok"
-	FindingWarning FindingStatus = "warning" // it works, and somebody should look at it
-	FindingError   FindingStatus = "error"   // nothing behind this stage can work
+	FindingWarning FindingStatus = "warning" // it works, but needs attention
+	FindingError   FindingStatus = "error"   // later stages cannot work
 	FindingSkipped FindingStatus = "skipped"
 )
 
-// Diagnose goes from the contact points to the newest record, a stage at a time, and stops at the first that fails.
-// It opens its own connections, so it tells the state of now.
+// Diagnose checks the way from the contact points to the latest record, stage by stage, and stops at the first failure.
+// It opens connections of its own, so it reports the current state.
 func Diagnose(ctx context.Context, cfg Config, logger logrus.FieldLogger) []Finding {
 	d := diagnosis{cfg: cfg.withDefaults(), logger: logger}
 	for _, stage := range []func(context.Context) Finding{d.addresses, d.tcp, d.tls, d.login, d.keyspace, d.tables, d.replicas, d.data} {
@@ -56,7 +56,7 @@ type diagnosis struct {
 	logger   logrus.FieldLogger
 	findings []Finding
 
-	reached     []string // addresses that a TCP connection could be opened to
+	reached     []string // contact points that accept TCP connections
 	session     *gocql.Session
 	replication Replication
 }
@@ -78,9 +78,9 @@ func (d *diagnosis) addresses(ctx context.Context) Finding {
 	}
 	switch {
 	case len(found) == 0:
-		return Finding{stage, FindingError, strings.Join(failed, "; "), "Check the names in " + d.cfg.setting("CASSANDRA_HOSTS") + " and the name service of this server."}
+		return Finding{stage, FindingError, strings.Join(failed, "; "), "Check the names in " + d.cfg.setting("CASSANDRA_HOSTS") + " and the DNS of this server."}
 	case len(failed) > 0:
-		return Finding{stage, FindingWarning, strings.Join(append(failed, found...), "; "), "Take the names that don't resolve out of " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
+		return Finding{stage, FindingWarning, strings.Join(append(failed, found...), "; "), "Remove the names that don't resolve from " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
 	}
 	return Finding{Stage: stage, Status: FindingOK, Detail: strings.Join(found, "; ")}
 }
@@ -115,10 +115,10 @@ func (d *diagnosis) tcp(ctx context.Context) Finding {
 	switch {
 	case len(d.reached) == 0:
 		return Finding{stage, FindingError, strings.Join(failures, "; "),
-			"Check that Cassandra runs there, that native_transport_port is the port, and that no firewall stands between."}
+			"Check that Cassandra is running, that the port is its native_transport_port, and that no firewall blocks it."}
 	case len(failures) > 0:
 		return Finding{stage, FindingWarning, fmt.Sprintf("%d of %d contact points answer; %s", len(d.reached), len(d.cfg.Hosts), strings.Join(failures, "; ")),
-			"Look at the nodes that don't answer, or take them out of " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
+			"Check the nodes that don't answer, or remove them from " + d.cfg.setting("CASSANDRA_HOSTS") + "."}
 	}
 	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%d of %d contact points answer within %s", len(d.reached), len(d.cfg.Hosts), slowest.Round(100*time.Microsecond))}
 }
@@ -126,7 +126,7 @@ func (d *diagnosis) tcp(ctx context.Context) Finding {
 func (d *diagnosis) tls(ctx context.Context) Finding {
 	const stage = "tls"
 	if d.cfg.TLS == nil {
-		return Finding{Stage: stage, Status: FindingSkipped, Detail: "not asked for"}
+		return Finding{Stage: stage, Status: FindingSkipped, Detail: "not configured"}
 	}
 	host, port := splitHost(d.reached[0], d.cfg.Port)
 	cfg := d.cfg.TLS.Clone()
@@ -137,7 +137,7 @@ func (d *diagnosis) tls(ctx context.Context) Finding {
 	conn, err := dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
 	if err != nil {
 		return Finding{stage, FindingError, err.Error(),
-			"Check that the node's port speaks TLS, that the CA certificate is the one that signed the node's, and that the server name is in its certificate."}
+			"Check that the port serves TLS, that the CA certificate signed the node's certificate, and that the server name is in it."}
 	}
 	defer conn.Close()
 	state := conn.(*tls.Conn).ConnectionState()
@@ -154,7 +154,7 @@ func (d *diagnosis) login(ctx context.Context) Finding {
 	cfg.Hosts = d.reached
 	session, err := connect(ctx, cfg, "", newObserver(nil), d.logger)
 	if err != nil {
-		remedy := "Check that this is Cassandra's CQL port, and whether the server asks for TLS."
+		remedy := "Check that this is Cassandra's CQL port, and whether the server requires TLS."
 		if ReasonOf(err) == ReasonUnauthorized {
 			remedy = "Check " + d.cfg.setting("CASSANDRA_USERNAME") + " and " + d.cfg.setting("CASSANDRA_PASSWORD") + "."
 		}
@@ -163,9 +163,9 @@ func (d *diagnosis) login(ctx context.Context) Finding {
 	d.session = session
 	var release, cluster string
 	if err := session.Query("SELECT release_version, cluster_name FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&release, &cluster); err != nil {
-		return Finding{stage, FindingError, opError("read system.local", err).Error(), "Give the user the right to read the system keyspaces."}
+		return Finding{stage, FindingError, opError("read system.local", err).Error(), "Grant the user SELECT on the system keyspaces."}
 	}
-	as := "no password"
+	as := "no login"
 	if d.cfg.Username != "" {
 		as = "user " + d.cfg.Username
 	}
@@ -176,7 +176,7 @@ func (d *diagnosis) keyspace(ctx context.Context) Finding {
 	const stage = "keyspace"
 	replication, err := replicationOf(ctx, d.session, d.cfg)
 	if err != nil {
-		return Finding{stage, FindingError, err.Error(), "Check " + d.cfg.setting("CASSANDRA_KEYSPACE") + "; fleet-etl schema apply makes a keyspace that is missing."}
+		return Finding{stage, FindingError, err.Error(), "Check " + d.cfg.setting("CASSANDRA_KEYSPACE") + "; fleet-etl schema apply creates a missing keyspace."}
 	}
 	d.replication = replication
 	return Finding{Stage: stage, Status: FindingOK, Detail: d.cfg.Keyspace + ", replication " + replication.String()}
@@ -190,19 +190,19 @@ func (d *diagnosis) tables(ctx context.Context) Finding {
 	}
 	have, err := columnsOf(ctx, d.session, d.cfg.Keyspace)
 	if err != nil {
-		return Finding{stage, FindingError, err.Error(), "Give the user the right to read the system_schema keyspace."}
+		return Finding{stage, FindingError, err.Error(), "Grant the user SELECT on the system_schema keyspace."}
 	}
 	if differences := compareColumns(want, have); len(differences) > 0 {
 		return Finding{stage, FindingError, strings.Join(differences, "; "), "Run fleet-etl schema apply, then fleet-etl schema check."}
 	}
-	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%d tables with all their columns", len(want))}
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%d tables, all columns present", len(want))}
 }
 
 func (d *diagnosis) replicas(ctx context.Context) Finding {
 	const stage = "replicas"
 	nodes, err := nodesByDC(ctx, d.session)
 	if err != nil {
-		return Finding{stage, FindingError, err.Error(), "Give the user the right to read the system keyspaces."}
+		return Finding{stage, FindingError, err.Error(), "Grant the user SELECT on the system keyspaces."}
 	}
 	if err := checkLocalDC(ctx, d.session, d.cfg); err != nil {
 		return Finding{stage, FindingError, err.Error(), "Set " + d.cfg.setting("CASSANDRA_DC") + " to one of these."}
@@ -218,17 +218,17 @@ func (d *diagnosis) replicas(ctx context.Context) Finding {
 	}
 	var parts []string
 	for dc, n := range d.replication {
-		parts = append(parts, fmt.Sprintf("%s keeps %d on %d node(s)", dc, n, nodes[dc]))
+		parts = append(parts, fmt.Sprintf("%s: %d replica(s) on %d node(s)", dc, n, nodes[dc]))
 	}
 	slices.Sort(parts)
-	detail := strings.Join(parts, ", ") + "; local is " + cfg.LocalDC + ", read at " + cfg.ReadConsistency
+	detail := strings.Join(parts, ", ") + "; local data center " + cfg.LocalDC + ", reads at " + cfg.ReadConsistency
 	if d.replication["*"] == 0 && d.replication[cfg.LocalDC] == 0 {
-		return Finding{stage, FindingWarning, detail, "The local data centre keeps no replica: every read goes to another. Set " + d.cfg.setting("CASSANDRA_DC") + " to one that does."}
+		return Finding{stage, FindingWarning, detail, "The local data center has no replica: every read goes to another one. Set " + d.cfg.setting("CASSANDRA_DC") + " to one with replicas."}
 	}
 	return Finding{Stage: stage, Status: FindingOK, Detail: detail}
 }
 
-// fleetsDiagnosed is how many fleets are looked at for the newest record: a diagnosis is to be quick.
+// fleetsDiagnosed is the number of fleets that are searched for the latest record, to keep the diagnosis quick.
 const fleetsDiagnosed = 20
 
 func (d *diagnosis) data(ctx context.Context) Finding {
@@ -242,10 +242,10 @@ func (d *diagnosis) data(ctx context.Context) Finding {
 	s := NewStore(&Session{driver: session, config: d.cfg, read: level})
 	fleets, err := s.Fleets(ctx)
 	if err != nil {
-		return Finding{stage, FindingError, err.Error(), "Give the user the right to read keyspace " + d.cfg.Keyspace + ", or lower the read level."}
+		return Finding{stage, FindingError, err.Error(), "Grant the user SELECT on keyspace " + d.cfg.Keyspace + ", or lower the read consistency level."}
 	}
 	if len(fleets) == 0 {
-		return Finding{stage, FindingWarning, "no fleet has sent anything yet", "Load some: fleet-etl load FILE, or fleet-etl run."}
+		return Finding{stage, FindingWarning, "no fleet has sent a record yet", "Load data with: fleet-etl load FILE, or fleet-etl run."}
 	}
 	seen := fleets[:min(len(fleets), fleetsDiagnosed)]
 	var newest time.Time
@@ -253,7 +253,7 @@ func (d *diagnosis) data(ctx context.Context) Finding {
 	for _, fleet := range seen {
 		rows, err := s.LatestOfFleet(ctx, fleet)
 		if err != nil {
-			return Finding{stage, FindingError, err.Error(), "Give the user the right to read keyspace " + d.cfg.Keyspace + ", or lower the read level."}
+			return Finding{stage, FindingError, err.Error(), "Grant the user SELECT on keyspace " + d.cfg.Keyspace + ", or lower the read consistency level."}
 		}
 		vehicles += len(rows)
 		for i := range rows {
@@ -267,7 +267,7 @@ func (d *diagnosis) data(ctx context.Context) Finding {
 		detail = fmt.Sprintf("%d fleet(s), %d vehicle(s) in the first %d", len(fleets), vehicles, len(seen))
 	}
 	age := time.Since(newest).Round(time.Second)
-	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%s, newest record %s old", detail, age)}
+	return Finding{Stage: stage, Status: FindingOK, Detail: fmt.Sprintf("%s, latest record %s old", detail, age)}
 }
 
 func splitHost(contact string, port int) (host, service string) {

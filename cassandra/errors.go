@@ -26,7 +26,7 @@ const (
 	ReasonFailure      Reason = "failure"    // a replica failed to process the request
 	ReasonServer       Reason = "server"     // the node is starting up or has an internal error
 	ReasonNotFound     Reason = "not_found"
-	ReasonRefused      Reason = "refused"      // the statement is wrong for this schema
+	ReasonInvalid      Reason = "invalid"      // the statement does not fit the schema
 	ReasonUnauthorized Reason = "unauthorized" // the login or its rights
 	ReasonCanceled     Reason = "canceled"     // the caller canceled the request
 	ReasonOther        Reason = "other"
@@ -35,7 +35,7 @@ const (
 // Reasons lists every reason of a failed request, to create metrics at zero.
 var Reasons = []Reason{
 	ReasonNoHosts, ReasonConnection, ReasonTimeout, ReasonUnavailable, ReasonWriteTimeout, ReasonReadTimeout,
-	ReasonOverloaded, ReasonFailure, ReasonServer, ReasonNotFound, ReasonRefused, ReasonUnauthorized, ReasonCanceled, ReasonOther,
+	ReasonOverloaded, ReasonFailure, ReasonServer, ReasonNotFound, ReasonInvalid, ReasonUnauthorized, ReasonCanceled, ReasonOther,
 }
 
 // Advice is what to do about a failed request. All requests of this package are idempotent.
@@ -143,7 +143,7 @@ func classifyCode(code int) Reason {
 	case gocql.ErrCodeCredentials, gocql.ErrCodeUnauthorized:
 		return ReasonUnauthorized
 	case gocql.ErrCodeSyntax, gocql.ErrCodeInvalid, gocql.ErrCodeConfig, gocql.ErrCodeProtocol, gocql.ErrCodeFunctionFailure:
-		return ReasonRefused
+		return ReasonInvalid
 	default:
 		return ReasonOther
 	}

@@ -11,26 +11,25 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// RequestBuckets are the classic buckets of request durations, in seconds. Levels that rules compare with stand on a
-// boundary of their own.
+// RequestBuckets are the classic buckets of request durations, in seconds. Every threshold of an alert rule is a boundary.
 var RequestBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 
-// observer feeds the driver's metrics: it sees every request that was sent to a node, retries included.
+// observer counts every request that the driver sends to a node, retries included.
 type observer struct {
 	duration *prometheus.HistogramVec // by operation and table
 	errors   *prometheus.CounterVec   // by operation, table and reason
-	hosts    *prometheus.CounterVec   // by node, data centre and outcome
+	hosts    *prometheus.CounterVec   // by node, data center and outcome
 	connects *prometheus.CounterVec   // by outcome
 
 	mu          sync.Mutex
-	lastConnect error // of the newest failed connection, for a start that finds nobody
+	lastConnect error // of the last failed connection, for the error of a failed start
 }
 
 func newObserver(reg prometheus.Registerer) *observer {
 	o := &observer{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                            "cassandra_request_duration_seconds",
-			Help:                            "Time from sending a CQL request to its answer, by operation (read, write) and table.",
+			Help:                            "Time from a CQL request to its response, by operation (read, write) and table.",
 			Buckets:                         RequestBuckets,
 			NativeHistogramBucketFactor:     1.1,
 			NativeHistogramMaxBucketNumber:  100,
@@ -38,11 +37,11 @@ func newObserver(reg prometheus.Registerer) *observer {
 		}, []string{"operation", "table"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cassandra_request_errors_total",
-			Help: "CQL requests that failed at a node, by operation, table and reason; see cassandra_requests_total for which node.",
+			Help: "Failed CQL requests, by operation, table and reason. cassandra_requests_total has the node.",
 		}, []string{"operation", "table", "reason"}),
 		hosts: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cassandra_requests_total",
-			Help: "CQL requests by coordinator, its data centre and outcome (ok, error). A retry is a request of its own.",
+			Help: "CQL requests by coordinator, its data center and outcome (ok, error). Each retry counts.",
 		}, []string{"host", "dc", "outcome"}),
 		connects: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "cassandra_connects_total",
@@ -75,7 +74,7 @@ func (o *observer) ObserveQuery(ctx context.Context, q gocql.ObservedQuery) {
 	o.observe(q.Statement, q.Host, q.End.Sub(q.Start), q.Err)
 }
 
-// ObserveBatch implements gocql.BatchObserver. A batch is of one partition, so of one table.
+// ObserveBatch implements gocql.BatchObserver. A batch writes one partition, so one table.
 func (o *observer) ObserveBatch(ctx context.Context, b gocql.ObservedBatch) {
 	if len(b.Statements) > 0 {
 		if w := watchOf(ctx); w != nil {
@@ -113,7 +112,7 @@ func (o *observer) lastConnectError() error {
 func (o *observer) observe(statement string, host *gocql.HostInfo, took time.Duration, err error) {
 	operation, table := describe(statement)
 	if table == "" {
-		return // the driver's own questions to system tables
+		return // a system table
 	}
 	o.duration.WithLabelValues(operation, table).Observe(took.Seconds())
 	if err != nil {
@@ -131,8 +130,7 @@ func outcome(err error) string {
 	return "ok"
 }
 
-// describe finds operation and table of one of our own statements: "SELECT … FROM table …", "INSERT INTO table …",
-// "UPDATE table …", "DELETE FROM table …". The table is empty for any other.
+// describe returns the operation and the table of a statement. The table is empty if it is not a table of the keyspace.
 func describe(statement string) (operation, table string) {
 	verb, rest, _ := strings.Cut(strings.TrimPrefix(statement, unprepared), " ")
 	switch verb {

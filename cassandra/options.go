@@ -11,13 +11,13 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// option is an option of a table: its text in CQL, and the values in it. A number has one, named "".
+// option is a table option: its CQL text and the values in it. A number has a single value, named "".
 type option struct {
 	text   string
 	values map[string]string
 }
 
-// tableOptions are the options that can be changed where there are rows already, and how they are written.
+// tableOptions are the options that can change on a table with rows, and their form in CQL.
 var tableOptions = map[string]*regexp.Regexp{
 	"gc_grace_seconds": regexp.MustCompile(`\bgc_grace_seconds = (\d+)`),
 	"compaction":       regexp.MustCompile(`\bcompaction = (\{[^}]*\})`),
@@ -25,7 +25,7 @@ var tableOptions = map[string]*regexp.Regexp{
 
 var mapEntry = regexp.MustCompile(`'(\w+)': '?([\w.]+)'?`)
 
-// expectedOptions reads the options off the schema files, by table and option.
+// expectedOptions reads the options from the schema files, by table and option.
 func expectedOptions(keyspace string, replication Replication) (map[string]map[string]option, error) {
 	statements, err := schemaStatements(keyspace, replication)
 	if err != nil {
@@ -56,7 +56,7 @@ func expectedOptions(keyspace string, replication Replication) (map[string]map[s
 	return want, nil
 }
 
-// optionsOf reads the options of the tables that a keyspace has.
+// optionsOf reads the options of the tables of a keyspace.
 func optionsOf(ctx context.Context, session *gocql.Session, keyspace string) (map[string]map[string]map[string]string, error) {
 	iter := session.Query("SELECT table_name, gc_grace_seconds, compaction FROM system_schema.tables WHERE keyspace_name = ?", keyspace).
 		WithContext(ctx).Consistency(gocql.One).Iter()
@@ -72,7 +72,7 @@ func optionsOf(ctx context.Context, session *gocql.Session, keyspace string) (ma
 	}
 }
 
-// differentOptions gives the changes that a keyspace of an earlier version lacks, and a line for people on each.
+// differentOptions returns the statements that set differing options to the values of the schema, and a message for each.
 func differentOptions(ctx context.Context, session *gocql.Session, keyspace string, replication Replication) (changes, lines []string, err error) {
 	want, err := expectedOptions(keyspace, replication)
 	if err != nil {
@@ -84,12 +84,12 @@ func differentOptions(ctx context.Context, session *gocql.Session, keyspace stri
 	}
 	for _, table := range slices.Sorted(maps.Keys(want)) {
 		if have[table] == nil {
-			continue // it is missing as a whole
+			continue // the whole table is missing
 		}
 		for _, name := range slices.Sorted(maps.Keys(want[table])) {
 			o, got := want[table][name], have[table][name]
 			for _, key := range slices.Sorted(maps.Keys(o.values)) {
-				// Cassandra writes the full names of classes, and some numbers with a point.
+				// Cassandra stores the full names of classes.
 				if value := got[key]; value != o.values[key] && !strings.HasSuffix(value, "."+o.values[key]) {
 					changes = append(changes, fmt.Sprintf("ALTER TABLE %s WITH %s = %s", table, name, o.text))
 					lines = append(lines, fmt.Sprintf("table %s: %s is %q, not %q; set it with: fleet-etl schema apply", table, strings.TrimSpace(name+" "+key), value, o.values[key]))

@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestOptionsAreReadOffTheSchema(t *testing.T) {
+func TestExpectedOptions(t *testing.T) {
 	want, err := expectedOptions("fleet_iot", twoAndTwo)
 	require.NoError(t, err)
 	require.Len(t, want, len(tables))

@@ -11,21 +11,20 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// Role is a login that may read the keyspace and, where it Writes, change its rows. It can't change the schema or other
-// roles.
+// Role is a login that may read the keyspace and, if Writes is set, change its rows. It may not change the schema or
+// other roles.
 type Role struct {
 	Name, Password string
 	Writes         bool
 }
 
-// A new cluster with password login has this superuser, whom everybody knows.
+// The default superuser of a new cluster with password authentication.
 const defaultSuperuser, defaultSuperuserPassword = "cassandra", "cassandra"
 
 var validRole = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
-// MakeAdministrator makes the user of cfg the superuser of a cluster with password login, spreads logins over the data
-// centres as replication says, and closes Cassandra's own superuser, whom everybody knows. It can be called again at any time.
-// All nodes must be up.
+// MakeAdministrator makes the user of cfg the superuser of a cluster with password authentication. It replicates logins
+// like the keyspace and disables Cassandra's default superuser. It can be repeated at any time. All nodes must be up.
 func MakeAdministrator(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
 	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
@@ -34,7 +33,7 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 		return err
 	}
 	if admin.Name == defaultSuperuser {
-		return fmt.Errorf("user %q (%s): everybody knows it; choose another name for the administrator", admin.Name, cfg.setting("CASSANDRA_USERNAME"))
+		return fmt.Errorf("user %q (%s): this is the default superuser; choose another name for the administrator", admin.Name, cfg.setting("CASSANDRA_USERNAME"))
 	}
 	first := cfg
 	first.Username, first.Password = defaultSuperuser, defaultSuperuserPassword
@@ -45,7 +44,7 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 		if err := checkReplicas(ctx, open, replication); err != nil {
 			return err
 		}
-		// First of all, so that each role is stored everywhere from the start, and nothing is left to repair.
+		// First, so that every role is stored on all replicas from the start and needs no repair.
 		if err := execSchema(ctx, open, []string{"ALTER KEYSPACE system_auth\nWITH replication = " + replication.cql()}); err != nil {
 			return err
 		}
@@ -57,7 +56,7 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 	}
 	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
 	if ReasonOf(err) == ReasonUnauthorized {
-		return fmt.Errorf("log in as %s (%s): the password is wrong, and the cluster is not new: it takes Cassandra's own superuser no more; give the password that was set when the cluster was made: %w",
+		return fmt.Errorf("log in as %s (%s): wrong password, and the default superuser is disabled already; use the password that was set when the cluster was created: %w",
 			admin.Name, cfg.setting("CASSANDRA_PASSWORD"), err)
 	}
 	if err != nil {
@@ -65,15 +64,15 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 	}
 	defer session.Close()
 	if open == nil {
-		return nil // closed when the cluster was new
+		return nil // the default superuser is disabled already
 	}
 	return execSchema(ctx, session, []string{
 		fmt.Sprintf("ALTER ROLE %s\nWITH PASSWORD = %s AND LOGIN = false", defaultSuperuser, quoted(rand.Text())),
 	})
 }
 
-// apply makes the role and sees to it that it can log in. A password is set only where it is another: Cassandra takes a new one
-// every five seconds at the most.
+// apply creates the role and ensures that it can log in. It sets a changed password only: Cassandra accepts a new one at
+// most every five seconds.
 func (r Role) apply(ctx context.Context, session *gocql.Session, cfg Config, options string, logger logrus.FieldLogger) error {
 	with := fmt.Sprintf(" %s\nWITH %sLOGIN = true AND PASSWORD = %s", r.Name, options, quoted(r.Password))
 	if err := execSchema(ctx, session, []string{"CREATE ROLE IF NOT EXISTS" + with}); err != nil {
@@ -91,8 +90,8 @@ func (r Role) apply(ctx context.Context, session *gocql.Session, cfg Config, opt
 	return execSchema(ctx, session, []string{"ALTER ROLE" + with})
 }
 
-// ApplyRoles makes the roles, sets their passwords, and gives them their rights on the keyspace. cfg has the login of an
-// administrator. It can be called again at any time. All nodes must be up.
+// ApplyRoles creates the roles, sets their passwords, and grants their permissions on the keyspace. cfg has the login of
+// an administrator. It can be repeated at any time. All nodes must be up.
 func ApplyRoles(ctx context.Context, cfg Config, roles []Role, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
 	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
@@ -119,10 +118,10 @@ func ApplyRoles(ctx context.Context, cfg Config, roles []Role, logger logrus.Fie
 
 func (r Role) check() error {
 	if !validRole.MatchString(r.Name) {
-		return fmt.Errorf("role %q: take 1 to 48 characters of a-z0-9_, a letter first", r.Name)
+		return fmt.Errorf("role %q: use 1 to 48 characters of a-z0-9_, a letter first", r.Name)
 	}
 	if r.Password == "" {
-		return fmt.Errorf("role %s: its password is empty", r.Name)
+		return fmt.Errorf("role %s: the password is empty", r.Name)
 	}
 	return nil
 }
@@ -135,5 +134,5 @@ func (r Role) rights(keyspace string) []string {
 	return statements
 }
 
-// quoted is text as a CQL string.
+// quoted returns text as a CQL string.
 func quoted(text string) string { return "'" + strings.ReplaceAll(text, "'", "''") + "'" }

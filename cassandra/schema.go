@@ -20,7 +20,7 @@ var schemaFiles embed.FS
 
 var validKeyspace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
-// schemaStatements are the statements of the numbered files in their order, each without its comments.
+// schemaStatements returns the statements of the numbered files in order, without comments.
 func schemaStatements(keyspace string, replication Replication) ([]string, error) {
 	names, err := schemaFiles.ReadDir("schema")
 	if err != nil {
@@ -57,17 +57,17 @@ func splitStatements(text string) []string {
 	return statements
 }
 
-// schemaTimeout is what a change of the schema may take: nodes are asked one after the other, and wait for their disks.
+// schemaTimeout is the timeout of a schema change, for which nodes wait for each other and for their disks.
 const schemaTimeout = time.Minute
 
-// ApplySchema makes the keyspace, with the given replication, and the tables and columns that are missing, and gives
-// tables the options that the schema names. It changes nothing else that exists and can be called again at any time. It refuses replication that the cluster's nodes, and levels that the
-// replication, can't serve.
+// ApplySchema creates a missing keyspace with the given replication, and missing tables and columns. It resets table
+// options that differ from the schema, and changes nothing else that exists. It can be repeated at any time. It returns
+// an error if the nodes cannot hold the replication, or the replication cannot serve the consistency levels.
 func ApplySchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
 	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
 	if !validKeyspace.MatchString(cfg.Keyspace) {
-		return fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE): take 1 to 48 characters of a-z0-9_, a letter first", cfg.Keyspace)
+		return fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE): use 1 to 48 characters of a-z0-9_, a letter first", cfg.Keyspace)
 	}
 	o := newObserver(nil)
 	system, err := connect(ctx, cfg, "", o, logger)
@@ -97,21 +97,21 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 	}
 	if existing.String() != replication.String() {
 		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": existing.String(), "wanted": replication.String()}).
-			Warn("keyspace exists with another replication, which is left as it is; change it with ALTER KEYSPACE and a repair")
+			Warn("keyspace exists with a different replication, keeping it; change it with ALTER KEYSPACE and a repair")
 		if _, err := chooseLevels(cfg, existing); err != nil {
 			return err
 		}
 	}
-	// One node does it all, and knows of each change when it makes the next. So the others are waited for twice, and not for a second
-	// or two after every statement: before, so that this node knows what was changed through others, and at the end. It is this node that
-	// must be asked whether all agree: another may not have heard yet that there is something new.
+	// A single node makes all changes and sees each before the next. So it is enough to wait for schema agreement before
+	// the first change and after the last, not for a second or two after every statement. The same node must report the
+	// agreement: another may not know about the changes yet.
 	cfg, agreed, err := answering(ctx, cfg, o, logger)
 	if err != nil {
 		return err
 	}
 	defer agreed.Close()
 	if err := agreed.AwaitSchemaAgreement(ctx); err != nil {
-		logger.WithError(err).Warn("the nodes do not agree on the schema before it is applied; is one of them down?")
+		logger.WithError(err).Warn("nodes disagree on the schema before it is applied; check whether one is down")
 	}
 	cfg.hasty = true
 	one, err := connect(ctx, cfg, cfg.Keyspace, o, logger)
@@ -135,7 +135,7 @@ func ApplySchema(ctx context.Context, cfg Config, replication Replication, logge
 	return opError("wait until the nodes agree on the schema", agreed.AwaitSchemaAgreement(ctx))
 }
 
-// answering is cfg for the first contact point that answers and no other node, and a session with it on the keyspace.
+// answering returns cfg for only the first contact point that answers, and a session with it on the keyspace.
 func answering(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (one Config, session *gocql.Session, err error) {
 	for _, host := range cfg.Hosts {
 		one = cfg
@@ -147,7 +147,7 @@ func answering(ctx context.Context, cfg Config, o *observer, logger logrus.Field
 	return one, nil, err
 }
 
-// addColumns adds the columns that tables of an earlier version lack.
+// addColumns adds columns that existing tables lack.
 func addColumns(ctx context.Context, session *gocql.Session, keyspace string, replication Replication) error {
 	have, err := columnsOf(ctx, session, keyspace)
 	if err != nil {
@@ -168,7 +168,7 @@ func addColumns(ctx context.Context, session *gocql.Session, keyspace string, re
 	return execSchema(ctx, session, statements)
 }
 
-// execSchema runs statements one after the other; the driver waits after each until the nodes agree on the schema.
+// execSchema runs statements in order. The driver waits for schema agreement after each.
 func execSchema(ctx context.Context, session *gocql.Session, statements []string) error {
 	for _, statement := range statements {
 		head, _, _ := strings.Cut(statement, "\n")
@@ -179,7 +179,7 @@ func execSchema(ctx context.Context, session *gocql.Session, statements []string
 	return nil
 }
 
-// Exec runs statements on the keyspace, one after the other: for tests, which make tables of their own.
+// Exec runs statements on the keyspace in order, for tests.
 func Exec(ctx context.Context, cfg Config, logger logrus.FieldLogger, statements ...string) error {
 	cfg = cfg.withDefaults()
 	session, err := connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger)
@@ -190,7 +190,7 @@ func Exec(ctx context.Context, cfg Config, logger logrus.FieldLogger, statements
 	return execSchema(ctx, session, statements)
 }
 
-// DropKeyspace removes a keyspace with everything in it: for benchmarks and tests, which make their own.
+// DropKeyspace drops the keyspace with all its data, for benchmarks and tests.
 func DropKeyspace(ctx context.Context, cfg Config, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
 	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
@@ -202,7 +202,7 @@ func DropKeyspace(ctx context.Context, cfg Config, logger logrus.FieldLogger) er
 	return execSchema(ctx, session, []string{"DROP KEYSPACE IF EXISTS " + cfg.Keyspace})
 }
 
-// checkReplicas refuses more replicas than a data centre has nodes: writes would wait for nodes that don't exist.
+// checkReplicas returns an error if a data center has fewer nodes than replicas: writes would wait for missing nodes.
 func checkReplicas(ctx context.Context, session *gocql.Session, replication Replication) error {
 	nodes, err := nodesByDC(ctx, session)
 	if err != nil {
@@ -210,20 +210,19 @@ func checkReplicas(ctx context.Context, session *gocql.Session, replication Repl
 	}
 	for _, dc := range slices.Sorted(maps.Keys(replication)) {
 		if nodes[dc] == 0 {
-			return fmt.Errorf("replication %s (CASSANDRA_REPLICATION): the cluster has no data centre %q, but %s",
+			return fmt.Errorf("replication %s (CASSANDRA_REPLICATION): data center %q is not in the cluster, which has %s",
 				replication, dc, strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
 		}
 		if nodes[dc] < replication[dc] {
-			return fmt.Errorf("replication %s (CASSANDRA_REPLICATION): data centre %q has %d node(s) for %d replicas; set %s=%d or add nodes",
+			return fmt.Errorf("replication %s (CASSANDRA_REPLICATION): data center %q has %d node(s) for %d replicas; set %s=%d or add nodes",
 				replication, dc, nodes[dc], replication[dc], dc, nodes[dc])
 		}
 	}
 	return nil
 }
 
-// CheckSchema compares the keyspace with the schema and gives one line for each difference: tables and columns that
-// are missing, or have another type or place in the key, and options that the schema names and that are others. Columns
-// that somebody added are no difference.
+// CheckSchema compares the keyspace with the schema and returns a message for each difference: missing tables and columns,
+// different types, keys and options. Additional columns do not count.
 func CheckSchema(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) ([]string, error) {
 	cfg = cfg.withDefaults()
 	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
@@ -252,7 +251,7 @@ func CheckSchema(ctx context.Context, cfg Config, replication Replication, logge
 	return append(differences, lines...), err
 }
 
-// column is a column's type and its place: partition_key or clustering with the position, or regular.
+// column is the type and the kind of a column: partition or clustering key with its position, or regular.
 type column struct{ cqlType, kind string }
 
 func columnsOf(ctx context.Context, session *gocql.Session, keyspace string) (map[string]map[string]column, error) {
@@ -281,7 +280,7 @@ func describeKind(kind string, position int, order string) string {
 	}
 }
 
-// expectedColumns reads the columns off the schema files, so that they are written down once.
+// expectedColumns reads the columns from the schema files, the only place that defines them.
 func expectedColumns(keyspace string, replication Replication) (map[string]map[string]column, error) {
 	statements, err := schemaStatements(keyspace, replication)
 	if err != nil {
@@ -334,7 +333,7 @@ func compareColumns(want, have map[string]map[string]column) []string {
 	var differences []string
 	for _, table := range slices.Sorted(maps.Keys(want)) {
 		if have[table] == nil {
-			differences = append(differences, fmt.Sprintf("table %s: missing; make it with: fleet-etl schema apply", table))
+			differences = append(differences, fmt.Sprintf("table %s: missing; create it with: fleet-etl schema apply", table))
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(want[table])) {
@@ -352,7 +351,7 @@ func compareColumns(want, have map[string]map[string]column) []string {
 	return differences
 }
 
-// Truncate empties every table of the keyspace: for benchmarks.
+// Truncate empties every table of the keyspace, for benchmarks and tests.
 func Truncate(ctx context.Context, cfg Config, logger logrus.FieldLogger) error {
 	cfg = cfg.withDefaults()
 	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
@@ -363,7 +362,7 @@ func Truncate(ctx context.Context, cfg Config, logger logrus.FieldLogger) error 
 	defer session.Close()
 	for _, table := range tables {
 		if err := session.Query("TRUNCATE " + table).WithContext(ctx).Exec(); err != nil {
-			return opError("empty "+table, err)
+			return opError("truncate "+table, err)
 		}
 	}
 	return nil

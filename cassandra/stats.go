@@ -13,8 +13,7 @@ import (
 	"github.com/gocql/gocql"
 )
 
-// ReadStats tells what reads really cost: everything that is read under the context of WithReadStats. It is safe for
-// concurrent use.
+// ReadStats measures the reads that run with the context of WithReadStats. It is safe for concurrent use.
 type ReadStats struct {
 	mu           sync.Mutex
 	partitions   int
@@ -25,12 +24,12 @@ type ReadStats struct {
 	more         int
 }
 
-// statementsKept is how many of the statements are kept as text; of the rest only the number.
+// statementsKept is the number of statements whose text is kept. The others are only counted.
 const statementsKept = 10
 
 type statsKey struct{}
 
-// WithReadStats makes a context whose reads are counted.
+// WithReadStats returns a context whose reads are measured.
 func WithReadStats(ctx context.Context) (context.Context, *ReadStats) {
 	stats := &ReadStats{coordinators: map[string]int{}}
 	return context.WithValue(ctx, statsKey{}, stats), stats
@@ -41,22 +40,22 @@ func statsOf(ctx context.Context) *ReadStats {
 	return stats
 }
 
-// ReadFigures is a copy of what ReadStats has counted.
-type ReadFigures struct {
-	Partitions   int            // partitions asked for
-	Pages        int            // answers of nodes that brought rows, or said that there are none
-	Rows         int            // rows in these answers
-	Retries      int            // requests that were sent again after a failure
-	Coordinators map[string]int // answers by node, as "address (data centre)"
-	Statements   []string       // the first statements, with their values
-	More         int            // statements that were run beside these
+// ReadTotals is a snapshot of ReadStats.
+type ReadTotals struct {
+	Partitions   int            // partitions read
+	Pages        int            // successful responses of nodes
+	Rows         int            // rows in the responses
+	Retries      int            // requests repeated after a failure
+	Coordinators map[string]int // responses by node, as "address (data center)"
+	Statements   []string       // first statements, with their values
+	More         int            // number of further statements
 }
 
-// Figures is what has been counted so far.
-func (s *ReadStats) Figures() ReadFigures {
+// Totals returns a snapshot.
+func (s *ReadStats) Totals() ReadTotals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return ReadFigures{
+	return ReadTotals{
 		Partitions: s.partitions, Pages: s.pages, Rows: s.rows, Retries: s.retries,
 		Coordinators: maps.Clone(s.coordinators), Statements: slices.Clone(s.statements), More: s.more,
 	}
@@ -95,7 +94,7 @@ func (s *ReadStats) addAnswer(q gocql.ObservedQuery) {
 	}
 }
 
-// withValues writes the values of a statement in the place of its marks, for people to read.
+// withValues returns a statement with its values in place of the question marks, for display.
 func withValues(statement string, args []any) string {
 	var b strings.Builder
 	for i, part := range strings.Split(statement, "?") {

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Before the first node starts: refuses memory with which nothing would come to work, and gives each service the passwords
-# that it needs: from secrets/ where there is a file, else those of the last start, else new ones.
+# Runs before the first node starts. It rejects memory settings that cannot work, and gives each service its passwords: from
+# secrets/ if the file exists, otherwise from the previous start, otherwise new ones.
 set -euo pipefail
 
 refuse() { echo "preflight: $*" >&2 && exit 1; }
 
-mib() { # VARIABLE: its size, such as 512M or 2G, in MiB
+mib() { # VARIABLE: a size such as 512M or 2G, in MiB
     [[ ${!1} =~ ^([0-9]+)([MmGg])$ ]] || refuse "$1=${!1}: give a size such as 512M or 2G"
     case ${BASH_REMATCH[2]} in
         [Mm]) echo "${BASH_REMATCH[1]}" ;;
@@ -18,18 +18,18 @@ limit=$(mib CASSANDRA_MEMORY)
 engine=$(($(awk '/^MemTotal:/ { print $2 }' /proc/meminfo) / 1024))
 ((heap >= 256)) || refuse "too little memory: CASSANDRA_HEAP=$CASSANDRA_HEAP: a node needs 256M of heap; set it in .env"
 ((limit >= heap + 512)) || refuse "too little memory: CASSANDRA_MEMORY=$CASSANDRA_MEMORY for CASSANDRA_HEAP=$CASSANDRA_HEAP:" \
-    "a node needs 512M beside its heap; set CASSANDRA_MEMORY=$((heap + 512))M or more in .env"
+    "a node needs 512M in addition to its heap; set CASSANDRA_MEMORY=$((heap + 512))M or more in .env"
 need=$((NODES * limit + 1024))
 ((engine >= need)) || refuse "too little memory: Docker has $engine MiB, $NODES nodes of $limit MiB and the rest take $need MiB:" \
     "give Docker more (Docker Desktop: Settings, Resources), lower CASSANDRA_HEAP and CASSANDRA_MEMORY in .env, or use compose.small.yml"
 
-put() { # NAME VALUE FOLDER: in place at once and whole
+put() { # NAME VALUE FOLDER: replaces the file atomically
     printf '%s' "$2" >"/secrets/$3/.$1"
     chmod 444 "/secrets/$3/.$1"
     mv "/secrets/$3/.$1" "/secrets/$3/$1"
 }
 
-password() { # NAME FOLDER…: where it goes beside init. What was made is kept whatever secrets/ says meanwhile
+password() { # NAME FOLDER…: folders other than init. A generated password is kept even if secrets/ has another later
     local name=$1 made=/secrets/init/made/$1 value
     if [[ -e /given/$name ]]; then
         value=$(</given/"$name")
@@ -37,7 +37,7 @@ password() { # NAME FOLDER…: where it goes beside init. What was made is kept 
     else
         if [[ ! -e $made ]]; then
             put "$name" "$(head -c 24 /dev/urandom | base64 | tr +/ -_)" init/made
-            echo "preflight: made $name"
+            echo "preflight: generated $name"
         fi
         value=$(<"$made")
     fi

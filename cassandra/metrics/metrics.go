@@ -1,8 +1,8 @@
-// Package metrics says which of a Cassandra node's MBeans become metrics, and under which names: for the JMX exporter agent
-// of development clusters and of the image alike.
+// Package metrics has the rules that turn the MBeans of a Cassandra node into metrics. The JMX exporter agents of development
+// clusters and of the image use the same rules.
 package metrics
 
-import _ "embed" // of the rules
+import _ "embed" // for Rules
 
 // Rules is jmx.yml, the configuration of the JMX exporter agent.
 //

@@ -712,8 +712,8 @@ func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
 	healthy, err := w.plugin.Health(t.Context(), w.source("health", map[string]any{"allowedFleets": "north"}))
 	require.NoError(t, err)
 	require.Equal(t, backend.HealthStatusOk, healthy.Status, healthy.Message)
-	assert.Contains(t, healthy.Message, "dc1 keeps 2 on 2 node(s), dc2 keeps 2 on 2 node(s); local is dc1")
-	assert.Contains(t, healthy.Message, "newest record")
+	assert.Contains(t, healthy.Message, "dc1: 2 replica(s) on 2 node(s), dc2: 2 replica(s) on 2 node(s); local data center dc1")
+	assert.Contains(t, healthy.Message, "latest record")
 	assert.Contains(t, healthy.Message, "only fleets north")
 	var details struct {
 		Findings []cassandra.Finding `json:"findings"`
@@ -729,15 +729,15 @@ func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
 		change map[string]any
 		want   []string
 	}{
-		"no contact point":          {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
-		"wrong settings":            {map[string]any{"queryTimeout": "soon", "maxRows": 0, "cacheMegabytes": 0}, []string{"Memory (MB) 0: give a number from 1", `Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
-		"a name that is not":        {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
-		"a port that is not":        {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
-		"TLS to a plain port":       {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "speaks TLS"}},
-		"a keyspace that is not":    {map[string]any{"keyspace": "nowhere"}, []string{"Failed at keyspace", "open keyspace nowhere (Keyspace)", "schema apply"}},
-		"a keyspace of others":      {map[string]any{"keyspace": "system_traces"}, []string{"Failed at tables", "telemetry_by_device_day: missing"}},
-		"a data centre that is not": {map[string]any{"localDatacenter": "dc9"}, []string{"Failed at replicas", "the cluster has none of that name, but dc1, dc2"}},
-		"a level out of reach":      {map[string]any{"consistency": "MOST"}, []string{"Failed at replicas", `Consistency "MOST"`}},
+		"no contact point":       {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
+		"wrong settings":         {map[string]any{"queryTimeout": "soon", "maxRows": 0, "cacheMegabytes": 0}, []string{"Memory (MB) 0: give a number from 1", `Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
+		"a name that is not":     {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
+		"a port that is not":     {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
+		"TLS to a plain port":    {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "serves TLS"}},
+		"a keyspace that is not": {map[string]any{"keyspace": "nowhere"}, []string{"Failed at keyspace", "open keyspace nowhere (Keyspace)", "schema apply"}},
+		"a keyspace of others":   {map[string]any{"keyspace": "system_traces"}, []string{"Failed at tables", "telemetry_by_device_day: missing"}},
+		"unknown data center":    {map[string]any{"localDatacenter": "dc9"}, []string{"Failed at replicas", "not in the cluster, which has dc1, dc2"}},
+		"a level out of reach":   {map[string]any{"consistency": "MOST"}, []string{"Failed at replicas", `Consistency "MOST"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := w.plugin.Health(t.Context(), w.source("health-"+strings.ReplaceAll(name, " ", "-"), c.change))
@@ -750,7 +750,7 @@ func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
 	}
 	nearest, err := w.plugin.Health(t.Context(), w.source("nearest", map[string]any{"localDatacenter": "", "contactPoints": "127.0.0.3"}))
 	require.NoError(t, err)
-	assert.Contains(t, nearest.Message, "local is dc2", "without a name, the data centre of the contact point")
+	assert.Contains(t, nearest.Message, "local data center dc2", "without a name, the data center of the contact point")
 }
 
 func TestResources(t *testing.T) {

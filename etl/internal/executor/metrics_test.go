@@ -41,10 +41,10 @@ func TestFailedRequestsAreCounted(t *testing.T) {
 	m := newMetrics(prometheus.NewPedanticRegistry(), newLimiter(1, 1, 1, time.Second, time.Now))
 	m.failed(cassandra.TableHistory, cassandra.ReasonTimeout)
 	m.failed(cassandra.TableHistory, cassandra.ReasonTimeout)
-	m.failed(cassandra.TableHistory, cassandra.ReasonRefused)
+	m.failed(cassandra.TableHistory, cassandra.ReasonInvalid)
 	m.failed(cassandra.TableLatest, cassandra.ReasonUnavailable)
 	x := &Executor{metrics: m}
-	assert.Equal(t, map[string]int64{"timeout": 2, "refused": 1, "unavailable": 1}, x.Errors())
+	assert.Equal(t, map[string]int64{"timeout": 2, "invalid": 1, "unavailable": 1}, x.Errors())
 	assert.Equal(t, int64(3), x.Retries(), "a write that can't succeed is not retried")
 	assert.Equal(t, 3.0, testutil.ToFloat64(m.retries))
 	assert.Equal(t, 2.0, testutil.ToFloat64(m.errors.WithLabelValues(cassandra.TableHistory, "timeout")))

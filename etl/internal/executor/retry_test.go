@@ -76,7 +76,7 @@ func TestReasonsThatAreRetried(t *testing.T) {
 		cassandra.ReasonConnection: true, cassandra.ReasonTimeout: true, cassandra.ReasonWriteTimeout: true, cassandra.ReasonReadTimeout: true,
 		cassandra.ReasonOverloaded: true, cassandra.ReasonFailure: true, cassandra.ReasonServer: true,
 
-		cassandra.ReasonNotFound: false, cassandra.ReasonRefused: false, cassandra.ReasonUnauthorized: false,
+		cassandra.ReasonNotFound: false, cassandra.ReasonInvalid: false, cassandra.ReasonUnauthorized: false,
 		cassandra.ReasonCanceled: false, cassandra.ReasonOther: false,
 	}
 	for _, reason := range cassandra.Reasons {
@@ -173,7 +173,7 @@ func TestContextEndsEveryWait(t *testing.T) {
 
 // A write that fails because ctx ended says nothing about the cluster.
 func TestFailureAfterTheContextEndedIsNotCounted(t *testing.T) {
-	for _, reason := range []cassandra.Reason{cassandra.ReasonCanceled, cassandra.ReasonTimeout, cassandra.ReasonNoHosts, cassandra.ReasonRefused} {
+	for _, reason := range []cassandra.Reason{cassandra.ReasonCanceled, cassandra.ReasonTimeout, cassandra.ReasonNoHosts, cassandra.ReasonInvalid} {
 		t.Run(string(reason), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
@@ -339,7 +339,7 @@ func TestAnotherErrorEndsTheOutage(t *testing.T) {
 		fails  bool
 	}{
 		"one that is retried": {cassandra.ReasonOverloaded, false},
-		"one that is not":     {cassandra.ReasonRefused, true},
+		"one that is not":     {cassandra.ReasonInvalid, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

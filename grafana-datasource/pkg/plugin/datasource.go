@@ -331,10 +331,10 @@ func (d *Datasource) failure(ctx context.Context, err error) (response backend.D
 		cassandra.ReasonTimeout:      "the nodes didn't answer in time; repeat it, or take a shorter range",
 		cassandra.ReasonReadTimeout:  "the replicas didn't answer in time; repeat it, or take a shorter range",
 		cassandra.ReasonUnauthorized: "give the user of the data source the right to read the keyspace",
-		cassandra.ReasonRefused:      "the statement doesn't fit the schema; fleet-etl schema check tells what a table lacks",
+		cassandra.ReasonInvalid:      "the statement doesn't fit the schema; fleet-etl schema check tells what a table lacks",
 	}[failed.Reason]
 	status := backend.StatusBadGateway
-	if failed.Reason == cassandra.ReasonRefused {
+	if failed.Reason == cassandra.ReasonInvalid {
 		status = backend.StatusBadRequest
 	}
 	message := failed.Error()

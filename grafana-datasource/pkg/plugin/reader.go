@@ -118,11 +118,11 @@ func (r *reader) open(ctx context.Context) (*cassandra.Store, error) {
 // cost adds up what answering a query took. It is safe for concurrent use.
 type cost struct {
 	mu sync.Mutex
-	cassandra.ReadFigures
+	cassandra.ReadTotals
 	hits, shared int
 }
 
-func (c *cost) add(f cassandra.ReadFigures) {
+func (c *cost) add(f cassandra.ReadTotals) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.Partitions += f.Partitions
@@ -175,7 +175,7 @@ func through[T any](ctx context.Context, r *reader, c *cost, cache, key string, 
 	}
 	type result struct {
 		value   T
-		figures cassandra.ReadFigures
+		figures cassandra.ReadTotals
 	}
 	got, shared, err := r.flights.do(ctx, key, func(ctx context.Context) (any, error) {
 		store, err := r.open(ctx)
@@ -194,7 +194,7 @@ func through[T any](ctx context.Context, r *reader, c *cost, cache, key string, 
 			}
 			r.cache.Set(key, entry{value, n, keep})
 		}
-		return result{value, stats.Figures()}, nil
+		return result{value, stats.Totals()}, nil
 	})
 	if err != nil {
 		return zero, err

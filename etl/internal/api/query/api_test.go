@@ -161,7 +161,7 @@ func TestAStoreThatFailsIsToldApart(t *testing.T) {
 		"nodes away":            {&cassandra.Error{Op: "read", Reason: cassandra.ReasonNoHosts, Err: errors.New("10.1.2.3")}, 503, "5"},
 		"too few replicas":      {&cassandra.Error{Op: "read", Reason: cassandra.ReasonUnavailable, Err: errors.New("10.1.2.3")}, 503, "5"},
 		"one node slow":         {&cassandra.Error{Op: "read", Reason: cassandra.ReasonReadTimeout, Err: errors.New("10.1.2.3")}, 503, "1"},
-		"a schema of elsewhere": {&cassandra.Error{Op: "read", Reason: cassandra.ReasonRefused, Err: errors.New("10.1.2.3")}, 500, ""},
+		"a schema of elsewhere": {&cassandra.Error{Op: "read", Reason: cassandra.ReasonInvalid, Err: errors.New("10.1.2.3")}, 500, ""},
 		"anything":              {errors.New("10.1.2.3"), 500, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

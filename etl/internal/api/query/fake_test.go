@@ -96,7 +96,7 @@ func (f *fakeStore) Devices(ctx context.Context, fleetID string, size int, page 
 	from := 0
 	if page != "" {
 		if from, err = strconv.Atoi(page); err != nil {
-			return p, &cassandra.Error{Op: "read devices", Reason: cassandra.ReasonRefused, Err: err}
+			return p, &cassandra.Error{Op: "read devices", Reason: cassandra.ReasonInvalid, Err: err}
 		}
 	}
 	to := min(from+size, len(f.devices))

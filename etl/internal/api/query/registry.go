@@ -105,7 +105,7 @@ func devicesPage(ctx context.Context, store Store, q *query) (items []deviceItem
 	for {
 		p, err := store.Devices(ctx, q.id, q.limit-len(items), position)
 		if err != nil {
-			if q.position != "" && cassandra.ReasonOf(err) == cassandra.ReasonRefused {
+			if q.position != "" && cassandra.ReasonOf(err) == cassandra.ReasonInvalid {
 				return nil, "", badPage(q.page)
 			}
 			return nil, "", err

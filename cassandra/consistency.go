@@ -13,10 +13,10 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// levels are the consistency levels in force.
+// levels are the consistency levels of a session.
 type levels struct{ write, read gocql.Consistency }
 
-// inspect looks at the cluster and the keyspace before anything is written, and refuses what could not work later.
+// inspect checks the settings against the cluster and the keyspace before the first write.
 func inspect(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (Replication, levels, error) {
 	session, err := connect(ctx, cfg, "", o, logger)
 	if err != nil {
@@ -36,12 +36,12 @@ func inspect(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLo
 	}
 	if cfg.WriteConsistency == "" && chosen.write == gocql.One {
 		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": replication.String()}).
-			Info("keyspace has a single replica: writes are acknowledged by one")
+			Info("keyspace has a single replica, writing at ONE")
 	}
 	return replication, chosen, nil
 }
 
-// nodesByDC counts the nodes that the cluster knows, dead or alive, by data centre.
+// nodesByDC counts the nodes of the cluster, up or down, by data center.
 func nodesByDC(ctx context.Context, session *gocql.Session) (map[string]int, error) {
 	nodes := map[string]int{}
 	for _, table := range []string{"system.local", "system.peers"} {
@@ -66,13 +66,13 @@ func checkLocalDC(ctx context.Context, session *gocql.Session, cfg Config) error
 		return err
 	}
 	if nodes[cfg.LocalDC] == 0 {
-		return fmt.Errorf("local data centre %q (%s): the cluster has none of that name, but %s",
+		return fmt.Errorf("local data center %q (%s): not in the cluster, which has %s",
 			cfg.LocalDC, cfg.setting("CASSANDRA_DC"), strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
 	}
 	return nil
 }
 
-// replicationOf reads the replication of a keyspace; the error says how to make one that is missing.
+// replicationOf reads the replication of the keyspace. The error says how to create a missing keyspace.
 func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Replication, error) {
 	keyspace := cfg.Keyspace
 	var options map[string]string
@@ -81,7 +81,7 @@ func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Rep
 	if err != nil {
 		if errors.Is(err, gocql.ErrNotFound) {
 			return nil, &Error{Op: "open keyspace " + keyspace + " (" + cfg.setting("CASSANDRA_KEYSPACE") + ")", Reason: ReasonNotFound,
-				Err: errors.New("there is none of that name; make it with: fleet-etl schema apply")}
+				Err: errors.New("it does not exist; create it with: fleet-etl schema apply")}
 		}
 		return nil, opError("read replication of keyspace "+keyspace, err)
 	}
@@ -89,7 +89,7 @@ func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Rep
 	for key, value := range options {
 		switch key {
 		case "class":
-		case "replication_factor": // SimpleStrategy, which knows no data centres
+		case "replication_factor": // SimpleStrategy, which ignores data centers
 			n, _ := strconv.Atoi(value)
 			r["*"] = n
 		default:
@@ -100,13 +100,13 @@ func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Rep
 	return r, nil
 }
 
-// chooseLevels picks the levels of the configuration, or their defaults, and refuses one that the replication can't
-// serve even with every node up.
+// chooseLevels returns the consistency levels of the configuration or their defaults. It returns an error if the replication
+// cannot serve them even with every node up.
 func chooseLevels(cfg Config, replication Replication) (levels, error) {
 	write := cfg.WriteConsistency
 	if write == "" {
-		// LOCAL_QUORUM of two replicas is both, so that one dead node would stop all writes. Any two of all replicas
-		// survive the loss of a node and of a data centre.
+		// LOCAL_QUORUM of two replicas is both: one node down would stop all writes. Any two of all replicas survive the
+		// loss of a node and of a data center.
 		write = "TWO"
 		if replication.Total() < 2 {
 			write = "ONE"
@@ -121,7 +121,7 @@ func chooseLevels(cfg Config, replication Replication) (levels, error) {
 		return levels{}, err
 	}
 	if r == gocql.EachQuorum {
-		return levels{}, fmt.Errorf("%s EACH_QUORUM: Cassandra knows it for writes only; take QUORUM or LOCAL_QUORUM", cfg.setting("CASSANDRA_READ_CONSISTENCY"))
+		return levels{}, fmt.Errorf("%s EACH_QUORUM: Cassandra supports it for writes only; choose QUORUM or LOCAL_QUORUM", cfg.setting("CASSANDRA_READ_CONSISTENCY"))
 	}
 	return levels{write: w, read: r}, nil
 }
@@ -129,7 +129,7 @@ func chooseLevels(cfg Config, replication Replication) (levels, error) {
 func checkLevel(variable, name string, cfg Config, replication Replication) (gocql.Consistency, error) {
 	level, err := gocql.ParseConsistencyWrapper(strings.ToUpper(strings.TrimSpace(name)))
 	if err != nil || level == gocql.Any {
-		return 0, fmt.Errorf("%s %q: take ONE, TWO, THREE, QUORUM, ALL, LOCAL_ONE, LOCAL_QUORUM or EACH_QUORUM", variable, name)
+		return 0, fmt.Errorf("%s %q: choose ONE, TWO, THREE, QUORUM, ALL, LOCAL_ONE, LOCAL_QUORUM or EACH_QUORUM", variable, name)
 	}
 	need := map[gocql.Consistency]int{gocql.One: 1, gocql.Two: 2, gocql.Three: 3}[level]
 	if have := replication.Total(); have < need {
@@ -138,19 +138,19 @@ func checkLevel(variable, name string, cfg Config, replication Replication) (goc
 	}
 	if level == gocql.LocalOne || level == gocql.LocalQuorum {
 		if _, simple := replication["*"]; !simple && replication[cfg.LocalDC] == 0 {
-			return 0, fmt.Errorf("%s %s needs replicas in the local data centre %q, and keyspace %q has them in %s only; set %s or %s",
+			return 0, fmt.Errorf("%s %s needs replicas in the local data center %q, and keyspace %q has them in %s only; set %s or %s",
 				variable, level, cfg.LocalDC, cfg.Keyspace, replication, cfg.setting("CASSANDRA_DC"), cfg.setting("CASSANDRA_REPLICATION"))
 		}
 	}
 	return level, nil
 }
 
-// overlapping is the lowest level of reads that must meet at least one replica of every acknowledged write at the
-// given level.
+// overlapping returns the lowest read level that reaches at least one replica of every acknowledged write at the given
+// level (R + W > N).
 func overlapping(write gocql.Consistency, replication Replication) gocql.Consistency {
 	acknowledged := map[gocql.Consistency]int{gocql.One: 1, gocql.LocalOne: 1, gocql.Two: 2, gocql.Three: 3}[write]
 	if acknowledged == 0 {
-		return write // quorums meet each other, and what all have any one has
+		return write // quorums overlap, and any replica has a write at ALL
 	}
 	switch replication.Total() - acknowledged + 1 {
 	case 1:

@@ -1,0 +1,101 @@
+package cassandra
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
+	s, _ := realStore(t)
+	ctx := t.Context()
+	const instance, other = "i~1", "i~2"
+	claim := func(instance, device string, from Day, writeTimeUs int64, fleets ...string) {
+		require.NoError(t, s.WriteClaim(ctx, Claim{InstanceID: instance, DeviceID: device, FromDay: from, Fleets: fleets}, writeTimeUs))
+	}
+	var want []Claim
+	for i := range 40 {
+		device := fmt.Sprintf("m-%02d", i)
+		claim(instance, device, 20000, readUs, "north")
+		want = append(want, Claim{InstanceID: instance, DeviceID: device, FromDay: 20000})
+	}
+	claim(other, "m-00", 20005, readUs)
+	claim(instance, "m-00", 19999, readUs+2, "south") // an earlier record arrived
+	claim(instance, "m-00", 19990, readUs+1)          // which was readUs at before
+	want[0].FromDay = 19999
+
+	of := func(instance string) []Claim {
+		claims, err := s.ClaimsOfInstance(ctx, instance)
+		require.NoError(t, err)
+		slices.SortFunc(claims, func(a, b Claim) int { return strings.Compare(a.DeviceID, b.DeviceID) })
+		return claims
+	}
+	require.Equal(t, want, of(instance), "every device, from all buckets")
+	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
+	require.Empty(t, of("i~3"))
+	on := func(device string) []Claim {
+		claims, err := s.ClaimsOfDevice(ctx, device)
+		require.NoError(t, err)
+		return claims
+	}
+	require.Equal(t, []Claim{
+		{InstanceID: instance, DeviceID: "m-00", FromDay: 19999, Fleets: []string{"north", "south"}},
+		{InstanceID: other, DeviceID: "m-00", FromDay: 20005},
+	}, on("m-00"), "fleets are added")
+
+	require.NoError(t, s.DeleteClaim(ctx, instance, "m-00", readUs+1))
+	require.Len(t, on("m-00"), 2, "a claim that was moved since stays")
+	require.Equal(t, want, of(instance))
+	require.NoError(t, s.DeleteClaim(ctx, instance, "m-00", readUs+2))
+	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, on("m-00"))
+	require.Equal(t, want[1:], of(instance))
+	require.Len(t, on("m-01"), 1)
+	require.NoError(t, s.DeleteClaim(ctx, instance, "unknown", readUs))
+}
+
+func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
+	s, _ := realStore(t)
+	ctx := t.Context()
+	find := func(id string) (found Instance, ok bool) {
+		all, err := s.Instances(ctx)
+		require.NoError(t, err)
+		for _, p := range all {
+			if p.ID == id {
+				found, ok = p, true
+			}
+		}
+		return found, ok
+	}
+	now := time.Now().UTC().Truncate(time.Millisecond)
+	require.NoError(t, s.Heartbeat(ctx, "i~1", now))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", now.Add(-time.Hour)))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", now.Add(-time.Minute)))
+	p, ok := find("i~1")
+	require.True(t, ok)
+	require.Equal(t, Instance{ID: "i~1", HeartbeatAt: now}, p)
+	p, _ = find("i~2")
+	require.Equal(t, Instance{ID: "i~2", HeartbeatAt: now.Add(-time.Minute)}, p)
+
+	require.NoError(t, s.AddSharedDevices(ctx, "i~1", []string{"b", "a"}))
+	require.NoError(t, s.AddSharedDevices(ctx, "i~1", []string{"c", "a"}))
+	require.NoError(t, s.AckSharedDevices(ctx, "i~1", []string{"b", "never"}))
+	p, _ = find("i~1")
+	require.Equal(t, []string{"a", "c"}, p.SharedDevices)
+	require.Equal(t, now, p.HeartbeatAt)
+	require.NoError(t, s.AckSharedDevices(ctx, "i~1", []string{"a", "c"}))
+	p, ok = find("i~1")
+	require.True(t, ok, "the instance stays")
+	require.Empty(t, p.SharedDevices)
+
+	require.NoError(t, s.RemoveInstance(ctx, "i~1"))
+	_, ok = find("i~1")
+	require.False(t, ok)
+	require.NoError(t, s.AddSharedDevices(ctx, "i~1", []string{"a"}))
+	p, ok = find("i~1")
+	require.True(t, ok, "a late addition recreates the row, which is cleaned up later")
+	require.True(t, p.HeartbeatAt.IsZero(), "as if it had stopped long ago")
+}
