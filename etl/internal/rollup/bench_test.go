@@ -10,14 +10,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// nowhere is a sink that keeps nothing.
-type nowhere struct{}
+// discard is a sink that keeps nothing.
+type discard struct{}
 
-func (nowhere) Hour(Hour) {}
-func (nowhere) Trip(Trip) {}
+func (discard) Hour(Hour) {}
+func (discard) Trip(Trip) {}
 
-// shift is a vehicle's day of work: it drives, waits, stands, and is left for the night.
-func shift() *journey {
+// workday is a vehicle's day: it drives, waits and stands.
+func workday() *journey {
 	j := from("06:00:00")
 	for range 12 {
 		j.drives(8, 48, 10*sec).stands(60*sec, 10*sec).drives(8, 48, 10*sec).jitters(20*mins, 10*sec, 15)
@@ -25,16 +25,16 @@ func shift() *journey {
 	return j
 }
 
-func TestTheUsualFixCostsNoMemory(t *testing.T) {
-	fixes := shift().fixes
+func TestApplyRarelyAllocates(t *testing.T) {
+	records := workday().records
 	var s State
-	rise := testing.AllocsPerRun(1, func() {
+	allocs := testing.AllocsPerRun(1, func() {
 		s = State{}
-		for i := range fixes {
-			s.Apply(&fixes[i], nowhere{})
+		for i := range records {
+			s.Apply(&records[i], discard{})
 		}
 	})
-	assert.LessOrEqual(t, rise, 24.0, "of %d fixes, one where a stop is left", len(fixes))
+	assert.LessOrEqual(t, allocs, 24.0, "of %d records, one when the vehicle leaves a stop", len(records))
 	assert.LessOrEqual(t, unsafe.Sizeof(s), uintptr(340))
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
@@ -42,20 +42,20 @@ func TestTheUsualFixCostsNoMemory(t *testing.T) {
 }
 
 func BenchmarkApply(b *testing.B) {
-	fixes := shift().fixes
+	records := workday().records
 	b.ReportAllocs()
 	var s State
 	for n := 0; b.Loop(); n++ {
-		if n == len(fixes) {
+		if n == len(records) {
 			n, s = 0, State{}
 		}
-		s.Apply(&fixes[n], nowhere{})
+		s.Apply(&records[n], discard{})
 	}
 }
 
 func BenchmarkMemory(b *testing.B) {
 	const devices = 100_000
-	fixes := shift().fixes
+	records := workday().records
 	heap := func() int64 {
 		var m runtime.MemStats
 		runtime.GC()
@@ -67,7 +67,7 @@ func BenchmarkMemory(b *testing.B) {
 		states := make([]State, devices)
 		for d := range states {
 			for i := range 30 {
-				states[d].Apply(&fixes[d%(len(fixes)-30)+i], nowhere{})
+				states[d].Apply(&records[d%(len(records)-30)+i], discard{})
 			}
 		}
 		b.ReportMetric(float64(heap()-before)/devices, "B/device")
@@ -76,10 +76,10 @@ func BenchmarkMemory(b *testing.B) {
 }
 
 func BenchmarkJSON(b *testing.B) {
-	fixes := shift().fixes
+	records := workday().records
 	var s State
-	for i := range fixes {
-		s.Apply(&fixes[i], nowhere{})
+	for i := range records {
+		s.Apply(&records[i], discard{})
 	}
 	var text []byte
 	for b.Loop() {

@@ -8,34 +8,34 @@ import (
 
 const hourMs = int64(time.Hour / time.Millisecond)
 
-// hours is the hour that a device is in.
+// hours is the current hour of a device.
 type hours struct {
 	Now    hour   `json:"n,omitzero"`
-	Others []hour `json:"o,omitempty"` // the same hour of other fleets; never changed in place, since copies share it
+	Others []hour `json:"o,omitempty"` // the same hour in other fleets; never changed in place, since copies share it
 }
 
-// hour is an Hour in few bytes.
+// hour is a compact Hour.
 type hour struct {
-	Fleet    string  `json:"f,omitzero"` // empty: there is no hour yet
-	StartMs  int64   `json:"s,omitzero"`
-	Km       float64 `json:"k,omitzero"`
-	SpeedSum float64 `json:"u,omitzero"`
-	SpeedMax float64 `json:"m,omitzero"`
-	Speeds   uint32  `json:"c,omitzero"`
-	Fixes    uint32  `json:"r,omitzero"`
-	Driving  uint32  `json:"d,omitzero"` // ms
-	Alerts   int32   `json:"a,omitzero"`
+	Fleet     string  `json:"f,omitzero"` // empty before the first position
+	StartMs   int64   `json:"s,omitzero"`
+	Km        float64 `json:"k,omitzero"`
+	SpeedSum  float64 `json:"u,omitzero"`
+	SpeedMax  float64 `json:"m,omitzero"`
+	Speeds    uint32  `json:"c,omitzero"`
+	Positions uint32  `json:"r,omitzero"`
+	Driving   uint32  `json:"d,omitzero"` // ms
+	Alerts    int32   `json:"a,omitzero"`
 }
 
-// enter goes to the hour of an instant and a fleet. The hours before are over.
+// enter switches to the hour of an event time and a fleet. Earlier hours become final.
 func (h *hours) enter(fleetID string, timeMs int64, sink Sink) {
 	start := timeMs - timeMs%hourMs
 	if fleetID == h.Now.Fleet {
-		fleetID = h.Now.Fleet // not to hold on to the input of a record an hour
+		fleetID = h.Now.Fleet // does not retain the input of the record
 	}
 	switch {
 	case h.Now.StartMs != start || h.Now.Fleet == "":
-		h.give(sink)
+		h.emit(sink)
 		*h = hours{Now: hour{Fleet: fleetID, StartMs: start}}
 	case h.Now.Fleet != fleetID:
 		now, others := hour{Fleet: fleetID, StartMs: start}, []hour{h.Now}
@@ -50,7 +50,7 @@ func (h *hours) enter(fleetID string, timeMs int64, sink Sink) {
 	}
 }
 
-func (h *hours) give(sink Sink) {
+func (h *hours) emit(sink Sink) {
 	for i := range h.Others {
 		sink.Hour(h.Others[i].row())
 	}
@@ -59,18 +59,18 @@ func (h *hours) give(sink Sink) {
 	}
 }
 
-func (h *hour) addLeg(l leg) {
-	if l.jump() {
+func (h *hour) addSegment(s segment) {
+	if s.jump() {
 		return
 	}
-	h.Km += l.km
-	if l.driving() {
-		h.Driving += uint32(l.ms)
+	h.Km += s.km
+	if s.driving() {
+		h.Driving += uint32(s.ms)
 	}
 }
 
-func (h *hour) addFix(r *telemetry.Record) {
-	h.Fixes++
+func (h *hour) addPosition(r *telemetry.Record) {
+	h.Positions++
 	if v := r.SpeedKmh; v.Valid {
 		h.Speeds++
 		h.SpeedSum += v.Value
@@ -81,7 +81,7 @@ func (h *hour) addFix(r *telemetry.Record) {
 func (h *hour) row() Hour {
 	return Hour{
 		FleetID: h.Fleet, StartMs: h.StartMs,
-		DistanceKm: h.Km, SpeedSumKmh: h.SpeedSum, SpeedCount: int64(h.Speeds), Records: int64(h.Fixes),
+		DistanceKm: h.Km, SpeedSumKmh: h.SpeedSum, SpeedCount: int64(h.Speeds), Records: int64(h.Positions),
 		MaxSpeedKmh: telemetry.Optional[float64]{Value: h.SpeedMax, Valid: h.Speeds > 0},
 		DrivingMs:   int64(h.Driving), Alerts: h.Alerts,
 	}

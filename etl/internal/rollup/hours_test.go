@@ -10,14 +10,14 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// hourLines is a table's hours for people.
+// hourLines formats a table's hours.
 func (t *table) hourLines() (lines []string) {
 	for _, h := range t.sortedHours() {
-		line := fmt.Sprintf("%s %s: %d fixes, %.2f km, driving %v", h.FleetID, clock(h.StartMs), h.Records, h.DistanceKm, time.Duration(h.DrivingMs)*time.Millisecond)
+		line := fmt.Sprintf("%s %s: %d positions, %.2f km, driving %v", h.FleetID, clock(h.StartMs), h.Records, h.DistanceKm, time.Duration(h.DrivingMs)*time.Millisecond)
 		if h.SpeedCount > 0 {
 			line += fmt.Sprintf(", %d speeds, mean %.1f, max %.1f", h.SpeedCount, h.SpeedSumKmh/float64(h.SpeedCount), h.MaxSpeedKmh.Value)
 		} else if h.MaxSpeedKmh.Valid {
-			line += " and a speed of nowhere"
+			line += " and a maximum speed without any speed"
 		}
 		if h.Alerts > 0 {
 			line += fmt.Sprintf(", %d alerts", h.Alerts)
@@ -29,84 +29,84 @@ func (t *table) hourLines() (lines []string) {
 
 func TestHours(t *testing.T) {
 	speeds := from("08:00:00").drives(1, 60, 30*sec)
-	speeds.fixes[0].SpeedKmh = telemetry.Some(0.0)
-	speeds.fixes[1].SpeedKmh = telemetry.Some(50.0)
+	speeds.records[0].SpeedKmh = telemetry.Some(0.0)
+	speeds.records[1].SpeedKmh = telemetry.Some(50.0)
 	stood := from("08:00:00").to(mins, 1, 0)
-	stood.fixes[1].SpeedKmh = telemetry.Some(0.0)
+	stood.records[1].SpeedKmh = telemetry.Some(0.0)
 	for name, c := range map[string]struct {
 		drive *journey
 		want  []string
 	}{
-		"one fix":          {from("08:59:59"), []string{"north 08:00:00: 1 fixes, 0.00 km, driving 0s"}},
-		"some have speeds": {speeds, []string{"north 08:00:00: 3 fixes, 1.00 km, driving 1m0s, 2 speeds, mean 25.0, max 50.0"}},
-		"a speed of 0":     {stood, []string{"north 08:00:00: 2 fixes, 1.00 km, driving 1m0s, 1 speeds, mean 0.0, max 0.0"}},
-		"a segment belongs to the hour of its later fix": {from("08:59:00").to(60*sec, 1, 0).to(60*sec, 1, 0).to(2*time.Hour, 1, 0), []string{
-			"north 08:00:00: 1 fixes, 0.00 km, driving 0s",
-			"north 09:00:00: 2 fixes, 2.00 km, driving 2m0s",
-			"north 11:00:00: 1 fixes, 1.00 km, driving 0s",
+		"one position":     {from("08:59:59"), []string{"north 08:00:00: 1 positions, 0.00 km, driving 0s"}},
+		"some have speeds": {speeds, []string{"north 08:00:00: 3 positions, 1.00 km, driving 1m0s, 2 speeds, mean 25.0, max 50.0"}},
+		"a speed of 0":     {stood, []string{"north 08:00:00: 2 positions, 1.00 km, driving 1m0s, 1 speeds, mean 0.0, max 0.0"}},
+		"a segment counts in the hour of its end": {from("08:59:00").to(60*sec, 1, 0).to(60*sec, 1, 0).to(2*time.Hour, 1, 0), []string{
+			"north 08:00:00: 1 positions, 0.00 km, driving 0s",
+			"north 09:00:00: 2 positions, 2.00 km, driving 2m0s",
+			"north 11:00:00: 1 positions, 1.00 km, driving 0s",
 		}},
 		"the last millisecond": {from("08:59:00").to(59_999*time.Millisecond, 1, 0), []string{
-			"north 08:00:00: 2 fixes, 1.00 km, driving 59.999s",
+			"north 08:00:00: 2 positions, 1.00 km, driving 59.999s",
 		}},
 		"midnight": {from("23:59:30").to(60*sec, 1, 0), []string{
-			"north 23:00:00: 1 fixes, 0.00 km, driving 0s",
-			"north 02 00:00:00: 1 fixes, 1.00 km, driving 1m0s",
+			"north 23:00:00: 1 positions, 0.00 km, driving 0s",
+			"north 02 00:00:00: 1 positions, 1.00 km, driving 1m0s",
 		}},
 		"driving is at 3 km/h": {from("08:00:00").to(60*sec, 0.0501, 0).to(60*sec, 0.0499, 0), []string{
-			"north 08:00:00: 3 fixes, 0.10 km, driving 1m0s",
+			"north 08:00:00: 3 positions, 0.10 km, driving 1m0s",
 		}},
-		"what lasts more than ten minutes is no driving": {from("08:00:00").to(10*mins, 10, 0).to(10*mins+time.Millisecond, 10, 0), []string{
-			"north 08:00:00: 3 fixes, 20.00 km, driving 10m0s",
+		"a segment of more than ten minutes is not driving": {from("08:00:00").to(10*mins, 10, 0).to(10*mins+time.Millisecond, 10, 0), []string{
+			"north 08:00:00: 3 positions, 20.00 km, driving 10m0s",
 		}},
-		"a jump is no way, and the next way begins where it led": {from("08:00:00").to(60*sec, 4.99, 0).to(60*sec, 5.01, 0).to(60*sec, 1, 0), []string{
-			"north 08:00:00: 4 fixes, 5.99 km, driving 2m0s",
+		"a jump has no length, and the next segment begins at its end": {from("08:00:00").to(60*sec, 4.99, 0).to(60*sec, 5.01, 0).to(60*sec, 1, 0), []string{
+			"north 08:00:00: 4 positions, 5.99 km, driving 2m0s",
 		}},
 		"an hour of three fleets": {
 			from("08:00:00").to(60*sec, 1, 0).with("south", "").to(60*sec, 2, 0).with("west", "").to(60*sec, 3, 0).with("north", "").to(60*sec, 4, 0).to(time.Hour, 0, 0), []string{
-				"north 08:00:00: 3 fixes, 5.00 km, driving 2m0s",
-				"south 08:00:00: 1 fixes, 2.00 km, driving 1m0s",
-				"west 08:00:00: 1 fixes, 3.00 km, driving 1m0s",
-				"north 09:00:00: 1 fixes, 0.00 km, driving 0s",
+				"north 08:00:00: 3 positions, 5.00 km, driving 2m0s",
+				"south 08:00:00: 1 positions, 2.00 km, driving 1m0s",
+				"west 08:00:00: 1 positions, 3.00 km, driving 1m0s",
+				"north 09:00:00: 1 positions, 0.00 km, driving 0s",
 			},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			assert.Equal(t, c.want, fold(t, c.drive.fixes).hourLines())
-			assert.Equal(t, c.want, oracleTable(c.drive.fixes, nil).hourLines(), "and the slow way says so, too")
+			assert.Equal(t, c.want, applyRecords(t, c.drive.records).hourLines())
+			assert.Equal(t, c.want, oracleTable(c.drive.records, nil).hourLines(), "the oracle agrees")
 		})
 	}
 }
 
-func TestAnAlertCountsInItsHour(t *testing.T) {
+func TestAlertCountsInItsHour(t *testing.T) {
 	j := from("08:00:00").to(mins, 1, 0)
 	var s State
 	done := finals{newTable(), t}
-	for i := range j.fixes {
-		s.Apply(&j.fixes[i], done)
+	for i := range j.records {
+		s.Apply(&j.records[i], done)
 	}
 	at := func(clock string) int64 { return from(clock).at.UnixMilli() }
 	s.AddAlert("north", at("08:01:00"), done)
 	s.AddAlert("north", at("08:30:00"), done)
-	s.AddAlert("south", at("08:40:00"), done) // of when it was in that fleet
+	s.AddAlert("south", at("08:40:00"), done) // from the time in that fleet
 	s.AddAlert("north", at("10:00:00"), done)
 	assert.Equal(t, []string{
-		"north 08:00:00: 2 fixes, 1.00 km, driving 1m0s, 2 alerts",
-		"south 08:00:00: 0 fixes, 0.00 km, driving 0s, 1 alerts",
-	}, done.hourLines(), "an alert of a later hour says that these are over")
-	assert.Equal(t, at("08:01:00"), s.LastMs(), "an alert is no fix")
+		"north 08:00:00: 2 positions, 1.00 km, driving 1m0s, 2 alerts",
+		"south 08:00:00: 0 positions, 0.00 km, driving 0s, 1 alerts",
+	}, done.hourLines(), "an alert of a later hour makes these final")
+	assert.Equal(t, at("08:01:00"), s.LastMs(), "an alert is not a position")
 
 	j.to(2*time.Hour, 60, 0)
-	s.Apply(&j.fixes[2], done)
+	s.Apply(&j.records[2], done)
 	assert.Equal(t, []string{
-		"north 08:00:00: 2 fixes, 1.00 km, driving 1m0s, 2 alerts",
-		"south 08:00:00: 0 fixes, 0.00 km, driving 0s, 1 alerts",
-		"north 10:00:00: 1 fixes, 60.00 km, driving 0s, 1 alerts",
-	}, done.and(&s).hourLines())
+		"north 08:00:00: 2 positions, 1.00 km, driving 1m0s, 2 alerts",
+		"south 08:00:00: 0 positions, 0.00 km, driving 0s, 1 alerts",
+		"north 10:00:00: 1 positions, 60.00 km, driving 0s, 1 alerts",
+	}, done.withCurrent(&s).hourLines())
 }
 
-func TestAnAlertOfADeviceThatWasNeverSeenCounts(t *testing.T) {
+func TestAlertOfANewDeviceCounts(t *testing.T) {
 	var s State
 	s.AddAlert("north", from("08:00:00").at.UnixMilli(), newTable())
-	assert.Equal(t, []string{"north 08:00:00: 0 fixes, 0.00 km, driving 0s, 1 alerts"}, newTable().and(&s).hourLines())
+	assert.Equal(t, []string{"north 08:00:00: 0 positions, 0.00 km, driving 0s, 1 alerts"}, newTable().withCurrent(&s).hourLines())
 	assert.Zero(t, s.LastMs())
 }

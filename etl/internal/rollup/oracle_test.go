@@ -4,46 +4,45 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// The oracle knows all fixes at once and looks at them as often as it likes. It shares nothing with the fold but the
-// formula of the distance.
+// The oracle sees all records at once. It shares only the distance formula with the package.
 
 type alertAt struct {
 	fleet string
 	ms    int64
 }
 
-func oracleTable(fixes []telemetry.Record, alerts []alertAt) *table {
+func oracleTable(records []telemetry.Record, alerts []alertAt) *table {
 	out := newTable()
 	hour := func(fleet string, ms int64) {
 		key := hourKey{fleet, ms / 3_600_000 * 3_600_000}
 		if _, known := out.hours[key]; !known {
-			out.Hour(oracleHour(fixes, alerts, fleet, key.startMs))
+			out.Hour(oracleHour(records, alerts, fleet, key.startMs))
 		}
 	}
-	for i := range fixes {
-		hour(fixes[i].FleetID, fixes[i].TimeMs)
+	for i := range records {
+		hour(records[i].FleetID, records[i].TimeMs)
 	}
 	for _, a := range alerts {
 		hour(a.fleet, a.ms)
 	}
-	for from := 0; from < len(fixes); {
+	for from := 0; from < len(records); {
 		to := from
-		for to < len(fixes) && fixes[to].FleetID == fixes[from].FleetID {
+		for to < len(records) && records[to].FleetID == records[from].FleetID {
 			to++
 		}
-		runs := believable(fixes[from:to])
+		runs := trusted(records[from:to])
 		for i, run := range runs {
-			cut(run, to == len(fixes) && i == len(runs)-1, out)
+			cut(run, to == len(records) && i == len(runs)-1, out)
 		}
 		from = to
 	}
 	return out
 }
 
-func oracleHour(fixes []telemetry.Record, alerts []alertAt, fleet string, startMs int64) Hour {
+func oracleHour(records []telemetry.Record, alerts []alertAt, fleet string, startMs int64) Hour {
 	h := Hour{FleetID: fleet, StartMs: startMs}
 	in := func(ms int64) bool { return startMs <= ms && ms < startMs+3_600_000 }
-	for i, r := range fixes {
+	for i, r := range records {
 		if r.FleetID != fleet || !in(r.TimeMs) {
 			continue
 		}
@@ -55,11 +54,11 @@ func oracleHour(fixes []telemetry.Record, alerts []alertAt, fleet string, startM
 				h.MaxSpeedKmh = r.SpeedKmh
 			}
 		}
-		if i == 0 || speed(fixes[i-1], r) > 300 {
+		if i == 0 || speed(records[i-1], r) > 300 {
 			continue
 		}
-		h.DistanceKm += far(fixes[i-1], r)
-		if ms := r.TimeMs - fixes[i-1].TimeMs; speed(fixes[i-1], r) >= 3 && ms <= 600_000 {
+		h.DistanceKm += distance(records[i-1], r)
+		if ms := r.TimeMs - records[i-1].TimeMs; speed(records[i-1], r) >= 3 && ms <= 600_000 {
 			h.DrivingMs += ms
 		}
 	}
@@ -71,40 +70,40 @@ func oracleHour(fixes []telemetry.Record, alerts []alertAt, fleet string, startM
 	return h
 }
 
-func far(a, b telemetry.Record) float64 { return telemetry.DistanceKm(a.Lat, a.Lon, b.Lat, b.Lon) }
+func distance(a, b telemetry.Record) float64 { return telemetry.DistanceKm(a.Lat, a.Lon, b.Lat, b.Lon) }
 
 func speed(a, b telemetry.Record) float64 {
-	return far(a, b) * 3_600_000 / float64(b.TimeMs-a.TimeMs)
+	return distance(a, b) * 3_600_000 / float64(b.TimeMs-a.TimeMs)
 }
 
-// believable leaves out what was astray, and parts the rest where the vehicle really was elsewhere at once.
-func believable(fixes []telemetry.Record) (runs [][]telemetry.Record) {
-	run := []telemetry.Record{fixes[0]}
-	for i := 1; i < len(fixes); i++ {
+// trusted removes outliers and splits the rest at jumps that are real.
+func trusted(records []telemetry.Record) (runs [][]telemetry.Record) {
+	run := []telemetry.Record{records[0]}
+	for i := 1; i < len(records); i++ {
 		last := run[len(run)-1]
-		if speed(last, fixes[i]) <= 300 {
-			run = append(run, fixes[i])
+		if speed(last, records[i]) <= 300 {
+			run = append(run, records[i])
 			continue
 		}
-		if i+1 < len(fixes) && speed(last, fixes[i+1]) > 300 && speed(fixes[i], fixes[i+1]) <= 300 {
+		if i+1 < len(records) && speed(last, records[i+1]) > 300 && speed(records[i], records[i+1]) <= 300 {
 			runs = append(runs, run)
-			run = []telemetry.Record{fixes[i]}
+			run = []telemetry.Record{records[i]}
 		}
 	}
 	return append(runs, run)
 }
 
-// cut gives the trips and stops of a run; open says that it goes on.
+// cut divides a run into trips and stops; open means that the run continues.
 func cut(p []telemetry.Record, open bool, out *table) {
-	give := func(kind TripKind, from, to int, open bool) {
+	emit := func(kind TripKind, from, to int, open bool) {
 		t := Trip{
 			Kind: kind, FleetID: p[0].FleetID, StartMs: p[from].TimeMs, EndMs: p[to].TimeMs, Open: open,
 			StartLat: p[from].Lat, StartLon: p[from].Lon, StartZone: p[from].Zone, EndLat: p[to].Lat, EndLon: p[to].Lon, EndZone: p[to].Zone,
 		}
-		var leg float64
+		var maxMean float64
 		for i := from + 1; i <= to; i++ {
-			t.DistanceKm += far(p[i-1], p[i])
-			leg = max(leg, speed(p[i-1], p[i]))
+			t.DistanceKm += distance(p[i-1], p[i])
+			maxMean = max(maxMean, speed(p[i-1], p[i]))
 			if ms := p[i].TimeMs - p[i-1].TimeMs; kind == KindTrip && ms <= 600_000 && speed(p[i-1], p[i]) < 3 {
 				t.IdleMs += ms
 			}
@@ -113,47 +112,47 @@ func cut(p []telemetry.Record, open bool, out *table) {
 			}
 		}
 		if !t.MaxSpeedKmh.Valid {
-			t.MaxSpeedKmh = telemetry.Some(leg)
+			t.MaxSpeedKmh = telemetry.Some(maxMean)
 		}
 		out.Trip(t)
 	}
 	path := func(from, to int) (km float64) {
 		for i := from + 1; i <= to; i++ {
-			km += far(p[i-1], p[i])
+			km += distance(p[i-1], p[i])
 		}
 		return km
 	}
 	ms := func(from, to int) int64 { return p[to].TimeMs - p[from].TimeMs }
-	// stays is the last of the fixes from i on that all lie within 200 m of the one at a place.
-	stays := func(place, i int) int {
-		for i+1 < len(p) && far(p[place], p[i+1]) <= 0.2 {
+	// stays returns the last of the records from i on that all lie within 200 m of the record at center.
+	stays := func(center, i int) int {
+		for i+1 < len(p) && distance(p[center], p[i+1]) <= 0.2 {
 			i++
 		}
 		return i
 	}
 	end := len(p) - 1
 
-	// drive follows a trip that began at a fix (or may not be known for one yet) from another fix on.
+	// drive follows a trip that began at from, onward from at. known is false while its kind is undecided.
 	var drive func(from, at int, known bool)
-	var stand func(from, place, at int)
+	var stand func(from, center, at int)
 	drive = func(from, at int, known bool) {
 		for {
 			last := stays(at, at)
 			switch {
 			case ms(at, last) >= 180_000:
 				if at > from {
-					give(KindTrip, from, at, false)
+					emit(KindTrip, from, at, false)
 				}
 				stand(at, at, last)
 				return
 			case last == end:
 				if known || at > from {
-					give(KindTrip, from, end, open)
+					emit(KindTrip, from, end, open)
 				}
 				return
 			case ms(last, last+1) > 3_600_000:
 				if known || at > from {
-					give(KindTrip, from, last, false)
+					emit(KindTrip, from, last, false)
 				}
 				drive(last+1, last+1, false)
 				return
@@ -161,55 +160,55 @@ func cut(p []telemetry.Record, open bool, out *table) {
 			at = last + 1
 		}
 	}
-	// stand follows a stop that began at a fix, lies about another and is not left by a third.
-	stand = func(from, place, at int) {
-		last := stays(place, at)
+	// stand follows a stop that began at from, has its center at center and continues at at.
+	stand = func(from, center, at int) {
+		last := stays(center, at)
 		if last == end {
-			give(KindStop, from, end, open)
+			emit(KindStop, from, end, open)
 			return
 		}
 		if ms(last, last+1) > 3_600_000 {
-			give(KindStop, from, last, false)
+			emit(KindStop, from, last, false)
 			drive(last+1, last+1, false)
 			return
 		}
-		halt := last + 1 // where it stands outside, if it does
+		halt := last + 1 // where it may stand outside
 		for i := last + 1; i <= end; i++ {
-			home, outside := far(p[place], p[i]) <= 0.2, far(p[halt], p[i]) <= 0.2
+			home, outside := distance(p[center], p[i]) <= 0.2, distance(p[halt], p[i]) <= 0.2
 			if ms(i-1, i) > 3_600_000 && !home && !outside {
 				if path(last, halt) >= 0.2 {
-					give(KindStop, from, last, false)
-					give(KindTrip, last, i-1, false)
+					emit(KindStop, from, last, false)
+					emit(KindTrip, last, i-1, false)
 				} else {
-					give(KindStop, from, i-1, false)
+					emit(KindStop, from, i-1, false)
 				}
 				drive(i, i, false)
 				return
 			}
 			if home {
-				stand(from, place, i)
+				stand(from, center, i)
 				return
 			}
 			if !outside {
 				halt = i
 			}
-			far := path(last, halt) >= 0.2
-			if !far && ms(halt, i) >= 180_000 {
+			moved := path(last, halt) >= 0.2
+			if !moved && ms(halt, i) >= 180_000 {
 				stand(from, halt, i)
 				return
 			}
-			if far && (ms(halt, i) >= 180_000 || ms(last, i) >= 180_000) {
-				give(KindStop, from, last, false)
+			if moved && (ms(halt, i) >= 180_000 || ms(last, i) >= 180_000) {
+				emit(KindStop, from, last, false)
 				drive(last, halt, true)
 				return
 			}
 		}
 		if open || path(last, halt) < 0.2 {
-			give(KindStop, from, end, open)
+			emit(KindStop, from, end, open)
 			return
 		}
-		give(KindStop, from, last, false)
-		give(KindTrip, last, end, false)
+		emit(KindStop, from, last, false)
+		emit(KindTrip, last, end, false)
 	}
 	drive(0, 0, false)
 }

@@ -16,40 +16,40 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// life is a random vehicle's: it stands, drives, crawls, falls silent, goes astray, is elsewhere at once, changes fleets.
-func life(seed uint64, fixes int) []telemetry.Record {
+// randomRecords is a random history: the vehicle stands, drives, crawls, has gaps, outliers and jumps, and changes fleets.
+func randomRecords(seed uint64, n int) []telemetry.Record {
 	r := rand.New(rand.NewPCG(seed, 7))
 	j := from("20:30:00")
 	pick := func(of ...time.Duration) time.Duration { return of[r.IntN(len(of))] }
 	every := pick(5*sec, 10*sec, 30*sec, 100*sec, 6*mins)
 	hasSpeeds := r.Float64()
-	wander := func(n int, km float64) { // n fixes with so much way each, more or less straight on
+	wander := func(n int, km float64) { // n records at about that distance each, roughly straight on
 		for angle := r.Float64() * 6.28; n > 0; n-- {
 			angle += r.NormFloat64() * 0.3
 			x, y := km*(0.5+r.Float64())*cosine(angle), km*(0.5+r.Float64())*cosine(angle+1.57)
-			j.zone = []string{"", "", "depot", "harbour"}[r.IntN(4)]
+			j.zone = []string{"", "", "depot", "harbor"}[r.IntN(4)]
 			if j.speed = (telemetry.Optional[float64]{}); r.Float64() < hasSpeeds {
 				j.speed = telemetry.Some(float64(r.IntN(1200)) / 10)
 			}
 			j.to(every+time.Duration(r.IntN(3000))*time.Millisecond, x, y)
 		}
 	}
-	for len(j.fixes) < fixes {
-		switch n := 1 + r.IntN(25); r.IntN(12) {
+	for len(j.records) < n {
+		switch count := 1 + r.IntN(25); r.IntN(12) {
 		case 0, 1, 2:
-			wander(n, min(0.08+r.Float64(), 110*every.Hours()))
+			wander(count, min(0.08+r.Float64(), 110*every.Hours()))
 		case 3, 4:
-			j.jitters(time.Duration(n)*every, every, 5+30*r.Float64())
+			j.jitters(time.Duration(count)*every, every, 5+30*r.Float64())
 		case 5: // on the edge of the radius
-			j.jitters(time.Duration(n)*every, every, 195+10*r.Float64())
-		case 6: // at a walk
-			wander(n, 4*every.Hours())
+			j.jitters(time.Duration(count)*every, every, 195+10*r.Float64())
+		case 6: // at walking speed
+			wander(count, 4*every.Hours())
 		case 7:
 			every = pick(5*sec, 10*sec, 30*sec, 100*sec, 6*mins, 20*mins)
-		case 8: // silent, and then there or elsewhere
+		case 8: // a gap, with or without movement
 			far := []float64{0, 0.05, 0.19, 0.21, 3, 80}[r.IntN(6)]
 			j.to(pick(40*mins, 59*mins, 61*mins, 5*time.Hour, 30*time.Hour), far, 0)
-		case 9: // astray, and back
+		case 9: // an outlier
 			far := []float64{0.25, 0.6, 3, 40, 2000}[r.IntN(5)]
 			j.to(every, far, 0)
 			if r.IntN(3) == 0 {
@@ -57,7 +57,7 @@ func life(seed uint64, fixes int) []telemetry.Record {
 				j.to(every, 0, 0)
 			}
 			j.to(every, -far, 0)
-		case 10: // elsewhere at once
+		case 10: // a jump
 			if r.IntN(2) == 0 {
 				j.to(every, 400*(r.Float64()-0.5), 0)
 			}
@@ -67,10 +67,10 @@ func life(seed uint64, fixes int) []telemetry.Record {
 			}
 		}
 	}
-	return j.fixes[:fixes]
+	return j.records[:n]
 }
 
-func cosine(x float64) float64 { // a triangle wave does
+func cosine(x float64) float64 { // a triangle wave is close enough
 	for x > 6.28 {
 		x -= 6.28
 	}
@@ -83,17 +83,17 @@ func cosine(x float64) float64 { // a triangle wave does
 	return 1 - x/1.57
 }
 
-// alertsFor is some alerts after fixes, before the next ones: alerts[i] follow fix i.
-func alertsFor(seed uint64, fixes []telemetry.Record) [][]alertAt {
+// alertsFor returns random alerts; alerts[i] are between record i and the next one.
+func alertsFor(seed uint64, records []telemetry.Record) [][]alertAt {
 	r := rand.New(rand.NewPCG(seed, 8))
-	alerts := make([][]alertAt, len(fixes))
-	for i := range fixes {
-		at := fixes[i].TimeMs
+	alerts := make([][]alertAt, len(records))
+	for i := range records {
+		at := records[i].TimeMs
 		for r.IntN(20) == 0 {
-			if until := at + 40*60_000; i+1 == len(fixes) || until < fixes[i+1].TimeMs {
+			if until := at + 40*60_000; i+1 == len(records) || until < records[i+1].TimeMs {
 				at = until
 			}
-			alerts[i] = append(alerts[i], alertAt{[]string{fixes[i].FleetID, "east"}[r.IntN(2)], at})
+			alerts[i] = append(alerts[i], alertAt{[]string{records[i].FleetID, "east"}[r.IntN(2)], at})
 		}
 	}
 	return alerts
@@ -108,89 +108,89 @@ func applyAll(s *State, r *telemetry.Record, alerts []alertAt, sink Sink) {
 
 const seeds = 500
 
-func TestTheFoldIsWhatTheSlowWaySays(t *testing.T) {
+func TestRowsEqualOracle(t *testing.T) {
 	kinds := map[TripKind]int{}
 	for seed := range uint64(seeds) {
-		fixes := life(seed, 20+int(seed%150))
-		alerts := alertsFor(seed, fixes)
+		records := randomRecords(seed, 20+int(seed%150))
+		alerts := alertsFor(seed, records)
 		var s State
 		done := finals{newTable(), t}
-		for i := range fixes {
-			applyAll(&s, &fixes[i], alerts[i], done)
+		for i := range records {
+			applyAll(&s, &records[i], alerts[i], done)
 		}
-		got, want := done.and(&s), oracleTable(fixes, slices.Concat(alerts...))
+		got, want := done.withCurrent(&s), oracleTable(records, slices.Concat(alerts...))
 		requireSame(t, want, got, "seed %d", seed)
-		requireSound(t, got, fixes)
+		requireSound(t, got, records)
 		for _, r := range got.trips {
 			kinds[r.Kind]++
 		}
 	}
-	assert.Greater(t, kinds[KindTrip], seeds, "the lives are worth looking at")
+	assert.Greater(t, kinds[KindTrip], seeds, "enough trips to prove something")
 	assert.Greater(t, kinds[KindStop], seeds)
 }
 
-func TestEveryMomentShowsWhatTheSlowWaySaysOfThePast(t *testing.T) {
+func TestRowsEqualOracleAfterEachRecord(t *testing.T) {
 	for seed := range uint64(50) {
-		fixes := life(seed+10_000, 40+int(seed))
-		alerts := alertsFor(seed, fixes)
+		records := randomRecords(seed+10_000, 40+int(seed))
+		alerts := alertsFor(seed, records)
 		var s State
 		done := finals{newTable(), t}
-		shown := map[tripKey]Trip{}
-		type moment struct {
+		emitted := map[tripKey]Trip{}
+		type snapshot struct {
 			openFrom int64
-			settled  []Trip
+			final    []Trip
 		}
-		var moments []moment
-		for i := range fixes {
-			applyAll(&s, &fixes[i], alerts[i], done)
-			now := done.and(&s)
-			requireSame(t, oracleTable(fixes[:i+1], slices.Concat(alerts[:i+1]...)), now, "seed %d fix %d", seed, i)
-			for key, was := range shown {
+		var snapshots []snapshot
+		for i := range records {
+			applyAll(&s, &records[i], alerts[i], done)
+			now := done.withCurrent(&s)
+			requireSame(t, oracleTable(records[:i+1], slices.Concat(alerts[:i+1]...)), now, "seed %d record %d", seed, i)
+			for key, was := range emitted {
 				if is, stays := now.trips[key]; !stays || is.FleetID != was.FleetID {
-					require.Fail(t, "a row that was shown is gone", "seed %d fix %d: %+v", seed, i, was)
+					require.Fail(t, "an emitted row is gone", "seed %d record %d: %+v", seed, i, was)
 				}
 			}
-			shown = now.trips
-			m := moment{openFrom: s.OpenFromMs()}
+			emitted = now.trips
+			m := snapshot{openFrom: s.OpenFromMs()}
 			for _, r := range now.sortedTrips() {
 				if r.Open != (r.StartMs >= m.openFrom) {
-					require.Fail(t, "another than the last is open", "seed %d fix %d: %+v", seed, i, r)
+					require.Fail(t, "a row before the last is open", "seed %d record %d: %+v", seed, i, r)
 				}
 				if !r.Open {
-					m.settled = append(m.settled, r)
+					m.final = append(m.final, r)
 				}
 			}
-			moments = append(moments, m)
+			snapshots = append(snapshots, m)
 		}
-		all := done.and(&s).sortedTrips()
-		for i, m := range moments {
+		all := done.withCurrent(&s).sortedTrips()
+		for i, m := range snapshots {
 			n := 0
 			for n < len(all) && all[n].StartMs < m.openFrom {
 				n++
 			}
-			if !slices.Equal(m.settled, all[:n]) {
-				require.Equal(t, m.settled, all[:n], "seed %d fix %d: what began before OpenFromMs never changes", seed, i)
+			if !slices.Equal(m.final, all[:n]) {
+				require.Equal(t, m.final, all[:n], "seed %d record %d: rows before OpenFromMs never change", seed, i)
 			}
 		}
 	}
 }
 
-func TestAStateThatWasWrittenGoesOnTheSame(t *testing.T) {
+func TestStateSurvivesJSON(t *testing.T) {
 	for seed := range uint64(60) {
-		fixes := life(seed+20_000, 120)
-		alerts := alertsFor(seed, fixes)
+		records := randomRecords(seed+20_000, 120)
+		alerts := alertsFor(seed, records)
 		var whole State
 		done, cut := newTable(), newTable()
 		var back State
-		for i := range fixes {
-			applyAll(&whole, &fixes[i], alerts[i], done)
+		for i := range records {
+			applyAll(&whole, &records[i], alerts[i], done)
 			before := back
 			text, err := json.Marshal(before)
 			require.NoError(t, err)
-			back = through(t, back)
-			applyAll(&back, &fixes[i], alerts[i], cut)
-			if want, got := done.and(&whole), cut.and(&back); !maps.Equal(want.hours, got.hours) || !maps.Equal(want.trips, got.trips) {
-				require.Equal(t, want, got, "seed %d fix %d", seed, i) // to the last bit
+			back = roundTrip(t, back)
+			applyAll(&back, &records[i], alerts[i], cut)
+			if want, got := done.withCurrent(&whole), cut.withCurrent(&back); !maps.Equal(want.hours, got.hours) || !maps.Equal(want.trips, got.trips) {
+				require.Equal(t, want, got, "seed %d record %d", seed, i) // to the last bit
 			}
 			again, err := json.Marshal(before)
 			require.NoError(t, err)
@@ -199,12 +199,12 @@ func TestAStateThatWasWrittenGoesOnTheSame(t *testing.T) {
 	}
 }
 
-func TestACopyIsIndependent(t *testing.T) {
+func TestCopyIsIndependent(t *testing.T) {
 	for seed := range uint64(50) {
-		fixes, other := life(seed+30_000, 80), life(seed+31_000, 80)
+		records, other := randomRecords(seed+30_000, 80), randomRecords(seed+31_000, 80)
 		var s State
-		for i := range fixes {
-			s.Apply(&fixes[i], newTable())
+		for i := range records {
+			s.Apply(&records[i], newTable())
 			text, err := json.Marshal(s)
 			require.NoError(t, err)
 			twin := s
@@ -216,12 +216,12 @@ func TestACopyIsIndependent(t *testing.T) {
 			}
 			after, err := json.Marshal(s)
 			require.NoError(t, err)
-			require.Equal(t, string(text), string(after), "seed %d fix %d", seed, i)
+			require.Equal(t, string(text), string(after), "seed %d record %d", seed, i)
 		}
 	}
 }
 
-// requireSame compares tables, floats nearly: the slow way adds up in another order.
+// requireSame compares tables. Floats may differ slightly, because the oracle adds them up in another order.
 func requireSame(t *testing.T, want, got *table, format string, args ...any) {
 	near := func(a, b float64) bool { return math.Abs(a-b) <= 1e-9*(1+math.Abs(a)) }
 	wantHours, gotHours := want.sortedHours(), got.sortedHours()
@@ -248,8 +248,8 @@ func requireSame(t *testing.T, want, got *table, format string, args ...any) {
 	}
 }
 
-// requireSound checks what is true of any table of one device.
-func requireSound(t *testing.T, got *table, fixes []telemetry.Record) {
+// requireSound checks the invariants of a table of one device.
+func requireSound(t *testing.T, got *table, records []telemetry.Record) {
 	var last Trip
 	for _, r := range got.sortedTrips() {
 		require.GreaterOrEqual(t, r.StartMs, last.EndMs, "they do not overlap: %+v %+v", last, r)
@@ -257,7 +257,7 @@ func requireSound(t *testing.T, got *table, fixes []telemetry.Record) {
 		require.False(t, last.Open, "only the last is open")
 		require.True(t, r.MaxSpeedKmh.Valid)
 		if r.StartMs == last.EndMs {
-			require.NotEqual(t, last.Kind, r.Kind, "a trip leads to a stop, a stop to a trip")
+			require.NotEqual(t, last.Kind, r.Kind, "trips and stops alternate")
 		}
 		switch r.Kind {
 		case KindTrip:
@@ -270,16 +270,16 @@ func requireSound(t *testing.T, got *table, fixes []telemetry.Record) {
 		last = r
 	}
 	var km, want float64
-	var records int64
+	var count int64
 	for _, h := range got.hours {
 		km += h.DistanceKm
-		records += h.Records
+		count += h.Records
 	}
-	for i := range fixes[1:] {
-		if speed(fixes[i], fixes[i+1]) <= telemetry.MaxLegKmh {
-			want += far(fixes[i], fixes[i+1])
+	for i := range records[1:] {
+		if speed(records[i], records[i+1]) <= telemetry.MaxSegmentKmh {
+			want += distance(records[i], records[i+1])
 		}
 	}
 	require.InDelta(t, want, km, 1e-6*(1+want))
-	require.EqualValues(t, len(fixes), records)
+	require.EqualValues(t, len(records), count)
 }

@@ -1,79 +1,79 @@
-// Package rollup makes the figures of a device's hours, and its trips and stops, out of its fixes. It folds them one by
-// one in event order, so that a device costs some hundred bytes whatever it has driven.
+// Package rollup computes the hourly statistics of a device, and its trips and stops, from its positions. It reads them
+// one by one in event order, so a device needs some hundred bytes, however far it has driven.
 //
 // # Hours
 //
-// A segment leads from one fix of a device to its next. Its length is the great-circle distance. It belongs to the hour
-// (UTC) and the fleet of its later fix. A segment that needs more than 300 km/h is a jump: it has no length and is no
-// driving; the next segment begins where it ended. A segment is driving when it is no jump, lasts at most ten minutes and
-// has a mean speed of 3 km/h or more. An alert belongs to the hour in which it opened, even if that has no fix.
+// A segment is the line from one position of a device to its next. Its length is the great-circle distance. It counts in
+// the hour (UTC) and the fleet of its later position. A segment above 300 km/h is a jump: its length and driving time are
+// zero, and the next segment begins at its end. Other segments are driving if they last at most ten minutes and have a mean
+// speed of at least 3 km/h. An alert counts in the hour in which it opened, even if that hour has no position.
 //
 // # Trips and stops
 //
-// The days of a device are cut into trips and stops. Each begins where the one before ended.
+// The time of a device is divided into trips and stops. Each begins where the one before ended.
 //
-//   - A stop is a stretch of fixes, 180 s or longer, that all lie within 200 m of the stretch's first fix. It begins at
-//     that fix, also if it was known for a stop only 180 s later. What is shorter, such as a red light, is part of the
-//     trip. Of stretches that overlap the earlier counts: it is left by a fix beyond 200 m, and the next one begins there.
-//   - A stop ends, and a trip begins, at the last fix within the 200 m. The vehicle has left when a fix outside comes
-//     180 s or more after that one, and when 200 m have been driven. If it is within the 200 m again before, it was not
-//     away: that was a fix gone astray. If it comes to stand outside before it has driven 200 m, the stop goes on about
-//     the new place. If silence, a jump or another fleet (see below) cuts it short, the 200 m alone decide. So no trip is
-//     shorter than 200 m, and 20 m of jitter are one stop, wherever its first fix lay.
-//   - After more than an hour without a fix the vehicle is found where it stood, and then it stood there all the time;
-//     or it is found elsewhere, and then the trip or stop ends at the last fix before, and another begins at the first fix
-//     after. Between them there is neither trip nor stop.
-//   - A fix that is a jump away is doubted until the next one. If that can be reached from the last fix that was not
-//     doubted, the doubted one was astray and belongs to no trip or stop. If it can only be reached from the doubted
-//     one, the vehicle is there: the trip or stop ends before the jump, and another begins after it. If it is a jump from
-//     both, it is doubted in the place of the other.
+//   - A stop is a run of positions, 180 s or longer, that all lie within 200 m of the run's first position. It begins at
+//     that position, although it is recognized 180 s later. A shorter run, such as at a red light, is part of the trip. Of
+//     overlapping runs the earlier one counts: a position beyond 200 m ends it, and the next run begins there.
+//   - A stop ends, and a trip begins, at the last position within the 200 m. The vehicle has left once a position outside
+//     comes 180 s or more after that one and the vehicle has driven 200 m. If it is back within the 200 m before that, the
+//     positions outside were outliers. If it stops outside before it has driven 200 m, the stop continues around the new
+//     position. If a gap, a jump or another fleet (see below) interrupts it, the 200 m alone decide. So no trip is shorter
+//     than 200 m, and 20 m of jitter are one stop, wherever its first position lay.
+//   - After more than an hour without a position, the vehicle may be where it was: then it stood there all the time. If it
+//     is elsewhere, the trip or stop ends at the last position before, and another begins at the first position after.
+//     Between them there is neither trip nor stop.
+//   - A position after a jump is suspect until the next position. If that one is reachable from the last trusted position,
+//     the suspect one was an outlier and belongs to no trip or stop. If it is reachable from the suspect one only, the
+//     vehicle is there: the trip or stop ends before the jump, and another begins after it. If it is a jump from both, it
+//     becomes the suspect one.
 //   - A change of fleet ends a trip or stop in the same way.
-//   - From the first fix, and wherever another begins so, it is open what it will be, until the vehicle has stood for
-//     180 s or is beyond 200 m. Until then it is not shown.
+//   - After the first position, and wherever another trip or stop begins like that, the kind is undecided until the vehicle
+//     has stood for 180 s or is beyond 200 m. Nothing is emitted until then.
 //
-// The distance of a trip or stop is the sum of its segments (for a stop: what the jitter adds up to). Its maximum speed
-// is the greatest speed of its fixes, each counted with the segment that leads to it, or, if none of them has a speed,
-// the greatest mean speed of a segment. The idle time of a trip is that of its segments slower than 3 km/h that last at
-// most ten minutes. It belongs to the fleet of its first fix.
+// The distance of a trip or stop is the sum of its segments; for a stop, that is the jitter. Its maximum speed is the
+// greatest speed of its positions, each counted with the segment that leads to it. Without any speed it is the greatest mean
+// speed of a segment. The idle time of a trip is that of its segments slower than 3 km/h that last at most ten minutes. A
+// trip or stop belongs to the fleet of its first position.
 //
 // # Rows
 //
-// A row that was given to a Sink once is never taken back: it stays, or one with the same key takes its place. So
-// whoever writes rows down as they come never has to delete one, as long as fixes come in event order.
+// A row that a Sink received stays, or one with the same key replaces it. Rows written as they come never have to be
+// deleted, as long as positions come in event order.
 package rollup
 
 import "github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 
-// Hour is what one device adds to one hour of one fleet.
+// Hour is the part of one device in one hour of one fleet.
 type Hour struct {
 	FleetID string
 	StartMs int64 // first instant of the hour, Unix milliseconds, UTC
 
-	DistanceKm  float64                     // of the segments whose later fix lies in the hour
-	SpeedSumKmh float64                     // of the fixes that have a speed
-	SpeedCount  int64                       // how many have
-	Records     int64                       // fixes
-	MaxSpeedKmh telemetry.Optional[float64] // absent if no fix has a speed
+	DistanceKm  float64                     // of the segments that end in the hour
+	SpeedSumKmh float64                     // of the positions with a speed
+	SpeedCount  int64                       // of the positions with a speed
+	Records     int64                       // positions
+	MaxSpeedKmh telemetry.Optional[float64] // absent if no position has a speed
 	DrivingMs   int64
 	Alerts      int32 // alerts opened
 }
 
-// TripKind is whether the vehicle moved or stood.
+// TripKind distinguishes trips and stops.
 type TripKind string
 
 // The kinds.
 const (
-	KindTrip TripKind = "trip" // a drive from one stop to the next
+	KindTrip TripKind = "trip" // from one stop to the next
 	KindStop TripKind = "stop"
 )
 
-// Trip is a drive from one stop to the next, or a stop.
+// Trip is a trip or a stop.
 type Trip struct {
 	Kind    TripKind
 	FleetID string
-	StartMs int64 // event time of the first fix, Unix milliseconds
-	EndMs   int64 // event time of the last fix; while it is open, the newest that is not doubted
-	Open    bool  // it goes on
+	StartMs int64 // event time of the first position, Unix milliseconds
+	EndMs   int64 // event time of the last position; while it is open, of the newest trusted one
+	Open    bool  // it continues
 
 	DistanceKm  float64
 	MaxSpeedKmh telemetry.Optional[float64]
@@ -84,8 +84,8 @@ type Trip struct {
 	StartZone, EndZone string
 }
 
-// Sink takes rows as they now are. A later hour replaces an earlier one of the same fleet and StartMs, a later trip an
-// earlier one of the same StartMs and Kind.
+// Sink receives rows. A later hour replaces an earlier one of the same fleet and StartMs, and a later trip an earlier one
+// of the same StartMs and Kind.
 type Sink interface {
 	Hour(Hour)
 	Trip(Trip)

@@ -30,30 +30,30 @@ func taxis(t *testing.T) map[string][]telemetry.Record {
 		require.NoError(t, err)
 		return v
 	}
-	fixes := map[string][]telemetry.Record{}
+	records := map[string][]telemetry.Record{}
 	for _, row := range rows[1:] {
 		at, err := time.Parse(time.DateTime, row[2])
 		require.NoError(t, err)
-		fixes[row[3]] = append(fixes[row[3]], telemetry.Record{
+		records[row[3]] = append(records[row[3]], telemetry.Record{
 			DeviceID: row[3], FleetID: "wuxi", TimeMs: at.Add(-8 * time.Hour).UnixMilli(), Lon: number(row[0]), Lat: number(row[1]),
 		})
 	}
-	for id, f := range fixes {
+	for id, f := range records {
 		slices.SortStableFunc(f, func(a, b telemetry.Record) int { return cmp.Compare(a.TimeMs, b.TimeMs) })
-		fixes[id] = slices.CompactFunc(f, func(a, b telemetry.Record) bool { return a.TimeMs == b.TimeMs })
+		records[id] = slices.CompactFunc(f, func(a, b telemetry.Record) bool { return a.TimeMs == b.TimeMs })
 	}
-	return fixes
+	return records
 }
 
 func TestDayOfTaxis(t *testing.T) {
 	all := taxis(t)
 	var perTaxi, km, hours, speeds []float64
-	var trips, stops, fixes int
+	var trips, stops, records int
 	for _, id := range slices.Sorted(maps.Keys(all)) {
-		got := fold(t, all[id])
+		got := applyRecords(t, all[id])
 		requireSame(t, oracleTable(all[id], nil), got, "%s", id)
 		requireSound(t, got, all[id])
-		fixes += len(all[id])
+		records += len(all[id])
 		of := 0
 		for _, r := range got.sortedTrips() {
 			if r.Kind == KindStop {
@@ -69,20 +69,20 @@ func TestDayOfTaxis(t *testing.T) {
 		perTaxi = append(perTaxi, float64(of))
 		trips += of
 	}
-	t.Logf("%d taxis, %d fixes: %d trips, %d stops", len(all), fixes, trips, stops)
+	t.Logf("%d taxis, %d records: %d trips, %d stops", len(all), records, trips, stops)
 	for _, line := range []struct {
 		name   string
 		values []float64
-	}{{"trips a taxi", perTaxi}, {"km a trip", km}, {"hours a trip", hours}, {"fastest km/h", speeds}} {
+	}{{"trips per taxi", perTaxi}, {"km per trip", km}, {"hours per trip", hours}, {"fastest km/h", speeds}} {
 		v := slices.Sorted(slices.Values(line.values))
 		at := func(q float64) float64 { return v[int(q*float64(len(v)-1))] }
-		t.Logf("%-13s least %6.2f   quarter %6.2f   median %6.2f   three quarters %6.2f   most %6.2f", line.name, at(0), at(0.25), at(0.5), at(0.75), at(1))
+		t.Logf("%-13s min %6.2f   quarter %6.2f   median %6.2f   three quarters %6.2f   max %6.2f", line.name, at(0), at(0.25), at(0.5), at(0.75), at(1))
 		switch median := at(0.5); line.name {
-		case "trips a taxi":
+		case "trips per taxi":
 			assert.True(t, 1 <= median && median <= 20, "median %v", median)
-		case "km a trip":
+		case "km per trip":
 			assert.True(t, 1 <= median && median <= 60, "median %v", median)
-		case "hours a trip":
+		case "hours per trip":
 			assert.True(t, 0.05 <= median && median <= 3, "median %v", median)
 			assert.LessOrEqual(t, at(1), 24.0)
 		}

@@ -7,121 +7,121 @@ import (
 )
 
 const (
-	radiusKm  = 0.2                                         // a stop lies within it; a trip is no shorter
-	standMs   = int64(180 * time.Second / time.Millisecond) // a stop is no shorter
-	silenceMs = int64(time.Hour / time.Millisecond)         // longer without fixes, and a trip is not known to go on
+	radiusKm  = 0.2 // of a stop; also the minimum length of a trip
+	minStopMs = int64(180 * time.Second / time.Millisecond)
+	maxGapMs  = int64(time.Hour / time.Millisecond) // a trip does not continue across a longer gap
 )
 
-// kind is what the open element is.
+// kind is the kind of the open trip or stop.
 type kind uint8
 
 const (
-	undecided kind = iota // neither is known yet; it may not have begun, too
+	undecided kind = iota // not known yet, or not begun
 	trip
 	stop
 )
 
-// trips is the open trip or stop of a device, the element. Its fixes are those from Start to Last. The latest of them,
-// from Anchor on, lie within the radius of Anchor, and are a stop once they last long enough.
+// trips is the open trip or stop of a device, with the positions from Start to Last. The positions from Anchor on lie within
+// the radius of Anchor, and are a stop once they last long enough.
 //
-// In a stop Anchor is what the stop lies about, unless it may have been left: then Leaving says so, and fixes since are
-// looked at as those of a trip from Leaving.From are.
+// In a stop, Anchor is its center. While the vehicle may have left the stop, Leaving is set, and the positions since
+// Leaving.From are treated as a trip.
 type trips struct {
 	Kind  kind   `json:"k,omitzero"`
 	Fleet string `json:"f,omitzero"`
 
-	Start  fix `json:"s,omitzero"`
-	Anchor fix `json:"a,omitzero"`
-	Last   fix `json:"l,omitzero"`
+	Start  position `json:"s,omitzero"`
+	Anchor position `json:"a,omitzero"`
+	Last   position `json:"l,omitzero"`
 
 	Before sums `json:"b,omitzero"` // from Start, or Leaving.From, to Anchor
 	Since  sums `json:"c,omitzero"` // from Anchor to Last
 
-	// What these point to is never changed, since copies share it.
-	Leaving *leaving `json:"v,omitempty"`
-	Doubted *fix     `json:"d,omitempty"` // the fix after Last, a jump away from it
+	// Copies share these values, so they are never changed in place.
+	Leaving *leaving  `json:"v,omitempty"`
+	Suspect *position `json:"d,omitempty"` // the position after Last, a jump away from it
 }
 
-// leaving is a stop that its vehicle may have left.
+// leaving is a stop that the vehicle may have left.
 type leaving struct {
-	From  fix     `json:"f"` // last fix within the radius
-	Lat   float64 `json:"y"` // what the stop lies about
-	Lon   float64 `json:"x"`
-	Stood sums    `json:"s"` // from Start to From
+	From  position `json:"f"` // last position within the radius
+	Lat   float64  `json:"y"` // center of the stop
+	Lon   float64  `json:"x"`
+	Stood sums     `json:"s"` // from Start to From
 }
 
-// newest is the device's last fix, doubted or not.
-func (t *trips) newest() *fix {
-	if t.Doubted != nil {
-		return t.Doubted
+// newest is the device's last position, including a suspect one.
+func (t *trips) newest() *position {
+	if t.Suspect != nil {
+		return t.Suspect
 	}
 	return &t.Last
 }
 
-// fix is where a record was. Most often its zone is the last one's again: that string is kept, since a new one may hold
-// on to a whole line of input.
-func (t *trips) fix(r *telemetry.Record) fix {
+// position returns the position of a record. It reuses the zone string of the last position, because a record's strings may
+// be parts of a whole line of input.
+func (t *trips) position(r *telemetry.Record) position {
 	zone := r.Zone
 	if zone == t.Last.Zone {
 		zone = t.Last.Zone
 	}
-	return fix{r.TimeMs, r.Lat, r.Lon, zone}
+	return position{r.TimeMs, r.Lat, r.Lon, zone}
 }
 
-// follow takes the next fix, and the way to it from the newest.
-func (t *trips) follow(r *telemetry.Record, way leg, sink Sink) {
+// apply applies the next position, and the segment to it from the newest one.
+func (t *trips) apply(r *telemetry.Record, seg segment, sink Sink) {
 	switch {
 	case t.Last.TimeMs == 0:
-		t.begin(t.fix(r), r.FleetID)
+		t.begin(t.position(r), r.FleetID)
 	case r.FleetID != t.Fleet:
 		t.end(sink)
-		t.begin(t.fix(r), r.FleetID)
-	case t.Doubted == nil:
-		if way.jump() {
-			f := t.fix(r)
-			t.Doubted = &f
+		t.begin(t.position(r), r.FleetID)
+	case t.Suspect == nil:
+		if seg.jump() {
+			p := t.position(r)
+			t.Suspect = &p
 			return
 		}
-		t.step(r, way, sink)
+		t.extend(r, seg, sink)
 	default:
-		if past := t.Last.legTo(r); !past.jump() {
-			t.Doubted = nil
-			t.step(r, past, sink)
+		if direct := t.Last.segmentTo(r); !direct.jump() {
+			t.Suspect = nil
+			t.extend(r, direct, sink)
 			return
 		}
-		if way.jump() {
-			f := t.fix(r)
-			t.Doubted = &f
+		if seg.jump() {
+			p := t.position(r)
+			t.Suspect = &p
 			return
 		}
 		t.end(sink)
-		t.begin(*t.Doubted, t.Fleet)
-		t.step(r, way, sink)
+		t.begin(*t.Suspect, t.Fleet)
+		t.extend(r, seg, sink)
 	}
 }
 
-// step takes the next fix that is to be believed.
-func (t *trips) step(r *telemetry.Record, way leg, sink Sink) {
+// extend applies the next trusted position.
+func (t *trips) extend(r *telemetry.Record, seg segment, sink Sink) {
 	near := within(t.Anchor.Lat, t.Anchor.Lon, r)
 	back := t.Leaving != nil && within(t.Leaving.Lat, t.Leaving.Lon, r)
-	if way.ms > silenceMs && !near && !back {
+	if seg.ms > maxGapMs && !near && !back {
 		t.end(sink)
-		t.begin(t.fix(r), t.Fleet)
+		t.begin(t.position(r), t.Fleet)
 		return
 	}
 	last := t.Last
-	t.Last = t.fix(r)
+	t.Last = t.position(r)
 	switch {
-	case back: // it was not away
+	case back: // it did not leave
 		t.Anchor.Lat, t.Anchor.Lon = t.Leaving.Lat, t.Leaving.Lon
 		t.Before.join(t.Since)
-		t.Before.add(way, r)
+		t.Before.add(seg, r)
 		t.Since = t.Leaving.Stood.with(t.Before)
 		t.Before, t.Leaving = sums{}, nil
 	case near:
-		t.Since.add(way, r)
-		if r.TimeMs-t.Anchor.TimeMs >= standMs && (t.Kind != stop || t.Leaving != nil) {
-			t.stand(sink)
+		t.Since.add(seg, r)
+		if r.TimeMs-t.Anchor.TimeMs >= minStopMs && (t.Kind != stop || t.Leaving != nil) {
+			t.beginStop(sink)
 		}
 	default:
 		if t.Kind == stop && t.Leaving == nil {
@@ -132,17 +132,17 @@ func (t *trips) step(r *telemetry.Record, way leg, sink Sink) {
 			t.Kind = trip
 		}
 		t.Before.join(t.Since)
-		t.Before.add(way, r)
+		t.Before.add(seg, r)
 		t.Anchor, t.Since = t.Last, sums{}
 	}
-	if t.Leaving != nil && t.driven() && r.TimeMs-t.Leaving.From.TimeMs >= standMs {
+	if t.Leaving != nil && t.hasLeft() && r.TimeMs-t.Leaving.From.TimeMs >= minStopMs {
 		t.leave(sink)
 	}
 }
 
-// stand takes the fixes from Anchor on for a stop, or for more of the one that the vehicle seemed to leave.
-func (t *trips) stand(sink Sink) {
-	if t.Leaving != nil && !t.driven() {
+// beginStop makes the positions from Anchor on a stop, or a continuation of the stop that the vehicle seemed to leave.
+func (t *trips) beginStop(sink Sink) {
+	if t.Leaving != nil && !t.hasLeft() {
 		t.Before = t.Leaving.Stood.with(t.Before)
 		t.Leaving = nil
 		return
@@ -156,18 +156,18 @@ func (t *trips) stand(sink Sink) {
 	t.Kind, t.Start, t.Before = stop, t.Anchor, sums{}
 }
 
-// leave takes the fixes since the vehicle seemed to leave its stop for a trip.
+// leave ends the stop and makes the positions since then a trip.
 func (t *trips) leave(sink Sink) {
 	sink.Trip(t.row(stop, &t.Start, &t.Leaving.From, t.Leaving.Stood))
 	t.Kind, t.Start, t.Leaving = trip, t.Leaving.From, nil
 }
 
-// driven tells whether a vehicle that seems to leave its stop has driven enough for a trip.
-func (t *trips) driven() bool { return t.Before.Km >= radiusKm }
+// hasLeft reports whether a vehicle that may have left its stop has driven far enough for a trip.
+func (t *trips) hasLeft() bool { return t.Before.Km >= radiusKm }
 
-// end gives the open trip or stop as one that ends at Last. A vehicle that had driven enough has left.
+// end emits the open trip or stop with its end at Last.
 func (t *trips) end(sink Sink) {
-	if t.Leaving != nil && t.driven() {
+	if t.Leaving != nil && t.hasLeft() {
 		t.leave(sink)
 	}
 	if row, ok := t.open(); ok {
@@ -176,12 +176,12 @@ func (t *trips) end(sink Sink) {
 	}
 }
 
-// begin starts anew at a fix.
-func (t *trips) begin(f fix, fleetID string) {
-	*t = trips{Fleet: fleetID, Start: f, Anchor: f, Last: f}
+// begin resets the state to a first position.
+func (t *trips) begin(p position, fleetID string) {
+	*t = trips{Fleet: fleetID, Start: p, Anchor: p, Last: p}
 }
 
-// open is the open trip or stop, if it is known which it is.
+// open returns the open trip or stop, unless its kind is undecided.
 func (t *trips) open() (row Trip, ok bool) {
 	if t.Kind == undecided {
 		return Trip{}, false
@@ -195,7 +195,7 @@ func (t *trips) open() (row Trip, ok bool) {
 	return row, true
 }
 
-func (t *trips) row(k kind, from, to *fix, s sums) Trip {
+func (t *trips) row(k kind, from, to *position, s sums) Trip {
 	row := Trip{
 		Kind: KindTrip, FleetID: t.Fleet, StartMs: from.TimeMs, EndMs: to.TimeMs,
 		DistanceKm: s.Km, MaxSpeedKmh: s.Speed, IdleMs: s.IdleMs,
@@ -205,7 +205,7 @@ func (t *trips) row(k kind, from, to *fix, s sums) Trip {
 		row.Kind, row.IdleMs = KindStop, 0
 	}
 	if !s.Speed.Valid {
-		row.MaxSpeedKmh = telemetry.Some(s.LegKmh)
+		row.MaxSpeedKmh = telemetry.Some(s.SegmentKmh)
 	}
 	return row
 }
@@ -214,37 +214,37 @@ func within(lat, lon float64, r *telemetry.Record) bool {
 	return telemetry.DistanceKm(lat, lon, r.Lat, r.Lon) <= radiusKm
 }
 
-// sums is what a number of segments and the fixes they lead to come to.
+// sums aggregates segments and the positions at their ends.
 type sums struct {
-	Km     float64                     `json:"k,omitzero"`
-	IdleMs int64                       `json:"i,omitzero"`
-	LegKmh float64                     `json:"g,omitzero"` // greatest mean speed of a segment
-	Speed  telemetry.Optional[float64] `json:"v,omitzero"` // greatest speed of a fix, if one has any
+	Km         float64                     `json:"k,omitzero"`
+	IdleMs     int64                       `json:"i,omitzero"`
+	SegmentKmh float64                     `json:"g,omitzero"` // greatest mean speed of a segment
+	Speed      telemetry.Optional[float64] `json:"v,omitzero"` // greatest speed of a position, if any has one
 }
 
-func (s *sums) add(way leg, r *telemetry.Record) {
-	s.Km += way.km
-	s.LegKmh = max(s.LegKmh, way.kmh)
-	if way.idle() {
-		s.IdleMs += way.ms
+func (s *sums) add(seg segment, r *telemetry.Record) {
+	s.Km += seg.km
+	s.SegmentKmh = max(s.SegmentKmh, seg.kmh)
+	if seg.idle() {
+		s.IdleMs += seg.ms
 	}
-	s.fast(r.SpeedKmh)
+	s.addSpeed(r.SpeedKmh)
 }
 
 func (s *sums) join(o sums) {
 	s.Km += o.Km
 	s.IdleMs += o.IdleMs
-	s.LegKmh = max(s.LegKmh, o.LegKmh)
-	s.fast(o.Speed)
+	s.SegmentKmh = max(s.SegmentKmh, o.SegmentKmh)
+	s.addSpeed(o.Speed)
 }
 
-func (s *sums) fast(speed telemetry.Optional[float64]) {
+func (s *sums) addSpeed(speed telemetry.Optional[float64]) {
 	if speed.Valid && (!s.Speed.Valid || speed.Value > s.Speed.Value) {
 		s.Speed = speed
 	}
 }
 
-// with is both together.
+// with returns the sum of both.
 func (s sums) with(o sums) sums {
 	s.join(o)
 	return s

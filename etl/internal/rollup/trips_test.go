@@ -20,18 +20,18 @@ func TestTripsAndStops(t *testing.T) {
 		drive *journey
 		want  []string
 	}{
-		"one fix is neither": {from("08:00:00"), nil},
-		"two fixes near to each other in time and place are neither": {from("08:00:00").to(60*sec, 0.05, 0), nil},
-		"two fixes apart are a trip": {from("08:00:00").to(60*sec, 1, 0), []string{
+		"one position is neither":                           {from("08:00:00"), nil},
+		"two positions close in time and space are neither": {from("08:00:00").to(60*sec, 0.05, 0), nil},
+		"two positions apart are a trip": {from("08:00:00").to(60*sec, 1, 0), []string{
 			"trip 08:00:00 to 08:01:00 open: 1.00 km, idle 0s",
 		}},
-		"two fixes 180 s apart at one place are a stop": {from("08:00:00").to(180*sec, 0.05, 0), []string{
+		"two close positions 180 s apart are a stop": {from("08:00:00").to(180*sec, 0.05, 0), []string{
 			"stop 08:00:00 to 08:03:00 open: 0.05 km, idle 0s",
 		}},
-		"two fixes an hour and more apart, and apart, are neither": {from("08:00:00").to(61*mins, 5, 0), nil},
-		"a stop begins with its first fix and ends with its last": {
+		"two positions with a gap and a distance between them are neither": {from("08:00:00").to(61*mins, 5, 0), nil},
+		"a stop begins at its first position and ends at its last": {
 			from("08:00:00").stands(10*mins, 10*sec).drives(6, 45, 10*sec).stands(4*mins, 10*sec).drives(3, 45, 10*sec), []string{
-				"stop 08:00:00 to 08:10:10: 0.13 km, idle 0s", // 125 m every 10 s: the first fix lies within the 200 m
+				"stop 08:00:00 to 08:10:10: 0.13 km, idle 0s", // 125 m every 10 s: the first position lies within the 200 m
 				"trip 08:10:10 to 08:18:00: 5.88 km, idle 0s",
 				"stop 08:18:00 to 08:22:10: 0.13 km, idle 0s",
 				"trip 08:22:10 to 08:26:00 open: 2.88 km, idle 0s",
@@ -42,14 +42,14 @@ func TestTripsAndStops(t *testing.T) {
 				"trip 08:00:00 to 08:13:30 open: 9.00 km, idle 3m30s",
 			},
 		},
-		"three minutes at a light are a stop": {
+		"three minutes at a red light are a stop": {
 			from("08:00:00").drives(3, 90, 10*sec).stands(180*sec, 10*sec).drives(6, 90, 10*sec), []string{
 				"trip 08:00:00 to 08:02:00: 3.00 km, idle 0s",
 				"stop 08:02:00 to 08:05:00: 0.00 km, idle 0s",
 				"trip 08:05:00 to 08:09:00 open: 6.00 km, idle 0s",
 			},
 		},
-		"a light near the place where it is seen to stop does not hide the stop": {
+		"a red light near a stop does not hide the stop": {
 			from("08:00:00").drives(3, 90, 10*sec).stands(60*sec, 10*sec).to(10*sec, 0.25, 0).stands(5*mins, 10*sec), []string{
 				"trip 08:00:00 to 08:03:10: 3.25 km, idle 1m0s",
 				"stop 08:03:10 to 08:08:10 open: 0.00 km, idle 0s",
@@ -58,23 +58,23 @@ func TestTripsAndStops(t *testing.T) {
 		"hours of jitter are one stop": {from("08:00:00").jitters(9*time.Hour, 30*sec, 20), []string{
 			"stop 08:00:00 to 17:00:00 open: 40.25 km, idle 0s",
 		}},
-		"hours of jitter on the edge of where it came to a halt are one stop": {
+		"hours of jitter at the edge of the radius are one stop": {
 			from("08:00:00").drives(3, 90, 10*sec).to(14*sec, 0.19, 0).jitters(9*time.Hour, 30*sec, 20), []string{
-				"trip 08:00:00 to 08:03:44: 3.28 km, idle 30s", // until a fix from which the others are less than 200 m away
+				"trip 08:00:00 to 08:03:44: 3.28 km, idle 30s", // until a position with the others within 200 m
 				"stop 08:03:44 to 17:02:14 open: 40.15 km, idle 0s",
 			},
 		},
-		"crawling out of the radius and standing there is still the stop": {
+		"crawling out of the radius and standing there continues the stop": {
 			from("08:00:00").stands(10*mins, 10*sec).drives(0.25, 15, 10*sec).stands(1*time.Hour, 10*sec), []string{
 				"stop 08:00:00 to 09:11:00 open: 0.25 km, idle 0s",
 			},
 		},
-		"a fix gone astray is no trip, if it is back in time": {
+		"an outlier is not a trip": {
 			from("08:00:00").stands(10*mins, 10*sec).to(10*sec, 0.6, 0).to(10*sec, -0.6, 0).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 08:20:20 open: 1.20 km, idle 0s",
 			},
 		},
-		"a turn round the block is a trip, if it takes more than three minutes": {
+		"a drive around the block is a trip if it takes more than three minutes": {
 			from("08:00:00").stands(10*mins, 10*sec).drives(1.5, 60, 10*sec).drives(-1.5, 60, 10*sec).
 				stands(10*mins, 10*sec).drives(2.5, 60, 10*sec).drives(-2.5, 60, 10*sec).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 08:23:10: 3.17 km, idle 0s",
@@ -82,57 +82,57 @@ func TestTripsAndStops(t *testing.T) {
 				"stop 08:28:00 to 08:38:00 open: 0.00 km, idle 0s",
 			},
 		},
-		"a short way to another place is a trip": {
+		"a short drive to another stop is a trip": {
 			from("08:00:00").stands(10*mins, 10*sec).drives(0.6, 90, 6*sec).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 08:10:06: 0.15 km, idle 0s",
 				"trip 08:10:06 to 08:10:24: 0.45 km, idle 0s",
 				"stop 08:10:24 to 08:20:24 open: 0.00 km, idle 0s",
 			},
 		},
-		"while it may come back, the stop goes on": {
+		"the stop continues while the vehicle may come back": {
 			from("08:00:00").stands(10*mins, 10*sec).drives(1.5, 60, 10*sec), []string{
 				"stop 08:00:00 to 08:11:30 open: 1.50 km, idle 0s",
 			},
 		},
-		"a few fixes an hour do": {
+		"a few positions per hour suffice": {
 			from("08:00:00").stands(30*mins, 10*mins).drives(30, 60, 10*mins).stands(30*mins, 10*mins), []string{
 				"stop 08:00:00 to 08:30:00: 0.00 km, idle 0s",
 				"trip 08:30:00 to 09:00:00: 30.00 km, idle 0s",
 				"stop 09:00:00 to 09:30:00 open: 0.00 km, idle 0s",
 			},
 		},
-		"an hour of silence is bridged": {from("08:00:00").drives(3, 90, 10*sec).to(60*mins, 40, 0), []string{
+		"a gap of an hour is bridged": {from("08:00:00").drives(3, 90, 10*sec).to(60*mins, 40, 0), []string{
 			"trip 08:00:00 to 09:02:00 open: 43.00 km, idle 0s",
 		}},
-		"a trip ends before a longer silence": {from("08:00:00").drives(3, 90, 10*sec).to(61*mins, 40, 0).drives(3, 90, 10*sec), []string{
+		"a trip ends before a longer gap": {from("08:00:00").drives(3, 90, 10*sec).to(61*mins, 40, 0).drives(3, 90, 10*sec), []string{
 			"trip 08:00:00 to 08:02:00: 3.00 km, idle 0s",
 			"trip 09:03:00 to 09:05:00 open: 3.00 km, idle 0s",
 		}},
-		"a stop ends before a longer silence, when it is found elsewhere": {
+		"a stop ends before a longer gap with movement": {
 			from("08:00:00").stands(10*mins, 10*sec).to(12*time.Hour, 40, 0).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 08:10:00: 0.00 km, idle 0s",
 				"stop 20:10:00 to 20:20:00 open: 0.00 km, idle 0s",
 			},
 		},
-		"a stop goes on over a longer silence, when it is found there": {
+		"a stop continues across a longer gap without movement": {
 			from("08:00:00").stands(10*mins, 10*sec).to(12*time.Hour, 0.1, 0).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 20:20:00 open: 0.10 km, idle 0s",
 			},
 		},
-		"a tracker that sleeps where the vehicle came to stand has stood": {
+		"a gap at the end of a trip is a stop": {
 			from("08:00:00").drives(3, 90, 10*sec).to(12*time.Hour, 0.05, 0).drives(3, 90, 10*sec).drives(3, 90, 10*sec), []string{
 				"trip 08:00:00 to 08:02:00: 3.00 km, idle 0s",
 				"stop 08:02:00 to 20:02:00: 0.05 km, idle 0s",
 				"trip 20:02:00 to 20:06:00 open: 6.00 km, idle 0s",
 			},
 		},
-		"a stop that was being left when silence fell": {
+		"a gap while the vehicle leaves a stop": {
 			from("08:00:00").stands(10*mins, 10*sec).drives(1.5, 60, 10*sec).to(2*time.Hour, 40, 0), []string{
 				"stop 08:00:00 to 08:10:10: 0.17 km, idle 0s",
 				"trip 08:10:10 to 08:11:30: 1.33 km, idle 0s",
 			},
 		},
-		"a ferry that is tracked is a trip, and one that is not is nothing": {
+		"a ferry with positions is a trip, and without positions it is neither": {
 			from("08:00:00").stands(10*mins, mins).drives(30, 30, 5*mins).stands(10*mins, mins).to(2*time.Hour, 60, 0).stands(10*mins, mins), []string{
 				"stop 08:00:00 to 08:10:00: 0.00 km, idle 0s",
 				"trip 08:10:00 to 09:10:00: 30.00 km, idle 0s",
@@ -140,39 +140,39 @@ func TestTripsAndStops(t *testing.T) {
 				"stop 11:20:00 to 11:30:00 open: 0.00 km, idle 0s",
 			},
 		},
-		"a single fix across the world moves nothing": {
+		"a single outlier across the world has no effect": {
 			from("08:00:00").stands(10*mins, 10*sec).to(10*sec, 4000, 300).to(10*sec, -4000, -300).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 08:20:20 open: 0.00 km, idle 0s",
 			},
 		},
-		"nor do several that have nothing to do with each other": {
+		"several unrelated outliers have no effect": {
 			from("08:00:00").drives(3, 90, 10*sec).to(10*sec, 4000, 300).to(10*sec, 500, -900).to(10*sec, -4500, 600).drives(3, 90, 10*sec), []string{
 				"trip 08:00:00 to 08:04:30 open: 6.00 km, idle 30s",
 			},
 		},
-		"a fix that is doubted is not shown yet": {from("08:00:00").stands(10*mins, 10*sec).to(10*sec, 4000, 300), []string{
+		"a suspect position is not part of the stop": {from("08:00:00").stands(10*mins, 10*sec).to(10*sec, 4000, 300), []string{
 			"stop 08:00:00 to 08:10:00 open: 0.00 km, idle 0s",
 		}},
-		"a vehicle that is elsewhere for good begins anew there": {
+		"a jump with positions after it begins another stop": {
 			from("08:00:00").stands(10*mins, 10*sec).to(10*sec, 400, 300).stands(10*mins, 10*sec), []string{
 				"stop 08:00:00 to 08:10:00: 0.00 km, idle 0s",
 				"stop 08:10:10 to 08:20:10 open: 0.00 km, idle 0s",
 			},
 		},
-		"the fix after a jump may be far off, too": {
+		"a gap after a jump": {
 			from("08:00:00").drives(3, 90, 10*sec).to(10*sec, 4000, 300).to(2*time.Hour, 500, 0).stands(10*mins, 10*sec), []string{
 				"trip 08:00:00 to 08:02:00: 3.00 km, idle 0s",
 				"stop 10:02:10 to 10:12:10 open: 0.00 km, idle 0s",
 			},
 		},
-		"midnight is nothing": {
+		"midnight has no effect": {
 			from("23:00:00").stands(50*mins, 10*sec).drives(30, 90, 10*sec).stands(5*mins, 10*sec), []string{
 				"stop 23:00:00 to 23:50:00: 0.00 km, idle 0s",
 				"trip 23:50:00 to 02 00:10:00: 30.00 km, idle 0s",
 				"stop 02 00:10:00 to 02 00:15:00 open: 0.00 km, idle 0s",
 			},
 		},
-		"another fleet begins anew": {
+		"a change of fleet begins another trip": {
 			from("08:00:00").drives(3, 90, 10*sec).with("south", "").drives(3, 90, 10*sec).with("north", "").stands(5*mins, 10*sec), []string{
 				"trip 08:00:00 to 08:02:00: 3.00 km, idle 0s",
 				"trip 08:02:10 to 08:04:00: 2.75 km, idle 0s",
@@ -181,9 +181,9 @@ func TestTripsAndStops(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := fold(t, c.drive.fixes)
+			got := applyRecords(t, c.drive.records)
 			assert.Equal(t, c.want, got.lines())
-			assert.Equal(t, c.want, oracleTable(c.drive.fixes, nil).lines(), "and the slow way says so, too")
+			assert.Equal(t, c.want, oracleTable(c.drive.records, nil).lines(), "the oracle agrees")
 			for _, h := range got.sortedHours() {
 				assert.Positive(t, h.Records)
 			}
@@ -191,41 +191,41 @@ func TestTripsAndStops(t *testing.T) {
 	}
 }
 
-func TestATripSaysWhereItWentAndHowFast(t *testing.T) {
+func TestTripHasZonesAndMaximumSpeed(t *testing.T) {
 	j := from("08:00:00").with("north", "depot").stands(5*mins, 10*sec).drives(3, 90, 10*sec)
-	j.with("north", "harbour").stands(5*mins, 10*sec)
-	trip := fold(t, j.fixes).sortedTrips()[1]
+	j.with("north", "harbor").stands(5*mins, 10*sec)
+	trip := applyRecords(t, j.records).sortedTrips()[1]
 	assert.Equal(t, KindTrip, trip.Kind)
 	assert.Equal(t, "north", trip.FleetID)
 	assert.Equal(t, "depot", trip.StartZone)
-	assert.Equal(t, "depot", trip.EndZone, "the first fix within 200 m of it had not yet that zone")
+	assert.Equal(t, "depot", trip.EndZone, "the trip ends at the first position within 200 m of the stop, outside of that zone")
 	assert.InDelta(t, 10, trip.StartLon, 1e-9)
 	assert.InDelta(t, 10+3*degreesPerKm, trip.EndLon, 1e-9)
 	assert.True(t, trip.MaxSpeedKmh.Valid)
-	assert.InDelta(t, 90, trip.MaxSpeedKmh.Value, 0.01, "no fix has a speed: the fastest segment's")
+	assert.InDelta(t, 90, trip.MaxSpeedKmh.Value, 0.01, "without a speed, that of the fastest segment")
 
-	j.fixes[33].SpeedKmh = telemetry.Some(12.5)
-	j.fixes[34].SpeedKmh = telemetry.Some(7.5)
-	trip = fold(t, j.fixes).sortedTrips()[1]
-	assert.Equal(t, telemetry.Some(12.5), trip.MaxSpeedKmh, "one fix has a speed")
+	j.records[33].SpeedKmh = telemetry.Some(12.5)
+	j.records[34].SpeedKmh = telemetry.Some(7.5)
+	trip = applyRecords(t, j.records).sortedTrips()[1]
+	assert.Equal(t, telemetry.Some(12.5), trip.MaxSpeedKmh, "the speed of the records that have one")
 }
 
-func TestWhatMayStillChangeBeginsWithTheOpenTripOrStop(t *testing.T) {
+func TestOpenFromMsIsTheStartOfTheOpenTripOrStop(t *testing.T) {
 	var s State
 	assert.Zero(t, s.OpenFromMs())
 	assert.Zero(t, s.LastMs())
-	s.Current(finals{newTable(), t}) // gives nothing, or it would be open
+	s.Current(finals{newTable(), t}) // finals rejects open rows
 	j := from("08:00:00").stands(10*mins, 10*sec).drives(6, 45, 10*sec).stands(4*mins, 10*sec)
 	seen := map[string]bool{}
-	for i := range j.fixes {
-		s.Apply(&j.fixes[i], newTable())
-		require.Equal(t, j.fixes[i].TimeMs, s.LastMs())
+	for i := range j.records {
+		s.Apply(&j.records[i], newTable())
+		require.Equal(t, j.records[i].TimeMs, s.LastMs())
 		seen[clock(s.OpenFromMs())] = true
 	}
 	assert.Equal(t, map[string]bool{"08:00:00": true, "08:10:10": true, "08:18:00": true}, seen)
 
-	far := from("09:00:00").to(sec, 4000, 0).fixes[1]
+	far := from("09:00:00").to(sec, 4000, 0).records[1]
 	s.Apply(&far, newTable())
-	assert.Equal(t, "09:00:01", clock(s.LastMs()), "a doubted fix is a fix")
+	assert.Equal(t, "09:00:01", clock(s.LastMs()), "a suspect position counts")
 	assert.Equal(t, "08:18:00", clock(s.OpenFromMs()))
 }

@@ -2,8 +2,8 @@ package telemetry
 
 import "math"
 
-// MaxLegKmh is the speed beyond which two consecutive fixes are not a drive but an error of one of them.
-const MaxLegKmh = 300
+// MaxSegmentKmh is the speed beyond which two consecutive fixes are not a drive but an error of one of them.
+const MaxSegmentKmh = 300
 
 // EarthRadiusM is the mean radius of the earth in metres (IUGG 1980).
 const EarthRadiusM = 6_371_008.8

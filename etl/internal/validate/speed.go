@@ -8,7 +8,7 @@ import (
 )
 
 // SpeedEstimator gives records without a speed the mean speed since the device's previous position. The first position
-// of a device, a second one at the same time and a jump (see telemetry.MaxLegKmh) get none.
+// of a device, a second one at the same time and a jump (see telemetry.MaxSegmentKmh) get none.
 type SpeedEstimator struct {
 	device string
 	lat    float64
@@ -29,7 +29,7 @@ func (s *SpeedEstimator) Apply(r *telemetry.Record) {
 	if hours <= 0 || r.SpeedKmh.Valid {
 		return
 	}
-	if kmh := telemetry.DistanceKm(from.lat, from.lon, r.Lat, r.Lon) / hours; kmh <= telemetry.MaxLegKmh {
+	if kmh := telemetry.DistanceKm(from.lat, from.lon, r.Lat, r.Lon) / hours; kmh <= telemetry.MaxSegmentKmh {
 		r.SpeedKmh = telemetry.Some(math.Round(kmh*10) / 10)
 	}
 }

@@ -16,41 +16,41 @@ import (
 
 const degreesPerKm = 1 / 111.195080
 
-// journey is a device's fixes, made by saying what it does. Positions are kilometres east and north of a place on the
-// equator, where degrees are alike both ways.
+// journey builds a device's records. Positions are in kilometers east and north of a position on the equator, where a
+// degree of longitude is as long as one of latitude.
 type journey struct {
-	fixes []telemetry.Record
-	fleet string
-	zone  string
-	at    time.Time
-	x, y  float64
-	speed telemetry.Optional[float64]
+	records []telemetry.Record
+	fleet   string
+	zone    string
+	at      time.Time
+	x, y    float64
+	speed   telemetry.Optional[float64]
 }
 
-// from begins a journey with a fix at a time of a day of March.
+// from begins a journey at a time of day.
 func from(clock string) *journey {
 	at, err := time.Parse(time.DateTime, "2026-03-01 "+clock)
 	if err != nil {
 		panic(err)
 	}
-	return (&journey{fleet: "north", at: at}).fix()
+	return (&journey{fleet: "north", at: at}).add()
 }
 
-func (j *journey) fix() *journey {
-	j.fixes = append(j.fixes, telemetry.Record{
+func (j *journey) add() *journey {
+	j.records = append(j.records, telemetry.Record{
 		DeviceID: "v", FleetID: j.fleet, Zone: j.zone, TimeMs: j.at.UnixMilli(),
 		Lat: j.y * degreesPerKm, Lon: 10 + j.x*degreesPerKm, SpeedKmh: j.speed,
 	})
 	return j
 }
 
-// to is a fix so many km further east and north, after a while.
+// to adds a position so many km further east and north.
 func (j *journey) to(after time.Duration, east, north float64) *journey {
 	j.at, j.x, j.y = j.at.Add(after), j.x+east, j.y+north
-	return j.fix()
+	return j.add()
 }
 
-// drives goes east (or west, if km is negative) with a fix every so often.
+// drives goes east (or west, if km is negative) with a position at each interval.
 func (j *journey) drives(km, kmh float64, every time.Duration) *journey {
 	step := math.Copysign(kmh*every.Hours(), km)
 	for n := int(math.Round(km / step)); n > 0; n-- {
@@ -59,7 +59,7 @@ func (j *journey) drives(km, kmh float64, every time.Duration) *journey {
 	return j
 }
 
-// stands stays with a fix every so often.
+// stands stays with a position at each interval.
 func (j *journey) stands(d, every time.Duration) *journey {
 	for ; d > 0; d -= every {
 		j.to(every, 0, 0)
@@ -67,19 +67,19 @@ func (j *journey) stands(d, every time.Duration) *journey {
 	return j
 }
 
-// jitters stays with fixes on a ring about its place, metres away.
-func (j *journey) jitters(d, every time.Duration, metres float64) *journey {
+// jitters stays with positions on a ring around it.
+func (j *journey) jitters(d, every time.Duration, meters float64) *journey {
 	x, y := j.x, j.y
 	for i := 1; d > 0; d, i = d-every, i+1 {
 		sin, cos := math.Sincos(float64(i) * 2.4)
-		j.at, j.x, j.y = j.at.Add(every), x+cos*metres/1000, y+sin*metres/1000
-		j.fix()
+		j.at, j.x, j.y = j.at.Add(every), x+cos*meters/1000, y+sin*meters/1000
+		j.add()
 	}
 	j.x, j.y = x, y
 	return j
 }
 
-// with sets the fleet and zone of the fixes from now on.
+// with sets the fleet and zone of the next records.
 func (j *journey) with(fleet, zone string) *journey {
 	j.fleet, j.zone = fleet, zone
 	return j
@@ -95,7 +95,7 @@ type tripKey struct {
 	kind    TripKind
 }
 
-// table is a sink that keeps rows as a store would.
+// table is a sink that keeps rows as a store does.
 type table struct {
 	hours map[hourKey]Hour
 	trips map[tripKey]Trip
@@ -106,25 +106,25 @@ func newTable() *table { return &table{map[hourKey]Hour{}, map[tripKey]Trip{}} }
 func (t *table) Hour(h Hour) { t.hours[hourKey{h.FleetID, h.StartMs}] = h }
 func (t *table) Trip(r Trip) { t.trips[tripKey{r.StartMs, r.Kind}] = r }
 
-// finals is a table of rows that Apply and AddAlert gave: they must be final.
+// finals is a table of the rows of Apply and AddAlert, which must be final.
 type finals struct {
 	*table
 	t *testing.T
 }
 
 func (f finals) Hour(h Hour) {
-	require.NotContains(f.t, f.hours, hourKey{h.FleetID, h.StartMs}, "an hour is over once")
+	require.NotContains(f.t, f.hours, hourKey{h.FleetID, h.StartMs}, "each hour is final once")
 	f.table.Hour(h)
 }
 
 func (f finals) Trip(r Trip) {
-	require.False(f.t, r.Open, "what ended is not open")
+	require.False(f.t, r.Open, "a final row is not open")
 	require.NotContains(f.t, f.trips, tripKey{r.StartMs, r.Kind}, "a trip ends once")
 	f.table.Trip(r)
 }
 
-// and is the table with what is current besides.
-func (t *table) and(s *State) *table {
+// withCurrent returns the table with the current rows of a state.
+func (t *table) withCurrent(s *State) *table {
 	all := newTable()
 	for _, h := range t.hours {
 		all.Hour(h)
@@ -156,17 +156,17 @@ func (t *table) sortedHours() []Hour {
 	return rows
 }
 
-func fold(t *testing.T, fixes []telemetry.Record) *table {
+func applyRecords(t *testing.T, records []telemetry.Record) *table {
 	var s State
 	done := finals{newTable(), t}
-	for i := range fixes {
-		s.Apply(&fixes[i], done)
+	for i := range records {
+		s.Apply(&records[i], done)
 	}
-	return done.and(&s)
+	return done.withCurrent(&s)
 }
 
-// through is a state as it comes back from where it was written.
-func through(t *testing.T, s State) (back State) {
+// roundTrip returns the state after a round trip through JSON.
+func roundTrip(t *testing.T, s State) (back State) {
 	text, err := json.Marshal(s)
 	require.NoError(t, err)
 	require.NoError(t, json.Unmarshal(text, &back))
@@ -181,7 +181,7 @@ func clock(ms int64) string {
 	return at.Format(time.TimeOnly)
 }
 
-// lines is a table's trips for people.
+// lines formats a table's trips.
 func (t *table) lines() (lines []string) {
 	for _, r := range t.sortedTrips() {
 		open := ""
