@@ -28,7 +28,7 @@ type parts struct {
 	store           atomic.Pointer[cassandra.Store] // nil until it is reached
 	exec            *executor.Executor
 	deadLetters     *deadletter.File
-	deadLetterTopic *kafka.DeadLetters // nil without the source kafka
+	deadLetterTopic *kafka.DeadLetterTopic // nil without the source kafka
 	validator       *validate.Validator
 	pipeline        *pipeline.Pipeline
 	rules           *rules
@@ -113,12 +113,12 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	return x, nil
 }
 
-func (p *program) deadLetterTopic() (*kafka.DeadLetters, error) {
+func (p *program) deadLetterTopic() (*kafka.DeadLetterTopic, error) {
 	connection, err := kafkaConnection(p.config)
 	if err != nil {
 		return nil, err
 	}
-	topic, err := kafka.NewDeadLetters(kafka.DeadLetterOptions{
+	topic, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
 		Connection: connection, Topic: p.config.KafkaDeadLetterTopic, Logger: p.logger, Registerer: p.reg,
 	})
 	if err != nil {

@@ -596,7 +596,7 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	reg := o.Registerer.(*prometheus.Registry)
 	source, err := kafka.New(o)
 	require.NoError(t, err)
-	letters, err := kafka.NewDeadLetters(kafka.DeadLetterOptions{
+	letters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
 		Connection: s.connection, Topic: graves, Logger: quiet(), Registerer: reg,
 	})
 	require.NoError(t, err)
@@ -675,7 +675,7 @@ func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { 
 
 func TestDeadLettersWaitForABrokerOnlyAsLongAsTheyMay(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	letters, err := kafka.NewDeadLetters(kafka.DeadLetterOptions{
+	letters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
 		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "graves", Logger: quiet(), Registerer: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
@@ -712,7 +712,7 @@ func TestABrokerThatComesBackIsGoneOnWith(t *testing.T) {
 		n, _ := value(t, r.reg, "fleet_etl_kafka_fetch_errors_total", "reason=unreachable")
 		return n >= 3
 	})
-	assert.Equal(t, 1, said(hook, "broker does not answer"), "once, however often it tries")
+	assert.Equal(t, 1, said(hook, "broker unavailable"), "once, however often it tries")
 	select {
 	case err := <-r.ended:
 		t.Fatalf("it ended: %v", err)
@@ -721,7 +721,7 @@ func TestABrokerThatComesBackIsGoneOnWith(t *testing.T) {
 	require.NoError(t, b.Up(t.Context()))
 	s.fill(5000)
 	until(t, "it goes on", func() bool { return sum(s.committed()) == 10_000 })
-	assert.Equal(t, 1, said(hook, "answers again"))
+	assert.Equal(t, 1, said(hook, "available again"))
 	r.end()
 	s.covers(s.ends(), r.spots())
 	n, _ := value(t, r.reg, "fleet_etl_kafka_fetch_errors_total", "reason=unreachable")
@@ -751,7 +751,7 @@ func TestABrokerThatIsNotThereIsWaitedFor(t *testing.T) {
 		t.Fatalf("it ended: %v", err)
 	default:
 	}
-	assert.Equal(t, 1, said(hook, "does not answer"))
+	assert.Equal(t, 1, said(hook, "unavailable"))
 	begun := time.Now()
 	r.end()
 	assert.Less(t, time.Since(begun), 2*time.Second, "a stop takes too long")
@@ -874,7 +874,7 @@ func TestLogin(t *testing.T) {
 		r := start(t, o, &store{})
 		select {
 		case err := <-r.ended:
-			require.ErrorContains(t, err, "give the authority that signed the brokers' certificates")
+			require.ErrorContains(t, err, "give the CA that signed the brokers' certificates")
 		case <-time.After(20 * time.Second):
 			t.Fatal("it goes on trying")
 		}
@@ -889,7 +889,7 @@ func TestATopicThatIsNotThere(t *testing.T) {
 	select {
 	case err := <-r.ended:
 		require.ErrorContains(t, err, `topic "no-such-topic": kafka at 127.0.0.1:`)
-		assert.ErrorContains(t, err, "has none of that name; create it, or check the name")
+		assert.ErrorContains(t, err, "has no such topic; create it, or check the name")
 	case <-time.After(20 * time.Second):
 		t.Fatal("it goes on without the topic")
 	}
@@ -900,7 +900,7 @@ func TestTheSinkTakesWholeLines(t *testing.T) {
 	require.NoError(t, err)
 	defer sink.Close()
 	_, err = sink.NDJSON(t.Context()).Write([]byte("{}\n{"))
-	require.ErrorContains(t, err, "end amid a line")
+	require.ErrorContains(t, err, "end within a line")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err = sink.NDJSON(ctx).Write([]byte("{}\n"))

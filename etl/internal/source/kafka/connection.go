@@ -17,29 +17,29 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl/scram"
 )
 
-// The ways to log in.
+// The SASL mechanisms.
 const (
 	Plain       = "PLAIN"
 	ScramSHA256 = "SCRAM-SHA-256"
 	ScramSHA512 = "SCRAM-SHA-512"
 )
 
-// Mechanisms are those that Connection.Mechanism may be.
+// Mechanisms are the values of Connection.Mechanism.
 var Mechanisms = []string{Plain, ScramSHA256, ScramSHA512}
 
-// Connection is how Kafka is reached.
+// Connection says how to reach Kafka.
 type Connection struct {
-	Brokers   []string    // host:port of some brokers; they name the others
-	ClientID  string      // as brokers log it; empty is fleet-etl
+	Brokers   []string    // host:port of some brokers; clients find the others through them
+	ClientID  string      // in the logs of brokers; empty is fleet-etl
 	TLS       *tls.Config // nil is plain text
-	Mechanism string      // one of Mechanisms; empty is no login
+	Mechanism string      // one of Mechanisms; empty is no authentication
 	Username  string
 	Password  string
 }
 
 func (c Connection) check() error {
 	if len(c.Brokers) == 0 {
-		return errors.New("brokers: none given; give host:port of at least one")
+		return errors.New("brokers: empty; give host:port of at least one")
 	}
 	for _, broker := range c.Brokers {
 		if host, port, err := net.SplitHostPort(broker); err != nil || host == "" || port == "" {
@@ -48,16 +48,16 @@ func (c Connection) check() error {
 	}
 	switch {
 	case c.Mechanism != "" && !slices.Contains(Mechanisms, c.Mechanism):
-		return fmt.Errorf("login mechanism %q: take %s, or none", c.Mechanism, strings.Join(Mechanisms, " or "))
+		return fmt.Errorf("login mechanism %q: give %s, or none", c.Mechanism, strings.Join(Mechanisms, " or "))
 	case c.Mechanism != "" && c.Username == "":
 		return fmt.Errorf("login mechanism %q: give a user with it", c.Mechanism)
 	case c.Mechanism == "" && c.Username != "":
-		return fmt.Errorf("user %q: it logs in nowhere without a mechanism; take %s", c.Username, strings.Join(Mechanisms, " or "))
+		return fmt.Errorf("user %q has no login mechanism: give one, %s", c.Username, strings.Join(Mechanisms, " or "))
 	}
 	return nil
 }
 
-// Client gives the options of a client that reaches Kafka so.
+// Client returns the options of a client with this connection.
 func (c Connection) Client() ([]kgo.Opt, error) {
 	if err := c.check(); err != nil {
 		return nil, err
@@ -65,13 +65,13 @@ func (c Connection) Client() ([]kgo.Opt, error) {
 	return c.options(func(string, error) {}), nil
 }
 
-// options are those of every client. report hears of each attempt to connect.
+// options returns the options that every client has. report is called after each attempt to connect.
 func (c Connection) options(report func(broker string, err error)) []kgo.Opt {
 	id := c.ClientID
 	if id == "" {
 		id = "fleet-etl"
 	}
-	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.WithHooks(attempts(report))}
+	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.WithHooks(connectHook(report))}
 	if c.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(c.TLS.Clone()))
 	}
@@ -89,20 +89,20 @@ func (c Connection) options(report func(broker string, err error)) []kgo.Opt {
 	return append(opts, kgo.SASL(login))
 }
 
-// attempts hears of each attempt to connect, with its login.
-type attempts func(broker string, err error)
+// connectHook is called after each attempt to connect and authenticate.
+type connectHook func(broker string, err error)
 
 // OnBrokerConnect implements kgo.HookBrokerConnect.
-func (report attempts) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+func (report connectHook) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
 	if errors.Is(err, context.Canceled) {
-		return // we closed it
+		return // the client was closed
 	}
 	report(net.JoinHostPort(meta.Host, fmt.Sprint(meta.Port)), err)
 }
 
-// refusal is the error for people where Kafka answers and says no, or its certificate is not to be trusted: trying again
-// mends nothing. It is nil for every other error, above all for a broker that is not there.
-func (c Connection) refusal(err error) error {
+// permanent returns an error with a remedy where a retry fixes nothing: Kafka denies access, or its certificate is not
+// trusted. It returns nil for every other error, such as an unreachable broker.
+func (c Connection) permanent(err error) error {
 	switch untrusted := (*tls.CertificateVerificationError)(nil); {
 	case err == nil:
 		return nil
@@ -111,9 +111,9 @@ func (c Connection) refusal(err error) error {
 	case errors.Is(err, kerr.UnsupportedSaslMechanism), errors.Is(err, kerr.IllegalSaslState):
 		return fmt.Errorf("log in to kafka at %s by %q: %w: the brokers offer another mechanism on this port", strings.Join(c.Brokers, ","), c.Mechanism, err)
 	case errors.As(err, &untrusted):
-		return fmt.Errorf("connect to kafka at %s: %w: give the authority that signed the brokers' certificates, and the name in them", strings.Join(c.Brokers, ","), err)
+		return fmt.Errorf("connect to kafka at %s: %w: give the CA that signed the brokers' certificates, and a host name that is in them", strings.Join(c.Brokers, ","), err)
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.GroupAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
-		return fmt.Errorf("kafka at %s: %w: have user %q allowed to do it", strings.Join(c.Brokers, ","), err, c.Username)
+		return fmt.Errorf("kafka at %s: %w: grant user %q access", strings.Join(c.Brokers, ","), err, c.Username)
 	case errors.Is(err, kerr.InvalidGroupID), errors.Is(err, kerr.InvalidTopicException), errors.Is(err, kerr.InconsistentGroupProtocol):
 		return fmt.Errorf("kafka at %s: %w: check the names of topic and group", strings.Join(c.Brokers, ","), err)
 	default:
@@ -121,7 +121,7 @@ func (c Connection) refusal(err error) error {
 	}
 }
 
-// noSuchTopic is the error of a topic that brokers don't know.
+// noSuchTopic is the error for a topic that brokers do not know.
 func (c Connection) noSuchTopic(topic string) error {
-	return fmt.Errorf("topic %q: kafka at %s has none of that name; create it, or check the name", topic, strings.Join(c.Brokers, ","))
+	return fmt.Errorf("topic %q: kafka at %s has no such topic; create it, or check the name", topic, strings.Join(c.Brokers, ","))
 }

@@ -13,16 +13,16 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// FuzzRead holds that nothing of a message is lost: it is skipped when it holds nothing, or each of its records comes out
-// once, in order, good or refused with a reason, under the message's offset.
-func FuzzRead(f *testing.F) {
-	const good = `{"device_id":"v1","fleet_id":"wuxi","timestamp":1795000000000,"lat":31.5,"lon":120.25}`
-	for _, value := range []string{good, good + "\n" + good + "\r\n\n{\"device_id\":\"v2\"\n", "{\n\"device_id\": \"v1\",\n\"lat\": 1\n}", " \n", "", "\xff\n\x00", "[" + good + "]", `"device_id":"v1"`} {
+// FuzzParse checks that no record of a value is lost: an empty value is skipped, and each record of any other comes out
+// once, in order, valid or rejected with a reason, with the value's offset.
+func FuzzParse(f *testing.F) {
+	const valid = `{"device_id":"v1","fleet_id":"wuxi","timestamp":1795000000000,"lat":31.5,"lon":120.25}`
+	for _, value := range []string{valid, valid + "\n" + valid + "\r\n\n{\"device_id\":\"v2\"\n", "{\n\"device_id\": \"v1\",\n\"lat\": 1\n}", " \n", "", "\xff\n\x00", "[" + valid + "]", `"device_id":"v1"`} {
 		f.Add([]byte(value), int64(7))
 	}
 	f.Fuzz(func(t *testing.T, value []byte, offset int64) {
 		var b pipeline.Batch
-		skipped := read(&b, &kgo.Record{Value: value, Offset: offset})
+		skipped := parse(&b, &kgo.Record{Value: value, Offset: offset})
 		var want []string
 		if text := strings.TrimSpace(string(value)); json.Valid([]byte(text)) || !strings.Contains(text, "\n") && text != "" {
 			want = []string{string(value)}
@@ -34,7 +34,7 @@ func FuzzRead(f *testing.F) {
 			}
 		}
 		require.Equal(t, len(want) == 0, skipped != "")
-		var items, refused []string
+		var items, rejected []string
 		for _, item := range b.Items {
 			items = append(items, item.Raw)
 			require.Equal(t, offset, item.Position)
@@ -43,22 +43,22 @@ func FuzzRead(f *testing.F) {
 			require.Equal(t, again, item.Record)
 		}
 		for _, r := range b.Rejected {
-			refused = append(refused, r.Raw)
+			rejected = append(rejected, r.Raw)
 			require.Equal(t, offset, r.Position)
 			require.Contains(t, telemetry.Reasons, r.Reason)
 			require.NotEmpty(t, r.Remedy)
 		}
-		for _, text := range want { // each list is in order, so this takes both apart again
+		for _, text := range want { // each list is in order, so this merges them
 			switch {
 			case len(items) > 0 && items[0] == text:
 				items = items[1:]
-			case len(refused) > 0 && refused[0] == text:
-				refused = refused[1:]
+			case len(rejected) > 0 && rejected[0] == text:
+				rejected = rejected[1:]
 			default:
 				t.Fatalf("%q is lost", text)
 			}
 		}
-		require.Empty(t, slices.Concat(items, refused))
+		require.Empty(t, slices.Concat(items, rejected))
 		if key := keyOf(value); key != nil {
 			require.True(t, telemetry.ValidName(string(key)))
 		}

@@ -14,16 +14,16 @@ type metrics struct {
 	skipped    *prometheus.CounterVec
 
 	partitions, position, lag *prometheus.Desc
-	ledger                    atomic.Pointer[ledger] // of the run under way
+	offsets                   atomic.Pointer[offsetTracker] // of the current run
 }
 
 // The closed sets of label values.
 const (
 	commitDone, commitFailed = "done", "failed"
 
-	assigned, revoked, lost = "assigned", "revoked", "lost"
+	eventAssigned, eventRevoked, eventLost = "assigned", "revoked", "lost"
 
-	errUnreachable, errRefused, errGroup, errDataLoss, errOther = "unreachable", "refused", "group", "data_loss", "other"
+	errUnreachable, errDenied, errGroup, errDataLoss, errOther = "unreachable", "denied", "group", "data_loss", "other"
 
 	skipTombstone, skipEmpty = "tombstone", "empty"
 )
@@ -39,20 +39,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 	m := &metrics{
 		commits: counter("fleet_etl_kafka_commits_total",
-			"Commits of offsets, by result; what a failed one would have committed is committed by a later one.", "result", commitDone, commitFailed),
+			"Offset commits, by result. The next commit repeats a failed one.", "result", commitDone, commitFailed),
 		rebalances: counter("fleet_etl_kafka_rebalances_total",
-			"Changes of the partitions that the consumer group leaves to this process, by event.", "event", assigned, revoked, lost),
+			"Changes of the partitions assigned to this process, by event.", "event", eventAssigned, eventRevoked, eventLost),
 		errors: counter("fleet_etl_kafka_fetch_errors_total",
-			"Errors on the way to records, by reason: a broker that does not answer, a refusal, the group, records that Kafka lost.",
-			"reason", errUnreachable, errRefused, errGroup, errDataLoss, errOther),
+			"Errors while consuming, by reason: unreachable brokers, denied access, the consumer group, records lost by Kafka.",
+			"reason", errUnreachable, errDenied, errGroup, errDataLoss, errOther),
 		skipped: counter("fleet_etl_kafka_values_skipped_total",
-			"Values without a record in them, by reason; they are passed over.", "reason", skipTombstone, skipEmpty),
+			"Values without a record, by reason. They are skipped.", "reason", skipTombstone, skipEmpty),
 		partitions: prometheus.NewDesc("fleet_etl_kafka_partitions",
-			"Partitions that the consumer group leaves to this process.", nil, nil),
+			"Partitions assigned to this process.", nil, nil),
 		position: prometheus.NewDesc("fleet_etl_kafka_position",
-			"Offset up to which everything of a partition is durable.", []string{"topic", "partition"}, nil),
+			"Offset before which every record of a partition is durable.", []string{"topic", "partition"}, nil),
 		lag: prometheus.NewDesc("fleet_etl_kafka_lag_records",
-			"Records of a partition that are not durable yet; the end of the partition is read every 10 s.", []string{"topic", "partition"}, nil),
+			"Records of a partition that are not durable yet. The end of the partition is read every 10 s.", []string{"topic", "partition"}, nil),
 	}
 	reg.MustRegister(m)
 	return m
@@ -65,20 +65,20 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- m.lag
 }
 
-// Collect implements prometheus.Collector, for the partitions: those that are ours now, and no others.
+// Collect implements prometheus.Collector, for the partitions that are assigned now.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	var all []standing
-	if l := m.ledger.Load(); l != nil {
-		all = l.standings()
+	var all []progress
+	if t := m.offsets.Load(); t != nil {
+		all = t.progress()
 	}
 	ch <- prometheus.MustNewConstMetric(m.partitions, prometheus.GaugeValue, float64(len(all)))
-	for _, s := range all {
-		number := strconv.Itoa(int(s.number))
-		if s.position != unknown {
-			ch <- prometheus.MustNewConstMetric(m.position, prometheus.GaugeValue, float64(s.position), s.topic, number)
+	for _, p := range all {
+		number := strconv.Itoa(int(p.number))
+		if p.position != unknown {
+			ch <- prometheus.MustNewConstMetric(m.position, prometheus.GaugeValue, float64(p.position), p.topic, number)
 		}
-		if s.position != unknown && s.end != unknown {
-			ch <- prometheus.MustNewConstMetric(m.lag, prometheus.GaugeValue, float64(max(0, s.end-s.position)), s.topic, number)
+		if p.position != unknown && p.end != unknown {
+			ch <- prometheus.MustNewConstMetric(m.lag, prometheus.GaugeValue, float64(max(0, p.end-p.position)), p.topic, number)
 		}
 	}
 }

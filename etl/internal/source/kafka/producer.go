@@ -12,18 +12,20 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
 // Compressions are those that a producer may use.
 var Compressions = []string{"none", "gzip", "snappy", "lz4", "zstd"}
 
-// producer stores records in one topic, on all replicas that are in sync.
+// producer stores records in one topic, on all in-sync replicas.
 type producer struct {
 	connection Connection
 	topic      string
 	client     *kgo.Client
-	refused    context.Context // ends with the refusal as its cause
-	refuse     context.CancelCauseFunc
+	failed     context.Context // ends with a permanent error as its cause
+	fail       context.CancelCauseFunc
 }
 
 func newProducer(c Connection, topic, compression string, logger logrus.FieldLogger, now func() time.Time) (*producer, error) {
@@ -31,29 +33,29 @@ func newProducer(c Connection, topic, compression string, logger logrus.FieldLog
 		return nil, err
 	}
 	if topic == "" {
-		return nil, errors.New("topic: name one")
+		return nil, errors.New("topic: empty; give its name")
 	}
 	codec, found := map[string]kgo.CompressionCodec{
 		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
 		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
 	}[compression]
 	if !found {
-		return nil, fmt.Errorf("compression %q: take %s", compression, strings.Join(Compressions, " or "))
+		return nil, fmt.Errorf("compression %q: give %s", compression, strings.Join(Compressions, " or "))
 	}
 	p := &producer{connection: c, topic: topic}
-	p.refused, p.refuse = context.WithCancelCause(context.Background())
-	outages := newOutages(logger, now)
+	p.failed, p.fail = context.WithCancelCause(context.Background())
+	brokers := newBrokerOutages(logger, now)
 	report := func(broker string, err error) {
-		outages.note(broker, err)
-		if refusal := c.refusal(err); refusal != nil {
-			p.refuse(refusal)
+		brokers.Note(broker, err)
+		if permanent := c.permanent(err); permanent != nil {
+			p.fail(permanent)
 		}
 	}
 	var err error
 	p.client, err = kgo.NewClient(append(c.options(report),
 		kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchCompression(codec),
 		kgo.AllowAutoTopicCreation(), kgo.MaxBufferedRecords(100_000), kgo.MaxBufferedBytes(32<<20),
-		kgo.ProducerLinger(0), // whoever stores waits for it
+		kgo.ProducerLinger(0), // callers of store wait
 	)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka client: %w", err)
@@ -61,8 +63,8 @@ func newProducer(c Connection, topic, compression string, logger logrus.FieldLog
 	return p, nil
 }
 
-// store returns when all records are stored, or with what came of each one that is not; ctx bounds the wait for brokers
-// that do not answer.
+// store returns when every record is stored or failed, with the errors of the failed ones. ctx bounds the wait for
+// unreachable brokers.
 func (p *producer) store(ctx context.Context, records []*kgo.Record) (failed map[*kgo.Record]error, err error) {
 	var mu sync.Mutex
 	var waiting sync.WaitGroup
@@ -71,7 +73,7 @@ func (p *producer) store(ctx context.Context, records []*kgo.Record) (failed map
 	defer cancel()
 	waiting.Add(len(records))
 	stored := make(chan struct{})
-	go func() { // ends with the records, at the latest when the client is closed
+	go func() { // ends when every record is stored or failed, at the latest when the client is closed
 		for _, r := range records {
 			p.client.Produce(ctx, r, func(r *kgo.Record, err error) {
 				if err != nil {
@@ -88,17 +90,17 @@ func (p *producer) store(ctx context.Context, records []*kgo.Record) (failed map
 	select {
 	case <-stored:
 		return failures, nil
-	case <-p.refused.Done():
-		return nil, context.Cause(p.refused)
+	case <-p.failed.Done():
+		return nil, context.Cause(p.failed)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("topic %q: %w before kafka had stored %d records", p.topic, ctx.Err(), len(records))
 	}
 }
 
-// explain is what a failure means to people.
+// explain adds the topic and, where there is one, a remedy to the error of a record.
 func (p *producer) explain(err error) error {
-	if refusal := p.connection.refusal(err); refusal != nil {
-		return fmt.Errorf("topic %q: %w", p.topic, refusal)
+	if permanent := p.connection.permanent(err); permanent != nil {
+		return fmt.Errorf("topic %q: %w", p.topic, permanent)
 	}
 	if errors.Is(err, kerr.UnknownTopicOrPartition) || errors.Is(err, kerr.UnknownTopicID) {
 		return p.connection.noSuchTopic(p.topic)
@@ -106,16 +108,22 @@ func (p *producer) explain(err error) error {
 	return fmt.Errorf("topic %q: %w", p.topic, err)
 }
 
-// close gives up what is not stored.
+// close fails the records that are not stored.
 func (p *producer) close() {
-	p.refuse(kgo.ErrClientClosed)
+	p.fail(kgo.ErrClientClosed)
 	p.client.Close()
 }
 
 func tooLarge(err error) bool { return errors.Is(err, kerr.MessageTooLarge) }
 
-// one is any of the failures, the same one each time.
-func one(records []*kgo.Record, failed map[*kgo.Record]error) error {
+// firstError returns the error of the first record that failed.
+func firstError(records []*kgo.Record, failed map[*kgo.Record]error) error {
 	i := slices.IndexFunc(records, func(r *kgo.Record) bool { return failed[r] != nil })
 	return failed[records[i]]
+}
+
+func newBrokerOutages(logger logrus.FieldLogger, now func() time.Time) *ratelog.Outages {
+	return ratelog.NewOutages(logger, now, ratelog.Interval, "broker", ratelog.Messages{
+		Down: "kafka broker unavailable, retrying", Still: "kafka broker still unavailable, retrying", Up: "kafka broker available again",
+	})
 }

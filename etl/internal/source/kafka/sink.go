@@ -13,7 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// SinkOptions say where records are sent.
+// SinkOptions say where a Sink sends records.
 type SinkOptions struct {
 	Connection  Connection
 	Topic       string
@@ -24,11 +24,11 @@ type SinkOptions struct {
 // Message is a value with its key.
 type Message struct{ Key, Value []byte }
 
-// Sink sends records to a topic as a device's gateway would: one JSON object each, under the device's id as key, so that
-// all records of a device are in one partition and in order.
+// Sink sends records to a topic as a gateway of devices does: one JSON object per value, with the device id as key, so
+// that all records of a device are in one partition and in order.
 type Sink struct{ producer *producer }
 
-// NewSink checks the options. It connects to nothing yet.
+// NewSink checks the options. It does not connect yet.
 func NewSink(o SinkOptions) (*Sink, error) {
 	if o.Compression == "" {
 		o.Compression = "lz4"
@@ -40,8 +40,8 @@ func NewSink(o SinkOptions) (*Sink, error) {
 	return &Sink{p}, nil
 }
 
-// Write sends records and returns when all of them are stored on all replicas in sync. It waits for a broker that does
-// not answer until ctx ends. After an error some of the records may be stored.
+// Write sends records and returns when they are stored on all in-sync replicas. It waits for an unreachable broker until
+// ctx ends. After an error some of the records may be stored.
 func (s *Sink) Write(ctx context.Context, records []telemetry.Record) error {
 	messages := make([]Message, len(records))
 	for i := range records {
@@ -54,7 +54,7 @@ func (s *Sink) Write(ctx context.Context, records []telemetry.Record) error {
 	return s.WriteRaw(ctx, messages)
 }
 
-// WriteRaw is Write with values as they are, whatever they are.
+// WriteRaw is Write for values that may be anything.
 func (s *Sink) WriteRaw(ctx context.Context, messages []Message) error {
 	if len(messages) == 0 {
 		return nil
@@ -65,7 +65,7 @@ func (s *Sink) WriteRaw(ctx context.Context, messages []Message) error {
 	}
 	failed, err := s.producer.store(ctx, records)
 	if err == nil && len(failed) > 0 {
-		err = s.producer.explain(one(records, failed))
+		err = s.producer.explain(firstError(records, failed))
 	}
 	if err != nil {
 		return fmt.Errorf("send to kafka: %w", err)
@@ -73,20 +73,20 @@ func (s *Sink) WriteRaw(ctx context.Context, messages []Message) error {
 	return nil
 }
 
-// NDJSON is a writer that sends each line as a value, under the device id that is in it as key, and returns from Write when
-// all are stored. Each Write must end with a line's end, as those of generator.WriteNDJSON do.
-func (s *Sink) NDJSON(ctx context.Context) io.Writer { return &lines{ctx, s} }
+// NDJSON returns a writer that sends each line as a value, with the device id in it as key. Write returns when all lines
+// are stored. Each Write must end with a line end, as those of generator.WriteNDJSON do.
+func (s *Sink) NDJSON(ctx context.Context) io.Writer { return &lineWriter{ctx, s} }
 
-type lines struct {
+type lineWriter struct {
 	ctx  context.Context
 	sink *Sink
 }
 
-func (l *lines) Write(text []byte) (int, error) {
+func (l *lineWriter) Write(text []byte) (int, error) {
 	if len(text) > 0 && text[len(text)-1] != '\n' {
-		return 0, fmt.Errorf("send to kafka: %d bytes end amid a line: write whole lines", len(text))
+		return 0, fmt.Errorf("send to kafka: %d bytes end within a line: write whole lines", len(text))
 	}
-	text = bytes.Clone(text) // a writer keeps nothing of what it was given, and a producer may
+	text = bytes.Clone(text) // the producer may keep the text, a Writer must not
 	var messages []Message
 	for line := range bytes.Lines(text) {
 		line = bytes.TrimRight(line, "\r\n")
@@ -98,5 +98,5 @@ func (l *lines) Write(text []byte) (int, error) {
 	return len(text), nil
 }
 
-// Close ends the connection; everything that Write accepted is stored already.
+// Close closes the connection. Everything that Write accepted is stored already.
 func (s *Sink) Close() { s.producer.close() }

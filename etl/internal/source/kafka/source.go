@@ -1,5 +1,5 @@
-// Package kafka takes records from Kafka, puts refused ones on a topic of their own, and sends simulated ones there. As a
-// source it is a member of a consumer group that commits an offset only when everything before it is durable.
+// Package kafka consumes records from Kafka, stores rejected ones on a dead-letter topic, and produces simulated ones. The
+// source is a member of a consumer group and commits an offset only when every record before it is durable.
 package kafka
 
 import (
@@ -17,31 +17,33 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
 // Name is the source's name, in metrics and dead letters.
 const Name = "kafka"
 
-// Where a group that has committed nothing begins.
+// Where a group without committed offsets starts.
 const (
 	Earliest = "earliest"
 	Latest   = "latest"
 )
 
-// Options say what a Source consumes. A duration or number that is zero is the default.
+// Options say what a Source consumes. A zero duration or number means the default.
 type Options struct {
 	Connection Connection
 	Topics     []string
 	Group      string // consumer group; its members share the partitions
-	Start      string // where a group without offsets begins: Earliest (also when empty) or Latest
+	Start      string // where a group without committed offsets starts: Earliest (also when empty) or Latest
 
-	BatchRecords   int           // records of one batch at the most; 1000
-	FetchMaxBytes  int           // bytes, as they come over the wire, that each broker may send ahead; 8 MiB
+	BatchRecords   int           // at most so many records per batch; 1000
+	FetchMaxBytes  int           // bytes on the wire that each broker may send ahead; 8 MiB
 	CommitInterval time.Duration // 1 s
-	RevokeWait     time.Duration // how long a partition that is taken away may take to become durable; 20 s
-	DrainWait      time.Duration // the same for all of them at the end; 25 s
-	SessionTimeout time.Duration // how long after its last sign of life the group gives a member up; 45 s
+	RevokeWait     time.Duration // how long a rebalance waits for the records of revoked partitions to become durable; 20 s
+	DrainWait      time.Duration // the same for all partitions at the end; 25 s
+	SessionTimeout time.Duration // how long after the last heartbeat the group removes a member; 45 s
 
 	Logger     logrus.FieldLogger
 	Registerer prometheus.Registerer
@@ -49,23 +51,24 @@ type Options struct {
 }
 
 const (
-	batchBytes     = 1 << 20 // text of one batch, about
-	pollBatches    = 8
-	maxDecompress  = 64 << 20
-	requestTimeout = 10 * time.Second
-	measureEvery   = 10 * time.Second
-	topicWait      = 5 * time.Second // a topic that was just made takes a moment to be known
-	joinMargin     = 10 * time.Second
+	batchBytes      = 1 << 20 // approximate size of a batch's text
+	pollBatches     = 8
+	maxDecompress   = 64 << 20
+	requestTimeout  = 10 * time.Second
+	measureInterval = 10 * time.Second
+	topicWait       = 5 * time.Second // brokers take a moment to know a new topic
+	joinMargin      = 10 * time.Second
 )
 
-// Source is a member of a consumer group as a source of the pipeline.
+// Source consumes topics as a member of a consumer group. It implements pipeline.Source.
 type Source struct {
 	o       Options
 	metrics *metrics
-	outages *outages
+	brokers *ratelog.Outages
+	topics  *ratelog.Outage
 }
 
-// New checks the options, registers the metrics and makes a source. It connects to nothing.
+// New checks the options, registers the metrics and makes a source. It does not connect yet.
 func New(o Options) (*Source, error) {
 	if o.Start == "" {
 		o.Start = Earliest
@@ -92,8 +95,12 @@ func New(o Options) (*Source, error) {
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("kafka options: %w", err)
 	}
-	s := &Source{o: o, metrics: newMetrics(o.Registerer), outages: newOutages(o.Logger, o.Now)}
-	return s, nil
+	return &Source{
+		o: o, metrics: newMetrics(o.Registerer), brokers: newBrokerOutages(o.Logger, o.Now),
+		topics: ratelog.New(o.Logger.WithField("brokers", strings.Join(o.Connection.Brokers, ",")), o.Now, ratelog.Interval, ratelog.Messages{
+			Down: "kafka topic metadata unavailable, retrying",
+		}),
+	}, nil
 }
 
 func (o *Options) check() error {
@@ -109,10 +116,10 @@ func (o *Options) check() error {
 		return fmt.Errorf("start %q: take %s or %s", o.Start, Earliest, Latest)
 	case o.BatchRecords < 1:
 		return fmt.Errorf("batch records %d: give at least 1", o.BatchRecords)
-	case o.FetchMaxBytes < 64<<10 || o.FetchMaxBytes > 50<<20: // the client reads 100 MiB at the most, and a batch may exceed the limit
+	case o.FetchMaxBytes < 64<<10 || o.FetchMaxBytes > 50<<20: // the client reads at most 100 MiB, and a single batch may exceed the limit
 		return fmt.Errorf("fetch bytes %d: give 65536 to %d", o.FetchMaxBytes, 50<<20)
 	case o.CommitInterval < 0 || o.RevokeWait < 0 || o.DrainWait < 0 || o.SessionTimeout < 0:
-		return errors.New("a duration is below 0: give at least 0, which is the default")
+		return errors.New("a duration is negative: give at least 0, which means the default")
 	}
 	return nil
 }
@@ -120,15 +127,14 @@ func (o *Options) check() error {
 // Name implements pipeline.Source.
 func (s *Source) Name() string { return Name }
 
-// Run implements pipeline.Source. It consumes until ctx ends; then it waits for what it handed over to become durable,
-// commits that and leaves the group. A broker that does not answer is waited for; a topic that is not there, or a
-// refusal, is an error.
+// Run implements pipeline.Source. It consumes until ctx ends; then it waits until the emitted records are durable, commits
+// them and leaves the group. It waits for an unreachable broker. A missing topic and denied access are errors.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
-	reading, refuse := context.WithCancelCause(ctx)
-	defer refuse(nil)
-	err := s.run(reading, refuse, emit)
-	if refusal := context.Cause(reading); errors.As(refusal, new(refused)) {
-		return refusal
+	polling, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	err := s.run(polling, fail, emit)
+	if cause := context.Cause(polling); errors.As(cause, new(permanentError)) {
+		return cause
 	}
 	if ctx.Err() != nil {
 		return nil
@@ -136,42 +142,42 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 	return err
 }
 
-// refused marks a refusal by Kafka as the cause of the end.
-type refused struct{ error }
+// permanentError ends polling from a connection attempt.
+type permanentError struct{ error }
 
-func (r refused) Unwrap() error { return r.error }
+func (e permanentError) Unwrap() error { return e.error }
 
-func (s *Source) run(reading context.Context, refuse context.CancelCauseFunc, emit func(pipeline.Batch) error) error {
+func (s *Source) run(polling context.Context, fail context.CancelCauseFunc, emit func(pipeline.Batch) error) error {
 	report := func(broker string, err error) {
-		s.outages.note(broker, err)
+		s.brokers.Note(broker, err)
 		if err == nil {
 			return
 		}
-		if refusal := s.o.Connection.refusal(err); refusal != nil {
-			s.metrics.errors.WithLabelValues(errRefused).Inc()
-			refuse(refused{refusal})
+		if permanent := s.o.Connection.permanent(err); permanent != nil {
+			s.metrics.errors.WithLabelValues(errDenied).Inc()
+			fail(permanentError{permanent})
 			return
 		}
 		s.metrics.errors.WithLabelValues(errUnreachable).Inc()
 	}
-	if err := s.awaitTopics(reading, report); err != nil {
+	if err := s.awaitTopics(polling, report); err != nil {
 		return err
 	}
 
-	m := &member{Source: s, ledger: newLedger(), assigned: make(chan struct{}, 1)}
-	s.metrics.ledger.Store(m.ledger)
-	defer s.metrics.ledger.Store(nil)
+	c := newConsumer(s)
+	s.metrics.offsets.Store(c.offsets)
+	defer s.metrics.offsets.Store(nil)
 	start := kgo.NewOffset().AtStart()
 	if s.o.Start == Latest {
 		start = kgo.NewOffset().AtEnd()
 	}
 	var err error
-	m.client, err = kgo.NewClient(append(s.o.Connection.options(report),
+	c.client, err = kgo.NewClient(append(s.o.Connection.options(report),
 		kgo.ConsumerGroup(s.o.Group), kgo.ConsumeTopics(s.o.Topics...), kgo.ConsumeStartOffset(start),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
 		kgo.SessionTimeout(s.o.SessionTimeout), kgo.HeartbeatInterval(min(3*time.Second, s.o.SessionTimeout/3)),
 		kgo.RebalanceTimeout(s.o.RevokeWait+joinMargin),
-		kgo.OnPartitionsAssigned(m.onAssigned), kgo.OnPartitionsRevoked(m.onRevoked), kgo.OnPartitionsLost(m.onLost),
+		kgo.OnPartitionsAssigned(c.onAssigned), kgo.OnPartitionsRevoked(c.onRevoked), kgo.OnPartitionsLost(c.onLost),
 		kgo.FetchMaxBytes(int32(s.o.FetchMaxBytes)), kgo.FetchMaxPartitionBytes(int32(min(s.o.FetchMaxBytes, 1<<20))),
 		kgo.MaxDecompressBatchBytes(maxDecompress), kgo.FetchMaxWait(500*time.Millisecond),
 	)...)
@@ -179,22 +185,22 @@ func (s *Source) run(reading context.Context, refuse context.CancelCauseFunc, em
 		return fmt.Errorf("kafka client: %w", err)
 	}
 
-	// These go on after the end of reading, until what was handed over is durable.
-	background, end := context.WithCancel(context.WithoutCancel(reading))
+	// These continue after the last poll, until the emitted records are durable.
+	background, end := context.WithCancel(context.WithoutCancel(polling))
 	var running sync.WaitGroup
-	running.Go(func() { m.keepCommitting(background) })
-	running.Go(func() { m.keepMeasuring(background) })
+	running.Go(func() { c.commitPeriodically(background) })
+	running.Go(func() { c.measurePeriodically(background) })
 
-	err = m.read(reading, emit)
-	m.client.AllowRebalance()
-	m.finish(reading, err)
+	err = c.poll(polling, emit)
+	c.client.AllowRebalance()
+	c.drain(polling, err)
 	end()
 	running.Wait()
-	m.leave(reading)
+	c.leave(polling)
 	return err
 }
 
-// awaitTopics returns when a broker has answered and knows the topics.
+// awaitTopics returns when a broker answers and knows the topics.
 func (s *Source) awaitTopics(ctx context.Context, report func(string, error)) error {
 	client, err := kgo.NewClient(s.o.Connection.options(report)...)
 	if err != nil {
@@ -202,7 +208,7 @@ func (s *Source) awaitTopics(ctx context.Context, report func(string, error)) er
 	}
 	defer client.Close()
 	admin := kadm.NewClient(client)
-	var missed time.Time // when a topic was first found missing
+	var missingSince time.Time
 	for {
 		missing, err := s.missingTopic(ctx, admin)
 		now := s.o.Now()
@@ -210,28 +216,25 @@ func (s *Source) awaitTopics(ctx context.Context, report func(string, error)) er
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			if refusal := s.o.Connection.refusal(err); refusal != nil {
-				s.metrics.errors.WithLabelValues(errRefused).Inc()
-				return refusal
+			if permanent := s.o.Connection.permanent(err); permanent != nil {
+				s.metrics.errors.WithLabelValues(errDenied).Inc()
+				return permanent
 			}
-			if s.outages.due("topics") {
-				s.o.Logger.WithFields(logrus.Fields{"brokers": strings.Join(s.o.Connection.Brokers, ","), "reason": err.Error()}).
-					Warn("kafka does not answer; trying again")
-			}
+			s.topics.Note(err)
 		case missing == "":
 			return nil
-		case missed.IsZero():
-			missed = now
-		case now.Sub(missed) >= topicWait:
+		case missingSince.IsZero():
+			missingSince = now
+		case now.Sub(missingSince) >= topicWait:
 			return s.o.Connection.noSuchTopic(missing)
 		}
-		select {
-		case <-time.After(time.Second):
-		case <-ctx.Done():
+		if err := backoff.Sleep(ctx, time.Second); err != nil {
+			return err
 		}
 	}
 }
 
+// missingTopic returns a topic that no broker knows, or "".
 func (s *Source) missingTopic(ctx context.Context, admin *kadm.Client) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

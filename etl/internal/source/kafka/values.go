@@ -11,9 +11,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// read adds what a value holds to a batch: one JSON object, or one a line. It gives the reason to skip a value that
-// holds none, or "".
-func read(b *pipeline.Batch, r *kgo.Record) (skipped string) {
+// parse adds the records of a value to a batch: one JSON object, or one per line. It returns the reason to skip a value
+// without a record, or "".
+func parse(b *pipeline.Batch, r *kgo.Record) (skipped string) {
 	if r.Value == nil {
 		return skipTombstone
 	}
@@ -21,7 +21,7 @@ func read(b *pipeline.Batch, r *kgo.Record) (skipped string) {
 	if len(text) == 0 {
 		return skipEmpty
 	}
-	// An object that is spread over lines is valid as a whole, and several in lines never are.
+	// One object may span lines. Several objects are never valid as a whole.
 	if !bytes.ContainsRune(text, '\n') || json.Valid(text) {
 		add(b, r.Offset, r.Value)
 		return ""
@@ -34,7 +34,7 @@ func read(b *pipeline.Batch, r *kgo.Record) (skipped string) {
 	return ""
 }
 
-// add keeps a copy of the text: a piece of it would hold on to the whole fetch.
+// add copies the text: a slice of it would keep the whole fetch in memory.
 func add(b *pipeline.Batch, offset int64, text []byte) {
 	record, rejection := telemetry.ParseJSON(text, "")
 	if rejection != nil {
@@ -44,10 +44,10 @@ func add(b *pipeline.Batch, offset int64, text []byte) {
 	b.Items = append(b.Items, pipeline.Item{Record: record, Position: offset, Raw: string(text)})
 }
 
-// deviceOf finds the device also in a text that is no valid JSON.
+// deviceOf finds the device even in text that is not valid JSON.
 var deviceOf = regexp.MustCompile(`"` + telemetry.FieldDeviceID + `"\s*:\s*"([A-Za-z0-9._:-]{1,128})"`)
 
-// keyOf is the key of a record's text: its device, or nil where none can be read.
+// keyOf returns the key for a record's text: its device, or nil when there is none.
 func keyOf(text []byte) []byte {
 	if m := deviceOf.FindSubmatch(text); m != nil {
 		return m[1]

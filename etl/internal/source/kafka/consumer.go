@@ -1,0 +1,339 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
+)
+
+// consumer is one membership in the consumer group: one Run of a Source.
+//
+//	poll ─► batches of a partition ─► emit ─ … ─► Done ─► offset tracker ─► commit, every second
+//	                                                            ▲
+//	rebalance: assign, close ─ wait ─ commit ─ remove ──────────┘
+type consumer struct {
+	*Source
+	client      *kgo.Client
+	offsets     *offsetTracker
+	assignments chan struct{} // receives when partitions were assigned
+
+	commits     *ratelog.Outage
+	fetchErrors map[string]*ratelog.Limiter // by reason and partition
+
+	// A commit in progress could overwrite what the new owner of a partition commits, so partitions are given up only
+	// between commits.
+	committing sync.Mutex
+}
+
+func newConsumer(s *Source) *consumer {
+	return &consumer{
+		Source: s, offsets: newOffsetTracker(), assignments: make(chan struct{}, 1),
+		commits: ratelog.New(s.o.Logger, s.o.Now, ratelog.Interval, ratelog.Messages{
+			Down: "kafka offset commit failed, retrying", Up: "kafka offsets committed again",
+		}),
+		fetchErrors: map[string]*ratelog.Limiter{},
+	}
+}
+
+// polled is the records of one partition from one poll.
+type polled struct {
+	*partition
+	records []*kgo.Record
+}
+
+// poll emits what it reads until ctx ends or Kafka denies access. While the pipeline is full, emit blocks and nothing is
+// polled. The client then fetches at most FetchMaxBytes ahead from each broker, and its heartbeats to the group go on.
+func (c *consumer) poll(ctx context.Context, emit func(pipeline.Batch) error) error {
+	for {
+		fetches := c.client.PollRecords(ctx, pollBatches*c.o.BatchRecords)
+		// Until AllowRebalance, the records belong to the assignment that the offset tracker has.
+		var all []polled
+		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
+			p := c.offsets.find(f.Topic, f.Partition)
+			if p == nil {
+				return
+			}
+			c.offsets.setEnd(p, f.HighWatermark)
+			if len(f.Records) > 0 {
+				all = append(all, polled{p, f.Records})
+			}
+		})
+		c.client.AllowRebalance()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err := c.handleFetchErrors(fetches.Errors()); err != nil {
+			return err
+		}
+		for _, p := range all {
+			if err := c.emitBatches(p, emit); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// handleFetchErrors counts and logs errors. It returns one that a retry can't fix.
+func (c *consumer) handleFetchErrors(errs []kgo.FetchError) error {
+	for _, e := range errs {
+		if permanent := c.o.Connection.permanent(e.Err); permanent != nil {
+			c.metrics.errors.WithLabelValues(errDenied).Inc()
+			return permanent
+		}
+		reason := errOther
+		switch {
+		case errors.Is(e.Err, kgo.ErrClientClosed), errors.Is(e.Err, context.Canceled):
+			continue
+		case errors.As(e.Err, new(*kgo.ErrGroupSession)):
+			reason = errGroup
+		case errors.As(e.Err, new(*kgo.ErrDataLoss)), errors.As(e.Err, new(*kgo.ErrDecompressTooLarge)):
+			reason = errDataLoss
+		}
+		c.metrics.errors.WithLabelValues(reason).Inc()
+		key := fmt.Sprintf("%s %s/%d", reason, e.Topic, e.Partition)
+		if c.fetchErrors[key] == nil {
+			c.fetchErrors[key] = ratelog.NewLimiter(ratelog.Interval)
+		}
+		if c.fetchErrors[key].Allow(c.o.Now()) {
+			c.o.Logger.WithError(e.Err).WithFields(logrus.Fields{"topic": e.Topic, "partition": e.Partition}).Warn("kafka fetch failed, retrying")
+		}
+	}
+	return nil
+}
+
+// emitBatches emits a partition's records in batches.
+func (c *consumer) emitBatches(p polled, emit func(pipeline.Batch) error) error {
+	accepted := c.o.Now()
+	first := p.records[0].Offset
+	batch, size := pipeline.Batch{}, 0
+	for i, r := range p.records {
+		if skipped := parse(&batch, r); skipped != "" {
+			c.metrics.skipped.WithLabelValues(skipped).Inc()
+		}
+		size += len(r.Value)
+		if i < len(p.records)-1 && len(batch.Items)+len(batch.Rejected) < c.o.BatchRecords && size < batchBytes {
+			continue
+		}
+		number, ok := c.offsets.begin(p.partition, first, r.Offset+1, r.LeaderEpoch)
+		if !ok {
+			return nil // the partition's new owner reads them
+		}
+		first = r.Offset + 1
+		if len(batch.Items)+len(batch.Rejected) == 0 {
+			c.offsets.ack(p.partition, number)
+			size = 0
+			continue
+		}
+		batch.Origin, batch.Accepted = fmt.Sprintf("%s/%d", p.topic, p.number), accepted
+		batch.Done = func(pipeline.Outcome) { c.offsets.ack(p.partition, number) }
+		if err := emit(batch); err != nil {
+			return pipelineError{err}
+		}
+		batch, size = pipeline.Batch{}, 0
+	}
+	return nil
+}
+
+func (c *consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	if len(parts) == 0 {
+		return
+	}
+	c.metrics.rebalances.WithLabelValues(eventAssigned).Inc()
+	c.offsets.assign(parts)
+	c.o.Logger.WithField("partitions", fmt.Sprint(parts)).Info("kafka partitions assigned")
+	select {
+	case c.assignments <- struct{}{}:
+	default:
+	}
+}
+
+// onRevoked gives partitions up after their emitted records are durable and committed.
+func (c *consumer) onRevoked(ctx context.Context, _ *kgo.Client, parts map[string][]int32) {
+	closed := c.offsets.close(parts)
+	if len(closed) == 0 {
+		return
+	}
+	c.metrics.rebalances.WithLabelValues(eventRevoked).Inc()
+	wait, cancel := context.WithTimeout(ctx, c.o.RevokeWait)
+	defer cancel()
+	inFlight := c.offsets.wait(wait, closed)
+	c.commit(ctx)
+	c.remove(closed)
+	log := c.o.Logger.WithField("partitions", fmt.Sprint(parts))
+	if inFlight > 0 {
+		log.WithField("batches", inFlight).Warn("kafka partitions revoked before all records were durable; their new owner reads those again")
+		return
+	}
+	log.Info("kafka partitions revoked")
+}
+
+// onLost gives up partitions that the group has assigned to others already: nothing of theirs may be committed.
+func (c *consumer) onLost(_ context.Context, _ *kgo.Client, parts map[string][]int32) {
+	closed := c.offsets.close(parts)
+	if len(closed) == 0 {
+		return
+	}
+	c.metrics.rebalances.WithLabelValues(eventLost).Inc()
+	c.remove(closed)
+	c.o.Logger.WithField("partitions", fmt.Sprint(parts)).Warn("kafka partitions lost; their new owner reads uncommitted records again")
+}
+
+func (c *consumer) remove(parts []*partition) {
+	c.committing.Lock()
+	defer c.committing.Unlock()
+	c.offsets.remove(parts)
+}
+
+func (c *consumer) commitPeriodically(ctx context.Context) {
+	tick := time.NewTicker(c.o.CommitInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			c.commit(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// commit commits what is durable. The next commit repeats what fails now.
+func (c *consumer) commit(ctx context.Context) {
+	c.committing.Lock()
+	defer c.committing.Unlock()
+	uncommitted := c.offsets.uncommitted()
+	if len(uncommitted) == 0 {
+		return
+	}
+	request := map[string]map[int32]kgo.EpochOffset{}
+	byID := map[topicPartition]*partition{}
+	for p, o := range uncommitted {
+		if request[p.topic] == nil {
+			request[p.topic] = map[int32]kgo.EpochOffset{}
+		}
+		request[p.topic][p.number] = kgo.EpochOffset{Epoch: o.epoch, Offset: o.next}
+		byID[p.topicPartition] = p
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var failed error
+	c.client.CommitOffsetsSync(ctx, request, func(_ *kgo.Client, _ *kmsg.OffsetCommitRequest, response *kmsg.OffsetCommitResponse, err error) {
+		if failed = err; err != nil {
+			return
+		}
+		for _, topic := range response.Topics {
+			for _, n := range topic.Partitions {
+				p := byID[topicPartition{topic.Topic, n.Partition}]
+				if err := kerr.ErrorForCode(n.ErrorCode); err != nil {
+					failed = fmt.Errorf("%s/%d: %w", topic.Topic, n.Partition, err)
+				} else if p != nil {
+					c.offsets.setCommitted(p, uncommitted[p].next)
+				}
+			}
+		}
+	})
+	if failed == nil {
+		c.metrics.commits.WithLabelValues(commitDone).Inc()
+	} else {
+		c.metrics.commits.WithLabelValues(commitFailed).Inc()
+	}
+	if !errors.Is(failed, context.Canceled) {
+		c.commits.Note(failed)
+	}
+}
+
+// measurePeriodically reads where partitions end. Fetches report that too, but there are none while the pipeline is full,
+// which is when the lag grows.
+func (c *consumer) measurePeriodically(ctx context.Context) {
+	admin := kadm.NewClient(c.client)
+	tick := time.NewTicker(measureInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-c.assignments:
+		case <-ctx.Done():
+			return
+		}
+		c.measure(ctx, admin)
+	}
+}
+
+// measure ignores errors: fetches and commits log an unreachable Kafka.
+func (c *consumer) measure(ctx context.Context, admin *kadm.Client) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	committed := c.client.CommittedOffsets()
+	begins, err := admin.ListStartOffsets(ctx, c.o.Topics...)
+	if err != nil {
+		return
+	}
+	ends, err := admin.ListEndOffsets(ctx, c.o.Topics...)
+	if err != nil {
+		return
+	}
+	for _, p := range c.offsets.progress() {
+		end, found := ends.Lookup(p.topic, p.number)
+		if !found || end.Err != nil {
+			continue
+		}
+		if assigned := c.offsets.find(p.topic, p.number); assigned != nil {
+			c.offsets.setEnd(assigned, end.Offset)
+		}
+		if p.position != unknown {
+			continue
+		}
+		begin, _ := begins.Lookup(p.topic, p.number)
+		switch offset, found := committed[p.topic][p.number]; {
+		case found && offset.Offset >= 0:
+			c.offsets.setFirst(p.topic, p.number, offset.Offset)
+		case c.o.Start == Latest:
+			c.offsets.setFirst(p.topic, p.number, end.Offset)
+		case begin.Err == nil:
+			c.offsets.setFirst(p.topic, p.number, begin.Offset)
+		}
+	}
+}
+
+// pipelineError is an error of emit: the pipeline accepts nothing more.
+type pipelineError struct{ error }
+
+func (e pipelineError) Unwrap() error { return e.error }
+
+// drain waits, after the last poll, until the emitted records are durable, and commits them. It waits only after a stop:
+// a pipeline that failed makes nothing durable.
+func (c *consumer) drain(ctx context.Context, err error) {
+	all := c.offsets.closeAll()
+	background := context.WithoutCancel(ctx)
+	wait, cancel := context.WithTimeout(background, c.o.DrainWait)
+	defer cancel()
+	if ctx.Err() == nil || !errors.Is(context.Cause(ctx), ctx.Err()) || errors.As(err, new(pipelineError)) {
+		cancel()
+	}
+	if inFlight := c.offsets.wait(wait, all); inFlight > 0 {
+		c.o.Logger.WithField("batches", inFlight).Warn("kafka consumer stops before all records are durable; they are read again")
+	}
+	c.commit(background)
+	c.remove(all)
+}
+
+// leave lets the group reassign the partitions at once instead of after the session timeout.
+func (c *consumer) leave(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout/2)
+	defer cancel()
+	if err := c.client.LeaveGroupContext(ctx); err != nil {
+		c.o.Logger.WithError(err).Warn("kafka consumer stops without leaving its group; its partitions are reassigned after the session timeout")
+	}
+	c.client.CloseAllowingRebalance()
+}

@@ -1,0 +1,114 @@
+package kafka
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// The headers of a dead letter. All but HeaderCut are always present, with an empty value where it is unknown.
+const (
+	HeaderReason   = "reason"
+	HeaderField    = "field"
+	HeaderValue    = "value"
+	HeaderRemedy   = "remedy"
+	HeaderSource   = "source"
+	HeaderOrigin   = "origin"   // topic/partition
+	HeaderPosition = "position" // offset
+	HeaderTime     = "time"     // RFC 3339, when the record was rejected
+	HeaderCut      = "cut"      // original length in bytes of a raw record that was truncated to fit the topic
+)
+
+// DeadLetterOptions say where rejected records are stored.
+type DeadLetterOptions struct {
+	Connection Connection
+	Topic      string
+	Logger     logrus.FieldLogger
+	Registerer prometheus.Registerer
+	Now        func() time.Time // nil is time.Now
+}
+
+// DeadLetterTopic stores rejected records on a topic: the raw record as the value, the reason in headers.
+type DeadLetterTopic struct {
+	producer *producer
+	now      func() time.Time
+	stored   prometheus.Counter
+}
+
+// NewDeadLetterTopic checks the options. It does not connect yet.
+func NewDeadLetterTopic(o DeadLetterOptions) (*DeadLetterTopic, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	p, err := newProducer(o.Connection, o.Topic, "lz4", o.Logger, o.Now)
+	if err != nil {
+		return nil, fmt.Errorf("kafka dead letters: %w", err)
+	}
+	d := &DeadLetterTopic{producer: p, now: o.Now, stored: prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "fleet_etl_kafka_dead_letters_total",
+		Help: "Rejected records that were stored on the dead-letter topic.",
+	})}
+	o.Registerer.MustRegister(d.stored)
+	return d, nil
+}
+
+// Append implements pipeline.DeadLetters: it returns when the records are stored on all in-sync replicas. It waits for an
+// unreachable broker until ctx ends. The error of any other failure names the topic.
+func (d *DeadLetterTopic) Append(ctx context.Context, source, origin string, rejected []pipeline.Rejected) error {
+	records := make([]*kgo.Record, len(rejected))
+	for i := range rejected {
+		records[i] = d.record(source, origin, &rejected[i])
+	}
+	failed, err := d.producer.store(ctx, records)
+	if err == nil && len(failed) > 0 {
+		failed, err = d.storeTruncated(ctx, failed)
+	}
+	if err == nil && len(failed) > 0 {
+		for _, e := range failed {
+			err = d.producer.explain(e)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("write dead letters of %s: %w", origin, err)
+	}
+	d.stored.Add(float64(len(rejected)))
+	return nil
+}
+
+// storeTruncated stores the beginning of records that are too large for the topic. The whole record is still where it came
+// from, and a dead letter that can't be stored would stop its partition.
+func (d *DeadLetterTopic) storeTruncated(ctx context.Context, failed map[*kgo.Record]error) (map[*kgo.Record]error, error) {
+	var truncated []*kgo.Record
+	for r, err := range failed {
+		if !tooLarge(err) || len(r.Value) <= telemetry.MaxJSON {
+			return failed, nil
+		}
+		headers := append(r.Headers, kgo.RecordHeader{Key: HeaderCut, Value: []byte(strconv.Itoa(len(r.Value)))})
+		truncated = append(truncated, &kgo.Record{Key: r.Key, Value: r.Value[:telemetry.MaxJSON], Headers: headers, Timestamp: r.Timestamp})
+	}
+	return d.producer.store(ctx, truncated)
+}
+
+func (d *DeadLetterTopic) record(source, origin string, r *pipeline.Rejected) *kgo.Record {
+	now := d.now().UTC()
+	record := &kgo.Record{Key: keyOf([]byte(r.Raw)), Value: []byte(r.Raw), Timestamp: now}
+	for _, h := range [...][2]string{
+		{HeaderReason, string(r.Reason)}, {HeaderField, r.Field}, {HeaderValue, r.Value}, {HeaderRemedy, r.Remedy},
+		{HeaderSource, source}, {HeaderOrigin, origin}, {HeaderPosition, strconv.FormatInt(r.Position, 10)},
+		{HeaderTime, now.Format(time.RFC3339Nano)},
+	} {
+		record.Headers = append(record.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
+	}
+	return record
+}
+
+// Close closes the connection. Everything is stored already, and an Append that still waits fails.
+func (d *DeadLetterTopic) Close() { d.producer.close() }
