@@ -64,7 +64,7 @@ func TestOnlyAcceptedRecordsCountAsAcknowledged(t *testing.T) {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprint(w, `{"results":[{"index":0,"status":"accepted"},{"index":1,"status":"refused","reason":"malformed"},{"index":2,"status":"refused","reason":"future"}]}`)
+		fmt.Fprint(w, `{"results":[{"index":0,"status":"accepted"},{"index":1,"status":"rejected","reason":"malformed"},{"index":2,"status":"rejected","reason":"future"}]}`)
 	}))
 	defer api.Close()
 	l := newLoad("f", strings.TrimPrefix(api.URL, "http://"))

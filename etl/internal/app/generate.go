@@ -136,7 +136,7 @@ func (c *generateCommand) intoHTTP(p *program, o generator.Options) error {
 	if _, err := generator.WriteNDJSON(p.stop, to, simulator); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Err, "%s: %d records accepted, %d duplicates, %d refused in %s\n", c.URL, to.accepted, to.duplicates, to.refused, time.Since(started).Round(time.Millisecond))
+	fmt.Fprintf(p.Err, "%s: %d records accepted, %d duplicates, %d rejected in %s\n", c.URL, to.accepted, to.duplicates, to.rejected, time.Since(started).Round(time.Millisecond))
 	return nil
 }
 

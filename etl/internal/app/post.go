@@ -21,14 +21,14 @@ type poster struct {
 	client     *retryablehttp.Client
 	url, token string
 
-	accepted, duplicates, refused int
+	accepted, duplicates, rejected int
 }
 
 // posted is what an IoT API answers.
 type posted struct {
 	Accepted   int `json:"accepted"`
 	Duplicates int `json:"duplicates"`
-	Refused    int `json:"refused"`
+	Rejected   int `json:"rejected"`
 }
 
 func newPoster(ctx context.Context, url, token string) *poster {
@@ -68,13 +68,13 @@ func (p *poster) Write(lines []byte) (int, error) {
 	}
 	var a posted
 	switch answer.StatusCode {
-	case http.StatusOK, http.StatusUnprocessableEntity: // the latter: all of them refused
+	case http.StatusOK, http.StatusUnprocessableEntity: // 422: every record was rejected
 		if err := json.Unmarshal(text, &a); err != nil {
 			return 0, fmt.Errorf("send to %s: answer %q: %w", p.url, text, err)
 		}
 	default:
 		return 0, fmt.Errorf("send to %s: %s: %s", p.url, answer.Status, strings.TrimSpace(string(text[:min(len(text), 500)])))
 	}
-	p.accepted, p.duplicates, p.refused = p.accepted+a.Accepted, p.duplicates+a.Duplicates, p.refused+a.Refused
+	p.accepted, p.duplicates, p.rejected = p.accepted+a.Accepted, p.duplicates+a.Duplicates, p.rejected+a.Rejected
 	return len(lines), nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
@@ -89,26 +90,14 @@ func kafkaConnection(c *config.Config) (kafka.Connection, error) {
 	return k, err
 }
 
-// apiTLS returns the TLS settings of the HTTP API; nil serves plain HTTP.
-func apiTLS(c *config.Config) (*tls.Config, error) {
-	if c.HTTPTLSCert == "" {
-		return nil, nil
-	}
-	pair, err := tls.LoadX509KeyPair(c.HTTPTLSCert, c.HTTPTLSKey)
-	if err != nil {
-		return nil, fmt.Errorf("ETL_HTTP_TLS_CERT_FILE and ETL_HTTP_TLS_KEY_FILE: %w", err)
-	}
-	return &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}}, nil
-}
-
 // apiLimits returns the limits of the HTTP API.
-func apiLimits(c *config.Config) ingest.Limits {
-	l := ingest.DefaultLimits()
-	l.MaxBody, l.MaxBodies, l.MaxRecords, l.MaxConnections = c.HTTPMaxBody, max(8*c.HTTPMaxBody, l.MaxBodies), c.HTTPMaxRecords, c.HTTPMaxConnections
-	l.TokenRate, l.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
-	l.TokenBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords)
-	l.DeviceBurst = max(l.DeviceBurst, c.HTTPMaxRecords)
-	return l
+func apiLimits(c *config.Config) (api.Limits, ingest.Limits) {
+	server, i := api.DefaultLimits(), ingest.DefaultLimits()
+	server.MaxConnections = c.HTTPMaxConnections
+	i.MaxBody, i.MaxBodies, i.MaxRecords = c.HTTPMaxBody, max(8*c.HTTPMaxBody, i.MaxBodies), c.HTTPMaxRecords
+	i.TokenRate, i.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
+	i.TokenBurst, i.DeviceBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords), max(i.DeviceBurst, c.HTTPMaxRecords)
+	return server, i
 }
 
 // executorOptions returns the options of the executor.

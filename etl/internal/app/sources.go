@@ -2,32 +2,19 @@ package app
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
-	"net"
-	"net/http"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
-	"sync"
-	"syscall"
 	"time"
 
-	"go.yaml.in/yaml/v3"
-
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
-	"github.com/fleettracing/fleet-tracing/etl/internal/api/query"
 	"github.com/fleettracing/fleet-tracing/etl/internal/canary"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
-	"github.com/fleettracing/fleet-tracing/etl/internal/spool"
-	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
-	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 // closers ends what sources are made of, the newest first.
@@ -51,7 +38,7 @@ func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, er
 		case "generator":
 			s, err = p.generator()
 		case "httpapi":
-			s, end, err = p.httpAPI(x)
+			s, end, err = p.api(x)
 		case "kafka":
 			s, err = p.kafka()
 		default:
@@ -111,141 +98,6 @@ func (p *program) generator() (pipeline.Source, error) {
 		Seed: c.GeneratorSeed, Vehicles: c.GeneratorVehicles, Fleets: c.GeneratorFleets, Interval: c.GeneratorInterval,
 		Late: c.GeneratorLate, Duplicate: c.GeneratorDuplicate, Broken: c.GeneratorBroken,
 	}})
-}
-
-// httpAPI is the IoT API with its spool, and the reads on the same server.
-//
-//	devices ─► httpapi ─► spool ─► pipeline
-//	people  ─► readapi ─► cache ─► store
-func (p *program) httpAPI(x *parts) (_ pipeline.Source, made closers, err error) {
-	c := p.config
-	tokens, err := p.tokens()
-	if err != nil {
-		return nil, nil, err
-	}
-	certificate, err := apiTLS(c)
-	if err != nil {
-		return nil, nil, err
-	}
-	journal, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes, SegmentBytes: spoolSegment}, p.logger, p.reg, time.Now)
-	if err != nil {
-		return nil, nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
-	}
-	made = append(made, journal.Close)
-	listener, err := net.Listen("tcp", c.HTTPAddress)
-	if err != nil {
-		return nil, made, fmt.Errorf("ETL_HTTP_ADDRESS %q: %w; choose another", c.HTTPAddress, err)
-	}
-	made = append(made, func() error { _ = listener.Close(); return nil }) // by Run already, unless it never ran
-	reads, end, err := p.readAPI(x, tokens)
-	made = append(made, end...)
-	if err != nil {
-		return nil, made, err
-	}
-	description, err := asJSON(query.OpenAPI)
-	if err != nil {
-		return nil, made, fmt.Errorf("description of the reads: %w", err)
-	}
-	validator, seen := validate.NewBounds(c.Fleets), &recent{deduper: validate.NewDeduplicator(c.DedupeRecords)}
-	s, err := ingest.New(ingest.Options{
-		Listener: listener, TLS: certificate, Tokens: tokens, Limits: apiLimits(c),
-		Journal: journal, Full: func(err error) bool { return errors.Is(err, spool.ErrFull) },
-		Check: validator.Check, Seen: seen.see,
-		Mount: reads.Mount, Describe: description,
-		Logger: p.logger, Registerer: p.reg, Now: time.Now,
-	})
-	if err == nil {
-		p.logger.WithField("address", listener.Addr().String()).Info("serving the IoT API")
-	}
-	return s, made, err
-}
-
-func asJSON(text []byte) ([]byte, error) {
-	var document map[string]any
-	if err := yaml.Unmarshal(text, &document); err != nil {
-		return nil, err
-	}
-	return json.Marshal(document)
-}
-
-// spoolSegment is the size of a file of the spool: small enough to be let go of soon, large enough to be rare.
-const spoolSegment = 16 << 20
-
-func (p *program) readAPI(x *parts, tokens *ingest.Tokens) (*query.API, closers, error) {
-	c := p.config
-	var made closers
-	var cache query.Cache
-	switch {
-	case c.RedisURL != "":
-		shared, err := query.NewRedisCache(query.RedisOptions{URL: c.RedisURL}, time.Now, p.logger, p.reg)
-		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_REDIS_URL: %w", err)
-		}
-		cache, made = shared, append(made, shared.Close)
-	case c.ReadCacheBytes > 0:
-		memory, err := query.NewMemoryCache(uint64(c.ReadCacheBytes))
-		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_READ_CACHE_BYTES: %w", err)
-		}
-		cache, made = memory, append(made, func() error { memory.Close(); return nil })
-	}
-	api := query.New(query.Options{
-		Store: func() (query.Store, bool) {
-			store := x.store.Load()
-			return store, store != nil
-		},
-		Authorize: func(r *http.Request) (fleet string, read, write, ok bool) {
-			grant, ok := tokens.Authenticate(r)
-			return grant.Fleet, grant.Read, grant.Write, ok
-		},
-		Cache: cache, Now: time.Now, Logger: p.logger, Registry: p.reg,
-	})
-	return api, append(made, func() error { api.Close(); return nil }), nil
-}
-
-// tokens reads the file of tokens, and again at each SIGHUP.
-func (p *program) tokens() (*ingest.Tokens, error) {
-	c := p.config
-	if c.HTTPTokens == "" {
-		p.logger.WithField("fleet", c.HTTPOpenFleet).Warn("the IoT API is open to everybody (ETL_HTTP_OPEN_FLEET)")
-		return ingest.OpenAccess(c.HTTPOpenFleet), nil
-	}
-	tokens, err := ingest.LoadTokens(c.HTTPTokens)
-	if err != nil {
-		return nil, fmt.Errorf("ETL_HTTP_TOKENS_FILE: %w", err)
-	}
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	go func() {
-		defer signal.Stop(hangups)
-		for {
-			select {
-			case <-p.ctx.Done():
-				return
-			case <-hangups:
-			}
-			if err := tokens.Reload(); err != nil {
-				p.logger.WithError(err).Error("tokens are as they were: the file can't be read")
-				continue
-			}
-			p.logger.Info("tokens read again")
-		}
-	}()
-	return tokens, nil
-}
-
-// recent remembers which records the API took lately, for its answers.
-type recent struct {
-	mu      sync.Mutex
-	deduper *validate.Deduplicator
-}
-
-func (r *recent) see(record *telemetry.Record) telemetry.Seen {
-	complete := *record
-	validate.Normalize(&complete)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.deduper.Add(complete.KeyHash(), complete.PayloadHash())
 }
 
 func (p *program) kafka() (pipeline.Source, error) {

@@ -33,15 +33,16 @@ type parts struct {
 	pipeline        *pipeline.Pipeline
 	rules           *rules
 	derivation      *derivation // nil where nothing is derived
+	apiFiles        []reload.Target
 }
 
 // reloadTargets are the configuration files that a running process reloads.
 func (x *parts) reloadTargets() []reload.Target {
-	return []reload.Target{x.rules.target(func(set *ruleset) {
+	return append([]reload.Target{x.rules.target(func(set *ruleset) {
 		if x.derivation != nil {
 			x.derivation.useRules(set)
 		}
-	})}
+	})}, x.apiFiles...)
 }
 
 // connect reaches the store, for which it waits so long, and puts the pipeline together.

@@ -49,7 +49,7 @@ func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 		{FieldSpeed, j.Speed}, {FieldHeading, j.Heading}, {FieldBattery, j.Battery}, {FieldTemp, j.Temp}, {FieldZone, j.Zone},
 		{FieldAccuracy, j.Accuracy},
 	} {
-		s, rejection := jsonText(f.name, f.value)
+		s, rejection := JSONText(f.name, f.value)
 		if rejection != nil {
 			return r, rejection
 		}
@@ -72,8 +72,8 @@ func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 	return r, nil
 }
 
-// jsonText is a string's or a number's text; empty for null.
-func jsonText(field string, value json.RawMessage) (string, *Rejection) {
+// JSONText returns the text of a JSON string or number, and an empty text for null and for an absent value.
+func JSONText(field string, value json.RawMessage) (string, *Rejection) {
 	switch {
 	case len(value) == 0 || value[0] == 'n':
 		return "", nil

@@ -4,54 +4,60 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strings"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
 var (
-	errTooLarge = errors.New("too large")
-	errNoMemory = errors.New("no memory")
+	errTooLarge = errors.New("body too large")
+	errNoMemory = errors.New("no memory for the body")
 )
 
 const firstRead = 4 << 10
 
-// body reads the body of the request, unpacked.
-func (c *call) body() ([]byte, *problem) {
-	if c.r.ContentLength > c.Limits.MaxBody {
-		c.w.Header().Set("Connection", "close") // what is still to come is not worth reading
-		return nil, c.tooLarge()
+// body reads and decompresses the body of the request.
+func (q *request) body() ([]byte, error) {
+	if q.ContentLength > q.Limits.MaxBody {
+		q.w.Header().Set("Connection", "close") // the rest is not worth reading
+		return nil, q.tooLarge()
 	}
-	var in io.Reader = http.MaxBytesReader(c.w, c.r.Body, c.Limits.MaxBody)
-	switch encoding := strings.ToLower(strings.TrimSpace(c.r.Header.Get("Content-Encoding"))); encoding {
+	var in io.Reader = http.MaxBytesReader(q.w, q.Body, q.Limits.MaxBody)
+	switch encoding := strings.ToLower(strings.TrimSpace(q.Header.Get("Content-Encoding"))); encoding {
 	case "", "identity":
 	case "gzip", "x-gzip":
-		unpacked, err := gzip.NewReader(in)
+		decompressed, err := gzip.NewReader(in)
 		if err != nil {
-			return nil, c.unread(err)
+			return nil, q.unreadable(err)
 		}
-		in = unpacked
+		in = decompressed
 	default:
-		return nil, refuse(http.StatusUnsupportedMediaType, "unsupported_encoding", "Content-Encoding %q is not read here: use gzip, or none", encoding)
+		return nil, &rest.Problem{
+			Kind: rest.UnsupportedEncoding, Detail: "the content encoding is not supported", Field: "Content-Encoding", Value: encoding,
+			Remedy: "use gzip, or none",
+		}
 	}
-	text, err := c.readAll(in)
+	text, err := q.readAll(in)
 	if err != nil {
-		return nil, c.unread(err)
+		return nil, q.unreadable(err)
 	}
 	return text, nil
 }
 
-// readAll takes memory only for what has come: a sender who announces much and sends nothing holds none.
-func (c *call) readAll(in io.Reader) ([]byte, error) {
+// readAll takes memory only for what has arrived: a sender that announces much and sends nothing holds none.
+func (q *request) readAll(in io.Reader) ([]byte, error) {
 	var text []byte
 	for {
 		if len(text) == cap(text) {
-			if int64(len(text)) > c.Limits.MaxBody {
+			if int64(len(text)) > q.Limits.MaxBody {
 				return nil, errTooLarge
 			}
-			size := min(max(2*cap(text), firstRead), int(c.Limits.MaxBody)+1)
-			if !c.lease.grow(int64(size - cap(text))) {
+			size := min(max(2*cap(text), firstRead), int(q.Limits.MaxBody)+1)
+			if !q.memory.grow(int64(size - cap(text))) {
 				return nil, errNoMemory
 			}
 			text = append(make([]byte, 0, size), text...)
@@ -59,7 +65,7 @@ func (c *call) readAll(in io.Reader) ([]byte, error) {
 		n, err := in.Read(text[len(text):cap(text)])
 		text = text[:len(text)+n]
 		if err == io.EOF {
-			if int64(len(text)) > c.Limits.MaxBody {
+			if int64(len(text)) > q.Limits.MaxBody {
 				return nil, errTooLarge
 			}
 			return text, nil
@@ -70,25 +76,30 @@ func (c *call) readAll(in io.Reader) ([]byte, error) {
 	}
 }
 
-func (c *call) tooLarge() *problem {
-	return refuse(http.StatusRequestEntityTooLarge, "too_large", "a request may have %d bytes, unpacked, and %d records: send several", c.Limits.MaxBody, c.Limits.MaxRecords)
+func (q *request) tooLarge() *rest.Problem {
+	return &rest.Problem{
+		Kind:   rest.TooLarge,
+		Detail: fmt.Sprintf("a request may have %d bytes after decompression, and %d records", q.Limits.MaxBody, q.Limits.MaxRecords),
+		Remedy: "split it into several requests",
+	}
 }
 
-func (c *call) unread(err error) *problem {
+func (q *request) unreadable(err error) *rest.Problem {
+	const nothing = "send the request again; nothing of it was stored"
 	corrupt, longer := flate.CorruptInputError(0), (*http.MaxBytesError)(nil)
 	switch {
 	case errors.Is(err, errTooLarge), errors.As(err, &longer):
-		c.w.Header().Set("Connection", "close")
-		return c.tooLarge()
+		q.w.Header().Set("Connection", "close")
+		return q.tooLarge()
 	case errors.Is(err, errNoMemory):
-		return unavailable("busy", "too much is being sent at once: send it again later", retryBusy)
+		return rest.Temporary(rest.Overloaded, "too many requests are in progress", "retry after Retry-After", retryMemory, nil)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		c.w.Header().Set("Connection", "close")
-		return refuse(http.StatusRequestTimeout, "too_slow", "the request did not come within %s: nothing of it was taken", c.Limits.ReadTimeout)
+		q.w.Header().Set("Connection", "close")
+		return &rest.Problem{Kind: rest.RequestTimeout, Detail: "the request did not arrive in time", Remedy: nothing}
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt),
-		errors.Is(err, io.ErrUnexpectedEOF) && c.r.Header.Get("Content-Encoding") != "", err == io.EOF:
-		return refuse(http.StatusBadRequest, "bad_gzip", "the body is no whole gzip (%v): nothing of it was taken", err)
+		errors.Is(err, io.ErrUnexpectedEOF) && q.Header.Get("Content-Encoding") != "", err == io.EOF:
+		return &rest.Problem{Kind: rest.BadGzip, Detail: fmt.Sprintf("the body is not complete gzip: %v", err), Remedy: nothing}
 	default:
-		return refuse(http.StatusBadRequest, "incomplete", "the body did not come whole (%v): nothing of it was taken", err)
+		return &rest.Problem{Kind: rest.IncompleteBody, Detail: fmt.Sprintf("the body is incomplete: %v", err), Remedy: nothing}
 	}
 }

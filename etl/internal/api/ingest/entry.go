@@ -7,76 +7,67 @@ import (
 	"slices"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// The protocols.
-const (
-	protocolTelemetry = "telemetry"
-	protocolOsmAnd    = "osmand"
-	protocolTraccar   = "traccar"
-	protocolOwnTracks = "owntracks"
-)
-
-var protocols = []string{protocolTelemetry, protocolOsmAnd, protocolTraccar, protocolOwnTracks}
-
-// entry is what the journal keeps of one request.
+// entry is one request in the spool. Its binary form is
 //
-//	version, accepted (ms), origin, protocol, number of records, then of each
-//	  0, index, record as JSON, raw (empty when that is the same)
-//	  1, index, reason, field, value, remedy, raw
+//	version, accepted (ms), origin, protocol, number of records, then for each
+//	  0, index, record as JSON, raw text (empty if it equals the JSON)
+//	  1, index, reason, field, value, remedy, raw text
 //
-// Numbers are unsigned varints; texts have their length before them.
+// Numbers are unsigned varints. Texts follow their length.
 type entry struct {
-	at       time.Time // when it was accepted
-	origin   string    // the request's identity
+	at       time.Time // when the request was accepted
+	origin   string    // ID of the request
 	protocol string
-	records  []received
+	messages []protocol.Message
 }
 
 const entryVersion = 1
 
 const (
-	kindRecord  = 0
-	kindRefused = 1
+	kindRecord   = 0
+	kindRejected = 1
 )
 
-// errVersion is of an entry that another version of the program wrote.
+// errVersion is the error of an entry that another version of the program wrote.
 type errVersion byte
 
 func (v errVersion) Error() string {
-	return fmt.Sprintf("it is of version %d, this program knows version %d: let the program that wrote it empty the journal", byte(v), entryVersion)
+	return fmt.Sprintf("entry version %d, want version %d: empty the spool with the program that wrote it", byte(v), entryVersion)
 }
 
 func (e *entry) encode() ([]byte, error) {
 	size := 64
-	for i := range e.records {
-		size += 160 + len(e.records[i].raw)
+	for i := range e.messages {
+		size += 160 + len(e.messages[i].Raw)
 	}
 	b := make([]byte, 0, size)
 	b = append(b, entryVersion)
 	b = binary.AppendUvarint(b, uint64(e.at.UnixMilli()))
 	b = appendText(appendText(b, e.origin), e.protocol)
-	b = binary.AppendUvarint(b, uint64(len(e.records)))
+	b = binary.AppendUvarint(b, uint64(len(e.messages)))
 	var text []byte
-	for i := range e.records {
-		r := &e.records[i]
-		if r.rejection != nil {
-			b = binary.AppendUvarint(append(b, kindRefused), uint64(r.index))
-			for _, s := range [...]string{string(r.rejection.Reason), r.rejection.Field, r.rejection.Value, r.rejection.Remedy, r.raw} {
+	for i := range e.messages {
+		m := &e.messages[i]
+		if m.Rejection != nil {
+			b = binary.AppendUvarint(append(b, kindRejected), uint64(m.Index))
+			for _, s := range [...]string{string(m.Rejection.Reason), m.Rejection.Field, m.Rejection.Value, m.Rejection.Remedy, m.Raw} {
 				b = appendText(b, s)
 			}
 			continue
 		}
 		var err error
-		if text, err = r.record.AppendJSON(text[:0]); err != nil {
-			return nil, fmt.Errorf("record %d: %w", r.index, err)
+		if text, err = m.Record.AppendJSON(text[:0]); err != nil {
+			return nil, fmt.Errorf("record %d: %w", m.Index, err)
 		}
-		raw := r.raw
+		raw := m.Raw
 		if raw == string(text) {
 			raw = ""
 		}
-		b = binary.AppendUvarint(append(b, kindRecord), uint64(r.index))
+		b = binary.AppendUvarint(append(b, kindRecord), uint64(m.Index))
 		b = appendText(appendText(b, text), raw)
 	}
 	return b, nil
@@ -86,11 +77,11 @@ func appendText[T string | []byte](b []byte, s T) []byte {
 	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
 }
 
-// decodeEntry reads what encode wrote, and nothing else.
+// decodeEntry reads what encode wrote, and rejects anything else.
 func decodeEntry(b []byte) (entry, error) {
 	var e entry
 	if len(b) == 0 {
-		return e, errors.New("it is empty")
+		return e, errors.New("the entry is empty")
 	}
 	if b[0] != entryVersion {
 		return e, errVersion(b[0])
@@ -98,28 +89,28 @@ func decodeEntry(b []byte) (entry, error) {
 	d := decoder{bytes: b, text: string(b), at: 1}
 	e.at = time.UnixMilli(int64(d.number(1 << 53)))
 	e.origin, e.protocol = d.string(), d.string()
-	if d.err == nil && !slices.Contains(protocols, e.protocol) {
-		d.err = fmt.Errorf("protocol %q is not known", e.protocol)
+	if d.err == nil && !slices.Contains(protocol.Names, e.protocol) {
+		d.err = fmt.Errorf("unknown protocol %q", e.protocol)
 	}
 	count := d.number(uint64(len(b)))
 	for range count {
 		if d.err != nil {
 			break
 		}
-		e.records = append(e.records, d.record())
+		e.messages = append(e.messages, d.message())
 	}
 	switch {
 	case d.err != nil:
 		return entry{}, d.err
-	case len(e.records) == 0:
-		return entry{}, errors.New("it has no records")
+	case len(e.messages) == 0:
+		return entry{}, errors.New("the entry has no records")
 	case d.at != len(b):
-		return entry{}, fmt.Errorf("%d bytes are left over", len(b)-d.at)
+		return entry{}, fmt.Errorf("%d bytes after the last record", len(b)-d.at)
 	}
 	return e, nil
 }
 
-// decoder goes through an entry; after its first error it gives nothing more.
+// decoder reads an entry. After its first error it returns zero values.
 type decoder struct {
 	bytes []byte
 	text  string // the same
@@ -143,7 +134,7 @@ func (d *decoder) number(most uint64) uint64 {
 func (d *decoder) string() string {
 	n := int(d.number(uint64(len(d.bytes))))
 	if d.err == nil && n > len(d.bytes)-d.at {
-		d.err = fmt.Errorf("the text at byte %d is cut short", d.at)
+		d.err = fmt.Errorf("the text at byte %d is truncated", d.at)
 	}
 	if d.err != nil {
 		return ""
@@ -152,29 +143,29 @@ func (d *decoder) string() string {
 	return d.text[d.at-n : d.at]
 }
 
-func (d *decoder) record() received {
-	kind := d.number(kindRefused)
-	r := received{index: int(d.number(uint64(len(d.bytes)) << 20))}
-	if kind == kindRefused {
-		r.rejection = &telemetry.Rejection{Reason: telemetry.Reason(d.string()), Field: d.string(), Value: d.string(), Remedy: d.string()}
-		r.raw = d.string()
-		if d.err == nil && !slices.Contains(telemetry.Reasons, r.rejection.Reason) {
-			d.err = fmt.Errorf("reason %q is not known", r.rejection.Reason)
+func (d *decoder) message() protocol.Message {
+	kind := d.number(kindRejected)
+	m := protocol.Message{Index: int(d.number(uint64(len(d.bytes)) << 20))}
+	if kind == kindRejected {
+		m.Rejection = &telemetry.Rejection{Reason: telemetry.Reason(d.string()), Field: d.string(), Value: d.string(), Remedy: d.string()}
+		m.Raw = d.string()
+		if d.err == nil && !slices.Contains(telemetry.Reasons, m.Rejection.Reason) {
+			d.err = fmt.Errorf("unknown reason %q", m.Rejection.Reason)
 		}
-		return r
+		return m
 	}
 	text := d.string()
-	r.raw = d.string()
+	m.Raw = d.string()
 	if d.err != nil {
-		return r
+		return m
 	}
-	if r.raw == "" {
-		r.raw = text
+	if m.Raw == "" {
+		m.Raw = text
 	}
 	record, rejection := telemetry.ParseJSON([]byte(text), "")
 	if rejection != nil {
 		d.err = rejection
 	}
-	r.record = record
-	return r
+	m.Record = record
+	return m
 }

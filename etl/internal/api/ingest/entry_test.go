@@ -7,66 +7,48 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 func sampleEntry() entry {
 	return entry{
-		at: time.UnixMilli(1_795_000_000_123), origin: "0199aa", protocol: protocolTelemetry,
-		records: []received{
-			{index: 0, record: telemetry.Record{DeviceID: "v1", FleetID: "wuxi", TimeMs: 1_795_000_000_000, Lat: 31.5, Lon: -120.25}, raw: `{"id":"v1"}`},
-			{index: 1, rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give less"), raw: "\xff\x00 as it came"},
-			{index: 300, record: telemetry.Record{
+		at: time.UnixMilli(1_795_000_000_123), origin: "0199aa", protocol: protocol.NameTelemetry,
+		messages: []protocol.Message{
+			{Index: 0, Record: telemetry.Record{DeviceID: "v1", FleetID: "wuxi", TimeMs: 1_795_000_000_000, Lat: 31.5, Lon: -120.25}, Raw: `{"id":"v1"}`},
+			{Index: 1, Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give less"), Raw: "\xff\x00 as it came"},
+			{Index: 300, Record: telemetry.Record{
 				DeviceID: "v2", FleetID: "wuxi", Zone: "depot", TimeMs: 1_795_000_000_999, Lat: 0.1, Lon: 1.0 / 3, SpeedKmh: telemetry.Some(0.0),
 				HeadingDeg: telemetry.Some(359.9), TempC: telemetry.Some(-1.5), BatteryPct: telemetry.Some(int32(0)),
 			}},
-			{index: 301, record: telemetry.Record{
+			{Index: 301, Record: telemetry.Record{
 				DeviceID: "v3", FleetID: "wuxi", TimeMs: 1_795_000_001_000, Lat: 1, Lon: 2, AccuracyM: telemetry.Some(4.5),
-			}, raw: "id=v3"},
-			{index: 302, rejection: telemetry.Reject(telemetry.AccuracyRange, telemetry.FieldAccuracy, "-5", "give more"), raw: "id=v4"},
+			}, Raw: "id=v3"},
+			{Index: 302, Rejection: telemetry.Reject(telemetry.AccuracyRange, telemetry.FieldAccuracy, "-5", "give more"), Raw: "id=v4"},
 		},
 	}
 }
 
-func TestAnEntryComesBackAsItWas(t *testing.T) {
+func TestEntryRoundTrip(t *testing.T) {
 	e := sampleEntry()
 	text, err := e.encode()
 	require.NoError(t, err)
 	got, err := decodeEntry(text)
 	require.NoError(t, err)
-	require.NotEmpty(t, got.records[2].raw, "a record always has a text for the dead letters")
-	parsed, rejection := telemetry.ParseJSON([]byte(got.records[2].raw), "")
+	require.NotEmpty(t, got.messages[2].Raw, "a record always has a raw text for the dead letters")
+	parsed, rejection := telemetry.ParseJSON([]byte(got.messages[2].Raw), "")
 	require.Nil(t, rejection)
-	require.Equal(t, e.records[2].record, parsed)
-	e.records[2].raw = got.records[2].raw
+	require.Equal(t, e.messages[2].Record, parsed)
+	e.messages[2].Raw = got.messages[2].Raw
 	require.Equal(t, e, got)
 }
 
-// What lay in the journal when the program was updated is not lost. The text is what the version before records had an
-// accuracy wrote.
-func TestAnEntryOfTheVersionBeforeIsRead(t *testing.T) {
-	const before = "\x01\xfb\xbc\xd9\xf2\x9e4\x060199aa\ttelemetry\x03" +
-		"\x00\x00W{\"device_id\":\"v1\",\"fleet_id\":\"wuxi\",\"timestamp\":1795000000000,\"lat\":31.5,\"lon\":-120.25}\v{\"id\":\"v1\"}" +
-		"\x01\x01\tlat_range\x03lat\x0291\tgive less\r\xff\x00 as it came" +
-		"\x00\xac\x02\xb0\x01{\"device_id\":\"v2\",\"fleet_id\":\"wuxi\",\"timestamp\":1795000000999,\"lat\":0.1,\"lon\":0.3333333333333333," +
-		"\"speed_kmh\":0,\"heading_deg\":359.9,\"battery_pct\":0,\"temp_c\":-1.5,\"zone\":\"depot\"}\x00"
-	got, err := decodeEntry([]byte(before))
-	require.NoError(t, err)
-	want := sampleEntry()
-	want.records = want.records[:3]
-	want.records[2].raw = got.records[2].raw
-	require.Equal(t, want, got)
-	again, err := got.encode()
-	require.NoError(t, err)
-	require.Equal(t, before, string(again), "and without an accuracy it is what is written today")
-}
-
-func TestTheRecordsTextIsNotKeptTwice(t *testing.T) {
+func TestEqualTextIsStoredOnce(t *testing.T) {
 	e := sampleEntry()
-	e.records = e.records[:1]
-	json, err := e.records[0].record.AppendJSON(nil)
+	e.messages = e.messages[:1]
+	json, err := e.messages[0].Record.AppendJSON(nil)
 	require.NoError(t, err)
-	e.records[0].raw = string(json)
+	e.messages[0].Raw = string(json)
 	text, err := e.encode()
 	require.NoError(t, err)
 	require.Less(t, len(text), len(json)+40)
@@ -75,7 +57,7 @@ func TestTheRecordsTextIsNotKeptTwice(t *testing.T) {
 	require.Equal(t, e, got)
 }
 
-func TestOnlyWholeEntriesAreRead(t *testing.T) {
+func TestInvalidEntriesAreRejected(t *testing.T) {
 	e := sampleEntry()
 	text, err := e.encode()
 	require.NoError(t, err)
@@ -84,16 +66,16 @@ func TestOnlyWholeEntriesAreRead(t *testing.T) {
 		require.Error(t, err, "cut at %d", n)
 	}
 	_, err = decodeEntry(append(text, 0))
-	require.ErrorContains(t, err, "1 bytes are left over")
+	require.ErrorContains(t, err, "1 bytes after the last record")
 	text[0] = 2
 	_, err = decodeEntry(text)
 	require.ErrorIs(t, err, errVersion(2))
 
 	for name, spoil := range map[string]func(*entry){
-		"no records":       func(e *entry) { e.records = nil },
+		"no records":       func(e *entry) { e.messages = nil },
 		"unknown protocol": func(e *entry) { e.protocol = "smoke signals" },
-		"unknown reason":   func(e *entry) { e.records[1].rejection.Reason = "mood" },
-		"no such record":   func(e *entry) { e.records[0].record.DeviceID = "" },
+		"unknown reason":   func(e *entry) { e.messages[1].Rejection.Reason = "mood" },
+		"no such record":   func(e *entry) { e.messages[0].Record.DeviceID = "" },
 	} {
 		e := sampleEntry()
 		spoil(&e)
@@ -114,9 +96,9 @@ func FuzzDecodeEntry(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, r := range e.records {
-			if r.rejection == nil && r.record.TimeMs < 100_000_000_000 {
-				return // milliseconds of the seventies read as seconds; such a record is refused long before
+		for _, r := range e.messages {
+			if r.Rejection == nil && r.Record.TimeMs < 100_000_000_000 {
+				return // milliseconds of the 1970s parse as seconds; such a record is rejected before
 			}
 		}
 		again, err := e.encode()

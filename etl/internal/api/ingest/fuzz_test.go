@@ -1,11 +1,9 @@
 package ingest
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"math"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -20,108 +18,108 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// wild is an API without its server, for any request.
-type wild struct {
-	*Source
-	journal *memory
-	token   string
-	now     time.Time
-	check   func(*telemetry.Record, int64) *telemetry.Rejection
+// fuzzed is the receiving side of the API without its server, for any request.
+type fuzzed struct {
+	*rest.Router
+	spool *memorySpool
+	token string
+	now   time.Time
+	check func(*telemetry.Record, int64) *telemetry.Rejection
 }
 
-// nobody is a listener that nobody connects to.
-type nobody struct{ net.Listener }
-
-func newWild(f *testing.F) *wild {
-	w := &wild{journal: newMemory(), now: time.UnixMilli(1_795_000_000_123), check: validate.NewBounds(nil).Check}
+func newFuzzed(f *testing.F) *fuzzed {
+	w := &fuzzed{spool: newMemorySpool(), now: time.UnixMilli(1_795_000_000_123), check: validate.NewBounds(nil).Check}
 	var hash string
-	w.token, hash = NewToken()
+	w.token, hash = auth.NewToken()
 	path := filepath.Join(f.TempDir(), "tokens")
 	require.NoError(f, os.WriteFile(path, []byte("wuxi "+hash), 0o600))
-	tokens, err := LoadTokens(path)
+	tokens, err := auth.Load(path)
 	require.NoError(f, err)
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	limits := DefaultLimits()
+	limits, now, reg := DefaultLimits(), func() time.Time { return w.now }, prometheus.NewRegistry()
 	limits.TokenRate, limits.DeviceRate = 0, 0
 	limits.MaxRecords = 50
-	w.Source, err = New(Options{
-		Listener: nobody{}, Journal: w.journal, Full: func(error) bool { return false }, Tokens: tokens, Check: w.check,
-		Seen:   func(*telemetry.Record) telemetry.Seen { return telemetry.New },
-		Limits: limits, Logger: logger, Registerer: prometheus.NewRegistry(), Now: func() time.Time { return w.now },
+	g, err := New(Options{
+		Spool: w.spool, Check: w.check, Seen: func(*telemetry.Record) telemetry.Seen { return telemetry.New },
+		Limits: limits, Logger: logger, Registerer: reg, Now: now,
 	})
 	require.NoError(f, err)
+	w.Router = rest.NewRouter(rest.Options{Routes: g.Routes(), Tokens: tokens, Logger: logger, Registerer: reg, Now: now})
 	return w
 }
 
-// send sends a request and gives the status and what the journal has of it. Whatever the request is, an answer of 2xx
-// means that every record of it is in the journal: good as a later reader finds it, or refused with a reason; any other
-// answer but 422 means that none is.
-func (w *wild) send(t *testing.T, r *http.Request, size int) (status int, kept []received) {
+// send sends a request and returns the status and its messages in the spool. A status of 2xx means that every record of the
+// request is in the spool: valid as a later reader finds it, or rejected with a reason. Any other status but 422 means that
+// none is.
+func (w *fuzzed) send(t *testing.T, r *http.Request, size int) (status int, kept []protocol.Message) {
 	t.Helper()
 	r.Header.Set("Authorization", "Bearer "+w.token)
-	w.journal.entries = nil
+	w.spool.entries = nil
 	out := httptest.NewRecorder()
 	w.ServeHTTP(out, r)
 	status = out.Code
 	if status != http.StatusOK && status != http.StatusUnprocessableEntity {
 		require.Contains(t, []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType}, status, out.Body)
-		require.Empty(t, w.journal.entries)
-		var p problem
+		require.Empty(t, w.spool.entries)
+		var p rest.Details
 		require.NoError(t, json.Unmarshal(out.Body.Bytes(), &p))
-		require.NotEmpty(t, p.Message)
-		require.Less(t, len(p.Message), 2000)
+		require.NotEmpty(t, p.Detail)
+		require.Less(t, len(p.Detail), 2000)
 		return status, nil
 	}
-	require.LessOrEqual(t, len(w.journal.entries), 1)
-	if len(w.journal.entries) == 0 {
+	require.LessOrEqual(t, len(w.spool.entries), 1)
+	if len(w.spool.entries) == 0 {
 		return status, nil
 	}
-	text := w.journal.entries[0]
+	text := w.spool.entries[0]
 	e, err := decodeEntry(text)
 	require.NoError(t, err)
-	require.Less(t, len(text), 4*size+len(e.records)*1000+1000, "what is kept is no more than what came")
-	for _, r := range e.records {
+	require.Less(t, len(text), 4*size+len(e.messages)*1000+1000, "the entry is not much longer than the request")
+	for _, r := range e.messages {
 		w.checkKept(t, &r)
 	}
-	return status, e.records
+	return status, e.messages
 }
 
-func (w *wild) checkKept(t *testing.T, r *received) {
+func (w *fuzzed) checkKept(t *testing.T, r *protocol.Message) {
 	t.Helper()
-	require.NotEmpty(t, r.raw)
-	require.LessOrEqual(t, len(r.raw), telemetry.MaxRawLen)
-	again, rejection := ParseRaw(r.raw)
+	require.NotEmpty(t, r.Raw)
+	require.LessOrEqual(t, len(r.Raw), telemetry.MaxRawLen)
+	again, rejection := protocol.ParseRaw(r.Raw)
 	if rejection == nil {
 		rejection = w.check(&again, w.now.UnixMilli())
 	}
-	if r.rejection == nil {
-		makesSense(t, &r.record, w.now)
-		require.Equal(t, "wuxi", r.record.FleetID)
-		require.Nil(t, rejection, "what was taken can be read again from its text: %s", r.raw)
-		require.Equal(t, r.record, again)
+	if r.Rejection == nil {
+		makesSense(t, &r.Record, w.now)
+		require.Equal(t, "wuxi", r.Record.FleetID)
+		require.Nil(t, rejection, "an accepted record can be parsed again from its raw text: %s", r.Raw)
+		require.Equal(t, r.Record, again)
 		return
 	}
-	require.Contains(t, telemetry.Reasons, r.rejection.Reason)
-	require.NotEmpty(t, r.rejection.Remedy)
-	require.Less(t, len(r.rejection.Remedy), 1000)
+	require.Contains(t, telemetry.Reasons, r.Rejection.Reason)
+	require.NotEmpty(t, r.Rejection.Remedy)
+	require.Less(t, len(r.Rejection.Remedy), 1000)
 	switch {
-	case len(r.raw) == telemetry.MaxRawLen: // cut
-	case r.rejection.Reason == telemetry.UnknownFleet:
-		require.NotEqual(t, "wuxi", r.rejection.Value)
-	case r.rejection.Reason == telemetry.Malformed: // may be of another protocol
-		require.NotNil(t, rejection, "refused as %v, but good when read again from %s", r.rejection, r.raw)
+	case len(r.Raw) == telemetry.MaxRawLen: // cut
+	case r.Rejection.Reason == telemetry.UnknownFleet:
+		require.NotEqual(t, "wuxi", r.Rejection.Value)
+	case r.Rejection.Reason == telemetry.Malformed: // may be of another protocol
+		require.NotNil(t, rejection, "rejected as %v, but valid when parsed again from %s", r.Rejection, r.Raw)
 	default:
-		require.NotNil(t, rejection, "refused as %v, but good when read again from %s", r.rejection, r.raw)
-		require.Equal(t, r.rejection.Reason, rejection.Reason, "%s", r.raw)
+		require.NotNil(t, rejection, "rejected as %v, but valid when parsed again from %s", r.Rejection, r.Raw)
+		require.Equal(t, r.Rejection.Reason, rejection.Reason, "%s", r.Raw)
 	}
 }
 
-// makesSense holds a record against the bounds of the contract, which are written down here once more.
+// makesSense checks a record against the bounds of the contract, independently of the code.
 func makesSense(t *testing.T, r *telemetry.Record, now time.Time) {
 	t.Helper()
 	name := func(s string) bool {
@@ -160,7 +158,7 @@ func FuzzTelemetry(f *testing.F) {
 		f.Add(body, false)
 		f.Add(body, true)
 	}
-	w := newWild(f)
+	w := newFuzzed(f)
 	f.Fuzz(func(t *testing.T, body string, lines bool) {
 		kind := "application/json"
 		if lines {
@@ -170,7 +168,7 @@ func FuzzTelemetry(f *testing.F) {
 		if status != http.StatusOK && status != http.StatusUnprocessableEntity {
 			return
 		}
-		// Each record is what stands in its place.
+		// Each message is the record at its index.
 		var texts []string
 		body = strings.TrimSpace(strings.TrimPrefix(body, "\xef\xbb\xbf"))
 		var array []json.RawMessage
@@ -190,22 +188,22 @@ func FuzzTelemetry(f *testing.F) {
 		}
 		require.Len(t, kept, len(texts))
 		for i, r := range kept {
-			require.Equal(t, i, r.index)
+			require.Equal(t, i, r.Index)
 			direct, rejection := telemetry.ParseJSON([]byte(texts[i]), "wuxi")
 			if rejection == nil && direct.FleetID == "wuxi" {
 				rejection = w.check(&direct, w.now.UnixMilli())
 			}
-			if r.rejection == nil {
+			if r.Rejection == nil {
 				require.Nil(t, rejection)
-				require.Equal(t, direct, r.record)
+				require.Equal(t, direct, r.Record)
 			} else if rejection != nil {
-				require.Equal(t, rejection.Reason, r.rejection.Reason)
+				require.Equal(t, rejection.Reason, r.Rejection.Reason)
 			}
 		}
 	})
 }
 
-// severalLines tells whether a text's first line ends like an object of its own.
+// severalLines reports whether the first line of a text ends like an object.
 func severalLines(body string) bool {
 	first, _, more := strings.Cut(strings.TrimSpace(body), "\n")
 	return more && strings.HasSuffix(strings.TrimSpace(first), "}")
@@ -220,27 +218,27 @@ func FuzzOsmAnd(f *testing.F) {
 	} {
 		f.Add(seed[0], seed[1])
 	}
-	w := newWild(f)
+	w := newFuzzed(f)
 	f.Fuzz(func(t *testing.T, query, form string) {
 		if text := strings.TrimSpace(form); text != "" && (text[0] == '{' || text[0] == '[') {
 			t.Skip("JSON is FuzzTraccar's")
 		}
 		if strings.Contains(query+form, "{") {
-			t.Skip("a parameter that reads like JSON when it is replayed")
+			t.Skip("a parameter that looks like JSON when it is parsed again")
 		}
 		if strings.TrimSpace(query+form) != query+form {
-			t.Skip("space around the parameters is no part of what is kept")
+			t.Skip("spaces around the parameters are not stored")
 		}
 		r := post("/v1/osmand", "application/x-www-form-urlencoded", form)
 		r.URL = &url.URL{Path: "/v1/osmand", RawQuery: query}
-		// A token in the parameters stands before that in the header.
+		// A token in the parameters precedes the one in the header.
 		if r.URL.Query().Get("token") != "" {
 			t.Skip("another token")
 		}
 		status, kept := w.send(t, r, len(query)+len(form))
 		if status == http.StatusOK {
 			require.Len(t, kept, 1)
-			require.False(t, slices.ContainsFunc(strings.Split(kept[0].raw, "&"), func(p string) bool { return strings.HasPrefix(p, "token=") }))
+			require.False(t, slices.ContainsFunc(strings.Split(kept[0].Raw, "&"), func(p string) bool { return strings.HasPrefix(p, "token=") }))
 		}
 	})
 }
@@ -254,10 +252,10 @@ func FuzzTraccar(f *testing.F) {
 	} {
 		f.Add(body)
 	}
-	w := newWild(f)
+	w := newFuzzed(f)
 	f.Fuzz(func(t *testing.T, body string) {
 		if text := strings.TrimSpace(body); text == "" || text[0] != '{' && text[0] != '[' {
-			t.Skip("no JSON")
+			t.Skip("not JSON")
 		}
 		w.send(t, post("/v1/osmand", "application/json", body), len(body))
 	})
@@ -273,7 +271,7 @@ func FuzzOwnTracks(f *testing.F) {
 		f.Add(body, "")
 	}
 	f.Add("["+strings.Repeat(`{"_type":"location"},`, 40)+"{}]", strings.Repeat("\xff", 4000))
-	w := newWild(f)
+	w := newFuzzed(f)
 	f.Fuzz(func(t *testing.T, body, device string) {
 		r := post("/v1/owntracks", "application/json", body)
 		r.Header.Set("X-Limit-D", device)
@@ -281,7 +279,7 @@ func FuzzOwnTracks(f *testing.F) {
 		if status != http.StatusOK {
 			return
 		}
-		// What is not kept is a message of another kind.
+		// A message that is not stored is of another type.
 		var array []json.RawMessage
 		if json.Unmarshal([]byte(body), &array) != nil || !strings.HasPrefix(strings.TrimSpace(body), "[") {
 			array = []json.RawMessage{json.RawMessage(body)}
@@ -301,46 +299,4 @@ func FuzzOwnTracks(f *testing.F) {
 		}
 		require.GreaterOrEqual(t, len(kept)+others, len(array))
 	})
-}
-
-// FuzzTokens holds that a file of tokens that is taken lets in its own tokens and no others, each with its own rights.
-func FuzzTokens(f *testing.F) {
-	token, hash := NewToken()
-	for _, text := range []string{
-		"wuxi " + hash, "* " + hash + " read,write # x", "a " + hash + "\nb " + hash, "a  " + strings.ToUpper(hash) + "\tread\r\n", "# nothing", "wuxi " + token, "a b c d",
-		"wuxi " + hash[:63], strings.Repeat("x", 70_000),
-	} {
-		f.Add([]byte(text))
-	}
-	path := filepath.Join(f.TempDir(), "tokens")
-	f.Fuzz(func(t *testing.T, text []byte) {
-		require.NoError(t, os.WriteFile(path, text, 0o600))
-		tokens, err := LoadTokens(path)
-		if err != nil {
-			for _, word := range bytes.Fields(text) {
-				if len(word) == 64 {
-					require.NotContains(t, err.Error(), string(word), "it may be a token")
-				}
-			}
-			return
-		}
-		request := httptest.NewRequest(http.MethodGet, "/", nil)
-		_, known := tokens.Authenticate(request)
-		require.False(t, known, "without a token")
-		request.Header.Set("Authorization", "Bearer "+token)
-		grant, known := tokens.Authenticate(request)
-		require.Equal(t, bytes.Contains(bytes.ToLower(withoutComments(text)), []byte(hash)), known)
-		if known {
-			require.True(t, grant.Fleet == AllFleets || telemetry.ValidName(grant.Fleet))
-			require.True(t, grant.Read || grant.Write)
-		}
-	})
-}
-
-func withoutComments(text []byte) (left []byte) {
-	for _, line := range bytes.Split(text, []byte("\n")) {
-		line, _, _ = bytes.Cut(line, []byte("#"))
-		left = append(append(left, line...), '\n')
-	}
-	return left
 }

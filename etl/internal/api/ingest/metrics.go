@@ -1,34 +1,21 @@
 package ingest
 
 import (
-	"slices"
-	"strconv"
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
-var (
-	answerEndpoints = []string{endpointTelemetry, endpointOsmAnd, endpointOwnTracks, endpointOpenAPI, endpointMounted, endpointNone}
-	answerCodes     = []int{200, 400, 401, 403, 404, 405, 408, 413, 415, 422, 429, 500, 503}
-	otherCode       = "other"
-	recordStatuses  = []string{statusAccepted, statusDuplicate, statusRefused, statusIgnored}
-	answerBuckets   = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
-)
+var appendBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
 
 type metrics struct {
-	requests       *prometheus.CounterVec
-	duration       *prometheus.HistogramVec
 	records        *prometheus.CounterVec
-	limited        prometheus.Counter
+	rateLimited    prometheus.Counter
 	appendDuration prometheus.Histogram
 	appendErrors   prometheus.Counter
 	unreadable     prometheus.Counter
 	pending        prometheus.Gauge
-	connections    prometheus.Gauge
-	evicted        prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -36,69 +23,35 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_http_requests_total",
-			Help: "Requests to the IoT API that were answered, by endpoint and status code.",
-		}, []string{"endpoint", "code"}),
-		duration: prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_http_request_duration_seconds",
-			"Time from a request's header to the end of its answer, by endpoint.", answerBuckets), []string{"endpoint"}),
 		records: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_http_records_total",
-			Help: "Records that the IoT API answered, by protocol and status; ignored are messages that are no position.",
+			Name: "fleet_etl_api_records_total",
+			Help: "Records received over HTTP, by protocol and status. Ignored are messages that are not positions.",
 		}, []string{"protocol", "status"}),
-		limited: counter("fleet_etl_http_rate_limited_total",
-			"Requests refused because a token or a device sent more records than its rate."),
-		appendDuration: prometheus.NewHistogram(promutil.Histogram("fleet_etl_http_append_duration_seconds",
-			"Time until the spool had taken a request's records durably, or had not.", answerBuckets)),
-		appendErrors: counter("fleet_etl_http_append_errors_total",
-			"Requests whose records the spool did not take; they were answered 503."),
-		unreadable: counter("fleet_etl_http_unreadable_entries_total",
-			"Entries of the spool that could not be read; they are among the dead letters."),
+		rateLimited: counter("fleet_etl_api_rate_limited_total", "Requests rejected because a token or a device exceeded its rate limit."),
+		appendDuration: prometheus.NewHistogram(promutil.Histogram("fleet_etl_api_spool_append_duration_seconds",
+			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets)),
+		appendErrors: counter("fleet_etl_api_spool_append_errors_total", "Requests answered 503 because the spool did not take their records."),
+		unreadable:   counter("fleet_etl_api_spool_unreadable_entries_total", "Damaged spool entries. Their bytes are in the dead-letter queue."),
 		pending: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_http_pending_records",
-			Help: "Records that were read from the spool and are not stored yet.",
+			Name: "fleet_etl_api_pending_records",
+			Help: "Records read from the spool that are not stored yet.",
 		}),
-		connections: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_http_connections",
-			Help: "Open connections to the IoT API.",
-		}),
-		evicted: counter("fleet_etl_http_connections_evicted_total",
-			"Connections closed to make room for new ones, those that had been quiet for longest first."),
 	}
-	for _, endpoint := range answerEndpoints {
-		m.duration.WithLabelValues(endpoint)
-		for _, code := range answerCodes {
-			m.requests.WithLabelValues(endpoint, strconv.Itoa(code))
-		}
-		m.requests.WithLabelValues(endpoint, otherCode)
-	}
-	for _, protocol := range protocols {
-		for _, status := range recordStatuses {
-			m.records.WithLabelValues(protocol, status)
+	for _, name := range protocol.Names {
+		for _, status := range []string{statusAccepted, statusDuplicate, statusRejected, statusIgnored} {
+			m.records.WithLabelValues(name, status)
 		}
 	}
-	reg.MustRegister(m.requests, m.duration, m.records, m.limited, m.appendDuration, m.appendErrors, m.unreadable, m.pending, m.connections, m.evicted)
+	reg.MustRegister(m.records, m.rateLimited, m.appendDuration, m.appendErrors, m.unreadable, m.pending)
 	return m
 }
 
-func (m *metrics) answered(endpoint string, status int, took time.Duration) {
-	if status == 0 {
-		status = 200 // nothing was written, for which package http answers 200
-	}
-	code := otherCode
-	if slices.Contains(answerCodes, status) {
-		code = strconv.Itoa(status)
-	}
-	m.requests.WithLabelValues(endpoint, code).Inc()
-	m.duration.WithLabelValues(endpoint).Observe(took.Seconds())
-}
-
-func (m *metrics) took(protocol string, a *answer) {
-	for status, n := range map[string]int{statusAccepted: a.Accepted, statusDuplicate: a.Duplicates, statusRefused: a.Refused} {
-		m.records.WithLabelValues(protocol, status).Add(float64(n))
+func (m *metrics) answered(name string, s *summary) {
+	for status, n := range map[string]int{statusAccepted: s.Accepted, statusDuplicate: s.Duplicates, statusRejected: s.Rejected} {
+		m.records.WithLabelValues(name, status).Add(float64(n))
 	}
 }
 
-func (m *metrics) ignored(protocol string, n int) {
-	m.records.WithLabelValues(protocol, statusIgnored).Add(float64(n))
+func (m *metrics) ignored(name string, n int) {
+	m.records.WithLabelValues(name, statusIgnored).Add(float64(n))
 }

@@ -10,168 +10,169 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 const (
-	batchRecords  = 1000 // from which a batch takes no further entry
-	batchRefusing = 16   // entries with refused records in one batch: its origin names each of them
-	readAhead     = 64   // entries that wait for the pipeline
+	batchRecords   = 1000 // a batch with as many records takes no further entry
+	batchRejecting = 16   // entries with rejected records in one batch: its origin names each of them
+	readAhead      = 64   // entries that wait for the pipeline
 )
 
-// held is an entry on its way to the pipeline.
-type held struct {
+// pendingEntry is an entry between the spool and the pipeline.
+type pendingEntry struct {
 	entry
 	number uint64
 	weight int64 // of Limits.MaxPending
 }
 
-// pump hands what is in the journal to the pipeline, in order, until ctx ends.
-func (s *Source) pump(ctx context.Context, emit func(pipeline.Batch) error) error {
-	g, reading := errgroup.WithContext(ctx)
-	entries := make(chan held, readAhead)
-	g.Go(func() error {
+// Run passes the entries of the spool to the pipeline, in order, until ctx ends.
+func (g *Ingest) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
+	group, reading := errgroup.WithContext(ctx)
+	entries := make(chan pendingEntry, readAhead)
+	group.Go(func() error {
 		defer close(entries)
-		return s.read(reading, entries)
+		return g.read(reading, entries)
 	})
-	g.Go(func() error {
+	group.Go(func() error {
 		for first := range entries {
-			if err := emit(s.merge(first, entries)); err != nil {
+			if err := emit(g.batch(first, entries)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	if err := g.Wait(); err != nil && ctx.Err() == nil {
+	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
 
-// read takes entries from the journal, no more than may be pending.
-func (s *Source) read(ctx context.Context, entries chan<- held) error {
+// read reads entries from the spool, no more than may be pending.
+func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 	for {
-		text, number, err := s.Journal.Next(ctx)
+		text, number, err := g.Spool.Next(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
 			}
-			return fmt.Errorf("read the journal: %w", err)
+			return fmt.Errorf("read the spool: %w", err)
 		}
 		e, err := decodeEntry(text)
 		if version := errVersion(0); errors.As(err, &version) {
-			return fmt.Errorf("read the journal: entry %d: %w", number, err)
+			return fmt.Errorf("read the spool: entry %d: %w", number, err)
 		}
 		if err != nil {
-			s.Logger.WithError(err).WithField("entry", number).Error("an entry of the journal can't be read; it goes to the dead letters")
-			s.metrics.unreadable.Inc()
-			e = unreadable(text, number, s.Now())
+			g.Logger.WithError(err).WithField("entry", number).Error("spool entry unreadable, sending it to the dead-letter queue")
+			g.metrics.unreadable.Inc()
+			e = unreadable(text, number, g.Now())
 		}
-		h := held{entry: e, number: number, weight: min(int64(len(e.records)), int64(s.Limits.MaxPending))}
-		if s.pending.Acquire(ctx, h.weight) != nil {
-			return nil // ctx ended; the entry stays in the journal
+		p := pendingEntry{entry: e, number: number, weight: min(int64(len(e.messages)), int64(g.Limits.MaxPending))}
+		if g.pending.Acquire(ctx, p.weight) != nil {
+			return nil // ctx ended; the entry stays in the spool
 		}
 		select {
-		case entries <- h:
-			s.metrics.pending.Add(float64(len(e.records)))
+		case entries <- p:
+			g.metrics.pending.Add(float64(len(e.messages)))
 		case <-ctx.Done():
-			s.pending.Release(h.weight)
+			g.pending.Release(p.weight)
 			return nil
 		}
 	}
 }
 
-// unreadable keeps the bytes of an entry that makes no sense: they are somebody's records.
+// unreadable preserves the bytes of a damaged entry: they contain records of a sender.
 func unreadable(text []byte, number uint64, now time.Time) entry {
-	return entry{at: now, origin: fmt.Sprintf("journal entry %d", number), records: []received{{
-		rejection: telemetry.Reject(telemetry.Malformed, "", "", "an entry of the journal is damaged; raw is all of it in base64"),
-		raw:       base64.StdEncoding.EncodeToString(text),
+	return entry{at: now, origin: fmt.Sprintf("spool entry %d", number), messages: []protocol.Message{{
+		Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the spool entry is damaged; raw is all of it in base64"),
+		Raw:       base64.StdEncoding.EncodeToString(text),
 	}}}
 }
 
-// merge makes one batch of an entry and those that have come after it.
-func (s *Source) merge(first held, entries <-chan held) pipeline.Batch {
-	m := merging{accepted: first.at}
-	m.add(first)
+// batch merges an entry with the entries that wait behind it.
+func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline.Batch {
+	b := builder{accepted: first.at}
+	b.add(first)
 merging:
-	for m.records() < batchRecords && len(m.refusing) < batchRefusing {
+	for b.records() < batchRecords && len(b.rejecting) < batchRejecting {
 		select {
 		case next, ok := <-entries:
 			if !ok {
 				break merging
 			}
-			m.add(next)
+			b.add(next)
 		default:
 			break merging
 		}
 	}
-	return pipeline.Batch{Origin: m.origin(), Items: m.items, Rejected: m.refused, Accepted: m.accepted, Done: func(pipeline.Outcome) {
-		for _, h := range m.entries {
-			s.Journal.Done(h.number)
-			s.pending.Release(h.weight)
-			s.metrics.pending.Sub(float64(h.count))
+	return pipeline.Batch{Origin: b.origin(), Items: b.items, Rejected: b.rejected, Accepted: b.accepted, Done: func(pipeline.Outcome) {
+		for _, e := range b.entries {
+			g.Spool.Done(e.number)
+			g.pending.Release(e.weight)
+			g.metrics.pending.Sub(float64(e.records))
 		}
 	}}
 }
 
-// merging is a batch that is being put together.
-type merging struct {
-	items    []pipeline.Item
-	refused  []pipeline.Rejected
-	accepted time.Time
-	entries  []done
-	first    string
-	last     string
-	refusing []string
+// builder collects the entries of a batch.
+type builder struct {
+	items     []pipeline.Item
+	rejected  []pipeline.Rejected
+	accepted  time.Time // of the oldest entry
+	entries   []merged
+	first     string // origin of the first entry
+	last      string
+	rejecting []string // origins of entries with rejected records
 }
 
-// done is what is left of an entry when it is stored.
-type done struct {
-	number uint64
-	weight int64
-	count  int
+// merged is what Done needs of an entry.
+type merged struct {
+	number  uint64
+	weight  int64
+	records int
 }
 
-func (m *merging) records() int { return len(m.items) + len(m.refused) }
+func (b *builder) records() int { return len(b.items) + len(b.rejected) }
 
-func (m *merging) add(h held) {
-	before := len(m.refused)
-	for i := range h.records {
-		r := &h.records[i]
-		if r.rejection != nil {
-			refused := pipeline.Rejected{Rejection: r.rejection, Position: int64(r.index), Raw: r.raw}
-			// Whatever the protocol was, a dead letter that could be read as a record can be replayed as one.
-			if record, unreadable := ParseRaw(r.raw); unreadable == nil {
-				refused.Fields = pipeline.FieldsOf(&record)
+func (b *builder) add(e pendingEntry) {
+	before := len(b.rejected)
+	for i := range e.messages {
+		m := &e.messages[i]
+		if m.Rejection != nil {
+			rejected := pipeline.Rejected{Rejection: m.Rejection, Position: int64(m.Index), Raw: m.Raw}
+			// In every protocol, a dead letter that can be read as a record can be reprocessed as one.
+			if record, unreadable := protocol.ParseRaw(m.Raw); unreadable == nil {
+				rejected.Fields = pipeline.FieldsOf(&record)
 			}
-			m.refused = append(m.refused, refused)
+			b.rejected = append(b.rejected, rejected)
 		} else {
-			m.items = append(m.items, pipeline.Item{Record: r.record, Position: int64(r.index), Raw: r.raw})
+			b.items = append(b.items, pipeline.Item{Record: m.Record, Position: int64(m.Index), Raw: m.Raw})
 		}
 	}
-	if len(m.refused) > before {
-		m.refusing = append(m.refusing, h.origin)
+	if len(b.rejected) > before {
+		b.rejecting = append(b.rejecting, e.origin)
 	}
-	if len(m.entries) == 0 {
-		m.first = h.origin
+	if len(b.entries) == 0 {
+		b.first = e.origin
 	}
-	m.last = h.origin
-	if h.at.Before(m.accepted) {
-		m.accepted = h.at
+	b.last = e.origin
+	if e.at.Before(b.accepted) {
+		b.accepted = e.at
 	}
-	m.entries = append(m.entries, done{h.number, h.weight, len(h.records)})
+	b.entries = append(b.entries, merged{e.number, e.weight, len(e.messages)})
 }
 
-// origin names the requests of which something was refused, so that the dead letters can be searched for each; where
-// nothing was, the first and the last request.
-func (m *merging) origin() string {
+// origin names every request with rejected records, so that the dead letters can be searched for each of them. Without
+// rejected records it names the first and the last request.
+func (b *builder) origin() string {
 	switch {
-	case len(m.refusing) > 0:
-		return strings.Join(m.refusing, ",")
-	case m.first == m.last:
-		return m.first
+	case len(b.rejecting) > 0:
+		return strings.Join(b.rejecting, ",")
+	case b.first == b.last:
+		return b.first
 	default:
-		return m.first + ".." + m.last
+		return b.first + ".." + b.last
 	}
 }

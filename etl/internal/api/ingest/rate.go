@@ -2,51 +2,42 @@ package ingest
 
 import (
 	"strings"
-	"sync"
 	"time"
 
+	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// limiters are rate limiters by name, those used last up to a bound. One that is forgotten begins anew with its whole
-// burst, which costs less than remembering every name that was ever sent.
+// limiters are rate limiters by name, in a bounded cache. An evicted one starts again with its full burst, which costs less
+// than remembering every name that was ever sent.
 type limiters struct {
-	rate  rate.Limit
-	burst int
-	half  int
-
-	mu         sync.Mutex
-	young, old map[string]*rate.Limiter
+	rate   rate.Limit
+	burst  int
+	byName *otter.Cache[string, *rate.Limiter]
 }
 
-// newLimiters makes limiters of so many records a second, nil when that is 0.
-func newLimiters(perSecond float64, burst, names int) *limiters {
+// newLimiters makes limiters of so many records/s. 0 is unlimited: nil.
+func newLimiters(perSecond float64, burst, names int) (*limiters, error) {
 	if perSecond <= 0 {
-		return nil
+		return nil, nil
 	}
-	return &limiters{rate: rate.Limit(perSecond), burst: burst, half: max(1, names/2), young: map[string]*rate.Limiter{}}
+	byName, err := otter.New(&otter.Options[string, *rate.Limiter]{MaximumSize: names})
+	return &limiters{rate: rate.Limit(perSecond), burst: burst, byName: byName}, err
 }
 
 func (l *limiters) of(name string) *rate.Limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if one, ok := l.young[name]; ok {
+	if one, ok := l.byName.GetIfPresent(name); ok {
 		return one
 	}
-	one, ok := l.old[name]
-	if !ok {
-		one = rate.NewLimiter(l.rate, l.burst)
-	}
-	if len(l.young) >= l.half {
-		l.old, l.young = l.young, make(map[string]*rate.Limiter, l.half)
-	}
-	l.young[strings.Clone(name)] = one
+	one, _ := l.byName.SetIfAbsent(strings.Clone(name), rate.NewLimiter(l.rate, l.burst))
 	return one
 }
 
-// wait is how long it takes until one record may come.
+// wait is how long it takes until one record is allowed.
 func (l *limiters) wait(name string, now time.Time) time.Duration {
 	if l == nil {
 		return 0
@@ -58,44 +49,48 @@ func (l *limiters) wait(name string, now time.Time) time.Duration {
 	return time.Duration(missing / float64(l.rate) * float64(time.Second))
 }
 
-// reserve takes so many records out of a name's allowance. A request that is larger than the burst takes all of it: it
-// would never pass otherwise.
+// reserve takes records from a name's allowance. A request that is larger than the burst takes the whole burst, because
+// otherwise it would never be allowed.
 func (l *limiters) reserve(name string, records int, now time.Time) *rate.Reservation {
 	return l.of(name).ReserveN(now, min(records, l.burst))
 }
 
-// admit charges the records of a request to its token and their devices, all of them or none.
-func (c *call) admit(records []received) *problem {
+// limitRate charges the records of a request to its token and their devices, all of them or none.
+func (q *request) limitRate(messages []protocol.Message) error {
 	var taken []*rate.Reservation
 	var longest time.Duration
-	who := "this token"
+	sender := "this token"
 	charge := func(limiters *limiters, name, what string, n int) {
-		r := limiters.reserve(name, n, c.now)
+		r := limiters.reserve(name, n, q.Received)
 		taken = append(taken, r)
-		if wait := r.DelayFrom(c.now); wait > longest {
-			longest, who = wait, what
+		if wait := r.DelayFrom(q.Received); wait > longest {
+			longest, sender = wait, what
 		}
 	}
-	if c.tokenRates != nil {
-		charge(c.tokenRates, c.grant.ID, who, len(records))
+	if q.tokenRates != nil {
+		charge(q.tokenRates, q.Grant.ID, sender, len(messages))
 	}
-	if c.deviceRates != nil {
+	if q.deviceRates != nil {
 		devices := map[string]int{}
-		for i := range records {
-			if r := &records[i].record; telemetry.ValidName(r.DeviceID) {
+		for i := range messages {
+			if r := &messages[i].Record; telemetry.ValidName(r.DeviceID) {
 				devices[r.FleetID+"/"+r.DeviceID]++
 			}
 		}
 		for name, n := range devices {
-			charge(c.deviceRates, name, "device "+name, n)
+			charge(q.deviceRates, name, "device "+name, n)
 		}
 	}
 	if longest == 0 {
 		return nil
 	}
 	for i := len(taken) - 1; i >= 0; i-- {
-		taken[i].CancelAt(c.now)
+		taken[i].CancelAt(q.Received)
 	}
-	c.metrics.limited.Inc()
-	return tooFast(who, longest)
+	return q.rateLimited(sender, longest)
+}
+
+func (g *Ingest) rateLimited(sender string, wait time.Duration) error {
+	g.metrics.rateLimited.Inc()
+	return &rest.Problem{Kind: rest.RateLimited, Detail: "rate limit exceeded for " + sender, Remedy: "retry the whole request after Retry-After", RetryAfter: wait}
 }

@@ -15,10 +15,12 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// alertItem is an alert.
+// alertItem is an alert in a response.
 type alertItem struct {
 	ID        string `json:"id"`
 	FleetID   string `json:"fleet_id"`
@@ -33,14 +35,14 @@ type alertItem struct {
 func (a *API) alerts() list[alertItem] {
 	return list[alertItem]{
 		route: routeAlerts, idField: fieldFleet, severity: true, streamed: true,
-		span: &span{back: 7 * 24 * time.Hour, longest: (cassandra.MaxDays - 1) * 24 * time.Hour},
-		// An alert can be resolved however old it is, by a process that shares no cache with this one.
-		keep: keepFor(keepList), generation: a.alertGeneration,
+		span: &params.Span{Default: 7 * 24 * time.Hour, Max: (cassandra.MaxDays - 1) * 24 * time.Hour},
+		// An alert of any age can be resolved by a process that shares no cache with this one.
+		ttl: fixedTTL(ttlList), generation: a.alertGeneration,
 		columns: []string{"id", "fleet_id", "severity", "timestamp", "device_id", "alert_type", "message", "resolved"},
 		row: func(i alertItem) []string {
 			return []string{i.ID, i.FleetID, i.Severity, i.Timestamp, i.DeviceID, i.AlertType, i.Message, strconv.FormatBool(i.Resolved)}
 		},
-		page: func(ctx context.Context, store Store, q *query) ([]alertItem, string, error) {
+		page: func(ctx context.Context, store Store, q *params.Query) ([]alertItem, string, error) {
 			rows, position, err := alertsPage(ctx, store, q)
 			items := make([]alertItem, len(rows))
 			for i, r := range rows {
@@ -51,31 +53,31 @@ func (a *API) alerts() list[alertItem] {
 	}
 }
 
-// maxAlertDays is how many days of alerts are asked for at once, with a partition for each severity.
+// maxAlertDays is how many days of alerts are read at once, with a partition per severity.
 const maxAlertDays = 32
 
-// alertsPage reads alerts newest first, a few days at a time. The position is the id of the last one.
-func alertsPage(ctx context.Context, store Store, q *query) ([]cassandra.Alert, string, error) {
-	to, last := q.to, cassandra.Alert{}
-	if q.position != "" {
-		id, ok := parseAlertID(q.position)
-		if !ok || id.ts > q.to {
-			return nil, "", badPage(q.page)
+// alertsPage reads alerts newest first, a few days at a time. The position is the ID of the last alert.
+func alertsPage(ctx context.Context, store Store, q *params.Query) ([]cassandra.Alert, string, error) {
+	to, last := q.To, cassandra.Alert{}
+	if q.Position != "" {
+		id, ok := parseAlertID(q.Position)
+		if !ok || id.ts > q.To {
+			return nil, "", q.BadPage()
 		}
 		to, last = id.ts, id.row()
 	}
 	var rows []cassandra.Alert
-	days, limit := int64(1), q.limit+1
-	for to >= q.from {
-		from := max(q.from, cassandra.DayOf(to).Time().UnixMilli()-(days-1)*msPerDay)
+	days, limit := int64(1), q.Limit+1
+	for to >= q.From {
+		from := max(q.From, cassandra.DayOf(to).Time().UnixMilli()-(days-1)*msPerDay)
 		part, err := store.Alerts(ctx, cassandra.AlertQuery{
-			FleetID: q.id, From: time.UnixMilli(from), To: time.UnixMilli(to), Severities: q.severities, Limit: limit,
+			FleetID: q.ID, From: time.UnixMilli(from), To: time.UnixMilli(to), Severities: q.Severities, Limit: limit,
 		})
 		if err != nil {
 			return nil, "", err
 		}
 		if len(part) >= limit {
-			// The limit may have cut through alerts of one instant, among which the store has no order.
+			// The limit may have separated alerts with the same timestamp, whose order in the store is not defined.
 			oldest := part[len(part)-1].OpenedMs
 			whole := slices.IndexFunc(part, func(r cassandra.Alert) bool { return r.OpenedMs == oldest })
 			if whole == 0 {
@@ -87,24 +89,24 @@ func alertsPage(ctx context.Context, store Store, q *query) ([]cassandra.Alert, 
 			to, days = from-1, widen(days, maxAlertDays, len(cassandra.Severities), limit)
 		}
 		slices.SortFunc(part, compareAlerts)
-		if q.position != "" {
+		if q.Position != "" {
 			part = slices.DeleteFunc(part, func(r cassandra.Alert) bool { return compareAlerts(r, last) <= 0 })
 		}
-		if rows = append(rows, part...); len(rows) > q.limit {
-			rows = rows[:q.limit]
-			return rows, alertIDOf(rows[q.limit-1]).String(), nil
+		if rows = append(rows, part...); len(rows) > q.Limit {
+			rows = rows[:q.Limit]
+			return rows, alertIDOf(rows[q.Limit-1]).String(), nil
 		}
 	}
 	return rows, "", nil
 }
 
-// compareAlerts is the order of the list: newest first, then by the rest of the key.
+// compareAlerts orders the list: newest first, then by the rest of the key.
 func compareAlerts(a, b cassandra.Alert) int {
 	return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type),
-		cmp.Compare(gravity(a.Severity), gravity(b.Severity)))
+		cmp.Compare(params.SeverityRank(a.Severity), params.SeverityRank(b.Severity)))
 }
 
-// alertID is the key of an alert's row, which its id holds.
+// alertID is the key of an alert's row. The ID in responses contains it.
 type alertID struct {
 	fleet, severity string
 	ts              int64 // Unix milliseconds
@@ -119,9 +121,9 @@ func (i alertID) row() cassandra.Alert {
 	return cassandra.Alert{FleetID: i.fleet, Severity: i.severity, OpenedMs: i.ts, DeviceID: i.device, Type: i.kind}
 }
 
-// String is the id as clients see it: base64url of a JSON array, in which no name can be mistaken for two.
+// String is the ID for clients: base64url of a JSON array, which keeps names apart whatever they contain.
 func (i alertID) String() string {
-	text, _ := json.Marshal([]string{i.fleet, i.severity, strconv.FormatInt(i.ts, 10), i.device, i.kind}) // texts always can
+	text, _ := json.Marshal([]string{i.fleet, i.severity, strconv.FormatInt(i.ts, 10), i.device, i.kind}) // texts can always be encoded
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
@@ -136,24 +138,17 @@ func parseAlertID(s string) (id alertID, ok bool) {
 	}
 	ts, err := strconv.ParseInt(parts[2], 10, 64)
 	id = alertID{parts[0], parts[1], ts, parts[3], parts[4]}
-	return id, err == nil && id.String() == s && telemetry.ValidName(id.fleet) && gravity(id.severity) >= 0 && ts >= 0 && ts <= latestInstant
+	return id, err == nil && id.String() == s && telemetry.ValidName(id.fleet) && params.SeverityRank(id.severity) >= 0 && ts >= 0 && ts <= params.MaxTime
 }
 
-// resolve marks an alert as resolved, and takes it off the open ones. Once more changes nothing.
-func (a *API) resolve(w *answer, r *http.Request) error {
-	g, err := a.authorise(r)
-	if err != nil {
-		return err
-	}
-	if !g.write {
-		return &problem{status: http.StatusForbidden, message: "the token has no right to write", field: "Authorization", remedy: "use one that has"}
-	}
+// resolve resolves an alert and removes it from the open alerts. It is idempotent.
+func (a *API) resolve(w *rest.Response, r *rest.Request) error {
 	text := r.PathValue("alert")
 	id, ok := parseAlertID(text)
 	if !ok {
-		return badRequest("alert", text, "not the id of an alert", "take id from the list of alerts")
+		return rest.Invalid("alert", text, "not the ID of an alert", "use an id from the list of alerts")
 	}
-	if !g.covers(id.fleet) {
+	if !r.Grant.Allows(id.fleet) {
 		return otherFleet(id.fleet)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.Timeout)
@@ -161,11 +156,8 @@ func (a *API) resolve(w *answer, r *http.Request) error {
 	if err := a.resolveAlert(ctx, id); err != nil {
 		return err
 	}
-	h := w.Header()
-	h.Set("Content-Type", jsonType)
-	h.Set("Cache-Control", "no-store")
-	w.expectReader()
-	_ = json.NewEncoder(w).Encode(struct { // a client that is gone can't be told
+	w.ExtendDeadline(slowReader)
+	w.WriteJSON(http.StatusOK, rest.JSONType, struct {
 		ID       string `json:"id"`
 		Resolved bool   `json:"resolved"`
 	}{text, true})
@@ -185,11 +177,11 @@ func (a *API) resolveAlert(ctx context.Context, id alertID) error {
 	}
 	i := slices.IndexFunc(rows, func(r cassandra.Alert) bool { return alertIDOf(r) == id })
 	if i < 0 {
-		return &problem{status: http.StatusNotFound, message: "no such alert", field: "alert", value: id.String(), remedy: "take id from the list of alerts"}
+		return &rest.Problem{Kind: rest.NotFound, Detail: "the alert does not exist", Field: "alert", Value: id.String(), Remedy: "use an id from the list of alerts"}
 	}
 	now, open := a.Now().UnixMicro(), true
 	if rows[i].Resolved {
-		// It ended, and another of its type may be open; or somebody was cut off here before.
+		// Another alert of its type may be open now, or a previous request was interrupted at this point.
 		if open, err = isOpen(ctx, store, id); err != nil {
 			return err
 		}
@@ -201,17 +193,17 @@ func (a *API) resolveAlert(ctx context.Context, id alertID) error {
 		a.Logger.WithFields(logrus.Fields{"fleet": id.fleet, "severity": id.severity, "type": id.kind}).Info("alert resolved")
 	}
 	if open {
-		if err := store.DeleteOpenAlert(ctx, id.fleet, id.device, id.kind, now); err != nil { // so that people are not told again
+		if err := store.DeleteOpenAlert(ctx, id.fleet, id.device, id.kind, now); err != nil { // ends the notifications
 			return err
 		}
 	}
 	if a.Cache != nil {
-		a.Cache.Set(ctx, generationKey(id.fleet), []byte(rand.Text()), keepGeneration)
+		a.Cache.Set(ctx, generationKey(id.fleet), []byte(rand.Text()), ttlGeneration)
 	}
 	return nil
 }
 
-// isOpen tells whether an alert stands among its fleet's open ones.
+// isOpen reports whether an alert is among the open alerts of its fleet.
 func isOpen(ctx context.Context, store Store, id alertID) (bool, error) {
 	open, err := store.OpenAlertsOfDevice(ctx, id.fleet, id.device)
 	return slices.ContainsFunc(open, func(o cassandra.Alert) bool {
@@ -219,14 +211,14 @@ func isOpen(ctx context.Context, store Store, id alertID) (bool, error) {
 	}), err
 }
 
-// keepGeneration is longer than a list that was read before the alert was resolved can be kept.
-const keepGeneration = 6 * keepList
+// ttlGeneration is longer than any list that was read before the alert was resolved stays in the cache.
+const ttlGeneration = 6 * ttlList
 
-// alertGeneration names what the cache may show of a fleet's alerts: it changes with every one that is resolved.
-func (a *API) alertGeneration(ctx context.Context, q *query) string {
+// alertGeneration names the state of a fleet's alerts for the cache. It changes with every alert that is resolved.
+func (a *API) alertGeneration(ctx context.Context, q *params.Query) string {
 	if a.Cache == nil {
 		return ""
 	}
-	generation, _ := a.Cache.Get(ctx, generationKey(q.id))
+	generation, _ := a.Cache.Get(ctx, generationKey(q.ID))
 	return string(generation)
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-func TestAnAlertIsResolvedOnceAndSeenAtOnce(t *testing.T) {
+func TestResolvedAlertIsVisibleAtOnce(t *testing.T) {
 	store := twoFleets()
-	g := newRig(t, store, withMemory(t))
+	g := newFixture(t, store, withMemory(t))
 	open, _ := items[alertItem](g, "a", "/v1/fleets/fleet-a/alerts")
 	require.Equal(t, alertA, open[0].ID)
 	require.False(t, open[0].Resolved)
@@ -27,36 +27,36 @@ func TestAnAlertIsResolvedOnceAndSeenAtOnce(t *testing.T) {
 	}, store.resolved, "once, with a later write time than its event's")
 
 	seen, _ := items[alertItem](g, "a", "/v1/fleets/fleet-a/alerts")
-	require.True(t, seen[0].Resolved, "the list that was cached before is not shown")
+	require.True(t, seen[0].Resolved, "the list cached before is not shown")
 	require.Equal(t, "93 km/h in a zone of 50", seen[0].Message)
-	require.Equal(t, 200, g.do("POST", "writer", "/v1/alerts/"+alertA+"/resolve").Code, "to write is enough")
+	require.Equal(t, 200, g.do("POST", "writer", "/v1/alerts/"+alertA+"/resolve").Code, "the right to write is enough")
 }
 
-func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
+func TestResolvedAlertIsNoLongerOpen(t *testing.T) {
 	opened := noon.Add(-time.Hour).UnixMilli()
 	alert := cassandra.Alert{FleetID: "fleet-a", DeviceID: "truck-1", Type: "speeding", Severity: "HIGH", OpenedMs: opened, Notify: true}
-	resolve := func(t *testing.T, g *rig, status int) {
+	resolve := func(t *testing.T, g *fixture, status int) {
 		t.Helper()
 		w := g.do("POST", "a-full", "/v1/alerts/"+alertA+"/resolve")
 		require.Equal(t, status, w.Code, w.Body.String())
 	}
 	gone := []deletedAlert{{"fleet-a", "truck-1", "speeding", noon.UnixMicro()}}
 
-	t.Run("it is taken off the open alerts", func(t *testing.T) {
+	t.Run("it is removed from the open alerts", func(t *testing.T) {
 		store := twoFleets()
 		other := alert
 		other.Type = "battery"
 		store.open = []cassandra.Alert{alert, other}
-		g := newRig(t, store)
+		g := newFixture(t, store)
 		for range 2 {
 			resolve(t, g, 200)
 		}
-		require.Equal(t, gone, store.deleted, "once, with the time of day")
+		require.Equal(t, gone, store.deleted, "once, with the current time")
 		require.Equal(t, []cassandra.Alert{other}, store.open)
 	})
-	t.Run("another of its type that is open by now stays", func(t *testing.T) {
+	t.Run("another open alert of its type stays", func(t *testing.T) {
 		store := twoFleets()
-		resolved := newRig(t, store)
+		resolved := newFixture(t, store)
 		resolve(t, resolved, 200)
 		next := alert
 		next.OpenedMs += 60_000
@@ -65,10 +65,10 @@ func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
 		require.Empty(t, store.deleted)
 		require.Equal(t, []cassandra.Alert{next}, store.open)
 	})
-	t.Run("whoever was cut off in the middle asks again", func(t *testing.T) {
+	t.Run("an interrupted request is repeated", func(t *testing.T) {
 		store := twoFleets()
 		store.open = []cassandra.Alert{alert}
-		g := newRig(t, store)
+		g := newFixture(t, store)
 		store.err, store.fail = &cassandra.Error{Op: "write", Reason: cassandra.ReasonNoHosts, Err: io.EOF}, 3 // after a read and a write
 		resolve(t, g, 503)
 		require.Len(t, store.resolved, 1)
@@ -80,7 +80,7 @@ func TestAResolvedAlertIsNoLongerToldOf(t *testing.T) {
 	})
 }
 
-func TestTheIDOfAnAlertIsItsKeyAndNothingElse(t *testing.T) {
+func TestAlertIDContainsKey(t *testing.T) {
 	for name, id := range map[string]alertID{
 		"plain":                       {"fleet-a", "HIGH", 1793872800123, "truck-1", "speeding"},
 		"names with marks":            {"a:b.c_d-e", "LOW", 0, "x:y", "geofence:enter"},
@@ -90,15 +90,15 @@ func TestTheIDOfAnAlertIsItsKeyAndNothingElse(t *testing.T) {
 			got, ok := parseAlertID(id.String())
 			require.True(t, ok)
 			require.Equal(t, id, got)
-			require.Regexp(t, `^[A-Za-z0-9_-]+$`, id.String(), "it fits into a path as it is")
+			require.Regexp(t, `^[A-Za-z0-9_-]+$`, id.String(), "it needs no escaping in a path")
 		})
 	}
 	for name, text := range map[string]string{
-		"too few parts":          "WyJhIl0",
-		"a severity that is not": alertID{"f", "URGENT", 1, "d", "t"}.String(),
-		"a fleet that is none":   alertID{"", "HIGH", 1, "d", "t"}.String(),
-		"a time before 1970":     alertID{"f", "HIGH", -1, "d", "t"}.String(),
-		"a second spelling":      alertID{"f", "HIGH", 1, "d", "t"}.String() + "=",
+		"too few parts":       "WyJhIl0",
+		"an unknown severity": alertID{"f", "URGENT", 1, "d", "t"}.String(),
+		"an empty fleet":      alertID{"", "HIGH", 1, "d", "t"}.String(),
+		"a time before 1970":  alertID{"f", "HIGH", -1, "d", "t"}.String(),
+		"a second spelling":   alertID{"f", "HIGH", 1, "d", "t"}.String() + "=",
 	} {
 		_, ok := parseAlertID(text)
 		require.False(t, ok, name)

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
 )
 
-// hourItem is the figures of a fleet in one hour.
+// hourItem is the statistics of a fleet in one hour.
 type hourItem struct {
 	FleetID            string   `json:"fleet_id"`
-	Hour               string   `json:"hour"` // its first instant
+	Hour               string   `json:"hour"` // when it begins
 	TotalDistanceKm    float64  `json:"total_distance_km"`
 	AvgSpeedKmh        *float64 `json:"avg_speed_kmh,omitempty"`
 	AlertsCount        int      `json:"alerts_count"`
@@ -22,8 +23,8 @@ const msPerHour = 60 * 60 * 1000
 
 func (a *API) analytics() list[hourItem] {
 	return list[hourItem]{
-		route: routeAnalytics, idField: fieldFleet, keep: keepRange(keepList),
-		span:    &span{back: 7 * 24 * time.Hour, longest: (cassandra.MaxDays - 1) * 24 * time.Hour},
+		route: routeAnalytics, idField: fieldFleet, ttl: rangeTTL(ttlList),
+		span:    &params.Span{Default: 7 * 24 * time.Hour, Max: (cassandra.MaxDays - 1) * 24 * time.Hour},
 		columns: []string{"fleet_id", "hour", "total_distance_km", "avg_speed_kmh", "alerts_count", "active_devices_count"},
 		row: func(h hourItem) []string {
 			return []string{
@@ -35,30 +36,30 @@ func (a *API) analytics() list[hourItem] {
 	}
 }
 
-// analyticsPage reads the hours of which a part lies in the range, oldest first. The position is the last hour.
-func analyticsPage(ctx context.Context, store Store, q *query) (items []hourItem, position string, err error) {
-	from := q.from - q.from%msPerHour
-	if q.position != "" {
-		last, err := strconv.ParseInt(q.position, 10, 64)
-		if err != nil || last < 0 || last > latestInstant {
-			return nil, "", badPage(q.page)
+// analyticsPage reads the hours that overlap the range, oldest first. The position is the last hour.
+func analyticsPage(ctx context.Context, store Store, q *params.Query) (items []hourItem, position string, err error) {
+	from := q.From - q.From%msPerHour
+	if q.Position != "" {
+		last, err := strconv.ParseInt(q.Position, 10, 64)
+		if err != nil || last < 0 || last > params.MaxTime {
+			return nil, "", q.BadPage()
 		}
 		from = max(from, last+msPerHour)
 	}
-	// No more days at once than a full page needs.
-	days := cassandra.Day(min(q.limit/24+2, cassandra.MaxDays))
-	end := cassandra.DayOf(q.to)
+	// Read no more days at once than a full page needs.
+	days := cassandra.Day(min(q.Limit/24+2, cassandra.MaxDays))
+	end := cassandra.DayOf(q.To)
 	for first := cassandra.DayOf(from); first <= end; first += days {
-		hours, err := store.Analytics(ctx, q.id, first, min(first+days-1, end))
+		hours, err := store.Analytics(ctx, q.ID, first, min(first+days-1, end))
 		if err != nil {
 			return nil, "", err
 		}
 		for _, h := range hours {
 			start := h.Start.UnixMilli()
-			if start < from || start > q.to {
+			if start < from || start > q.To {
 				continue
 			}
-			if len(items) == q.limit {
+			if len(items) == q.Limit {
 				return items, position, nil
 			}
 			position = strconv.FormatInt(start, 10)

@@ -3,11 +3,15 @@ package query
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,21 +25,24 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/cache"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeStore answers from memory as the real store does, limits and all.
 type fakeStore struct {
-	mu       sync.Mutex
-	fleets   []string
-	devices  []cassandra.Device
-	fixes    []cassandra.Telemetry // any order
-	alerts   []cassandra.Alert
-	hours    []cassandra.Hour
-	resolved []resolvedAlert
-	open     []cassandra.Alert
-	deleted  []deletedAlert
+	mu        sync.Mutex
+	fleets    []string
+	devices   []cassandra.Device
+	positions []cassandra.Telemetry // any order
+	alerts    []cassandra.Alert
+	hours     []cassandra.Hour
+	resolved  []resolvedAlert
+	open      []cassandra.Alert
+	deleted   []deletedAlert
 
 	err   error
 	gate  chan struct{} // reads wait for it to be closed, or for the end of their context
@@ -115,7 +122,7 @@ func (f *fakeStore) LatestOfFleet(ctx context.Context, fleetID string) (rows []c
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}
-	for _, t := range f.fixes {
+	for _, t := range f.positions {
 		if t.FleetID == fleetID {
 			rows = append(rows, t)
 		}
@@ -126,15 +133,15 @@ func (f *fakeStore) LatestOfFleet(ctx context.Context, fleetID string) (rows []c
 	return slices.CompactFunc(rows, func(a, b cassandra.Telemetry) bool { return a.DeviceID == b.DeviceID }), nil
 }
 
-// track is the fixes of a device, newest first; they are sorted anew when there are more.
+// track is the positions of a device, newest first; they are sorted anew when there are more.
 func (f *fakeStore) track(device string) []cassandra.Telemetry {
-	if f.sorted == nil || f.sortedOf != len(f.fixes) {
-		f.sorted, f.sortedOf = map[string][]cassandra.Telemetry{}, len(f.fixes)
-		for _, t := range f.fixes {
+	if f.sorted == nil || f.sortedOf != len(f.positions) {
+		f.sorted, f.sortedOf = map[string][]cassandra.Telemetry{}, len(f.positions)
+		for _, t := range f.positions {
 			f.sorted[t.DeviceID] = append(f.sorted[t.DeviceID], t)
 		}
-		for _, fixes := range f.sorted {
-			slices.SortFunc(fixes, func(a, b cassandra.Telemetry) int { return b.Ts.Compare(a.Ts) })
+		for _, positions := range f.sorted {
+			slices.SortFunc(positions, func(a, b cassandra.Telemetry) int { return b.Ts.Compare(a.Ts) })
 		}
 	}
 	return f.sorted[device]
@@ -146,9 +153,9 @@ func (f *fakeStore) History(ctx context.Context, q cassandra.HistoryQuery) (p ca
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fixes := f.track(q.DeviceID)
-	newest, _ := slices.BinarySearchFunc(fixes, q.To, func(t cassandra.Telemetry, to time.Time) int { return to.Compare(t.Ts) })
-	for _, t := range fixes[newest:] {
+	positions := f.track(q.DeviceID)
+	newest, _ := slices.BinarySearchFunc(positions, q.To, func(t cassandra.Telemetry, to time.Time) int { return to.Compare(t.Ts) })
+	for _, t := range positions[newest:] {
 		if t.Ts.Before(q.From) || q.Limit > 0 && len(p.Rows) == q.Limit {
 			break
 		}
@@ -239,45 +246,70 @@ func (f *fakeStore) Analytics(ctx context.Context, fleetID string, first, last c
 // noon is the time of all tests.
 var noon = time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)
 
-// testTokens are the tokens of tests: what they are good for, and for which fleet.
-var testTokens = map[string]grant{
-	"all":    {AllFleets, true, true},
-	"a":      {"fleet-a", true, false},
-	"a-full": {"fleet-a", true, true},
-	"b":      {"fleet-b", true, true},
-	"writer": {"fleet-a", false, true},
-	"nobody": {"", true, true},
+// testTokens are the lines of the tokens that tests use, by token.
+var testTokens = map[string]string{
+	"all": "* %x read,write", "a": "fleet-a %x read", "a-full": "fleet-a %x read,write", "b": "fleet-b %x read,write", "writer": "fleet-a %x write",
 }
 
-type rig struct {
+func fleetOf(token string) string { fleet, _, _ := strings.Cut(testTokens[token], " "); return fleet }
+
+// fixture is an API with a fake store.
+type fixture struct {
 	t      *testing.T
 	store  *fakeStore
 	api    *API
-	mux    *http.ServeMux
+	router *rest.Router
 	reg    *prometheus.Registry
 	now    time.Time
 	absent bool // the store has not been reached
 }
 
-// newRig serves a store through a cache.
-func newRig(t *testing.T, store *fakeStore, change ...func(*Options)) *rig {
-	g := &rig{t: t, store: store, mux: http.NewServeMux(), reg: prometheus.NewRegistry(), now: noon}
+func newFixture(t *testing.T, store *fakeStore, change ...func(*Options)) *fixture {
+	g := &fixture{t: t, store: store, reg: prometheus.NewRegistry(), now: noon}
 	o := Options{
 		Store: func() (Store, bool) { return store, !g.absent },
-		Authorize: func(r *http.Request) (string, bool, bool, bool) {
-			token, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-			grant, ok := testTokens[cmp.Or(token, r.URL.Query().Get("token"))]
-			return grant.fleet, grant.read, grant.write, ok
-		},
-		Now: func() time.Time { return g.now }, Logger: silent(), Registry: g.reg,
+		Now:   func() time.Time { return g.now }, Logger: silent(), Registry: g.reg,
 	}
 	for _, c := range change {
 		c(&o)
 	}
 	g.api = New(o)
 	t.Cleanup(g.api.Close)
-	g.api.Mount(g.mux)
+	var lines []string
+	for token, line := range testTokens {
+		lines = append(lines, fmt.Sprintf(line, sha256.Sum256([]byte(token))))
+	}
+	path := filepath.Join(t.TempDir(), "tokens")
+	require.NoError(t, os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o600))
+	tokens, err := auth.Load(path)
+	require.NoError(t, err)
+	g.router = rest.NewRouter(rest.Options{Routes: g.api.Routes(), Tokens: tokens, Logger: silent(), Registerer: g.reg, Now: o.Now})
 	return g
+}
+
+// requests is how many requests of a route were answered with a status.
+func (g *fixture) requests(route, code string) float64 {
+	return metricValue(g.t, g.reg, "fleet_etl_api_requests_total", map[string]string{"route": route, "code": code})
+}
+
+// metricValue is the value of a counter or gauge.
+func metricValue(t *testing.T, reg *prometheus.Registry, name string, labels map[string]string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	require.NoError(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			own := map[string]string{}
+			for _, l := range m.GetLabel() {
+				own[l.GetName()] = l.GetValue()
+			}
+			if f.GetName() == name && maps.Equal(own, labels) {
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	t.Fatalf("no metric %s %v", name, labels)
+	return 0
 }
 
 func silent() logrus.FieldLogger {
@@ -287,18 +319,18 @@ func silent() logrus.FieldLogger {
 }
 
 func withMemory(t *testing.T) func(*Options) {
-	cache, err := NewMemoryCache(1 << 20)
+	memory, err := cache.NewMemory(1 << 20)
 	require.NoError(t, err)
-	t.Cleanup(cache.Close)
-	return func(o *Options) { o.Cache = cache }
+	t.Cleanup(memory.Close)
+	return func(o *Options) { o.Cache = memory }
 }
 
 // get asks for a path with a token, and headers in pairs.
-func (g *rig) get(token, path string, headers ...string) *httptest.ResponseRecorder {
+func (g *fixture) get(token, path string, headers ...string) *httptest.ResponseRecorder {
 	return g.do(http.MethodGet, token, path, headers...)
 }
 
-func (g *rig) do(method, token, path string, headers ...string) *httptest.ResponseRecorder {
+func (g *fixture) do(method, token, path string, headers ...string) *httptest.ResponseRecorder {
 	g.t.Helper()
 	r := httptest.NewRequestWithContext(g.t.Context(), method, path, nil)
 	if token != "" {
@@ -308,12 +340,12 @@ func (g *rig) do(method, token, path string, headers ...string) *httptest.Respon
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	g.mux.ServeHTTP(w, r)
+	g.router.ServeHTTP(w, r)
 	return w
 }
 
 // items asks for a list and gives its items with the cursor of the next page.
-func items[T any](g *rig, token, path string) ([]T, string) {
+func items[T any](g *fixture, token, path string) ([]T, string) {
 	g.t.Helper()
 	w := g.get(token, path)
 	require.Equal(g.t, http.StatusOK, w.Code, w.Body.String())
@@ -328,7 +360,7 @@ func items[T any](g *rig, token, path string) ([]T, string) {
 }
 
 // everyPage reads a list to its end, and calls between after each page.
-func everyPage[T any](g *rig, token, path string, between func()) (all []T, pages int) {
+func everyPage[T any](g *fixture, token, path string, between func()) (all []T, pages int) {
 	g.t.Helper()
 	for next := ""; ; {
 		url := path
@@ -347,25 +379,26 @@ func everyPage[T any](g *rig, token, path string, between func()) (all []T, page
 	}
 }
 
-// problemIn is the error of an answer.
-func problemIn(t *testing.T, w *httptest.ResponseRecorder) (p struct{ Message, Field, Value, Remedy string }) {
+// problemIn is the problem in a response.
+func problemIn(t *testing.T, w *httptest.ResponseRecorder) (p rest.Details) {
 	t.Helper()
-	require.Equal(t, jsonType, w.Header().Get("Content-Type"))
-	var body map[string]*struct{ Message, Field, Value, Remedy string }
-	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &body), w.Body.String())
-	require.NotNil(t, body["error"], w.Body.String())
-	require.NotEmpty(t, body["error"].Message)
-	require.NotEmpty(t, body["error"].Remedy)
-	return *body["error"]
+	require.Equal(t, rest.ProblemType, w.Header().Get("Content-Type"))
+	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &p), w.Body.String())
+	require.Equal(t, w.Code, p.Status)
+	require.True(t, strings.HasPrefix(p.Type, rest.TypePrefix), p.Type)
+	require.NotEmpty(t, p.Title)
+	require.NotEmpty(t, p.Detail)
+	require.NotEmpty(t, p.Remedy)
+	return p
 }
 
-// drive gives fixes of a device, one each interval up to the last.
+// drive gives positions of a device, one each interval up to the last.
 func drive(device, fleet string, last time.Time, n int, interval time.Duration) []cassandra.Telemetry {
-	fixes := make([]cassandra.Telemetry, n)
-	for i := range fixes {
-		fixes[i] = cassandra.Telemetry{DeviceID: device, FleetID: fleet, Ts: last.Add(-time.Duration(i) * interval), Lat: 52.5 + float64(i)*1e-5, Lon: 13.4, Zone: "unknown"}
+	positions := make([]cassandra.Telemetry, n)
+	for i := range positions {
+		positions[i] = cassandra.Telemetry{DeviceID: device, FleetID: fleet, Ts: last.Add(-time.Duration(i) * interval), Lat: 52.5 + float64(i)*1e-5, Lon: 13.4, Zone: "unknown"}
 	}
-	return fixes
+	return positions
 }
 
 func named(prefix string, n int) []string {

@@ -12,9 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
 )
 
-// gpxElement is an element with what stands in it, in order: enough to hold it against the schema.
+// gpxElement is an element with its children in order: enough to check it against the schema.
 type gpxElement struct {
 	XMLName  xml.Name
 	Attrs    []xml.Attr   `xml:",any,attr"`
@@ -46,8 +47,8 @@ const (
 	garminSpace = "http://www.garmin.com/xmlschemas/TrackPointExtension/v2"
 )
 
-// readGPX reads a file and holds it against the rules of gpx.xsd 1.1 and TrackPointExtensionv2.xsd that concern what
-// is in it: which elements there are, in which order and namespace, and the bounds of their types.
+// readGPX reads a file and checks the rules of gpx.xsd 1.1 and TrackPointExtensionv2.xsd: the elements, their order and
+// namespace, and the bounds of their types.
 func readGPX(t *testing.T, text []byte) gpxElement {
 	t.Helper()
 	var root gpxElement
@@ -108,7 +109,7 @@ func bounded(t *testing.T, text string, least, most float64, included bool) {
 	require.True(t, v >= least && (v < most || included && v == most), "%s", text)
 }
 
-func TestGPXIsValidAndBreaksAtGaps(t *testing.T) {
+func TestGPXIsValidAndHasSegments(t *testing.T) {
 	at := func(back time.Duration, lat, lon float64) cassandra.Telemetry {
 		return cassandra.Telemetry{DeviceID: "truck:1", FleetID: "fleet-a", Ts: noon.Add(-back), Lat: lat, Lon: lon}
 	}
@@ -116,17 +117,17 @@ func TestGPXIsValidAndBreaksAtGaps(t *testing.T) {
 	fast.SpeedKmh, fast.HeadingDeg = ptr(90.0), ptr(270.0)
 	turning := at(time.Minute, -90, 0.0000001)
 	turning.HeadingDeg = ptr(0.0)
-	store := &fakeStore{fixes: []cassandra.Telemetry{
+	store := &fakeStore{positions: []cassandra.Telemetry{
 		fast, turning,
-		at(11*time.Minute, 52.1, 13), // a gap of 10 minutes is none
+		at(11*time.Minute, 52.1, 13), // a gap of 10 minutes begins no segment
 		at(21*time.Minute+time.Millisecond, 52, 180),
 		at(23*time.Hour, 51, 13),
 	}}
-	g := newRig(t, store)
+	g := newFixture(t, store)
 	for _, path := range []string{"/v1/devices/truck:1/track?format=gpx", "/v1/devices/truck:1/track?format=gpx&limit=5"} {
 		w := g.get("a", path)
 		require.Equal(t, 200, w.Code)
-		require.Equal(t, gpxType, w.Header().Get("Content-Type"))
+		require.Equal(t, gpx.ContentType, w.Header().Get("Content-Type"))
 		require.Contains(t, w.Header().Get("Content-Disposition"), `"track-truck_1.gpx"`)
 		root := readGPX(t, w.Body.Bytes())
 		require.Equal(t, "truck:1", root.Children[0].Children[0].Text)
@@ -136,25 +137,25 @@ func TestGPXIsValidAndBreaksAtGaps(t *testing.T) {
 		}
 		require.Equal(t, []int{1, 1, 3}, sizes)
 		points := root.points()
-		assert.Equal(t, "-180", points[1].attr("lon"), "180 has another name")
+		assert.Equal(t, "-180", points[1].attr("lon"), "180 is -180")
 		assert.Equal(t, "0.0000001", points[3].attr("lon"))
 		last := points[4].Children
 		require.Equal(t, "2026-11-05T12:00:00.000Z", last[0].Text)
 		require.Equal(t, []string{"25", "270"}, []string{last[1].Children[0].Children[0].Text, last[1].Children[0].Children[1].Text}, "90 km/h are 25 m/s")
-		require.Len(t, points[0].Children, 1, "no extension where there is nothing to say")
+		require.Len(t, points[0].Children, 1, "no extension without speed and heading")
 	}
 	none := readGPX(t, g.get("a", "/v1/devices/truck:2/track?format=gpx").Body.Bytes())
-	require.Empty(t, none.points(), "a track of nothing is valid too")
+	require.Empty(t, none.points(), "an empty track is valid too")
 }
 
-func TestATrackIsReadFromItsBeginningHoweverDenseItIs(t *testing.T) {
-	// A burst of 20,000 fixes in 20 seconds among months of silence and a day of one in a minute.
-	fixes := append(drive("truck-1", "fleet-a", noon.Add(-10*time.Hour), 20_000, time.Millisecond), drive("truck-1", "fleet-a", noon, 500, time.Minute)...)
-	fixes = append(fixes, drive("truck-1", "fleet-a", noon.Add(-29*24*time.Hour), 3, time.Minute)...)
-	store := &fakeStore{fixes: fixes}
-	g := newRig(t, store)
+func TestDenseTrackAsGPX(t *testing.T) {
+	// A burst of 20,000 positions in 20 seconds, a day of one per minute, and weeks without any.
+	positions := append(drive("truck-1", "fleet-a", noon.Add(-10*time.Hour), 20_000, time.Millisecond), drive("truck-1", "fleet-a", noon, 500, time.Minute)...)
+	positions = append(positions, drive("truck-1", "fleet-a", noon.Add(-29*24*time.Hour), 3, time.Minute)...)
+	store := &fakeStore{positions: positions}
+	g := newFixture(t, store)
 	w := g.get("a", "/v1/devices/truck-1/track?format=gpx&from=-30d")
-	require.Len(t, readGPX(t, w.Body.Bytes()).points(), len(fixes))
+	require.Len(t, readGPX(t, w.Body.Bytes()).points(), len(positions))
 	require.LessOrEqual(t, store.most, streamRows)
 	require.Less(t, store.asked(), 100)
 }

@@ -12,119 +12,125 @@ import (
 	"io"
 	"math"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
-// list is one of the lists that the API has.
+// list is one of the lists of the API.
 type list[T any] struct {
 	route    string
-	idField  string // what the path names: fleet or device; empty: nothing
-	span     *span  // nil: without a range in time
-	severity bool   // takes severities
+	idField  string       // what the path names: fleet or device; empty: nothing
+	span     *params.Span // nil: no range in time
+	severity bool         // has the parameter severity
 	columns  []string
 	row      func(T) []string
 
-	// page reads at most q.limit items from q.position on, and gives the position after them; empty at the end.
-	page func(ctx context.Context, store Store, q *query) (items []T, position string, err error)
+	// page reads at most q.Limit items from q.Position on, and returns the position after them; empty at the end.
+	page func(ctx context.Context, store Store, q *params.Query) (items []T, position string, err error)
 
-	// keep is how long a page may be kept in the cache.
-	keep func(q *query, now time.Time) time.Duration
+	// ttl is how long a page may stay in the cache.
+	ttl func(q *params.Query, now time.Time) time.Duration
 
-	// generation names the state of something that changes by hand, so that what was cached before is not shown after.
-	generation func(ctx context.Context, q *query) string
+	// generation names the state of what people change, so that a page cached before a change is not shown after it.
+	generation func(ctx context.Context, q *params.Query) string
 
-	// streamed lists are written part by part where all of them is asked for as a file; others are read at once.
+	// streamed lists are sent part by part when a request asks for all of them as a file. Others are read at once.
 	streamed bool
 
-	// gpx is set for the list that can be a GPX file: it writes items, newest first, as points in the order of time. all
-	// reads the whole list, the oldest part first and each part newest first.
-	gpx func(g *gpxWriter, items []T)
-	all func(q *query) reader[T]
+	// point is set for the list that can be a GPX file. all reads the whole list, the oldest part first and each part newest
+	// first.
+	point func(T) gpx.Point
+	all   func(q *params.Query) reader[T]
 }
 
 // reader reads a list part by part, the last part with done.
 type reader[T any] func(ctx context.Context, store Store) (items []T, done bool, err error)
 
-// streamRows is how many rows of a streamed answer are in memory.
+// streamRows is how many rows of a stream are in memory.
 const streamRows = 5000
 
-func (l *list[T]) forms() []form {
-	if l.gpx != nil {
-		return []form{formJSON, formCSV, formGPX}
+func (l *list[T]) spec(limits Limits) params.Spec {
+	formats := []params.Format{params.JSON, params.CSV}
+	if l.point != nil {
+		formats = append(formats, params.GPX)
 	}
-	return []form{formJSON, formCSV}
+	return params.Spec{Route: l.route, Span: l.span, Severity: l.severity, Formats: formats, Rows: limits.Rows, MaxRows: limits.MaxRows}
 }
 
 // serveList answers a list.
-func serveList[T any](a *API, l list[T]) http.HandlerFunc {
-	return a.watch(l.route, func(w *answer, r *http.Request) error {
+func serveList[T any](a *API, l list[T]) rest.Handler {
+	return func(w *rest.Response, r *rest.Request) error {
 		w.Header().Set("Vary", "Authorization, Accept")
-		g, err := a.mayRead(r)
-		if err != nil {
-			return err
-		}
+		id := pathID(r)
 		if l.idField != "" {
-			if err := checkID(l.idField, idOf(r)); err != nil {
+			if err := checkID(l.idField, id); err != nil {
 				return err
 			}
 		}
-		if l.idField == fieldFleet && !g.covers(idOf(r)) {
-			return otherFleet(idOf(r))
+		if l.idField == fieldFleet && !r.Grant.Allows(id) {
+			return otherFleet(id)
 		}
-		q, err := a.parseQuery(r, l.route, l.span, l.severity, l.forms())
+		q, err := params.Parse(r.Request, id, l.spec(a.Limits), a.Now())
 		if err != nil {
 			return err
 		}
-		q.scope = g.fleet
-		if q.form != formJSON && q.whole {
+		q.Scope = r.Grant.Fleet
+		if q.Format != params.JSON && q.Whole {
 			if l.streamed {
 				return a.stream(w, r, l.route, q, streamOf(&l, q))
 			}
-			q.limit = math.MaxInt // it is read as a whole in any case
+			q.Limit = math.MaxInt // the store returns the whole list in any case
 		}
-		return a.servePage(w, r, l.route, q, func(ctx context.Context) (string, time.Duration) {
-			generation := ""
-			if l.generation != nil {
-				generation = l.generation(ctx, q)
-			}
-			return q.cacheKey(l.route, generation), l.keep(q, a.Now())
-		}, func(ctx context.Context, store Store) (page, error) {
+		ctx, cancel := context.WithTimeout(r.Context(), a.Limits.Timeout)
+		defer cancel()
+		generation := ""
+		if l.generation != nil {
+			generation = l.generation(ctx, q)
+		}
+		p, err := a.shared(ctx, pageKey(q, generation), l.ttl(q, a.Now()), func(ctx context.Context, store Store) (page, error) {
 			items, position, err := l.page(ctx, store, q)
 			if err != nil {
 				return page{}, err
 			}
-			return l.render(q, items, q.next(l.route, position))
+			return l.render(q, items, q.Next(position))
 		})
-	})
+		if err != nil {
+			return err
+		}
+		servePage(w, r, l.route, q, p)
+		return nil
+	}
 }
 
-// page is a part of a list as it is sent.
+// page is a part of a list as the client receives it.
 type page struct {
 	next string
 	etag string
 	body []byte
 }
 
-// render writes items in the form that was asked for.
-func (l *list[T]) render(q *query, items []T, next string) (page, error) {
+// render writes items in the requested format.
+func (l *list[T]) render(q *params.Query, items []T, next string) (page, error) {
 	var b bytes.Buffer
 	var err error
-	switch q.form {
-	case formCSV:
+	switch q.Format {
+	case params.CSV:
 		c := csv.NewWriter(&b)
 		err = c.Write(l.columns)
 		for _, item := range items {
 			err = errors.Join(err, c.Write(l.row(item)))
 		}
 		c.Flush()
-	case formGPX:
-		g := newGPX(&b, q.id)
-		l.gpx(g, items)
-		g.end()
-		err = g.flush()
+	case params.GPX:
+		g := gpx.NewWriter(&b, q.ID)
+		l.addPoints(g, items)
+		g.End()
+		err = g.Flush()
 	default:
 		if items == nil {
 			items = []T{}
@@ -138,56 +144,44 @@ func (l *list[T]) render(q *query, items []T, next string) (page, error) {
 	return page{next: next, etag: `"` + hex.EncodeToString(sum[:12]) + `"`, body: b.Bytes()}, err
 }
 
-// servePage answers a page: from the cache, from an equal request's read, or from one of its own.
-func (a *API) servePage(w *answer, r *http.Request, route string, q *query,
-	keyOf func(context.Context) (string, time.Duration), load func(context.Context, Store) (page, error),
-) error {
-	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.Timeout)
-	defer cancel()
-	key, keep := keyOf(ctx)
-	p, err := a.joined(ctx, key, keep, load)
-	if err != nil {
-		return err
+// addPoints adds items, which are newest first, in the order of time.
+func (l *list[T]) addPoints(g *gpx.Writer, items []T) {
+	for i := len(items) - 1; i >= 0; i-- {
+		g.Add(l.point(items[i]))
 	}
+}
+
+func servePage(w *rest.Response, r *rest.Request, route string, q *params.Query, p page) {
 	h := w.Header()
 	h.Set("ETag", p.etag)
-	h.Set("Cache-Control", "private, no-cache") // a client may keep it, and asks each time whether it still holds
+	h.Set("Cache-Control", "private, no-cache") // a client may store it, and must ask each time whether it is current
 	if p.next != "" {
-		h.Set("Link", "<"+q.link(r, p.next)+`>; rel="next"`)
+		h.Set("Link", "<"+params.Link(r.Request, p.next)+`>; rel="next"`)
 	}
 	if matches(r.Header.Get("If-None-Match"), p.etag) {
 		w.WriteHeader(http.StatusNotModified)
-		return nil
+		return
 	}
-	q.describe(h, route)
+	setContentHeaders(h, route, q)
 	h.Set("Content-Length", strconv.Itoa(len(p.body)))
-	w.expectReader()
-	_, _ = w.Write(p.body) // a client that is gone can't be told
-	return nil
+	w.ExtendDeadline(slowReader)
+	_, _ = w.Write(p.body) // the client may be gone
 }
 
-// describe says what the body is.
-func (q *query) describe(h http.Header, route string) {
-	h.Set("Content-Type", q.form.contentType())
+// setContentHeaders describes the body.
+func setContentHeaders(h http.Header, route string, q *params.Query) {
+	h.Set("Content-Type", q.Format.ContentType())
 	h.Set("X-Content-Type-Options", "nosniff")
-	if q.form != formJSON {
+	if q.Format != params.JSON {
 		name := route
-		if q.id != "" {
-			name += "-" + strings.ReplaceAll(q.id, ":", "_") // which some file systems don't take
+		if q.ID != "" {
+			name += "-" + strings.ReplaceAll(q.ID, ":", "_") // some file systems reject colons
 		}
-		h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="%s.%s"`, name, q.form))
+		h.Set("Content-Disposition", fmt.Sprintf(`inline; filename="%s.%s"`, name, q.Format))
 	}
 }
 
-// link is the address of another page of the list. A token among the parameters stays out of it.
-func (q *query) link(r *http.Request, page string) string {
-	values, _ := url.ParseQuery(r.URL.RawQuery) // it was read before
-	values.Del(paramToken)
-	values.Set(paramPage, page)
-	return r.URL.EscapedPath() + "?" + values.Encode()
-}
-
-// matches tells whether If-None-Match names the tag.
+// matches reports whether If-None-Match names the tag.
 func matches(header, etag string) bool {
 	for tag := range strings.SplitSeq(header, ",") {
 		if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag || tag == "*" {
@@ -197,28 +191,28 @@ func matches(header, etag string) bool {
 	return false
 }
 
-// part writes one part of a streamed answer; it is called for the last one, too, with done.
+// part returns a function that writes the next part of a stream. done is set with the last part.
 type part func(ctx context.Context, store Store) (write func(io.Writer) error, done bool, err error)
 
-// streamOf is a list as a stream of parts in the form that was asked for.
-func streamOf[T any](l *list[T], q *query) part {
-	if q.form == formGPX {
+// streamOf is a list as a stream of parts in the requested format.
+func streamOf[T any](l *list[T], q *params.Query) part {
+	if q.Format == params.GPX {
 		return gpxParts(l, q)
 	}
-	q.limit = streamRows
+	q.Limit = streamRows
 	begun := false
 	return func(ctx context.Context, store Store) (func(io.Writer) error, bool, error) {
 		items, position, err := l.page(ctx, store, q)
 		if err != nil {
 			return nil, false, err
 		}
-		q.position = position
+		q.Position = position
 		header := !begun
 		begun = true
 		return func(w io.Writer) error {
 			c := csv.NewWriter(w)
 			if header {
-				_ = c.Write(l.columns) // its error comes with Flush
+				_ = c.Write(l.columns) // c.Error returns the error
 			}
 			for _, item := range items {
 				_ = c.Write(l.row(item))
@@ -229,27 +223,27 @@ func streamOf[T any](l *list[T], q *query) part {
 	}
 }
 
-func gpxParts[T any](l *list[T], q *query) part {
+func gpxParts[T any](l *list[T], q *params.Query) part {
 	read := l.all(q)
-	var g *gpxWriter
+	var g *gpx.Writer
 	return func(ctx context.Context, store Store) (func(io.Writer) error, bool, error) {
 		items, done, err := read(ctx, store)
 		return func(w io.Writer) error {
 			if g == nil {
-				g = newGPX(w, q.id)
+				g = gpx.NewWriter(w, q.ID)
 			}
-			l.gpx(g, items)
+			l.addPoints(g, items)
 			if done {
-				g.end()
+				g.End()
 			}
-			return g.flush()
+			return g.Flush()
 		}, done, err
 	}
 }
 
-// stream answers a whole list part by part, with one part in memory. Each part has the time of a request; the first is
-// read before anything is sent, so that a store that is away is told as such.
-func (a *API) stream(w *answer, r *http.Request, route string, q *query, next part) error {
+// stream answers a whole list part by part, with one part in memory. Each part has the time limit of a request. The first
+// part is read before anything is sent, so that an unavailable store gives a status of its own.
+func (a *API) stream(w *rest.Response, r *rest.Request, route string, q *params.Query, next part) error {
 	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.StreamTimeout)
 	defer cancel()
 	h := w.Header()
@@ -259,21 +253,21 @@ func (a *API) stream(w *answer, r *http.Request, route string, q *query, next pa
 			return err
 		}
 		if first {
-			q.describe(h, route)
+			setContentHeaders(h, route, q)
 			h.Set("Cache-Control", "private, no-store")
 			if r.Method == http.MethodHead {
 				return nil
 			}
 		}
-		w.expectReader()
+		w.ExtendDeadline(slowReader)
 		if err := write(w); err != nil {
-			return fmt.Errorf("write answer: %w", err)
+			return fmt.Errorf("write response: %w", err)
 		}
 		if done {
 			return nil
 		}
 		if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return fmt.Errorf("write answer: %w", err)
+			return fmt.Errorf("write response: %w", err)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package query
 
 import (
+	"encoding/base64"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -13,30 +15,32 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-func TestPagesOfATrackStandStillWhileItGrows(t *testing.T) {
-	// Three days, of which the first fix lies at the very beginning of the range: a range that moved on would lose it.
-	store := &fakeStore{fixes: append(drive("truck-1", "fleet-a", noon, 300, time.Minute), drive("truck-1", "fleet-a", noon.Add(-59*time.Hour), 40, 20*time.Minute)...)}
+func TestPagesDoNotMoveWhileTrackGrows(t *testing.T) {
+	// The first position of the three days is at the beginning of the range: a range that moved would lose it.
+	store := &fakeStore{positions: append(drive("truck-1", "fleet-a", noon, 300, time.Minute), drive("truck-1", "fleet-a", noon.Add(-59*time.Hour), 40, 20*time.Minute)...)}
 	before := map[string]bool{}
-	for _, f := range store.fixes {
+	for _, f := range store.positions {
 		before[formatTime(f.Ts)] = true
 	}
-	g := newRig(t, store, withMemory(t))
+	g := newFixture(t, store, withMemory(t))
 	added := 0
 	grow := func() { // the truck drives on and the clock with it
 		g.now = g.now.Add(time.Minute)
 		added++
-		store.fixes = append(store.fixes, drive("truck-1", "fleet-a", g.now, 1, time.Minute)...)
+		store.positions = append(store.positions, drive("truck-1", "fleet-a", g.now, 1, time.Minute)...)
 	}
-	all, pages := everyPage[fixItem](g, "a", "/v1/devices/truck-1/track?from=-72h&limit=50", grow)
-	require.Equal(t, 7, pages, "340 fixes, and no empty page at the end")
+	all, pages := everyPage[positionItem](g, "a", "/v1/devices/truck-1/track?from=-72h&limit=50", grow)
+	require.Equal(t, 7, pages, "340 positions, and no empty page at the end")
 	require.Positive(t, added)
 	require.Len(t, all, len(before))
 	for i, f := range all {
@@ -47,10 +51,12 @@ func TestPagesOfATrackStandStillWhileItGrows(t *testing.T) {
 	}
 }
 
-func TestAPageBelongsToItsList(t *testing.T) {
+func TestPageOfAnotherListIsRejected(t *testing.T) {
 	store := twoFleets()
-	g := newRig(t, store)
-	_, next := items[fixItem](g, "all", "/v1/devices/truck-1/track?from=-3h&limit=10")
+	store.devices = append(store.devices, cassandra.Device{FleetID: "fleet-a", DeviceID: "truck-2"})
+	store.alerts = append(store.alerts, cassandra.Alert{FleetID: "fleet-a", Severity: "LOW", OpenedMs: noon.UnixMilli(), DeviceID: "truck-2", Type: "speeding"})
+	g := newFixture(t, store)
+	_, next := items[positionItem](g, "all", "/v1/devices/truck-1/track?from=-3h&limit=10")
 	require.NotEmpty(t, next)
 	for name, path := range map[string]string{
 		"another range":  "/v1/devices/truck-1/track?from=-4h&page=",
@@ -62,28 +68,40 @@ func TestAPageBelongsToItsList(t *testing.T) {
 		require.Equal(t, 400, w.Code, name)
 		require.Equal(t, "page", problemIn(t, w).Field, name)
 	}
-	require.Equal(t, 200, g.get("all", "/v1/devices/truck-1/track?from=-3h&limit=7&format=csv&page="+next).Code, "size and form may change")
+	require.Equal(t, 200, g.get("all", "/v1/devices/truck-1/track?from=-3h&limit=7&format=csv&page="+next).Code, "size and format may change")
 
-	// A cursor that somebody made has no more than one that was given.
-	q := &query{id: "fleet-a", from: 0, to: latestInstant, given: "\x00\x00"}
-	w := g.get("all", "/v1/fleets/fleet-a/alerts?page="+q.next(routeAlerts, alertA))
+	// A forged cursor is bounded like a parameter.
+	w := g.get("all", "/v1/fleets/fleet-a/alerts?page="+forged(t, g, "/v1/fleets/fleet-a/alerts?limit=1", func(c map[string]any) { c["f"], c["t"] = 0, params.MaxTime }))
 	require.Equal(t, 400, w.Code, "more days than a range may have")
-	q = &query{id: "fleet-a"}
-	w = g.get("all", "/v1/fleets/fleet-a/devices?page="+q.next(routeDevices, "no-state"))
-	require.Equal(t, 400, w.Code, "a place that the store does not know")
+	w = g.get("all", "/v1/fleets/fleet-a/devices?page="+forged(t, g, "/v1/fleets/fleet-a/devices?limit=1", func(c map[string]any) { c["p"] = "no-state" }))
+	require.Equal(t, 400, w.Code, "a position that the store does not know")
 }
 
-func TestThePlaceInATrackIsKeptWhereFixesAreHidden(t *testing.T) {
-	// The truck was fleet-b's for the newest 120,000 fixes and fleet-a's before.
-	store := &fakeStore{fixes: append(drive("truck-1", "fleet-b", noon, 120_000, time.Second), drive("truck-1", "fleet-a", noon.Add(-120_000*time.Second), 5, time.Second)...)}
-	g := newRig(t, store)
-	all, pages := everyPage[fixItem](g, "a", "/v1/devices/truck-1/track?from=-48h&limit=3", nil)
+// forged is the next page of a list with a changed cursor.
+func forged(t *testing.T, g *fixture, path string, change func(map[string]any)) string {
+	t.Helper()
+	_, next := items[map[string]any](g, "all", path)
+	text, err := base64.RawURLEncoding.DecodeString(next)
+	require.NoError(t, err)
+	var cursor map[string]any
+	require.NoError(t, json.Unmarshal(text, &cursor))
+	change(cursor)
+	text, err = json.Marshal(cursor)
+	require.NoError(t, err)
+	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+func TestPagesOfTrackWithHiddenPositions(t *testing.T) {
+	// The truck was fleet-b's for the newest 120,000 positions and fleet-a's before.
+	store := &fakeStore{positions: append(drive("truck-1", "fleet-b", noon, 120_000, time.Second), drive("truck-1", "fleet-a", noon.Add(-120_000*time.Second), 5, time.Second)...)}
+	g := newFixture(t, store)
+	all, pages := everyPage[positionItem](g, "a", "/v1/devices/truck-1/track?from=-48h&limit=3", nil)
 	require.Len(t, all, 5)
-	require.LessOrEqual(t, pages, 3, "a page with few items comes only where very many are hidden")
-	require.Less(t, store.asked(), 200, "hidden fixes are not read one by one")
+	require.LessOrEqual(t, pages, 3, "only very many hidden positions make a page short")
+	require.Less(t, store.asked(), 200, "hidden positions are not read one by one")
 }
 
-func TestPagesOfFleetsDevicesAndNewestFixes(t *testing.T) {
+func TestPagesOfFleetsDevicesAndLatestPositions(t *testing.T) {
 	store := &fakeStore{fleets: named("fleet", 25)}
 	for i, device := range named("truck", 60) {
 		status := cassandra.StatusActive
@@ -91,19 +109,19 @@ func TestPagesOfFleetsDevicesAndNewestFixes(t *testing.T) {
 			status = cassandra.StatusMoved
 		}
 		store.devices = append(store.devices, cassandra.Device{FleetID: "fleet-000", DeviceID: device, Status: status})
-		store.fixes = append(store.fixes, drive(device, "fleet-000", noon, 2, time.Minute)...)
+		store.positions = append(store.positions, drive(device, "fleet-000", noon, 2, time.Minute)...)
 	}
-	g := newRig(t, store)
+	g := newFixture(t, store)
 	fleets, pages := everyPage[fleetItem](g, "all", "/v1/fleets?limit=10", nil)
 	require.Len(t, fleets, 25)
 	require.Equal(t, 3, pages)
 
 	devices, pages := everyPage[deviceItem](g, "all", "/v1/fleets/fleet-000/devices?limit=10", nil)
 	require.Len(t, devices, 40, "without those that moved")
-	require.LessOrEqual(t, pages, 5, "pages are full although the store's are not")
+	require.LessOrEqual(t, pages, 5, "pages are full although those of the store are not")
 
-	latest, pages := everyPage[fixItem](g, "all", "/v1/fleets/fleet-000/latest?limit=25", func() {
-		store.fixes = append(store.fixes, drive("truck-0000", "fleet-000", noon, 1, 0)...) // sorts before what was given
+	latest, pages := everyPage[positionItem](g, "all", "/v1/fleets/fleet-000/latest?limit=25", func() {
+		store.positions = append(store.positions, drive("truck-0000", "fleet-000", noon, 1, 0)...) // sorts before what was given
 	})
 	require.Equal(t, 3, pages)
 	seen := map[string]bool{}
@@ -115,9 +133,9 @@ func TestPagesOfFleetsDevicesAndNewestFixes(t *testing.T) {
 	require.Len(t, latest, 60)
 }
 
-func TestRangesAreReadInEveryForm(t *testing.T) {
-	store := &fakeStore{fixes: drive("truck-1", "fleet-a", noon, 10, time.Hour)} // 12:00 back to 03:00
-	g := newRig(t, store)
+func TestRangeFormats(t *testing.T) {
+	store := &fakeStore{positions: drive("truck-1", "fleet-a", noon, 10, time.Hour)} // 12:00 back to 03:00
+	g := newFixture(t, store)
 	for query, want := range map[string]int{
 		"":                                    10,
 		"from=-2h":                            3,
@@ -133,13 +151,13 @@ func TestRangesAreReadInEveryForm(t *testing.T) {
 		"from=2020-01-01T00:00:00Z":                                 10,
 		"from=2100-01-01T00:00:00Z&to=2101-01-01T00:00:00Z":         0,
 	} {
-		fixes, next := items[fixItem](g, "a", "/v1/devices/truck-1/track?"+query)
-		assert.Len(t, fixes, want, query)
+		positions, next := items[positionItem](g, "a", "/v1/devices/truck-1/track?"+query)
+		assert.Len(t, positions, want, query)
 		assert.Empty(t, next)
 	}
 }
 
-func TestAlertsOfOneInstantAreToldApartByPages(t *testing.T) {
+func TestPagesOfAlertsWithEqualTimestamps(t *testing.T) {
 	store := &fakeStore{}
 	dice := rand.New(rand.NewPCG(1, 2))
 	for day := range 40 {
@@ -161,7 +179,7 @@ func TestAlertsOfOneInstantAreToldApartByPages(t *testing.T) {
 	}
 	store.alerts = unique
 	for _, limit := range []int{1, 2, 3, 7, 100, 1000} {
-		g := newRig(t, store)
+		g := newFixture(t, store)
 		all, pages := everyPage[alertItem](g, "a", fmt.Sprintf("/v1/fleets/fleet-a/alerts?from=-60d&limit=%d", limit), nil)
 		require.Len(t, all, len(want), "limit %d", limit)
 		require.Equal(t, (len(want)+limit-1)/limit, pages, "limit %d", limit)
@@ -172,7 +190,7 @@ func TestAlertsOfOneInstantAreToldApartByPages(t *testing.T) {
 			require.True(t, i == 0 || a.Timestamp <= all[i-1].Timestamp, "newest first")
 		}
 	}
-	g := newRig(t, store)
+	g := newFixture(t, store)
 	some, _ := everyPage[alertItem](g, "a", "/v1/fleets/fleet-a/alerts?from=-60d&limit=9&severity=low,high", nil)
 	for _, a := range some {
 		require.NotEqual(t, "MEDIUM", a.Severity)
@@ -181,16 +199,16 @@ func TestAlertsOfOneInstantAreToldApartByPages(t *testing.T) {
 	require.Less(t, len(some), len(want))
 }
 
-func TestFiguresAreHoursOfTheRange(t *testing.T) {
+func TestHoursOfRange(t *testing.T) {
 	store := &fakeStore{}
 	for i := range 100 * 24 {
 		store.hours = append(store.hours, cassandra.Hour{FleetID: "fleet-a", Start: noon.Add(-time.Duration(100*24-1-i) * time.Hour), TotalDistanceKm: float64(i)})
 	}
-	g := newRig(t, store)
+	g := newFixture(t, store)
 	hours, next := items[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=2026-11-05T09:30:00Z&to=2026-11-05T11:00:00Z")
 	require.Empty(t, next)
 	require.Equal(t, []string{"2026-11-05T09:00:00.000Z", "2026-11-05T10:00:00.000Z", "2026-11-05T11:00:00.000Z"},
-		[]string{hours[0].Hour, hours[1].Hour, hours[2].Hour}, "an hour of which a part lies in the range is in it")
+		[]string{hours[0].Hour, hours[1].Hour, hours[2].Hour}, "hours that overlap the range are included")
 	all, pages := everyPage[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=-90d&limit=500", nil)
 	require.Len(t, all, 90*24+1)
 	require.Equal(t, 5, pages)
@@ -211,14 +229,14 @@ func rows(t *testing.T, w *httptest.ResponseRecorder) [][]string {
 	return all
 }
 
-func TestCSVHasUnitsInItsNamesAndEveryValue(t *testing.T) {
+func TestCSVHasEveryValue(t *testing.T) {
 	store := twoFleets()
-	store.fixes = []cassandra.Telemetry{
+	store.positions = []cassandra.Telemetry{
 		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon, Lat: 52.5, Lon: -0.000001, SpeedKmh: ptr(0.0), HeadingDeg: ptr(359.5), BatteryPct: ptr(int32(0)), TempC: ptr(-3.25), AccuracyM: ptr(4.5), Zone: "depot"},
 		{DeviceID: "truck-1", FleetID: "fleet-a", Ts: noon.Add(-time.Second), Lat: 52.5, Lon: 13},
 	}
 	store.alerts[0].Message = "93 km/h,\nin a \"zone\" of 50"
-	g := newRig(t, store)
+	g := newFixture(t, store)
 	full := []string{"truck-1", "fleet-a", "2026-11-05T12:00:00.000Z", "52.5", "-0.000001", "0", "359.5", "0", "-3.25", "depot", "4.5"}
 	for path, want := range map[string][][]string{
 		"/v1/fleets":                                {{"fleet_id"}, {"fleet-a"}, {"fleet-b"}},
@@ -248,20 +266,20 @@ func TestCSVHasUnitsInItsNamesAndEveryValue(t *testing.T) {
 	require.Len(t, rows(t, g.get("all", next.String())), 2, "and the link leads to the next page")
 }
 
-func TestFormsAreChosenByNameThenByAccept(t *testing.T) {
-	g := newRig(t, twoFleets())
+func TestFormatByNameThenByAccept(t *testing.T) {
+	g := newFixture(t, twoFleets())
 	for name, c := range map[string]struct{ path, accept, want string }{
-		"nothing said":                 {"/v1/fleets", "", jsonType},
-		"a browser":                    {"/v1/fleets", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", jsonType},
-		"CSV":                          {"/v1/fleets", "text/csv", csvType},
-		"CSV before JSON":              {"/v1/fleets", "application/json;q=0.5, text/csv", csvType},
-		"JSON before CSV":              {"/v1/fleets", "text/csv;q=0.5, application/json", jsonType},
-		"GPX of what is no track":      {"/v1/fleets", "application/gpx+xml", jsonType},
-		"GPX of a track":               {"/v1/devices/truck-1/track", "application/gpx+xml", gpxType},
-		"the name goes before":         {"/v1/fleets?format=json", "text/csv", jsonType},
-		"the name in capitals":         {"/v1/fleets?format=CSV", "", csvType},
-		"what is no list of types":     {"/v1/fleets", "text/csv;q=x,;;", jsonType},
-		"a type that is refused: q=0 ": {"/v1/fleets", "text/csv;q=0", jsonType},
+		"no preference":            {"/v1/fleets", "", rest.JSONType},
+		"a browser":                {"/v1/fleets", "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", rest.JSONType},
+		"CSV":                      {"/v1/fleets", "text/csv", "text/csv"},
+		"CSV before JSON":          {"/v1/fleets", "application/json;q=0.5, text/csv", "text/csv"},
+		"JSON before CSV":          {"/v1/fleets", "text/csv;q=0.5, application/json", rest.JSONType},
+		"GPX of fleets":            {"/v1/fleets", "application/gpx+xml", rest.JSONType},
+		"GPX of a track":           {"/v1/devices/truck-1/track", "application/gpx+xml", gpx.ContentType},
+		"the name goes before":     {"/v1/fleets?format=json", "text/csv", rest.JSONType},
+		"the name in capitals":     {"/v1/fleets?format=CSV", "", "text/csv"},
+		"an invalid list of types": {"/v1/fleets", "text/csv;q=x,;;", rest.JSONType},
+		"an excluded type, q=0":    {"/v1/fleets", "text/csv;q=0", rest.JSONType},
 	} {
 		w := g.get("all", c.path, "Accept", c.accept)
 		require.Equal(t, 200, w.Code, name)
@@ -271,10 +289,10 @@ func TestFormsAreChosenByNameThenByAccept(t *testing.T) {
 	}
 }
 
-func TestALongTrackIsStreamedInParts(t *testing.T) {
+func TestLongTrackIsStreamed(t *testing.T) {
 	const n = 3*streamRows + 7
-	store := &fakeStore{fixes: drive("truck-1", "fleet-a", noon, n, time.Second)}
-	g := newRig(t, store, withMemory(t))
+	store := &fakeStore{positions: drive("truck-1", "fleet-a", noon, n, time.Second)}
+	g := newFixture(t, store, withMemory(t))
 	all := rows(t, g.get("a", "/v1/devices/truck-1/track?format=csv"))
 	require.Len(t, all, n+1)
 	require.Equal(t, formatTime(noon), all[1][2])
@@ -288,13 +306,13 @@ func TestALongTrackIsStreamedInParts(t *testing.T) {
 	require.Zero(t, w.Body.Len())
 }
 
-func TestAStreamThatBreaksIsNoWholeFile(t *testing.T) {
-	store := &fakeStore{fixes: drive("truck-1", "fleet-a", noon, 6*streamRows, time.Second), err: errors.New("the node burns")}
-	g := newRig(t, store)
-	server := httptest.NewServer(g.mux)
+func TestBrokenStreamAbortsConnection(t *testing.T) {
+	store := &fakeStore{positions: drive("truck-1", "fleet-a", noon, 6*streamRows, time.Second), err: errors.New("the node burns")}
+	g := newFixture(t, store)
+	server := httptest.NewServer(g.router)
 	defer server.Close()
-	for form, fail := range map[string]int{"csv": 5, "gpx": 8} {
-		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/devices/truck-1/track?from=-8h&format="+form, nil)
+	for format, fail := range map[string]int{"csv": 5, "gpx": 8} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/v1/devices/truck-1/track?from=-8h&format="+format, nil)
 		require.NoError(t, err)
 		r.Header.Set("Authorization", "Bearer a")
 		store.mu.Lock()
@@ -302,20 +320,20 @@ func TestAStreamThatBreaksIsNoWholeFile(t *testing.T) {
 		store.mu.Unlock()
 		answer, err := server.Client().Do(r)
 		require.NoError(t, err)
-		require.Equal(t, 200, answer.StatusCode, "it began well")
+		require.Equal(t, 200, answer.StatusCode, "the stream began")
 		body, err := io.ReadAll(answer.Body)
-		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "and the client can tell that it did not end well")
+		require.ErrorIs(t, err, io.ErrUnexpectedEOF, "the client notices the broken stream")
 		require.NotEmpty(t, body)
 		answer.Body.Close()
 	}
 	server.Client().CloseIdleConnections()
 	server.Close() // waits for the handlers, which count at their end
-	require.Equal(t, 2.0, testutil.ToFloat64(g.api.metrics.requests.WithLabelValues(routeTrack, class5xx)))
+	require.Equal(t, 2.0, g.requests(routeTrack, "500"))
 }
 
-func TestAnAnswerThatStillHoldsIsNotSentAgain(t *testing.T) {
+func TestUnchangedPageIsNotSentAgain(t *testing.T) {
 	store := twoFleets()
-	g := newRig(t, store)
+	g := newFixture(t, store)
 	first := g.get("a", "/v1/fleets/fleet-a/latest")
 	etag := first.Header().Get("ETag")
 	require.NotEmpty(t, etag)
@@ -325,6 +343,6 @@ func TestAnAnswerThatStillHoldsIsNotSentAgain(t *testing.T) {
 		require.Equal(t, 304, w.Code, tag)
 		require.Zero(t, w.Body.Len())
 	}
-	store.fixes = append(store.fixes, drive("truck-1", "fleet-a", noon.Add(time.Second), 1, 0)...)
+	store.positions = append(store.positions, drive("truck-1", "fleet-a", noon.Add(time.Second), 1, 0)...)
 	require.Equal(t, 200, g.get("a", "/v1/fleets/fleet-a/latest", "If-None-Match", etag).Code)
 }

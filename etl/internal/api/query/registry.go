@@ -7,52 +7,54 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
 )
 
-// What paths name, as messages call it.
+// The fields of paths, in error messages.
 const (
 	fieldFleet  = "fleet"
 	fieldDevice = "device"
 )
 
-// How long answers are kept.
+// How long responses stay in the cache.
 const (
-	keepLatest = time.Second
-	keepList   = 10 * time.Second
-	keepClosed = 5 * time.Minute // days that are over
+	ttlLatest = time.Second
+	ttlList   = 10 * time.Second
+	ttlClosed = 5 * time.Minute // of past days
 )
 
-// timeForm is how times are written: what telemetry is read with.
-const timeForm = "2006-01-02T15:04:05.000Z"
+// timeFormat is the format of times, which telemetry can read.
+const timeFormat = "2006-01-02T15:04:05.000Z"
 
 func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	return t.UTC().Format(timeForm)
+	return t.UTC().Format(timeFormat)
 }
 
-func keepFor(d time.Duration) func(*query, time.Time) time.Duration {
-	return func(*query, time.Time) time.Duration { return d }
+func fixedTTL(d time.Duration) func(*params.Query, time.Time) time.Duration {
+	return func(*params.Query, time.Time) time.Duration { return d }
 }
 
-// fleetItem is a fleet.
+// fleetItem is a fleet in a response.
 type fleetItem struct {
 	FleetID string `json:"fleet_id"`
 }
 
 func (a *API) fleets() list[fleetItem] {
 	return list[fleetItem]{
-		route: routeFleets, columns: []string{"fleet_id"}, keep: keepFor(keepList),
+		route: routeFleets, columns: []string{"fleet_id"}, ttl: fixedTTL(ttlList),
 		row: func(f fleetItem) []string { return []string{f.FleetID} },
-		page: func(ctx context.Context, store Store, q *query) ([]fleetItem, string, error) {
+		page: func(ctx context.Context, store Store, q *params.Query) ([]fleetItem, string, error) {
 			names, err := store.Fleets(ctx)
 			if err != nil {
 				return nil, "", err
 			}
 			var items []fleetItem
 			for _, name := range names {
-				if q.scope == AllFleets || q.scope == name {
+				if q.Scope == auth.AllFleets || q.Scope == name {
 					items = append(items, fleetItem{name})
 				}
 			}
@@ -62,24 +64,24 @@ func (a *API) fleets() list[fleetItem] {
 	}
 }
 
-// after is the page of a list that is sorted by name and held as a whole.
-func after[T any](items []T, q *query, name func(T) string) (page []T, position string) {
+// after is the page of a list that is sorted by name and entirely in memory.
+func after[T any](items []T, q *params.Query, name func(T) string) (page []T, position string) {
 	from := 0
-	if q.position != "" {
+	if q.Position != "" {
 		var found bool
-		from, found = slices.BinarySearchFunc(items, q.position, func(item T, position string) int { return strings.Compare(name(item), position) })
+		from, found = slices.BinarySearchFunc(items, q.Position, func(item T, position string) int { return strings.Compare(name(item), position) })
 		if found {
 			from++
 		}
 	}
 	items = items[from:]
-	if len(items) <= q.limit {
+	if len(items) <= q.Limit {
 		return items, ""
 	}
-	return items[:q.limit], name(items[q.limit-1])
+	return items[:q.Limit], name(items[q.Limit-1])
 }
 
-// deviceItem is a device of a fleet.
+// deviceItem is a device in a response.
 type deviceItem struct {
 	FleetID     string `json:"fleet_id"`
 	DeviceID    string `json:"device_id"`
@@ -90,7 +92,7 @@ type deviceItem struct {
 
 func (a *API) devices() list[deviceItem] {
 	return list[deviceItem]{
-		route: routeDevices, idField: fieldFleet, keep: keepFor(keepList), streamed: true,
+		route: routeDevices, idField: fieldFleet, ttl: fixedTTL(ttlList), streamed: true,
 		columns: []string{"fleet_id", "device_id", "model", "activated_at", "status"},
 		row: func(d deviceItem) []string {
 			return []string{d.FleetID, d.DeviceID, d.Model, d.ActivatedAt, d.Status}
@@ -99,36 +101,37 @@ func (a *API) devices() list[deviceItem] {
 	}
 }
 
-// devicesPage reads on where the store's page has devices that moved away, so that pages are full all the same.
-func devicesPage(ctx context.Context, store Store, q *query) (items []deviceItem, position string, err error) {
-	position = q.position
+// devicesPage continues to read when a page of the store contains devices that moved to another fleet, so that its own pages
+// are full.
+func devicesPage(ctx context.Context, store Store, q *params.Query) (items []deviceItem, position string, err error) {
+	position = q.Position
 	for {
-		p, err := store.Devices(ctx, q.id, q.limit-len(items), position)
+		p, err := store.Devices(ctx, q.ID, q.Limit-len(items), position)
 		if err != nil {
-			if q.position != "" && cassandra.ReasonOf(err) == cassandra.ReasonInvalid {
-				return nil, "", badPage(q.page)
+			if q.Position != "" && cassandra.ReasonOf(err) == cassandra.ReasonInvalid {
+				return nil, "", q.BadPage()
 			}
 			return nil, "", err
 		}
 		for _, d := range p.Rows {
 			items = append(items, deviceItem{d.FleetID, d.DeviceID, d.Model, formatTime(d.ActivatedAt), string(d.Status)})
 		}
-		if position = p.Next; position == "" || len(items) >= q.limit {
+		if position = p.Next; position == "" || len(items) >= q.Limit {
 			return items, position, nil
 		}
 	}
 }
 
-func (a *API) latest() list[fixItem] {
-	return list[fixItem]{
-		route: routeLatest, idField: fieldFleet, keep: keepFor(keepLatest), columns: fixColumns, row: fixItem.row,
-		page: func(ctx context.Context, store Store, q *query) ([]fixItem, string, error) {
-			rows, err := store.LatestOfFleet(ctx, q.id)
+func (a *API) latest() list[positionItem] {
+	return list[positionItem]{
+		route: routeLatest, idField: fieldFleet, ttl: fixedTTL(ttlLatest), columns: positionColumns, row: positionItem.row,
+		page: func(ctx context.Context, store Store, q *params.Query) ([]positionItem, string, error) {
+			rows, err := store.LatestOfFleet(ctx, q.ID)
 			if err != nil {
 				return nil, "", err
 			}
 			rows, position := after(rows, q, func(t cassandra.Telemetry) string { return t.DeviceID })
-			return fixItems(rows), position, nil
+			return positionItems(rows), position, nil
 		},
 	}
 }

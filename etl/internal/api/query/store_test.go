@@ -15,7 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// The real store is one, too.
+// The real store implements Store.
 var _ Store = (*cassandra.Store)(nil)
 
 // realStore opens the tests' keyspace on a real cluster, with reads at ALL, so that a test sees what it wrote.
@@ -28,18 +28,18 @@ func realStore(t *testing.T) *cassandra.Store {
 	return store
 }
 
-func TestTheRealStoreIsRead(t *testing.T) {
+func TestRealStore(t *testing.T) {
 	store := realStore(t)
 	ctx := t.Context()
 	// The store reads no further than its own clock says.
 	now := time.Now().UTC().Truncate(time.Second)
-	g := newRig(t, nil, func(o *Options) {
+	g := newFixture(t, nil, func(o *Options) {
 		o.Store = func() (Store, bool) { return store, true }
 		o.Limits.Timeout = time.Minute // a busy machine is no failure
 	})
 	g.now = now
 
-	// A truck that went from fleet-b to fleet-a: 12,000 fixes over three days, the older half for fleet-b.
+	// A truck that went from fleet-b to fleet-a: 12,000 positions over three days, the older half for fleet-b.
 	const n, half = 12_000, 6_000
 	interval := 20 * time.Second
 	history := map[cassandra.Day][]cassandra.TelemetryRow{}
@@ -90,7 +90,7 @@ func TestTheRealStoreIsRead(t *testing.T) {
 
 	t.Run("tracks by pages and as files", func(t *testing.T) {
 		for token, want := range map[string]int{"all": n, "a": half, "b": n - half} {
-			all, _ := everyPage[fixItem](g, token, "/v1/devices/truck-1/track?from=-5d&limit=5000", nil)
+			all, _ := everyPage[positionItem](g, token, "/v1/devices/truck-1/track?from=-5d&limit=5000", nil)
 			require.Len(t, all, want, token)
 			for i := range all[1:] {
 				require.Greater(t, all[i].Timestamp, all[i+1].Timestamp)
@@ -106,14 +106,14 @@ func TestTheRealStoreIsRead(t *testing.T) {
 		require.Equal(t, []fleetItem{{"fleet-a"}, {"fleet-b"}}, fleets)
 		devices, _ := everyPage[deviceItem](g, "a", "/v1/fleets/fleet-a/devices?limit=7", nil)
 		require.Len(t, devices, len(names))
-		latest, pages := everyPage[fixItem](g, "a", "/v1/fleets/fleet-a/latest?limit=10", nil)
+		latest, pages := everyPage[positionItem](g, "a", "/v1/fleets/fleet-a/latest?limit=10", nil)
 		require.Len(t, latest, len(names))
 		require.Equal(t, 3, pages)
 		require.Equal(t, "fleet-a", latest[0].FleetID)
 		hours, _ := everyPage[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=-6d&limit=50", nil)
 		require.Len(t, hours, 6*24+1)
-		w := g.get("a", "/v1/fleets/fleet-a/devices?page="+(&query{id: "fleet-a", given: "\x00\x00"}).next(routeDevices, "bm9uZQ"))
-		require.Equal(t, http.StatusBadRequest, w.Code, "a place in the list that the store never gave: %s", w.Body.String())
+		w := g.get("a", "/v1/fleets/fleet-a/devices?page="+forged(t, g, "/v1/fleets/fleet-a/devices?limit=1", func(c map[string]any) { c["p"] = "bm9uZQ" }))
+		require.Equal(t, http.StatusBadRequest, w.Code, "a position that the store did not return: %s", w.Body.String())
 	})
 	t.Run("alerts, one of which is resolved", func(t *testing.T) {
 		path := "/v1/fleets/fleet-a/alerts?from=-30d&limit=7"
@@ -135,7 +135,7 @@ func TestTheRealStoreIsRead(t *testing.T) {
 		}
 		left, err := store.OpenAlerts(ctx, "fleet-a")
 		require.NoError(t, err)
-		require.Len(t, left, 1, "nobody is told of it any more")
+		require.Len(t, left, 1, "it is no longer open")
 		require.Equal(t, other.Type, left[0].Type)
 		// The same input again, as a replay writes it.
 		for _, row := range alerts {
@@ -151,6 +151,6 @@ func TestTheRealStoreIsRead(t *testing.T) {
 		id.kind = "battery"
 		require.Equal(t, http.StatusNotFound, g.do(http.MethodPost, "all", "/v1/alerts/"+id.String()+"/resolve").Code)
 		after, _ := everyPage[alertItem](g, "a", path, nil)
-		require.Len(t, after, len(alerts), "what is not there is not made")
+		require.Len(t, after, len(alerts), "an unknown alert is not created")
 	})
 }

@@ -7,11 +7,14 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// fixItem is a fix, with the names that it was sent with.
-type fixItem struct {
+// positionItem is a position in a response, with the field names of records.
+type positionItem struct {
 	DeviceID   string   `json:"device_id"`
 	FleetID    string   `json:"fleet_id,omitempty"`
 	Timestamp  string   `json:"timestamp"`
@@ -22,15 +25,15 @@ type fixItem struct {
 	BatteryPct *int32   `json:"battery_pct,omitempty"`
 	TempC      *float64 `json:"temp_c,omitempty"`
 	Zone       string   `json:"zone,omitempty"`
-	AccuracyM  *float64 `json:"accuracy_m,omitempty"` // never of a newest fix: its tables have no such column
+	AccuracyM  *float64 `json:"accuracy_m,omitempty"` // never of a latest position: its tables have no such column
 
 	time time.Time
 }
 
-// fixColumns are the columns that fleet-etl load takes: a track that was saved can be loaded.
-var fixColumns = telemetry.Fields
+// positionColumns are the columns that fleet-etl load reads: a downloaded track can be loaded.
+var positionColumns = telemetry.Fields
 
-func (f fixItem) row() []string {
+func (f positionItem) row() []string {
 	battery := ""
 	if f.BatteryPct != nil {
 		battery = strconv.Itoa(int(*f.BatteryPct))
@@ -48,126 +51,125 @@ func formatFloat(v *float64) string {
 	return strconv.FormatFloat(*v, 'f', -1, 64)
 }
 
-func fixItems(rows []cassandra.Telemetry) []fixItem {
-	items := make([]fixItem, len(rows))
+func positionItems(rows []cassandra.Telemetry) []positionItem {
+	items := make([]positionItem, len(rows))
 	for i, t := range rows {
-		items[i] = fixItem{
+		items[i] = positionItem{
 			t.DeviceID, t.FleetID, formatTime(t.Ts), t.Lat, t.Lon, t.SpeedKmh, t.HeadingDeg, t.BatteryPct, t.TempC, t.Zone, t.AccuracyM, t.Ts,
 		}
 	}
 	return items
 }
 
-// historyKept is how far back fixes can be, with a margin for clocks.
-const historyKept = telemetry.Retention + 24*time.Hour
+// maxAge is how old positions can be, with a margin for clocks.
+const maxAge = telemetry.Retention + 24*time.Hour
 
 // msPerDay is a day in milliseconds.
 const msPerDay = 24 * 60 * 60 * 1000
 
-func (a *API) track() list[fixItem] {
-	return list[fixItem]{
-		route: routeTrack, idField: fieldDevice, span: &span{back: 24 * time.Hour}, columns: fixColumns, row: fixItem.row,
-		page: a.trackPage, keep: keepRange(keepLatest), streamed: true,
-		gpx: func(g *gpxWriter, items []fixItem) {
-			for _, f := range slices.Backward(items) {
-				g.point(f.time, f.Lat, f.Lon, f.SpeedKmh, f.HeadingDeg)
-			}
+func (a *API) track() list[positionItem] {
+	return list[positionItem]{
+		route: routeTrack, idField: fieldDevice, span: &params.Span{Default: 24 * time.Hour}, columns: positionColumns, row: positionItem.row,
+		page: a.trackPage, ttl: rangeTTL(ttlLatest), streamed: true,
+		point: func(i positionItem) gpx.Point {
+			return gpx.Point{Time: i.time, Lat: i.Lat, Lon: i.Lon, SpeedKmh: i.SpeedKmh, HeadingDeg: i.HeadingDeg}
 		},
 		all: a.wholeTrack,
 	}
 }
 
-// freshlyClosed is how long after its end a day is still likely to get late records.
-const freshlyClosed = 6 * time.Hour
+// lateRecords is how long after the end of a day late records are still likely.
+const lateRecords = 6 * time.Hour
 
-// keepRange is how long a list over a range in time is kept: long where its days are over, else as open says.
-func keepRange(open time.Duration) func(*query, time.Time) time.Duration {
-	return func(q *query, now time.Time) time.Duration {
-		end := cassandra.DayOf(q.to + msPerDay).Time() // of the last day
+// rangeTTL is how long a list over a range in time stays in the cache: long if the range has only past days, else open.
+func rangeTTL(open time.Duration) func(*params.Query, time.Time) time.Duration {
+	return func(q *params.Query, now time.Time) time.Duration {
+		end := cassandra.DayOf(q.To + msPerDay).Time() // of the last day
 		switch over := now.Sub(end); {
-		case q.sliding || over < 0:
+		case q.Sliding || over < 0:
 			return open
-		case over < freshlyClosed:
-			return keepClosed / 10
+		case over < lateRecords:
+			return ttlClosed / 10
 		default:
-			return keepClosed
+			return ttlClosed
 		}
 	}
 }
 
-// maxScanned is how many fixes are looked at for one page. Only a device that was another fleet's for long, whose
-// fixes the token may not see, has so many that are not shown.
+// maxScanned is how many positions are read for one page. Only a device that belonged to another fleet for long has so many
+// that the token may not see.
 const maxScanned = 100_000
 
-// fewestHidden is how many fixes are read at once where some are not shown, however few are wanted.
-const fewestHidden = 1000
+// minScan is how many positions are read at once after some were hidden, however few the page needs.
+const minScan = 1000
 
-// trackPage reads fixes newest first. The position is the time of the last one that was read.
-func (a *API) trackPage(ctx context.Context, store Store, q *query) ([]fixItem, string, error) {
+// trackPage reads positions newest first. The position in the list is the time of the last one that was read.
+func (a *API) trackPage(ctx context.Context, store Store, q *params.Query) ([]positionItem, string, error) {
 	b := a.backwards(q)
-	if q.position != "" {
-		before, err := strconv.ParseInt(q.position, 10, 64)
+	if q.Position != "" {
+		before, err := strconv.ParseInt(q.Position, 10, 64)
 		if err != nil {
-			return nil, "", badPage(q.page)
+			return nil, "", q.BadPage()
 		}
 		b.to = min(b.to, before-1)
 	}
 	var rows []cassandra.Telemetry
 	for scanned := 0; !b.done(); {
-		// One more than is shown tells whether there is another page.
-		want := q.limit + 1 - len(rows)
+		// One more than the page shows reveals whether there is another page.
+		want := q.Limit + 1 - len(rows)
 		if scanned > len(rows) {
-			want = max(want, fewestHidden)
+			want = max(want, minScan)
 		}
 		part, n, err := b.next(ctx, store, want)
 		if err != nil {
 			return nil, "", err
 		}
 		rows = append(rows, part...)
-		if scanned += n; len(rows) > q.limit {
-			rows = rows[:q.limit]
-			return fixItems(rows), strconv.FormatInt(rows[q.limit-1].Ts.UnixMilli(), 10), nil
+		if scanned += n; len(rows) > q.Limit {
+			rows = rows[:q.Limit]
+			return positionItems(rows), strconv.FormatInt(rows[q.Limit-1].Ts.UnixMilli(), 10), nil
 		}
 		if scanned > maxScanned && !b.done() {
-			return fixItems(rows), strconv.FormatInt(b.to+1, 10), nil
+			return positionItems(rows), strconv.FormatInt(b.to+1, 10), nil
 		}
 	}
-	return fixItems(rows), "", nil
+	return positionItems(rows), "", nil
 }
 
-// backwards reads a track from its end, a few days at a time: more of them when they turn out to hold little.
+// backwards reads a track from its end, a few days at a time, and more days when they have few positions.
 type backwards struct {
 	device, scope string
 	from, to      int64
 	days          int64
 }
 
-// maxDays is how many days of a track are asked for at once.
+// maxDays is how many days of a track are read at once.
 const maxDays = 16
 
-// maxRead is how many rows the store may have to read for one call: it reads each partition up to the limit, and drops
-// what is beyond it afterwards.
+// maxRead is how many rows the store may have to read for one call. It reads each partition up to the limit and drops the
+// surplus afterwards.
 const maxRead = 20_000
 
-// widen doubles the days that are asked for next, within what the store may have to read for them.
+// widen doubles the number of days to read next, within what the store may have to read for them.
 func widen(days, most int64, partitions, limit int) int64 {
 	return min(2*days, most, max(int64(maxRead/limit/partitions), 1))
 }
 
-// backwards starts at the end of the query's range, as far as there can be fixes.
-func (a *API) backwards(q *query) *backwards {
-	from, to := a.kept(q)
-	return &backwards{device: q.id, scope: q.scope, from: from, to: to, days: 1}
+// backwards starts at the end of the query's range, bounded by the age of stored positions.
+func (a *API) backwards(q *params.Query) *backwards {
+	from, to := a.bound(q)
+	return &backwards{device: q.ID, scope: q.Scope, from: from, to: to, days: 1}
 }
 
-func (a *API) kept(q *query) (from, to int64) {
+// bound limits the range of a query to times that stored positions can have.
+func (a *API) bound(q *params.Query) (from, to int64) {
 	now := a.Now()
-	return max(q.from, now.Add(-historyKept).UnixMilli()), min(q.to, now.Add(24*time.Hour).UnixMilli())
+	return max(q.From, now.Add(-maxAge).UnixMilli()), min(q.To, now.Add(24*time.Hour).UnixMilli())
 }
 
 func (b *backwards) done() bool { return b.to < b.from }
 
-// next reads at most limit fixes and gives those that the scope may see, and how many were read.
+// next reads at most limit positions. It returns the ones that the scope may see, and how many it read.
 func (b *backwards) next(ctx context.Context, store Store, limit int) (rows []cassandra.Telemetry, read int, err error) {
 	first := cassandra.DayOf(b.to).Time().UnixMilli() - (b.days-1)*msPerDay
 	from := max(b.from, first)
@@ -184,44 +186,44 @@ func (b *backwards) next(ctx context.Context, store Store, limit int) (rows []ca
 	return visible(p.Rows, b.scope), read, nil
 }
 
-// visible is the fixes that a scope may see: of a device that changed fleets, those of the fleet.
+// visible returns the positions that a scope may see: of a device that changed fleets, the positions in the own fleet.
 func visible(rows []cassandra.Telemetry, scope string) []cassandra.Telemetry {
-	if scope == AllFleets {
+	if scope == auth.AllFleets {
 		return rows
 	}
 	return slices.DeleteFunc(rows, func(t cassandra.Telemetry) bool { return t.FleetID != scope })
 }
 
-// The bounds of the stretch of a track that is read at once when it is read from its beginning. A second can't hold
-// more fixes than streamRows: there is one for a millisecond.
+// The bounds in milliseconds of the interval that is read at once when a track is read from its beginning. A second has at
+// most 1,000 positions, one per millisecond, which is less than streamRows.
 const (
-	shortestStretch = int64(1000)
-	longestStretch  = int64(4 * msPerDay)
-	firstStretch    = int64(msPerDay / 4)
+	minInterval   = int64(1000)
+	maxInterval   = int64(4 * msPerDay)
+	firstInterval = int64(msPerDay / 4)
 )
 
-// wholeTrack reads a track from its beginning, though the store reads from the end: in stretches so short that one
-// answer holds each.
-func (a *API) wholeTrack(q *query) reader[fixItem] {
-	from, to := a.kept(q)
-	stretch := firstStretch
-	return func(ctx context.Context, store Store) ([]fixItem, bool, error) {
+// wholeTrack reads a track from its beginning, although the store reads from the end. It reads intervals that are short
+// enough for one result.
+func (a *API) wholeTrack(q *params.Query) reader[positionItem] {
+	from, to := a.bound(q)
+	interval := firstInterval
+	return func(ctx context.Context, store Store) ([]positionItem, bool, error) {
 		for from <= to {
-			until := min(to, from+stretch-1)
-			p, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.id, From: time.UnixMilli(from), To: time.UnixMilli(until), Limit: streamRows})
+			until := min(to, from+interval-1)
+			p, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, From: time.UnixMilli(from), To: time.UnixMilli(until), Limit: streamRows})
 			if err != nil {
 				return nil, false, err
 			}
-			if len(p.Rows) >= streamRows && stretch > shortestStretch {
-				stretch = max(stretch/4, shortestStretch)
+			if len(p.Rows) >= streamRows && interval > minInterval {
+				interval = max(interval/4, minInterval)
 				continue
 			}
 			if len(p.Rows) < streamRows/4 {
-				stretch = min(2*stretch, longestStretch)
+				interval = min(2*interval, maxInterval)
 			}
 			from = until + 1
-			if rows := visible(p.Rows, q.scope); len(rows) > 0 {
-				return fixItems(rows), from > to, nil
+			if rows := visible(p.Rows, q.Scope); len(rows) > 0 {
+				return positionItems(rows), from > to, nil
 			}
 		}
 		return nil, true, nil

@@ -1,0 +1,103 @@
+package api
+
+import (
+	"container/list"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// connections bounds the number of connections. A server that only stopped to accept would lock out honest senders while
+// one peer holds all connections. So a new connection evicts the one that has been idle for longest.
+type connections struct {
+	limit   int
+	open    prometheus.Gauge
+	evicted prometheus.Counter
+
+	mu      sync.Mutex
+	closing bool
+	all     map[net.Conn]*list.Element // nil for a connection with a request in progress
+	idle    list.List                  // the others, the longest idle first
+}
+
+func newConnections(limit int, reg prometheus.Registerer) *connections {
+	c := &connections{
+		limit: limit, all: map[net.Conn]*list.Element{},
+		open: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_api_connections",
+			Help: "Open connections to the HTTP API.",
+		}),
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_etl_api_connections_evicted_total",
+			Help: "Connections closed in favor of new ones, the longest idle first.",
+		}),
+	}
+	reg.MustRegister(c.open, c.evicted)
+	return c
+}
+
+// state is the ConnState hook of http.Server.
+func (c *connections) state(conn net.Conn, state http.ConnState) {
+	if extra := c.update(conn, state); extra != nil {
+		closeNow(extra)
+	}
+}
+
+// update records the state of a connection. It returns a connection to close, or nil.
+func (c *connections) update(conn net.Conn, state http.ConnState) (extra net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	defer func() { c.open.Set(float64(len(c.all))) }()
+	if element := c.all[conn]; element != nil {
+		c.idle.Remove(element)
+	}
+	switch state {
+	case http.StateNew, http.StateIdle:
+		switch {
+		case state != http.StateNew:
+		case c.closing:
+			extra = conn
+		case len(c.all) >= c.limit:
+			c.evicted.Inc()
+			extra = conn // all others have requests in progress
+			if first := c.idle.Front(); first != nil {
+				extra = c.idle.Remove(first).(net.Conn)
+				c.all[extra] = nil
+			}
+		}
+		c.all[conn] = nil
+		if extra != conn {
+			c.all[conn] = c.idle.PushBack(conn)
+		}
+	case http.StateActive:
+		c.all[conn] = nil
+	default:
+		delete(c.all, conn)
+	}
+	return extra
+}
+
+// closeIdle closes the connections without a request in progress, and all connections that open later.
+func (c *connections) closeIdle() {
+	c.mu.Lock()
+	c.closing = true
+	var idle []net.Conn
+	for element := c.idle.Front(); element != nil; element = element.Next() {
+		idle = append(idle, element.Value.(net.Conn))
+	}
+	c.mu.Unlock()
+	for _, conn := range idle {
+		closeNow(conn)
+	}
+}
+
+// closeNow closes a connection without the closing message of TLS, which would wait for a slow peer.
+func closeNow(conn net.Conn) {
+	if secure, ok := conn.(*tls.Conn); ok {
+		conn = secure.NetConn()
+	}
+	_ = conn.Close()
+}

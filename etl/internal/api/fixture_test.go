@@ -1,0 +1,352 @@
+package api
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/query"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// memorySpool is a spool in memory with switchable faults.
+type memorySpool struct {
+	mu      sync.Mutex
+	changed *sync.Cond
+	entries [][]byte
+	next    int
+	done    map[uint64]bool
+	fault   error         // of the next appends
+	stuck   chan struct{} // appends wait for it, whatever their context says
+	waiting int           // appends that wait
+}
+
+func newMemorySpool(entries ...[]byte) *memorySpool {
+	m := &memorySpool{done: map[uint64]bool{}, entries: entries}
+	m.changed = sync.NewCond(&m.mu)
+	return m
+}
+
+func (m *memorySpool) set(fault error, stuck chan struct{}) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fault, m.stuck = fault, stuck
+}
+
+func (m *memorySpool) Append(_ context.Context, entry []byte) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if stuck := m.stuck; stuck != nil {
+		m.waiting++
+		m.mu.Unlock()
+		<-stuck
+		m.mu.Lock()
+		m.waiting--
+	}
+	if m.fault != nil {
+		return m.fault
+	}
+	m.entries = append(m.entries, entry)
+	m.changed.Broadcast()
+	return nil
+}
+
+func (m *memorySpool) Next(ctx context.Context) ([]byte, uint64, error) {
+	defer context.AfterFunc(ctx, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.changed.Broadcast()
+	})()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.next == len(m.entries) {
+		if ctx.Err() != nil {
+			return nil, 0, ctx.Err()
+		}
+		m.changed.Wait()
+	}
+	m.next++
+	return m.entries[m.next-1], uint64(m.next), nil
+}
+
+func (m *memorySpool) Done(number uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.done[number] {
+		panic("done twice")
+	}
+	m.done[number] = true
+}
+
+func (m *memorySpool) stuckAppends() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.waiting
+}
+
+func (m *memorySpool) counts() (appended, done int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.entries), len(m.done)
+}
+
+// fixture is a running server with a spool in memory, a pipeline that stores at once, and a store.
+type fixture struct {
+	*Server
+	t      *testing.T
+	url    string
+	spool  *memorySpool
+	token  string // fleet wuxi, write
+	reader string // fleet wuxi, read
+	all    string // all fleets
+	client *http.Client
+	reg    *prometheus.Registry
+	logs   *bytes.Buffer
+	stop   context.CancelFunc
+	ended  chan error
+
+	mu       sync.Mutex
+	changed  *sync.Cond
+	batches  []pipeline.Batch
+	items    []pipeline.Item
+	rejected []pipeline.Rejected
+}
+
+// settings are what a test can change.
+type settings struct {
+	server Options
+	ingest ingest.Options
+	query  query.Options
+}
+
+func start(t *testing.T, change ...func(*settings)) *fixture {
+	r := &fixture{t: t, spool: newMemorySpool(), reg: prometheus.NewRegistry(), logs: &bytes.Buffer{}, ended: make(chan error, 1)}
+	r.changed = sync.NewCond(&r.mu)
+	transport := &http.Transport{}
+	r.client = &http.Client{Transport: transport, Timeout: 20 * time.Second}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	r.url = "http://" + listener.Addr().String()
+	var lines [3]string
+	for i, rights := range []string{"wuxi %s", "wuxi %s read", "* %s read,write # the loader"} {
+		token, hash := auth.NewToken()
+		*[]*string{&r.token, &r.reader, &r.all}[i] = token
+		lines[i] = fmt.Sprintf(rights, hash)
+	}
+	path := filepath.Join(t.TempDir(), "tokens")
+	require.NoError(t, os.WriteFile(path, []byte(strings.Join(lines[:], "\n")), 0o600))
+	tokens, err := auth.Load(path)
+	require.NoError(t, err)
+	logger := logrus.New()
+	logger.SetOutput(r.logs)
+	seen := validate.NewDeduplicator(1 << 12)
+	var mu sync.Mutex
+	o := settings{
+		server: Options{Listener: listener, Tokens: tokens, Limits: DefaultLimits(), Logger: logger, Registerer: r.reg, Now: time.Now},
+		ingest: ingest.Options{
+			Spool: r.spool, Check: validate.NewBounds(nil).Check,
+			Seen: func(r *telemetry.Record) telemetry.Seen {
+				mu.Lock()
+				defer mu.Unlock()
+				validate.Normalize(r)
+				return seen.Add(r.KeyHash(), r.PayloadHash())
+			},
+			Limits: ingest.DefaultLimits(), Logger: logger, Registerer: r.reg, Now: time.Now,
+		},
+		query: query.Options{Store: func() (query.Store, bool) { return nil, false }, Now: time.Now, Logger: logger, Registry: r.reg},
+	}
+	for _, c := range change {
+		c(&o)
+	}
+	if m, ok := o.ingest.Spool.(*memorySpool); ok {
+		r.spool = m
+	}
+	o.server.Query = query.New(o.query)
+	t.Cleanup(o.server.Query.Close)
+	o.server.Ingest, err = ingest.New(o.ingest)
+	require.NoError(t, err)
+	r.Server, err = New(o.server)
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(t.Context())
+	r.stop = stop
+	go func() { r.ended <- r.Run(ctx, r.emit) }()
+	t.Cleanup(func() {
+		transport.CloseIdleConnections()
+		_ = r.end()
+	})
+	return r
+}
+
+// end stops the server and returns the result of Run.
+func (r *fixture) end() error {
+	r.stop()
+	select {
+	case err := <-r.ended:
+		r.ended <- err
+		return err
+	case <-time.After(20 * time.Second):
+		r.t.Error("the server does not end")
+		return nil
+	}
+}
+
+func (r *fixture) emit(b pipeline.Batch) error {
+	r.mu.Lock()
+	r.batches = append(r.batches, b)
+	r.items = append(r.items, b.Items...)
+	r.rejected = append(r.rejected, b.Rejected...)
+	r.changed.Broadcast()
+	r.mu.Unlock()
+	b.Done(pipeline.Outcome{})
+	return nil
+}
+
+// arrived waits until the pipeline has received so many records, valid and rejected.
+func (r *fixture) arrived(n int) (items []pipeline.Item, rejected []pipeline.Rejected) {
+	r.t.Helper()
+	timeout := time.AfterFunc(10*time.Second, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.t.Errorf("only %d records and %d rejected have arrived, not %d", len(r.items), len(r.rejected), n)
+		n = 0
+		r.changed.Broadcast()
+	})
+	defer timeout.Stop()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for len(r.items)+len(r.rejected) < n {
+		r.changed.Wait()
+	}
+	return r.items, r.rejected
+}
+
+type reply struct {
+	status int
+	header http.Header
+	body   string
+	code   string // of the problem
+	summary
+	problem rest.Details
+}
+
+// summary is the JSON of a response, with the counts of a problem all_rejected too.
+type summary struct {
+	Accepted   int      `json:"accepted"`
+	Duplicates int      `json:"duplicates"`
+	Rejected   int      `json:"rejected"`
+	Ignored    int      `json:"ignored"`
+	Results    []result `json:"results"`
+}
+
+type result struct {
+	Index  int
+	Status string
+	Reason telemetry.Reason
+	Field  string
+	Value  string
+	Remedy string
+}
+
+// do sends a request; headers are name and value in turn.
+func (r *fixture) do(method, path, token string, body io.Reader, headers ...string) reply {
+	r.t.Helper()
+	request, err := http.NewRequest(method, r.url+path, body)
+	require.NoError(r.t, err)
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	response, err := r.client.Do(request)
+	require.NoError(r.t, err)
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	require.NoError(r.t, err)
+	reply := reply{status: response.StatusCode, header: response.Header, body: string(text)}
+	_ = json.Unmarshal(text, &reply.summary) // OwnTracks receives an array
+	if response.StatusCode >= http.StatusBadRequest {
+		require.Equal(r.t, rest.ProblemType, response.Header.Get("Content-Type"), string(text))
+		require.NoError(r.t, json.Unmarshal(text, &reply.problem), string(text))
+		require.Equal(r.t, response.StatusCode, reply.problem.Status)
+		reply.code = strings.TrimPrefix(reply.problem.Type, rest.TypePrefix)
+	}
+	return reply
+}
+
+func (r *fixture) post(body string, headers ...string) reply {
+	r.t.Helper()
+	return r.do("POST", "/v1/telemetry", r.token, strings.NewReader(body), headers...)
+}
+
+func (r *fixture) metric(name string, labels ...string) float64 {
+	r.t.Helper()
+	families, err := r.reg.Gather()
+	require.NoError(r.t, err)
+	for _, f := range families {
+		if f.GetName() != name {
+			continue
+		}
+	next:
+		for _, m := range f.GetMetric() {
+			for i := 0; i < len(labels); i += 2 {
+				found := false
+				for _, l := range m.GetLabel() {
+					found = found || l.GetName() == labels[i] && l.GetValue() == labels[i+1]
+				}
+				if !found {
+					continue next
+				}
+			}
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	r.t.Fatalf("no metric %s %v", name, labels)
+	return 0
+}
+
+func gzipped(text string) *bytes.Buffer {
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	_, _ = io.WriteString(w, text)
+	_ = w.Close()
+	return &b
+}
+
+// line is a valid record, so many seconds old.
+func line(device string, before int) string {
+	return fmt.Sprintf(`{"device_id":%q,"timestamp":%d,"lat":31.5,"lon":120.25,"speed_kmh":36.5}`, device, time.Now().Unix()-int64(before))
+}
+
+// bearing is a request with a bearer token.
+func bearing(token string) *http.Request {
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	return r
+}

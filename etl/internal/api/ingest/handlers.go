@@ -1,0 +1,278 @@
+package ingest
+
+import (
+	"bytes"
+	"errors"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Routes are the routes that receive records.
+func (g *Ingest) Routes() []rest.Route {
+	queryToken := func(r *http.Request) string { return r.URL.Query().Get("token") }
+	routes := []rest.Route{
+		{Name: "telemetry", Method: http.MethodPost, Path: "/v1/telemetry", Right: auth.Write, Handle: g.handle((*request).telemetry)},
+		{Name: "owntracks", Method: http.MethodPost, Path: "/v1/owntracks", Right: auth.Write, Token: queryToken, Scheme: "Basic", Handle: g.handle((*request).ownTracks)},
+	}
+	pathToken := func(r *http.Request) string { return r.PathValue("token") }
+	for _, path := range []string{"/{$}", "/v1/osmand", "/v1/osmand/{token}"} {
+		token := queryToken
+		if strings.Contains(path, "token") {
+			token = pathToken
+		}
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			routes = append(routes, rest.Route{Name: "osmand", Method: method, Path: path, Right: auth.Write, Token: token, Handle: g.handle((*request).osmAnd)})
+		}
+	}
+	return routes
+}
+
+// request is a request in progress.
+type request struct {
+	*Ingest
+	*rest.Request
+	w      *rest.Response
+	memory *reservation
+}
+
+func (g *Ingest) handle(serve func(*request) error) rest.Handler {
+	return func(w *rest.Response, r *rest.Request) error {
+		if wait := g.tokenRates.wait(r.Grant.ID, r.Received); wait > 0 {
+			return g.rateLimited("this token", wait)
+		}
+		q := &request{Ingest: g, Request: r, w: w, memory: newReservation(g.bodies)}
+		defer q.memory.release()
+		return serve(q)
+	}
+}
+
+// telemetry receives records in our own format.
+func (q *request) telemetry() error {
+	lines, err := q.contentType()
+	if err != nil {
+		return err
+	}
+	body, err := q.body()
+	if err != nil {
+		return err
+	}
+	messages, err := protocol.Telemetry(body, lines, protocol.Defaults{Fleet: q.fleet()}, q.Limits.MaxRecords)
+	if err != nil {
+		return q.undecodable(err)
+	}
+	s, err := q.accept(protocol.NameTelemetry, messages, q.URL.Query().Get("verbose") == "1")
+	if err != nil {
+		return err
+	}
+	if s.Rejected == 0 || s.Rejected < len(messages) {
+		q.w.WriteJSON(http.StatusOK, rest.JSONType, s)
+		return nil
+	}
+	p := &rest.Problem{Kind: rest.AllRejected, Detail: "no record of the request can be stored", Remedy: "fix the records as results says"}
+	q.w.WriteJSON(p.Kind.Status, rest.ProblemType, struct {
+		rest.Details
+		*summary
+	}{p.Details(), s})
+	return nil
+}
+
+// contentType rejects what is certainly not JSON, and reports whether there is one record per line whatever the text looks
+// like. Many senders name no type, or the default of their library.
+func (q *request) contentType() (lines bool, err error) {
+	header := q.Header.Get("Content-Type")
+	kind, _, _ := mime.ParseMediaType(header)
+	switch {
+	case kind == "application/x-ndjson", kind == "application/ndjson", kind == "application/jsonl", kind == "application/x-jsonlines":
+		return true, nil
+	case header == "", strings.Contains(kind, "json"), kind == "text/plain", kind == "application/octet-stream",
+		kind == "application/x-www-form-urlencoded": // the default of curl
+		return false, nil
+	default:
+		return false, &rest.Problem{
+			Kind: rest.UnsupportedType, Detail: "the content type is not supported", Field: "Content-Type", Value: header,
+			Remedy: "send application/json or application/x-ndjson",
+		}
+	}
+}
+
+// osmAnd receives what OsmAnd, Traccar Client and compatible devices send: one position in the parameters of the URL or of
+// a form, or JSON since Traccar Client 9.
+//
+// These clients drop a position after any 2xx. After anything else they send it again, before all others. So a rejected
+// position is answered 200: a retry would not help, and would block the positions that follow.
+func (q *request) osmAnd() error {
+	if q.Method == http.MethodHead {
+		return &rest.Problem{Kind: rest.MethodNotAllowed, Detail: "HEAD sends no position", Field: "method", Value: q.Method, Remedy: "use GET or POST"}
+	}
+	var body []byte
+	if q.Method == http.MethodPost {
+		var err error
+		if body, err = q.body(); err != nil {
+			return err
+		}
+	}
+	body = bytes.TrimSpace(body)
+	name, ignored := protocol.NameOsmAnd, 0
+	var messages []protocol.Message
+	if len(body) > 0 && (body[0] == '{' || body[0] == '[') {
+		var err error
+		name = protocol.NameTraccar
+		if messages, ignored, err = protocol.Traccar(body, protocol.Defaults{Fleet: q.fleet()}, q.Limits.MaxRecords); err != nil {
+			return q.undecodable(err)
+		}
+	} else {
+		query := protocol.WithoutToken(q.URL.RawQuery)
+		if form := protocol.WithoutToken(string(body)); form != "" {
+			query = strings.TrimPrefix(query+"&"+form, "&")
+		}
+		if query == "" {
+			return &rest.Problem{Kind: rest.MalformedBody, Detail: "the request has no position", Remedy: "send id, lat, lon and timestamp"}
+		}
+		messages = []protocol.Message{protocol.OsmAnd(query, protocol.Defaults{Fleet: q.fleet(), Time: q.Received})}
+	}
+	s, err := q.accept(name, messages, true)
+	if err != nil {
+		return err
+	}
+	s.Ignored = ignored
+	q.metrics.ignored(name, ignored)
+	q.w.WriteJSON(http.StatusOK, rest.JSONType, s)
+	return nil
+}
+
+// ownTracks receives what the OwnTracks apps post (https://owntracks.org/booklet/tech/http/). The app drops a message after
+// any 2xx with a JSON array. After anything else it sends the message again, before all others. So rejected messages and
+// messages of other types have the same response as accepted ones.
+func (q *request) ownTracks() error {
+	body, err := q.body()
+	if err != nil {
+		return err
+	}
+	defaults := protocol.Defaults{Fleet: q.fleet(), Device: q.ownTracksDevice()}
+	messages, ignored, err := protocol.OwnTracks(body, defaults, q.Limits.MaxRecords)
+	if err != nil {
+		return q.undecodable(err)
+	}
+	if _, err := q.accept(protocol.NameOwnTracks, messages, false); err != nil {
+		return err
+	}
+	q.metrics.ignored(protocol.NameOwnTracks, ignored)
+	q.w.WriteJSON(http.StatusOK, rest.JSONType, []struct{}{})
+	return nil
+}
+
+// ownTracksDevice is the device that headers, parameters or the login name.
+func (q *request) ownTracksDevice() string {
+	query := q.URL.Query()
+	user, device := q.Header.Get("X-Limit-U"), q.Header.Get("X-Limit-D")
+	if user == "" {
+		user = query.Get("u")
+	}
+	if device == "" {
+		device = query.Get("d")
+	}
+	if user == "" && device != "" {
+		user, _, _ = q.BasicAuth()
+	}
+	return protocol.BoundName(protocol.OwnTracksDevice(user, device))
+}
+
+// fleet is the fleet of records that name none: that of the token, or for a token of all fleets that of the URL.
+func (q *request) fleet() string {
+	if q.Grant.Fleet == auth.AllFleets {
+		if named := q.URL.Query().Get(telemetry.FieldFleetID); named != "" {
+			return protocol.BoundName(named)
+		}
+	}
+	return q.Grant.DefaultFleet
+}
+
+func (q *request) undecodable(err error) *rest.Problem {
+	if errors.Is(err, protocol.ErrTooMany) {
+		return q.tooLarge()
+	}
+	return &rest.Problem{Kind: rest.MalformedBody, Detail: err.Error(), Remedy: "correct the body; nothing of the request was stored"}
+}
+
+// summary is the response of a request: what happened to its records.
+type summary struct {
+	Accepted   int      `json:"accepted"`
+	Duplicates int      `json:"duplicates"`
+	Rejected   int      `json:"rejected"`
+	Ignored    int      `json:"ignored,omitempty"` // messages that are not positions
+	Results    []result `json:"results"`
+}
+
+// The statuses of a record.
+const (
+	statusAccepted  = "accepted"
+	statusDuplicate = "duplicate"
+	statusRejected  = "rejected"
+	statusIgnored   = "ignored" // in metrics only
+)
+
+type result struct {
+	Index  int              `json:"index"`
+	Status string           `json:"status"`
+	Reason telemetry.Reason `json:"reason,omitempty"`
+	Field  string           `json:"field,omitempty"`
+	Value  string           `json:"value,omitempty"`
+	Remedy string           `json:"remedy,omitempty"`
+}
+
+// accept checks the records of a request and appends them to the spool, all of them or none. With verbose the summary
+// lists every record, else only duplicates and rejected ones.
+func (q *request) accept(name string, messages []protocol.Message, verbose bool) (*summary, error) {
+	s := &summary{Results: []result{}}
+	if len(messages) == 0 {
+		return s, nil
+	}
+	nowMs := q.Received.UnixMilli()
+	for i := range messages {
+		m := &messages[i]
+		if m.Rejection != nil {
+			continue
+		}
+		if !q.Grant.Allows(m.Record.FleetID) {
+			m.Rejection = telemetry.Reject(telemetry.UnknownFleet, telemetry.FieldFleetID, m.Record.FleetID,
+				"this token writes to fleet "+q.Grant.Fleet+" only: leave fleet_id out, or use a token of that fleet")
+			continue
+		}
+		m.Rejection = q.Check(&m.Record, nowMs)
+	}
+	if err := q.limitRate(messages); err != nil {
+		return nil, err
+	}
+	e := entry{at: q.Received, origin: q.ID, protocol: name, messages: messages}
+	text, err := e.encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := q.append(text); err != nil {
+		return nil, err
+	}
+	for i := range messages {
+		m := &messages[i]
+		switch {
+		case m.Rejection != nil:
+			s.Rejected++
+			s.Results = append(s.Results, result{m.Index, statusRejected, m.Rejection.Reason, m.Rejection.Field, m.Rejection.Value, m.Rejection.Remedy})
+		case q.Seen(&m.Record) != telemetry.New:
+			s.Duplicates++
+			s.Results = append(s.Results, result{Index: m.Index, Status: statusDuplicate})
+		default:
+			s.Accepted++
+			if verbose {
+				s.Results = append(s.Results, result{Index: m.Index, Status: statusAccepted})
+			}
+		}
+	}
+	q.metrics.answered(name, s)
+	return s, nil
+}

@@ -1,0 +1,154 @@
+// Package ingest receives records over HTTP. It answers a request once its records are durable in the spool, and passes
+// what is in the spool to the pipeline, in order. A record leaves the spool when it is stored.
+package ingest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Spool stores accepted records until they are in the store. *spool.Spool is one.
+type Spool interface {
+	// Append returns when the entry is durable. It returns spool.ErrFull when the entry does not fit.
+	Append(ctx context.Context, entry []byte) error
+	// Next returns the entries in order and waits for one. After a restart it returns entries again that were not done. The
+	// caller owns the entry.
+	Next(ctx context.Context) (entry []byte, number uint64, err error)
+	// Done removes an entry. It does not block.
+	Done(number uint64)
+}
+
+// Options are what an Ingest needs. All fields must be set.
+type Options struct {
+	Spool Spool
+	// Check returns why a record can't be stored, or nil. It does not change the record.
+	Check func(r *telemetry.Record, nowMs int64) *telemetry.Rejection
+	// Seen reports whether a durable record was seen before, for the response, and remembers it.
+	Seen func(r *telemetry.Record) telemetry.Seen
+
+	Limits     Limits
+	Logger     logrus.FieldLogger
+	Registerer prometheus.Registerer
+	Now        func() time.Time
+}
+
+// Limits bound what senders can make the server do.
+type Limits struct {
+	MaxBody    int64 // bytes of one request body, before and after decompression
+	MaxRecords int   // records per request
+	MaxBodies  int64 // bytes of all bodies in memory; more are answered 503
+
+	TokenRate   float64 // records/s of one token; 0: unlimited
+	TokenBurst  int     // records of one token at once
+	DeviceRate  float64 // records/s of one device; 0: unlimited
+	DeviceBurst int     // records of one device at once
+	Devices     int     // devices whose rate is in memory
+
+	AppendTimeout time.Duration // for the spool to append an entry; then the request is answered 503
+	MaxAppends    int           // appends in progress
+	MaxPending    int           // records read from the spool and not yet stored
+}
+
+// DefaultLimits suit a few thousand records/s from some thousand devices.
+func DefaultLimits() Limits {
+	return Limits{
+		MaxBody: 8 << 20, MaxRecords: 10_000, MaxBodies: 64 << 20,
+		TokenRate: 20_000, TokenBurst: 40_000, DeviceRate: 50, DeviceBurst: 10_000, Devices: 100_000,
+		AppendTimeout: 5 * time.Second, MaxAppends: 512, MaxPending: 100_000,
+	}
+}
+
+// Ingest receives records over HTTP and passes them to the pipeline.
+//
+//	request ─► body ─► messages ─► rate limits ─► spool ─► response
+//	                                                └─► batches ─► pipeline ─► Done
+type Ingest struct {
+	Options
+	metrics     *metrics
+	tokenRates  *limiters
+	deviceRates *limiters
+	bodies      *semaphore.Weighted // bytes
+	pending     *semaphore.Weighted // records
+	slots       chan struct{}       // one per append in progress
+	appends     sync.WaitGroup
+}
+
+// New makes an Ingest and registers its metrics. The error names the option that can't be used.
+func New(o Options) (*Ingest, error) {
+	if err := o.check(); err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	l := o.Limits
+	g := &Ingest{
+		Options: o, metrics: newMetrics(o.Registerer),
+		bodies: semaphore.NewWeighted(l.MaxBodies), pending: semaphore.NewWeighted(int64(l.MaxPending)), slots: make(chan struct{}, l.MaxAppends),
+	}
+	var err error
+	if g.tokenRates, err = newLimiters(l.TokenRate, l.TokenBurst, l.Devices); err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	if g.deviceRates, err = newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices); err != nil {
+		return nil, fmt.Errorf("ingest: %w", err)
+	}
+	return g, nil
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Spool == nil:
+		return errors.New("no spool")
+	case o.Check == nil || o.Seen == nil:
+		return errors.New("no check of records")
+	case o.Logger == nil || o.Registerer == nil || o.Now == nil:
+		return errors.New("no logger, registerer or clock")
+	}
+	return o.Limits.check()
+}
+
+func (l *Limits) check() error {
+	for _, n := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxBody", l.MaxBody}, {"MaxRecords", int64(l.MaxRecords)}, {"AppendTimeout", int64(l.AppendTimeout)},
+		{"MaxAppends", int64(l.MaxAppends)}, {"MaxPending", int64(l.MaxPending)}, {"Devices", int64(l.Devices)},
+	} {
+		if n.value <= 0 {
+			return fmt.Errorf("limit %s %d: give more than 0", n.name, n.value)
+		}
+	}
+	switch {
+	case l.MaxBodies < l.MaxBody:
+		return fmt.Errorf("limit MaxBodies %d: give at least MaxBody, %d", l.MaxBodies, l.MaxBody)
+	case l.TokenRate > 0 && l.TokenBurst < 1:
+		return fmt.Errorf("limit TokenBurst %d: give at least 1", l.TokenBurst)
+	case l.DeviceRate > 0 && l.DeviceBurst < 1:
+		return fmt.Errorf("limit DeviceBurst %d: give at least 1", l.DeviceBurst)
+	}
+	return nil
+}
+
+// WaitForAppends waits for appends that outlived their request. It returns false after AppendTimeout. Call it when the
+// server takes no more requests.
+func (g *Ingest) WaitForAppends() bool {
+	appended := make(chan struct{})
+	go func() {
+		defer close(appended)
+		g.appends.Wait()
+	}()
+	select {
+	case <-appended:
+		return true
+	case <-time.After(g.Limits.AppendTimeout):
+		return false
+	}
+}
