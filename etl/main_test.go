@@ -197,7 +197,7 @@ func TestARealDayIsStoredOnceHoweverOftenItIsLoaded(t *testing.T) {
 		r, status := s.load(args...)
 		require.Zero(t, status, r.Result)
 		require.Equal(t, report{
-			Read: 20188, Stored: 20188, Rejected: map[string]int64{}, Errors: map[string]int64{}, Result: "all is stored", PeakMemory: r.PeakMemory,
+			Read: 20188, Stored: 20188, Rejected: map[string]int64{}, Errors: map[string]int64{}, Result: "all records are stored", PeakMemory: r.PeakMemory,
 		}, r)
 		c := s.contents()
 		checkWuxi(t, c)

@@ -102,7 +102,7 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if err := keepMemoryGoal(ctx); err != nil { // only a wrong AUTOMEMLIMIT fails
+	if err := followLiveHeap(ctx); err != nil { // only a wrong AUTOMEMLIMIT fails
 		return fail(streams, err, exitFailed)
 	}
 	stop, quit := context.WithCancel(ctx)

@@ -20,7 +20,7 @@ func (c configCommand) Run(p *program) error {
 		return out.Encode(settings)
 	}
 	w := tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "VARIABLE\tVALUE\tDEFAULT\tWHAT IT DOES")
+	fmt.Fprintln(w, "VARIABLE\tVALUE\tDEFAULT\tDESCRIPTION")
 	for _, s := range settings {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", s.Variable, cmp.Or(s.Value, "-"), cmp.Or(s.Default, "-"), s.Description)
 	}

@@ -123,7 +123,7 @@ func (c *listDeadLettersCommand) Run(p *program) error {
 		n++
 	}
 	if c.Format == "text" {
-		fmt.Fprintf(out, "%d dead letters: %s\n", n, counts(byReason))
+		fmt.Fprintf(out, "%d dead letters: %s\n", n, countsText(byReason))
 		if torn := snapshot.Torn(); torn > 0 {
 			fmt.Fprintf(out, "%d torn lines skipped: a crash cut them short before their records were acknowledged\n", torn)
 		}
@@ -186,7 +186,7 @@ func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	defer end()
 	if c.DryRun {
 		report.report, err = c.dryRun(p, source, report)
-	} else if report.report, err = p.runToEnd(source, []string{p.config.DeadLetterDir}); report.report == nil {
+	} else if report.report, err = p.runUntilDone(source, []string{p.config.DeadLetterDir}); report.report == nil {
 		return err
 	} else if err = errors.Join(err, source.Flush()); err == nil && p.stop.Err() != nil {
 		err = errInterrupted

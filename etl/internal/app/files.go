@@ -11,23 +11,23 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// fileFlags say which files are read and how; load and replay share them.
+// fileFlags are the flags of load and replay that select files and their format.
 type fileFlags struct {
-	Files []string `arg:"" name:"file" optional:"" help:"CSV files or patterns; .gz is unpacked, - is standard input."`
+	Files []string `arg:"" name:"file" optional:"" help:"CSV files or patterns; .gz is decompressed, - is standard input."`
 
-	Map         map[string]string `mapsep:"," placeholder:"FIELD=COLUMN,…" help:"Columns that are named otherwise than their field, for example speed_kmh=velocity."`
-	Set         map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Fields with one value for all records, for example fleet_id=fleet-001."`
-	Timezone    string            `default:"UTC" placeholder:"ZONE" help:"Zone of timestamps that name none, for example Asia/Shanghai."`
-	Layout      string            `placeholder:"LAYOUT" help:"Layout of timestamps, as Go writes it: 02.01.2006 15:04:05. RFC 3339, 2006-01-02 15:04:05 and epoch seconds or milliseconds need none."`
-	StartAt     string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the first is at this time, or now."`
-	EndAt       string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the last is at this time, or now."`
-	DeriveSpeed bool              `help:"Give records without speed the mean speed since their device's fix before; reads and sorts everything first."`
+	Map         map[string]string `mapsep:"," placeholder:"FIELD=COLUMN,…" help:"Columns whose name differs from the field, for example speed_kmh=velocity."`
+	Set         map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Constant fields, for example fleet_id=fleet-001."`
+	Timezone    string            `default:"UTC" placeholder:"ZONE" help:"Time zone of timestamps without one, for example Asia/Shanghai."`
+	Layout      string            `placeholder:"LAYOUT" help:"Go layout of timestamps, for example 02.01.2006 15:04:05. RFC 3339, 2006-01-02 15:04:05 and epoch seconds or milliseconds are recognized."`
+	StartAt     string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the first is at this time; now is the current time."`
+	EndAt       string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the last is at this time; now is the current time."`
+	DeriveSpeed bool              `help:"Give records without speed the mean speed since the previous position of their device; reads and sorts all files first."`
 }
 
-// options turns the flags into those of the source.
+// options returns the options of the source.
 func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 	if len(f.Files) == 0 {
-		return csvfile.Options{}, fmt.Errorf("no file to read: name CSV files, a pattern, or - for standard input")
+		return csvfile.Options{}, fmt.Errorf("no file to read; give CSV files, a pattern, or - for standard input")
 	}
 	files, err := csvfile.Expand(f.Files)
 	if err != nil {
@@ -35,7 +35,7 @@ func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 	}
 	zone, err := time.LoadLocation(f.Timezone)
 	if err != nil {
-		return csvfile.Options{}, fmt.Errorf("--timezone %q: %w; take a name such as UTC, Europe/Berlin or Asia/Shanghai", f.Timezone, err)
+		return csvfile.Options{}, fmt.Errorf("--timezone %q: %w; use a name such as UTC, Europe/Berlin or Asia/Shanghai", f.Timezone, err)
 	}
 	o := csvfile.Options{
 		Files: files, Stdin: p.In, Map: f.Map, Set: f.Set, SortDir: p.config.StateDir,
@@ -50,7 +50,7 @@ func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 	return o, nil
 }
 
-// shift reads how far the timestamps are to be moved: it reads all files when they are to be moved at all.
+// shift returns how far to move the timestamps. It reads all files if a flag asks for a shift.
 func (f *fileFlags) shift(p *program, o csvfile.Options) (time.Duration, error) {
 	flag, value := "--start-at", f.StartAt
 	if f.EndAt != "" {
@@ -63,7 +63,7 @@ func (f *fileFlags) shift(p *program, o csvfile.Options) (time.Duration, error) 
 	if value != "now" {
 		var err error
 		if target, err = (telemetry.TimeFormat{Location: o.Times.Location}).Parse(value); err != nil {
-			return 0, fmt.Errorf("%s %q: give now, or a time such as 2026-05-01T12:00:00Z", flag, value)
+			return 0, fmt.Errorf("%s %q: use now, or a time such as 2026-05-01T12:00:00Z", flag, value)
 		}
 	}
 	first, last, n, err := csvfile.TimeRange(p.stop, o)

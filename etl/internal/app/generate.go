@@ -17,21 +17,21 @@ import (
 )
 
 type generateCommand struct {
-	Records   int           `default:"10000" help:"Good records to make."`
-	Vehicles  int           `default:"50" help:"Vehicles that make them."`
-	Fleets    int           `default:"1" help:"Fleets that they are spread over, from fleet-001."`
-	Interval  time.Duration `default:"5s" help:"Time between two records of one vehicle."`
-	Start     string        `placeholder:"TIME" help:"Time of the first record; by default so that the last is about now."`
-	Seed      uint64        `default:"1" help:"The same seed makes the same records."`
-	Late      float64       `help:"Share of records that come late, 0 to 1."`
-	Duplicate float64       `help:"Share that comes twice, 0 to 1."`
-	Broken    float64       `help:"Broken records that are mixed in, as a share, 0 to 1."`
-	To        string        `enum:"file,pipeline,http,kafka" default:"file" help:"Where they go: file, pipeline (straight into Cassandra), http (an IoT API) or kafka (the first of KAFKA_TOPICS)."`
-	URL       string        `name:"url" default:"http://127.0.0.1:8080/v1/telemetry" help:"IoT API that --to http sends to."`
-	Token     string        `env:"ETL_HTTP_TOKEN" help:"Token for it."`
-	Format    string        `enum:"csv,ndjson" default:"csv" help:"Form of the file: csv or ndjson."`
-	Out       string        `short:"o" default:"-" placeholder:"FILE" help:"The file; - is standard output."`
-	Report    string        `enum:"text,json" default:"text" help:"Form of the report when they go to the pipeline: text or json."`
+	Records   int           `default:"10000" help:"Valid records to generate."`
+	Vehicles  int           `default:"50" help:"Vehicles to simulate."`
+	Fleets    int           `default:"1" help:"Fleets that the vehicles are spread over, starting with fleet-001."`
+	Interval  time.Duration `default:"5s" help:"Interval between two records of a vehicle."`
+	Start     string        `placeholder:"TIME" help:"Time of the first record (default: so that the last is about now)."`
+	Seed      uint64        `default:"1" help:"Seed; the same seed gives the same records."`
+	Late      float64       `help:"Share of records that arrive late, 0 to 1."`
+	Duplicate float64       `help:"Share of records sent twice, 0 to 1."`
+	Broken    float64       `help:"Share of invalid records added, 0 to 1."`
+	To        string        `enum:"file,pipeline,http,kafka" default:"file" help:"Destination: file, pipeline (directly into Cassandra), http (an HTTP API) or kafka (the first of KAFKA_TOPICS)."`
+	URL       string        `name:"url" default:"http://127.0.0.1:8080/v1/telemetry" help:"HTTP API that --to http sends to."`
+	Token     string        `env:"ETL_HTTP_TOKEN" help:"Token for --to http."`
+	Format    string        `enum:"csv,ndjson" default:"csv" help:"File format: csv or ndjson."`
+	Out       string        `short:"o" default:"-" placeholder:"FILE" help:"Output file; - is standard output."`
+	Report    string        `enum:"text,json" default:"text" help:"Report format of --to pipeline: text or json."`
 }
 
 // Run implements the command.
@@ -57,7 +57,7 @@ func (c *generateCommand) Run(p *program) error {
 
 func (c *generateCommand) options() (generator.Options, error) {
 	if c.Records < 1 {
-		return generator.Options{}, fmt.Errorf("--records %d: give at least 1", c.Records)
+		return generator.Options{}, fmt.Errorf("--records %d: use at least 1", c.Records)
 	}
 	o := generator.Options{
 		Seed: c.Seed, Vehicles: c.Vehicles, Fleets: c.Fleets, Interval: c.Interval, Records: c.Records,
@@ -70,7 +70,7 @@ func (c *generateCommand) options() (generator.Options, error) {
 	}
 	ms, err := telemetry.TimeFormat{}.Parse(c.Start)
 	if err != nil {
-		return o, fmt.Errorf("--start %q: give a time such as 2026-05-01T12:00:00Z", c.Start)
+		return o, fmt.Errorf("--start %q: use a time such as 2026-05-01T12:00:00Z", c.Start)
 	}
 	o.Start = time.UnixMilli(ms)
 	return o, nil
@@ -87,13 +87,13 @@ func (c *generateCommand) write(ctx context.Context, w io.Writer, o generator.Op
 	return generator.WriteCSV(ctx, w, simulator)
 }
 
-// intoFile writes beside the file and puts it in place when it is whole.
+// intoFile writes a temporary file and renames it once it is complete.
 func (c *generateCommand) intoFile(p *program, o generator.Options) error {
 	file, err := os.CreateTemp(filepath.Dir(c.Out), filepath.Base(c.Out)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", c.Out, err)
 	}
-	defer func() { _ = os.Remove(file.Name()) }() // gone already when all went well
+	defer func() { _ = os.Remove(file.Name()) }() // already renamed on success
 	buffered := bufio.NewWriterSize(file, 1<<20)
 	counts, err := c.write(p.stop, buffered, o)
 	if err == nil {
@@ -132,7 +132,7 @@ func (c *generateCommand) intoHTTP(p *program, o generator.Options) error {
 	if err != nil {
 		return err
 	}
-	started, to := time.Now(), newPoster(p.stop, c.URL, c.Token)
+	started, to := time.Now(), newAPIClient(p.stop, c.URL, c.Token)
 	if _, err := generator.WriteNDJSON(p.stop, to, simulator); err != nil {
 		return err
 	}

@@ -13,11 +13,11 @@ import (
 
 type healthCommand struct{}
 
-// Run implements the command: what a container without a shell has instead of curl.
+// Run implements the command. It serves containers that have no curl.
 func (healthCommand) Run(p *program) error {
 	host, port, err := net.SplitHostPort(p.config.MetricsAddress)
 	if err != nil {
-		return fmt.Errorf("ETL_METRICS_ADDRESS %q: a fleet-etl without it can't be asked", p.config.MetricsAddress)
+		return fmt.Errorf("ETL_METRICS_ADDRESS %q: set it; without it, readiness can't be checked", p.config.MetricsAddress)
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "localhost"
@@ -37,10 +37,10 @@ func (healthCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	said := strings.TrimSpace(string(body))
+	status := strings.TrimSpace(string(body))
 	if response.StatusCode != http.StatusOK {
-		return errors.New("not ready: " + said)
+		return errors.New("not ready: " + status)
 	}
-	fmt.Fprintln(p.Out, said)
+	fmt.Fprintln(p.Out, status)
 	return nil
 }

@@ -16,10 +16,10 @@ import (
 
 type loadCommand struct {
 	fileFlags
-	Report string `enum:"text,json" default:"text" help:"Form of the report: text or json."`
+	Report string `enum:"text,json" default:"text" help:"Report format: text or json."`
 }
 
-// Run loads the files and reports. A run that was interrupted goes on where it was when the same command comes again.
+// Run loads the files and prints a report. The same command resumes an interrupted run.
 func (c *loadCommand) Run(p *program) error {
 	options, err := c.options(p)
 	if err != nil {
@@ -47,13 +47,12 @@ func (c *loadCommand) load(p *program, options csvfile.Options) (err error) {
 	if err != nil {
 		return err
 	}
-	p.sayResumed(checkpoint)
+	p.logResumed(checkpoint)
 	return p.loadFrom(source, options.Files, c.Report, checkpoint.Complete)
 }
 
-// runToEnd runs one source to its end. The report is there, but not finished, when the pipeline ran at all, whatever
-// the error.
-func (p *program) runToEnd(source pipeline.Source, names []string) (*report, error) {
+// runUntilDone runs a source to its end. If the pipeline ran, it returns an unfinished report, also with an error.
+func (p *program) runUntilDone(source pipeline.Source, names []string) (*report, error) {
 	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
 	if err != nil {
 		return nil, err
@@ -78,12 +77,12 @@ func (p *program) runToEnd(source pipeline.Source, names []string) (*report, err
 	return x.report(names, time.Since(started), progress), err
 }
 
-// errInterrupted ends a run that was told to stop before its source ended.
-var errInterrupted = errors.New("interrupted; give the same command again to go on")
+// errInterrupted is the result of a run that was stopped before its source ended.
+var errInterrupted = errors.New("interrupted; run the same command again to resume")
 
-// loadFrom runs one source to its end and reports. complete is called when everything is stored.
+// loadFrom runs a source to its end and prints a report. complete is called once everything is stored.
 func (p *program) loadFrom(source pipeline.Source, names []string, form string, complete func() error) error {
-	report, err := p.runToEnd(source, names)
+	report, err := p.runUntilDone(source, names)
 	if report == nil {
 		return err
 	}
@@ -103,19 +102,19 @@ func (p *program) loadFrom(source pipeline.Source, names []string, form string, 
 	return err
 }
 
-func (p *program) sayResumed(checkpoint *csvfile.Checkpoint) {
+func (p *program) logResumed(checkpoint *csvfile.Checkpoint) {
 	for _, file := range checkpoint.Changed() {
-		p.logger.WithField("file", file).Info("file has changed since the interrupted run; reading it anew")
+		p.logger.WithField("file", file).Info("file has changed since the interrupted run, loading it from the start")
 	}
 	if file, line, ok := checkpoint.Resumed(); ok {
-		p.logger.WithFields(logrus.Fields{"file": file, "line": line}).Info("going on where an interrupted run was")
+		p.logger.WithFields(logrus.Fields{"file": file, "line": line}).Info("resuming an interrupted run")
 	}
 }
 
-// progressEvery is the time between two log lines of progress where no terminal shows a bar.
+// progressEvery is the interval of progress log lines without a terminal.
 const progressEvery = 5 * time.Second
 
-// showProgress shows how far a load is until the returned function is called: a bar on a terminal, lines elsewhere.
+// showProgress shows the progress of a load until end is called: a bar on a terminal, log lines elsewhere.
 func (p *program) showProgress(x *parts, progress func() (done, total int64)) (end func()) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	finished := make(chan struct{})
@@ -140,26 +139,26 @@ func (p *program) logProgress(ctx context.Context, x *parts, progress func() (do
 		case <-ctx.Done():
 			return
 		}
-		s, written := x.soFar()
+		s, written := x.counts()
 		fields := logrus.Fields{
 			"received": s.Received, "written": written, "rejected": total(s.Rejected),
 			"rate": fmt.Sprintf("%.0f/s", float64(written)/time.Since(started).Seconds()),
 		}
-		if done, all := settled(progress, s, written); all > 0 {
+		if done, all := processed(progress, s, written); all > 0 {
 			fields["percent"] = fmt.Sprintf("%.1f", 100*float64(done)/float64(all))
 		}
 		p.logger.WithFields(fields).Info("loading")
 	}
 }
 
-// soFar gives the counts and the records written. Those are counted as each mutation is, where the counts' own stored
-// ones wait for their whole window.
-func (x *parts) soFar() (s pipeline.Summary, written int64) {
+// counts returns the counters of the pipeline and the records written so far. Written records grow with each mutation;
+// the stored ones of the pipeline grow with each flush.
+func (x *parts) counts() (s pipeline.Summary, written int64) {
 	return x.pipeline.Summary(), x.exec.Rows()[cassandra.TableHistory]
 }
 
-// settled is how much of the input needs nothing more, in bytes: what was read, less what still waits to be written.
-func settled(progress func() (done, total int64), s pipeline.Summary, written int64) (done, all int64) {
+// processed returns how many bytes of the input are done: read, and their records stored, rejected or duplicate.
+func processed(progress func() (done, total int64), s pipeline.Summary, written int64) (done, all int64) {
 	done, all = progress()
 	if s.Received == 0 {
 		return 0, all

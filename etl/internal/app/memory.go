@@ -9,35 +9,35 @@ import (
 	"github.com/KimMachineGun/automemlimit/memlimit"
 )
 
-// Goals of memory are where the runtime begins to collect harder, in bytes. What the pipeline itself holds is bounded well below the
-// least; that goal keeps garbage from doubling it. What grows beside is the state of devices: a goal close to what is held would have
-// the runtime do nothing but collect.
+// The soft memory limit of the runtime follows the live heap. The pipeline itself stays well below the smallest limit, which
+// keeps garbage from doubling it. The state of devices grows with their number: a fixed limit close to the live heap would
+// make the runtime collect garbage all the time.
 const (
-	leastMemory  = 192 << 20
-	memoryStep   = 16 << 20 // the goal moves in such steps
-	memoryLooked = time.Second
+	minMemoryLimit  = 192 << 20 // bytes
+	memoryLimitStep = 16 << 20  // bytes
+	memoryRefresh   = time.Second
 )
 
-// memoryGoal is the goal for so many bytes that were alive at the last collection.
-func memoryGoal(live uint64) uint64 {
-	return max(leastMemory, (2*live+memoryStep-1)/memoryStep*memoryStep)
+// memoryLimit returns the limit in bytes for a live heap of live bytes.
+func memoryLimit(live uint64) uint64 {
+	return max(minMemoryLimit, (2*live+memoryLimitStep-1)/memoryLimitStep*memoryLimitStep)
 }
 
-// keepMemoryGoal has the goal follow what is held until ctx ends, below nine tenths of what the control group may take.
-// GOMEMLIMIT in the environment is left as it is.
-func keepMemoryGoal(ctx context.Context) error {
-	own := memlimit.ApplyRatio(memlimit.FromCgroup, 0.9)
+// followLiveHeap adjusts the memory limit to the live heap until ctx ends. It stays below nine tenths of the limit of the
+// control group. GOMEMLIMIT in the environment takes precedence.
+func followLiveHeap(ctx context.Context) error {
+	cgroup := memlimit.ApplyRatio(memlimit.FromCgroup, 0.9)
 	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	_, err := memlimit.Set(memlimit.WithRatio(1), memlimit.WithRefreshInterval(ctx, memoryLooked), memlimit.WithProvider(func() (uint64, error) {
+	_, err := memlimit.Set(memlimit.WithRatio(1), memlimit.WithRefreshInterval(ctx, memoryRefresh), memlimit.WithProvider(func() (uint64, error) {
 		metrics.Read(sample)
-		goal := memoryGoal(sample[0].Value.Uint64())
-		if most, err := own(); err == nil { // else there is none, or it can't be told
-			goal = min(goal, most)
+		limit := memoryLimit(sample[0].Value.Uint64())
+		if most, err := cgroup(); err == nil { // an error means no limit, or an unknown one
+			limit = min(limit, most)
 		}
-		return goal, nil
+		return limit, nil
 	}))
 	if err != nil {
-		return fmt.Errorf("set the goal of memory: %w", err)
+		return fmt.Errorf("set the memory limit: %w", err)
 	}
 	return nil
 }

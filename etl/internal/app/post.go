@@ -14,9 +14,9 @@ import (
 	"github.com/hashicorp/go-retryablehttp"
 )
 
-// poster sends lines of NDJSON to an IoT API and returns from Write once they are durable there. It comes again for as
-// long as that may help.
-type poster struct {
+// apiClient sends NDJSON to an HTTP API. Write returns once the records are durable there, and retries failures that may
+// pass.
+type apiClient struct {
 	ctx        context.Context
 	client     *retryablehttp.Client
 	url, token string
@@ -24,28 +24,28 @@ type poster struct {
 	accepted, duplicates, rejected int
 }
 
-// posted is what an IoT API answers.
-type posted struct {
+// ingestAnswer is the answer of the API to one request.
+type ingestAnswer struct {
 	Accepted   int `json:"accepted"`
 	Duplicates int `json:"duplicates"`
 	Rejected   int `json:"rejected"`
 }
 
-func newPoster(ctx context.Context, url, token string) *poster {
+func newAPIClient(ctx context.Context, url, token string) *apiClient {
 	client := retryablehttp.NewClient()
 	client.Logger, client.RetryMax, client.RetryWaitMin, client.RetryWaitMax = nil, 60, 100*time.Millisecond, 5*time.Second
-	client.ErrorHandler = retryablehttp.PassthroughErrorHandler // so that the last answer can be told
-	return &poster{ctx: ctx, client: client, url: url, token: token}
+	client.ErrorHandler = retryablehttp.PassthroughErrorHandler // keeps the last answer for the error message
+	return &apiClient{ctx: ctx, client: client, url: url, token: token}
 }
 
-// Write implements io.Writer. Each call is a request of its own.
-func (p *poster) Write(lines []byte) (int, error) {
+// Write implements io.Writer. Each call sends one request.
+func (p *apiClient) Write(lines []byte) (int, error) {
 	var body bytes.Buffer
-	packed := gzip.NewWriter(&body)
-	if _, err := packed.Write(lines); err != nil {
+	compressed := gzip.NewWriter(&body)
+	if _, err := compressed.Write(lines); err != nil {
 		return 0, err
 	}
-	if err := packed.Close(); err != nil {
+	if err := compressed.Close(); err != nil {
 		return 0, err
 	}
 	req, err := retryablehttp.NewRequestWithContext(p.ctx, http.MethodPost, p.url, body.Bytes())
@@ -66,7 +66,7 @@ func (p *poster) Write(lines []byte) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("send to %s: read answer: %w", p.url, err)
 	}
-	var a posted
+	var a ingestAnswer
 	switch answer.StatusCode {
 	case http.StatusOK, http.StatusUnprocessableEntity: // 422: every record was rejected
 		if err := json.Unmarshal(text, &a); err != nil {

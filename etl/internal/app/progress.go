@@ -8,7 +8,7 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// drawProgress draws a bar of the bytes that are settled, with records, their rate and the time left.
+// drawProgress draws a progress bar of the processed bytes, with the record rate and the remaining time.
 func (p *program) drawProgress(ctx context.Context, x *parts, progress func() (done, total int64)) {
 	_, all := progress()
 	if all == 0 {
@@ -28,10 +28,10 @@ func (p *program) drawProgress(ctx context.Context, x *parts, progress func() (d
 		case <-ctx.Done():
 			return
 		}
-		s, written := x.soFar()
+		s, written := x.counts()
 		bar.Describe(fmt.Sprintf("%d records written, %.0f/s", written, float64(written)/time.Since(started).Seconds()))
 		if all > 0 {
-			done, _ := settled(progress, s, written)
+			done, _ := processed(progress, s, written)
 			_ = bar.Set64(min(done, all))
 		} else {
 			_ = bar.Add(1)

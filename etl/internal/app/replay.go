@@ -9,11 +9,11 @@ import (
 
 type replayCommand struct {
 	fileFlags
-	Speed  float64 `default:"1" help:"How many times faster than recorded."`
-	Report string  `enum:"text,json" default:"text" help:"Form of the report: text or json."`
+	Speed  float64 `default:"1" help:"Speed relative to the recording."`
+	Report string  `enum:"text,json" default:"text" help:"Report format: text or json."`
 }
 
-// Run plays the files and reports.
+// Run replays the files and prints a report.
 func (c *replayCommand) Run(p *program) error {
 	options, err := c.options(p)
 	if err != nil {

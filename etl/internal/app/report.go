@@ -15,7 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// report is what a load came to.
+// report is the result of a load.
 type report struct {
 	Files         []string         `json:"files"`
 	Read          int64            `json:"records_read"`
@@ -23,7 +23,7 @@ type report struct {
 	Duplicates    int64            `json:"records_duplicate"`
 	Rejected      map[string]int64 `json:"records_rejected"`
 	RejectedTotal int64            `json:"records_rejected_total"`
-	NotStored     int64            `json:"records_not_stored"` // taken in, valid, and not durable when it ended
+	NotStored     int64            `json:"records_not_stored"` // received and valid, but not durable at the end
 
 	Seconds   float64 `json:"seconds"`
 	PerSecond float64 `json:"records_per_second"`
@@ -31,7 +31,7 @@ type report struct {
 
 	Rows    map[string]tableReport `json:"tables"`
 	Retries int64                  `json:"write_retries"`
-	Errors  map[string]int64       `json:"write_errors"` // by reason; those that were tried again with success are among them
+	Errors  map[string]int64       `json:"write_errors"` // by reason, including those whose retry succeeded
 
 	CPUSeconds  float64 `json:"cpu_seconds"`
 	PeakMemory  int64   `json:"peak_memory_bytes"`
@@ -39,7 +39,7 @@ type report struct {
 	Result      string  `json:"result"`
 }
 
-// tableReport is the writes of one table; times in seconds.
+// tableReport summarizes the writes to one table. Times are in seconds.
 type tableReport struct {
 	Writes int64   `json:"writes"`
 	Rows   int64   `json:"rows"`
@@ -76,7 +76,7 @@ func (x *parts) report(files []string, took time.Duration, progress func() (done
 	return r
 }
 
-// usage is the CPU time that the process took so far, in seconds, and the most memory that it had, in bytes.
+// usage returns the CPU time of the process in seconds and its peak resident memory in bytes.
 func usage() (cpu float64, memory int64) {
 	var u syscall.Rusage
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
@@ -103,9 +103,9 @@ func (r *report) finish(err error) {
 	case err != nil:
 		r.Result = err.Error()
 	case r.RejectedTotal > 0:
-		r.Result = "all that is valid is stored; some records were refused"
+		r.Result = "all valid records are stored; some records were rejected"
 	default:
-		r.Result = "all is stored"
+		r.Result = "all records are stored"
 	}
 }
 
@@ -134,11 +134,11 @@ func (r *report) print(out io.Writer, form string) error {
 		t := r.Rows[table]
 		fmt.Fprintf(w, "%s\t%d rows in %d writes, P50 %s, P95 %s, P99 %s\n", table, t.Rows, t.Writes, milli(t.P50), milli(t.P95), milli(t.P99))
 	}
-	fmt.Fprintf(w, "write errors\t%s\n", counts(r.Errors))
+	fmt.Fprintf(w, "write errors\t%s\n", countsText(r.Errors))
 	fmt.Fprintf(w, "CPU\t%.2f s\n", r.CPUSeconds)
 	fmt.Fprintf(w, "peak memory\t%.0f MB\n", float64(r.PeakMemory)/1e6)
 	if r.DeadLetters != "" {
-		fmt.Fprintf(w, "refused records\t%s\n", r.DeadLetters)
+		fmt.Fprintf(w, "dead letters\t%s\n", r.DeadLetters)
 	}
 	fmt.Fprintf(w, "result\t%s\n", r.Result)
 	return w.Flush()
@@ -146,7 +146,7 @@ func (r *report) print(out io.Writer, form string) error {
 
 func milli(seconds float64) string { return fmt.Sprintf("%.1f ms", 1000*seconds) }
 
-func counts(n map[string]int64) string {
+func countsText(n map[string]int64) string {
 	var parts []string
 	for _, name := range slices.Sorted(maps.Keys(n)) {
 		parts = append(parts, fmt.Sprintf("%d %s", n[name], name))

@@ -11,17 +11,17 @@ import (
 )
 
 type schemaCommands struct {
-	Init  schemaInit  `cmd:"" help:"Set up a new cluster with password login: administrator, keyspace, tables, roles. Can be repeated."`
-	Apply schemaApply `cmd:"" help:"Make what is missing of the keyspace and its tables; changes nothing that exists."`
-	Check schemaCheck `cmd:"" help:"Name every table and column that is missing or different."`
+	Init  schemaInit  `cmd:"" help:"Set up a new cluster with password authentication: administrator, keyspace, tables and roles. Idempotent."`
+	Apply schemaApply `cmd:"" help:"Create the missing keyspace, tables and columns, and reset compaction and gc_grace_seconds to the schema's values."`
+	Check schemaCheck `cmd:"" help:"Print every missing or different table and column."`
 }
 
-// schemaInit logs in as CASSANDRA_USERNAME, which becomes the administrator.
+// schemaInit authenticates as CASSANDRA_USERNAME, which becomes the administrator.
 type schemaInit struct {
-	Writer         string `default:"fleet_writer" help:"Role that fleet-etl logs in as: it reads and changes rows."`
-	WriterPassword string `name:"writer-password-file" required:"" placeholder:"FILE" help:"File of its password."`
-	Reader         string `default:"fleet_reader" help:"Role that screens log in as: it can only read."`
-	ReaderPassword string `name:"reader-password-file" required:"" placeholder:"FILE" help:"File of its password."`
+	Writer         string `default:"fleet_writer" help:"Role of fleet-etl; it may read and modify rows."`
+	WriterPassword string `name:"writer-password-file" required:"" placeholder:"FILE" help:"File with the password of the role."`
+	Reader         string `default:"fleet_reader" help:"Role of dashboards; it may only read."`
+	ReaderPassword string `name:"reader-password-file" required:"" placeholder:"FILE" help:"File with the password of the role."`
 }
 
 // Run implements the command.
@@ -39,7 +39,7 @@ func (c *schemaInit) Run(p *program) error {
 		roles[i].Password = strings.TrimRight(string(text), "\r\n")
 	}
 	wanted := replication(p.config)
-	// A new cluster makes its first superuser some seconds after it answers, and may still wait for a node.
+	// A new cluster creates its first superuser some seconds after it accepts connections, and may still wait for a node.
 	for started := time.Now(); ; {
 		err := cassandra.MakeAdministrator(p.stop, cfg, wanted, p.logger)
 		if err == nil {
@@ -48,7 +48,7 @@ func (c *schemaInit) Run(p *program) error {
 		if p.stop.Err() != nil || time.Since(started) > p.config.CassandraConnectWait {
 			return fmt.Errorf("%w (gave up after %s, CASSANDRA_CONNECT_WAIT)", err, p.config.CassandraConnectWait)
 		}
-		p.logger.WithField("reason", err.Error()).Warn("the cluster is not ready to be set up; trying again")
+		p.logger.WithError(err).Warn("cluster is not ready for set-up, retrying")
 		select {
 		case <-time.After(5 * time.Second):
 		case <-p.stop.Done():
@@ -62,7 +62,7 @@ func (c *schemaInit) Run(p *program) error {
 	}); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Out, "roles %s (reads and writes) and %s (reads) are in place; %s administers\n", c.Writer, c.Reader, cfg.Username)
+	fmt.Fprintf(p.Out, "created roles %s (read and write) and %s (read); administrator %s\n", c.Writer, c.Reader, cfg.Username)
 	return nil
 }
 
@@ -81,7 +81,7 @@ func (schemaApply) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Out, "keyspace %s is in place (replication %s)\n", cfg.Keyspace, wanted)
+	fmt.Fprintf(p.Out, "keyspace %s is up to date (replication %s)\n", cfg.Keyspace, wanted)
 	return nil
 }
 
@@ -107,6 +107,6 @@ func (schemaCheck) Run(p *program) error {
 	if len(differences) > 0 {
 		return fmt.Errorf("keyspace %s: %d difference(s) from the schema", cfg.Keyspace, len(differences))
 	}
-	fmt.Fprintf(p.Out, "keyspace %s is as the schema says\n", cfg.Keyspace)
+	fmt.Fprintf(p.Out, "keyspace %s matches the schema\n", cfg.Keyspace)
 	return nil
 }
