@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/gocql/gocql"
+
+	"github.com/fleettracing/fleet-tracing/cassandra/internal/cqlvalue"
 )
 
 // Table is a table of the schema.
@@ -102,11 +104,11 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 	}
 	iter := q.Iter()
 	var result Result
-	var cells []*anyCell
+	var cells []*cqlvalue.Cell
 	var dest []any
 	var tuples []int // number of elements if the column is a tuple, else 0
 	for _, c := range iter.Columns() {
-		result.Columns = append(result.Columns, ResultColumn{Name: c.Name, Type: typeName(c.TypeInfo)})
+		result.Columns = append(result.Columns, ResultColumn{Name: c.Name, Type: cqlvalue.TypeName(c.TypeInfo)})
 		parts := 1
 		if tuple, ok := c.TypeInfo.(gocql.TupleTypeInfo); ok { // the driver scans the elements of a tuple one by one
 			parts = len(tuple.Elems)
@@ -115,7 +117,7 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 			tuples = append(tuples, 0)
 		}
 		for range parts {
-			cell := &anyCell{}
+			cell := &cqlvalue.Cell{}
 			cells = append(cells, cell)
 			dest = append(dest, cell)
 		}
@@ -129,11 +131,11 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 		next := 0
 		for _, parts := range tuples {
 			if parts == 0 {
-				row = append(row, cells[next].value)
+				row = append(row, cells[next].Value)
 				next++
 				continue
 			}
-			row = append(row, tupleText(cells[next:next+parts]))
+			row = append(row, cqlvalue.Tuple(cells[next:next+parts]))
 			next += parts
 		}
 		result.Rows = append(result.Rows, row)

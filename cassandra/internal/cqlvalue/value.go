@@ -1,4 +1,6 @@
-package cassandra
+// Package cqlvalue decodes CQL values of any type for display: scalars as Go values, collections, tuples and user types as
+// JSON texts that keep the order of the stored elements.
+package cqlvalue
 
 import (
 	"bytes"
@@ -8,7 +10,6 @@ import (
 	"fmt"
 	"math"
 	"math/big"
-	"net"
 	"strconv"
 	"strings"
 	"time"
@@ -17,12 +18,27 @@ import (
 	"gopkg.in/inf.v0"
 )
 
-func tupleText(parts []*anyCell) any {
-	values := make([]any, len(parts))
+// Cell receives a value of any type from the driver. Value is nil, bool, int64, float64, time.Time, string, *big.Int
+// (varint) or *inf.Dec (decimal).
+type Cell struct{ Value any }
+
+// UnmarshalCQL implements gocql.Unmarshaler.
+func (c *Cell) UnmarshalCQL(info gocql.TypeInfo, data []byte) (err error) {
+	c.Value, err = decode(info, data)
+	switch c.Value.(type) {
+	case []any, *object:
+		c.Value = toJSON(c.Value)
+	}
+	return err
+}
+
+// Tuple joins the elements of a tuple, which the driver scans one by one, to a JSON text. It is nil if all are null.
+func Tuple(elements []*Cell) any {
+	values := make([]any, len(elements))
 	empty := true
-	for i, part := range parts {
-		values[i] = jsonValue(part.value)
-		empty = empty && part.value == nil
+	for i, element := range elements {
+		values[i] = jsonValue(element.Value)
+		empty = empty && element.Value == nil
 	}
 	if empty {
 		return nil
@@ -30,20 +46,7 @@ func tupleText(parts []*anyCell) any {
 	return toJSON(values)
 }
 
-// anyCell takes a value of any type.
-type anyCell struct{ value any }
-
-// UnmarshalCQL implements gocql.Unmarshaler.
-func (c *anyCell) UnmarshalCQL(info gocql.TypeInfo, data []byte) (err error) {
-	c.value, err = decode(info, data)
-	switch c.value.(type) {
-	case []any, *object:
-		c.value = toJSON(c.value)
-	}
-	return err
-}
-
-// decode reads one value in the native protocol's version 4 (its section 6). nil data is a null.
+// decode reads one value of the native protocol, version 4 (section 6). Nil data is a null.
 func decode(info gocql.TypeInfo, data []byte) (any, error) {
 	if data == nil {
 		return nil, nil
@@ -51,59 +54,48 @@ func decode(info gocql.TypeInfo, data []byte) (any, error) {
 	switch info.Type() {
 	case gocql.TypeAscii, gocql.TypeText, gocql.TypeVarchar:
 		return string(data), nil
-	case gocql.TypeBlob:
-		return blobText(data), nil
-	case gocql.TypeBoolean:
-		return len(data) > 0 && data[0] != 0, nil
-	case gocql.TypeCustom: // vectors among them: the protocol's version 4 has no form for them
+	case gocql.TypeBlob, gocql.TypeCustom: // version 4 sends vectors as custom types
 		return blobText(data), nil
 	}
-	if len(data) == 0 { // an empty value, which is not a null, has no number in it
+	if len(data) == 0 { // an empty value is not a null, but has no number
 		return nil, nil
 	}
+	if n := sizes[info.Type()]; n != 0 && len(data) != n { // the driver would panic or return zero
+		return nil, badLength(info, data)
+	}
 	switch info.Type() {
+	case gocql.TypeBoolean:
+		return scalar[bool](info, data)
 	case gocql.TypeTinyInt, gocql.TypeSmallInt, gocql.TypeInt, gocql.TypeBigInt, gocql.TypeCounter:
-		return signed(data), nil
+		return scalar[int64](info, data)
 	case gocql.TypeVarint:
-		return bigInt(data), nil
-	case gocql.TypeFloat:
-		if len(data) != 4 {
-			return nil, badLength(info, data)
-		}
-		// The shortest text of the float, not of the double nearest to it: 0.1 stays 0.1.
-		f, err := strconv.ParseFloat(strconv.FormatFloat(float64(math.Float32frombits(binary.BigEndian.Uint32(data))), 'g', -1, 32), 64)
-		return f, err
-	case gocql.TypeDouble:
-		if len(data) != 8 {
-			return nil, badLength(info, data)
-		}
-		return math.Float64frombits(binary.BigEndian.Uint64(data)), nil
+		v := new(big.Int)
+		return v, gocql.Unmarshal(info, data, v)
 	case gocql.TypeDecimal:
-		if len(data) < 4 {
-			return nil, badLength(info, data)
-		}
-		return inf.NewDecBig(bigInt(data[4:]), inf.Scale(int32(binary.BigEndian.Uint32(data)))), nil
-	case gocql.TypeTimestamp:
-		return time.UnixMilli(signed(data)).UTC(), nil
-	case gocql.TypeDate:
-		if len(data) != 4 {
-			return nil, badLength(info, data)
-		}
-		return Day(int32(binary.BigEndian.Uint32(data) - 1<<31)).Time(), nil
-	case gocql.TypeTime:
-		ns := signed(data)
-		return fmt.Sprintf("%02d:%02d:%02d.%09d", ns/3.6e12, ns/6e10%60, ns/1e9%60, ns%1e9), nil
-	case gocql.TypeUUID, gocql.TypeTimeUUID:
-		id, err := gocql.UUIDFromBytes(data)
-		return id.String(), err
-	case gocql.TypeInet:
-		return net.IP(data).String(), nil
-	case gocql.TypeDuration:
-		var d gocql.Duration
-		if err := gocql.Unmarshal(info, data, &d); err != nil {
+		v := new(inf.Dec)
+		return v, gocql.Unmarshal(info, data, v)
+	case gocql.TypeDouble:
+		return scalar[float64](info, data)
+	case gocql.TypeFloat:
+		var v float32
+		if err := gocql.Unmarshal(info, data, &v); err != nil {
 			return nil, err
 		}
-		return durationText(d), nil
+		// The shortest text of the float, not of the nearest double: 0.1 stays 0.1.
+		f, err := strconv.ParseFloat(strconv.FormatFloat(float64(v), 'g', -1, 32), 64)
+		return f, err
+	case gocql.TypeTimestamp, gocql.TypeDate:
+		return scalar[time.Time](info, data)
+	case gocql.TypeTime:
+		var v time.Duration
+		err := gocql.Unmarshal(info, data, &v)
+		return fmt.Sprintf("%02d:%02d:%02d.%09d", v/time.Hour, v/time.Minute%60, v/time.Second%60, v%time.Second), err
+	case gocql.TypeUUID, gocql.TypeTimeUUID, gocql.TypeInet:
+		return scalar[string](info, data)
+	case gocql.TypeDuration:
+		var v gocql.Duration
+		err := gocql.Unmarshal(info, data, &v)
+		return durationText(v), err
 	case gocql.TypeList, gocql.TypeSet:
 		return decodeList(info.(gocql.CollectionType), data)
 	case gocql.TypeMap:
@@ -111,44 +103,42 @@ func decode(info gocql.TypeInfo, data []byte) (any, error) {
 	case gocql.TypeUDT:
 		return decodeUDT(info.(gocql.UDTTypeInfo), data)
 	case gocql.TypeTuple:
-		var values []any
-		for _, elem := range info.(gocql.TupleTypeInfo).Elems {
-			var value any
-			var err error
-			if len(data) > 0 {
-				if value, data, err = decodeNext(elem, data); err != nil {
-					return nil, err
-				}
-			}
-			values = append(values, jsonValue(value))
-		}
-		return values, nil
+		return decodeTuple(info.(gocql.TupleTypeInfo), data)
 	}
 	return blobText(data), nil
 }
 
+// sizes are the bytes of values of a fixed size.
+var sizes = map[gocql.Type]int{
+	gocql.TypeTinyInt: 1, gocql.TypeSmallInt: 2, gocql.TypeInt: 4, gocql.TypeBigInt: 8, gocql.TypeCounter: 8,
+	gocql.TypeFloat: 4, gocql.TypeDouble: 8, gocql.TypeDate: 4, gocql.TypeTimestamp: 8, gocql.TypeTime: 8,
+}
+
+func scalar[T any](info gocql.TypeInfo, data []byte) (any, error) {
+	var v T
+	err := gocql.Unmarshal(info, data, &v)
+	return v, err
+}
+
+// The driver could decode collections as well, but it loses nulls in tuples and user types, and the order of maps.
+
 func badLength(info gocql.TypeInfo, data []byte) error {
-	return fmt.Errorf("value of type %s has %d bytes", typeName(info), len(data))
+	return fmt.Errorf("value of type %s has %d bytes", TypeName(info), len(data))
 }
 
-// signed reads a whole number of 1 to 8 bytes.
-func signed(data []byte) int64 {
-	v := int64(int8(data[0]))
-	for _, b := range data[1:] {
-		v = v<<8 | int64(b)
+// count reads the number of elements of a collection, and returns the rest.
+func count(info gocql.TypeInfo, data []byte) (int, []byte, error) {
+	if len(data) < 4 {
+		return 0, nil, badLength(info, data)
 	}
-	return v
-}
-
-func bigInt(data []byte) *big.Int {
-	v := new(big.Int).SetBytes(data)
-	if len(data) > 0 && data[0]&0x80 != 0 {
-		v.Sub(v, new(big.Int).Lsh(big.NewInt(1), uint(len(data))*8))
+	n := int(int32(binary.BigEndian.Uint32(data)))
+	if n < 0 || n > len(data) {
+		return 0, nil, badLength(info, data)
 	}
-	return v
+	return n, data[4:], nil
 }
 
-// decodeNext reads a value that stands behind its length, and gives what is left.
+// decodeNext reads a value that follows its length, and returns the rest.
 func decodeNext(info gocql.TypeInfo, data []byte) (any, []byte, error) {
 	if len(data) < 4 {
 		return nil, nil, badLength(info, data)
@@ -181,7 +171,22 @@ func decodeList(info gocql.CollectionType, data []byte) (any, error) {
 	return values, nil
 }
 
-// object is a map or user type whose fields keep their order.
+func decodeTuple(info gocql.TupleTypeInfo, data []byte) (any, error) {
+	var values []any
+	for _, elem := range info.Elems {
+		var value any
+		var err error
+		if len(data) > 0 {
+			if value, data, err = decodeNext(elem, data); err != nil {
+				return nil, err
+			}
+		}
+		values = append(values, jsonValue(value))
+	}
+	return values, nil
+}
+
+// object is a map or a user type with ordered fields.
 type object struct {
 	keys   []string
 	values []any
@@ -232,7 +237,7 @@ func decodeUDT(info gocql.UDTTypeInfo, data []byte) (any, error) {
 	result := &object{}
 	for _, field := range info.Elements {
 		var value any
-		if len(data) > 0 { // values written before a field was added end early
+		if len(data) > 0 { // older values lack fields that were added later
 			var err error
 			if value, data, err = decodeNext(field.Type, data); err != nil {
 				return nil, err
@@ -243,18 +248,7 @@ func decodeUDT(info gocql.UDTTypeInfo, data []byte) (any, error) {
 	return result, nil
 }
 
-func count(info gocql.TypeInfo, data []byte) (int, []byte, error) {
-	if len(data) < 4 {
-		return 0, nil, badLength(info, data)
-	}
-	n := int(int32(binary.BigEndian.Uint32(data)))
-	if n < 0 || n > len(data) {
-		return 0, nil, badLength(info, data)
-	}
-	return n, data[4:], nil
-}
-
-// jsonValue turns a value into what JSON can say without loss.
+// jsonValue converts a value to a form that JSON represents without loss.
 func jsonValue(v any) any {
 	switch v := v.(type) {
 	case time.Time:
@@ -284,7 +278,7 @@ func toJSON(v any) string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// blobShown is how many bytes of a blob are shown.
+// blobShown is the number of bytes of a blob that are displayed.
 const blobShown = 1024
 
 func blobText(data []byte) string {
@@ -294,7 +288,7 @@ func blobText(data []byte) string {
 	return "0x" + hex.EncodeToString(data)
 }
 
-// durationText writes a duration as CQL does, for example 1mo2d3h.
+// durationText formats a duration like CQL, for example 1mo2d3h.
 func durationText(d gocql.Duration) string {
 	var b strings.Builder
 	months, days, ns := int64(d.Months), int64(d.Days), d.Nanoseconds
@@ -319,19 +313,20 @@ func durationText(d gocql.Duration) string {
 	return b.String()
 }
 
-func typeName(info gocql.TypeInfo) string {
+// TypeName is the CQL name of a type, for example list<int>.
+func TypeName(info gocql.TypeInfo) string {
 	switch info := info.(type) {
 	case gocql.CollectionType:
 		if info.Type() == gocql.TypeMap {
-			return "map<" + typeName(info.Key) + ", " + typeName(info.Elem) + ">"
+			return "map<" + TypeName(info.Key) + ", " + TypeName(info.Elem) + ">"
 		}
-		return info.Type().String() + "<" + typeName(info.Elem) + ">"
+		return info.Type().String() + "<" + TypeName(info.Elem) + ">"
 	case gocql.UDTTypeInfo:
 		return info.Name
 	case gocql.TupleTypeInfo:
 		names := make([]string, len(info.Elems))
 		for i, elem := range info.Elems {
-			names[i] = typeName(elem)
+			names[i] = TypeName(elem)
 		}
 		return "tuple<" + strings.Join(names, ", ") + ">"
 	}
