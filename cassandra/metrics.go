@@ -2,7 +2,6 @@ package cassandra
 
 import (
 	"context"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -68,27 +67,12 @@ func newObserver(reg prometheus.Registerer) *observer {
 // ObserveQuery implements gocql.QueryObserver.
 func (o *observer) ObserveQuery(ctx context.Context, q gocql.ObservedQuery) {
 	statsOf(ctx).addAnswer(q)
-	if w := watchOf(ctx); w != nil {
-		w.add(Request{Statements: []string{q.Statement}, Entries: 1, Bytes: sizeOf(q.Values), Rows: q.Rows, Took: q.End.Sub(q.Start), Err: q.Err})
-	}
 	o.observe(q.Statement, q.Host, q.End.Sub(q.Start), q.Err)
 }
 
 // ObserveBatch implements gocql.BatchObserver. A batch writes one partition, so one table.
 func (o *observer) ObserveBatch(ctx context.Context, b gocql.ObservedBatch) {
 	if len(b.Statements) > 0 {
-		if w := watchOf(ctx); w != nil {
-			r := Request{Entries: len(b.Statements), Took: b.End.Sub(b.Start), Err: b.Err}
-			for _, values := range b.Values {
-				r.Bytes += sizeOf(values)
-			}
-			for _, statement := range b.Statements {
-				if !slices.Contains(r.Statements, statement) {
-					r.Statements = append(r.Statements, statement)
-				}
-			}
-			w.add(r)
-		}
 		o.observe(b.Statements[0], b.Host, b.End.Sub(b.Start), b.Err)
 	}
 }

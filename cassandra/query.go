@@ -98,7 +98,7 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 	}
 	defer leave()
 	statsOf(ctx).addStatement(statement, nil)
-	q := s.db.driver.Bind(unprepared+statement, noValues).WithContext(ctx).Consistency(s.db.read).Idempotent(true).PageSize(min(limit+1, 5000)).Trace(tracer(ctx, statement))
+	q := s.db.driver.Bind(unprepared+statement, noValues).WithContext(ctx).Consistency(s.db.read).Idempotent(true).PageSize(min(limit+1, 5000))
 	if s.db.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.db.config.ReadRetries))
 	}

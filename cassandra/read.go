@@ -12,7 +12,7 @@ import (
 // query prepares a read of one partition.
 func (s *Session) query(ctx context.Context, statement string, args ...any) *gocql.Query {
 	statsOf(ctx).addStatement(statement, args)
-	q := s.driver.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true).Trace(tracer(ctx, statement))
+	q := s.driver.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true)
 	if s.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.config.ReadRetries))
 	}

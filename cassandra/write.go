@@ -14,7 +14,7 @@ func (s *Session) exec(ctx context.Context, table, statement string, args ...any
 
 // writing prepares a write.
 func (s *Session) writing(ctx context.Context, statement string, args ...any) *gocql.Query {
-	return s.driver.Query(statement, args...).WithContext(ctx).Consistency(s.write).Idempotent(true).Trace(tracer(ctx, statement))
+	return s.driver.Query(statement, args...).WithContext(ctx).Consistency(s.write).Idempotent(true)
 }
 
 // batch is one write to one partition: a single statement, or an unlogged batch.
@@ -42,7 +42,7 @@ func (b *batch) exec(table string) error {
 	case 1: // cheaper for the node than a batch of one
 		err = s.writing(b.ctx, b.entries[0].Stmt, b.entries[0].Args...).Exec()
 	default:
-		unlogged := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(b.ctx).Trace(tracer(b.ctx, b.entries[0].Stmt))
+		unlogged := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(b.ctx)
 		unlogged.Cons = s.write
 		unlogged.Entries = b.entries
 		err = s.driver.ExecuteBatch(unlogged)

@@ -56,16 +56,16 @@ func (n Nodes) env(keyspace string) []string {
 		"CASSANDRA_REPLICATION="+n.DCs, "CASSANDRA_KEYSPACE="+keyspace)
 }
 
-// consistency is the default write level of fleet-etl on these nodes.
-func (n Nodes) consistency() gocql.Consistency {
+// Consistency is the default write level of fleet-etl on these nodes.
+func (n Nodes) Consistency() gocql.Consistency {
 	if len(n.Hosts) == 1 {
 		return gocql.One
 	}
 	return gocql.Two
 }
 
-// connect opens a driver session in the local data center. An empty keyspace is allowed.
-func (n Nodes) connect(keyspace string) (*gocql.Session, error) {
+// Connect opens a driver session in the local data center. An empty keyspace is allowed.
+func (n Nodes) Connect(keyspace string) (*gocql.Session, error) {
 	c := gocql.NewCluster(n.Hosts...)
 	c.Keyspace, c.ProtoVersion, c.Timeout, c.ConnectTimeout = keyspace, 4, time.Minute, 30*time.Second
 	c.PoolConfig.HostSelectionPolicy = gocql.TokenAwareHostPolicy(gocql.DCAwareRoundRobinPolicy(n.LocalDC), gocql.ShuffleReplicas())

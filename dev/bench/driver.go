@@ -56,7 +56,7 @@ func (d Driver) Run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	session, err := d.Nodes.connect(d.Keyspace)
+	session, err := d.Nodes.Connect(d.Keyspace)
 	if err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ var driverRetries = &gocql.SimpleRetryPolicy{NumRetries: 10}
 
 func (d Driver) batch(ctx context.Context, session *gocql.Session, rows []driverRow) error {
 	batch := session.NewBatch(gocql.UnloggedBatch).WithContext(ctx).RetryPolicy(driverRetries)
-	batch.Cons = d.Nodes.consistency()
+	batch.Cons = d.Nodes.Consistency()
 	for i := range rows {
 		batch.Query(insertHistory, rows[i].history()...)
 	}
@@ -107,7 +107,7 @@ func (d Driver) batch(ctx context.Context, session *gocql.Session, rows []driver
 
 func (d Driver) single(ctx context.Context, session *gocql.Session, r *driverRow) error {
 	exec := func(statement string, values ...any) error {
-		return session.Query(statement, values...).WithContext(ctx).Consistency(d.Nodes.consistency()).RetryPolicy(driverRetries).Exec()
+		return session.Query(statement, values...).WithContext(ctx).Consistency(d.Nodes.Consistency()).RetryPolicy(driverRetries).Exec()
 	}
 	if err := exec(insertHistory, r.history()...); err != nil {
 		return err

@@ -34,7 +34,7 @@ func (n Nodes) MakeKeyspace(ctx context.Context, name, binary, dir string) (*Key
 		return nil, fmt.Errorf("make keyspace %s with %s: %w", name, binary, err)
 	}
 	var err error
-	k.Session, err = n.connect(name)
+	k.Session, err = n.Connect(name)
 	return k, err
 }
 

@@ -15,15 +15,15 @@ import (
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/cql"
 )
 
-// panel is a statement of the dashboards, and the panels that ask it.
+// panel is a statement of the dashboards.
 type panel struct {
 	cql    string
-	asked  []string // "dashboard: panel"
+	asked  []string // by "dashboard: panel"
 	board  *grafana.Dashboard
 	target json.RawMessage
 }
 
-// panels gives the statements of the dashboards, each once.
+// panels reads the statements of the dashboards, each once.
 func panels() ([]*panel, error) {
 	boards, err := grafana.Load()
 	if err != nil {
@@ -57,18 +57,18 @@ func panels() ([]*panel, error) {
 	return found, nil
 }
 
-// The limits of the data source, as they are where nobody sets them.
+// The default limits of the data source.
 const (
 	rowsOfPanel  = 100_000
 	partsOfPanel = 2000
 	readsAtOnce  = 32
 )
 
-// plan is what the data source makes of a panel's statement: one a partition.
-func (p *panel) plan(s *sample, tables []cassandra.Table, from, to time.Time) (cql.Plan, error) {
+// plan splits a panel's statement by partition, as the data source does.
+func (p *panel) plan(s sample, tables []cassandra.Table, from, to time.Time) (cql.Plan, error) {
 	bound, err := p.board.Bind(p.target, grafana.Values{From: from, To: to, Variables: map[string][]string{
-		"fleet": {fleetID}, "severity": cassandra.Severities, "device": s.dense[:1],
-		"compare": {s.dense[0], s.sparse[0], s.sparse[1], s.sparse[2]}, "vehicle": s.dense[:1],
+		"fleet": {fleetID}, "severity": cassandra.Severities, "device": {s.dense(0)},
+		"compare": {s.dense(0), s.sparse(0), s.sparse(1), s.sparse(2)}, "vehicle": {s.dense(0)},
 	}})
 	if err != nil {
 		return cql.Plan{}, err
@@ -94,13 +94,12 @@ func (p *panel) plan(s *sample, tables []cassandra.Table, from, to time.Time) (c
 	return plan, nil
 }
 
-// ask runs a panel's statements as the data source does.
-func ask(ctx context.Context, store *cassandra.Store, plan cql.Plan) error {
-	rows := 0
+// ask runs a panel's statements as the data source does, and counts the rows.
+func ask(ctx context.Context, store *cassandra.Store, plan cql.Plan) (rows int, err error) {
 	for done := 0; ; {
 		n := plan.Wave(done, rows, rowsOfPanel, readsAtOnce)
 		if n == 0 {
-			return nil
+			return rows, nil
 		}
 		counts := make([]int, n)
 		g, ctx := errgroup.WithContext(ctx)
@@ -113,11 +112,36 @@ func ask(ctx context.Context, store *cassandra.Store, plan cql.Plan) error {
 			})
 		}
 		if err := g.Wait(); err != nil {
-			return err
+			return rows, err
 		}
 		for _, count := range counts {
 			rows += count
 		}
 		done += n
 	}
+}
+
+// panels are the statements of the dashboards as calls, over a day, a week and a month.
+func (s sample) panels(store *cassandra.Store, tables []cassandra.Table) (calls []call, err error) {
+	found, err := panels()
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range found {
+		ranges := []time.Duration{aDay, 7 * aDay, 29 * aDay}
+		if !strings.Contains(p.cql, "$__") && !strings.Contains(p.cql, "${__") {
+			ranges = ranges[:1] // the time range makes no difference
+		}
+		for _, back := range ranges {
+			calls = append(calls, call{fmt.Sprintf("%s; %d days", p.cql, int(back/aDay)), screen, func(ctx context.Context, i int) (int, error) {
+				to := s.now.Add(time.Duration(i) * time.Second) // each refresh asks for another time
+				plan, err := p.plan(s, tables, to.Add(-back), to)
+				if err != nil {
+					return 0, err
+				}
+				return ask(ctx, store, plan)
+			}})
+		}
+	}
+	return calls, nil
 }

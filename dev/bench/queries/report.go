@@ -4,26 +4,23 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 )
 
-// Markdown writes the report as the tables of docs/queries.md.
+// Markdown shows the report as the tables of docs/queries.md.
 func (r *Report) Markdown() string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
-	line("Measured %s: %d vehicles, of which %d send every %s and the rest every %s, over %d days, in one fleet.",
-		r.Taken.Format("2006-01-02 15:04 MST"), r.Fleet.Vehicles, r.Fleet.Dense, short(r.Fleet.DenseEvery), short(r.Fleet.Every), r.Fleet.Days)
+	line("Measured %s: %d vehicles over %d days in one fleet. %d of them send every %s, the others every %s.",
+		r.Taken.Format("2006-01-02 15:04 MST"), r.Fleet.Vehicles, r.Fleet.Days, denseVehicles, denseEvery, "hour")
 	line("\n### Statements")
 	for _, of := range byTable(r.Statements) {
 		line("\n**`%s`**, key `%s`\n", of[0].Table, of[0].Key)
-		line("| statement | for | P50 ms | P95 ms | node ms | rows | tombstones | SSTables | sent |")
-		line("|---|---|--:|--:|--:|--:|--:|--:|---|")
+		line("| statement | for | P50 ms | P95 ms | node ms | rows | tombstones | SSTables | batch |")
+		line("|---|---|--:|--:|--:|--:|--:|--:|--:|")
 		for _, s := range of {
-			sent := ""
-			if s.Entries > 1 {
-				sent = fmt.Sprintf("%d in %.1f KiB", s.Entries, float64(s.Bytes)/1024)
-			}
-			line("| `%s` | %s | %s | %s | %s | %d | %d | %d | %s |", s.Name, s.Purpose, ms(s.P50), ms(s.P95), ms(s.Server), s.Rows, s.Tombstones, s.SSTables, sent)
+			line("| `%s` | %s | %s | %s | %s | %d | %d | %d | %d |", s.Name, s.Purpose, ms(s.P50), ms(s.P95), ms(s.Node), s.Rows, s.Tombstones, s.SSTables, s.Batch)
 		}
 		line("\n```sql")
 		for _, s := range of {
@@ -34,18 +31,18 @@ func (r *Report) Markdown() string {
 	line("\n### Calls\n")
 	costs(&b, "call", r.Calls)
 	line("\n### Panels\n")
-	line("%d different texts were sent for these; %d of them are now kept as prepared by the node.\n", r.Prepared.Statements, r.Prepared.Prepared)
 	costs(&b, "statement and range", r.Panels)
 	line("\n### Tables\n")
 	line("| table | partitions | mean | largest | SSTables | on disk |")
 	line("|---|--:|--:|--:|--:|--:|")
 	for _, t := range r.Tables {
-		line("| `%s` | %d | %s | %s | %d | %s |", t.Name, t.Partitions, size(t.MeanBytes), size(t.LargestBytes), t.SSTables, size(t.Bytes))
+		onDisk, _ := strconv.Atoi(t.Bytes)
+		line("| `%s` | %d | %s | %s | %d | %s |", t.Name, t.Partitions, size(t.MeanBytes), size(t.LargestBytes), t.SSTables, size(onDisk))
 	}
 	return b.String()
 }
 
-// byTable gathers the statements of each table, in the order in which the tables come first.
+// byTable groups the statements by table, in their order.
 func byTable(statements []StatementCost) [][]StatementCost {
 	var groups [][]StatementCost
 	for _, s := range statements {
@@ -59,15 +56,14 @@ func byTable(statements []StatementCost) [][]StatementCost {
 }
 
 func costs(b *strings.Builder, what string, list []Cost) {
-	fmt.Fprintf(b, "| %s | kind | requests | rows | tombstones | SSTables | first ms | P50 ms | P95 ms | beyond |\n|---|---|--:|--:|--:|--:|--:|--:|--:|---|\n", what)
+	fmt.Fprintf(b, "| %s | kind | rows | P50 ms | P95 ms | over budget |\n|---|---|--:|--:|--:|---|\n", what)
 	for _, c := range list {
 		name := c.Name
 		if strings.HasPrefix(name, "SELECT") {
 			text, days, _ := strings.Cut(name, "; ")
 			name = "`" + strings.ReplaceAll(text, "|", `\|`) + "` " + days
 		}
-		fmt.Fprintf(b, "| %s | %s | %d | %d | %d | %d | %s | %s | %s | %s |\n",
-			name, c.Kind, c.Requests, c.Rows, c.Tombstones, c.SSTables, ms(c.First), ms(c.P50), ms(c.P95), c.Over)
+		fmt.Fprintf(b, "| %s | %s | %d | %s | %s | %s |\n", name, c.Kind, c.Rows, ms(c.P50), ms(c.P95), c.over())
 	}
 }
 
@@ -76,16 +72,6 @@ func ms(v float64) string {
 		return fmt.Sprintf("%.1f", v)
 	}
 	return fmt.Sprintf("%.0f", v)
-}
-
-func short(d fmt.Stringer) string {
-	text := d.String()
-	for _, zero := range []string{"m0s", "h0m"} {
-		if strings.HasSuffix(text, zero) {
-			text = text[:len(text)-2]
-		}
-	}
-	return text
 }
 
 func size(bytes int) string {
@@ -98,13 +84,13 @@ func size(bytes int) string {
 	return fmt.Sprintf("%d B", bytes)
 }
 
-// The marks between which a document holds what was measured.
+// The measured tables of a document are between these marks.
 const (
 	beginMark = "<!-- measured: make queries -->"
 	endMark   = "<!-- end -->"
 )
 
-// Into writes the tables of the report into a document, in the place of those of the time before.
+// Into replaces the tables of a document by those of the report.
 func (r *Report) Into(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {

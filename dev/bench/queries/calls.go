@@ -1,0 +1,138 @@
+package queries
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+// call is one use of the store that dashboards, the API or the pipeline make. It may send several statements.
+type call struct {
+	name string
+	kind kind
+	run  func(ctx context.Context, i int) (rows int, err error)
+}
+
+// kind selects the budget of a call.
+type kind string
+
+const (
+	screen kind = "dashboard" // a person waits, and the next refresh comes soon
+	export kind = "export"    // a person waits for a whole list
+	rare   kind = "rare"      // verify, recompute, a writer that loads many devices
+)
+
+// budgets bound the P95 of a call on the machine that measures.
+var budgets = map[kind]time.Duration{screen: 50 * time.Millisecond, export: time.Second, rare: time.Second}
+
+const aDay = 24 * time.Hour
+
+// sample chooses what is asked for: another vehicle and day in each run, so that no cache answers all.
+type sample struct {
+	fleet Fleet
+	now   time.Time
+}
+
+func (s sample) sparse(i int) string {
+	return deviceID(denseVehicles + i*379%(min(s.fleet.Vehicles, followed)-denseVehicles))
+}
+
+func (s sample) dense(i int) string { return deviceID(i % denseVehicles) }
+
+// day is one of the last days that are complete.
+func (s sample) day(i int) cassandra.Day {
+	return cassandra.DayOf(s.now.UnixMilli()) - 1 - cassandra.Day(i%max(1, min(20, s.fleet.Days-1)))
+}
+
+// calls are the reads that send several statements.
+func (s sample) calls(store *cassandra.Store) []call {
+	history := func(device func(int) string, back time.Duration, limit int) func(context.Context, int) (int, error) {
+		return func(ctx context.Context, i int) (int, error) {
+			page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device(i), From: s.now.Add(-back), To: s.now, Limit: limit})
+			return len(page.Rows), err
+		}
+	}
+	alerts := func(back time.Duration, limit int) func(context.Context, int) (int, error) {
+		return func(ctx context.Context, _ int) (int, error) {
+			found, err := store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleetID, From: s.now.Add(-back), To: s.now, Limit: limit})
+			return len(found), err
+		}
+	}
+	analytics := func(days cassandra.Day) func(context.Context, int) (int, error) {
+		return func(ctx context.Context, _ int) (int, error) {
+			today := cassandra.DayOf(s.now.UnixMilli())
+			rows, err := store.Analytics(ctx, fleetID, today-days+1, today)
+			return len(rows), err
+		}
+	}
+	return []call{
+		{"map of the fleet", screen, func(ctx context.Context, _ int) (int, error) {
+			rows, err := store.LatestOfFleet(ctx, fleetID)
+			return len(rows), err
+		}},
+		{"track, 24 h, a position every 10 s, 1,000 rows", screen, history(s.dense, aDay, 1001)},
+		{"track, 30 days, a position every 10 s, 1,000 rows", screen, history(s.dense, 30*aDay, 1001)},
+		{"track, 30 days, a position per hour, 1,000 rows", screen, history(s.sparse, 30*aDay, 1001)},
+		{"track, 7 days, a position every 10 s, all rows", export, history(s.dense, 7*aDay, 0)},
+		{"alerts, 24 h, newest 1,000", screen, alerts(aDay, 1001)},
+		{"alerts, 7 days, newest 1,000", screen, alerts(7*aDay, 1001)},
+		{"alerts, 30 days, newest 1,000", screen, alerts(30*aDay, 1001)},
+		{"alerts, 7 days, all", export, alerts(7*aDay, 0)},
+		{"hourly statistics, 24 h", screen, analytics(2)},
+		{"hourly statistics, 7 days", screen, analytics(7)},
+		{"hourly statistics, 30 days", screen, analytics(30)},
+		{"list of fleets", screen, func(ctx context.Context, _ int) (int, error) {
+			fleets, err := store.Fleets(ctx)
+			return len(fleets), err
+		}},
+		{"1,000 devices that a writer loads", rare, func(ctx context.Context, i int) (int, error) {
+			var ids []string
+			for j := range 1000 {
+				ids = append(ids, s.sparse(i*1000+j))
+			}
+			ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+			rows, err := store.LatestWriteTimes(ctx, ids)
+			return len(rows), err
+		}},
+	}
+}
+
+// Written rows belong to no fleet of people.
+const (
+	probeFleet    = "_queries"
+	probeInstance = "_queries-instance"
+)
+
+// batches are the statements that the pipeline sends for many rows of a partition at once.
+var batches = map[string]int{"insertHistory": batchRows, "insertLatestByFleet": batchRows, "insertDeviceStatus": batchRows, "insertHour": batchRows, "insertTrip": 30}
+
+// rows are those of the i-th run of a statement.
+func (s sample) rows(st Statement, i int, f *Fill) []row {
+	day := s.day(i)
+	if st.writes() {
+		var rows []row
+		for j := range max(1, batches[st.Name]) {
+			r := f.row(i, s.now.Add(-time.Duration(i*batchRows+j)*time.Millisecond))
+			r.fleet, r.device, r.bucket, r.written = probeFleet, "_queries-1", 0, s.now
+			if st.Table != cassandra.TableHistory && st.Table != cassandra.TableTrips { // their partition is not the device's
+				r.device = fmt.Sprintf("_queries-%d", j)
+			}
+			rows = append(rows, r)
+		}
+		return rows
+	}
+	r := f.row(i, day.Time())
+	r.until, r.limit, r.bucket, r.device = day.Time().Add(aDay-time.Millisecond), 1001, i%cassandra.FleetBuckets, s.sparse(i)
+	switch st.Table {
+	case cassandra.TableHistory:
+		r.device = s.dense(i)
+	case cassandra.TableHours: // filled for the last days only
+		r.time = s.day(i % 4).Time().Add(time.Duration(i%24) * time.Hour)
+	case cassandra.TableTrips, cassandra.TableDeviceAlerts: // by month
+		r.time = day.Month().Time()
+	}
+	return []row{r}
+}
