@@ -14,7 +14,7 @@ ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/api/query
 AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus ./dev/chaos
 ON_KAFKA := ./dev/kafka ./etl/internal/notifier ./etl/internal/source/kafka
 # Packages without concurrency, apart from the tests in RACED_PURE.
-PURE := $(addprefix ./etl/internal/,alerting alerting/rules eventorder geofence rollup telemetry validate)
+PURE := $(addprefix ./etl/internal/,alerting alerting/rules eventorder geofence rollup source/generator telemetry validate)
 RACED_PURE := ^(TestOneEngineServesSeveralGoroutines|TestIndexServesSeveralGoroutines)$$
 # Tests of ./etl that run all of fleet-etl, under the race detector.
 RACED := ^(TestWhatWasAcknowledgedSurvivesKills|TestRunDrainsWhenItIsToldToStop)$$
@@ -86,8 +86,9 @@ $(LINT):
 	GOBIN=$(abspath .dev/bin) go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	mv .dev/bin/golangci-lint $@
 
-unit: ## Tests that need no cluster, with the race detector
-	CASSANDRA_TEST_HOSTS= KAFKA_TEST_BROKERS= FLEET_ALLOW_SKIP='$(FLEET_ALLOW_SKIP),cassandra,kafka' $(GO_TEST) -race ./...
+unit: ## Tests that need no cluster, with the race detector where code is concurrent
+	@CASSANDRA_TEST_HOSTS= KAFKA_TEST_BROKERS= $(MAKE) --no-print-directory rest \
+		FLEET_ALLOW_SKIP='$(FLEET_ALLOW_SKIP),cassandra,kafka' ON_CASSANDRA= AS_PROGRAMS= ON_KAFKA=
 
 rest: # unit tests of all packages but those that on-cassandra and on-kafka run
 	$(GO_TEST) -race $$(go list ./... | grep -vxF "$$(go list $(PURE) $(ON_CASSANDRA) $(AS_PROGRAMS) $(ON_KAFKA))")

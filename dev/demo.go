@@ -9,18 +9,11 @@ import (
 )
 
 type demoCmd struct {
-	DCs string `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centres and their nodes (default dc1=2,dc2=2)."`
+	DCs dcsFlag `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
 }
 
 func (cmd demoCmd) Run(ctx context.Context, s *settings) error {
-	var dcs []cluster.DC
-	if cmd.DCs != "" {
-		var err error
-		if dcs, err = cluster.ParseDCs(cmd.DCs); err != nil {
-			return err
-		}
-	}
-	d, err := newDemo(s, dcs)
+	d, err := newDemo(s, cmd.DCs)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"time"
 
@@ -10,15 +11,15 @@ import (
 )
 
 type kafkaCmd struct {
-	Up     kafkaUpCmd     `cmd:"" help:"Start the broker unless it runs, wait until it serves, and make the topics. Fetches Kafka the first time."`
+	Up     kafkaUpCmd     `cmd:"" help:"Start the broker unless it runs, wait until it serves, and create the topics. Downloads Kafka the first time."`
 	Down   kafkaDownCmd   `cmd:"" help:"Stop the broker."`
-	Status kafkaStatusCmd `cmd:"" help:"Print whether it serves, and its topics. Exit status 1 unless it does."`
-	Kill   kafkaKillCmd   `cmd:"" help:"Kill it (SIGKILL), as a crash does."`
-	Logs   kafkaLogsCmd   `cmd:"" help:"Print the end of its log."`
+	Status kafkaStatusCmd `cmd:"" help:"Print the state of the broker and its topics. The exit status is 1 unless it serves."`
+	Kill   kafkaKillCmd   `cmd:"" help:"Kill the broker (SIGKILL)."`
+	Logs   kafkaLogsCmd   `cmd:"" help:"Print the end of the log."`
 }
 
-// openKafka takes the settings from DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
-func openKafka(out *os.File) (*kafka.Broker, error) {
+// openKafka opens the broker of DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
+func openKafka(out io.Writer) (*kafka.Broker, error) {
 	cfg, err := kafka.DefaultConfig()
 	if err != nil {
 		return nil, err
@@ -28,14 +29,10 @@ func openKafka(out *os.File) (*kafka.Broker, error) {
 }
 
 type kafkaUpCmd struct {
-	Topics map[string]int `name:"topic" default:"telemetry=6;telemetry-dead-letters=1" placeholder:"NAME=PARTITIONS;…" help:"Topics to make where they are missing."`
+	Topics map[string]int `name:"topic" default:"telemetry=6;telemetry-dead-letters=1" placeholder:"NAME=PARTITIONS;…" help:"Topics to create if they are missing."`
 }
 
-func (cmd kafkaUpCmd) Run(ctx context.Context) error {
-	b, err := openKafka(os.Stdout)
-	if err != nil {
-		return err
-	}
+func (cmd kafkaUpCmd) Run(ctx context.Context, b *kafka.Broker) error {
 	if err := b.Up(ctx); err != nil {
 		return err
 	}
@@ -48,24 +45,14 @@ func (cmd kafkaUpCmd) Run(ctx context.Context) error {
 }
 
 type kafkaDownCmd struct {
-	Delete bool `help:"Remove the data, too."`
+	Delete bool `help:"Also remove the data."`
 }
 
-func (cmd kafkaDownCmd) Run(ctx context.Context) error {
-	b, err := openKafka(os.Stdout)
-	if err != nil {
-		return err
-	}
-	return b.Down(ctx, cmd.Delete)
-}
+func (cmd kafkaDownCmd) Run(ctx context.Context, b *kafka.Broker) error { return b.Down(ctx, cmd.Delete) }
 
 type kafkaStatusCmd struct{}
 
-func (kafkaStatusCmd) Run(ctx context.Context) error {
-	b, err := openKafka(os.Stdout)
-	if err != nil {
-		return err
-	}
+func (kafkaStatusCmd) Run(ctx context.Context, b *kafka.Broker) error {
 	serves, err := b.Status(ctx)
 	if err == nil && !serves {
 		err = errors.New("kafka is not up")
@@ -75,29 +62,19 @@ func (kafkaStatusCmd) Run(ctx context.Context) error {
 
 type kafkaKillCmd struct{}
 
-func (kafkaKillCmd) Run(ctx context.Context) error {
-	b, err := openKafka(os.Stdout)
-	if err != nil {
-		return err
-	}
-	return b.Kill(ctx)
-}
+func (kafkaKillCmd) Run(ctx context.Context, b *kafka.Broker) error { return b.Kill(ctx) }
 
 type kafkaLogsCmd struct {
-	Follow bool `short:"f" help:"Go on with what is added."`
-	Lines  int  `short:"n" default:"100" help:"How many lines to begin with."`
+	Follow bool `short:"f" help:"Print new lines until Ctrl-C."`
+	Lines  int  `short:"n" default:"100" help:"Number of lines."`
 }
 
-func (cmd kafkaLogsCmd) Run(ctx context.Context) error {
-	b, err := openKafka(os.Stdout)
-	if err != nil {
-		return err
-	}
+func (cmd kafkaLogsCmd) Run(ctx context.Context, b *kafka.Broker) error {
 	return b.Logs(ctx, os.Stdout, cmd.Lines, cmd.Follow)
 }
 
 type withKafkaCmd struct {
-	Command []string `arg:"" passthrough:"" help:"The command, after --. It finds the broker in KAFKA_TEST_BROKERS."`
+	Command []string `arg:"" passthrough:"" help:"The command, after --. KAFKA_TEST_BROKERS has the address of the broker."`
 }
 
 func (cmd withKafkaCmd) Run(ctx context.Context) error {

@@ -14,8 +14,8 @@ import (
 )
 
 type withClusterCmd struct {
-	DCs     string   `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centres and their nodes (default dc1=2,dc2=2)."`
-	Command []string `arg:"" passthrough:"" help:"The command, after --. It finds the nodes in CASSANDRA_TEST_HOSTS and the directory in DEV_CLUSTER_DIR."`
+	DCs     dcsFlag  `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
+	Command []string `arg:"" passthrough:"" help:"The command, after --. CASSANDRA_TEST_HOSTS has the addresses of the nodes."`
 }
 
 func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
@@ -23,13 +23,7 @@ func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	var dcs []cluster.DC
-	if cmd.DCs != "" {
-		if dcs, err = cluster.ParseDCs(cmd.DCs); err != nil {
-			return err
-		}
-	}
-	c, err := s.open(dcs, os.Stderr)
+	c, err := s.open(cmd.DCs, os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -38,7 +32,7 @@ func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
 	})
 }
 
-// whileUp does something while a cluster is up. A cluster that was not up before is stopped after it, unless it is to be kept.
+// whileUp starts the cluster unless it is up, calls do, and stops the cluster that it started, unless keep is set.
 func whileUp(ctx context.Context, c *cluster.Cluster, keep bool, do func([]cluster.Node) error) (err error) {
 	before, err := c.Nodes()
 	if err != nil {
@@ -61,7 +55,7 @@ func whileUp(ctx context.Context, c *cluster.Cluster, keep bool, do func([]clust
 	return do(nodes)
 }
 
-// contactPoints is where the nodes serve CQL, each as host:port.
+// contactPoints returns the CQL addresses of the nodes, host:port.
 func contactPoints(nodes []cluster.Node) []string {
 	var hosts []string
 	for _, n := range nodes {
@@ -70,7 +64,7 @@ func contactPoints(nodes []cluster.Node) []string {
 	return hosts
 }
 
-// afterDashes is the command that stands behind --.
+// afterDashes returns the command after --.
 func afterDashes(command []string) ([]string, error) {
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
@@ -81,7 +75,7 @@ func afterDashes(command []string) ([]string, error) {
 	return command, nil
 }
 
-// runCommand runs a command with one more variable in its environment. It is told to end when ctx does.
+// runCommand runs a command with one more environment variable. If ctx ends, the command receives SIGTERM.
 func runCommand(ctx context.Context, command []string, variable string) error {
 	child := exec.CommandContext(ctx, command[0], command[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = os.Stdin, os.Stdout, os.Stderr
