@@ -48,7 +48,9 @@ type kafkaDownCmd struct {
 	Delete bool `help:"Also remove the data."`
 }
 
-func (cmd kafkaDownCmd) Run(ctx context.Context, b *kafka.Broker) error { return b.Down(ctx, cmd.Delete) }
+func (cmd kafkaDownCmd) Run(ctx context.Context, b *kafka.Broker) error {
+	return b.Down(ctx, cmd.Delete)
+}
 
 type kafkaStatusCmd struct{}
 

@@ -1,8 +1,7 @@
-// Package cluster runs a real Apache Cassandra cluster as processes of this machine, without containers: for the
-// developer through `go run ./dev cluster`, for tests through this API, which can also kill, stop and pause its nodes.
+// Package cluster runs an Apache Cassandra cluster as local processes, without containers: for developers through `go run ./dev
+// cluster`, and for tests through this API, which can also kill, stop and pause nodes.
 //
-// All state is in the cluster's directory, so any process may go on with what another has started. Processes are found
-// through /proc, so it needs Linux.
+// All state is in the directory of the cluster, so every process can manage nodes that another one started.
 package cluster
 
 import (
@@ -17,7 +16,7 @@ import (
 	"time"
 )
 
-// Bounds of what a caller may have to wait for. A node needs about ten seconds on a quiet machine.
+// Time limits. A node starts in about ten seconds on an idle machine.
 const (
 	readyWithin   = 5 * time.Minute
 	agreedWithin  = 3 * time.Minute
@@ -27,21 +26,21 @@ const (
 
 const defaultHeapMB = 768
 
-// Cluster is a cluster in a directory, whether its nodes run or not. Its methods may be called at the same time, from
-// any number of processes: those that change nodes wait for each other.
+// Cluster is a cluster in a directory; its nodes may be running or stopped. Its methods are safe for concurrent use, also by several
+// processes: methods that change nodes wait for each other.
 type Cluster struct {
-	dir   string
-	asked Config
+	dir       string
+	requested Config
 
 	outMu sync.Mutex
 	out   io.Writer
 }
 
-// toolchain is what a node is run with.
+// toolchain has the files that run a node.
 type toolchain struct {
 	java     string
-	jars     string // the folder of Cassandra's
-	exporter string // the jar of the metrics agent
+	jars     string // directory of the Cassandra jars
+	exporter string // jar of the metrics agent
 }
 
 func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
@@ -60,13 +59,13 @@ func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
 	return toolchain{java: java, jars: jars, exporter: filepath.Join(agent, exporter.Dependencies[0].Name+"-"+exporterVersion+".jar")}, nil
 }
 
-// Fetch makes sure that everything that nodes are run with is on this machine.
+// Fetch downloads Cassandra and the metrics agent unless they are on this machine.
 func (c *Cluster) Fetch(ctx context.Context) error {
 	_, err := c.toolchain(ctx)
 	return err
 }
 
-// Open returns the cluster that cfg describes. It starts nothing.
+// Open returns a cluster. It starts no node.
 func Open(cfg Config) (*Cluster, error) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
 		return nil, fmt.Errorf("open cluster: %w: processes are found through /proc: run it on Linux", err)
@@ -88,7 +87,7 @@ func Open(cfg Config) (*Cluster, error) {
 	if cfg.HeapMB < 1 {
 		return nil, fmt.Errorf("open cluster: heap %d MB: want a whole number above 0", cfg.HeapMB)
 	}
-	c := &Cluster{dir: dir, out: cfg.Out, asked: cfg}
+	c := &Cluster{dir: dir, out: cfg.Out, requested: cfg}
 	if c.out == nil {
 		c.out = io.Discard
 	}
@@ -104,34 +103,34 @@ func (c *Cluster) printf(format string, args ...any) {
 	fmt.Fprintf(c.out, format, args...)
 }
 
-// layout returns what the directory remembers, or what is asked for where it remembers nothing. It is read anew every
-// time, because another process may have put up or deleted the cluster since.
+// layout returns the layout in the directory, or the requested one if the directory has none. It reads the file each time, because
+// another process may have created or deleted the cluster.
 func (c *Cluster) layout() (l layout, remembered bool, err error) {
 	l, remembered, err = readLayout(c.dir)
 	if err != nil {
 		return layout{}, false, err
 	}
 	if !remembered {
-		l = defaultLayout.over(c.asked)
+		l = defaultLayout.over(c.requested)
 	}
 	return l, remembered, l.validate()
 }
 
-// agreedLayout is the layout to start nodes with: an error where what is asked for is not what the directory remembers.
+// agreedLayout returns the layout for a start. It fails if the requested layout differs from the one in the directory.
 func (c *Cluster) agreedLayout() (l layout, remembered bool, err error) {
 	l, remembered, err = c.layout()
 	if err != nil {
 		return layout{}, false, err
 	}
-	asked := l.over(c.asked)
-	if difference := l.differs(asked); difference != "" {
-		return layout{}, false, fmt.Errorf("the cluster in %s is another one: its %s: leave the setting out, or remove it and its data by `go run ./dev cluster down --delete` first",
+	wanted := l.over(c.requested)
+	if difference := l.differs(wanted); difference != "" {
+		return layout{}, false, fmt.Errorf("the cluster in %s has another layout: its %s: omit the setting, or remove the cluster and its data by `go run ./dev cluster down --delete` first",
 			c.dir, difference)
 	}
-	return asked, remembered, asked.validate()
+	return wanted, remembered, wanted.validate()
 }
 
-// Nodes returns the nodes in order, with what each does now.
+// Nodes returns the nodes in order, with their current states.
 func (c *Cluster) Nodes() ([]Node, error) {
 	l, _, err := c.layout()
 	if err != nil {
@@ -146,7 +145,7 @@ func (c *Cluster) Nodes() ([]Node, error) {
 	return nodes, nil
 }
 
-// Node returns node n, counted from 1, with what it does now.
+// Node returns node n, counted from 1, with its current state.
 func (c *Cluster) Node(n int) (Node, error) {
 	nodes, err := c.Nodes()
 	if err != nil {
@@ -158,8 +157,8 @@ func (c *Cluster) Node(n int) (Node, error) {
 	return nodes[n-1], nil
 }
 
-// Up starts every node that does not run, one after the other, and returns when all answer CQL and see each other.
-// When it fails or ctx ends, it kills what it has started.
+// Up starts every stopped node, one after the other, and returns when all nodes answer CQL and see each other up. If it fails or ctx
+// ends, it kills the nodes that it started.
 func (c *Cluster) Up(ctx context.Context) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -173,8 +172,8 @@ func (c *Cluster) Up(ctx context.Context) error {
 	return c.start(ctx, l, l.nodes(c.dir))
 }
 
-// Start starts node n of a cluster that was up before, and returns when it answers CQL and all running nodes see each
-// other. A node that runs is left alone.
+// Start starts node n of an existing cluster, and returns when it answers CQL and all running nodes see each other up. It does
+// nothing if the node runs.
 func (c *Cluster) Start(ctx context.Context, n int) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -195,7 +194,7 @@ func (c *Cluster) Start(ctx context.Context, n int) error {
 	return c.start(ctx, l, []Node{node})
 }
 
-// start brings up those of the nodes that do not run. It is called under the lock.
+// start starts the stopped ones of the nodes. The caller holds the lock.
 func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error) {
 	var idle []Node
 	for _, n := range nodes {
@@ -210,10 +209,10 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 			}
 			fallthrough
 		case Running:
-			if err := n.waitReady(ctx, p, 0); err != nil {
+			if err := n.daemon().AwaitReady(ctx, p, 0); err != nil {
 				return err
 			}
-			c.printf("%s runs already, pid %d\n", n, n.PID)
+			c.printf("%s is already running, pid %d\n", n, n.PID)
 		default:
 			idle = append(idle, n)
 		}
@@ -228,7 +227,7 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 	if err != nil {
 		return err
 	}
-	// Before the first process, so that `down` finds all of them whatever happens to us.
+	// Written before the first process starts, so that `down` finds all of them.
 	if err := l.write(c.dir); err != nil {
 		return err
 	}
@@ -241,15 +240,12 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 	}()
 	for _, n := range idle {
 		begun := time.Now()
-		if err := n.writeConf(l, c.asked.HeapMB); err != nil {
+		if err := n.writeConf(l, c.requested.HeapMB); err != nil {
 			return err
 		}
 		started = append(started, n)
-		p, logFrom, err := n.launch(t, c.asked.HeapMB)
+		p, err := n.start(ctx, t, c.requested.HeapMB)
 		if err != nil {
-			return err
-		}
-		if err := n.waitReady(ctx, p, logFrom); err != nil {
 			return err
 		}
 		c.printf("%s answers CQL on %s after %.1f s, pid %d\n", n, n.CQL(), time.Since(begun).Seconds(), p.PID)
@@ -268,39 +264,39 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 	if err := waitAgreed(ctx, t, running); err != nil {
 		return err
 	}
-	c.printf("%d of %d nodes run and see each other up\n", len(running), len(all))
+	c.printf("%d of %d nodes are running and see each other up\n", len(running), len(all))
 	return nil
 }
 
-// abandon kills the nodes of a start that came to nothing, also when ctx has ended.
+// abandon kills the nodes of a failed start, also after ctx has ended.
 func (c *Cluster) abandon(ctx context.Context, nodes []Node) error {
 	var errs []error
 	for _, n := range nodes {
 		pid, err := n.end(context.WithoutCancel(ctx), syscall.SIGKILL, killedWithin)
 		if pid != 0 {
-			c.printf("%s killed, because the start came to nothing\n", n)
+			c.printf("%s killed, because the start failed\n", n)
 		}
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }
 
-// Stop ends node n in order: it tells the others, flushes, and closes. A node that does not run is left alone.
+// Stop ends node n with SIGTERM: the node drains. It does nothing if the node does not run.
 func (c *Cluster) Stop(ctx context.Context, n int) error {
 	return c.change(ctx, n, func(node Node) error { return c.end(ctx, node, syscall.SIGTERM) })
 }
 
-// Kill ends node n at once, as a crash does. The others take 10 to 30 seconds to notice.
+// Kill ends node n with SIGKILL. The other nodes notice after 10 to 30 seconds.
 func (c *Cluster) Kill(ctx context.Context, n int) error {
 	return c.change(ctx, n, func(node Node) error { return c.end(ctx, node, syscall.SIGKILL) })
 }
 
-// Pause makes node n hang without closing a connection, as a stalled disk or a long collection does, until Resume.
+// Pause stops node n with SIGSTOP until Resume. Its connections stay open, as during a long garbage collection.
 func (c *Cluster) Pause(ctx context.Context, n int) error {
 	return c.change(ctx, n, func(node Node) error { return node.pause(ctx, syscall.SIGSTOP, Paused) })
 }
 
-// Resume lets a paused node go on.
+// Resume continues a paused node.
 func (c *Cluster) Resume(ctx context.Context, n int) error {
 	return c.change(ctx, n, func(node Node) error { return node.pause(ctx, syscall.SIGCONT, Running) })
 }
@@ -328,15 +324,15 @@ func (c *Cluster) end(ctx context.Context, n Node, sig syscall.Signal) error {
 	case err != nil:
 		return err
 	case pid == 0:
-		c.printf("%s did not run\n", n)
+		c.printf("%s was not running\n", n)
 	default:
 		c.printf("%s %s, pid was %d\n", n, done, pid)
 	}
 	return nil
 }
 
-// Down stops every node: in order, and by force those that have not ended after a minute. With remove it kills them and
-// removes all their data and the layout, too.
+// Down stops every node, and kills those that still run after a minute. With remove, it kills all nodes and removes their data and
+// the layout.
 func (c *Cluster) Down(ctx context.Context, remove bool) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
@@ -376,8 +372,8 @@ func (c *Cluster) Down(ctx context.Context, remove bool) error {
 		c.printf("data kept in %s\n", c.dir)
 		return nil
 	}
-	// The layout goes last: what an interrupted removal leaves is still known as a cluster. The lock file stays, because
-	// others may be waiting for it.
+	// The layout is removed last, so that another `down` can complete an interrupted removal. The lock file stays, because others may
+	// wait for it.
 	for _, n := range nodes {
 		if err := os.RemoveAll(n.Dir); err != nil {
 			return fmt.Errorf("remove %s: %w", n, err)

@@ -90,7 +90,7 @@ func wantStates(t *testing.T, c *Cluster, want string) {
 	}
 }
 
-func TestLifeOfACluster(t *testing.T) {
+func TestClusterLifecycle(t *testing.T) {
 	useFakeJava(t)
 	ctx := t.Context()
 	c, out := open(t, Config{DCs: []DC{{"dc1", 2}, {"dc2", 1}}})
@@ -143,7 +143,7 @@ func TestLifeOfACluster(t *testing.T) {
 	wantError(t, c.Kill(ctx, 4), "node 4", "nodes 1 to 3")
 }
 
-func TestAnotherProcessGoesOnWithTheCluster(t *testing.T) {
+func TestAnotherProcessManagesTheCluster(t *testing.T) {
 	useFakeJava(t)
 	ctx := t.Context()
 	c, _ := open(t, Config{DCs: []DC{{"east", 1}, {"west", 1}}})
@@ -161,7 +161,7 @@ func TestAnotherProcessGoesOnWithTheCluster(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{"data centres", Config{DCs: []DC{{"dc1", 2}}}, "data centres are east=1,west=1, not dc1=2"},
+		{"data centers", Config{DCs: []DC{{"dc1", 2}}}, "data centers are east=1,west=1, not dc1=2"},
 		{"address", Config{FirstAddress: netip.MustParseAddr("127.0.0.99")}, "first address is 127.0.0.31, not 127.0.0.99"},
 		{"CQL port", Config{CQLPort: 9042}, "CQL port is 19042, not 9042"},
 	} {
@@ -173,7 +173,7 @@ func TestAnotherProcessGoesOnWithTheCluster(t *testing.T) {
 	wantStates(t, c, "running running")
 }
 
-func TestUpShowsTheNodesOwnError(t *testing.T) {
+func TestUpQuotesTheErrorOfTheNode(t *testing.T) {
 	useFakeJava(t)
 	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}, HeapMB: 8})
 	wantError(t, c.Up(t.Context()), "start node 1 (127.0.0.31, dc1)", "exit status 1", "Too small maximum heap", "cassandra.log")
@@ -204,7 +204,7 @@ func TestInterruptedUpLeavesNoProcess(t *testing.T) {
 	}
 }
 
-func TestUpNamesPortsInUseBeforeItStartsANode(t *testing.T) {
+func TestUpNamesPortsInUseBeforeTheFirstStart(t *testing.T) {
 	useFakeJava(t)
 	c, _ := open(t, Config{DCs: []DC{{"dc1", 2}}})
 	for _, addr := range []string{"127.0.0.32:19042", "127.0.0.1:17302", "127.0.0.31:7070"} {
@@ -218,7 +218,7 @@ func TestUpNamesPortsInUseBeforeItStartsANode(t *testing.T) {
 	wantStates(t, c, "stopped stopped")
 }
 
-func TestKillSparesAProcessThatGotTheNodesPID(t *testing.T) {
+func TestKillSparesProcessWithReusedPID(t *testing.T) {
 	useFakeJava(t)
 	ctx := t.Context()
 	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}})
@@ -243,7 +243,7 @@ func TestKillSparesAProcessThatGotTheNodesPID(t *testing.T) {
 	}
 }
 
-func TestLockMakesTheSecondWait(t *testing.T) {
+func TestSecondLockWaits(t *testing.T) {
 	c, out := open(t, Config{})
 	unlock, err := c.lock(t.Context())
 	do(t, "lock", err)
@@ -262,7 +262,7 @@ func TestLockMakesTheSecondWait(t *testing.T) {
 	unlock()
 }
 
-func TestDownWithoutAClusterTouchesNothing(t *testing.T) {
+func TestDownWithoutClusterRemovesNothing(t *testing.T) {
 	dir := t.TempDir()
 	mine := filepath.Join(dir, "node1", "mine")
 	do(t, "mkdir", os.MkdirAll(filepath.Dir(mine), 0o755))

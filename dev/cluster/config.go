@@ -12,31 +12,30 @@ import (
 	"strings"
 )
 
-// Config says where a cluster lives and what it is. A field that is zero means: what the directory remembers from the
-// last Up, else the default.
+// Config describes a cluster. A zero field means the value of the last Up in the directory, or the default.
 type Config struct {
-	Dir          string     // data, logs and state of the nodes; default .dev/cluster beside go.mod
+	Dir          string     // data, logs and state; default .dev/cluster beside go.mod
 	DCs          []DC       // default dc1=2,dc2=2
-	HeapMB       int        // Java heap in MiB of each node that is started, never remembered; default 768
-	CQLPort      int        // one port on as many addresses as there are nodes; default 9042
-	StoragePort  int        // between nodes, likewise; default 7000
-	JMXPort      int        // of node 1 on 127.0.0.1, one more for each further node; default 7101
-	MetricsPort  int        // one port on as many addresses as there are nodes; default 7070
-	FirstAddress netip.Addr // of node 1, one more for each further node; default 127.0.0.1
-	Places       []Place    // of the data centres, in their order, in networks of their own; default: all from FirstAddress on
-	Out          io.Writer  // progress, one line an event; nil discards it
+	HeapMB       int        // Java heap per node in MiB, not remembered; default 768
+	CQLPort      int        // the same on the address of each node; default 9042
+	StoragePort  int        // the same on the address of each node; default 7000
+	JMXPort      int        // of node 1 on 127.0.0.1; each further node has the next one; default 7101
+	MetricsPort  int        // the same on the address of each node; default 7070
+	FirstAddress netip.Addr // of node 1; each further node has the next one; default 127.0.0.1
+	Places       []Place    // of the data centers with their own networks; default: all from FirstAddress on
+	Out          io.Writer  // progress, one line per event; nil discards it
 }
 
-// DC is a data centre and how many nodes it has.
+// DC is a data center with its number of nodes.
 type DC struct {
 	Name  string `json:"name"`
 	Nodes int    `json:"nodes"`
 }
 
-// Place is where a data centre is.
+// Place is the network of a data center.
 type Place struct {
-	FirstAddress netip.Addr `json:"first_address"`     // of its first node, one more for each further one
-	Network      string     `json:"network,omitempty"` // name of a network namespace, as ip netns has it; empty: ours
+	FirstAddress netip.Addr `json:"first_address"`     // of its first node; each further node has the next one
+	Network      string     `json:"network,omitempty"` // network namespace of ip netns; empty: the one of this process
 }
 
 func (d DC) String() string { return fmt.Sprintf("%s=%d", d.Name, d.Nodes) }
@@ -52,10 +51,10 @@ func FormatDCs(dcs []DC) string {
 
 var dcName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
 
-// maxNodes keeps ports and addresses of a cluster within the ranges set aside for it.
+// maxNodes bounds the ranges of ports and addresses.
 const maxNodes = 16
 
-// ParseDCs reads data centres and their node counts, such as "dc1=2,dc2=2".
+// ParseDCs parses data centers and their node counts, such as "dc1=2,dc2=2".
 func ParseDCs(s string) ([]DC, error) {
 	var dcs []DC
 	total := 0
@@ -63,27 +62,27 @@ func ParseDCs(s string) ([]DC, error) {
 		name, count, found := strings.Cut(strings.TrimSpace(part), "=")
 		nodes, err := strconv.Atoi(count)
 		if !found || err != nil || nodes < 1 {
-			return nil, fmt.Errorf("data centres %q: bad part %q: write name=nodes, such as dc1=2,dc2=2", s, part)
+			return nil, fmt.Errorf("data centers %q: bad part %q: write name=nodes, such as dc1=2,dc2=2", s, part)
 		}
 		if !dcName.MatchString(name) {
-			return nil, fmt.Errorf("data centres %q: bad name %q: use letters, digits, _ and -", s, name)
+			return nil, fmt.Errorf("data centers %q: bad name %q: use letters, digits, _ and -", s, name)
 		}
 		for _, d := range dcs {
 			if d.Name == name {
-				return nil, fmt.Errorf("data centres %q: %s is named twice: give each data centre one count", s, name)
+				return nil, fmt.Errorf("data centers %q: %s occurs twice: give each data center one count", s, name)
 			}
 		}
 		dcs = append(dcs, DC{Name: name, Nodes: nodes})
 		total += nodes
 	}
 	if total > maxNodes {
-		return nil, fmt.Errorf("data centres %q: %d nodes: at most %d fit on one machine", s, total, maxNodes)
+		return nil, fmt.Errorf("data centers %q: %d nodes: at most %d fit on one machine", s, total, maxNodes)
 	}
 	return dcs, nil
 }
 
-// DefaultConfig takes from the environment (DEV_CLUSTER_DIR, DEV_HEAP, DEV_CQL_PORT, DEV_STORAGE_PORT, DEV_JMX_PORT,
-// DEV_METRICS_PORT, DEV_FIRST_ADDRESS) what is set there and leaves the rest zero.
+// DefaultConfig reads the environment variables DEV_CLUSTER_DIR, DEV_HEAP, DEV_CQL_PORT, DEV_STORAGE_PORT, DEV_JMX_PORT,
+// DEV_METRICS_PORT and DEV_FIRST_ADDRESS. Fields of unset variables are zero.
 func DefaultConfig() (Config, error) {
 	cfg := Config{Dir: os.Getenv("DEV_CLUSTER_DIR")}
 	for _, v := range []struct {
@@ -116,7 +115,7 @@ func DefaultConfig() (Config, error) {
 	return cfg, nil
 }
 
-// defaultDir is .dev/cluster in the repository.
+// defaultDir returns .dev/cluster in the repository.
 func defaultDir() (string, error) {
 	root, err := RepositoryRoot()
 	if err != nil {
@@ -125,7 +124,7 @@ func defaultDir() (string, error) {
 	return filepath.Join(root, ".dev", "cluster"), nil
 }
 
-// RepositoryRoot is the folder of the go.mod that governs the working directory: go test runs in package folders.
+// RepositoryRoot returns the directory of the go.mod above the working directory. go test runs in the directories of packages.
 func RepositoryRoot() (string, error) {
 	dir, err := os.Getwd()
 	if err != nil {

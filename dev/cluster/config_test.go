@@ -32,7 +32,7 @@ func TestParseDCs(t *testing.T) {
 		"dc1=1,":      "name=nodes",
 		"dc 1=1":      "letters, digits",
 		"=1":          "letters, digits",
-		"dc1=1,dc1=2": "named twice",
+		"dc1=1,dc1=2": "occurs twice",
 		"dc1=9,dc2=9": "at most 16",
 	} {
 		_, err := ParseDCs(in)
@@ -74,7 +74,7 @@ func TestDefaultDirIsBesideGoMod(t *testing.T) {
 	wantError(t, err, "go.mod", "DEV_CLUSTER_DIR")
 }
 
-func TestOpenRefusesWhatCannotRun(t *testing.T) {
+func TestOpenRejectsInvalidConfig(t *testing.T) {
 	for name, tc := range map[string]struct {
 		cfg  Config
 		want string
@@ -86,7 +86,7 @@ func TestOpenRefusesWhatCannotRun(t *testing.T) {
 		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},
 		"open place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}, {FirstAddress: netip.MustParseAddr("8.8.8.8")}}},
 			"8.8.8.8 of a place"},
-		"one place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}}}, "1 places for 2 data centres"},
+		"one place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}}}, "1 places for 2 data centers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.cfg.Dir = t.TempDir()
@@ -96,7 +96,7 @@ func TestOpenRefusesWhatCannotRun(t *testing.T) {
 	}
 }
 
-func TestDataCentresMayBeInNetworksOfTheirOwn(t *testing.T) {
+func TestDataCentersCanHaveTheirOwnNetworks(t *testing.T) {
 	l := defaultLayout.over(Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.1.1")}, {netip.MustParseAddr("10.0.2.1"), "far"}}})
 	do(t, "validate", l.validate())
 	dir := t.TempDir()
@@ -138,19 +138,6 @@ func TestNodeConfiguration(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(n.confDir(), name)); err != nil {
 			t.Error(err)
 		}
-	}
-}
-
-func TestAClusterOfBeforeNodesHadMetrics(t *testing.T) {
-	dir := t.TempDir()
-	do(t, "write", os.WriteFile(filepath.Join(dir, layoutFile), []byte(`{"dcs": [{"name": "dc1", "nodes": 2}], "first_address": "127.0.0.1",
-		"cql_port": 9042, "storage_port": 7000, "jmx_port": 7101}`), 0o644))
-	c, err := Open(Config{Dir: dir})
-	do(t, "open", err)
-	n, err := c.Node(2)
-	do(t, "node", err)
-	if got := n.Metrics().String(); got != "127.0.0.2:7070" {
-		t.Errorf("its metrics are on %s", got)
 	}
 }
 
@@ -203,13 +190,13 @@ func unevenness(owner map[int64]int, nodes int) float64 {
 	return most - 1/float64(nodes)
 }
 
-func TestComplaint(t *testing.T) {
+func TestFirstErrorOfALog(t *testing.T) {
 	for name, tc := range map[string]struct{ log, want string }{
 		"a JVM that cannot start": {
 			"Error occurred during initialization of VM\nToo small maximum heap\n",
 			"Error occurred during initialization of VM\nToo small maximum heap",
 		},
-		"an exception among routine": {
+		"an exception among routine messages": {
 			"INFO  [main] loading\nERROR [main] CassandraDaemon - Exception\njava.lang.RuntimeException: no peers\n" +
 				"\tat org.apache.Gossiper.run(Gossiper.java:1)\n\t... 3 common frames omitted\nINFO  [hook] shutting down\n" +
 				"Caused by: java.net.BindException: in use\n",
@@ -219,13 +206,10 @@ func TestComplaint(t *testing.T) {
 			strings.Repeat("INFO  [main] before\n", 20) + "INFO  [main] last\n",
 			strings.Repeat("INFO  [main] before\n", 11) + "INFO  [main] last",
 		},
-		"silence": {"", "(nothing)"},
+		"empty": {"", "(the log is empty)"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			path := filepath.Join(t.TempDir(), "cassandra.log")
-			const earlier = "ERROR [main] of an earlier run\n"
-			do(t, "write", os.WriteFile(path, []byte(earlier+tc.log), 0o644))
-			if got := complaint(path, int64(len(earlier))); got != tc.want {
+			if got := firstError([]byte(tc.log)); got != tc.want {
 				t.Errorf("got:\n%s\nwant:\n%s", got, tc.want)
 			}
 		})

@@ -19,14 +19,14 @@ var program = java.Program{
 	On:           "17 (or 11)", Get: "Java 17",
 }
 
-// exporter is the Java agent that serves a node's metrics. It holds copies of libraries that Cassandra has in other
-// versions, under names of its own, and stays out of the class path all the same.
+// exporter is the Java agent that serves the metrics of a node. It contains shaded copies of libraries, and stays out of the class
+// path.
 var exporter = java.Program{
 	Name: "JMX-exporter", Version: exporterVersion, Size: "3 MB",
 	Dependencies: []java.Artifact{{Group: "io.prometheus.jmx", Name: "jmx_prometheus_javaagent", Version: exporterVersion}},
 }
 
-// moduleAccess opens what Cassandra reaches of Java's insides, after its own jvm17-server.options.
+// moduleAccess opens the internal packages of Java that Cassandra uses, as jvm17-server.options of Cassandra does.
 var moduleAccess = []string{
 	"-Djdk.attach.allowAttachSelf=true",
 	"--add-exports=java.base/jdk.internal.misc=ALL-UNNAMED",
@@ -59,20 +59,20 @@ var moduleAccess = []string{
 	"--add-opens=jdk.management/com.sun.management.internal=ALL-UNNAMED",
 }
 
-// serverArgs is the command line of a node after "java".
+// serverArgs returns the arguments of java for a node.
 func (n Node) serverArgs(t toolchain, heapMB int) []string {
 	args := []string{
 		fmt.Sprintf("-Xms%dM", heapMB),
 		fmt.Sprintf("-Xmx%dM", heapMB),
 		fmt.Sprintf("-XX:MaxDirectMemorySize=%dM", heapMB),
 		"-Xss256k",
-		// G1 chooses the young generation by its pause goal, so no -Xmn. Its default region in so small a heap is 1 MiB,
-		// which makes every larger buffer a humongous object.
+		// G1 sizes the young generation by its pause goal, so -Xmn is not set. The default region of a small heap is 1 MiB, which
+		// makes every larger buffer a humongous object.
 		"-XX:+UseG1GC",
 		"-XX:G1HeapRegionSize=4M",
 		"-XX:MaxGCPauseMillis=300",
 		"-XX:+ParallelRefProcEnabled",
-		"-XX:+ExitOnOutOfMemoryError", // a node that is half alive tells a test less than one that is gone
+		"-XX:+ExitOnOutOfMemoryError", // a test notices an ended node sooner than a broken one
 		"-XX:+PerfDisableSharedMem",
 		"-Djava.net.preferIPv4Stack=true",
 		"-Dio.netty.tryReflectionSetAccessible=true",
@@ -83,13 +83,12 @@ func (n Node) serverArgs(t toolchain, heapMB int) []string {
 
 		"-Djava.io.tmpdir=" + n.tmpDir(),
 		"-Dlogback.configurationFile=" + filepath.Join(n.confDir(), "logback.xml"),
-		"-Dcassandra-foreground=yes", // else it closes stdout, and with it the log, once it serves
+		"-Dcassandra-foreground=yes", // else it closes stdout, which is the log
 		"-Dcassandra.config=file://" + filepath.Join(n.confDir(), "cassandra.yaml"),
 		"-Dcassandra.storagedir=" + n.Dir,
 		fmt.Sprintf("-Dcassandra.jmx.local.port=%d", n.JMXPort),
 
-		// On one machine nothing is far away, so there is little to wait for. The ring delay is what a node waits for
-		// others that are down before it starts alone.
+		// On one machine, gossip settles at once. The ring delay is the time that a node waits for unreachable nodes at its start.
 		"-Dcassandra.skip_wait_for_gossip_to_settle=0",
 		"-Dcassandra.ring_delay_ms=2000",
 	}
@@ -97,10 +96,10 @@ func (n Node) serverArgs(t toolchain, heapMB int) []string {
 	return append(args, "-cp", n.confDir()+":"+filepath.Join(t.jars, "*"), "org.apache.cassandra.service.CassandraDaemon")
 }
 
-// nodetoolArgs is the command line of nodetool after "java". home keeps its history file out of the user's home.
+// nodetoolArgs returns the arguments of java for nodetool. Its history file goes into home.
 func (n Node) nodetoolArgs(jars, home string, args []string) []string {
 	line := []string{
-		"-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", // it lives for a second
+		"-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", // it runs for a second
 		"-Duser.home=" + home,
 		"-Dlogback.configurationFile=" + filepath.Join(n.confDir(), "logback-tools.xml"),
 		"-Dcassandra.config=file://" + filepath.Join(n.confDir(), "cassandra.yaml"),

@@ -13,7 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// layout is what Up writes down of a cluster: all that may not change while its data lives.
+// layout has the properties of a cluster that cannot change while it has data. Up writes it into the directory.
 type layout struct {
 	DCs          []DC       `json:"dcs"`
 	FirstAddress netip.Addr `json:"first_address"`
@@ -35,7 +35,7 @@ var defaultLayout = layout{
 
 const layoutFile = "cluster.json"
 
-// readLayout returns the layout that dir remembers; found is false where no cluster was ever started.
+// readLayout returns the layout in dir; found is false if no cluster was started there.
 func readLayout(dir string) (l layout, found bool, err error) {
 	path := filepath.Join(dir, layoutFile)
 	data, err := os.ReadFile(path)
@@ -45,9 +45,8 @@ func readLayout(dir string) (l layout, found bool, err error) {
 	if err != nil {
 		return layout{}, false, fmt.Errorf("read layout: %w", err)
 	}
-	l.MetricsPort = defaultLayout.MetricsPort // of a cluster that was made before nodes had one
 	if err := json.Unmarshal(data, &l); err != nil {
-		return layout{}, false, fmt.Errorf("read layout %s: %w: end the nodes' java processes and remove %s", path, err, dir)
+		return layout{}, false, fmt.Errorf("read layout %s: %w: end the java processes of the nodes and remove %s", path, err, dir)
 	}
 	return l, true, nil
 }
@@ -63,7 +62,7 @@ func (l layout) write(dir string) error {
 	return nil
 }
 
-// over returns l with what cfg sets in its place.
+// over returns l with the fields that cfg sets.
 func (l layout) over(cfg Config) layout {
 	if len(cfg.DCs) > 0 {
 		l.DCs = cfg.DCs
@@ -88,13 +87,13 @@ func (l layout) over(cfg Config) layout {
 	return l
 }
 
-// differs says in words where want is another cluster than l, or returns "".
+// differs returns the first difference between l and want as text; empty if there is none.
 func (l layout) differs(want layout) string {
 	switch {
 	case !slices.Equal(l.DCs, want.DCs):
-		return fmt.Sprintf("data centres are %s, not %s", FormatDCs(l.DCs), FormatDCs(want.DCs))
+		return fmt.Sprintf("data centers are %s, not %s", FormatDCs(l.DCs), FormatDCs(want.DCs))
 	case !slices.Equal(l.Places, want.Places):
-		return fmt.Sprintf("data centres are at %v, not %v", l.Places, want.Places)
+		return fmt.Sprintf("data centers are at %v, not %v", l.Places, want.Places)
 	case l.FirstAddress != want.FirstAddress:
 		return fmt.Sprintf("first address is %s, not %s", l.FirstAddress, want.FirstAddress)
 	case l.CQLPort != want.CQLPort:
@@ -111,14 +110,14 @@ func (l layout) differs(want layout) string {
 
 func (l layout) validate() error {
 	if !l.FirstAddress.Is4() || !l.FirstAddress.IsLoopback() {
-		return fmt.Errorf("first address %s: the nodes are open to all who reach them: use one of 127.0.0.0/8", l.FirstAddress)
+		return fmt.Errorf("first address %s: the nodes have no authentication: use an address of 127.0.0.0/8", l.FirstAddress)
 	}
 	if len(l.Places) > 0 && len(l.Places) != len(l.DCs) {
-		return fmt.Errorf("there are %d places for %d data centres: give one for each", len(l.Places), len(l.DCs))
+		return fmt.Errorf("there are %d places for %d data centers: give one for each", len(l.Places), len(l.DCs))
 	}
 	for _, p := range l.Places {
 		if !p.FirstAddress.Is4() || !p.FirstAddress.IsLoopback() && !p.FirstAddress.IsPrivate() {
-			return fmt.Errorf("first address %s of a place: the nodes are open to all who reach them: use a private one", p.FirstAddress)
+			return fmt.Errorf("first address %s of a place: the nodes have no authentication: use a private address", p.FirstAddress)
 		}
 	}
 	for _, p := range []struct {
@@ -129,16 +128,16 @@ func (l layout) validate() error {
 			return fmt.Errorf("%s port %d: want 1 to %d", p.name, p.port, 65535-maxNodes)
 		}
 	}
-	switch { // JMX has an address of its own
+	switch { // JMX has another address
 	case l.CQLPort == l.StoragePort:
 		return fmt.Errorf("CQL port and storage port are both %d: choose two", l.CQLPort)
 	case l.MetricsPort == l.CQLPort || l.MetricsPort == l.StoragePort:
-		return fmt.Errorf("metrics port %d is the CQL port or the storage port, too: choose another", l.MetricsPort)
+		return fmt.Errorf("metrics port %d is also the CQL port or the storage port: choose another", l.MetricsPort)
 	}
 	return nil
 }
 
-// nodes returns where every node is, without what it does at the moment.
+// nodes returns the nodes without their states.
 func (l layout) nodes(dir string) []Node {
 	var nodes []Node
 	addr := l.FirstAddress
@@ -170,8 +169,8 @@ func (l layout) nodes(dir string) []Node {
 
 const tokensPerNode = 16
 
-// tokens deals the ring out to the nodes of a data centre in turn, so that each owns as much as any other. The rings of
-// the data centres are shifted against each other, because no two nodes of a cluster may hold one token.
+// tokens assigns the ring to the nodes of a data center in turn, so that all own the same share. The rings of the data centers are
+// shifted, because two nodes of a cluster cannot have the same token.
 func (l layout) tokens(n int) []int64 {
 	first := 0
 	for d, dc := range l.DCs {
@@ -183,9 +182,9 @@ func (l layout) tokens(n int) []int64 {
 		shift := step / uint64(len(l.DCs)) * uint64(d)
 		tokens := make([]int64, tokensPerNode)
 		for i := range tokens {
-			place := uint64(i*dc.Nodes + n - first - 1)
-			token := (place*step+shift)&^0xff + uint64(d) + 1 // the last byte tells the data centres apart for certain
-			tokens[i] = int64(token - 1<<63)                  // Murmur3 tokens run from -2^63+1 to 2^63-1
+			position := uint64(i*dc.Nodes + n - first - 1)
+			token := (position*step+shift)&^0xff + uint64(d) + 1 // the last byte differs between data centers
+			tokens[i] = int64(token - 1<<63)                     // Murmur3 tokens are -2^63+1 to 2^63-1
 		}
 		return tokens
 	}

@@ -12,26 +12,19 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// keepLogs is the size in bytes above which a node's log is put aside when the node starts again.
-const keepLogs = 64 << 20
-
 var (
 	stackFrame = regexp.MustCompile(`^\s+(at |\.\.\. \d+ )`)
 	errorLine  = regexp.MustCompile(`^(ERROR|Error|Exception|Unrecognized|Invalid|Could not|Conflicting)`)
 	routine    = regexp.MustCompile(`^(INFO|WARN|DEBUG) `)
 )
 
-// complaint is what a node said of its end: its log from the first error on, without stack frames and what else went on
-// meanwhile, or the last lines where no line looks like an error.
-func complaint(path string, from int64) string {
+// firstError returns the log of a failed node from the first error on, without stack frames and routine messages, or the last lines
+// if no line looks like an error.
+func firstError(log []byte) string {
 	const most = 12
-	text, err := process.ReadLog(path, from)
-	if err != nil {
-		return err.Error()
-	}
 	var lines []string
 	first := -1
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(string(log)) {
 		line = strings.TrimRight(line, "\n")
 		if stackFrame.MatchString(line) || strings.TrimSpace(line) == "" {
 			continue
@@ -46,12 +39,12 @@ func complaint(path string, from int64) string {
 	}
 	lines = lines[max(0, first, len(lines)-most):]
 	if len(lines) == 0 {
-		return "(nothing)"
+		return "(the log is empty)"
 	}
 	return strings.Join(lines, "\n")
 }
 
-// Logs writes the last lines of a node's log to w. With follow it goes on with what is added, until ctx ends.
+// Logs writes the last lines of the log of a node to w. With follow, it also writes new lines until ctx ends.
 func (c *Cluster) Logs(ctx context.Context, w io.Writer, n, lines int, follow bool) error {
 	node, err := c.Node(n)
 	if err != nil {

@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"embed"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -19,7 +18,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// State is what a node does.
+// State is the state of a node.
 type State string
 
 // The states.
@@ -27,15 +26,15 @@ const (
 	Running State = "running"
 	Paused  State = "paused"  // by Pause
 	Stopped State = "stopped" // by Stop or Down, or never started
-	Dead    State = "dead"    // ended in any other way: killed, crashed, or the machine went down
+	Dead    State = "dead"    // killed, crashed, or running when the machine stopped
 )
 
-// Node is one node of the cluster as it was when it was asked for.
+// Node is a snapshot of a node.
 type Node struct {
 	N           int // 1, 2, … in the order of the data centres
 	DC          string
 	Address     netip.Addr
-	Network     string // name of the network namespace that it is in; empty: ours
+	Network     string // network namespace; empty: the one of this process
 	CQLPort     int
 	StoragePort int
 	JMXPort     int // on 127.0.0.1
@@ -48,10 +47,10 @@ type Node struct {
 
 func (n Node) String() string { return fmt.Sprintf("node %d (%s, %s)", n.N, n.Address, n.DC) }
 
-// CQL is where the node serves clients.
+// CQL returns the address for clients.
 func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.CQLPort)) }
 
-// Metrics is where the node serves its metrics, over HTTP under /metrics.
+// Metrics returns the address of the metrics (HTTP, path /metrics).
 func (n Node) Metrics() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.MetricsPort)) }
 
 func (n Node) confDir() string { return filepath.Join(n.Dir, "conf") }
@@ -59,7 +58,7 @@ func (n Node) tmpDir() string  { return filepath.Join(n.Dir, "tmp") }
 func (n Node) rules() string   { return filepath.Join(n.confDir(), "jmx.yml") }
 func (n Node) pidFile() string { return filepath.Join(n.Dir, "pid") }
 
-// observe returns n with its state and pid of now, and the process behind them.
+// observe returns n with its current state and pid, and its process.
 func (n Node) observe() (Node, process.Process, error) {
 	p, err := process.Read(n.pidFile())
 	if err != nil {
@@ -88,9 +87,9 @@ var confFiles embed.FS
 
 var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*.tmpl"))
 
-// writeConf makes the node's directories and its configuration anew, so that they follow this program's templates.
+// writeConf creates the directories and writes the configuration from the templates.
 func (n Node) writeConf(l layout, heapMB int) error {
-	// What a killed node had unpacked there is of no use to the next.
+	// A killed node leaves extracted libraries.
 	if err := os.RemoveAll(n.tmpDir()); err != nil {
 		return fmt.Errorf("clear %s: %w", n, err)
 	}
@@ -138,20 +137,23 @@ func (n Node) writeConf(l layout, heapMB int) error {
 	return nil
 }
 
-// launch starts the node's process, which outlives ours, and returns it with the place in the log where its own lines
-// begin. It does not wait until the node serves.
-func (n Node) launch(t toolchain, heapMB int) (p process.Process, logFrom int64, err error) {
-	name, args := n.inNetwork(t.java, n.serverArgs(t, heapMB))
-	cmd := exec.Command(name, args...)
-	cmd.Dir = n.Dir // where a crashing JVM leaves its report
-	p, logFrom, err = process.Launch(cmd, n.LogFile, keepLogs, func(p process.Process) error { return p.Write(n.pidFile()) })
-	if err != nil {
-		err = fmt.Errorf("launch %s: %w", n, err)
+// daemon describes the process of the node.
+func (n Node) daemon() process.Daemon {
+	return process.Daemon{
+		Name: n.String(), PIDFile: n.pidFile(), LogFile: n.LogFile, KeepLog: 64 << 20, ReadyWithin: readyWithin, Excerpt: firstError,
+		Ready: func(ctx context.Context) bool { return answersCQL(ctx, n.CQL()) },
 	}
-	return p, logFrom, err
 }
 
-// inNetwork is a command line that runs a program where the node is.
+// start starts the process and returns when the node answers CQL.
+func (n Node) start(ctx context.Context, t toolchain, heapMB int) (process.Process, error) {
+	name, args := n.inNetwork(t.java, n.serverArgs(t, heapMB))
+	cmd := exec.Command(name, args...) //nolint:noctx // it outlives the caller
+	cmd.Dir = n.Dir                    // for crash reports of the JVM
+	return n.daemon().Start(ctx, cmd)
+}
+
+// inNetwork returns the command line that runs a program in the network of the node.
 func (n Node) inNetwork(program string, args []string) (string, []string) {
 	if n.Network == "" {
 		return program, args
@@ -159,83 +161,12 @@ func (n Node) inNetwork(program string, args []string) (string, []string) {
 	return "nsenter", append([]string{"--net=/run/netns/" + n.Network, program}, args...)
 }
 
-// waitReady returns when the node answers CQL. It fails as soon as the process ends, with what the node itself said of
-// the reason, and after readyWithin.
-func (n Node) waitReady(ctx context.Context, p process.Process, logFrom int64) error {
-	limited, cancel := context.WithTimeout(ctx, readyWithin)
-	defer cancel()
-	for {
-		_, alive, err := p.State()
-		if err != nil {
-			return fmt.Errorf("start %s: %w", n, err)
-		}
-		if !alive {
-			how := p.Reap()
-			if how != "" {
-				how = " (" + how + ")"
-			}
-			return fmt.Errorf("start %s: java ended%s before it answered CQL; it said:\n%s\nwhole log: %s",
-				n, how, process.Indent(complaint(n.LogFile, logFrom)), n.LogFile)
-		}
-		if answersCQL(limited, n.CQL()) {
-			return nil
-		}
-		if process.Sleep(limited, 2*process.PollEvery) == nil {
-			continue
-		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("start %s: %w", n, err)
-		}
-		return fmt.Errorf("start %s: no CQL on %s within %s: is the machine overloaded? Its log ends:\n%s\nwhole log: %s",
-			n, n.CQL(), readyWithin, process.Indent(complaint(n.LogFile, logFrom)), n.LogFile)
-	}
-}
-
-// end makes the node's process end by sig and returns its pid when it is gone and its ports are free, or 0 where none
-// ran. A node that sig asked to end in order counts as stopped from then on, one that was killed as dead.
+// end ends the process with a signal and returns its pid when its ports are free; 0 if it was not running.
 func (n Node) end(ctx context.Context, sig syscall.Signal, within time.Duration) (pid int, err error) {
-	limited, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	n, p, err := n.observe()
-	if err != nil {
-		return 0, err
-	}
-	if n.PID != 0 {
-		signals := []syscall.Signal{sig}
-		if n.State == Paused && sig != syscall.SIGKILL {
-			signals = append(signals, syscall.SIGCONT) // a paused process hears the first only when it goes on
-		}
-		for _, s := range signals {
-			if err := p.Signal(s); err != nil {
-				return 0, fmt.Errorf("end %s: %w", n, err)
-			}
-		}
-		if err := p.WaitGone(limited); err != nil {
-			if ctx.Err() != nil {
-				return 0, fmt.Errorf("end %s: %w", n, ctx.Err())
-			}
-			return 0, fmt.Errorf("end %s: pid %d still runs %s after signal %s: try `go run ./dev cluster kill %d`",
-				n, p.PID, within, sig, n.N)
-		}
-		for {
-			err := portsFree([]Node{n})
-			if err == nil {
-				break
-			}
-			if process.Sleep(limited, process.PollEvery) != nil {
-				return 0, fmt.Errorf("end %s: it is gone, but %w", n, err)
-			}
-		}
-	}
-	if sig != syscall.SIGKILL {
-		if err := os.Remove(n.pidFile()); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return 0, fmt.Errorf("end %s: %w", n, err)
-		}
-	}
-	return n.PID, nil
+	return n.daemon().End(ctx, sig, within, func() error { return portsFree([]Node{n}) })
 }
 
-// pause stops or continues the node's process by sig and returns when the kernel has done so.
+// pause sends SIGSTOP or SIGCONT and returns when the kernel has changed the state.
 func (n Node) pause(ctx context.Context, sig syscall.Signal, want State) error {
 	n, p, err := n.observe()
 	if err != nil {

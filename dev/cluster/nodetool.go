@@ -15,10 +15,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// A paused or overloaded node leaves nodetool waiting for ever.
+// answersWithin limits nodetool, which waits for a paused node without end.
 const answersWithin = time.Minute
 
-// Nodetool runs Cassandra's nodetool on a running node and returns what it prints. It waits for as long as ctx lets it.
+// Nodetool runs nodetool on a running node and returns its output. Only ctx limits the time.
 func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, error) {
 	node, err := c.Node(n)
 	if err != nil {
@@ -32,35 +32,35 @@ func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, 
 }
 
 func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte, error) {
-	var out, complaints bytes.Buffer
+	var out, stderr bytes.Buffer
 	name, line := n.inNetwork(t.java, n.nodetoolArgs(t.jars, n.Dir, args))
 	cmd := exec.CommandContext(ctx, name, line...)
-	cmd.Stdout, cmd.Stderr = &out, &complaints
+	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			err = ctx.Err()
 		}
-		return nil, fmt.Errorf("nodetool %s on %s: %w:\n%s", args[0], n, err, process.Indent(process.LastLines(complaints.Bytes(), 10)))
+		return nil, fmt.Errorf("nodetool %s on %s: %w:\n%s", args[0], n, err, process.Indent(process.LastLines(stderr.Bytes(), 10)))
 	}
 	return out.Bytes(), nil
 }
 
 var upNormal = regexp.MustCompile(`(?m)^UN +(\S+)`)
 
-// waitAgreed returns when each of the nodes sees all of them up, which is a second or two after the last has joined:
-// until then a write that needs several replicas may be refused.
+// waitAgreed returns when each of the nodes sees all of them up, which is a second or two after the last one has joined. Before that,
+// a coordinator may reject a write to several replicas.
 func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
 	limited, cancel := context.WithTimeout(ctx, agreedWithin)
 	defer cancel()
 	g, limited := errgroup.WithContext(limited)
-	g.SetLimit(2) // each starts a Java
+	g.SetLimit(2) // each starts a JVM
 	for _, n := range nodes {
 		g.Go(func() error { return n.waitSees(ctx, limited, t, nodes) })
 	}
 	return g.Wait()
 }
 
-// waitSees returns when the node sees all of the nodes up. limited is ctx with an end to its patience.
+// waitSees returns when the node sees all of the nodes up. limited is ctx with a time limit.
 func (n Node) waitSees(ctx, limited context.Context, t toolchain, nodes []Node) error {
 	for {
 		asking, cancel := context.WithTimeout(limited, answersWithin)
@@ -80,7 +80,7 @@ func (n Node) waitSees(ctx, limited context.Context, t toolchain, nodes []Node) 
 			return fmt.Errorf("wait until the nodes see each other: %w", ctx.Err())
 		}
 		if err == nil {
-			err = errors.New("its log tells what it last heard")
+			err = errors.New("its log has its latest view of the cluster")
 		}
 		return fmt.Errorf("%s does not see %s up after %s: %w", n, missing[0], agreedWithin, err)
 	}

@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// portsFree tells every port of the nodes that something else holds.
+// portsFree returns an error that names every port of the nodes in use.
 func portsFree(nodes []Node) error {
 	var errs []error
 	for _, n := range nodes {
 		if n.Network != "" {
-			continue // nobody else is there
+			continue // no other program is in that network
 		}
 		for _, p := range []struct {
 			addr    netip.Addr
@@ -32,10 +32,10 @@ func portsFree(nodes []Node) error {
 			l, err := net.Listen("tcp4", at.String())
 			switch {
 			case errors.Is(err, syscall.EADDRINUSE):
-				errs = append(errs, fmt.Errorf("%s, of node %d, is in use by a process that is none of this cluster's: end it (ss -ltnp 'sport = :%d' names it) or set %s",
+				errs = append(errs, fmt.Errorf("%s, of node %d, is in use by another program: end it (ss -ltnp 'sport = :%d' shows it) or set %s",
 					at, n.N, p.port, p.setting))
 			case err != nil:
-				errs = append(errs, fmt.Errorf("%s, of node %d, cannot be listened on: %w: set %s or --first-address (DEV_FIRST_ADDRESS)",
+				errs = append(errs, fmt.Errorf("%s, of node %d, is not available: %w: set %s or --first-address (DEV_FIRST_ADDRESS)",
 					at, n.N, err, p.setting))
 			default:
 				l.Close()
@@ -45,8 +45,8 @@ func portsFree(nodes []Node) error {
 	return errors.Join(errs...)
 }
 
-// answersCQL asks for the server's options, the one CQL request that needs no session, and says whether they come.
-// Frames are as in section 2 of native_protocol_v4.spec: version, flags, stream (2), opcode, length (4).
+// answersCQL reports whether a node responds to OPTIONS, the CQL request that needs no session. Frames are as in section 2 of
+// native_protocol_v4.spec: version, flags, stream (2), opcode, length (4).
 func answersCQL(ctx context.Context, at netip.AddrPort) bool {
 	const opOptions, opSupported = 0x05, 0x06
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
@@ -57,7 +57,7 @@ func answersCQL(ctx context.Context, at netip.AddrPort) bool {
 	}
 	defer conn.Close()
 	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline) // a connection that is broken fails below
+		_ = conn.SetDeadline(deadline) // a broken connection fails below
 	}
 	if _, err := conn.Write([]byte{0x04, 0, 0, 0, opOptions, 0, 0, 0, 0}); err != nil {
 		return false

@@ -23,7 +23,7 @@ func useProgram(t *testing.T, name, script string) {
 	t.Setenv("XDG_CACHE_HOME", t.TempDir())
 }
 
-func TestResolveJava(t *testing.T) {
+func TestJavaVersionIsChecked(t *testing.T) {
 	for name, tc := range map[string]struct{ script, want string }{
 		"17":    {`echo 'openjdk version "17.0.15" 2025-04-15' >&2`, ""},
 		"11":    {`echo 'openjdk version "11.0.2" 2019-01-15' >&2`, ""},
@@ -55,7 +55,7 @@ for a; do case $a in -DoutputDirectory=*) dir=${a#*=};; esac; done
 /bin/mkdir "$dir" && /bin/sleep 0.3 && : > "$dir/cassandra-all-%s.jar"
 `, cassandraVersion)
 
-func TestResolveJarsTwiceAtOnce(t *testing.T) {
+func TestConcurrentDownloadsKeepOne(t *testing.T) {
 	useProgram(t, "mvn", mvnScript)
 	c, out := open(t, Config{})
 	results := make(chan error)
@@ -79,7 +79,7 @@ func TestResolveJarsTwiceAtOnce(t *testing.T) {
 	}
 }
 
-func TestResolveJarsKeepsNoHalfDownload(t *testing.T) {
+func TestFailedDownloadLeavesNothing(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) {
 		useProgram(t, "mvn", mvnScript)
 		c, _ := open(t, Config{})

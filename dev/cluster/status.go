@@ -7,8 +7,8 @@ import (
 	"text/tabwriter"
 )
 
-// Status prints what nodetool status says on the first node that serves (of keyspace, unless that is empty), and a table
-// of the processes. It returns how many nodes do not serve, also with an error of nodetool.
+// Status prints nodetool status of the first node that serves, for a keyspace unless it is empty, and a table of the processes. It
+// returns the number of nodes that do not serve, also with an error of nodetool.
 func (c *Cluster) Status(ctx context.Context, keyspace string) (down int, err error) {
 	nodes, err := c.Nodes()
 	if err != nil {
@@ -47,7 +47,7 @@ func (c *Cluster) Status(ctx context.Context, keyspace string) (down int, err er
 	}
 	var table strings.Builder
 	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "NODE\tDATA CENTRE\tADDRESS\tPID\tSTATE\tLOG")
+	fmt.Fprintln(w, "NODE\tDATA CENTER\tADDRESS\tPID\tSTATE\tLOG")
 	for i, n := range nodes {
 		pid := "-"
 		if n.PID != 0 {

@@ -92,7 +92,7 @@ func nodes(p *types.Project) []string {
 	return names
 }
 
-func TestWhatIsWaitedForCanCome(t *testing.T) {
+func TestDependenciesHaveHealthChecks(t *testing.T) {
 	everywhere(t, func(t *testing.T, _ variant, p *types.Project) {
 		adopted := map[string]bool{}
 		for _, s := range p.Services {
@@ -126,7 +126,7 @@ func TestWhatIsWaitedForCanCome(t *testing.T) {
 	})
 }
 
-func TestNodesJoinOneAfterTheOther(t *testing.T) {
+func TestNodesStartOneAfterTheOther(t *testing.T) {
 	everywhere(t, func(t *testing.T, v variant, p *types.Project) {
 		require.Len(t, nodes(p), v.nodes)
 		after := map[string]string{}
@@ -158,7 +158,7 @@ func TestNodesJoinOneAfterTheOther(t *testing.T) {
 }
 
 // A restart must not give a node another's address, nor a container that of a node which is away.
-func TestNodesHaveAddressesOfTheirOwn(t *testing.T) {
+func TestNodesHaveFixedAddresses(t *testing.T) {
 	everywhere(t, func(t *testing.T, _ variant, p *types.Project) {
 		pool := p.Networks["default"].Ipam.Config[0]
 		subnet, others := netip.MustParsePrefix(pool.Subnet), netip.MustParsePrefix(pool.IPRange)
@@ -174,7 +174,7 @@ func TestNodesHaveAddressesOfTheirOwn(t *testing.T) {
 	})
 }
 
-func TestServicesAreHeldInBounds(t *testing.T) {
+func TestServicesHaveLimits(t *testing.T) {
 	everywhere(t, func(t *testing.T, _ variant, p *types.Project) {
 		var memory types.UnitBytes
 		for _, s := range p.Services {
@@ -201,7 +201,7 @@ func TestServicesAreHeldInBounds(t *testing.T) {
 	})
 }
 
-func TestMountsAreThere(t *testing.T) {
+func TestMountsExist(t *testing.T) {
 	everywhere(t, func(t *testing.T, _ variant, p *types.Project) {
 		for _, s := range p.Services {
 			for _, mount := range s.Volumes {
@@ -339,7 +339,7 @@ func TestSettingsOfFleetETLExist(t *testing.T) {
 	}
 }
 
-func TestGrafanaGetsWhatItsProvisioningAsksFor(t *testing.T) {
+func TestGrafanaHasTheVariablesOfProvisioning(t *testing.T) {
 	given := map[string]bool{}
 	for variable := range four.load(t).Services["grafana"].Environment {
 		given[variable] = true
@@ -404,7 +404,7 @@ func TestImagesArePinned(t *testing.T) {
 }
 
 // What runs under Docker is what the other tests try.
-func TestVersionsAreThoseOfDevelopment(t *testing.T) {
+func TestVersionsMatchDevelopment(t *testing.T) {
 	images := map[string]string{}
 	for _, s := range four.load(t, "kafka").Services {
 		name, tag, _ := strings.Cut(s.Image, ":")
@@ -454,7 +454,7 @@ func stages(t *testing.T, file string) []stage {
 	return all
 }
 
-func TestDockerfilesCopyWhatIsThere(t *testing.T) {
+func TestDockerfilesCopyExistingFiles(t *testing.T) {
 	allowed := map[string]bool{}
 	for _, line := range strings.Split(read(t, ".dockerignore"), "\n") {
 		if name, is := strings.CutPrefix(line, "!"); is {
@@ -474,7 +474,7 @@ func TestDockerfilesCopyWhatIsThere(t *testing.T) {
 }
 
 // The plugin's program is built for both processors that the images are for.
-func TestImagesAreForBothProcessors(t *testing.T) {
+func TestImagesSupportBothArchitectures(t *testing.T) {
 	for _, file := range dockerfiles[1:] {
 		text := read(t, file)
 		assert.Contains(t, text, "FROM --platform=$BUILDPLATFORM golang:", file)
@@ -492,7 +492,7 @@ func read(t *testing.T, path string) string {
 }
 
 // The profiles that the tests try are all that there are.
-func TestEveryProfileIsTried(t *testing.T) {
+func TestEveryProfileIsTested(t *testing.T) {
 	p := four.load(t)
 	found := map[string]bool{}
 	for _, s := range p.DisabledServices {

@@ -1,5 +1,5 @@
-// Package demo runs the whole platform as processes of this machine: a Cassandra cluster, fleet-etl with made-up vehicles,
-// and Prometheus, Alertmanager and Grafana as far as this machine has them.
+// Package demo runs the whole platform as local processes: a Cassandra cluster, fleet-etl with simulated vehicles and, if installed,
+// Prometheus, Alertmanager and Grafana.
 package demo
 
 import (
@@ -7,8 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
+	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
@@ -16,7 +17,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Where the parts are found, as section 6 of the design says.
+// Addresses and ports of the programs. Each has its standard port.
 const (
 	metricsAddress   = "127.0.0.1:9464"
 	apiAddress       = "127.0.0.1:8080"
@@ -28,8 +29,7 @@ const (
 	demoFleet  = "fleet-001"
 )
 
-// Demo is the demo of a repository, whether it runs or not. Whoever connects to its socket asks it to end, and sees it end
-// when the connection closes.
+// Demo is the demo of a repository, running or not. While it runs, it holds a lock that has its pid.
 type Demo struct {
 	root    string // of the repository
 	dir     string // .dev/demo in it
@@ -37,35 +37,30 @@ type Demo struct {
 	out     io.Writer
 }
 
-// New returns the demo of the repository at root, on a cluster. It starts nothing.
+// New returns the demo of the repository at root with a cluster. It starts nothing.
 func New(root string, c *cluster.Cluster, out io.Writer) *Demo {
 	return &Demo{root: root, dir: filepath.Join(root, ".dev", "demo"), cluster: c, out: out}
 }
 
 func (d *Demo) printf(format string, args ...any) { fmt.Fprintf(d.out, format, args...) }
 
-// file is the path of a file or folder of the demo.
+// file returns the path of a file or directory of the demo.
 func (d *Demo) file(name string) string { return filepath.Join(d.dir, name) }
 
-// Run starts everything, shows what flows until ctx ends or Down is called, and stops everything.
+// Run starts everything, prints the progress until ctx ends, and stops everything. Down ends ctx with SIGTERM.
 func (d *Demo) Run(ctx context.Context) (err error) {
-	if err := os.MkdirAll(d.dir, 0o750); err != nil {
-		return err
-	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	ended, err := d.listen(cancel)
+	unlock, err := d.lock(ctx)
 	if err != nil {
 		return err
 	}
-	defer ended()
+	defer unlock()
 	defer func() {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-			err = nil // it only says that the demo was ended
+			err = nil // the end of the demo is not a failure
 		}
 	}()
 
-	// What can be known before anything is started.
+	// Check everything that can fail before the first start.
 	if err := d.stopLeft(ctx); err != nil {
 		return err
 	}
@@ -77,7 +72,7 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 		return err
 	}
 
-	// From here on each part is stopped in the opposite order.
+	// Everything is stopped in reverse order.
 	nodes, stop, err := d.startCluster(ctx)
 	if err != nil {
 		return err
@@ -110,13 +105,49 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	return d.watch(ctx, nodes, etl, alertmanager, prometheus, grafana)
 }
 
-// startCluster starts Cassandra and makes the schema.
+// lock locks the demo until unlock is called. It fails if another process runs the demo.
+func (d *Demo) lock(ctx context.Context) (unlock func(), err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	running := false
+	unlock, err = process.Lock(ctx, d.dir, func(string) {
+		running = true
+		cancel()
+	})
+	if running {
+		return nil, errors.New("the demo is already running: stop it with make demo-down")
+	}
+	return unlock, err
+}
+
+// Down stops the running demo and waits for its end. If no demo runs, it stops what is left of an earlier one.
+func (d *Demo) Down(ctx context.Context) error {
+	running := false
+	unlock, err := process.Lock(ctx, d.dir, func(holder string) {
+		if pid, err := strconv.Atoi(holder); err == nil {
+			running = true
+			_ = syscall.Kill(pid, syscall.SIGTERM) // if it has ended, its lock is free
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("stop the demo: %w", err)
+	}
+	defer unlock()
+	if running {
+		d.printf("the demo has stopped\n")
+		return nil
+	}
+	d.printf("the demo is not running\n")
+	return errors.Join(d.stopLeft(ctx), d.cluster.Down(ctx, false))
+}
+
+// startCluster starts Cassandra and creates the schema.
 func (d *Demo) startCluster(ctx context.Context) (nodes []cluster.Node, stop func(context.Context) error, err error) {
 	if err := d.cluster.Up(ctx); err != nil {
 		return nil, nil, err
 	}
 	stop = func(ctx context.Context) error {
-		d.printf("stopping the cluster; its data stays for the next demo\n")
+		d.printf("stopping Cassandra; its data is kept for the next demo\n")
 		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
 		return d.cluster.Down(limited, false)
@@ -131,7 +162,7 @@ func (d *Demo) startCluster(ctx context.Context) (nodes []cluster.Node, stop fun
 	return nodes, stop, nil
 }
 
-// stop stops a program, which may be none.
+// stop stops a program, which may be nil.
 func (d *Demo) stop(ctx context.Context, p *monitoring.Process) error {
 	if p == nil {
 		return nil
@@ -140,7 +171,7 @@ func (d *Demo) stop(ctx context.Context, p *monitoring.Process) error {
 	return p.Stop(context.WithoutCancel(ctx))
 }
 
-// stopLeft ends what a demo that was killed itself has left running.
+// stopLeft stops the programs of a demo that was killed.
 func (d *Demo) stopLeft(ctx context.Context) error {
 	for _, dir := range []string{"grafana", "prometheus", "alertmanager"} {
 		if err := monitoring.StopLeft(ctx, d.file(dir)); err != nil {
@@ -151,7 +182,7 @@ func (d *Demo) stopLeft(ctx context.Context) error {
 }
 
 func (t tools) portsFree() error {
-	needed := []error{process.PortFree("fleet-etl's metrics", metricsAddress), process.PortFree("the IoT API", apiAddress)}
+	needed := []error{process.PortFree("the metrics of fleet-etl", metricsAddress), process.PortFree("the HTTP API", apiAddress)}
 	for _, p := range []struct {
 		name    string
 		port    int

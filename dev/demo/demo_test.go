@@ -2,12 +2,13 @@ package demo
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"net/netip"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -28,7 +29,7 @@ func demo(t *testing.T) (*Demo, *bytes.Buffer) {
 	return d, &out
 }
 
-// nodes are some of a cluster with these data centres, in order.
+// nodes returns nodes of a cluster with these data centers, in order.
 func nodes(dcs ...string) (all []cluster.Node) {
 	address := netip.MustParseAddr("127.0.0.1")
 	for i, dc := range dcs {
@@ -38,7 +39,7 @@ func nodes(dcs ...string) (all []cluster.Node) {
 	return all
 }
 
-func TestNodesHaveTheNamesOfEveryInstallation(t *testing.T) {
+func TestNodesHaveStandardNames(t *testing.T) {
 	assert.Equal(t, []monitoring.Node{
 		{Address: "127.0.0.1:7070", DC: "dc1", Name: "cassandra-dc1-node1"},
 		{Address: "127.0.0.2:7070", DC: "dc1", Name: "cassandra-dc1-node2"},
@@ -66,8 +67,8 @@ func TestEnvironmentOfFleetETL(t *testing.T) {
 			users = i
 		}
 	}
-	assert.Less(t, own, users, "what the user sets counts: the last of two does")
-	assert.NotContains(t, strings.Join(env, "\n"), "ETL_GEOFENCES_FILES", "the repository has no such file yet")
+	assert.Less(t, own, users, "the environment of the user overrides: the last value counts")
+	assert.NotContains(t, strings.Join(env, "\n"), "ETL_GEOFENCES_FILES", "the repository has no such file")
 
 	file := filepath.Join(d.root, "data", "geofences.geojson")
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
@@ -77,14 +78,15 @@ func TestEnvironmentOfFleetETL(t *testing.T) {
 	assert.NotContains(t, strings.Join(env, "\n"), "ETL_ALERTMANAGER_URLS", "there is no Alertmanager")
 }
 
-func TestDownEndsTheDemoThatRuns(t *testing.T) {
+func TestDownStopsTheRunningDemo(t *testing.T) {
 	d, _ := demo(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	ended, err := d.listen(cancel)
+	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGTERM) // as main does
+	defer stop()
+	unlock, err := d.lock(ctx)
 	require.NoError(t, err)
-	_, err = d.listen(cancel)
-	require.ErrorContains(t, err, "a demo is running already")
-	require.NoError(t, ctx.Err(), "a second demo does not end the first")
+	_, err = d.lock(ctx)
+	require.ErrorContains(t, err, "the demo is already running")
+	require.NoError(t, ctx.Err(), "a second demo does not stop the first")
 
 	var out bytes.Buffer
 	down := make(chan error)
@@ -92,26 +94,26 @@ func TestDownEndsTheDemoThatRuns(t *testing.T) {
 	<-ctx.Done()
 	select {
 	case err := <-down:
-		t.Fatalf("down came back before the demo had ended: %v", err)
+		t.Fatalf("down returned before the end of the demo: %v", err)
 	default:
 	}
-	ended()
+	unlock()
 	require.NoError(t, <-down)
-	assert.Equal(t, "the demo has ended\n", out.String())
+	assert.Equal(t, "the demo has stopped\n", out.String())
 }
 
-func TestEachEndIsToldOnce(t *testing.T) {
+func TestEachChangeIsPrintedOnce(t *testing.T) {
 	all := nodes("dc1", "dc2")
-	p := newParts(all, []*monitoring.Process{nil})
-	assert.Empty(t, p.news(all, nil))
+	p := newStates(all, []*monitoring.Process{nil})
+	assert.Empty(t, p.changes(all, nil))
 	all[1].State = cluster.Dead
-	news := p.news(all, nil)
-	require.Len(t, news, 1)
-	assert.Contains(t, news[0], "node 2 (127.0.0.2, dc2) is dead: `go run ./dev cluster start 2` starts it")
-	assert.Empty(t, p.news(all, nil))
+	changed := p.changes(all, nil)
+	require.Len(t, changed, 1)
+	assert.Contains(t, changed[0], "node 2 (127.0.0.2, dc2) is dead: `go run ./dev cluster start 2` starts it")
+	assert.Empty(t, p.changes(all, nil))
 	all[1].State = cluster.Running
-	assert.Equal(t, []string{"node 2 (127.0.0.2, dc2) is running again"}, p.news(all, nil))
-	assert.Equal(t, []string{"cluster: no such file"}, p.news(nil, errors.New("no such file")))
+	assert.Equal(t, []string{"node 2 (127.0.0.2, dc2) is running again"}, p.changes(all, nil))
+	assert.Equal(t, []string{"cluster: no such file"}, p.changes(nil, errors.New("no such file")))
 }
 
 func TestTable(t *testing.T) {

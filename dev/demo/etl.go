@@ -19,8 +19,8 @@ import (
 
 func (d *Demo) log() string { return d.file("fleet-etl.log") }
 
-// storeEnvironment gives fleet-etl the cluster that there is; what the caller's environment says comes first.
-func storeEnvironment(nodes []cluster.Node) []string {
+// cassandraSettings returns the settings of fleet-etl for the cluster. The environment of the caller overrides them.
+func cassandraSettings(nodes []cluster.Node) []string {
 	perDC := map[string]int{}
 	var dcs []string
 	for _, n := range nodes {
@@ -40,14 +40,14 @@ func storeEnvironment(nodes []cluster.Node) []string {
 
 func (d *Demo) applySchema(ctx context.Context, nodes []cluster.Node) error {
 	apply := d.command(ctx, d.program(), "schema", "apply")
-	apply.Env = storeEnvironment(nodes)
+	apply.Env = cassandraSettings(nodes)
 	if err := apply.Run(); err != nil {
-		return fmt.Errorf("make the schema: %w", interrupted(ctx, err))
+		return fmt.Errorf("create the schema: %w", interrupted(ctx, err))
 	}
 	return nil
 }
 
-// environment is what fleet-etl runs with beside the store.
+// environment returns all settings of fleet-etl.
 func (d *Demo) environment(nodes []cluster.Node, alertmanager *monitoring.Process) []string {
 	own := []string{
 		"ETL_STATE_DIR=" + d.file("state"),
@@ -63,10 +63,10 @@ func (d *Demo) environment(nodes []cluster.Node, alertmanager *monitoring.Proces
 			own = append(own, variable+"="+path)
 		}
 	}
-	return append(own, storeEnvironment(nodes)...)
+	return append(own, cassandraSettings(nodes)...)
 }
 
-// child is a program of the demo that ends with it, however that ends.
+// child is a program that ends together with the demo.
 type child struct {
 	name string
 	*process.Child
@@ -79,7 +79,7 @@ func (d *Demo) startETL(ctx context.Context, nodes []cluster.Node, alertmanager 
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()      // the child has its own
-	cmd := exec.Command(d.program(), "run") //nolint:noctx // it is told to stop, and waited for
+	cmd := exec.Command(d.program(), "run") //nolint:noctx // ended by stop
 	cmd.Env, cmd.Stdout, cmd.Stderr = d.environment(nodes, alertmanager), log, log
 	running, err := process.StartChild(cmd)
 	if err != nil {
@@ -93,19 +93,19 @@ func (d *Demo) startETL(ctx context.Context, nodes []cluster.Node, alertmanager 
 	return c, nil
 }
 
-// stop lets the program store what it has, and waits for it.
+// stop ends the program, which stores its buffers first.
 func (c *child) stop(out io.Writer) {
 	fmt.Fprintf(out, "stopping %s\n", c.name)
-	_ = c.Stop(40 * time.Second) // how it ended is in its log
+	_ = c.Stop(40 * time.Second) // the log has the error
 }
 
-// ended says how the program ended, once Done is closed.
+// ended returns an error with the exit status, once Done is closed.
 func (c *child) ended() error {
-	how := "without an error"
+	status := "exit status 0"
 	if c.Err != nil {
-		how = c.Err.Error()
+		status = c.Err.Error()
 	}
-	return fmt.Errorf("%s ended: %s; its log says why: .dev/demo/fleet-etl.log", c.name, how)
+	return fmt.Errorf("%s ended: %s; its log: .dev/demo/fleet-etl.log", c.name, status)
 }
 
 func (c *child) waitReady(ctx context.Context) error {
@@ -121,10 +121,10 @@ func (c *child) waitReady(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	return errors.New("fleet-etl is not ready after 30 s; its log says why: .dev/demo/fleet-etl.log")
+	return errors.New("fleet-etl is not ready after 30 s; its log: .dev/demo/fleet-etl.log")
 }
 
-// get reads what fleet-etl's own endpoints say.
+// get requests a path of the metrics server of fleet-etl.
 func get(ctx context.Context, path string, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

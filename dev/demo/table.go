@@ -10,19 +10,19 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 )
 
-// table says what is running and where, what to try with it, and what is missing.
+// table prints the running programs with their addresses and a command to try, and the missing programs.
 func (d *Demo) table(nodes []cluster.Node, t tools, alertmanager, prometheus, grafana *monitoring.Process) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	row := func(running, where, try string) { fmt.Fprintf(w, "%s\t%s\t%s\n", running, where, try) }
+	row := func(program, address, try string) { fmt.Fprintf(w, "%s\t%s\t%s\n", program, address, try) }
 	fmt.Fprintln(w)
-	row("RUNNING", "WHERE", "TRY")
+	row("PROGRAM", "ADDRESS", "TRY")
 	if grafana != nil {
 		password, err := os.ReadFile(monitoring.PasswordFile(d.file("grafana")))
 		if err != nil {
 			return err
 		}
-		row("Grafana, open to all who look", grafana.URL, grafana.URL+"/d/fleet-realtime")
-		row("  to change things", grafana.URL+"/login", "user admin, password "+string(password))
+		row("Grafana, read-only", grafana.URL, grafana.URL+"/d/fleet-realtime")
+		row("  as administrator", grafana.URL+"/login", "user admin, password "+string(password))
 	}
 	if prometheus != nil {
 		row("Prometheus", prometheus.URL, prometheus.URL+"/alerts")
@@ -33,17 +33,17 @@ func (d *Demo) table(nodes []cluster.Node, t tools, alertmanager, prometheus, gr
 	metrics := "http://" + metricsAddress
 	row("fleet-etl, streaming", metrics+"/metrics", "curl -s "+metrics+"/metrics | grep ^fleet_etl_records")
 	row("  readiness", metrics+"/-/ready", "go run ./dev cluster kill 2")
-	row("IoT API, open to all", "http://"+apiAddress, fmt.Sprintf("curl -s http://%s/v1/fleets/%s/latest?limit=2", apiAddress, demoFleet))
+	row("HTTP API, without authentication", "http://"+apiAddress, fmt.Sprintf("curl -s http://%s/v1/fleets/%s/latest?limit=2", apiAddress, demoFleet))
 	row(fmt.Sprintf("Cassandra, %d nodes", len(nodes)), strings.Join(contactPoints(nodes), " "), "go run ./dev cluster status fleet_iot")
-	row("  their metrics", fmt.Sprintf("http://%s/metrics …", nodes[0].Metrics()), fmt.Sprintf("curl -s http://%s/metrics | grep ^cassandra", nodes[0].Metrics()))
-	row("logs", ".dev/demo/fleet-etl.log, .dev/demo/*/log", "tail -f .dev/demo/fleet-etl.log")
-	row("a file of your own", "", "bin/fleet-etl load data/sample_telemetry.csv --end-at now")
+	row("  metrics", fmt.Sprintf("http://%s/metrics …", nodes[0].Metrics()), fmt.Sprintf("curl -s http://%s/metrics | grep ^cassandra", nodes[0].Metrics()))
+	row("Logs", ".dev/demo/fleet-etl.log, .dev/demo/*/log", "tail -f .dev/demo/fleet-etl.log")
+	row("Load a file", "", "bin/fleet-etl load data/sample_telemetry.csv --end-at now")
 	if err := w.Flush(); err != nil {
 		return err
 	}
 	for _, err := range t.missing() {
 		d.printf("\nnot running: %s\n", err)
 	}
-	d.printf("\nCtrl-C, or make demo-down in another terminal, ends it.\n")
+	d.printf("\nPress Ctrl-C here, or run make demo-down in another terminal, to stop the demo.\n")
 	return nil
 }

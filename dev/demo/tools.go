@@ -11,8 +11,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 )
 
-// tools are the programs that watch the platform. The demo does without those that this machine has not got: an error
-// says why and how to get them.
+// tools are the monitoring programs. The demo runs without the missing ones. Each error names the remedy.
 type tools struct {
 	prometheus, alertmanager, grafana       monitoring.Program
 	noPrometheus, noAlertmanager, noGrafana error
@@ -23,7 +22,7 @@ func (d *Demo) findTools(ctx context.Context) (t tools) {
 	t.alertmanager, t.noAlertmanager = monitoring.FindAlertmanager()
 	t.grafana, t.noGrafana = monitoring.FindGrafana(ctx, filepath.Join(d.root, ".dev", "cache"), d.printf)
 	for _, err := range t.missing() {
-		d.printf("%s\nthe demo goes on without it\n\n", err)
+		d.printf("%s\nthe demo continues without it\n\n", err)
 	}
 	return t
 }
@@ -39,7 +38,7 @@ func (t tools) missing() (errs []error) {
 
 func (d *Demo) program() string { return filepath.Join(d.root, "bin", "fleet-etl") }
 
-// build makes fleet-etl anew, and the data source where Grafana is to show it and it was never built.
+// build builds fleet-etl, and the data source if Grafana is installed and the data source was never built.
 func (d *Demo) build(ctx context.Context, t *tools) error {
 	if err := d.command(ctx, "go", "build", "-o", d.program(), "./etl").Run(); err != nil {
 		return fmt.Errorf("build fleet-etl: %w", interrupted(ctx, err))
@@ -48,14 +47,14 @@ func (d *Demo) build(ctx context.Context, t *tools) error {
 		return nil
 	}
 	if _, err := exec.LookPath("npm"); err == nil {
-		d.printf("building the data source, which takes a minute or two\n")
+		d.printf("building the data source, which takes one or two minutes\n")
 		if err := d.command(ctx, "make", "plugin").Run(); err != nil && ctx.Err() != nil {
 			return ctx.Err()
 		}
 	}
 	if err := monitoring.PluginBuilt(d.root); err != nil {
-		t.noGrafana = fmt.Errorf("Grafana is of no use: %w", err) //nolint:staticcheck // Grafana is a name
-		d.printf("%s\nthe demo goes on without it\n\n", t.noGrafana)
+		t.noGrafana = fmt.Errorf("Grafana is not started: %w", err) //nolint:staticcheck // a proper name
+		d.printf("%s\nthe demo continues without it\n\n", t.noGrafana)
 	}
 	return nil
 }
@@ -66,7 +65,7 @@ func (d *Demo) command(ctx context.Context, name string, args ...string) *exec.C
 	return cmd
 }
 
-// interrupted is the context's error where a program ended because of it.
+// interrupted returns the error of the context if it has ended, which also ended the program.
 func interrupted(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
@@ -109,7 +108,7 @@ func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node, 
 	o := monitoring.GrafanaOptions{
 		Options:   d.options("grafana", t.grafana, grafanaPort),
 		Cassandra: contactPoints(nodes), DC: nodes[0].DC,
-		PrometheusURL: fmt.Sprintf("http://127.0.0.1:%d", prometheusPort), // also of one that does not run: its panels say so
+		PrometheusURL: fmt.Sprintf("http://127.0.0.1:%d", prometheusPort), // if Prometheus is missing, the panels show an error
 	}
 	if prometheus != nil {
 		o.PrometheusURL = "http://" + prometheus.Address

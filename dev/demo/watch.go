@@ -17,11 +17,11 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 )
 
-// watch shows what flows, and what dies, until the demo is ended. Without fleet-etl there is no demo; all else it outlives.
+// watch prints the progress and ended programs until ctx ends. The end of fleet-etl ends the demo, that of other programs does not.
 func (d *Demo) watch(ctx context.Context, nodes []cluster.Node, etl *child, others ...*monitoring.Process) error {
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
-	parts := newParts(nodes, others)
+	states := newStates(nodes, others)
 	shown := false
 	for {
 		select {
@@ -31,10 +31,10 @@ func (d *Demo) watch(ctx context.Context, nodes []cluster.Node, etl *child, othe
 		case <-ctx.Done():
 			return nil
 		}
-		for _, news := range parts.news(d.cluster.Nodes()) {
-			d.printf("%s  %s\n", time.Now().Format(time.TimeOnly), news)
+		for _, change := range states.changes(d.cluster.Nodes()) {
+			d.printf("%s  %s\n", time.Now().Format(time.TimeOnly), change)
 		}
-		flow, err := readFlow(ctx)
+		counts, err := readCounts(ctx)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -42,86 +42,86 @@ func (d *Demo) watch(ctx context.Context, nodes []cluster.Node, etl *child, othe
 			d.printf("metrics: %s\n", err)
 			continue
 		}
-		d.printf("%s  %s\n", time.Now().Format(time.TimeOnly), flow)
-		if !shown && flow.stored > 0 {
+		d.printf("%s  %s\n", time.Now().Format(time.TimeOnly), counts)
+		if !shown && counts.stored > 0 {
 			shown = true
 			if err := d.showFleet(ctx, nodes[0]); err != nil && ctx.Err() == nil {
-				d.printf("newest fixes: %s\n", err)
+				d.printf("latest positions: %s\n", err)
 			}
 		}
 	}
 }
 
-// parts remembers which parts of the demo run, so that each end and each return is told once.
-type parts struct {
+// states has the last printed state of each program, so that each change is printed once.
+type states struct {
 	nodes  map[int]cluster.State
 	others []*monitoring.Process
 }
 
-func newParts(nodes []cluster.Node, others []*monitoring.Process) *parts {
-	p := &parts{nodes: map[int]cluster.State{}}
+func newStates(nodes []cluster.Node, others []*monitoring.Process) *states {
+	s := &states{nodes: map[int]cluster.State{}}
 	for _, n := range nodes {
-		p.nodes[n.N] = cluster.Running
+		s.nodes[n.N] = cluster.Running
 	}
 	for _, o := range others {
 		if o != nil {
-			p.others = append(p.others, o)
+			s.others = append(s.others, o)
 		}
 	}
-	return p
+	return s
 }
 
-func (p *parts) news(nodes []cluster.Node, err error) (news []string) {
+func (s *states) changes(nodes []cluster.Node, err error) (changes []string) {
 	if err != nil {
-		news = append(news, "cluster: "+err.Error())
+		changes = append(changes, "cluster: "+err.Error())
 	}
 	for _, n := range nodes {
-		if n.State == p.nodes[n.N] {
+		if n.State == s.nodes[n.N] {
 			continue
 		}
-		p.nodes[n.N] = n.State
+		s.nodes[n.N] = n.State
 		if n.State == cluster.Running {
-			news = append(news, fmt.Sprintf("%s is running again", n))
+			changes = append(changes, fmt.Sprintf("%s is running again", n))
 			continue
 		}
-		news = append(news, fmt.Sprintf("%s is %s: `go run ./dev cluster start %d` starts it; its log is %s", n, n.State, n.N, n.LogFile))
+		changes = append(changes, fmt.Sprintf("%s is %s: `go run ./dev cluster start %d` starts it; its log: %s", n, n.State, n.N, n.LogFile))
 	}
 	var left []*monitoring.Process
-	for _, o := range p.others {
+	for _, o := range s.others {
 		if err := o.Running(); err != nil {
-			news = append(news, err.Error())
+			changes = append(changes, err.Error())
 			continue
 		}
 		left = append(left, o)
 	}
-	p.others = left
-	return news
+	s.others = left
+	return changes
 }
 
-// flow is what fleet-etl has done since it started.
-type flow struct{ stored, late, rejected float64 }
+// counts has the counters of fleet-etl since its start.
+type counts struct{ stored, late, rejected float64 }
 
-func (f flow) String() string {
-	return fmt.Sprintf("%.0f records stored, %.0f late, %.0f rejected", f.stored, f.late, f.rejected)
+func (c counts) String() string {
+	return fmt.Sprintf("%.0f records stored, %.0f late, %.0f rejected", c.stored, c.late, c.rejected)
 }
 
-func readFlow(ctx context.Context) (f flow, err error) {
+func readCounts(ctx context.Context) (c counts, err error) {
 	err = get(ctx, "/metrics", func(r io.Reader) error {
 		return eachSample(r, func(name string, value float64) {
 			switch {
 			case strings.HasPrefix(name, `fleet_etl_records_written_total{table="telemetry_by_device_day"}`):
-				f.stored = value
+				c.stored = value
 			case strings.HasPrefix(name, "fleet_etl_records_rejected_total{"):
-				f.rejected += value
+				c.rejected += value
 			case name == "fleet_etl_records_late_total":
-				f.late = value
+				c.late = value
 			}
 		})
 	})
-	return f, err
+	return c, err
 }
 
-// eachSample reads the text form of metrics, a sample a line.
+// eachSample parses metrics in text format, one sample per line.
 func eachSample(r io.Reader, take func(name string, value float64)) error {
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
@@ -133,7 +133,7 @@ func eachSample(r io.Reader, take func(name string, value float64)) error {
 	return lines.Err()
 }
 
-// showFleet reads back what was stored, as the screens do.
+// showFleet prints the stored latest positions, as the dashboards read them.
 func (d *Demo) showFleet(ctx context.Context, node cluster.Node) error {
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
@@ -144,13 +144,13 @@ func (d *Demo) showFleet(ctx context.Context, node cluster.Node) error {
 		return err
 	}
 	defer store.Close()
-	fixes, err := store.LatestOfFleet(ctx, demoFleet)
+	latest, err := store.LatestOfFleet(ctx, demoFleet)
 	if err != nil {
 		return err
 	}
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "\nnewest fixes of %s, %d vehicles:\nDEVICE\tTIME\tLAT\tLON\tKM/H\tBATTERY %%\tTEMP °C\tZONE\n", demoFleet, len(fixes))
-	for _, f := range fixes[:min(5, len(fixes))] {
+	fmt.Fprintf(w, "\nlatest positions of %s, %d vehicles:\nDEVICE\tTIME\tLAT\tLON\tKM/H\tBATTERY %%\tTEMP °C\tZONE\n", demoFleet, len(latest))
+	for _, f := range latest[:min(5, len(latest))] {
 		fmt.Fprintf(w, "%s\t%s\t%.5f\t%.5f\t%s\t%s\t%s\t%s\n", f.DeviceID, f.Ts.Local().Format(time.TimeOnly), f.Lat, f.Lon,
 			show(f.SpeedKmh), show(f.BatteryPct), show(f.TempC), f.Zone)
 	}

@@ -1,5 +1,4 @@
-// Package java finds what programs of the Java world need to run: a java of the right version, and their jars, which Maven
-// fetches once for a user.
+// Package java finds a suitable version of Java, and downloads the jars of a program with Maven, once per user.
 package java
 
 import (
@@ -18,16 +17,16 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Program is a program and the jars that it is in.
+// Program is a Java program with its jars.
 type Program struct {
-	Name         string // as people call it
+	Name         string
 	Version      string
-	Size         string     // of all its jars, for people
-	Dependencies []Artifact // the first is the program itself
+	Size         string     // of all jars, for messages
+	Dependencies []Artifact // the first one is the program itself
 
-	Runs func(major int) bool // tells which versions of Java it runs on
-	On   string               // the same for people, for example 17 and newer
-	Get  string               // what to install, for example Java 17 or newer
+	Runs func(major int) bool // reports whether the program runs on a version of Java
+	On   string               // the versions for messages, such as 17 and newer
+	Get  string               // the version to install, such as Java 17 or newer
 }
 
 // Artifact is a jar in a Maven repository.
@@ -35,7 +34,7 @@ type Artifact struct{ Group, Name, Version string }
 
 const copyDependencies = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
-// pom lists the program's dependencies for Maven.
+// pom returns a Maven project with the dependencies.
 func (p Program) pom() string {
 	var b strings.Builder
 	b.WriteString(`<project xmlns="http://maven.apache.org/POM/4.0.0">
@@ -53,12 +52,12 @@ func (p Program) pom() string {
 	return b.String()
 }
 
-// directory is where the jars are in the cache.
+// directory returns the directory of the jars in the cache.
 func (p Program) directory() string { return strings.ToLower(p.Name) + "-" + p.Version }
 
-// Jars returns a directory with the program's jars. Maven fetches them once for a user, from where the user's own Maven
-// settings say; say hears of it.
-func (p Program) Jars(ctx context.Context, say func(format string, args ...any)) (string, error) {
+// Jars returns the directory with the jars. The first time, Maven downloads them with the settings of the user, and printf receives a
+// message.
+func (p Program) Jars(ctx context.Context, printf func(format string, args ...any)) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return "", fmt.Errorf("find the cache directory: %w", err)
@@ -73,40 +72,40 @@ func (p Program) Jars(ctx context.Context, say func(format string, args ...any))
 
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
-		return "", fmt.Errorf("find mvn, which fetches %s: %w: install Maven, such as by apt-get install maven", p.Name, err)
+		return "", fmt.Errorf("find mvn, which downloads %s: %w: install Maven, for example by apt-get install maven", p.Name, err)
 	}
 	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return "", fmt.Errorf("make the cache directory: %w", err)
+		return "", fmt.Errorf("create the cache directory: %w", err)
 	}
-	tmp, err := os.MkdirTemp(parent, "fetching-")
+	tmp, err := os.MkdirTemp(parent, "download-")
 	if err != nil {
-		return "", fmt.Errorf("make the cache directory: %w", err)
+		return "", fmt.Errorf("create the cache directory: %w", err)
 	}
 	defer os.RemoveAll(tmp)
 	if err := os.WriteFile(filepath.Join(tmp, "pom.xml"), []byte(p.pom()), 0o644); err != nil {
 		return "", fmt.Errorf("write pom: %w", err)
 	}
-	fetched := filepath.Join(tmp, "jars")
+	downloaded := filepath.Join(tmp, "jars")
 
-	say("fetching %s %s (%s) by Maven into %s\n", p.Name, p.Version, p.Size, jars)
-	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", copyDependencies, "-DincludeScope=runtime", "-DoutputDirectory="+fetched)
+	printf("downloading %s %s (%s) by Maven into %s\n", p.Name, p.Version, p.Size, jars)
+	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", copyDependencies, "-DincludeScope=runtime", "-DoutputDirectory="+downloaded)
 	cmd.Dir = tmp
-	// mvn is often a script around java: an interrupt has to end both.
+	// mvn is a script that runs java: an interrupt must end both.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
-			return "", fmt.Errorf("fetch %s %s: %w", p.Name, p.Version, ctx.Err())
+			return "", fmt.Errorf("download %s %s: %w", p.Name, p.Version, ctx.Err())
 		}
-		return "", fmt.Errorf("fetch %s %s by mvn: %w: check the network and Maven's settings.xml; it said:\n%s",
+		return "", fmt.Errorf("download %s %s by mvn: %w: check the network and settings.xml of Maven; output:\n%s",
 			p.Name, p.Version, err, process.Indent(process.LastLines(out, 15)))
 	}
-	itself := p.Dependencies[0]
-	if _, err := os.Stat(filepath.Join(fetched, itself.Name+"-"+itself.Version+".jar")); err != nil {
-		return "", fmt.Errorf("fetch %s %s: mvn ended well without its jar: %w", p.Name, p.Version, err)
+	main := p.Dependencies[0]
+	if _, err := os.Stat(filepath.Join(downloaded, main.Name+"-"+main.Version+".jar")); err != nil {
+		return "", fmt.Errorf("download %s %s: mvn succeeded, but the jar is missing: %w", p.Name, p.Version, err)
 	}
-	// Only a whole set gets the name that is looked for. Where two processes fetch at once, the second keeps the first's.
-	if err := os.Rename(fetched, jars); err != nil {
+	// The rename happens after a complete download. If two processes download at once, the first result stays.
+	if err := os.Rename(downloaded, jars); err != nil {
 		if _, statErr := os.Stat(jars); statErr != nil {
 			return "", fmt.Errorf("keep %s's jars: %w", p.Name, err)
 		}
@@ -116,9 +115,9 @@ func (p Program) Jars(ctx context.Context, say func(format string, args ...any))
 
 var versionForm = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
 
-// Find returns a java that the program runs on: of JAVA_HOME where that is set, else of PATH.
+// Find returns the java of JAVA_HOME, if that is set, else of PATH. It fails if the program does not run on its version.
 func (p Program) Find(ctx context.Context) (string, error) {
-	remedy := "install " + p.Get + ", such as by apt-get install openjdk-17-jdk-headless, and put it first in PATH or set JAVA_HOME"
+	remedy := "install " + p.Get + ", for example by apt-get install openjdk-17-jdk-headless, and put it first in PATH or set JAVA_HOME"
 	java := "java"
 	if home := os.Getenv("JAVA_HOME"); home != "" {
 		java = filepath.Join(home, "bin", "java")
@@ -129,11 +128,11 @@ func (p Program) Find(ctx context.Context) (string, error) {
 	}
 	out, err := exec.CommandContext(ctx, path, "-version").CombinedOutput()
 	if err != nil {
-		return "", fmt.Errorf("ask %s for its version: %w: %s; it said:\n%s", path, err, remedy, process.Indent(process.LastLines(out, 5)))
+		return "", fmt.Errorf("read the version of %s: %w: %s; output:\n%s", path, err, remedy, process.Indent(process.LastLines(out, 5)))
 	}
 	m := versionForm.FindSubmatch(out)
 	if m == nil {
-		return "", fmt.Errorf("ask %s for its version: no version in %q: %s", path, bytes.TrimSpace(out), remedy)
+		return "", fmt.Errorf("read the version of %s: no version in %q: %s", path, bytes.TrimSpace(out), remedy)
 	}
 	if major, _ := strconv.Atoi(string(m[1])); !p.Runs(major) {
 		return "", fmt.Errorf("%s is Java %d, and %s %s runs on %s: %s", path, major, p.Name, p.Version, p.On, remedy)

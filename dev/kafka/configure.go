@@ -32,13 +32,13 @@ var propertiesTemplate = template.Must(template.New("server.properties").Parse(p
 
 const clusterID = "5L6g3nShT-eMCtK--X86sw"
 
-// configure writes the configuration anew, with a certificate of its own, and makes the data directory where there is none.
+// configure writes the configuration with a new certificate, and formats the data directory if it is missing.
 func (b *Broker) configure(ctx context.Context, java, jars string) error {
 	certificate, key, err := newCertificate()
 	if err != nil {
 		return fmt.Errorf("configure kafka: %w", err)
 	}
-	oneLine := func(pem []byte) string { return strings.ReplaceAll(strings.TrimSpace(string(pem)), "\n", `\n`) } // as properties have it
+	oneLine := func(pem []byte) string { return strings.ReplaceAll(strings.TrimSpace(string(pem)), "\n", `\n`) } // as in .properties files
 	var text bytes.Buffer
 	if err := propertiesTemplate.Execute(&text, map[string]string{
 		"Plain": b.at(0), "Controller": b.at(1), "TLS": b.at(2), "Data": b.data(), "User": User, "Password": Password,
@@ -53,7 +53,7 @@ func (b *Broker) configure(ctx context.Context, java, jars string) error {
 			return fmt.Errorf("configure kafka: %w", err)
 		}
 	}
-	// A directory that was formatted is left alone; only then is there this file.
+	// A formatted directory has this file.
 	if _, err := os.Stat(filepath.Join(b.data(), "meta.properties")); !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -63,25 +63,25 @@ func (b *Broker) configure(ctx context.Context, java, jars string) error {
 		args = append(args, "--add-scram", fmt.Sprintf("%s=[name=%s,password=%s]", mechanism, User, Password))
 	}
 	if out, err := exec.CommandContext(ctx, java, args...).CombinedOutput(); err != nil {
-		return fmt.Errorf("format kafka's data in %s: %w; it said:\n%s", b.data(), err, bytes.TrimSpace(out))
+		return fmt.Errorf("format kafka's data in %s: %w; output:\n%s", b.data(), err, bytes.TrimSpace(out))
 	}
 	return nil
 }
 
-// newCertificate makes a key and a certificate that it signs itself, for 127.0.0.1.
+// newCertificate returns a self-signed certificate for 127.0.0.1, and its key.
 func newCertificate() (certificate, key []byte, err error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, err
 	}
 	now := time.Now()
-	about := &x509.Certificate{
+	template := &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "kafka for developers"},
 		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
 		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
 	}
-	signed, err := x509.CreateCertificate(rand.Reader, about, about, &private.PublicKey, private)
+	signed, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
 	if err != nil {
 		return nil, nil, err
 	}

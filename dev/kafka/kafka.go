@@ -1,12 +1,11 @@
-// Package kafka runs a real Apache Kafka broker as a process of this machine, without containers: for the developer through
-// `go run ./dev kafka`, for tests through this API, which can also kill it. It is a single node, controller and broker in
-// one.
+// Package kafka runs an Apache Kafka broker as a local process, without containers: for developers through `go run ./dev kafka`, and
+// for tests through this API, which can also kill it. The single node is controller and broker.
 //
-// All state is in the broker's directory, so any process may go on with what another has started. Processes are found
-// through /proc, so it needs Linux.
+// All state is in the directory of the broker, so every process can manage a broker that another one started.
 package kafka
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,9 +23,10 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/java"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Bounds of what a caller may have to wait for. A broker needs about five seconds on a quiet machine.
+// Time limits. A broker starts in about five seconds on an idle machine.
 const (
 	readyWithin   = 2 * time.Minute
 	stoppedWithin = 30 * time.Second
@@ -50,15 +50,15 @@ var program = java.Program{
 	On:   "17 and newer", Get: "Java 17 or newer",
 }
 
-// Config says where a broker lives and what it is. Zero fields take the default.
+// Config describes a broker. A zero field means the default.
 type Config struct {
 	Dir    string    // data, logs and state; default .dev/kafka beside go.mod
-	Port   int       // plain text, on 127.0.0.1; the next is the controller's, the one after that is TLS with login; default 19092
+	Port   int       // plaintext, on 127.0.0.1; the next two are the controller and TLS with SASL; default 19092
 	HeapMB int       // Java heap in MiB; default 320
-	Out    io.Writer // progress, one line an event; nil discards it
+	Out    io.Writer // progress, one line per event; nil discards it
 }
 
-// DefaultConfig takes from the environment (DEV_KAFKA_DIR, DEV_KAFKA_PORT, DEV_KAFKA_HEAP) what is set there.
+// DefaultConfig reads the environment variables DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
 func DefaultConfig() (Config, error) {
 	cfg := Config{Dir: os.Getenv("DEV_KAFKA_DIR")}
 	for _, v := range []struct {
@@ -132,16 +132,16 @@ func (b *Broker) at(offset int) string {
 	return net.JoinHostPort("127.0.0.1", strconv.Itoa(b.port+offset))
 }
 
-// The login at TLSAddress. Nobody reaches it from outside.
+// The credentials for TLSAddress, which only this machine can reach.
 const (
 	User     = "fleet"
 	Password = "fleet-password"
 )
 
-// CAFile is the PEM file of the authority that signed the certificate at TLSAddress.
+// CAFile returns the PEM file of the certificate authority of TLSAddress.
 func (b *Broker) CAFile() string { return filepath.Join(b.dir, "ca.pem") }
 
-// LogFile is what the broker says.
+// LogFile returns the log of the broker.
 func (b *Broker) LogFile() string { return filepath.Join(b.dir, "kafka.log") }
 
 func (b *Broker) pidFile() string    { return filepath.Join(b.dir, "pid") }
@@ -150,43 +150,42 @@ func (b *Broker) data() string       { return filepath.Join(b.dir, "data") }
 
 func (b *Broker) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
 
-// PID is the broker's process, or 0 when it does not run.
+// PID returns the pid of the broker; 0 while it is stopped.
 func (b *Broker) PID() (int, error) {
-	p, err := b.process()
+	p, err := process.Read(b.pidFile())
 	if err != nil {
 		return 0, err
 	}
-	alive, err := p.alive()
+	_, alive, err := p.State()
 	if err != nil || !alive {
 		return 0, err
 	}
 	return p.PID, nil
 }
 
-// Up starts the broker unless it runs, and returns when it serves. When that fails or ctx ends, it kills what it has
-// started.
+// Up starts the broker unless it runs, and returns when it serves. If that fails or ctx ends, it kills the broker.
 func (b *Broker) Up(ctx context.Context) (err error) {
 	unlock, err := b.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	p, err := b.process()
+	p, err := process.Read(b.pidFile())
 	if err != nil {
 		return err
 	}
-	alive, err := p.alive()
+	_, alive, err := p.State()
 	if err != nil {
 		return err
 	}
 	if alive {
-		if p.port != b.port {
-			return fmt.Errorf("the broker in %s runs on port %d, not %d: leave the setting out, or stop it by `go run ./dev kafka down` first", b.dir, p.port, b.port)
+		if properties, err := os.ReadFile(b.properties()); err == nil && !bytes.Contains(properties, []byte(b.Address())) {
+			return fmt.Errorf("the broker in %s runs on another port than %d: omit the setting, or stop the broker by `go run ./dev kafka down` first", b.dir, b.port)
 		}
-		if err := b.waitReady(ctx, p, 0); err != nil {
+		if err := b.daemon().AwaitReady(ctx, p, 0); err != nil {
 			return err
 		}
-		b.printf("kafka runs already on %s, pid %d\n", b.Address(), p.PID)
+		b.printf("kafka is already running on %s, pid %d\n", b.Address(), p.PID)
 		return nil
 	}
 	if err := b.portsFree(); err != nil {
@@ -204,18 +203,14 @@ func (b *Broker) Up(ctx context.Context) (err error) {
 	if err := b.configure(ctx, javaPath, jars); err != nil {
 		return err
 	}
-	p, logFrom, err := b.launch(javaPath, jars)
-	if err != nil {
+	if p, err = b.start(ctx, javaPath, jars); err != nil {
 		return err
-	}
-	if err := b.waitReady(ctx, p, logFrom); err != nil {
-		return errors.Join(err, b.end(context.WithoutCancel(ctx), syscall.SIGKILL, killedWithin))
 	}
 	b.printf("kafka serves on %s after %.1f s, pid %d\n", b.Address(), time.Since(begun).Seconds(), p.PID)
 	return nil
 }
 
-// CreateTopic makes a topic unless there is one of that name.
+// CreateTopic creates a topic unless it exists.
 func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) error {
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
 	if err != nil {
@@ -230,7 +225,7 @@ func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) e
 	return nil
 }
 
-// Down stops the broker in order, and by force when it takes too long. With remove its data go, too.
+// Down stops the broker, and kills it if that takes too long. With remove, it also removes the data.
 func (b *Broker) Down(ctx context.Context, remove bool) error {
 	unlock, err := b.lock(ctx)
 	if err != nil {
@@ -254,7 +249,7 @@ func (b *Broker) Down(ctx context.Context, remove bool) error {
 	return nil
 }
 
-// Kill ends the broker at once, as a crash does.
+// Kill ends the broker with SIGKILL.
 func (b *Broker) Kill(ctx context.Context) error {
 	unlock, err := b.lock(ctx)
 	if err != nil {
@@ -264,21 +259,21 @@ func (b *Broker) Kill(ctx context.Context) error {
 	return b.end(ctx, syscall.SIGKILL, killedWithin)
 }
 
-// Status prints what the broker does and its topics, and says whether it serves.
+// Status prints the state of the broker and its topics, and reports whether it serves.
 func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
 	pid, err := b.PID()
 	if err != nil {
 		return false, err
 	}
 	if pid == 0 {
-		b.printf("kafka does not run: `go run ./dev kafka up` starts it\n")
+		b.printf("kafka is not running: `go run ./dev kafka up` starts it\n")
 		return false, nil
 	}
 	if !b.answers(ctx) {
-		b.printf("kafka runs, pid %d, but does not answer on %s; its log is %s\n", pid, b.Address(), b.LogFile())
+		b.printf("kafka is running, pid %d, but does not answer on %s; its log: %s\n", pid, b.Address(), b.LogFile())
 		return false, nil
 	}
-	b.printf("kafka serves on %s (TLS with login on %s), pid %d; its log is %s\n", b.Address(), b.TLSAddress(), pid, b.LogFile())
+	b.printf("kafka serves on %s (TLS with SASL on %s), pid %d; its log: %s\n", b.Address(), b.TLSAddress(), pid, b.LogFile())
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
 	if err != nil {
 		return true, err
@@ -294,7 +289,7 @@ func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
 	return true, nil
 }
 
-// answers asks for the cluster's metadata.
+// answers reports whether the broker returns metadata.
 func (b *Broker) answers(ctx context.Context) bool {
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
 	if err != nil {
@@ -304,5 +299,5 @@ func (b *Broker) answers(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	brokers, err := kadm.NewClient(client).ListBrokers(ctx)
-	return err == nil && len(brokers) == 1 // none until the broker has registered with its controller
+	return err == nil && len(brokers) == 1 // the broker is listed once it has registered with its controller
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
-func TestLifeOfABroker(t *testing.T) {
+func TestBrokerLifecycle(t *testing.T) {
 	testenv.KafkaBrokers(t)
 	ctx := t.Context()
 	var out bytes.Buffer
@@ -34,7 +34,7 @@ func TestLifeOfABroker(t *testing.T) {
 	require.NoError(t, b.Up(ctx))
 	require.True(t, serves(b))
 	require.NoError(t, b.CreateTopic(ctx, "kept", 3))
-	require.NoError(t, b.CreateTopic(ctx, "kept", 3), "it is there already")
+	require.NoError(t, b.CreateTopic(ctx, "kept", 3), "it exists")
 	pid, err := b.PID()
 	require.NoError(t, err)
 
@@ -43,11 +43,11 @@ func TestLifeOfABroker(t *testing.T) {
 	require.NoError(t, other.Up(ctx))
 	same, err := other.PID()
 	require.NoError(t, err)
-	assert.Equal(t, pid, same, "a second up started another")
+	assert.Equal(t, pid, same, "a second up started another broker")
 	cfg.Port = 29192
 	elsewhere, err := Open(cfg)
 	require.NoError(t, err)
-	assert.ErrorContains(t, elsewhere.Up(ctx), "runs on port 29092, not 29192")
+	assert.ErrorContains(t, elsewhere.Up(ctx), "runs on another port than 29192")
 
 	require.NoError(t, b.Kill(ctx))
 	require.False(t, serves(b))
@@ -64,7 +64,7 @@ func TestLifeOfABroker(t *testing.T) {
 	require.NoError(t, b.portsFree())
 }
 
-func TestUpShowsTheBrokersOwnError(t *testing.T) {
+func TestUpQuotesTheErrorOfTheBroker(t *testing.T) {
 	dir := t.TempDir()
 	java := filepath.Join(dir, "bin", "java")
 	require.NoError(t, os.MkdirAll(filepath.Dir(java), 0o755))
@@ -81,7 +81,7 @@ esac
 	b, err := Open(Config{Dir: filepath.Join(dir, "kafka"), Port: 29292})
 	require.NoError(t, err)
 	err = b.Up(t.Context())
-	require.ErrorContains(t, err, "java ended (exit status 3) before it answered")
+	require.ErrorContains(t, err, "start kafka: it has ended (exit status 3)")
 	assert.ErrorContains(t, err, "the disk is full")
 	assert.NotContains(t, err.Error(), "INFO")
 	assert.NotContains(t, err.Error(), "at kafka.Kafka.main")
@@ -90,18 +90,18 @@ esac
 	assert.Zero(t, pid)
 }
 
-func TestUpNamesThePortThatIsTaken(t *testing.T) {
+func TestUpNamesThePortInUse(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
 	b, err := Open(Config{Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
 	require.NoError(t, err)
 	err = b.Up(t.Context())
-	require.ErrorContains(t, err, l.Addr().String()+" cannot be listened on")
+	require.ErrorContains(t, err, l.Addr().String()+" is not available")
 	assert.ErrorContains(t, err, "DEV_KAFKA_PORT")
 }
 
-func TestSettingsThatCanNotWork(t *testing.T) {
+func TestInvalidSettingsAreRejected(t *testing.T) {
 	for name, c := range map[string]struct {
 		cfg  Config
 		want string
@@ -121,7 +121,7 @@ func TestSettingsThatCanNotWork(t *testing.T) {
 	require.ErrorContains(t, err, `DEV_KAFKA_PORT="many": want a whole number above 0`)
 }
 
-func TestResolveJava(t *testing.T) {
+func TestJavaVersionIsChecked(t *testing.T) {
 	for name, c := range map[string]struct{ script, want string }{
 		"17":   {`echo 'openjdk version "17.0.15" 2025-04-15' >&2`, ""},
 		"25":   {`echo 'openjdk version "25" 2025-09-16' >&2`, ""},
@@ -145,10 +145,10 @@ func TestResolveJava(t *testing.T) {
 	}
 }
 
-func TestAPidFileThatIsNone(t *testing.T) {
+func TestInvalidPIDFileIsReported(t *testing.T) {
 	b, err := Open(Config{Dir: t.TempDir()})
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(b.pidFile(), []byte("rubbish"), 0o600))
 	_, err = b.PID()
-	require.ErrorContains(t, err, "is not a pid, a start time and a port")
+	require.ErrorContains(t, err, "is not a pid and a start time")
 }

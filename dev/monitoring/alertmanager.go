@@ -9,16 +9,16 @@ import (
 	"strings"
 )
 
-// AlertmanagerOptions say whom Alertmanager notifies.
+// AlertmanagerOptions configure Alertmanager.
 type AlertmanagerOptions struct {
 	Options
-	// Webhook opens the receivers webhook and watchdog of alertmanager.yml, which come to it under /alerts and /watchdog
-	// with the bearer token Token. Without it they stay closed, like all others.
+	// Webhook enables the receivers webhook and watchdog of alertmanager.yml. They send to /alerts and /watchdog of this URL with
+	// the bearer token Token. Without it, all receivers are disabled.
 	Webhook string // for example http://127.0.0.1:12345
 	Token   string // default development
 }
 
-// StartAlertmanager starts Alertmanager with the repository's prometheus/alertmanager and returns when it is ready.
+// StartAlertmanager starts Alertmanager with prometheus/alertmanager of the repository and returns when it is ready.
 func StartAlertmanager(ctx context.Context, o AlertmanagerOptions) (*Process, error) {
 	var err error
 	if o.Options, err = o.complete(ctx, FindAlertmanager); err != nil {
@@ -32,24 +32,24 @@ func StartAlertmanager(ctx context.Context, o AlertmanagerOptions) (*Process, er
 		"--storage.path=" + o.data(),
 		"--web.listen-address=" + o.address(),
 		"--web.external-url=" + o.url(),
-		"--cluster.listen-address=", // it is alone
+		"--cluster.listen-address=", // no cluster
 	}, nil)
 }
 
-// What alertmanager.yml says of the container that it is written for, and how it closes a way out.
+// Paths and addresses in alertmanager.yml, which is for a container, and the lines that disable a receiver.
 const (
-	containerFolder = "/etc/alertmanager/"
-	webhookAddress  = "http://localhost:9095/"
+	containerDir   = "/etc/alertmanager/"
+	webhookAddress = "http://localhost:9095/"
 )
 
-var webhookClosed = regexp.MustCompile(`(receiver: (?:webhook|watchdog)\n(?: +[a-z_]+: .*\n)*?) +mute_time_intervals: \[not set up\]\n`)
+var webhookDisabled = regexp.MustCompile(`(receiver: (?:webhook|watchdog)\n(?: +[a-z_]+: .*\n)*?) +mute_time_intervals: \[not set up\]\n`)
 
 func (o AlertmanagerOptions) configure() error {
 	edit := func(file, text string) string {
 		if file == "alertmanager.yml" {
-			text = strings.ReplaceAll(text, containerFolder, o.config()+"/")
+			text = strings.ReplaceAll(text, containerDir, o.config()+"/")
 			if o.Webhook != "" {
-				text = webhookClosed.ReplaceAllString(text, "$1")
+				text = webhookDisabled.ReplaceAllString(text, "$1")
 				text = strings.ReplaceAll(text, webhookAddress, strings.TrimSuffix(o.Webhook, "/")+"/")
 			}
 		}

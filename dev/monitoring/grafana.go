@@ -13,7 +13,7 @@ import (
 	"text/template"
 )
 
-// GrafanaVersion is the release that is fetched where no Grafana is found, and the one that the platform is tried with.
+// GrafanaVersion is the tested release. It is downloaded if no Grafana is installed.
 const GrafanaVersion = "12.2.0"
 
 const (
@@ -21,17 +21,17 @@ const (
 	pluginID   = "fleettracing-cassandra-datasource"
 )
 
-// FindGrafana looks in GRAFANA_HOME and where that is not set for the system's package, then for the release in the folder
-// cache. Unless cache is empty, it fetches the release there; say hears of it.
-func FindGrafana(ctx context.Context, cache string, say func(format string, args ...any)) (Program, error) {
-	return findGrafana(ctx, os.Getenv("GRAFANA_HOME"), systemHome, officialRelease(), cache, say)
+// FindGrafana returns the Grafana in GRAFANA_HOME. If that is not set, it returns the installed package or the release in the
+// directory cache. Unless cache is empty, it downloads the release there and reports that through printf.
+func FindGrafana(ctx context.Context, cache string, printf func(format string, args ...any)) (Program, error) {
+	return findGrafana(ctx, os.Getenv("GRAFANA_HOME"), systemHome, officialRelease(), cache, printf)
 }
 
-func findGrafana(ctx context.Context, home, system string, r release, cache string, say func(format string, args ...any)) (Program, error) {
+func findGrafana(ctx context.Context, home, system string, r release, cache string, printf func(format string, args ...any)) (Program, error) {
 	if home != "" {
 		p, err := grafanaIn(home)
 		if err != nil {
-			return Program{}, fmt.Errorf("Grafana of GRAFANA_HOME is %w: %w: set it to the folder of an unpacked release, or unset it", ErrMissing, err) //nolint:staticcheck // Grafana is a name
+			return Program{}, fmt.Errorf("Grafana of GRAFANA_HOME is %w: %w: set it to the directory of an extracted release, or unset it", ErrMissing, err) //nolint:staticcheck // a proper name
 		}
 		return p, nil
 	}
@@ -41,12 +41,12 @@ func findGrafana(ctx context.Context, home, system string, r release, cache stri
 	}
 	tried := []string{"GRAFANA_HOME is not set", err.Error()}
 	if cache != "" {
-		unpacked := filepath.Join(cache, r.name())
-		if p, err = grafanaIn(unpacked); err == nil {
+		extracted := filepath.Join(cache, r.name())
+		if p, err = grafanaIn(extracted); err == nil {
 			return p, nil
 		}
-		if err = r.fetch(ctx, unpacked, say); err == nil {
-			if p, err = grafanaIn(unpacked); err == nil {
+		if err = r.fetch(ctx, extracted, printf); err == nil {
+			if p, err = grafanaIn(extracted); err == nil {
 				return p, nil
 			}
 		}
@@ -55,22 +55,22 @@ func findGrafana(ctx context.Context, home, system string, r release, cache stri
 		}
 		tried = append(tried, err.Error())
 	}
-	//nolint:staticcheck // Grafana is a name
-	return Program{}, fmt.Errorf("Grafana is %w: %s: install its package (https://grafana.com/docs/grafana/latest/setup-grafana/installation), or unpack %s anywhere and set GRAFANA_HOME to its folder",
+	//nolint:staticcheck // a proper name
+	return Program{}, fmt.Errorf("Grafana is %w: %s: install its package (https://grafana.com/docs/grafana/latest/setup-grafana/installation), or extract %s anywhere and set GRAFANA_HOME to its directory",
 		ErrMissing, strings.Join(tried, "; "), r.url)
 }
 
-// grafanaIn returns the Grafana whose home is dir: of a release, of a package or built from source.
+// grafanaIn returns the Grafana in the home directory of a release, a package or a build.
 func grafanaIn(dir string) (Program, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
 		return Program{}, err
 	}
-	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the user names the folder
+	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the user names the directory
 		return Program{}, fmt.Errorf("there is no %s", dir)
 	}
 	for _, want := range []string{filepath.Join("conf", "defaults.ini"), "public"} {
-		if _, err := os.Stat(filepath.Join(dir, want)); err != nil { //nolint:gosec // the user names the folder
+		if _, err := os.Stat(filepath.Join(dir, want)); err != nil { //nolint:gosec // the user names the directory
 			return Program{}, fmt.Errorf("%s has no %s", dir, want)
 		}
 	}
@@ -92,16 +92,16 @@ func grafanaIn(dir string) (Program, error) {
 	return Program{}, fmt.Errorf("%s has no program bin/grafana, bin/grafana-server or the like in bin/%s-%s", dir, runtime.GOOS, runtime.GOARCH)
 }
 
-// GrafanaOptions say what Grafana shows. Its dashboards, their data sources and the plugin are the repository's.
+// GrafanaOptions configure the data sources. Dashboards and plugin come from the repository.
 type GrafanaOptions struct {
 	Options
 	PrometheusURL string
 	Cassandra     []string // contact points, host:port
-	DC            string   // the local one
+	DC            string   // local data center
 	Keyspace      string   // default fleet_iot
 }
 
-// environment is what the files of grafana/provisioning ask for.
+// environment has the variables in the files of grafana/provisioning.
 func (o GrafanaOptions) environment() []string {
 	keyspace := o.Keyspace
 	if keyspace == "" {
@@ -109,16 +109,16 @@ func (o GrafanaOptions) environment() []string {
 	}
 	return []string{
 		"CASSANDRA_HOSTS=" + strings.Join(o.Cassandra, ","), "CASSANDRA_DC=" + o.DC, "CASSANDRA_KEYSPACE=" + keyspace,
-		"CASSANDRA_USERNAME=", "CASSANDRA_PASSWORD=", // a cluster of processes asks for neither
+		"CASSANDRA_USERNAME=", "CASSANDRA_PASSWORD=", // a local cluster has no users
 		"PROMETHEUS_URL=" + o.PrometheusURL,
 		"GRAFANA_DASHBOARDS=" + filepath.Join(o.Root, "grafana", "dashboards"),
 	}
 }
 
-// PasswordFile holds the password of the user admin of the Grafana in dir.
+// PasswordFile returns the file with the password of user admin.
 func PasswordFile(dir string) string { return filepath.Join(dir, "admin-password") }
 
-// PluginBuilt tells where the data source's built plugin is missing from the repository.
+// PluginBuilt returns an error if the plugin is not built in the repository.
 func PluginBuilt(root string) error {
 	dist := filepath.Join(root, "grafana-datasource", "dist")
 	for _, name := range []string{"plugin.json", "module.js", "gpx_fleet_cassandra_" + runtime.GOOS + "_" + runtime.GOARCH} {
@@ -129,8 +129,8 @@ func PluginBuilt(root string) error {
 	return nil
 }
 
-// StartGrafana starts Grafana with the repository's grafana/ and plugin and returns when it is ready. Whoever comes may look;
-// changes are for admin, with the password of PasswordFile.
+// StartGrafana starts Grafana with grafana/ and the plugin of the repository and returns when it is ready. Visitors are viewers;
+// admin has the password of PasswordFile.
 func StartGrafana(ctx context.Context, o GrafanaOptions) (*Process, error) {
 	var err error
 	if o.Options, err = o.complete(ctx, func() (Program, error) { return FindGrafana(ctx, "", nil) }); err != nil {

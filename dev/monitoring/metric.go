@@ -8,10 +8,10 @@ import (
 	"strings"
 )
 
-// Metric is the sum of a metric's series whose lines have all of labels, as a program gives them at a URL in Prometheus'
-// text format; -1 when there are none or they can't be read. The client bounds the wait.
+// Metric scrapes a URL in the Prometheus text format and returns the sum of the series with the name and all of the labels; -1 if
+// there are none or the scrape fails. The client limits the time.
 func Metric(client *http.Client, url, name string, labels ...string) float64 {
-	response, err := client.Get(url) //nolint:noctx // bounded by the client
+	response, err := client.Get(url) //nolint:noctx // the client has a timeout
 	if err != nil {
 		return -1
 	}

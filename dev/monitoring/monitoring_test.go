@@ -27,7 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestEveryTargetFileOfTheRepositoryIsWritten(t *testing.T) {
+func TestTargetFilesAreWritten(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
 	o := PrometheusOptions{
@@ -60,12 +60,12 @@ func TestEveryTargetFileOfTheRepositoryIsWritten(t *testing.T) {
 		{targets: ["127.0.0.3:7070"], labels: {dc: dc2, node: cassandra-dc2-node1}}]`, written["cassandra.yml"])
 }
 
-func TestLinksOfAlertsLeadToTheGrafanaThatRuns(t *testing.T) {
+func TestLinksOfAlertsPointToGrafana(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
 	for name, tc := range map[string]struct{ given, want string }{
-		"the usual one": {"", defaultGrafanaURL},
-		"another":       {"http://localhost:13000", "http://localhost:13000"},
+		"default": {"", defaultGrafanaURL},
+		"another": {"http://localhost:13000", "http://localhost:13000"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			edited := false
@@ -85,17 +85,17 @@ func TestLinksOfAlertsLeadToTheGrafanaThatRuns(t *testing.T) {
 			require.NoError(t, yaml.Unmarshal(text, &config))
 			assert.Equal(t, tc.want, config.Global.Labels["grafana_url"])
 			assert.Equal(t, "1s", config.Global.Interval)
-			assert.True(t, edited, "Edit was not asked about rules/recording.yml")
+			assert.True(t, edited, "Edit was not called for rules/recording.yml")
 		})
 	}
 }
 
-func TestProgramsOfPath(t *testing.T) {
+func TestProgramsAreFoundInPath(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin)
 	_, err := FindPrometheus()
 	require.ErrorIs(t, err, ErrMissing)
-	assert.EqualError(t, err, "Prometheus is not installed: PATH has no prometheus: apt-get install prometheus, or unpack a release of https://prometheus.io/download into a folder of PATH")
+	assert.EqualError(t, err, "Prometheus is not installed: PATH has no prometheus: apt-get install prometheus, or extract a release of https://prometheus.io/download into a directory of PATH")
 	_, err = FindAlertmanager()
 	require.ErrorIs(t, err, ErrMissing)
 	assert.ErrorContains(t, err, "no alertmanager and no prometheus-alertmanager")
@@ -110,7 +110,7 @@ func TestProgramsOfPath(t *testing.T) {
 	assert.Equal(t, filepath.Join(bin, "alertmanager"), p.Path)
 }
 
-// program writes a shell script that can be run.
+// program writes an executable shell script.
 func program(t *testing.T, dir, name, script string) string {
 	t.Helper()
 	path := filepath.Join(dir, name)
@@ -119,7 +119,7 @@ func program(t *testing.T, dir, name, script string) string {
 	return path
 }
 
-func TestAProgramThatEndsSaysWhy(t *testing.T) {
+func TestStartQuotesTheLogOfProgramThatEnds(t *testing.T) {
 	dir := t.TempDir()
 	o := Options{Program: Program{Path: program(t, t.TempDir(), "prometheus", "echo bad rule in line 7; exit 3")}, Dir: dir}
 	_, err := StartPrometheus(t.Context(), PrometheusOptions{Options: o})
@@ -127,19 +127,19 @@ func TestAProgramThatEndsSaysWhy(t *testing.T) {
 	assert.ErrorContains(t, err, "start Prometheus: it has ended (exit status 3)")
 	assert.ErrorContains(t, err, "bad rule in line 7")
 	assert.ErrorContains(t, err, filepath.Join(dir, "log"))
-	assert.NoFileExists(t, filepath.Join(dir, pidFile))
+	assert.NoFileExists(t, filepath.Join(dir, "pid"))
 }
 
-func TestAPortThatIsTakenIsNamed(t *testing.T) {
+func TestPortInUseIsNamed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
 	o := Options{Program: Program{Path: "/bin/false"}, Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port}
 	_, err = StartPrometheus(t.Context(), PrometheusOptions{Options: o})
-	assert.ErrorContains(t, err, fmt.Sprintf("%s, of Prometheus, can't be listened on", l.Addr()))
+	assert.ErrorContains(t, err, fmt.Sprintf("%s, of Prometheus, is not available", l.Addr()))
 }
 
-func TestWhatAnInterruptedStartLeaves(t *testing.T) {
+func TestInterruptedStartLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
@@ -147,10 +147,10 @@ func TestWhatAnInterruptedStartLeaves(t *testing.T) {
 		Program: Program{Path: program(t, t.TempDir(), "prometheus", "exec sleep 60")}, Dir: dir,
 	}})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	assert.NoFileExists(t, filepath.Join(dir, pidFile), "it was killed")
+	assert.NoFileExists(t, filepath.Join(dir, "pid"), "it was killed")
 }
 
-// ask decodes what an API answers.
+// ask decodes the response of an API.
 func ask(ctx context.Context, url string, into any) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -165,8 +165,8 @@ func ask(ctx context.Context, url string, into any) error {
 	return json.NewDecoder(response.Body).Decode(into)
 }
 
-// TestAnAlertReachesAWebhook runs Prometheus and Alertmanager with the repository's configuration, only faster.
-func TestAnAlertReachesAWebhook(t *testing.T) {
+// TestAlertReachesWebhook runs Prometheus and Alertmanager with the repository's configuration, only faster.
+func TestAlertReachesWebhook(t *testing.T) {
 	if _, err := FindPrometheus(); err != nil {
 		testenv.Missing(t, testenv.Prometheus, err.Error())
 	}
@@ -259,7 +259,7 @@ func TestAnAlertReachesAWebhook(t *testing.T) {
 	})
 }
 
-func TestWaysOutOfAlertmanager(t *testing.T) {
+func TestReceiversOfAlertmanager(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
 	for name, tc := range map[string]struct {
@@ -293,7 +293,7 @@ func TestWaysOutOfAlertmanager(t *testing.T) {
 			}
 			walk(config.Route)
 			assert.Equal(t, tc.open, slices.Sorted(maps.Keys(open)))
-			assert.NotContains(t, string(text), containerFolder+"secrets")
+			assert.NotContains(t, string(text), containerDir+"secrets")
 			if tc.webhook != "" {
 				assert.Contains(t, string(text), tc.webhook+"/alerts")
 				token, err := os.ReadFile(filepath.Join(o.config(), "secrets", "webhook_token"))

@@ -7,25 +7,25 @@ import (
 	"strings"
 )
 
-// ErrMissing is what every error about a program that this machine has not got wraps. The error says how to get it.
+// ErrMissing is wrapped by each error about a missing program. The error names the remedy.
 var ErrMissing = errors.New("not installed")
 
-// Program is a program that can be run.
+// Program is an installed program.
 type Program struct {
 	Path string
-	Home string // of Grafana: the folder of its conf and public; empty for others
+	Home string // directory of conf and public of Grafana; empty for other programs
 
-	args []string // before all others
+	args []string // come first
 }
 
 // FindPrometheus looks in PATH.
 func FindPrometheus() (Program, error) {
-	return inPath("Prometheus", "apt-get install prometheus, or unpack a release of https://prometheus.io/download into a folder of PATH", "prometheus")
+	return inPath("Prometheus", "apt-get install prometheus, or extract a release of https://prometheus.io/download into a directory of PATH", "prometheus")
 }
 
-// FindAlertmanager looks in PATH, where the systems' packages call it differently.
+// FindAlertmanager looks in PATH. Debian names the program differently.
 func FindAlertmanager() (Program, error) {
-	return inPath("Alertmanager", "apt-get install prometheus-alertmanager, or unpack a release of https://prometheus.io/download into a folder of PATH",
+	return inPath("Alertmanager", "apt-get install prometheus-alertmanager, or extract a release of https://prometheus.io/download into a directory of PATH",
 		"alertmanager", "prometheus-alertmanager")
 }
 

@@ -13,17 +13,17 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
-// PrometheusOptions say what Prometheus scrapes and whom it tells. What has no address is no target.
+// PrometheusOptions configure the targets and the Alertmanager of Prometheus. An empty address adds no target.
 type PrometheusOptions struct {
 	Options
-	FleetETL     []string // host:port of metrics
+	FleetETL     []string // host:port of the metrics
 	Cassandra    []Node
 	Alertmanager string // host:port
 	Grafana      string // host:port
-	GrafanaURL   string // where people reach Grafana, for the links of alerts; default http://localhost:3000
+	GrafanaURL   string // for the links in alerts; default http://localhost:3000
 
-	// Flags are further ones. An alert that fires before Prometheus knows its Alertmanager, which takes five seconds, goes
-	// out after a minute: --rules.alert.resend-delay=1s is for tests that can't wait.
+	// Flags are further flags. Prometheus discovers its Alertmanager after five seconds and sends earlier alerts a minute later.
+	// Tests set --rules.alert.resend-delay=1s.
 	Flags []string
 }
 
@@ -44,13 +44,13 @@ func Nodes(nodes []cluster.Node) (all []Node) {
 	return all
 }
 
-// target is an entry of a file of Prometheus' file_sd_configs.
+// target is an entry in a file of file_sd_configs.
 type target struct {
 	Targets []string          `yaml:"targets,flow"`
 	Labels  map[string]string `yaml:"labels,omitempty,flow"`
 }
 
-// targets are the files of prometheus/targets by name.
+// targets returns the content of the files in prometheus/targets.
 func (o PrometheusOptions) targets() map[string][]target {
 	one := func(addresses ...string) []target {
 		for _, a := range addresses {
@@ -78,7 +78,7 @@ const (
 	grafanaURLSetting = "grafana_url: " + defaultGrafanaURL
 )
 
-// configure puts prometheus/ into the folder of the program, with target files of its own.
+// configure copies prometheus/ and writes the target files.
 func (o PrometheusOptions) configure() error {
 	edit := o.Edit
 	if o.GrafanaURL != "" && o.GrafanaURL != defaultGrafanaURL {
@@ -95,11 +95,11 @@ func (o PrometheusOptions) configure() error {
 	if err := copyConfig(filepath.Join(o.Root, "prometheus"), o.config(), edit); err != nil {
 		return err
 	}
-	folder := filepath.Join(o.config(), "targets")
-	if err := os.RemoveAll(folder); err != nil {
+	dir := filepath.Join(o.config(), "targets")
+	if err := os.RemoveAll(dir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for name, targets := range o.targets() {
@@ -107,14 +107,14 @@ func (o PrometheusOptions) configure() error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(folder, name), text, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// copyConfig replaces to by the files of from.
+// copyConfig replaces the directory to by a copy of from.
 func copyConfig(from, to string, edit func(file, text string) string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
@@ -122,7 +122,7 @@ func copyConfig(from, to string, edit func(file, text string) string) error {
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		return err
 	}
-	if err := os.Chmod(to, 0o700); err != nil { // secrets may be among it
+	if err := os.Chmod(to, 0o700); err != nil { // it may contain secrets
 		return err
 	}
 	if edit == nil {
@@ -145,7 +145,7 @@ func copyConfig(from, to string, edit func(file, text string) string) error {
 	})
 }
 
-// StartPrometheus starts Prometheus with the repository's prometheus/ and returns when it is ready.
+// StartPrometheus starts Prometheus with prometheus/ of the repository and returns when it is ready.
 func StartPrometheus(ctx context.Context, o PrometheusOptions) (*Process, error) {
 	var err error
 	if o.Options, err = o.complete(ctx, FindPrometheus); err != nil {
@@ -157,7 +157,7 @@ func StartPrometheus(ctx context.Context, o PrometheusOptions) (*Process, error)
 	return o.start(ctx, "Prometheus", "/-/ready", append([]string{
 		"--config.file=" + filepath.Join(o.config(), "prometheus.yml"),
 		"--storage.tsdb.path=" + o.data(),
-		"--storage.tsdb.retention.time=31d", // the error budgets look back over 30 days
+		"--storage.tsdb.retention.time=31d", // the error budgets cover 30 days
 		"--web.listen-address=" + o.address(),
 		"--web.external-url=" + o.url(),
 		"--web.enable-lifecycle", // POST /-/reload

@@ -9,16 +9,16 @@ import (
 	"time"
 )
 
-// Child is a program that ends with whoever started it, however that ends.
+// Child is a program that ends together with this process, however this process ends.
 type Child struct {
 	Process *os.Process
-	Done    chan struct{} // closed when it has ended
-	Err     error         // how it ended, once Done is closed; nil for exit status 0
+	Done    chan struct{} // closed when the program has ended
+	Err     error         // valid once Done is closed; nil for exit status 0
 }
 
-// StartChild starts a program that is told to stop when we are killed.
+// StartChild starts a program. It receives SIGTERM if this process is killed.
 func StartChild(cmd *exec.Cmd) (*Child, error) {
-	// A group of its own: Ctrl-C is for us, who then stop things in order.
+	// In its own group, the program does not receive Ctrl-C: this process stops it in order.
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -38,19 +38,19 @@ func StartChild(cmd *exec.Cmd) (*Child, error) {
 	return c, <-started
 }
 
-// Stop asks the program to end in order, and kills it when that takes longer than patience.
-func (c *Child) Stop(patience time.Duration) error {
+// Stop ends the program with SIGTERM, or with SIGKILL after a timeout.
+func (c *Child) Stop(timeout time.Duration) error {
 	_ = c.Process.Signal(syscall.SIGTERM) // it may have ended
 	select {
 	case <-c.Done:
 		return c.Err
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		c.Kill()
-		return errors.New("it had not ended " + patience.String() + " after it was asked to, and was killed")
+		return errors.New("it was killed, because it still ran " + timeout.String() + " after SIGTERM")
 	}
 }
 
-// Kill ends the program at once, as a crash does.
+// Kill ends the program with SIGKILL.
 func (c *Child) Kill() {
 	_ = c.Process.Kill()
 	<-c.Done

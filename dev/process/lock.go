@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// Lock keeps others from changing what lives in a directory, in this process and in any other, until unlock is called. It
-// waits for its turn, and tells once for which process. The kernel drops the lock when its holder ends, however it ends.
+// Lock locks a directory, against this process and all others, until unlock is called. If it has to wait, it calls waiting once with
+// the pid of the holder. The kernel releases the lock when the holder ends.
 func Lock(ctx context.Context, dir string, waiting func(holder string)) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -21,7 +21,7 @@ func Lock(ctx context.Context, dir string, waiting func(holder string)) (unlock 
 	if err != nil {
 		return nil, err
 	}
-	for told := false; ; {
+	for reported := false; ; {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			break
@@ -30,17 +30,17 @@ func Lock(ctx context.Context, dir string, waiting func(holder string)) (unlock 
 			f.Close()
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		if !told {
+		if !reported {
 			holder, _ := os.ReadFile(path)
 			waiting(strings.TrimSpace(string(holder)))
-			told = true
+			reported = true
 		}
 		if err := Sleep(ctx, PollEvery); err != nil {
 			f.Close()
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	// The pid is only for telling others; a lock without it is still a lock.
+	// The pid is only for messages. The lock works without it.
 	if err := f.Truncate(0); err == nil {
 		fmt.Fprintln(f, os.Getpid())
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// openLog opens a log to be added to. One that is larger than keep bytes is put aside.
+// openLog opens a log for appending. It renames a log of more than keep bytes first.
 func openLog(path string, keep int64) (*os.File, error) {
 	if info, err := os.Stat(path); err == nil && info.Size() > keep {
 		if err := os.Rename(path, path+".1"); err != nil {
@@ -18,7 +18,7 @@ func openLog(path string, keep int64) (*os.File, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 }
 
-// ReadLog reads a log from an offset, but no more than its last MiB.
+// ReadLog reads a log from an offset, at most its last MiB.
 func ReadLog(path string, from int64) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -32,17 +32,17 @@ func ReadLog(path string, from int64) ([]byte, error) {
 	return io.ReadAll(io.NewSectionReader(f, max(from, info.Size()-1<<20), 1<<20))
 }
 
-// LastLines is the end of a text.
+// LastLines returns the last n lines of a text.
 func LastLines(text []byte, n int) string {
 	lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
 
-// Indent sets what another program said apart from our own words.
+// Indent indents the output of another program in a message.
 func Indent(text string) string { return "    " + strings.ReplaceAll(text, "\n", "\n    ") }
 
-// ShowLog writes the last lines of a log to w. With follow it goes on with what is added, until ctx ends. The error is
-// os.ErrNotExist where there is no log.
+// ShowLog writes the last lines of a log to w. With follow, it also writes new lines until ctx ends. The error is os.ErrNotExist if
+// there is no log.
 func ShowLog(ctx context.Context, w io.Writer, path string, lines int, follow bool) error {
 	f, err := os.Open(path)
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// Output takes what a program says and can be read while the program goes on. Its zero value is ready for use.
+// Output collects the output of a program and can be read while the program runs. The zero value is ready for use.
 type Output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -17,7 +17,7 @@ func (o *Output) Write(p []byte) (int, error) {
 	return o.text.Write(p)
 }
 
-// String is all that was said so far.
+// String returns the output so far.
 func (o *Output) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()

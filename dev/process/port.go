@@ -5,12 +5,12 @@ import (
 	"net"
 )
 
-// PortFree tells when something else holds the address, host:port, that a program of this name is to listen on.
+// PortFree returns an error if the address, host:port, of the named program is in use.
 func PortFree(name, address string) error {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		_, port, _ := net.SplitHostPort(address)
-		return fmt.Errorf("%s, of %s, can't be listened on: %w: end what uses it (ss -ltnp 'sport = :%s' names it)", address, name, err, port)
+		return fmt.Errorf("%s, of %s, is not available: %w: end the program that uses it (ss -ltnp 'sport = :%s' shows it)", address, name, err, port)
 	}
 	return l.Close()
 }

@@ -1,5 +1,6 @@
-// Package process keeps hold of programs that outlive whoever started them: by pid files, which any process may go on
-// with, by locks between processes, and by their logs. Processes are found through /proc, so it needs Linux.
+// Package process runs programs that outlive the program that starts them (Daemon) and programs that end with it (Child). Pid files
+// identify a daemon to later programs, and file locks order changes between processes. Processes are found through /proc, so the
+// package needs Linux.
 package process
 
 import (
@@ -7,9 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,20 +16,20 @@ import (
 	"time"
 )
 
-// Process names one process for good: the kernel hands a pid out again, but not together with its start time.
+// Process identifies a process. The kernel reuses pids, but never together with the start time.
 type Process struct {
 	PID     int
 	Started uint64 // clock ticks since boot, field 22 of /proc/PID/stat
 }
 
-// Stat is what the kernel says of a process.
+// Stat is an excerpt of /proc/PID/stat.
 type Stat struct {
 	State   byte
 	Threads int
 	Started uint64 // as in Process
 }
 
-// ReadStat returns false where there is no process pid.
+// ReadStat returns false if there is no process with the pid.
 func ReadStat(pid int) (Stat, bool, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
@@ -39,8 +38,7 @@ func ReadStat(pid int) (Stat, bool, error) {
 	if err != nil {
 		return Stat{}, false, fmt.Errorf("read state of process %d: %w", pid, err)
 	}
-	// The second field is the command's name in parentheses, which may itself hold spaces and parentheses. What follows
-	// it begins with field 3.
+	// The second field is the name of the command in parentheses, which may contain spaces and parentheses. Field 3 follows it.
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
 	if len(fields) < 20 {
 		return Stat{}, false, fmt.Errorf("read state of process %d: bad line %q", pid, data)
@@ -56,39 +54,7 @@ func ReadStat(pid int) (Stat, bool, error) {
 	return Stat{State: fields[0][0], Threads: threads, Started: started}, true, nil
 }
 
-// Launch starts a program with both its outputs at the end of a log, and returns it with the place there where its own
-// lines begin. A log larger than keep bytes is put aside first. note is for writing down which process it is: a program
-// of which nobody could know does not stay.
-func Launch(cmd *exec.Cmd, log string, keep int64, note func(Process) error) (p Process, logFrom int64, err error) {
-	f, err := openLog(log, keep)
-	if err != nil {
-		return Process{}, 0, err
-	}
-	defer f.Close()
-	if logFrom, err = f.Seek(0, io.SeekEnd); err != nil {
-		return Process{}, 0, err
-	}
-	cmd.Stdout, cmd.Stderr = f, f
-	// A session of its own: a Ctrl-C in the terminal of `up` or of a test must not reach the program.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
-		return Process{}, 0, err
-	}
-	p.PID = cmd.Process.Pid
-	s, _, err := ReadStat(p.PID) // even one that ended at once is still there until it is reaped
-	p.Started = s.Started
-	if err == nil {
-		err = note(p)
-	}
-	if err != nil {
-		err = errors.Join(err, cmd.Process.Kill())
-		p.Reap()
-		return Process{}, 0, err
-	}
-	return p, logFrom, cmd.Process.Release()
-}
-
-// State returns the kernel's letter for what p does, and false when p has ended.
+// State returns the kernel's letter for the state of p, and false if p has ended.
 func (p Process) State() (byte, bool, error) {
 	if p.PID == 0 {
 		return 0, false, nil
@@ -97,12 +63,12 @@ func (p Process) State() (byte, bool, error) {
 	if err != nil || !found || s.Started != p.Started {
 		return 0, false, err
 	}
-	// Nobody may ever collect a zombie whose parent is gone. One with threads has yet to close its ports.
+	// A zombie whose parent has ended may never be reaped. A zombie with threads still holds its ports.
 	ended := s.State == 'X' || s.State == 'Z' && s.Threads <= 1
 	return s.State, !ended, nil
 }
 
-// Signal sends sig to p, which is no error when p has ended.
+// Signal sends sig to p. It returns nil if p has ended.
 func (p Process) Signal(sig syscall.Signal) error {
 	_, alive, err := p.State()
 	if err != nil || !alive {
@@ -114,12 +80,12 @@ func (p Process) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// PollEvery is how often whoever waits for a process looks again.
+// PollEvery is the polling interval of the waits for processes.
 const PollEvery = 50 * time.Millisecond
 
-// WaitGone returns when p has ended, and reaps it where it is a child of ours: no goroutine waits for programs, because
-// they outlive whoever started them. It gives up with ctx.
-func (p Process) WaitGone(ctx context.Context) error {
+// AwaitEnd returns when p has ended, and reaps it if it is a child of this process. No goroutine waits for daemons, because they
+// outlive this process.
+func (p Process) AwaitEnd(ctx context.Context) error {
 	for {
 		_, alive, err := p.State()
 		if err != nil {
@@ -135,7 +101,7 @@ func (p Process) WaitGone(ctx context.Context) error {
 	}
 }
 
-// Reap collects an ended child and says how it ended; empty where p is not our child.
+// Reap reaps an ended child and returns its exit status as text; empty if p is not a child of this process.
 func (p Process) Reap() string {
 	var ws syscall.WaitStatus
 	for {
@@ -154,7 +120,7 @@ func (p Process) Reap() string {
 	}
 }
 
-// Read returns the process that path names, or the zero process where there is no such file.
+// Read reads a pid file. It returns the zero process if there is none.
 func Read(path string) (Process, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -165,12 +131,12 @@ func Read(path string) (Process, error) {
 	}
 	var p Process
 	if _, err := fmt.Sscanf(strings.TrimSpace(string(data)), "%d %d", &p.PID, &p.Started); err != nil {
-		return Process{}, fmt.Errorf("read pid file %s: %q is not a pid and a start time: end the process that it is of and remove the file", path, data)
+		return Process{}, fmt.Errorf("read pid file %s: %q is not a pid and a start time: end the process and remove the file", path, data)
 	}
 	return p, nil
 }
 
-// Write puts the process into a pid file.
+// Write writes a pid file.
 func (p Process) Write(path string) error {
 	if err := WriteFile(path, fmt.Appendf(nil, "%d %d\n", p.PID, p.Started)); err != nil {
 		return fmt.Errorf("write pid file: %w", err)
@@ -178,7 +144,7 @@ func (p Process) Write(path string) error {
 	return nil
 }
 
-// WriteFile replaces path whole, so that no reader and no crash sees half of it.
+// WriteFile replaces a file atomically.
 func WriteFile(path string, data []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
 	if err != nil {
@@ -191,7 +157,7 @@ func WriteFile(path string, data []byte) error {
 	return os.Rename(f.Name(), path)
 }
 
-// Sleep waits, or gives up with ctx.
+// Sleep waits for d, or until ctx ends, whose error it returns.
 func Sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

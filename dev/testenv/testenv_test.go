@@ -64,7 +64,7 @@ func TestProgramIsFoundInPath(t *testing.T) {
 		"fail: no-such-program is not in PATH: apt-get install redis-server")
 }
 
-func TestTaxisAreADayOfTaxis(t *testing.T) {
+func TestTaxisCoverADay(t *testing.T) {
 	file, err := os.Open(Taxis(t))
 	require.NoError(t, err)
 	defer file.Close()
