@@ -1,6 +1,6 @@
 // Package alerting decides when a vehicle needs attention. It is a state machine over event time: its result is a
 // function of a device's positions in event order and of the rules. Neither the clock nor the order of arrival matters,
-// so a replay, a restart and a second instance find the same alerts.
+// so a replay, a restart and another instance find the same alerts.
 //
 // A device has at most one open alert per type. An alert is pending while its condition holds, and opens at the first
 // position at which the condition has held for the rule's duration. It is resolved at the first position at which the

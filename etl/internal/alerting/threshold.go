@@ -24,8 +24,8 @@ func (ev *evaluation) temperature() {
 	ev.threshold(telemetry.Temperature, &ev.set.Temperature, ev.record.TempC, 0)
 }
 
-// threshold evaluates a value against the levels of a rule. An alert's severity and threshold are those of its peak, the
-// value with the greatest excess.
+// threshold evaluates a value against the levels of a rule. The peak, the value with the greatest excess, determines the
+// severity and threshold of an alert.
 func (ev *evaluation) threshold(t telemetry.AlertType, rule *rules.Threshold, value telemetry.Optional[float64], base float64) {
 	if !rule.Active() {
 		ev.resolve(t, 0)

@@ -1,5 +1,5 @@
-// Package canary is a vehicle of the pipeline's own. Its records go all the way through the pipeline into the store and
-// are read back from there: that they arrive, and how soon, says of the whole what no part can say of itself.
+// Package canary is a synthetic vehicle. Its records pass through the whole pipeline and are read back from the store,
+// which measures the latency and availability of the pipeline end to end.
 package canary
 
 import (
@@ -13,65 +13,65 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Name is that of the source.
+// Name is the name of the source.
 const Name = "canary"
 
-// Fleet is the canary's fleet. Nothing is derived for it, and screens leave it out.
+// Fleet is the canary's fleet. It has no derived rows, and dashboards hide it.
 const Fleet = "_canary"
 
-// The canary sits where nobody drives and no zone is: the point of the ocean that is farthest from all land.
+// The canary is at Point Nemo, the point of the ocean farthest from land, outside of all geofences.
 const (
 	lat = -48.8767
 	lon = -123.3933
 )
 
-// Pauses between two looks for the record. They make a measured time longer by a third, or a quarter of a second, at most.
+// Pauses between two reads. They lengthen a measured time by at most a third, and by at most 250 ms.
 const (
-	firstPause = 20 * time.Millisecond
-	mostPause  = 250 * time.Millisecond
+	minPause = 20 * time.Millisecond
+	maxPause = 250 * time.Millisecond
 )
 
-// setBack is by how much the clock has to be behind the last record to have been set back. A record of the time before would be
-// from the future then, and refused.
-const setBack = time.Second
+// clockStep is how far the clock must be behind the last record to count as set back. The next record takes the new time then,
+// because a later one would be in the future and rejected.
+const clockStep = time.Second
 
-// sayAgain is how often lost canaries are spoken of while none arrives.
-const sayAgain = 5 * time.Minute
+// logInterval is the time between two log lines while no record arrives.
+const logInterval = 5 * time.Minute
 
-// buckets have a boundary on the objective of 5 s and on the timeout.
+// buckets have boundaries at the SLO of 5 s and at the default timeout.
 var buckets = []float64{.1, .25, .5, 1, 2, 5, 10, 30}
 
 // Options are the settings of a Canary.
 type Options struct {
 	Interval time.Duration // between two records
-	Timeout  time.Duration // for one to become readable; 0 is 30 s
-	Device   string        // its id, different for each process; empty is DeviceOf this host
+	Timeout  time.Duration // until a record must be readable; 0 is 30 s
+	Device   string        // device id, unique per instance; empty is DeviceOf this host
 }
 
-// Read says whether the store has a device's record of an instant, in Unix milliseconds. The newest record would not do: one of a
-// clock that was ahead hides all that a right clock sends, until that gets there.
+// Read reports whether the store has a device's record with an event time in Unix milliseconds. The latest record would not
+// do: one from a clock that was ahead would hide the following ones.
 type Read func(ctx context.Context, deviceID string, tsMs int64) (bool, error)
 
-// Canary is a source of one record each interval, which it then looks for in the store.
+// Canary is a source of one record per interval, which it reads back from the store.
 type Canary struct {
 	o      Options
 	read   Read
-	logger logrus.FieldLogger
 	now    func() time.Time
+	outage *ratelog.Outage
 
 	roundtrip prometheus.Histogram
 	lastSeen  prometheus.Gauge
 	failures  prometheus.Counter
-
-	missing, said time.Time // since when none arrived, and when that was last logged; zero while they do
 }
 
-// DeviceOf is the canary's id on a host of that name.
+// DeviceOf returns the canary's device id on a host.
 func DeviceOf(host string) string {
 	id := []byte("canary-" + host)
 	for i := range id {
@@ -104,16 +104,21 @@ func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registe
 	}
 	c := &Canary{
 		o: o, read: read, now: now,
-		logger: logger.WithFields(logrus.Fields{"fleet": Fleet, "device": o.Device}),
+		outage: ratelog.New(logger.WithFields(logrus.Fields{"fleet": Fleet, "device": o.Device, "timeout": o.Timeout.String()}),
+			now, logInterval, ratelog.Messages{
+				Down:  "canary record missed its timeout",
+				Still: "canary records still miss their timeout",
+				Up:    "canary record readable again",
+			}),
 		roundtrip: prometheus.NewHistogram(promutil.Histogram("fleet_etl_canary_roundtrip_seconds",
-			"Time from handing over the canary's record until it was read back from the store.", buckets)),
+			"Time from emitting a canary record until it was read back from the store.", buckets)),
 		lastSeen: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fleet_etl_canary_last_seen_timestamp_seconds",
-			Help: "When a record of the canary was last read back; 0 never.",
+			Help: "Unix time at which a canary record was last read back; 0 if there was none.",
 		}),
 		failures: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_canary_failures_total",
-			Help: "Records of the canary that could not be read in time.",
+			Help: "Canary records that could not be read back within the timeout.",
 		}),
 	}
 	reg.MustRegister(c.roundtrip, c.lastSeen, c.failures)
@@ -123,14 +128,14 @@ func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registe
 // Name implements pipeline.Source.
 func (c *Canary) Name() string { return Name }
 
-// Run implements pipeline.Source: it sends a record each interval until ctx ends, and looks for it before it sends the
-// next. Intervals that come due meanwhile are skipped.
+// Run implements pipeline.Source. It emits a record per interval until ctx ends, and reads each one back before it emits the
+// next. It skips intervals that become due meanwhile.
 func (c *Canary) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	var lastMs int64
 	for due := c.now(); ; {
 		sentMs := c.now().UnixMilli()
-		if lastMs >= sentMs && lastMs-sentMs < setBack.Milliseconds() {
-			sentMs = lastMs + 1 // two records of one instant would be duplicates
+		if lastMs >= sentMs && lastMs-sentMs < clockStep.Milliseconds() {
+			sentMs = lastMs + 1 // two records with one event time would be duplicates
 		}
 		lastMs = sentMs
 		if err := c.roundTrip(ctx, emit, sentMs); err != nil {
@@ -146,13 +151,13 @@ func (c *Canary) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 		if wait := due.Sub(c.now()); wait > c.o.Interval { // the clock was set back
 			due = due.Add(c.o.Interval - wait)
 		}
-		if !sleep(ctx, due.Sub(c.now())) {
+		if backoff.Sleep(ctx, due.Sub(c.now())) != nil {
 			return nil
 		}
 	}
 }
 
-// roundTrip sends one record and looks for it. The error is that of emit.
+// roundTrip emits one record and reads it back. The error is that of emit.
 func (c *Canary) roundTrip(ctx context.Context, emit func(pipeline.Batch) error, sentMs int64) error {
 	started := c.now()
 	outcome := make(chan pipeline.Outcome, 1)
@@ -161,98 +166,73 @@ func (c *Canary) roundTrip(ctx context.Context, emit func(pipeline.Batch) error,
 		Origin: Name, Items: []pipeline.Item{{Record: record}}, Accepted: started,
 		Done: func(o pipeline.Outcome) { outcome <- o },
 	}
-	patience, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	deadline, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
-	tooLate, err := c.emit(ctx, patience, emit, batch)
+	tooLate, err := c.emit(ctx, deadline, emit, batch)
 	if err != nil || tooLate {
 		return err
 	}
-	switch err := c.look(patience, sentMs, outcome); {
+	switch err := c.readBack(deadline, sentMs, outcome); {
 	case ctx.Err() != nil:
 	case err != nil:
-		c.miss(err)
+		c.missed(err)
 	default:
 		c.seen(c.now().Sub(started))
 	}
 	return nil
 }
 
-// emit hands over the record. A pipeline that is full for longer than the canary's patience is a miss at that moment, and
-// not only once there is room again.
-func (c *Canary) emit(ctx, patience context.Context, emit func(pipeline.Batch) error, batch pipeline.Batch) (tooLate bool, err error) {
-	handed := make(chan struct{})
+// emit hands over the record. If the pipeline is full until the deadline, it counts the record as missed at that moment,
+// although it may still be accepted later.
+func (c *Canary) emit(ctx, deadline context.Context, emit func(pipeline.Batch) error, batch pipeline.Batch) (tooLate bool, err error) {
+	accepted := make(chan struct{})
 	var waiting sync.WaitGroup
 	waiting.Go(func() {
 		select {
-		case <-patience.Done():
+		case <-deadline.Done():
 			if tooLate = ctx.Err() == nil; tooLate {
-				c.miss(errors.New("the pipeline is full and takes no record"))
+				c.missed(errors.New("pipeline is full"))
 			}
-		case <-handed:
+		case <-accepted:
 		}
 	})
 	err = emit(batch)
-	close(handed)
+	close(accepted)
 	waiting.Wait()
 	return tooLate, err
 }
 
-// look returns when the record can be read, or with what was in the way.
-func (c *Canary) look(ctx context.Context, sentMs int64, outcome <-chan pipeline.Outcome) error {
-	obstacle := errors.New("it is not stored yet")
-	for pause := firstPause; ; pause = min(pause*3/2, mostPause) {
+// readBack returns nil once the record can be read, or the last obstacle.
+func (c *Canary) readBack(ctx context.Context, sentMs int64, outcome <-chan pipeline.Outcome) error {
+	obstacle := errors.New("not stored yet")
+	for pause := minPause; ; pause = min(pause*3/2, maxPause) {
 		stored, err := c.read(ctx, c.o.Device, sentMs)
 		switch {
 		case stored:
 			return nil
 		case err != nil && ctx.Err() == nil:
-			obstacle = fmt.Errorf("read it back: %w", err)
+			obstacle = fmt.Errorf("read back: %w", err)
 		}
 		select {
 		case o := <-outcome:
 			if len(o.Rejected) > 0 {
-				return fmt.Errorf("the pipeline refused it: %w", o.Rejected[0].Rejection)
+				return fmt.Errorf("pipeline rejected it: %w", o.Rejected[0].Rejection)
 			}
 		default:
 		}
-		if !sleep(ctx, pause) {
+		if backoff.Sleep(ctx, pause) != nil {
 			return obstacle
 		}
 	}
 }
 
 func (c *Canary) seen(took time.Duration) {
-	now := c.now()
 	c.roundtrip.Observe(took.Seconds())
-	c.lastSeen.Set(float64(now.UnixMilli()) / 1000)
-	if !c.missing.IsZero() {
-		c.logger.WithField("after", now.Sub(c.missing).Round(time.Second).String()).Info("the canary can be read again")
-		c.missing = time.Time{}
-	}
+	c.lastSeen.Set(float64(c.now().UnixMilli()) / 1000)
+	c.outage.Note(nil)
 }
 
-func (c *Canary) miss(why error) {
-	now := c.now()
+func (c *Canary) missed(why error) {
 	c.failures.Inc()
-	log := c.logger.WithFields(logrus.Fields{"reason": why.Error(), "timeout": c.o.Timeout.String()})
-	switch {
-	case c.missing.IsZero():
-		c.missing, c.said = now, now
-		log.Warn("a record of the canary could not be read in time")
-	case now.Sub(c.said) >= sayAgain:
-		c.said = now
-		log.WithField("for", now.Sub(c.missing).Round(time.Second).String()).Warn("records of the canary still can't be read in time")
-	}
-}
-
-// sleep gives false when ctx ends first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	c.outage.Note(why)
 }

@@ -3,6 +3,7 @@ package canary_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -26,11 +27,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// store is the rest of the pipeline: what is emitted can be read after a while.
+// store stands for the pipeline and the store: emitted records are readable after a delay.
 type store struct {
 	after   time.Duration // until a record can be read
-	blocked time.Duration // how long emit waits for a place
-	refuse  *telemetry.Rejection
+	blocked time.Duration // time that emit blocks
+	reject  *telemetry.Rejection
 	err     error // of reads
 
 	mu      sync.Mutex
@@ -45,8 +46,8 @@ func (s *store) emit(b pipeline.Batch) error {
 	defer s.mu.Unlock()
 	s.records = append(s.records, b.Items[0].Record)
 	s.at = append(s.at, time.Now())
-	if s.refuse != nil {
-		b.Done(pipeline.Outcome{Rejected: []pipeline.Rejected{{Rejection: s.refuse}}})
+	if s.reject != nil {
+		b.Done(pipeline.Outcome{Rejected: []pipeline.Rejected{{Rejection: s.reject}}})
 	}
 	return nil
 }
@@ -59,54 +60,54 @@ func (s *store) read(ctx context.Context, device string, tsMs int64) (bool, erro
 		return false, s.err
 	}
 	for i := range s.records {
-		if s.records[i].DeviceID == device && s.records[i].TimeMs == tsMs && s.refuse == nil && time.Since(s.at[i]) >= s.after {
+		if s.records[i].DeviceID == device && s.records[i].TimeMs == tsMs && s.reject == nil && time.Since(s.at[i]) >= s.after {
 			return true, ctx.Err()
 		}
 	}
 	return false, ctx.Err()
 }
 
-type flight struct {
+type harness struct {
 	*store
 	reg  *prometheus.Registry
 	hook *test.Hook
 	c    *canary.Canary
 }
 
-func newFlight(t *testing.T, s *store, o canary.Options) *flight {
+func newHarness(t *testing.T, s *store, o canary.Options) *harness {
 	t.Helper()
 	if o.Device == "" {
 		o.Device = "canary-test"
 	}
 	logger, hook := test.NewNullLogger()
-	f := &flight{store: s, reg: prometheus.NewPedanticRegistry(), hook: hook}
+	f := &harness{store: s, reg: prometheus.NewPedanticRegistry(), hook: hook}
 	var err error
 	f.c, err = canary.New(o, s.read, logger, f.reg, time.Now)
 	require.NoError(t, err)
 	return f
 }
 
-// fly runs the canary for so long.
-func (f *flight) fly(t *testing.T, d time.Duration) {
+// run runs the canary for d.
+func (f *harness) run(t *testing.T, d time.Duration) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	defer cancel()
 	require.NoError(t, f.c.Run(ctx, f.emit))
 }
 
-func (f *flight) said() (lines []string) {
+func (f *harness) logged() (lines []string) {
 	for _, e := range f.hook.AllEntries() {
 		line := e.Level.String() + ": " + e.Message
-		if reason, ok := e.Data["reason"]; ok {
-			line += ": " + reason.(string)
+		if err, ok := e.Data[logrus.ErrorKey]; ok {
+			line += fmt.Sprint(": ", err)
 		}
 		lines = append(lines, line)
 	}
 	return lines
 }
 
-// figures are the canary's metrics: how many arrived, how long it took them together, how many did not, when the last was seen.
-func (f *flight) figures(t *testing.T) (arrived uint64, seconds, failures, lastSeen float64) {
+// metrics returns the number and total seconds of round trips, the failures, and the time of the last round trip.
+func (f *harness) metrics(t *testing.T) (arrived uint64, seconds, failures, lastSeen float64) {
 	t.Helper()
 	families, err := f.reg.Gather()
 	require.NoError(t, err)
@@ -124,28 +125,28 @@ func (f *flight) figures(t *testing.T) (arrived uint64, seconds, failures, lastS
 	return arrived, seconds, failures, lastSeen
 }
 
-func TestACanaryThatArrives(t *testing.T) {
+func TestRoundTrip(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		started := time.Now()
-		f := newFlight(t, &store{after: 300 * time.Millisecond}, canary.Options{Interval: 10 * time.Second})
-		f.fly(t, 45*time.Second)
+		f := newHarness(t, &store{after: 300 * time.Millisecond}, canary.Options{Interval: 10 * time.Second})
+		f.run(t, 45*time.Second)
 
-		require.Len(t, f.records, 5, "at once and each ten seconds")
+		require.Len(t, f.records, 5, "at start and every ten seconds")
 		for i, r := range f.records {
 			assert.Equal(t, started.Add(time.Duration(i)*10*time.Second).UnixMilli(), r.TimeMs)
 			assert.Equal(t, "_canary", r.FleetID)
 			assert.Equal(t, telemetry.Some(0.0), r.SpeedKmh)
 			_, seen, rejection := validate.New(nil, 10, nil).Validate(&r, time.Now().UnixMilli())
-			assert.Nil(t, rejection, "the pipeline takes it")
+			assert.Nil(t, rejection, "the record is valid")
 			assert.Equal(t, telemetry.New, seen)
 		}
-		arrived, seconds, failures, lastSeen := f.figures(t)
+		arrived, seconds, failures, lastSeen := f.metrics(t)
 		assert.EqualValues(t, 5, arrived)
-		assert.InDelta(t, 5*0.3, seconds, 5*0.15, "measured as finely as the pauses are")
+		assert.InDelta(t, 5*0.3, seconds, 5*0.15, "as exact as the pauses")
 		assert.GreaterOrEqual(t, seconds, 5*0.3)
 		assert.Zero(t, failures)
 		assert.InDelta(t, float64(started.Unix()+40), lastSeen, 1)
-		assert.Empty(t, f.said())
+		assert.Empty(t, f.logged())
 
 		first := f.reads[:6]
 		for i := 2; i < len(first); i++ {
@@ -155,69 +156,69 @@ func TestACanaryThatArrives(t *testing.T) {
 	})
 }
 
-func TestACanaryThatIsLost(t *testing.T) {
+func TestMissedRecord(t *testing.T) {
 	for name, c := range map[string]struct {
 		store *store
 		want  string
 	}{
-		"stored never":      {&store{after: time.Hour}, "it is not stored yet"},
-		"the store is away": {&store{err: errors.New("no hosts")}, "read it back: no hosts"},
-		"the pipeline says no": {&store{refuse: telemetry.Reject(telemetry.UnknownFleet, telemetry.FieldFleetID, "_canary", "add it to ETL_FLEETS")},
-			"the pipeline refused it: "},
-		"the pipeline is full": {&store{blocked: 45 * time.Second}, "the pipeline is full and takes no record"},
+		"never stored":      {&store{after: time.Hour}, "not stored yet"},
+		"store unavailable": {&store{err: errors.New("no hosts")}, "read back: no hosts"},
+		"rejected": {&store{reject: telemetry.Reject(telemetry.UnknownFleet, telemetry.FieldFleetID, "_canary", "add it to ETL_FLEETS")},
+			"pipeline rejected it: "},
+		"pipeline full": {&store{blocked: 45 * time.Second}, "pipeline is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFlight(t, c.store, canary.Options{Interval: 10 * time.Second})
-				f.fly(t, 31*time.Second)
-				arrived, _, failures, lastSeen := f.figures(t)
+				f := newHarness(t, c.store, canary.Options{Interval: 10 * time.Second})
+				f.run(t, 31*time.Second)
+				arrived, _, failures, lastSeen := f.metrics(t)
 				assert.Zero(t, arrived)
 				assert.Zero(t, lastSeen, "never")
-				assert.Positive(t, failures, "counted when its time was over, whatever it waits for")
-				require.Len(t, f.said(), 1, "once")
-				assert.Contains(t, f.said()[0], "warning: a record of the canary could not be read in time: "+c.want)
+				assert.Positive(t, failures, "counted at the timeout")
+				require.Len(t, f.logged(), 1, "once")
+				assert.Contains(t, f.logged()[0], "warning: canary record missed its timeout: "+c.want)
 			})
 		})
 	}
 }
 
-func TestAnOutageIsSpokenOfOnceAndAgainAndItsEnd(t *testing.T) {
+func TestOutageIsLoggedWithRemindersAndRecovery(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFlight(t, &store{err: errors.New("no hosts")}, canary.Options{Interval: 10 * time.Second, Timeout: 5 * time.Second})
+		f := newHarness(t, &store{err: errors.New("no hosts")}, canary.Options{Interval: 10 * time.Second, Timeout: 5 * time.Second})
 		go func() {
 			time.Sleep(12 * time.Minute)
 			f.mu.Lock()
 			f.err = nil
 			f.mu.Unlock()
 		}()
-		f.fly(t, 13*time.Minute-time.Second)
+		f.run(t, 13*time.Minute-time.Second)
 		assert.Equal(t, []string{
-			"warning: a record of the canary could not be read in time: read it back: no hosts",
-			"warning: records of the canary still can't be read in time: read it back: no hosts",
-			"warning: records of the canary still can't be read in time: read it back: no hosts",
-			"info: the canary can be read again",
-		}, f.said())
-		arrived, _, failures, _ := f.figures(t)
-		assert.Equal(t, 72.0, failures, "each ten seconds for twelve minutes")
+			"warning: canary record missed its timeout: read back: no hosts",
+			"warning: canary records still miss their timeout: read back: no hosts",
+			"warning: canary records still miss their timeout: read back: no hosts",
+			"info: canary record readable again",
+		}, f.logged())
+		arrived, _, failures, _ := f.metrics(t)
+		assert.Equal(t, 72.0, failures, "every ten seconds for twelve minutes")
 		assert.EqualValues(t, 6, arrived)
 	})
 }
 
-// A slow pipeline is measured, not flooded: one canary is on its way at a time.
-func TestIntervalsThatComeDueMeanwhileAreSkipped(t *testing.T) {
+// At most one record is in flight, so a slow pipeline is not flooded.
+func TestIntervalsDuringARoundTripAreSkipped(t *testing.T) {
 	for name, c := range map[string]struct {
 		store *store
 		sent  []time.Duration // since the start
 	}{
-		"slow to be stored": {&store{after: 25 * time.Second}, []time.Duration{0, 30 * time.Second, 60 * time.Second}},
-		"slow to be taken":  {&store{blocked: 12 * time.Second}, []time.Duration{12 * time.Second, 32 * time.Second, 52 * time.Second}},
-		"lost":              {&store{after: time.Hour}, []time.Duration{0, 40 * time.Second}},
+		"slow to store":  {&store{after: 25 * time.Second}, []time.Duration{0, 30 * time.Second, 60 * time.Second}},
+		"slow to accept": {&store{blocked: 12 * time.Second}, []time.Duration{12 * time.Second, 32 * time.Second, 52 * time.Second}},
+		"lost":           {&store{after: time.Hour}, []time.Duration{0, 40 * time.Second}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				started := time.Now()
-				f := newFlight(t, c.store, canary.Options{Interval: 10 * time.Second})
-				f.fly(t, 65*time.Second)
+				f := newHarness(t, c.store, canary.Options{Interval: 10 * time.Second})
+				f.run(t, 65*time.Second)
 				require.GreaterOrEqual(t, len(f.at), len(c.sent))
 				for i, want := range c.sent {
 					assert.InDelta(t, want, f.at[i].Sub(started), float64(600*time.Millisecond), "record %d", i)
@@ -230,18 +231,18 @@ func TestIntervalsThatComeDueMeanwhileAreSkipped(t *testing.T) {
 	}
 }
 
-// Another record of the canary is not this one: neither an older one, nor one of a clock that was ahead.
-func TestOnlyTheRecordThatWasSentCounts(t *testing.T) {
+// Other records of the canary do not count: neither an older one, nor one from a clock that was ahead.
+func TestOnlyTheEmittedRecordCounts(t *testing.T) {
 	for name, other := range map[string]time.Duration{"older": -time.Millisecond, "ahead": 45 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &store{}
-				f := newFlight(t, s, canary.Options{Interval: time.Minute})
+				f := newHarness(t, s, canary.Options{Interval: time.Minute})
 				s.records = []telemetry.Record{{DeviceID: "canary-test", TimeMs: time.Now().Add(other).UnixMilli()}}
 				s.at = []time.Time{time.Now().Add(-time.Hour)}
 				s.after = 40 * time.Second // more than the timeout, for the new one
-				f.fly(t, 50*time.Second)
-				arrived, _, failures, _ := f.figures(t)
+				f.run(t, 50*time.Second)
+				arrived, _, failures, _ := f.metrics(t)
 				assert.Zero(t, arrived)
 				assert.Equal(t, 1.0, failures)
 			})
@@ -249,8 +250,8 @@ func TestOnlyTheRecordThatWasSentCounts(t *testing.T) {
 	}
 }
 
-// Records of a clock that was ahead must not keep the canary there: the pipeline would refuse it until the clock gets there.
-func TestItGoesByTheClockWhenThatIsSetBack(t *testing.T) {
+// After the clock is set back, the canary must not continue with times that the pipeline rejects as future.
+func TestClockSetBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ahead atomic.Int64
 		ahead.Store(int64(45 * time.Minute))
@@ -266,39 +267,39 @@ func TestItGoesByTheClockWhenThatIsSetBack(t *testing.T) {
 		require.NoError(t, c.Run(ctx, s.emit))
 		require.GreaterOrEqual(t, len(s.records), 4)
 		assert.Equal(t, started.Add(45*time.Minute+20*time.Second).UnixMilli(), s.records[2].TimeMs)
-		assert.Less(t, s.records[3].TimeMs, started.Add(2*time.Minute).UnixMilli(), "by the right clock")
+		assert.Less(t, s.records[3].TimeMs, started.Add(2*time.Minute).UnixMilli(), "by the corrected clock")
 	})
 }
 
-func TestItStopsAtOnce(t *testing.T) {
+func TestStopReturnsAtOnce(t *testing.T) {
 	for name, s := range map[string]*store{
-		"while it waits for the next": {},
-		"while it looks":              {after: time.Hour},
-		"while the pipeline is full":  {blocked: 7 * time.Second},
+		"between records":            {},
+		"while it reads back":        {after: time.Hour},
+		"while the pipeline is full": {blocked: 7 * time.Second},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f := newFlight(t, s, canary.Options{Interval: time.Minute})
+				f := newHarness(t, s, canary.Options{Interval: time.Minute})
 				started := time.Now()
-				f.fly(t, 7*time.Second)
+				f.run(t, 7*time.Second)
 				assert.Equal(t, 7*time.Second, time.Since(started))
-				_, _, failures, _ := f.figures(t)
-				assert.Zero(t, failures, "a stop is no failure")
+				_, _, failures, _ := f.metrics(t)
+				assert.Zero(t, failures, "a stop does not count as a failure")
 			})
 		})
 	}
 }
 
-// In the pipeline itself, whose loader takes nothing for a while.
-func TestThroughAPipeline(t *testing.T) {
+// With a real pipeline and a slow writer.
+func TestWithPipeline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &store{}
-		f := newFlight(t, s, canary.Options{Interval: 10 * time.Second})
+		f := newHarness(t, s, canary.Options{Interval: 10 * time.Second})
 		stop, cancel := context.WithTimeout(t.Context(), 25*time.Second)
 		defer cancel()
 		p := pipeline.New(pipeline.Options{
 			Validator: validate.New(nil, 100, nil), Registerer: prometheus.NewRegistry(), Now: time.Now, Queue: 1,
-			Writer: loader(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
+			Writer: writer(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
 				for c := range in {
 					time.Sleep(2 * time.Second)
 					assert.NoError(t, s.emit(pipeline.Batch{Items: c.Items}))
@@ -309,26 +310,26 @@ func TestThroughAPipeline(t *testing.T) {
 		})
 		require.NoError(t, p.Run(t.Context(), stop, f.c))
 		assert.EqualValues(t, 3, p.Summary().Stored)
-		arrived, seconds, failures, _ := f.figures(t)
+		arrived, seconds, failures, _ := f.metrics(t)
 		assert.EqualValues(t, 3, arrived)
 		assert.InDelta(t, 6, seconds, 1)
 		assert.Zero(t, failures)
 	})
 }
 
-type loader func(ctx context.Context, in <-chan pipeline.ValidBatch) error
+type writer func(ctx context.Context, in <-chan pipeline.ValidBatch) error
 
-func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return l(ctx, in) }
+func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return w(ctx, in) }
 
-func TestAPipelineThatFailsIsNoStop(t *testing.T) {
+func TestFailedPipelineReturnsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFlight(t, &store{}, canary.Options{Interval: time.Second})
+		f := newHarness(t, &store{}, canary.Options{Interval: time.Second})
 		broken := errors.New("broken")
 		require.ErrorIs(t, f.c.Run(t.Context(), func(pipeline.Batch) error { return broken }), broken)
 	})
 }
 
-func TestItsFleetIsThePlatforms(t *testing.T) {
+func TestFleetIsAPlatformFleet(t *testing.T) {
 	assert.True(t, telemetry.PlatformFleet(canary.Fleet))
 	assert.False(t, telemetry.PlatformFleet("canary_"))
 }
@@ -345,7 +346,7 @@ func TestDeviceOf(t *testing.T) {
 	}
 }
 
-func TestOptionsThatCanNotWork(t *testing.T) {
+func TestInvalidOptions(t *testing.T) {
 	for name, c := range map[string]struct {
 		o    canary.Options
 		want string
@@ -363,11 +364,11 @@ func TestOptionsThatCanNotWork(t *testing.T) {
 }
 
 func TestMetrics(t *testing.T) {
-	f := newFlight(t, &store{}, canary.Options{Interval: time.Second})
+	f := newHarness(t, &store{}, canary.Options{Interval: time.Second})
 	problems, err := testutil.GatherAndLint(f.reg)
 	require.NoError(t, err)
 	assert.Empty(t, problems)
-	arrived, _, failures, lastSeen := f.figures(t)
+	arrived, _, failures, lastSeen := f.metrics(t)
 	assert.Zero(t, arrived)
 	assert.Zero(t, failures)
 	assert.Zero(t, lastSeen)

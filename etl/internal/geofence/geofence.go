@@ -70,5 +70,5 @@ func nameConflicts(list []Geofence) []error {
 }
 
 func tooMany(n int) error {
-	return fmt.Errorf("there are %d geofences, more than %d: remove those that no fleet needs", n, MaxGeofences)
+	return fmt.Errorf("there are %d geofences, more than %d: remove the unused ones", n, MaxGeofences)
 }

@@ -225,7 +225,7 @@ func TestSmallestFirst(t *testing.T) {
 	assert.Equal(t, []string{"small", "square", "all", "middle-a", "middle-b", "large"}, names(x.Near("f", lat, lon, 500, nil)), "within reach too")
 
 	other := x.Near("another", 52, 9, 0, nil)
-	require.Equal(t, []string{"all"}, names(other), "a fleet without geofences has those of every fleet")
+	require.Equal(t, []string{"all"}, names(other), "a fleet without own geofences has the shared ones")
 	assert.Equal(t, telemetry.NearbyGeofence{Name: "all", InsideM: 1500, AreaM2: other[0].AreaM2,
 		SpeedLimitKmh: telemetry.Some(30.0), DwellS: telemetry.Some(int32(60)), OnEnter: true}, other[0])
 	geofence, ok = x.Smallest("another", 52, 9)

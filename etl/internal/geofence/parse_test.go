@@ -105,16 +105,16 @@ func TestParseErrors(t *testing.T) {
 		"cut off":     {[]byte("{\n\"type\": \"Fea"), `z.json: line 2 column 12: bad JSON: unexpected end of JSON input`},
 		"something after it": {append(collection(feature(point, named("z", `"radius_m":1`))), '}'),
 			`z.json: line 1 column 165: bad JSON: invalid character '}' after top-level value`},
-		"a list":                   {[]byte(`[1,2]`), `z.json: text is [1,2], not a GeoJSON object: give a FeatureCollection`},
-		"a feature":                {[]byte(feature(point, named("z", ""))), `z.json: type is "Feature", not a FeatureCollection: put the geofences into one as features`},
-		"no type":                  {[]byte(`{"features":[]}`), `z.json: type is null, not a FeatureCollection: put the geofences into one as features`},
-		"features is no list":      {[]byte(`{"type":"FeatureCollection","features":{}}`), `z.json: features is {}, not a list: give a list of Feature objects`},
-		"no features":              {[]byte(`{"type":"FeatureCollection"}`), `z.json: features is empty: add a geofence, or remove the file`},
-		"no geofences":             {collection(), `z.json: features is empty: add a geofence, or remove the file`},
-		"too many features":        {collection(strings.Repeat("0,", MaxGeofences) + "0"), `z.json: there are 100001 geofences, more than 100000: remove those that no fleet needs`},
-		"a number":                 {collection("7"), `z.json: feature 1: value is 7, not a Feature: give an object of type Feature with geometry and properties`},
-		"a bare geometry":          {collection(point), `z.json: feature 1: value is {"type":"Point","coordinates":[9.7,52.3]}, not a Feature: give an object of type Feature with geometry and properties`},
-		"properties are no object": {collection(feature(point, `[]`)), `z.json: feature 1: properties is [], not an object: give one with fleet and name`},
+		"a list":                     {[]byte(`[1,2]`), `z.json: text is [1,2], not a GeoJSON object: give a FeatureCollection`},
+		"a feature":                  {[]byte(feature(point, named("z", ""))), `z.json: type is "Feature", not a FeatureCollection: put the geofences into one as features`},
+		"no type":                    {[]byte(`{"features":[]}`), `z.json: type is null, not a FeatureCollection: put the geofences into one as features`},
+		"features of another type":   {[]byte(`{"type":"FeatureCollection","features":{}}`), `z.json: features is {}, not a list: give a list of Feature objects`},
+		"no features":                {[]byte(`{"type":"FeatureCollection"}`), `z.json: features is empty: add a geofence, or remove the file`},
+		"no geofences":               {collection(), `z.json: features is empty: add a geofence, or remove the file`},
+		"too many features":          {collection(strings.Repeat("0,", MaxGeofences) + "0"), `z.json: there are 100001 geofences, more than 100000: remove the unused ones`},
+		"a number":                   {collection("7"), `z.json: feature 1: value is 7, not a Feature: give an object of type Feature with geometry and properties`},
+		"a bare geometry":            {collection(point), `z.json: feature 1: value is {"type":"Point","coordinates":[9.7,52.3]}, not a Feature: give an object of type Feature with geometry and properties`},
+		"properties of another type": {collection(feature(point, `[]`)), `z.json: feature 1: properties is [], not an object: give one with fleet and name`},
 
 		"no properties": {collection(feature(point, `null`)), `z.json: feature 1: name is missing: give a name of 1 to 128 characters of A-Za-z0-9._:-
 z.json: feature 1: fleet is missing: give a fleet's name, a list of names, or "*" for every fleet
@@ -143,38 +143,38 @@ z.json: feature 1: radius_m is missing: a Point needs it to be a circle, in mete
 		"an unknown alert":       {circle(`"radius_m":1,"alerts":["enter","leave"]`), z + `alerts is ["enter","leave"]: give a list of "enter" and "exit", or remove it`},
 		"an alert that is alone": {circle(`"radius_m":1,"alerts":"enter"`), z + `alerts is "enter": give a list of "enter" and "exit", or remove it`},
 
-		"no geometry":                     {collection(feature(`null`, named("z", ""))), z + `geometry is missing: a geofence is a Polygon, a MultiPolygon, or a Point with radius_m`},
-		"a line":                          {collection(feature(`{"type":"LineString","coordinates":[[9,52],[10,53]]}`, named("z", ""))), z + `geometry is a "LineString": a geofence is a Polygon, a MultiPolygon, or a Point with radius_m`},
-		"a text for a geometry":           {collection(feature(`"POINT(9 52)"`, named("z", ""))), z + `geometry is "POINT(9 52)": a geofence is a Polygon, a MultiPolygon, or a Point with radius_m`},
-		"a point of one number":           {collection(feature(`{"type":"Point","coordinates":[9]}`, named("z", `"radius_m":1`))), z + `coordinates are [9]: give longitude and latitude`},
-		"a point without":                 {collection(feature(`{"type":"Point"}`, named("z", `"radius_m":1`))), z + `coordinates of a Point are missing: give [longitude, latitude]`},
-		"a point out of range":            {collection(feature(`{"type":"Point","coordinates":[550000,5800000]}`, named("z", `"radius_m":1`))), z + `coordinates are [550000, 5.8e+06]: give a longitude of -180 to 180 and a latitude of -90 to 90 (degrees, WGS 84)`},
-		"a point the wrong way round":     {collection(feature(`{"type":"Point","coordinates":[31.5,120.25]}`, named("z", `"radius_m":1`))), z + `coordinates are [31.5, 120.25], and 120.25 is not a latitude: GeoJSON has the longitude first, swap them`},
-		"a point's text":                  {collection(feature(`{"type":"Point","coordinates":["9","52"]}`, named("z", `"radius_m":1`))), z + `coordinates of a Point are ["9","52"], which has a string in the wrong place: give [longitude, latitude]`},
-		"a null in coordinates":           {area(`[[9,52],[10,null],[10,53],[9,52]]`), z + `coordinates of a Polygon are [[[9,52],[10,null],[10,53],[9,52]]]: give a list of rings, each a list of [longitude, latitude]`},
-		"a ring too few":                  {area(`[9,52],[10,52],[10,53],[9,52]`), z + `coordinates of a Polygon are [[9,52],[10,52],[10,53],[9,52]], which has a number in the wrong place: give a list of rings, each a list of [longitude, latitude]`},
-		"a polygon for many":              {multi(`[` + square + `]`), z + `coordinates of a MultiPolygon are [[[9,52],[10,52],[10,53],[9,53],[9,52]]], which has a number in the wrong place: give a list of polygons, each a list of rings, each a list of [longitude, latitude]`},
-		"a number beyond all":             {area(`[[9,52],[1e999,52],[10,53],[9,52]]`), z + `coordinates of a Polygon are [[[9,52],[1e999,52],[10,53],[9,52]]], which has a number 1e999 in the wrong place: give a list of rings, each a list of [longitude, latitude]`},
-		"no rings":                        {area(``), z + `coordinates: ring 1 is missing: give the outline`},
-		"no parts":                        {multi(`[]`), z + `coordinates are empty: give at least one ring`},
-		"an empty part":                   {multi(`[[` + square + `],[]]`), z + `coordinates: part 2 ring 1 is missing: give the outline`},
-		"three positions":                 {area(`[[9,52],[10,52],[9,52]]`), z + `coordinates: ring 1 has 3 positions: an area needs at least 4, and the last must equal the first`},
-		"a ring that is open":             {area(square + `,[[9.4,52.4],[9.6,52.4],[9.6,52.6],[9.4,52.6]]`), z + `coordinates: ring 2 begins at [9.4 52.4] and ends at [9.4 52.6]: close it by repeating the first position`},
-		"a position of one":               {area(`[[9,52],[10],[10,53],[9,52]]`), z + `coordinates: ring 1 position 2 is [10]: give longitude and latitude`},
-		"rings the wrong way round":       {area(`[[31,120],[31,121],[32,121],[31,120]]`), z + `coordinates: ring 1 position 1 is [31, 120], and 120 is not a latitude: GeoJSON has the longitude first, swap them (and 3 more are wrong)`},
-		"a part out of range":             {multi(`[[` + square + `],[[[9,52],[10,52],[10,-91],[9,52]]]]`), z + `coordinates: part 2 ring 1 position 3 is [10, -91], and -91 is not a latitude: GeoJSON has the longitude first, swap them`},
-		"over the date line":              {area(`[[179,-17],[-179,-17],[-179,-16],[179,-16],[179,-17]]`), z + `coordinates: ring 1 spans 358 degrees of longitude, more than 180: split it at the date line into a MultiPolygon with a part on each side`},
-		"half the world":                  {multi(`[[[[-80,0],[0,0],[0,1],[-80,0]]],[[[20,0],[90,0],[90,1],[20,0]]],[[[100,0],[120,0],[120,1],[100,0]]]]`), z + `coordinates span 200 degrees of longitude, more than 180: split it into several geofences`},
-		"too many positions":              {area(`[` + many + `[9,52]]`), z + `coordinates have 10001 positions, more than 10000: simplify the outline`},
-		"a bow tie":                       {area(`[[9,52],[10,53],[10,52],[9,53],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 1, [9, 52], and from position 3: draw it as one simple loop`},
-		"two loops at a corner":           {area(`[[9,52],[10,52],[9.5,52.5],[10,53],[9,53],[9.5,52.5],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 2, [10, 52], and from position 5: draw it as one simple loop`},
-		"a thorn":                         {area(`[[9,52],[10,52],[10,53],[10,54],[10,53],[9,53],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 2, [10, 52], and from position 4: draw it as one simple loop`},
-		"a thorn at the start":            {area(`[[8,52],[9,52],[10,53],[9.5,52],[8,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 1, [8, 52], and from position 4: draw it as one simple loop`},
-		"no area at all":                  {area(`[[9,52],[10,52],[9.5,52],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 1, [9, 52], and from position 2: draw it as one simple loop`},
-		"one position again and again":    {area(`[[9,52],[9,52],[9,52],[9,52]]`), z + `coordinates are not a valid area: non-empty LineString contains only one distinct XY value (at or near {9 52}): holes must lie inside their outline, and parts and holes may touch in single points only`},
-		"a second part that meets itself": {multi(`[[` + square + `],[[[11,52],[12,53],[12,52],[11,53],[11,52]]]]`), z + `coordinates: part 2 ring 1 crosses or touches itself at the edges from position 1, [11, 52], and from position 3: draw it as one simple loop`},
-		"a hole outside":                  {area(square + `,[[19,52],[20,52],[20,53],[19,52]]`), z + `coordinates are not a valid area: polygon interior ring outside of exterior ring (at or near {19 52}): holes must lie inside their outline, and parts and holes may touch in single points only`},
-		"parts that overlap":              {multi(`[[` + square + `],[[[9.5,52.5],[11,52.5],[11,54],[9.5,52.5]]]]`), z + `coordinates are not a valid area: multipolygon child polygons touch at multiple points (at or near {10 52.75}): holes must lie inside their outline, and parts and holes may touch in single points only`},
+		"no geometry":                      {collection(feature(`null`, named("z", ""))), z + `geometry is missing: a geofence is a Polygon, a MultiPolygon, or a Point with radius_m`},
+		"a line":                           {collection(feature(`{"type":"LineString","coordinates":[[9,52],[10,53]]}`, named("z", ""))), z + `geometry is a "LineString": a geofence is a Polygon, a MultiPolygon, or a Point with radius_m`},
+		"a text for a geometry":            {collection(feature(`"POINT(9 52)"`, named("z", ""))), z + `geometry is "POINT(9 52)": a geofence is a Polygon, a MultiPolygon, or a Point with radius_m`},
+		"a point of one number":            {collection(feature(`{"type":"Point","coordinates":[9]}`, named("z", `"radius_m":1`))), z + `coordinates are [9]: give longitude and latitude`},
+		"a point without":                  {collection(feature(`{"type":"Point"}`, named("z", `"radius_m":1`))), z + `coordinates of a Point are missing: give [longitude, latitude]`},
+		"a point out of range":             {collection(feature(`{"type":"Point","coordinates":[550000,5800000]}`, named("z", `"radius_m":1`))), z + `coordinates are [550000, 5.8e+06]: give a longitude of -180 to 180 and a latitude of -90 to 90 (degrees, WGS 84)`},
+		"a point the wrong way round":      {collection(feature(`{"type":"Point","coordinates":[31.5,120.25]}`, named("z", `"radius_m":1`))), z + `coordinates are [31.5, 120.25], and 120.25 is not a latitude: GeoJSON has the longitude first, swap them`},
+		"a point's text":                   {collection(feature(`{"type":"Point","coordinates":["9","52"]}`, named("z", `"radius_m":1`))), z + `coordinates of a Point are ["9","52"], which has a string in the wrong place: give [longitude, latitude]`},
+		"a null in coordinates":            {area(`[[9,52],[10,null],[10,53],[9,52]]`), z + `coordinates of a Polygon are [[[9,52],[10,null],[10,53],[9,52]]]: give a list of rings, each a list of [longitude, latitude]`},
+		"a ring too few":                   {area(`[9,52],[10,52],[10,53],[9,52]`), z + `coordinates of a Polygon are [[9,52],[10,52],[10,53],[9,52]], which has a number in the wrong place: give a list of rings, each a list of [longitude, latitude]`},
+		"a polygon for many":               {multi(`[` + square + `]`), z + `coordinates of a MultiPolygon are [[[9,52],[10,52],[10,53],[9,53],[9,52]]], which has a number in the wrong place: give a list of polygons, each a list of rings, each a list of [longitude, latitude]`},
+		"a number beyond all":              {area(`[[9,52],[1e999,52],[10,53],[9,52]]`), z + `coordinates of a Polygon are [[[9,52],[1e999,52],[10,53],[9,52]]], which has a number 1e999 in the wrong place: give a list of rings, each a list of [longitude, latitude]`},
+		"no rings":                         {area(``), z + `coordinates: ring 1 is missing: give the outline`},
+		"no parts":                         {multi(`[]`), z + `coordinates are empty: give at least one ring`},
+		"an empty part":                    {multi(`[[` + square + `],[]]`), z + `coordinates: part 2 ring 1 is missing: give the outline`},
+		"three positions":                  {area(`[[9,52],[10,52],[9,52]]`), z + `coordinates: ring 1 has 3 positions: an area needs at least 4, and the last must equal the first`},
+		"a ring that is open":              {area(square + `,[[9.4,52.4],[9.6,52.4],[9.6,52.6],[9.4,52.6]]`), z + `coordinates: ring 2 begins at [9.4 52.4] and ends at [9.4 52.6]: close it by repeating the first position`},
+		"a position of one":                {area(`[[9,52],[10],[10,53],[9,52]]`), z + `coordinates: ring 1 position 2 is [10]: give longitude and latitude`},
+		"rings the wrong way round":        {area(`[[31,120],[31,121],[32,121],[31,120]]`), z + `coordinates: ring 1 position 1 is [31, 120], and 120 is not a latitude: GeoJSON has the longitude first, swap them (and 3 more are wrong)`},
+		"a part out of range":              {multi(`[[` + square + `],[[[9,52],[10,52],[10,-91],[9,52]]]]`), z + `coordinates: part 2 ring 1 position 3 is [10, -91], and -91 is not a latitude: GeoJSON has the longitude first, swap them`},
+		"over the date line":               {area(`[[179,-17],[-179,-17],[-179,-16],[179,-16],[179,-17]]`), z + `coordinates: ring 1 spans 358 degrees of longitude, more than 180: split it at the date line into a MultiPolygon with a part on each side`},
+		"half the world":                   {multi(`[[[[-80,0],[0,0],[0,1],[-80,0]]],[[[20,0],[90,0],[90,1],[20,0]]],[[[100,0],[120,0],[120,1],[100,0]]]]`), z + `coordinates span 200 degrees of longitude, more than 180: split it into several geofences`},
+		"too many positions":               {area(`[` + many + `[9,52]]`), z + `coordinates have 10001 positions, more than 10000: simplify the outline`},
+		"a bow tie":                        {area(`[[9,52],[10,53],[10,52],[9,53],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 1, [9, 52], and from position 3: draw it as one simple loop`},
+		"two loops at a corner":            {area(`[[9,52],[10,52],[9.5,52.5],[10,53],[9,53],[9.5,52.5],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 2, [10, 52], and from position 5: draw it as one simple loop`},
+		"a thorn":                          {area(`[[9,52],[10,52],[10,53],[10,54],[10,53],[9,53],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 2, [10, 52], and from position 4: draw it as one simple loop`},
+		"a thorn at the start":             {area(`[[8,52],[9,52],[10,53],[9.5,52],[8,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 1, [8, 52], and from position 4: draw it as one simple loop`},
+		"no area at all":                   {area(`[[9,52],[10,52],[9.5,52],[9,52]]`), z + `coordinates: ring 1 crosses or touches itself at the edges from position 1, [9, 52], and from position 2: draw it as one simple loop`},
+		"one position again and again":     {area(`[[9,52],[9,52],[9,52],[9,52]]`), z + `coordinates are not a valid area: non-empty LineString contains only one distinct XY value (at or near {9 52}): holes must lie inside their outline, and parts and holes may touch in single points only`},
+		"another part that crosses itself": {multi(`[[` + square + `],[[[11,52],[12,53],[12,52],[11,53],[11,52]]]]`), z + `coordinates: part 2 ring 1 crosses or touches itself at the edges from position 1, [11, 52], and from position 3: draw it as one simple loop`},
+		"a hole outside":                   {area(square + `,[[19,52],[20,52],[20,53],[19,52]]`), z + `coordinates are not a valid area: polygon interior ring outside of exterior ring (at or near {19 52}): holes must lie inside their outline, and parts and holes may touch in single points only`},
+		"parts that overlap":               {multi(`[[` + square + `],[[[9.5,52.5],[11,52.5],[11,54],[9.5,52.5]]]]`), z + `coordinates are not a valid area: multipolygon child polygons touch at multiple points (at or near {10 52.75}): holes must lie inside their outline, and parts and holes may touch in single points only`},
 
 		"the same name twice": {collection(feature(point, named("z", `"radius_m":1`)), feature(polygon(square), named("z", ""))),
 			`z.json: feature 2 "z": name is taken in fleet "f" by z.json: feature 1 "z": rename one of them`},
@@ -224,13 +224,13 @@ func TestParseCountsAGeofenceForEachFleet(t *testing.T) {
 	list, _ := json.Marshal(fleets)
 	two := []string{feature(point, `{"name":"a","radius_m":1,"fleet":`+string(list)+`}`), feature(point, `{"name":"b","radius_m":1,"fleet":`+string(list)+`}`)}
 	_, err := Parse("z.json", collection(two...))
-	require.EqualError(t, err, "z.json: there are 100002 geofences, more than 100000: remove those that no fleet needs")
+	require.EqualError(t, err, "z.json: there are 100002 geofences, more than 100000: remove the unused ones")
 	a, err := Parse("a.json", collection(two[0]))
 	require.NoError(t, err)
 	b, err := Parse("b.json", collection(two[1]))
 	require.NoError(t, err)
 	_, err = NewIndex(append(a, b...))
-	require.EqualError(t, err, "there are 100002 geofences, more than 100000: remove those that no fleet needs")
+	require.EqualError(t, err, "there are 100002 geofences, more than 100000: remove the unused ones")
 }
 
 func TestParseFilesOfOtherPrograms(t *testing.T) {

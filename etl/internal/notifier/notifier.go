@@ -12,7 +12,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Receiver is notified of state changes of alerts, those of one alert in order. Notify must not block.
+// Receiver is notified of state changes of alerts, events of one alert in order. Notify must not block.
 type Receiver interface {
 	Notify(events []telemetry.AlertEvent)
 }

@@ -2,13 +2,13 @@ package telemetry
 
 import "math"
 
-// MaxSegmentKmh is the speed beyond which two consecutive fixes are not a drive but an error of one of them.
+// MaxSegmentKmh is the speed above which a segment between two consecutive positions is an error of one of them.
 const MaxSegmentKmh = 300
 
-// EarthRadiusM is the mean radius of the earth in metres (IUGG 1980).
+// EarthRadiusM is the mean radius of the earth in meters (IUGG 1980).
 const EarthRadiusM = 6_371_008.8
 
-// DistanceKm is the great-circle distance of two positions in degrees, by the haversine formula.
+// DistanceKm returns the great-circle distance of two positions in degrees, by the haversine formula.
 func DistanceKm(lat1, lon1, lat2, lon2 float64) float64 {
 	const rad = math.Pi / 180
 	dLat, dLon := (lat2-lat1)*rad/2, (lon2-lon1)*rad/2

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The names of a record's fields, as they stand in headers, JSON and messages.
+// The names of a record's fields in headers, JSON and messages.
 const (
 	FieldDeviceID  = "device_id"
 	FieldFleetID   = "fleet_id"
@@ -22,32 +22,32 @@ const (
 	FieldAccuracy  = "accuracy_m"
 )
 
-// Fields is every field of a record in the order in which files are written; the first five are required.
+// Fields lists all fields of a record in the order of written files. The first five are required.
 var Fields = []string{
 	FieldDeviceID, FieldFleetID, FieldTimestamp, FieldLat, FieldLon,
 	FieldSpeed, FieldHeading, FieldBattery, FieldTemp, FieldZone, FieldAccuracy,
 }
 
-// RequiredFields are the fields that a record can't do without.
+// RequiredFields lists the required fields.
 var RequiredFields = Fields[:5]
 
-// TimeFormat reads timestamps that come as text. The zero value takes RFC 3339 and epoch seconds or milliseconds.
+// TimeFormat parses timestamps. The zero value accepts RFC 3339 and epoch seconds or milliseconds.
 type TimeFormat struct {
-	Layout   string         // a layout of package time for timestamps without a zone, or empty
-	Location *time.Location // the zone of such timestamps; nil is UTC
+	Layout   string         // a layout of package time; empty for the default formats
+	Location *time.Location // time zone of timestamps without one; nil is UTC
 }
 
-// naiveLayouts are taken without being asked for, in the zone of the format: what databases and spreadsheets write.
-// Fractional seconds are read by package time though the layouts have none.
+// naiveLayouts are formats of databases and spreadsheets, accepted by default. They have no time zone. Package time parses
+// fractional seconds although the layouts have none.
 var naiveLayouts = []string{"2006-01-02 15:04:05", "2006-01-02T15:04:05"}
 
 const naiveLength = len("2006-01-02 15:04:05")
 
-// epochMsFrom is the number from which a whole number is milliseconds rather than seconds since 1970: as seconds it
-// would be the year 5138, as milliseconds it is March 1973.
+// epochMsFrom is the least number that means milliseconds rather than seconds since 1970. As seconds it is in the year 5138,
+// as milliseconds in March 1973.
 const epochMsFrom = 100_000_000_000
 
-// Parse gives a timestamp as Unix milliseconds, or a Rejection with reason bad_timestamp.
+// Parse returns a timestamp as Unix milliseconds, or a Rejection with reason bad_timestamp.
 func (f TimeFormat) Parse(s string) (int64, error) {
 	loc := f.Location
 	if loc == nil {
@@ -60,8 +60,8 @@ func (f TimeFormat) Parse(s string) (int64, error) {
 		}
 		return t.UnixMilli(), nil
 	}
-	// A failed attempt costs an allocation, so the form is guessed first: a date has a dash where epochs have a digit,
-	// and only a time without a zone is as short as naiveLength.
+	// A failed attempt allocates, so guess the format first: a date has a dash where epochs have a digit, and only a time
+	// without a time zone is as short as naiveLength.
 	dated := len(s) > 4 && s[4] == '-'
 	if !dated {
 		if ms, ok := parseEpoch(s); ok {
@@ -78,10 +78,10 @@ func (f TimeFormat) Parse(s string) (int64, error) {
 			return t.UnixMilli(), nil
 		}
 	}
-	return 0, Reject(BadTimestamp, FieldTimestamp, s, "give RFC 3339, epoch seconds or milliseconds, or name the layout")
+	return 0, Reject(BadTimestamp, FieldTimestamp, s, "give RFC 3339, epoch seconds or milliseconds, or set the layout")
 }
 
-// parseEpoch reads seconds (with a fraction or without) or whole milliseconds since 1970.
+// parseEpoch parses seconds, with or without a fraction, or whole milliseconds since 1970.
 func parseEpoch(s string) (int64, bool) {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil {
 		if n >= epochMsFrom || n <= -epochMsFrom {
@@ -101,17 +101,17 @@ func parseEpoch(s string) (int64, bool) {
 	return n*1000 + ms, err == nil
 }
 
-// ParseFloat reads a finite decimal number, or gives a Rejection with reason malformed.
+// ParseFloat parses a finite decimal number. The error is a Rejection with reason malformed.
 func ParseFloat(field, s string) (float64, error) {
 	v, err := strconv.ParseFloat(s, 64)
-	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(s, "xX_") { // Go reads hexadecimal, too
+	if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || strings.ContainsAny(s, "xX_") { // Go accepts hexadecimal numbers too
 		return 0, Reject(Malformed, field, s, "give a decimal number")
 	}
 	return v, nil
 }
 
-// SetText puts the text of one field into the record; a field's bounds are checked later, with the whole record.
-// Empty text leaves an optional field absent. The error is a Rejection.
+// SetText sets one field of the record from text. It does not check bounds. Empty text leaves the field absent, and unknown
+// fields are ignored. The error is a Rejection.
 func (r *Record) SetText(field, s string, times TimeFormat) (err error) {
 	s = strings.TrimSpace(s)
 	if s == "" {
@@ -155,8 +155,8 @@ func setFloat(dst *Optional[float64], field, s string) error {
 	return err
 }
 
-// Battery rounds a charge in percent to the whole number that is stored. A value that is no percentage at all is
-// refused here, before it could wrap around.
+// Battery rounds a charge in percent to a whole number. It rejects values outside 0 to 100, which could wrap around.
+// shown is the value in the error.
 func Battery(pct float64, shown string) (Optional[int32], error) {
 	if !(pct >= 0 && pct <= 100) {
 		return Optional[int32]{}, Reject(BatteryRange, FieldBattery, shown, "give percent from 0 to 100")

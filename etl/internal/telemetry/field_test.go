@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
-	_ "time/tzdata" // zones, wherever the tests run
+	_ "time/tzdata" // time zones on any machine
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -21,7 +21,7 @@ func zone(t *testing.T, name string) *time.Location {
 	return loc
 }
 
-// rejection is the Rejection that an error must be.
+// rejection returns the Rejection in an error.
 func rejection(t *testing.T, err error) *telemetry.Rejection {
 	t.Helper()
 	var r *telemetry.Rejection
@@ -29,7 +29,7 @@ func rejection(t *testing.T, err error) *telemetry.Rejection {
 	return r
 }
 
-func TestTimestampsAreRead(t *testing.T) {
+func TestParseTimestamps(t *testing.T) {
 	shanghai, berlin := zone(t, "Asia/Shanghai"), zone(t, "Europe/Berlin")
 	utc := func(s string) time.Time {
 		at, err := time.Parse("2006-01-02 15:04:05.000", s)
@@ -83,7 +83,7 @@ func TestTimestampsAreRead(t *testing.T) {
 	}
 }
 
-func TestTimestampsInNoFormAreRefused(t *testing.T) {
+func TestParseRejectsUnknownFormats(t *testing.T) {
 	for name, c := range map[string]struct {
 		format telemetry.TimeFormat
 		text   string
@@ -128,38 +128,38 @@ func TestSetText(t *testing.T) {
 		field, text string
 		want        telemetry.Record
 	}{
-		"device":                       {telemetry.FieldDeviceID, "truck-1", telemetry.Record{DeviceID: "truck-1"}},
-		"fleet":                        {telemetry.FieldFleetID, "wuxi", telemetry.Record{FleetID: "wuxi"}},
-		"zone":                         {telemetry.FieldZone, "depot", telemetry.Record{Zone: "depot"}},
-		"timestamp":                    {telemetry.FieldTimestamp, "2026-03-01T12:00:00Z", telemetry.Record{TimeMs: 1772366400000}},
-		"lat":                          {telemetry.FieldLat, "31.5", telemetry.Record{Lat: 31.5}},
-		"lon":                          {telemetry.FieldLon, "-120.25", telemetry.Record{Lon: -120.25}},
-		"lon with an exponent":         {telemetry.FieldLon, "1.2e2", telemetry.Record{Lon: 120}},
-		"speed":                        {telemetry.FieldSpeed, "63.4", telemetry.Record{SpeedKmh: telemetry.Some(63.4)}},
-		"speed zero is there":          {telemetry.FieldSpeed, "0", telemetry.Record{SpeedKmh: telemetry.Some(0.0)}},
-		"speed out of bounds is kept":  {telemetry.FieldSpeed, "-1", telemetry.Record{SpeedKmh: telemetry.Some(-1.0)}},
-		"heading":                      {telemetry.FieldHeading, "359.9", telemetry.Record{HeadingDeg: telemetry.Some(359.9)}},
-		"temperature":                  {telemetry.FieldTemp, "-18.5", telemetry.Record{TempC: telemetry.Some(-18.5)}},
-		"temperature without a zero":   {telemetry.FieldTemp, ".5", telemetry.Record{TempC: telemetry.Some(0.5)}},
-		"accuracy":                     {telemetry.FieldAccuracy, "4.5", telemetry.Record{AccuracyM: telemetry.Some(4.5)}},
-		"accuracy zero is there":       {telemetry.FieldAccuracy, "0", telemetry.Record{AccuracyM: telemetry.Some(0.0)}},
-		"accuracy out of bounds":       {telemetry.FieldAccuracy, "-1", telemetry.Record{AccuracyM: telemetry.Some(-1.0)}},
-		"no accuracy":                  {telemetry.FieldAccuracy, " ", telemetry.Record{}},
-		"battery":                      {telemetry.FieldBattery, "77", telemetry.Record{BatteryPct: telemetry.Some(int32(77))}},
-		"battery rounds down":          {telemetry.FieldBattery, "77.49", telemetry.Record{BatteryPct: telemetry.Some(int32(77))}},
-		"battery rounds a half up":     {telemetry.FieldBattery, "77.5", telemetry.Record{BatteryPct: telemetry.Some(int32(78))}},
-		"battery rounds up to full":    {telemetry.FieldBattery, "99.5", telemetry.Record{BatteryPct: telemetry.Some(int32(100))}},
-		"battery empty is there":       {telemetry.FieldBattery, "0", telemetry.Record{BatteryPct: telemetry.Some(int32(0))}},
-		"battery full":                 {telemetry.FieldBattery, "100", telemetry.Record{BatteryPct: telemetry.Some(int32(100))}},
-		"battery in exponent form":     {telemetry.FieldBattery, "5e1", telemetry.Record{BatteryPct: telemetry.Some(int32(50))}},
-		"space around a number":        {telemetry.FieldSpeed, " 7\t", telemetry.Record{SpeedKmh: telemetry.Some(7.0)}},
-		"space around a name":          {telemetry.FieldDeviceID, " truck-1 ", telemetry.Record{DeviceID: "truck-1"}},
-		"a field that nobody knows":    {"colour", "red", telemetry.Record{}},
-		"no speed":                     {telemetry.FieldSpeed, "", telemetry.Record{}},
-		"a blank heading is no number": {telemetry.FieldHeading, "  ", telemetry.Record{}},
-		"no temperature":               {telemetry.FieldTemp, "", telemetry.Record{}},
-		"no battery":                   {telemetry.FieldBattery, "", telemetry.Record{}},
-		"no zone":                      {telemetry.FieldZone, "", telemetry.Record{}},
+		"device":                      {telemetry.FieldDeviceID, "truck-1", telemetry.Record{DeviceID: "truck-1"}},
+		"fleet":                       {telemetry.FieldFleetID, "wuxi", telemetry.Record{FleetID: "wuxi"}},
+		"zone":                        {telemetry.FieldZone, "depot", telemetry.Record{Zone: "depot"}},
+		"timestamp":                   {telemetry.FieldTimestamp, "2026-03-01T12:00:00Z", telemetry.Record{TimeMs: 1772366400000}},
+		"lat":                         {telemetry.FieldLat, "31.5", telemetry.Record{Lat: 31.5}},
+		"lon":                         {telemetry.FieldLon, "-120.25", telemetry.Record{Lon: -120.25}},
+		"lon with an exponent":        {telemetry.FieldLon, "1.2e2", telemetry.Record{Lon: 120}},
+		"speed":                       {telemetry.FieldSpeed, "63.4", telemetry.Record{SpeedKmh: telemetry.Some(63.4)}},
+		"speed zero is there":         {telemetry.FieldSpeed, "0", telemetry.Record{SpeedKmh: telemetry.Some(0.0)}},
+		"speed out of bounds is kept": {telemetry.FieldSpeed, "-1", telemetry.Record{SpeedKmh: telemetry.Some(-1.0)}},
+		"heading":                     {telemetry.FieldHeading, "359.9", telemetry.Record{HeadingDeg: telemetry.Some(359.9)}},
+		"temperature":                 {telemetry.FieldTemp, "-18.5", telemetry.Record{TempC: telemetry.Some(-18.5)}},
+		"temperature without a zero":  {telemetry.FieldTemp, ".5", telemetry.Record{TempC: telemetry.Some(0.5)}},
+		"accuracy":                    {telemetry.FieldAccuracy, "4.5", telemetry.Record{AccuracyM: telemetry.Some(4.5)}},
+		"accuracy zero is there":      {telemetry.FieldAccuracy, "0", telemetry.Record{AccuracyM: telemetry.Some(0.0)}},
+		"accuracy out of bounds":      {telemetry.FieldAccuracy, "-1", telemetry.Record{AccuracyM: telemetry.Some(-1.0)}},
+		"no accuracy":                 {telemetry.FieldAccuracy, " ", telemetry.Record{}},
+		"battery":                     {telemetry.FieldBattery, "77", telemetry.Record{BatteryPct: telemetry.Some(int32(77))}},
+		"battery rounds down":         {telemetry.FieldBattery, "77.49", telemetry.Record{BatteryPct: telemetry.Some(int32(77))}},
+		"battery rounds a half up":    {telemetry.FieldBattery, "77.5", telemetry.Record{BatteryPct: telemetry.Some(int32(78))}},
+		"battery rounds up to full":   {telemetry.FieldBattery, "99.5", telemetry.Record{BatteryPct: telemetry.Some(int32(100))}},
+		"battery empty is there":      {telemetry.FieldBattery, "0", telemetry.Record{BatteryPct: telemetry.Some(int32(0))}},
+		"battery full":                {telemetry.FieldBattery, "100", telemetry.Record{BatteryPct: telemetry.Some(int32(100))}},
+		"battery in exponent form":    {telemetry.FieldBattery, "5e1", telemetry.Record{BatteryPct: telemetry.Some(int32(50))}},
+		"space around a number":       {telemetry.FieldSpeed, " 7\t", telemetry.Record{SpeedKmh: telemetry.Some(7.0)}},
+		"space around a name":         {telemetry.FieldDeviceID, " truck-1 ", telemetry.Record{DeviceID: "truck-1"}},
+		"unknown field":               {"colour", "red", telemetry.Record{}},
+		"no speed":                    {telemetry.FieldSpeed, "", telemetry.Record{}},
+		"blank heading":               {telemetry.FieldHeading, "  ", telemetry.Record{}},
+		"no temperature":              {telemetry.FieldTemp, "", telemetry.Record{}},
+		"no battery":                  {telemetry.FieldBattery, "", telemetry.Record{}},
+		"no zone":                     {telemetry.FieldZone, "", telemetry.Record{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r telemetry.Record
@@ -169,13 +169,13 @@ func TestSetText(t *testing.T) {
 	}
 }
 
-func TestSetTextReadsTimestampsInTheGivenFormat(t *testing.T) {
+func TestSetTextUsesTheTimeFormat(t *testing.T) {
 	var r telemetry.Record
 	require.NoError(t, r.SetText(telemetry.FieldTimestamp, "2026-03-01 20:00:00", telemetry.TimeFormat{Location: zone(t, "Asia/Shanghai")}))
 	assert.Equal(t, int64(1772366400000), r.TimeMs)
 }
 
-func TestSetTextRefusesWhatIsNoNumber(t *testing.T) {
+func TestSetTextRejectsInvalidNumbers(t *testing.T) {
 	numbers := []string{
 		telemetry.FieldLat, telemetry.FieldLon, telemetry.FieldSpeed, telemetry.FieldHeading, telemetry.FieldTemp, telemetry.FieldBattery,
 		telemetry.FieldAccuracy,
@@ -191,28 +191,28 @@ func TestSetTextRefusesWhatIsNoNumber(t *testing.T) {
 				assert.Equal(t, field, r.Field)
 				assert.Equal(t, text, r.Value)
 				assert.NotEmpty(t, r.Remedy)
-				assert.Equal(t, telemetry.Record{}, record, "nothing of it is kept")
+				assert.Equal(t, telemetry.Record{}, record, "the record is unchanged")
 			})
 		}
 	}
 }
 
-func TestSetTextRefusesATimestampInNoForm(t *testing.T) {
+func TestSetTextRejectsInvalidTimestamp(t *testing.T) {
 	var record telemetry.Record
 	r := rejection(t, record.SetText(telemetry.FieldTimestamp, " noon ", telemetry.TimeFormat{}))
 	assert.Equal(t, telemetry.BadTimestamp, r.Reason)
 	assert.Equal(t, "noon", r.Value)
 }
 
-// A number of 32 bits would wrap around to a charge that looks true.
-func TestBatteryBeyondItsRangeIsRefusedBeforeItIsRounded(t *testing.T) {
+// Converted to 32 bits, the value could wrap around to a plausible charge.
+func TestBatteryOutOfRangeIsRejectedBeforeRounding(t *testing.T) {
 	for _, text := range []string{"-0.1", "100.1", "-1", "101", "4294967346", "-4294967246", "1e300"} {
 		t.Run(text, func(t *testing.T) {
 			var record telemetry.Record
 			r := rejection(t, record.SetText(telemetry.FieldBattery, text, telemetry.TimeFormat{}))
 			assert.Equal(t, telemetry.BatteryRange, r.Reason)
 			assert.Equal(t, telemetry.FieldBattery, r.Field)
-			assert.Equal(t, text, r.Value, "shown as it came, not as it was read")
+			assert.Equal(t, text, r.Value, "the original text")
 			assert.False(t, record.BatteryPct.Valid)
 		})
 	}
@@ -236,14 +236,14 @@ func TestEveryFieldCanBeSet(t *testing.T) {
 	assert.Equal(t, []string{"device_id", "fleet_id", "timestamp", "lat", "lon"}, telemetry.RequiredFields)
 }
 
-func TestRejectionIsAnErrorThroughWrapping(t *testing.T) {
+func TestRejectionCanBeUnwrapped(t *testing.T) {
 	var record telemetry.Record
 	err := record.SetText(telemetry.FieldLat, "north", telemetry.TimeFormat{})
 	assert.Equal(t, telemetry.Malformed, rejection(t, errors.Join(errors.New("line 7"), err)).Reason)
 	assert.False(t, strings.Contains(err.Error(), "\n"), "one line")
 }
 
-func TestOnlyDecimalNumbersAreNumbers(t *testing.T) {
+func TestOnlyDecimalNumbers(t *testing.T) {
 	for _, text := range []string{"0x1p4", "0X10p0", "1_000", "0x_1p4"} {
 		var r telemetry.Record
 		require.Error(t, r.SetText(telemetry.FieldSpeed, text, telemetry.TimeFormat{}), text)

@@ -12,8 +12,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// FuzzParseJSON holds that any text is a record of finite numbers, which is written and read again as it was, or is
-// refused with one of the reasons in a message of readable length.
+// FuzzParseJSON checks that any text is rejected with a known reason, or is a record of finite numbers that survives a round
+// trip.
 func FuzzParseJSON(f *testing.F) {
 	for _, text := range []string{
 		`{"device_id":"v1","fleet_id":"wuxi","timestamp":"2026-11-18T10:26:40.123Z","lat":31.5,"lon":"120.25","speed_kmh":0.1,"heading_deg":359.9,"battery_pct":79.5,"temp_c":-4,"zone":"depot","accuracy_m":3}`,
@@ -26,7 +26,7 @@ func FuzzParseJSON(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, text []byte, fleet string) {
 		if fleet != "" && !telemetry.ValidName(fleet) {
-			t.Skip("no token has such a fleet")
+			t.Skip("not a valid fleet of a token")
 		}
 		r, rejection := telemetry.ParseJSON(text, fleet)
 		if rejection != nil {
@@ -45,14 +45,14 @@ func FuzzParseJSON(f *testing.F) {
 		}
 		require.True(t, r.BatteryPct.Value >= 0 && r.BatteryPct.Value <= 100)
 		if ms := r.TimeMs; ms > -100_000_000_000 && ms < 100_000_000_000 {
-			return // a number so small is read as seconds; a record of the seventies is refused
+			return // so small a number is parsed as seconds
 		}
 		again, err := r.AppendJSON(nil)
 		require.NoError(t, err)
 		back, rejection := telemetry.ParseJSON(again, "")
 		if len(again) > telemetry.MaxJSON {
 			require.NotNil(t, rejection)
-			return // names that are escaped
+			return // escaped names
 		}
 		require.Nil(t, rejection)
 		require.Equal(t, r, back)

@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// MaxJSON is the longest record in bytes that is read as JSON.
+// MaxJSON is the maximum size of a JSON record in bytes.
 const MaxJSON = 16 << 10
 
-// jsonRecord takes the fields as they stand, so that a number in quotes is a number and a wrong one can be shown.
+// jsonRecord has the fields as raw JSON, so that quoted numbers are accepted and errors show the original value.
 type jsonRecord struct {
 	DeviceID  json.RawMessage `json:"device_id"`
 	FleetID   json.RawMessage `json:"fleet_id"`
@@ -24,14 +24,13 @@ type jsonRecord struct {
 	Accuracy  json.RawMessage `json:"accuracy_m"`
 }
 
-// ParseJSON reads one record from a JSON object with the names of Fields. Numbers may stand in quotes; timestamps are
-// read as the zero TimeFormat does; a null is absent; fields of other names are passed over. fleet is the fleet of a
-// record that names none; it may be empty. The Rejection says what is missing or not of its type; bounds are for the
-// transform to check.
+// ParseJSON parses a JSON object with the names of Fields. Numbers may be quoted, timestamps have the zero TimeFormat, a null
+// is absent, and unknown fields are ignored. fleet is the fleet of a record without one; it may be empty. The Rejection
+// reports a missing or malformed field. ParseJSON does not check bounds.
 func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 	var r Record
 	if len(text) > MaxJSON {
-		return r, Reject(TooLarge, "", "", "send at most 16 KiB a record")
+		return r, Reject(TooLarge, "", "", "send at most 16 KiB per record")
 	}
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 || text[0] != '{' {
@@ -66,7 +65,7 @@ func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 			continue
 		}
 		if err := r.SetText(f.name, s, TimeFormat{}); err != nil {
-			return r, err.(*Rejection) //nolint:errorlint // SetText gives nothing else
+			return r, err.(*Rejection) //nolint:errorlint // SetText returns no other error
 		}
 	}
 	return r, nil
@@ -80,17 +79,17 @@ func JSONText(field string, value json.RawMessage) (string, *Rejection) {
 	case value[0] == '"':
 		var s string
 		if err := json.Unmarshal(value, &s); err != nil {
-			return "", Reject(Malformed, field, string(value), "give a text")
+			return "", Reject(Malformed, field, string(value), "give a string")
 		}
 		return s, nil
 	case value[0] == '-' || value[0] >= '0' && value[0] <= '9':
 		return string(value), nil
 	default:
-		return "", Reject(Malformed, field, string(value), "give a text or a number")
+		return "", Reject(Malformed, field, string(value), "give a string or a number")
 	}
 }
 
-// AppendJSON appends the record as the JSON object that ParseJSON reads, with the timestamp in milliseconds.
+// AppendJSON appends the record as the JSON object that ParseJSON accepts, with the timestamp in milliseconds.
 func (r *Record) AppendJSON(b []byte) ([]byte, error) {
 	fields := struct {
 		DeviceID  string   `json:"device_id"`

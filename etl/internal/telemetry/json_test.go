@@ -34,8 +34,8 @@ func TestJSONRecords(t *testing.T) {
 		require.NoError(t, err)
 		got, rejection := ParseJSON(text, "")
 		require.Nil(t, rejection)
-		assert.Equal(t, r, got, "what is written is read")
-		assert.Equal(t, r.AccuracyM.Valid, strings.Contains(string(text), "accuracy_m"), "without an accuracy the text is what it was before there was one")
+		assert.Equal(t, r, got, "round trip")
+		assert.Equal(t, r.AccuracyM.Valid, strings.Contains(string(text), "accuracy_m"), "an absent accuracy is not written")
 	}
 	for text, want := range map[string]Rejection{
 		`[1]`:              {Malformed, "", "[1]", "send a JSON object"},
@@ -44,13 +44,13 @@ func TestJSONRecords(t *testing.T) {
 		`{"fleet_id":"f","timestamp":1,"lat":1,"lon":2}`:                                   {MissingField, FieldDeviceID, "", "give it a value"},
 		`{"device_id":"a","timestamp":1,"lat":1,"lon":2}`:                                  {MissingField, FieldFleetID, "", "give it a value"},
 		`{"device_id":"a","fleet_id":"f","timestamp":1,"lon":2}`:                           {MissingField, FieldLat, "", "give it a value"},
-		`{"device_id":"a","fleet_id":"f","timestamp":"soon","lat":1,"lon":2}`:              {BadTimestamp, FieldTimestamp, "soon", "give RFC 3339, epoch seconds or milliseconds, or name the layout"},
-		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":[1],"lon":2}`:                 {Malformed, FieldLat, "[1]", "give a text or a number"},
-		`{"device_id":true,"fleet_id":"f","timestamp":1,"lat":1,"lon":2}`:                  {Malformed, FieldDeviceID, "true", "give a text or a number"},
+		`{"device_id":"a","fleet_id":"f","timestamp":"soon","lat":1,"lon":2}`:              {BadTimestamp, FieldTimestamp, "soon", "give RFC 3339, epoch seconds or milliseconds, or set the layout"},
+		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":[1],"lon":2}`:                 {Malformed, FieldLat, "[1]", "give a string or a number"},
+		`{"device_id":true,"fleet_id":"f","timestamp":1,"lat":1,"lon":2}`:                  {Malformed, FieldDeviceID, "true", "give a string or a number"},
 		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":"1e999","lon":2}`:             {Malformed, FieldLat, "1e999", "give a decimal number"},
 		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":1,"lon":2,"battery_pct":-1}`:  {BatteryRange, FieldBattery, "-1", "give percent from 0 to 100"},
 		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":1,"lon":2,"accuracy_m":"±5"}`: {Malformed, FieldAccuracy, "±5", "give a decimal number"},
-		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":1,"lon":2,"accuracy_m":{}}`:   {Malformed, FieldAccuracy, "{}", "give a text or a number"},
+		`{"device_id":"a","fleet_id":"f","timestamp":1,"lat":1,"lon":2,"accuracy_m":{}}`:   {Malformed, FieldAccuracy, "{}", "give a string or a number"},
 	} {
 		_, rejection := ParseJSON([]byte(text), "")
 		require.NotNil(t, rejection, text)

@@ -5,19 +5,19 @@ import (
 	"time"
 )
 
-// The bounds of a record that makes sense. They are part of the contract with senders, so they are not settings.
+// The bounds of a valid record. They are part of the contract with senders, so they are not settings.
 const (
-	Retention    = 30 * 24 * time.Hour // history is kept for so long; an older record is refused
-	MaxAhead     = 5 * time.Minute     // how far a device's clock may run ahead of ours
-	MaxSpeedKmh  = 400                 // above that a reading is an error, not a vehicle
+	Retention    = 30 * 24 * time.Hour // of history; an older record is rejected
+	MaxAhead     = 5 * time.Minute     // how far an event time may be ahead of the clock
+	MaxSpeedKmh  = 400                 // a higher value is an error
 	MinTempC     = -100
 	MaxTempC     = 200
-	MaxAccuracyM = 100_000 // a fix that may be further off than that says nothing
-	MaxNameLen   = 128     // device, fleet and zone names, in bytes
-	MaxRawLen    = 65_536  // a raw record, in bytes
+	MaxAccuracyM = 100_000 // a less accurate position is useless
+	MaxNameLen   = 128     // of device, fleet and zone names, bytes
+	MaxRawLen    = 65_536  // of a raw record, bytes
 )
 
-// ValidName tells whether s is 1 to MaxNameLen characters of A-Za-z0-9._:-
+// ValidName reports whether s is 1 to MaxNameLen characters of A-Za-z0-9._:-
 func ValidName(s string) bool {
 	if s == "" || len(s) > MaxNameLen {
 		return false
@@ -37,5 +37,5 @@ var nameByte = func() (t [256]bool) {
 	return t
 }()
 
-// PlatformFleet tells whether a fleet is the platform's own, such as the canary's: nothing is derived from it.
+// PlatformFleet reports whether a fleet belongs to the platform, such as the canary's. Platform fleets have no derived rows.
 func PlatformFleet(name string) bool { return strings.HasPrefix(name, "_") }

@@ -40,7 +40,7 @@ func TestValidName(t *testing.T) {
 	}
 }
 
-func TestValidNameTakesSixtySixBytes(t *testing.T) {
+func TestValidNameAcceptsSixtySixBytes(t *testing.T) {
 	n := 0
 	for b := range 256 {
 		if telemetry.ValidName(string([]byte{byte(b)})) {

@@ -1,5 +1,5 @@
-// Package telemetry is the domain of the pipeline: what a vehicle's record is, and why one is refused.
-// It depends on the standard library only, and reads no clock.
+// Package telemetry has the domain types of the pipeline: records, rejections and alerts. It depends on the standard library
+// only and reads no clock.
 package telemetry
 
 import (
@@ -13,10 +13,10 @@ type Optional[T any] struct {
 	Valid bool
 }
 
-// Some is a present value.
+// Some returns a present value.
 func Some[T any](v T) Optional[T] { return Optional[T]{Value: v, Valid: true} }
 
-// FromPtr is the value that p points to, absent if p is nil.
+// FromPtr returns the value that p points to, absent if p is nil.
 func FromPtr[T any](p *T) (o Optional[T]) {
 	if p != nil {
 		o = Some(*p)
@@ -24,7 +24,7 @@ func FromPtr[T any](p *T) (o Optional[T]) {
 	return o
 }
 
-// Ptr points to the value in o, or is nil if it is absent. It allocates nothing, so a change of o changes the value.
+// Ptr returns a pointer to the value in o, or nil if it is absent. It does not copy: a change of o changes the value.
 func (o *Optional[T]) Ptr() *T {
 	if !o.Valid {
 		return nil
@@ -32,15 +32,14 @@ func (o *Optional[T]) Ptr() *T {
 	return &o.Value
 }
 
-// UnknownZone is the zone of a record that came without one and lies in none.
+// UnknownZone is the zone of a record that has none and is in no geofence.
 const UnknownZone = "unknown"
 
-// Record is one reading of one vehicle at one instant. DeviceID and TimeMs identify it: a second record with both
-// is a duplicate, whatever else it says.
+// Record is one telemetry message. DeviceID and TimeMs identify it: another record with the same two is a duplicate.
 type Record struct {
 	DeviceID string
 	FleetID  string
-	Zone     string // empty until given or found
+	Zone     string // empty until it is known
 	TimeMs   int64  // event time, Unix milliseconds, UTC
 
 	Lat float64 // WGS 84 degrees, -90 to 90
@@ -50,14 +49,14 @@ type Record struct {
 	HeadingDeg Optional[float64] // degrees clockwise from north, 0 ≤ h < 360
 	TempC      Optional[float64] // degrees Celsius
 	BatteryPct Optional[int32]   // percent, 0 to 100
-	AccuracyM  Optional[float64] // how far the true position may lie from Lat, Lon: a radius in metres, 0 to MaxAccuracyM
+	AccuracyM  Optional[float64] // radius around Lat, Lon that contains the true position, meters, 0 to MaxAccuracyM
 }
 
-// Time is the event time in UTC.
+// Time returns the event time in UTC.
 func (r *Record) Time() time.Time { return time.UnixMilli(r.TimeMs).UTC() }
 
-// PayloadHash is a 64-bit hash, in the manner of FNV-1a, of everything in the record but its identity (DeviceID and TimeMs). It is the
-// same in every process, so that two different payloads of one instant are ranked alike wherever they are met.
+// PayloadHash is a 64-bit hash, similar to FNV-1a, of everything in the record but its identity (DeviceID and TimeMs). It is
+// the same in every process, so that all of them rank two payloads of one identity alike.
 func (r *Record) PayloadHash() uint64 {
 	h := hashString(fnvOffset, r.FleetID)
 	h = hashString(h, r.Zone)
@@ -67,14 +66,14 @@ func (r *Record) PayloadHash() uint64 {
 		h = hashOptional(h, math.Float64bits(o.Value), o.Valid)
 	}
 	h = hashOptional(h, uint64(uint32(r.BatteryPct.Value)), r.BatteryPct.Valid)
-	// A record without an accuracy has the hash it had before there was one: stored rows are ranked by it.
+	// Without an accuracy, the hash equals that of rows stored before the field existed.
 	if r.AccuracyM.Valid {
 		h = hashUint64((h^2)*fnvPrime, math.Float64bits(r.AccuracyM.Value))
 	}
 	return h
 }
 
-// KeyHash is a 64-bit hash of the record's identity, made like PayloadHash.
+// KeyHash is a 64-bit hash of the record's identity, computed like PayloadHash.
 func (r *Record) KeyHash() uint64 {
 	return hashUint64(hashString(fnvOffset, r.DeviceID), uint64(r.TimeMs))
 }
@@ -98,10 +97,10 @@ func hashString(h uint64, s string) uint64 {
 	for i := 0; i < len(s); i++ {
 		h = (h ^ uint64(s[i])) * fnvPrime
 	}
-	return (h ^ 0xff) * fnvPrime // ends the string: "ab","c" is not "a","bc"
+	return (h ^ 0xff) * fnvPrime // ends the string: "ab","c" differs from "a","bc"
 }
 
-// hashUint64 takes a word at once where FNV takes a byte; the shift brings its high bits down.
+// hashUint64 hashes a word at once instead of bytes. The shift mixes its high bits into the low ones.
 func hashUint64(h, v uint64) uint64 {
 	h = (h ^ v) * fnvPrime
 	return h ^ h>>29

@@ -13,7 +13,7 @@ import (
 
 func nan() float64 { return math.NaN() }
 
-// full is a record with every field but the accuracy, which came later.
+// full is a record with all fields but the accuracy, which was added later.
 func full() telemetry.Record {
 	return telemetry.Record{
 		DeviceID: "truck-1", FleetID: "wuxi", Zone: "depot", TimeMs: 1_772_366_400_000,
@@ -27,9 +27,9 @@ func accurate(r telemetry.Record, metres float64) telemetry.Record {
 	return r
 }
 
-// The hash is part of the write timestamps that are stored, so it can't change: rows written before would be ranked
-// otherwise than rows written after. The numbers come from another implementation of the same definition.
-func TestPayloadHashIsTheOneThatIsStored(t *testing.T) {
+// The hash is part of stored write timestamps, so it must never change. The expected values come from another
+// implementation of the same definition.
+func TestPayloadHashIsStable(t *testing.T) {
 	bare := full()
 	bare.SpeedKmh, bare.HeadingDeg, bare.TempC, bare.BatteryPct = telemetry.Optional[float64]{}, telemetry.Optional[float64]{}, telemetry.Optional[float64]{}, telemetry.Optional[int32]{}
 	for name, c := range map[string]struct {
@@ -51,7 +51,7 @@ func TestKeyHashIsStable(t *testing.T) {
 	assert.Equal(t, uint64(12638577638599438341), r.KeyHash(), "from another implementation")
 }
 
-func TestPayloadHashTellsEveryField(t *testing.T) {
+func TestPayloadHashDependsOnEveryField(t *testing.T) {
 	variants := map[string]func(*telemetry.Record){
 		"as it is":                    func(*telemetry.Record) {},
 		"another fleet":               func(r *telemetry.Record) { r.FleetID = "wuxi2" },
@@ -105,15 +105,14 @@ func TestPayloadHashTellsEveryField(t *testing.T) {
 	}
 }
 
-func TestPayloadHashLeavesOutTheIdentity(t *testing.T) {
+func TestPayloadHashIgnoresTheIdentity(t *testing.T) {
 	want := full()
 	other := full()
 	other.DeviceID, other.TimeMs = "truck-2", 5
 	assert.Equal(t, want.PayloadHash(), other.PayloadHash())
 }
 
-// A value that is not there must not show through.
-func TestPayloadHashOfAnAbsentValueIsThatOfNone(t *testing.T) {
+func TestPayloadHashIgnoresTheValueOfAnAbsentField(t *testing.T) {
 	absent, leftover := full(), full()
 	absent.SpeedKmh = telemetry.Optional[float64]{}
 	absent.BatteryPct = telemetry.Optional[int32]{}
@@ -123,8 +122,7 @@ func TestPayloadHashOfAnAbsentValueIsThatOfNone(t *testing.T) {
 	assert.Equal(t, absent.PayloadHash(), leftover.PayloadHash())
 }
 
-// Write timestamps have room for a thousandth of the hash: two payloads that differ little must not agree in it more
-// often than chance has it.
+// Write timestamps contain the hash modulo 1000. Similar payloads must not collide in it more often than random ones.
 func TestPayloadHashSpreadsBelowTheMillisecond(t *testing.T) {
 	const pairs = 20_000
 	nudges := map[string]func(r *telemetry.Record, i int){
@@ -150,19 +148,19 @@ func TestPayloadHashSpreadsBelowTheMillisecond(t *testing.T) {
 				}
 				before = h
 			}
-			assert.InDelta(t, pairs/1000, equal, 15, "pairs that agree in what is stored, of %d", pairs)
+			assert.InDelta(t, pairs/1000, equal, 15, "colliding pairs of %d", pairs)
 		})
 	}
 }
 
-func TestKeyHashIsOfTheIdentityAlone(t *testing.T) {
+func TestKeyHashDependsOnTheIdentityOnly(t *testing.T) {
 	r, other := full(), full()
 	other.FleetID, other.Zone, other.Lat, other.Lon = "x", "y", 1, 2
 	other.SpeedKmh, other.BatteryPct = telemetry.Optional[float64]{}, telemetry.Some(int32(1))
 	assert.Equal(t, r.KeyHash(), other.KeyHash())
 }
 
-func TestKeyHashTellsDevicesAndInstants(t *testing.T) {
+func TestKeyHashDependsOnDeviceAndTime(t *testing.T) {
 	seen := map[uint64]string{}
 	for device := range 200 {
 		for second := range 500 {
@@ -181,7 +179,7 @@ func TestTimeIsUTC(t *testing.T) {
 	assert.Equal(t, time.Date(2026, 3, 1, 12, 0, 0, 250e6, time.UTC), r.Time())
 }
 
-func TestSomeIsThereEvenWhenItIsZero(t *testing.T) {
+func TestSomeOfZeroIsValid(t *testing.T) {
 	assert.True(t, telemetry.Some(0.0).Valid)
 	assert.False(t, telemetry.Optional[float64]{}.Valid)
 }

@@ -5,47 +5,47 @@ import (
 	"strings"
 )
 
-// Reason says why a record was refused. The list is closed: it is the label of a metric.
+// Reason is why a record was rejected. The list is closed, because it is a label of a metric.
 type Reason string
 
-// The reasons. Each is one thing that a sender can mend.
+// The reasons. A sender can fix each of them.
 const (
-	Malformed     Reason = "malformed"      // not readable as a record at all, or a field is not of its type
+	Malformed     Reason = "malformed"      // not parsable as a record, or a field has the wrong type
 	MissingField  Reason = "missing_field"  // a required field is absent or empty
-	BadTimestamp  Reason = "bad_timestamp"  // the timestamp is in no known form
+	BadTimestamp  Reason = "bad_timestamp"  // the timestamp has an unknown format
 	Future        Reason = "future"         // more than MaxAhead ahead of the clock
-	TooOld        Reason = "too_old"        // at least Retention old: it would expire at once
+	TooOld        Reason = "too_old"        // at least Retention old, so it would expire at once
 	LatRange      Reason = "lat_range"      // outside -90 to 90
 	LonRange      Reason = "lon_range"      // outside -180 to 180
-	ZeroPosition  Reason = "zero_position"  // exactly 0, 0: a receiver without a fix
+	ZeroPosition  Reason = "zero_position"  // exactly 0, 0: a receiver without a GPS fix
 	SpeedRange    Reason = "speed_range"    // outside 0 to MaxSpeedKmh
 	HeadingRange  Reason = "heading_range"  // outside 0 to 360
 	BatteryRange  Reason = "battery_range"  // outside 0 to 100
 	TempRange     Reason = "temp_range"     // outside MinTempC to MaxTempC
 	AccuracyRange Reason = "accuracy_range" // outside 0 to MaxAccuracyM
 	BadID         Reason = "bad_id"         // a name that is not 1 to 128 characters of A-Za-z0-9._:-
-	TooLarge      Reason = "too_large"      // longer than a record may be
-	UnknownFleet  Reason = "unknown_fleet"  // a fleet that is not on the list of allowed fleets
+	TooLarge      Reason = "too_large"      // above the maximum size of a record
+	UnknownFleet  Reason = "unknown_fleet"  // a fleet that is not in the list of allowed fleets
 )
 
-// Reasons is every reason there is, so that metrics can be created at zero.
+// Reasons lists all reasons, so that metrics can be created at zero.
 var Reasons = []Reason{
 	Malformed, MissingField, BadTimestamp, Future, TooOld, LatRange, LonRange, ZeroPosition,
 	SpeedRange, HeadingRange, BatteryRange, TempRange, AccuracyRange, BadID, TooLarge, UnknownFleet,
 }
 
-// Rejection is the error of a refused record: what is wrong, with which field and value, and what to do.
+// Rejection is the error of a rejected record.
 type Rejection struct {
 	Reason Reason
-	Field  string // the field's name, empty where no single field is at fault
-	Value  string // the value as it came, cut to a readable length
+	Field  string // name of the field; empty if no single field is wrong
+	Value  string // the original value, shortened
 	Remedy string // what the sender can do
 }
 
-// maxShownValue is the length in bytes to which a refused value is cut in messages; the raw record has it whole.
+// maxShownValue is the length in bytes to which values in errors are shortened. The raw record has them in full.
 const maxShownValue = 64
 
-// Reject makes a Rejection; a value longer than is readable is cut.
+// Reject makes a Rejection and shortens a long value.
 func Reject(reason Reason, field, value, remedy string) *Rejection {
 	if len(value) > maxShownValue {
 		value = strings.ToValidUTF8(value[:maxShownValue], "") + "…"
@@ -53,7 +53,7 @@ func Reject(reason Reason, field, value, remedy string) *Rejection {
 	return &Rejection{Reason: reason, Field: field, Value: strings.Clone(value), Remedy: remedy}
 }
 
-// Error gives one line: the reason, the field with its value, and the remedy.
+// Error returns one line: the reason, the field with its value, and the remedy.
 func (r *Rejection) Error() string {
 	switch {
 	case r.Field == "":

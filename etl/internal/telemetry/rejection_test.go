@@ -10,7 +10,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-func TestRejectCutsLongValuesAtACharacter(t *testing.T) {
+func TestRejectShortensLongValuesBetweenCharacters(t *testing.T) {
 	for name, c := range map[string]struct{ value, want string }{
 		"short":                        {"abc", "abc"},
 		"just readable":                {strings.Repeat("a", 64), strings.Repeat("a", 64)},
@@ -22,14 +22,14 @@ func TestRejectCutsLongValuesAtACharacter(t *testing.T) {
 		"bytes of no text":             {strings.Repeat("\xff", 100), "…"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := telemetry.Reject(telemetry.Malformed, telemetry.FieldLat, c.value, "mend it")
+			r := telemetry.Reject(telemetry.Malformed, telemetry.FieldLat, c.value, "fix it")
 			assert.Equal(t, c.want, r.Value)
 			assert.True(t, utf8.ValidString(r.Error()))
 		})
 	}
 }
 
-func TestRejectionSaysReasonFieldValueAndRemedy(t *testing.T) {
+func TestRejectionError(t *testing.T) {
 	for name, c := range map[string]struct {
 		rejection *telemetry.Rejection
 		want      string
@@ -47,16 +47,16 @@ func TestRejectionSaysReasonFieldValueAndRemedy(t *testing.T) {
 			`too_large: send at most 64 KiB`,
 		},
 		"control characters can't forge a log line": {
-			telemetry.Reject(telemetry.BadID, telemetry.FieldZone, "a\nb", "mend it"),
-			`bad_id: zone "a\nb": mend it`,
+			telemetry.Reject(telemetry.BadID, telemetry.FieldZone, "a\nb", "fix it"),
+			`bad_id: zone "a\nb": fix it`,
 		},
 	} {
 		t.Run(name, func(t *testing.T) { assert.EqualError(t, c.rejection, c.want) })
 	}
 }
 
-// The list is a metric's label and senders' contract: the design names these.
-func TestReasonsAreTheClosedList(t *testing.T) {
+// The reasons are values of a metric label and part of the contract with senders.
+func TestReasons(t *testing.T) {
 	assert.ElementsMatch(t, []telemetry.Reason{
 		"malformed", "missing_field", "bad_timestamp", "future", "too_old", "lat_range", "lon_range", "zero_position",
 		"speed_range", "heading_range", "battery_range", "temp_range", "accuracy_range", "bad_id", "too_large", "unknown_fleet",
