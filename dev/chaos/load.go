@@ -28,7 +28,7 @@ const (
 const behind = 20 * time.Minute
 
 // statusRejected is the API's status of a rejected record.
-const statusRejected = "refused"
+const statusRejected = "rejected"
 
 // record is a record that was sent. Its values differ from those of every other record of the vehicle.
 type record struct {
