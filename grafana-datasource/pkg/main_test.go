@@ -575,7 +575,7 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			answer := w.try(t, s, from, to, q)
-			require.ErrorContains(t, answer.Error, `fleet "south": this data source has no right on it; its settings allow north, middle`)
+			require.ErrorContains(t, answer.Error, `fleet "south": not allowed for this data source (allowed: middle, north)`)
 			assert.Equal(t, backend.StatusForbidden, answer.Status)
 			assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
 			assert.Empty(t, answer.Frames)
@@ -585,7 +585,7 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 	assert.Equal(t, []string{"middle", "north"}, column(t, w.ask(t, s, from, to, map[string]any{"queryType": "variable", "variable": "fleets"})[0], "value"))
 
 	moved := w.ask(t, s, w.closed.AddDate(0, 0, 2), w.closed.AddDate(0, 0, 3), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
-	assert.Contains(t, notices(moved[0]), "360 fixes of n-moving are left out: they belong to fleets that this data source has no right on.")
+	assert.Contains(t, notices(moved[0]), "360 positions of n-moving are left out: they belong to fleets that this data source may not read.")
 	first, _ := moved[0].Fields[0].ConcreteAt(0)
 	assert.True(t, !first.(time.Time).Before(w.closed.AddDate(0, 0, 2).Add(time.Hour)), "its hour in the other fleet is not shown")
 
@@ -599,7 +599,7 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 	status, body, err := w.plugin.Resource(t.Context(), s, "devices?fleet=south")
 	require.NoError(t, err)
 	assert.Equal(t, 403, status)
-	assert.Contains(t, string(body), "no right on it")
+	assert.Contains(t, string(body), "not allowed for this data source")
 	subscription, _, err := w.plugin.Subscribe(t.Context(), s, "fleet/c291dGg")
 	require.NoError(t, err)
 	assert.Equal(t, backend.SubscribeStreamStatusPermissionDenied, subscription)
@@ -672,7 +672,7 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	million := w.try(t, s, time.Unix(0, 0), time.Unix(100*365*24*3600, 0), map[string]any{"queryType": "raw", "cql": "SELECT * FROM telemetry_by_device_day WHERE device_id = 'x' AND day IN ($__days)"})
 	require.ErrorContains(t, million.Error, "at most 100 can be read at once")
 	off := w.source("off", map[string]any{"allowRaw": false})
-	require.ErrorContains(t, w.try(t, off, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k = 1"}).Error, "don't allow it")
+	require.ErrorContains(t, w.try(t, off, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k = 1"}).Error, "not allowed by the settings")
 	filtering := w.source("filtering", map[string]any{"allowFiltering": true})
 	assert.Equal(t, 1, w.ask(t, filtering, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE i = -7 ALLOW FILTERING"})[0].Rows())
 }
@@ -681,13 +681,13 @@ func TestWrongQueriesNameFieldValueAndRemedy(t *testing.T) {
 	w := open(t)
 	s := w.source("wrong")
 	for want, q := range map[string]map[string]any{
-		`query type "everything": there is none of that name; take latest`: {"queryType": "everything"},
-		`format of latest "pie": there is none of that name`:               {"queryType": "latest", "format": "pie"},
+		`query type "everything": unknown; use one of latest`: {"queryType": "everything"},
+		`format of latest "pie": unknown; use one of table`:               {"queryType": "latest", "format": "pie"},
 		`fleet "a b": a name has 1 to 128 characters`:                      {"queryType": "latest", "fleets": []string{"a b"}},
-		`state "flying": there is none`:                                    {"queryType": "latest", "states": []string{"flying"}},
-		`severity "high": there is none of that name; take HIGH`:           {"queryType": "alerts", "severities": []string{"high"}},
+		`state "flying": unknown`:                                    {"queryType": "latest", "states": []string{"flying"}},
+		`severity "high": unknown; use one of HIGH`:           {"queryType": "alerts", "severities": []string{"high"}},
 		"devices: a track needs at least one":                              {"queryType": "track"},
-		`field "altitude": there is none`:                                  {"queryType": "track", "devices": []string{"a"}, "fields": []string{"altitude"}},
+		`field "altitude": unknown`:                                  {"queryType": "track", "devices": []string{"a"}, "fields": []string{"altitude"}},
 		"cql: it is empty":                                                 {"queryType": "raw", "cql": " "},
 		`limit -1`:                                                         {"queryType": "latest", "limit": -1},
 		`filter zone "(": `:                                                {"queryType": "latest", "filters": []map[string]any{{"key": "zone", "operator": "=~", "value": "("}}},
@@ -822,7 +822,7 @@ func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
 	require.NotEqual(t, "fleet/bGl2ZQ", path, "the conditions are part of the channel")
 	two := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live", "north"}, "live": true})[0]
 	assert.Empty(t, two.Meta.Channel)
-	assert.Contains(t, notices(two)[0], "Live needs a single fleet")
+	assert.Contains(t, notices(two)[0], "Live streaming needs a single fleet")
 
 	status, initial, err := w.plugin.Subscribe(t.Context(), s, "fleet/bGl2ZQ")
 	require.NoError(t, err)
@@ -993,7 +993,7 @@ func TestMetricsAndLogsTellOfQueries(t *testing.T) {
 	for _, want := range []string{
 		`fleet_datasource_queries_total{outcome="ok",type="latest"}`, `fleet_datasource_query_duration_seconds_bucket{type="latest",le="0.05"}`,
 		`fleet_datasource_partitions_total{type="latest"}`, `fleet_datasource_rows_total{stage="read",type="latest"}`, `fleet_datasource_cache_requests_total{cache="day",outcome="hit"}`,
-		`fleet_datasource_cuts_total{type="track"}`, `fleet_datasource_query_errors_total{reason="no_hosts",type="latest"}`,
+		`fleet_datasource_truncations_total{type="track"}`, `fleet_datasource_query_errors_total{reason="no_hosts",type="latest"}`,
 		`fleet_datasource_cassandra_requests_total{datasource="metrics"`,
 	} {
 		assert.Contains(t, text, want)
@@ -1101,12 +1101,12 @@ func TestTheClusterComesAndGoes(t *testing.T) {
 			require.Error(t, answer.Error)
 			assert.Less(t, time.Since(start), 8*time.Second)
 			assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
-			assert.Regexp(t, "no node can be reached|no answer within 6s|connection", answer.Error.Error())
+			assert.Regexp(t, "no node is reachable|query timed out after 6s|connection", answer.Error.Error())
 		}
 		fresh := w.source("fresh", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
 		start := time.Now()
 		answer := w.try(t, fresh, w.now, w.now, query)
-		require.ErrorContains(t, answer.Error, "Cassandra can't be used")
+		require.ErrorContains(t, answer.Error, "cannot connect to Cassandra")
 		assert.Less(t, time.Since(start), 8*time.Second)
 		health, err := w.plugin.Health(t.Context(), s)
 		require.NoError(t, err)

@@ -87,7 +87,7 @@ func (p *panel) plan(s sample, tables []cassandra.Table, from, to time.Time) (cq
 	for i, t := range tables {
 		known[i] = cql.Table{Name: t.Name, PartitionKey: t.PartitionKey}
 	}
-	plan, err := cql.Check(statement, known, cql.Rules{MaxPartitions: partsOfPanel, FleetColumn: "fleet_id"})
+	plan, err := cql.Validate(statement, known, cql.Rules{MaxPartitions: partsOfPanel, FleetColumn: "fleet_id"})
 	if err != nil {
 		return plan, fmt.Errorf("%s: %w", strings.Join(p.asked, ", "), err)
 	}
@@ -97,7 +97,7 @@ func (p *panel) plan(s sample, tables []cassandra.Table, from, to time.Time) (cq
 // ask runs a panel's statements as the data source does, and counts the rows.
 func ask(ctx context.Context, store *cassandra.Store, plan cql.Plan) (rows int, err error) {
 	for done := 0; ; {
-		n := plan.Wave(done, rows, rowsOfPanel, readsAtOnce)
+		n := plan.NextBatch(done, rows, rowsOfPanel, readsAtOnce)
 		if n == 0 {
 			return rows, nil
 		}

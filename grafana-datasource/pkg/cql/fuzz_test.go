@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// FuzzCheck holds that whatever passes only reads: a single SELECT of a known table, with nothing outside of strings that
+// FuzzValidate holds that whatever passes only reads: a single SELECT of a known table, with nothing outside of strings that
 // changes or hides anything. Each planned statement passes again, alone, for one partition of the same table.
-func FuzzCheck(f *testing.F) {
+func FuzzValidate(f *testing.F) {
 	for _, statement := range []string{
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a', 'b') LIMIT 5",
 		"select a, count(*) from fleet_iot.telemetry_by_device_day where device_id='a' and day in ('2026-01-01', '2026-01-02') group by a;",
@@ -38,7 +38,7 @@ func FuzzCheck(f *testing.F) {
 			return
 		}
 		statement = expanded
-		plan, err := Check(statement, tables, rules)
+		plan, err := Validate(statement, tables, rules)
 		if err != nil {
 			if len(err.Error()) > 1000 {
 				t.Fatalf("%d bytes are refused with %d", len(statement), len(err.Error()))
@@ -51,7 +51,7 @@ func FuzzCheck(f *testing.F) {
 		}
 		for _, planned := range plan.Statements {
 			onlyReads(t, planned)
-			again, err := Check(planned, tables, rules)
+			again, err := Validate(planned, tables, rules)
 			if err != nil {
 				t.Fatalf("%q is planned as %q, which is refused: %v", statement, planned, err)
 			}
@@ -59,7 +59,7 @@ func FuzzCheck(f *testing.F) {
 				t.Fatalf("%q is planned as %q, which is planned as %q", statement, planned, again.Statements)
 			}
 		}
-		if _, err := Check(statement, tables, restricted); err == nil {
+		if _, err := Validate(statement, tables, restricted); err == nil {
 			if plan.Table != "alerts_by_fleet_day" {
 				t.Fatalf("%q reads %s though only one fleet is allowed", statement, plan.Table)
 			}

@@ -45,9 +45,9 @@ type Plan struct {
 // firstWave is how many statements are run before anything is known of their rows.
 const firstWave = 8
 
-// Wave is how many of the statements to run next, where done of them gave so many rows: as many as are likely to fill
+// NextBatch is how many of the statements to run next, where done of them gave so many rows: as many as are likely to fill
 // the limit, and none when it is passed. To run them all would be to read the limit as often as there are partitions.
-func (p Plan) Wave(done, rows, limit, atOnce int) int {
+func (p Plan) NextBatch(done, rows, limit, atOnce int) int {
 	left := len(p.Statements) - done
 	switch {
 	case rows > limit, p.Limit > 0 && rows >= p.Limit:
@@ -60,8 +60,8 @@ func (p Plan) Wave(done, rows, limit, atOnce int) int {
 	return min(left, max((limit-rows)*done/rows+1, firstWave), atOnce)
 }
 
-// Check reads a statement without macros and plans it, or tells why it is refused.
-func Check(statement string, tables []Table, rules Rules) (Plan, error) {
+// Validate reads a statement without macros and plans it, or tells why it is refused.
+func Validate(statement string, tables []Table, rules Rules) (Plan, error) {
 	if len(statement) > MaxText {
 		return Plan{}, fmt.Errorf("statement: %d bytes, at most %d are taken", len(statement), MaxText)
 	}

@@ -64,7 +64,7 @@ func TestAcceptedStatementsArePlannedByPartition(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			plan, err := Check(c.statement, tables, rules)
+			plan, err := Validate(c.statement, tables, rules)
 			require.NoError(t, err)
 			assert.Equal(t, c.want, plan.Statements)
 		})
@@ -122,7 +122,7 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 		"union":                       {"SELECT * FROM latest_telemetry_by_device UNION SELECT * FROM x", "SELECT at line 1, column 48"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Check(c.statement, tables, rules)
+			_, err := Validate(c.statement, tables, rules)
 			require.ErrorContains(t, err, c.want)
 			assert.Less(t, len(err.Error()), 600, "a refusal is for people to read")
 		})
@@ -132,10 +132,10 @@ func TestHostileStatementsAreRefusedWithTheReason(t *testing.T) {
 func TestWhatTheAdministratorAllows(t *testing.T) {
 	filtering := rules
 	filtering.AllowFiltering = true
-	plan, err := Check("SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3 ALLOW FILTERING", tables, filtering)
+	plan, err := Validate("SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3 ALLOW FILTERING", tables, filtering)
 	require.NoError(t, err)
 	assert.Len(t, plan.Statements, 1)
-	_, err = Check("SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3", tables, filtering)
+	_, err = Validate("SELECT * FROM latest_telemetry_by_device WHERE speed_kmh > 3", tables, filtering)
 	require.Error(t, err, "it has to be said")
 
 	fleets := filtering
@@ -155,7 +155,7 @@ func TestWhatTheAdministratorAllows(t *testing.T) {
 		"SELECT * FROM alerts_by_fleet_day WHERE (fleet_id) = ('f1')":              "name the fleet",
 		"SELECT * FROM alerts_by_fleet_day WHERE fleet_id != 'f1' ALLOW FILTERING": "name the fleet",
 	} {
-		_, err := Check(statement, tables, fleets)
+		_, err := Validate(statement, tables, fleets)
 		if want == "" {
 			require.NoError(t, err, statement)
 		} else {
@@ -212,7 +212,7 @@ func TestPartitionsAreReadAsFarAsTheLimitLikelyNeeds(t *testing.T) {
 		{"none is left", 8, 0, 8, 5, 100_000, 64, 0},
 	} {
 		p := Plan{Statements: make([]string, c.statements), Limit: c.limitOfPlan}
-		if got := p.Wave(c.done, c.rows, c.limit, c.atOnce); got != c.want {
+		if got := p.NextBatch(c.done, c.rows, c.limit, c.atOnce); got != c.want {
 			t.Errorf("%s: %d, want %d", c.name, got, c.want)
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,74 +13,67 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// healthTimeout bounds a health check: Grafana's own requests end after half a minute.
+// healthTimeout bounds a health check. Grafana ends its request after 30 seconds.
 const healthTimeout = 20 * time.Second
 
-// CheckHealth goes from the address to the newest record and tells how far it got and what to do.
+// summaryStages are the stages whose findings a successful health check shows.
+var summaryStages = []string{"login", "replicas", "data", "permissions"}
+
+// CheckHealth checks the connection stage by stage, from the address to the newest record, and names the stage that
+// fails and the remedy.
 func (d *Datasource) CheckHealth(ctx context.Context, _ *backend.CheckHealthRequest) (*backend.CheckHealthResult, error) {
-	if d.wrong != nil {
-		d.metrics.health.WithLabelValues("error").Inc()
-		return &backend.CheckHealthResult{Status: backend.HealthStatusError, Message: "settings: " + strings.ReplaceAll(d.wrong.Error(), "\n", "; ")}, nil
+	result, err := d.checkHealth(ctx)
+	outcome := "error"
+	if err == nil && result.Status == backend.HealthStatusOk {
+		outcome = "ok"
+	}
+	d.metrics.healthChecks.WithLabelValues(outcome).Inc()
+	return result, err
+}
+
+func (d *Datasource) checkHealth(ctx context.Context) (*backend.CheckHealthResult, error) {
+	if d.settingsErr != nil {
+		message := "settings: " + strings.ReplaceAll(d.settingsErr.Error(), "\n", "; ")
+		return &backend.CheckHealthResult{Status: backend.HealthStatusError, Message: message}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	findings := cassandra.Diagnose(ctx, d.settings.cluster, d.reader.logger)
-	if last := findings[len(findings)-1]; last.Status != cassandra.FindingError && len(d.settings.allowedFleets) > 0 {
+	findings := d.diagnose(ctx)
+	if last := findings[len(findings)-1]; last.Status != cassandra.FindingError && d.settings.Access.Restricted() {
 		findings = append(findings, cassandra.Finding{Stage: "permissions", Status: cassandra.FindingOK,
-			Detail: "only fleets " + strings.Join(d.settings.allowedFleets, ", ")})
+			Detail: "only fleets " + strings.Join(d.settings.Access.Fleets(), ", ")})
 	}
-	result := &backend.CheckHealthResult{Status: backend.HealthStatusOk}
+	result := summarize(findings)
 	var verbose strings.Builder
-	var warnings []string
 	for _, f := range findings {
 		fmt.Fprintf(&verbose, "%s: %s: %s", f.Stage, f.Status, f.Detail)
 		if f.Remedy != "" {
 			verbose.WriteString(" — " + f.Remedy)
 		}
 		verbose.WriteByte('\n')
-		switch f.Status {
-		case cassandra.FindingError:
-			result.Status = backend.HealthStatusError
-			result.Message = strings.TrimSpace(fmt.Sprintf("Failed at %s: %s. %s", f.Stage, strings.TrimSuffix(f.Detail, "."), f.Remedy))
-		case cassandra.FindingWarning:
-			warnings = append(warnings, fmt.Sprintf("%s: %s. %s", f.Stage, strings.TrimSuffix(f.Detail, "."), f.Remedy))
-		}
 	}
-	if result.Status == backend.HealthStatusOk {
-		result.Message = "Cassandra answers: " + summary(findings)
-		if len(warnings) > 0 {
-			result.Message += ". Look at " + strings.Join(warnings, " ")
-		}
-		d.metrics.health.WithLabelValues("ok").Inc()
-	} else {
-		d.metrics.health.WithLabelValues("error").Inc()
-	}
-	details, err := json.Marshal(map[string]any{"verboseMessage": verbose.String(), "findings": findings})
-	if err != nil {
-		return nil, err
-	}
-	result.JSONDetails = details
-	return result, nil
+	var err error
+	result.JSONDetails, err = json.Marshal(map[string]any{"verboseMessage": verbose.String(), "findings": findings})
+	return result, err
 }
 
-// summary tells the stages of which people want to know even when all is well.
-func summary(findings []cassandra.Finding) string {
-	var parts []string
+// summarize turns findings into one sentence: the failure, or the state of the cluster with its warnings.
+func summarize(findings []cassandra.Finding) *backend.CheckHealthResult {
+	var details, warnings []string
 	for _, f := range findings {
-		switch f.Stage {
-		case "login", "replicas", "data", "permissions":
-			if f.Status == cassandra.FindingOK {
-				parts = append(parts, f.Detail)
-			}
+		problem := strings.TrimSpace(fmt.Sprintf("%s: %s. %s", f.Stage, strings.TrimSuffix(f.Detail, "."), f.Remedy))
+		switch {
+		case f.Status == cassandra.FindingError:
+			return &backend.CheckHealthResult{Status: backend.HealthStatusError, Message: "Failed at " + problem}
+		case f.Status == cassandra.FindingWarning:
+			warnings = append(warnings, problem)
+		case f.Status == cassandra.FindingOK && slices.Contains(summaryStages, f.Stage):
+			details = append(details, f.Detail)
 		}
 	}
-	return strings.Join(parts, "; ")
-}
-
-// statusOf is the HTTP status of an error of a resource.
-func statusOf(r backend.DataResponse) int {
-	if r.Status == 0 {
-		return http.StatusInternalServerError
+	message := "Connected to Cassandra: " + strings.Join(details, "; ")
+	if len(warnings) > 0 {
+		message += ". Warning: " + strings.Join(warnings, " ")
 	}
-	return int(r.Status)
+	return &backend.CheckHealthResult{Status: backend.HealthStatusOk, Message: message}
 }

@@ -1,331 +1,171 @@
 package plugin
 
 import (
-	"cmp"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
-	"regexp"
-	"slices"
-	"strconv"
+	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
+	"github.com/grafana/grafana-plugin-sdk-go/backend/log"
+	"github.com/grafana/grafana-plugin-sdk-go/backend/tracing"
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/errgroup"
 
-	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/executor"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 )
 
-// The types of queries.
-const (
-	typeLatest    = "latest"
-	typeTrack     = "track"
-	typeAnalytics = "analytics"
-	typeAlerts    = "alerts"
-	typeDevices   = "devices"
-	typeFleets    = "fleets"
-	typeGeofences = "geofences"
-	typeRaw       = "raw"
-	typeVariable  = "variable"
-)
+// concurrentQueries bounds the queries of one request that run at once.
+const concurrentQueries = 16
 
-// The formats of answers.
-const (
-	formatTable       = "table"
-	formatTimeSeries  = "time_series"
-	formatNumeric     = "numeric"
-	formatLogs        = "logs"
-	formatAnnotations = "annotations"
-)
-
-// formats lists what each type can answer with, its default first.
-var formats = map[string][]string{
-	typeLatest:    {formatTable, formatNumeric},
-	typeTrack:     {formatTimeSeries, formatTable},
-	typeAnalytics: {formatTimeSeries, formatTable},
-	typeAlerts:    {formatTable, formatLogs, formatTimeSeries, formatNumeric, formatAnnotations},
-	typeDevices:   {formatTable, formatNumeric},
-	typeFleets:    {formatTable, formatNumeric},
-	typeGeofences: {formatTable, formatNumeric},
-	typeRaw:       {formatTable, formatTimeSeries, formatLogs},
-	typeVariable:  {formatTable},
+// QueryData runs the queries of a request in parallel. Each query has its own error.
+func (d *Datasource) QueryData(ctx context.Context, req *backend.QueryDataRequest) (*backend.QueryDataResponse, error) {
+	response := backend.NewQueryDataResponse()
+	var mu sync.Mutex
+	var g errgroup.Group
+	g.SetLimit(concurrentQueries)
+	alerting := req.Headers["FromAlert"] == "true" || req.GetHTTPHeader("FromAlert") == "true"
+	for _, q := range req.Queries {
+		g.Go(func() error {
+			result := d.query(ctx, q, alerting)
+			mu.Lock()
+			defer mu.Unlock()
+			response.Responses[q.RefID] = result
+			return nil
+		})
+	}
+	_ = g.Wait() // the responses have the errors
+	return response, nil
 }
 
-var types = []string{typeLatest, typeTrack, typeAnalytics, typeAlerts, typeDevices, typeFleets, typeGeofences, typeRaw, typeVariable}
-
-// query is one query of a panel, rule or variable, read and checked.
-type query struct {
-	refID         string
-	queryType     string
-	from, to      time.Time
-	interval      time.Duration
-	maxDataPoints int
-	alerting      bool // asked by an alert rule
-	model
-}
-
-// model is the query as the editor keeps it.
-type model struct {
-	Fleets        []string `json:"fleets"`
-	Devices       []string `json:"devices"`
-	States        []string `json:"states"`
-	Zones         []string `json:"zones"`
-	MinSpeedKmh   *float64 `json:"minSpeedKmh"`
-	MaxSpeedKmh   *float64 `json:"maxSpeedKmh"`
-	MinBatteryPct *float64 `json:"minBatteryPct"`
-	MaxBatteryPct *float64 `json:"maxBatteryPct"`
-	Severities    []string `json:"severities"`
-	AlertTypes    []string `json:"alertTypes"`
-	Resolved      string   `json:"resolved"`
-	Fields        []string `json:"fields"`
-	Format        string   `json:"format"`
-	Limit         int      `json:"limit"`
-	Live          bool     `json:"live"`
-	CQL           string   `json:"cql"`
-	Filters       []filter `json:"filters"`
-	Variable      string   `json:"variable"`
-}
-
-// The states of vehicles.
-const (
-	stateMoving  = "moving"
-	stateIdle    = "idle"
-	stateStale   = "stale"
-	stateOffline = "offline"
-)
-
-var states = []string{stateMoving, stateIdle, stateStale, stateOffline}
-
-var (
-	trackFields     = []string{"speed_kmh", "battery_pct", "temp_c", "heading_deg", "lat", "lon"}
-	latestFields    = []string{"age_s", "speed_kmh", "battery_pct", "temp_c"}
-	analyticsFields = []string{"total_distance_km", "avg_speed_kmh", "alerts_count", "active_devices_count"}
-	variables       = []string{"fleets", "devices", "zones", "severities", "alert_types", "states"}
-)
-
-// maxQueryText is the longest query in bytes of JSON.
-const maxQueryText = 1 << 20
-
-// parseQuery reads a query; the error names the field, the value and what can stand there.
-func parseQuery(q backend.DataQuery, alerting bool) (*query, error) {
-	if len(q.JSON) > maxQueryText {
-		return nil, invalid("query of %d bytes: at most %d are taken", len(q.JSON), maxQueryText)
-	}
-	p := &query{
-		refID: q.RefID, from: q.TimeRange.From, to: q.TimeRange.To, interval: q.Interval, maxDataPoints: int(q.MaxDataPoints),
-		queryType: q.QueryType, alerting: alerting,
-	}
-	var typed struct {
-		QueryType string `json:"queryType"`
-	}
-	if len(q.JSON) > 0 {
-		if err := json.Unmarshal(q.JSON, &p.model); err != nil {
-			return nil, invalid("query: %v", err)
-		}
-		_ = json.Unmarshal(q.JSON, &typed) // it was read just now
-	}
-	p.queryType = cmp.Or(p.queryType, typed.QueryType, typeLatest)
-	if p.maxDataPoints <= 0 {
-		p.maxDataPoints = 1000
-	}
-	if p.to.Before(p.from) {
-		return nil, invalid("time range: it ends (%s) before it begins (%s)", p.to.Format(time.RFC3339), p.from.Format(time.RFC3339))
-	}
-	return p, p.check()
-}
-
-func (q *query) check() error {
-	if err := among("query type", []string{q.queryType}, types); err != nil {
-		return err
-	}
-	choices := formats[q.queryType]
-	if q.Format == "" {
-		q.Format = choices[0]
-	}
-	if err := among("format of "+q.queryType, []string{q.Format}, choices); err != nil {
-		return err
-	}
-	// A rule compares numbers; a table has too many kinds of them.
-	if q.alerting && q.Format == formatTable && slices.Contains(choices, formatNumeric) {
-		q.Format = formatNumeric
-	}
-	for _, named := range []struct {
-		field  string
-		values []string
-	}{{"fleet", q.Fleets}, {"device", q.Devices}, {"zone", q.Zones}, {"alert type", q.AlertTypes}} {
-		for _, value := range named.values {
-			if !validName(value) {
-				return invalid("%s %q: %s", named.field, value, nameRule)
+// query runs one query and records its metrics, trace and log.
+func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerting bool) (response backend.DataResponse) {
+	start := time.Now()
+	kind := query.TypeOf(source)
+	ctx, span := tracing.DefaultTracer().Start(ctx, "fleet query "+kind)
+	defer span.End()
+	logger := backend.Logger.FromContext(ctx).With("refId", source.RefID, "queryType", kind)
+	defer func() {
+		if p := recover(); p != nil { // a bug in one query must not end the plugin
+			logger.Error("query panicked", "panic", p, "stack", string(debug.Stack()))
+			d.metrics.errors.WithLabelValues(kind, reasonPlugin).Inc()
+			d.metrics.queries.WithLabelValues(kind, "error").Inc()
+			response = backend.DataResponse{
+				Error:  errors.New("internal plugin error; see the plugin log"),
+				Status: backend.StatusInternal, ErrorSource: backend.ErrorSourcePlugin,
 			}
 		}
+	}()
+	result, err := d.run(ctx, source, alerting)
+	d.observe(kind, time.Since(start), result.Cost, span)
+	if err != nil {
+		return d.fail(ctx, kind, err, span, logger)
 	}
-	if err := among("state", q.States, states); err != nil {
-		return err
+	outcome := "ok"
+	if len(result.Truncations) > 0 {
+		outcome = "truncated"
+		d.metrics.truncations.WithLabelValues(kind).Inc()
 	}
-	if err := among("severity", q.Severities, cassandra.Severities); err != nil {
-		return err
+	returned := 0
+	for _, frame := range result.Frames {
+		returned += frame.Rows()
 	}
-	if err := among("resolved", []string{cmp.Or(q.Resolved, "any")}, []string{"any", "open", "resolved"}); err != nil {
-		return err
-	}
-	fields := map[string][]string{typeTrack: trackFields, typeLatest: latestFields, typeAnalytics: analyticsFields}[q.queryType]
-	if fields != nil {
-		if err := among("field", q.Fields, fields); err != nil {
-			return err
-		}
-	}
-	if q.Limit < 0 {
-		return invalid("limit %d: give a number above 0, or leave it out", q.Limit)
-	}
-	for i := range q.Filters {
-		if err := q.Filters[i].compile(); err != nil {
-			return err
-		}
-	}
-	switch q.queryType {
-	case typeTrack:
-		if len(q.Devices) == 0 {
-			return invalid("devices: a track needs at least one; name it in the query or choose a value of the dashboard's variable")
-		}
-	case typeRaw:
-		if strings.TrimSpace(q.CQL) == "" {
-			return invalid("cql: it is empty; write a SELECT")
-		}
-	case typeVariable:
-		return among("variable", []string{q.Variable}, variables)
-	}
-	return nil
+	d.metrics.queries.WithLabelValues(kind, outcome).Inc()
+	d.metrics.rows.WithLabelValues(kind, "returned").Add(float64(returned))
+	logger.Debug("query done", "duration", time.Since(start), "partitions", result.Cost.Partitions, "pages", result.Cost.Pages,
+		"rows", result.Cost.Rows, "returned", returned, "cacheHits", result.Cost.CacheHits, "truncations", len(result.Truncations))
+	addMetadata(result, source.RefID, returned)
+	return backend.DataResponse{Frames: result.Frames, Status: backend.StatusOK}
 }
 
-// fields are those that were asked for, or the first of all.
-func (q *query) fields(fallback ...string) []string {
-	if len(q.Fields) == 0 {
-		return fallback
+// run parses and runs a query within the query timeout. The result is never nil.
+func (d *Datasource) run(ctx context.Context, source backend.DataQuery, alerting bool) (*executor.Result, error) {
+	none := &executor.Result{Cost: &reader.Cost{}}
+	q, err := query.Parse(source, alerting)
+	if err != nil {
+		return none, err
 	}
-	var once []string
-	for _, field := range q.Fields {
-		if !slices.Contains(once, field) {
-			once = append(once, field)
-		}
+	if d.settingsErr != nil {
+		return none, d.settingsErr
 	}
-	return once
+	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
+	defer cancel()
+	return d.executor.Run(ctx, q)
 }
 
-// rowLimit is how many rows the query may give back.
-func (q *query) rowLimit(s *settings) int {
-	if q.Limit > 0 {
-		return min(q.Limit, s.maxRows)
+func (d *Datasource) observe(kind string, duration time.Duration, c *reader.Cost, span trace.Span) {
+	d.metrics.duration.WithLabelValues(kind).Observe(duration.Seconds())
+	d.metrics.partitions.WithLabelValues(kind).Add(float64(c.Partitions))
+	d.metrics.pages.WithLabelValues(kind).Add(float64(c.Pages))
+	d.metrics.rows.WithLabelValues(kind, "read").Add(float64(c.Rows))
+	span.SetAttributes(attribute.Int("fleet.partitions", c.Partitions), attribute.Int("fleet.rows", c.Rows), attribute.Int("fleet.cache_hits", c.CacheHits))
+}
+
+func (d *Datasource) fail(ctx context.Context, kind string, err error, span trace.Span, logger log.Logger) backend.DataResponse {
+	response, reason := d.errorResponse(ctx, err)
+	var rejected *executor.RejectedError
+	if errors.As(err, &rejected) {
+		d.metrics.rawRejected.Inc()
 	}
-	return s.maxRows
-}
-
-func among(field string, values, choices []string) error {
-	for _, value := range values {
-		if !slices.Contains(choices, value) {
-			return invalid("%s %q: there is none of that name; take %s", field, value, strings.Join(choices, ", "))
-		}
+	d.metrics.queries.WithLabelValues(kind, "error").Inc()
+	d.metrics.errors.WithLabelValues(kind, reason).Inc()
+	span.SetStatus(codes.Error, reason)
+	write := logger.Warn
+	switch reason {
+	case reasonCanceled, reasonInvalid, reasonForbidden:
+		write = logger.Debug // caused by the user, who sees the error
 	}
-	return nil
+	write("query failed", "reason", reason, "error", err)
+	return response
 }
 
-// filter is an ad-hoc filter: a condition on a column of the answer.
-type filter struct {
-	Key      string   `json:"key"`
-	Operator string   `json:"operator"`
-	Value    string   `json:"value"`
-	Values   []string `json:"values"`
-
-	pattern *regexp.Regexp
-	number  float64
-}
-
-var operators = []string{"=", "!=", "=|", "!=|", "=~", "!~", "<", ">"}
-
-// maxPattern bounds regular expressions; the engine takes time in proportion to them.
-const maxPattern = 1000
-
-func (f *filter) compile() error {
-	if err := among("operator of filter "+f.Key, []string{f.Operator}, operators); err != nil {
-		return err
+// addMetadata adds the executed statements, the cost and the truncations to the frames, for the query inspector.
+func addMetadata(r *executor.Result, refID string, returned int) {
+	c := r.Cost
+	executed := strings.Join(c.Statements, ";\n")
+	if c.More > 0 {
+		executed += fmt.Sprintf(";\n… and %d more like these", c.More)
 	}
-	var err error
-	switch f.Operator {
-	case "=~", "!~":
-		if len(f.Value) > maxPattern {
-			return invalid("filter %s: a pattern of %d characters, at most %d are taken", f.Key, len(f.Value), maxPattern)
-		}
-		if f.pattern, err = regexp.Compile("^(?:" + f.Value + ")$"); err != nil {
-			return invalid("filter %s %q: %v", f.Key, f.Value, err)
-		}
-	case "<", ">":
-		if f.number, err = strconv.ParseFloat(strings.TrimSpace(f.Value), 64); err != nil {
-			return invalid("filter %s %s %q: give a number", f.Key, f.Operator, f.Value)
-		}
+	if executed != "" {
+		executed += "\n"
 	}
-	return nil
-}
-
-// cell is a value of a column as filters see it: a text, a number, or nothing.
-type cell struct {
-	text   string
-	number *float64
-}
-
-func textCell(s string) cell { return cell{text: s} }
-
-func numberCell(v *float64) cell {
-	if v == nil {
-		return cell{}
+	executed += fmt.Sprintf("-- %d partition(s), %d page(s), %d row(s) read", c.Partitions, c.Pages, c.Rows)
+	if nodes := c.CoordinatorNames(); len(nodes) > 0 {
+		executed += " from " + strings.Join(nodes, ", ")
 	}
-	return cell{text: strconv.FormatFloat(*v, 'f', -1, 64), number: v}
-}
-
-// passes tells whether a row has what the filters ask for. A column that the answer doesn't have is no condition: the
-// filters of a dashboard go to all of its panels.
-func passes(filters []filter, column func(key string) (cell, bool)) bool {
-	for i := range filters {
-		f := &filters[i]
-		c, known := column(f.Key)
-		if !known {
-			continue
+	executed += fmt.Sprintf("; %d from the cache, %d shared with concurrent reads", c.CacheHits, c.SharedReads)
+	for _, frame := range r.Frames {
+		frame.RefID = refID
+		if frame.Meta == nil {
+			frame.Meta = &data.FrameMeta{}
 		}
-		var ok bool
-		switch f.Operator {
-		case "=":
-			ok = c.text == f.Value
-		case "!=":
-			ok = c.text != f.Value
-		case "=|":
-			ok = slices.Contains(f.Values, c.text)
-		case "!=|":
-			ok = !slices.Contains(f.Values, c.text)
-		case "=~":
-			ok = f.pattern.MatchString(c.text)
-		case "!~":
-			ok = !f.pattern.MatchString(c.text)
-		case "<":
-			ok = c.number != nil && *c.number < f.number
-		case ">":
-			ok = c.number != nil && *c.number > f.number
-		}
-		if !ok {
-			return false
-		}
+		frame.Meta.ExecutedQueryString = executed
 	}
-	return true
-}
-
-// invalidError is a query that can't be run as it stands.
-type invalidError struct{ message string }
-
-func (e *invalidError) Error() string { return e.message }
-
-func invalid(format string, args ...any) error { return &invalidError{fmt.Sprintf(format, args...)} }
-
-// forbiddenError is a query for what the data source has no right on.
-type forbiddenError struct{ message string }
-
-func (e *forbiddenError) Error() string { return e.message }
-
-func forbidden(fleet string, s *settings) error {
-	return &forbiddenError{fmt.Sprintf("fleet %q: this data source has no right on it; its settings allow %s", fleet, strings.Join(s.allowedFleets, ", "))}
+	if len(r.Frames) == 0 {
+		return
+	}
+	// Grafana shows the notices and statistics of all frames together, so the first frame has them.
+	meta := r.Frames[0].Meta
+	for _, notice := range r.Truncations {
+		meta.Notices = append(meta.Notices, data.Notice{Severity: data.NoticeSeverityWarning, Text: notice})
+	}
+	stat := func(name string, value int) data.QueryStat {
+		return data.QueryStat{FieldConfig: data.FieldConfig{DisplayName: name}, Value: float64(value)}
+	}
+	meta.Stats = []data.QueryStat{
+		stat("Partitions read", c.Partitions), stat("Pages read", c.Pages), stat("Rows read", c.Rows), stat("Rows returned", returned),
+		stat("Cache hits", c.CacheHits), stat("Shared reads", c.SharedReads), stat("Retries", c.Retries),
+	}
+	meta.Custom = map[string]any{
+		"partitions": c.Partitions, "pages": c.Pages, "rows": c.Rows, "cacheHits": c.CacheHits, "shared": c.SharedReads,
+		"retries": c.Retries, "coordinators": c.CoordinatorNames(),
+	}
 }

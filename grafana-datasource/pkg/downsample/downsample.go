@@ -1,6 +1,6 @@
 // Package thin makes many points few without hiding what stands out: of each stretch of time it keeps the lowest and
 // the highest value. It takes points one by one, in any order, and holds no more of them than it will give back.
-package thin
+package downsample
 
 import (
 	"cmp"

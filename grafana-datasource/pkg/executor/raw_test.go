@@ -1,4 +1,4 @@
-package plugin
+package executor
 
 import (
 	"fmt"
@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
 func TestEqualQueriesFilterWhatTheyShare(t *testing.T) {
@@ -18,7 +19,7 @@ func TestEqualQueriesFilterWhatTheyShare(t *testing.T) {
 	var g errgroup.Group
 	for range 8 {
 		g.Go(func() error {
-			if rows := passing([]filter{{Key: "zone", Operator: "=", Value: "port"}}, shared); len(rows) != 500 {
+			if rows := matchRows([]query.Filter{{Key: "zone", Operator: "=", Value: "port"}}, shared); len(rows) != 500 {
 				return fmt.Errorf("%d rows pass", len(rows))
 			}
 			return nil
@@ -26,5 +27,5 @@ func TestEqualQueriesFilterWhatTheyShare(t *testing.T) {
 	}
 	assert.NoError(t, g.Wait())
 	assert.Equal(t, [][]any{{"depot"}, {"port"}, {"depot"}}, shared.Rows[:3], "for whoever comes next")
-	assert.Len(t, passing(nil, shared), 1000)
+	assert.Len(t, matchRows(nil, shared), 1000)
 }

@@ -1,0 +1,211 @@
+// Package executor runs queries: it authorizes them, plans the partitions to read, reads them in parallel, filters the
+// rows, and enforces the limits of the data source.
+package executor
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
+)
+
+// Reader reads fleet data and adds what it read to the cost. Callers share the results and must not change them.
+type Reader interface {
+	Fleets(ctx context.Context, c *reader.Cost) ([]string, error)
+	Latest(ctx context.Context, c *reader.Cost, fleet string) ([]cassandra.Telemetry, error)
+	Devices(ctx context.Context, c *reader.Cost, fleet string, limit int) ([]cassandra.Device, error)
+	Geofences(ctx context.Context, c *reader.Cost, fleet string) ([]cassandra.Geofence, error)
+	Schema(ctx context.Context, c *reader.Cost) ([]cassandra.Table, error)
+	Day(ctx context.Context, c *reader.Cost, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
+	Hours(ctx context.Context, c *reader.Cost, fleet string, day cassandra.Day) ([]cassandra.Hour, error)
+	Alerts(ctx context.Context, c *reader.Cost, q cassandra.AlertQuery) ([]cassandra.Alert, error)
+	Rows(ctx context.Context, c *reader.Cost, statement string, limit int) (cassandra.Result, error)
+}
+
+// Limits on concurrent goroutines. The reader limits the concurrent reads of the data source as a whole.
+const (
+	concurrentFleets     = 16
+	concurrentPartitions = 64
+)
+
+// Executor runs the queries of one data source. It is safe for concurrent use.
+type Executor struct {
+	settings *settings.Settings
+	reader   Reader
+	links    frames.Links
+	channel  func(q *query.Latest, fleet string) (channel string, ok bool)
+	now      func() time.Time
+}
+
+// New makes an executor. channel names the live channel of a query on one fleet; ok is false if it is too long.
+func New(s *settings.Settings, r Reader, links frames.Links, channel func(*query.Latest, string) (string, bool), now func() time.Time) *Executor {
+	return &Executor{settings: s, reader: r, links: links, channel: channel, now: now}
+}
+
+// Result is the result of a query. Cost is never nil.
+type Result struct {
+	Frames      data.Frames
+	Truncations []string // notices about limits that cut off a part of the result
+	Cost        *reader.Cost
+}
+
+func (r *Result) truncated(format string, args ...any) {
+	if notice := fmt.Sprintf(format, args...); !slices.Contains(r.Truncations, notice) {
+		r.Truncations = append(r.Truncations, notice)
+	}
+}
+
+// execution is one query in progress.
+type execution struct {
+	*Executor
+	Result
+}
+
+func (e *Executor) begin() *execution {
+	return &execution{Executor: e, Result: Result{Cost: &reader.Cost{}}}
+}
+
+// Authorize is the only gate for fleets: every query passes it before anything is read. Queries that name no fleet read
+// the allowed fleets only; rows of tracks and raw statements, whose keys have no fleet, are checked where they are read.
+func (e *Executor) Authorize(q query.Query) error {
+	if _, raw := q.(*query.Raw); raw && !e.settings.AllowRaw {
+		return settings.Forbidden("raw CQL: not allowed by the settings of this data source; use another query type")
+	}
+	return e.settings.Access.Check(q.Base().Fleets)
+}
+
+// Run runs a query. The result has a cost even if the query fails.
+func (e *Executor) Run(ctx context.Context, q query.Query) (*Result, error) {
+	x := e.begin()
+	return &x.Result, x.run(ctx, q)
+}
+
+func (x *execution) run(ctx context.Context, q query.Query) error {
+	if err := x.Authorize(q); err != nil {
+		return err
+	}
+	switch q := q.(type) {
+	case *query.Latest:
+		return x.latest(ctx, q)
+	case *query.Track:
+		return x.track(ctx, q)
+	case *query.Analytics:
+		return x.analytics(ctx, q)
+	case *query.Alerts:
+		return x.alerts(ctx, q)
+	case *query.Devices:
+		return x.devices(ctx, q)
+	case *query.Fleets:
+		return x.fleets(ctx, q)
+	case *query.Geofences:
+		return x.geofences(ctx, q)
+	case *query.Raw:
+		return x.raw(ctx, q)
+	case *query.Variable:
+		return x.variable(ctx, q)
+	}
+	return fmt.Errorf("query of type %T: not implemented", q)
+}
+
+// fleetsOf returns the sorted fleets of an authorized query: those it names, or all that the data source may read.
+func (x *execution) fleetsOf(ctx context.Context, c *query.Common) ([]string, error) {
+	if len(c.Fleets) > 0 {
+		return slices.Compact(slices.Sorted(slices.Values(c.Fleets))), nil
+	}
+	if access := x.settings.Access; access.Restricted() {
+		return access.Fleets(), nil
+	}
+	return x.reader.Fleets(ctx, x.Cost)
+}
+
+// plannedFleets returns the fleets of a query, truncated so that partitionsEach partitions of each stay within the limit.
+func (x *execution) plannedFleets(ctx context.Context, c *query.Common, partitionsEach int) ([]string, error) {
+	fleets, err := x.fleetsOf(ctx, c)
+	return x.limitFleets(fleets, partitionsEach), err
+}
+
+func (x *execution) limitFleets(fleets []string, partitionsEach int) []string {
+	most := max(x.settings.MaxPartitions/partitionsEach, 1)
+	if len(fleets) <= most {
+		return fleets
+	}
+	x.truncated("Only the first %d of %d fleets: a query reads at most %d partitions. Choose fewer fleets.", most, len(fleets), x.settings.MaxPartitions)
+	return fleets[:most]
+}
+
+// days lists the UTC days of a range, oldest first. It truncates a long range to its newest days.
+func (x *execution) days(from, to time.Time, most int) []cassandra.Day {
+	most = min(max(most, 1), cassandra.MaxDays)
+	first, last := cassandra.DayOf(from.UnixMilli()), cassandra.DayOf(to.UnixMilli())
+	if n := int(last-first) + 1; n > most {
+		first = last - cassandra.Day(most) + 1
+		x.truncated("Only the newest %d of %d days, starting %s: the limit of one query.", most, n, first)
+	}
+	var days []cassandra.Day
+	for day := first; day <= last; day++ {
+		days = append(days, day)
+	}
+	return days
+}
+
+// limitRows truncates rows to the row limit of a query. The notice takes the limit and the number of rows.
+func limitRows[T any](x *execution, rows []T, c *query.Common, notice string) []T {
+	most := c.RowLimit(x.settings.MaxRows)
+	if len(rows) <= most {
+		return rows
+	}
+	x.truncated(notice, most, len(rows))
+	return rows[:most]
+}
+
+// forEach calls read for every item, at most n at a time, and returns the results in the order of the items.
+func forEach[I, T any](ctx context.Context, n int, items []I, read func(context.Context, I) (T, error)) ([]T, error) {
+	results := make([]T, len(items))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(n)
+	for i, item := range items {
+		g.Go(func() (err error) {
+			results[i], err = read(ctx, item)
+			return err
+		})
+	}
+	return results, g.Wait()
+}
+
+// forEachFleet calls read for every fleet in parallel and returns the results in the order of the fleets.
+func forEachFleet[T any](ctx context.Context, fleets []string, read func(context.Context, string) (T, error)) ([]T, error) {
+	return forEach(ctx, concurrentFleets, fleets, read)
+}
+
+// readDevices reads the devices of fleets.
+func (x *execution) readDevices(ctx context.Context, fleets []string) ([]cassandra.Device, error) {
+	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Device, error) {
+		return x.reader.Devices(ctx, x.Cost, fleet, x.settings.MaxRows)
+	})
+	return slices.Concat(parts...), err
+}
+
+// readLatest reads the latest records of fleets.
+func (x *execution) readLatest(ctx context.Context, fleets []string) ([]cassandra.Telemetry, error) {
+	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Telemetry, error) {
+		return x.reader.Latest(ctx, x.Cost, fleet)
+	})
+	return slices.Concat(parts...), err
+}
+
+// readGeofences reads the geofences of fleets.
+func (x *execution) readGeofences(ctx context.Context, fleets []string) ([]cassandra.Geofence, error) {
+	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Geofence, error) {
+		return x.reader.Geofences(ctx, x.Cost, fleet)
+	})
+	return slices.Concat(parts...), err
+}

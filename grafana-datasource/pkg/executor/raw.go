@@ -1,0 +1,118 @@
+package executor
+
+import (
+	"context"
+	"slices"
+
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/cql"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
+)
+
+// maxMacroDays bounds the days that the macro $__days lists.
+const maxMacroDays = 4000
+
+// RejectedError is a raw statement that the query validator rejects.
+type RejectedError struct{ err error }
+
+func (e *RejectedError) Error() string { return "raw CQL: " + e.err.Error() }
+func (e *RejectedError) Unwrap() error { return e.err }
+
+// raw runs a SELECT statement that a user wrote: validated, split into one statement per partition, and run in parallel.
+func (x *execution) raw(ctx context.Context, q *query.Raw) error {
+	tables, err := x.reader.Schema(ctx, x.Cost)
+	if err != nil {
+		return err
+	}
+	plan, err := x.planRaw(q, tables)
+	if err != nil {
+		return &RejectedError{err}
+	}
+	result, err := x.readRaw(ctx, q, plan)
+	if err != nil {
+		return err
+	}
+	result.Rows = matchRows(q.Filters, result)
+	var frame *data.Frame
+	switch q.Format {
+	case query.FormatTimeSeries:
+		frame, err = frames.RawSeries(result)
+	case query.FormatLogs:
+		frame, err = frames.RawLogs(result)
+	default:
+		frame = frames.RawTable(result)
+	}
+	x.Frames = data.Frames{frame}
+	return err
+}
+
+func (x *execution) planRaw(q *query.Raw, tables []cassandra.Table) (cql.Plan, error) {
+	statement, err := cql.Expand(q.CQL, cql.Range{From: q.From, To: q.To, Interval: q.Interval, MaxDays: min(x.settings.MaxPartitions, maxMacroDays)})
+	if err != nil {
+		return cql.Plan{}, err
+	}
+	known := make([]cql.Table, len(tables))
+	for i, t := range tables {
+		known[i] = cql.Table{Name: t.Name, PartitionKey: t.PartitionKey}
+	}
+	return cql.Validate(statement, known, cql.Rules{
+		Keyspace: x.settings.Cluster.Keyspace, AllowFiltering: x.settings.AllowFiltering, MaxPartitions: x.settings.MaxPartitions,
+		Fleets: x.settings.Access.Fleets(), FleetColumn: "fleet_id",
+	})
+}
+
+// readRaw runs the statements of a plan, a batch at a time, until their rows reach the row limit.
+func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (cassandra.Result, error) {
+	most := q.RowLimit(x.settings.MaxRows)
+	if plan.Limit > 0 {
+		most = min(most, plan.Limit)
+	}
+	var result cassandra.Result
+	for done := 0; ; {
+		n := plan.NextBatch(done, len(result.Rows), most, concurrentPartitions)
+		if n == 0 {
+			break
+		}
+		parts, err := forEach(ctx, concurrentPartitions, plan.Statements[done:done+n], func(ctx context.Context, statement string) (cassandra.Result, error) {
+			return x.reader.Rows(ctx, x.Cost, statement, most)
+		})
+		if err != nil {
+			return result, err
+		}
+		for _, part := range parts {
+			result.Columns = part.Columns
+			result.Rows = append(result.Rows, part.Rows...)
+			result.More = result.More || part.More
+		}
+		done += n
+	}
+	if len(result.Rows) > most {
+		result.Rows, result.More = result.Rows[:most], true
+	}
+	if result.More && most != plan.Limit {
+		x.truncated("Only the first %d rows: the row limit. Add conditions, or a LIMIT.", most)
+	}
+	return result, nil
+}
+
+// matchRows returns the rows that pass all filters. It does not change the result, which equal queries share.
+func matchRows(filters []query.Filter, r cassandra.Result) [][]any {
+	if len(filters) == 0 {
+		return r.Rows
+	}
+	return slices.DeleteFunc(slices.Clone(r.Rows), func(row []any) bool {
+		return !query.Match(filters, func(key string) (query.Cell, bool) {
+			j := slices.IndexFunc(r.Columns, func(c cassandra.ResultColumn) bool { return c.Name == key })
+			if j < 0 {
+				return query.Cell{}, false
+			}
+			if number, ok := frames.RawNumber(row[j]); ok {
+				return query.TextAndNumber(frames.RawText(row[j]), number), true
+			}
+			return query.Text(frames.RawText(row[j])), true
+		})
+	})
+}

@@ -1,0 +1,257 @@
+package executor
+
+import (
+	"context"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/downsample"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
+)
+
+const (
+	// maxHistory is the age of the oldest position: the retention of 30 days, and a day for clock differences.
+	maxHistory = 31 * 24 * time.Hour
+	// concurrentTracks is how many devices are downsampled at once.
+	concurrentTracks = 8
+	// daysAhead is how many days of a device are read ahead of the day that is downsampled.
+	daysAhead = 8
+)
+
+// track returns the positions of devices over the time range. Each day of each device is one partition. Days are read
+// in parallel and downsampled as they arrive, so memory grows with what is shown and not with what is read.
+func (x *execution) track(ctx context.Context, q *query.Track) error {
+	devices := slices.Compact(slices.Sorted(slices.Values(q.Devices)))
+	if most := x.settings.MaxPartitions; len(devices) > most {
+		x.truncated("Only the first %d of %d vehicles: a query reads at most %d partitions.", most, len(devices), most)
+		devices = devices[:most]
+	}
+	plan := x.planTrack(q, len(devices))
+	tracks := make([]*track, len(devices))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(concurrentTracks)
+	for i, device := range devices {
+		g.Go(func() error {
+			tracks[i] = x.newTrack(q, plan, device)
+			return tracks[i].read(ctx)
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for _, t := range tracks {
+		if t.completeFrom > 0 {
+			x.truncated("Only the newest positions of %s, starting %s: a query reads at most %d rows.",
+				t.device, time.UnixMilli(t.completeFrom).UTC().Format(time.RFC3339), x.settings.MaxRowsRead)
+		}
+		if t.forbidden > 0 {
+			x.truncated("%d positions of %s are left out: they belong to fleets that this data source may not read.", t.forbidden, t.device)
+		}
+		x.Frames = append(x.Frames, t.frames(len(devices) > 1)...)
+	}
+	if len(x.Frames) == 0 {
+		x.Frames = data.Frames{frames.NoSeries()}
+	}
+	return nil
+}
+
+// trackPlan is what one track query reads.
+type trackPlan struct {
+	days         []cassandra.Day // newest first
+	fromMs, toMs int64
+	points       int           // to return, per device
+	rowsLeft     *atomic.Int64 // to read, of all devices together
+}
+
+func (x *execution) planTrack(q *query.Track, devices int) trackPlan {
+	now := x.now()
+	p := trackPlan{
+		fromMs:   max(q.From.UnixMilli(), now.Add(-maxHistory).UnixMilli()),
+		toMs:     min(q.To.UnixMilli(), now.Add(24*time.Hour).UnixMilli()),
+		points:   min(q.MaxDataPoints, max(x.settings.MaxRows/devices, 4)),
+		rowsLeft: &atomic.Int64{},
+	}
+	p.rowsLeft.Store(int64(x.settings.MaxRowsRead))
+	if q.Limit > 0 {
+		p.points = min(p.points, q.Limit)
+	}
+	if p.fromMs <= p.toMs {
+		for day := cassandra.DayOf(p.toMs); day >= cassandra.DayOf(p.fromMs); day-- {
+			p.days = append(p.days, day)
+		}
+	}
+	if most := max(x.settings.MaxPartitions/devices, 1); len(p.days) > most {
+		p.days = p.days[:most]
+		p.fromMs = p.days[most-1].Time().UnixMilli()
+		x.truncated("Only the newest %d day(s), starting %s: a query reads at most %d partitions, and it names %d vehicle(s).",
+			most, p.days[most-1], x.settings.MaxPartitions, devices)
+	}
+	return p
+}
+
+// track is the downsampled track of one device.
+type track struct {
+	*execution
+	plan   trackPlan
+	query  *query.Track
+	device string
+	fields []string
+
+	series       []*downsample.Series              // by field, for the format time_series
+	route        *downsample.Rows[frames.Position] // for the format table
+	completeFrom int64                             // Unix milliseconds; older positions were not read. 0: all were read
+	forbidden    int                               // positions of fleets that the data source may not read
+}
+
+func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track {
+	t := &track{execution: x, plan: p, query: q, device: device, fields: q.SelectedFields()}
+	if q.Format == query.FormatTable {
+		t.route = downsample.NewRows[frames.Position](p.fromMs, p.toMs, p.points, 3)
+		return t
+	}
+	for range t.fields {
+		t.series = append(t.series, downsample.NewSeries(p.fromMs, p.toMs, p.points))
+	}
+	return t
+}
+
+// read reads the days of the plan, newest first, and adds their positions.
+func (t *track) read(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	ahead := make(chan struct{}, daysAhead)
+	parts := make([]chan *cassandra.Track, len(t.plan.days))
+	for i := range parts {
+		parts[i] = make(chan *cassandra.Track, 1)
+	}
+	g.Go(func() error {
+		for i, day := range t.plan.days {
+			select {
+			case ahead <- struct{}{}:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			g.Go(func() error {
+				left := t.plan.rowsLeft.Load()
+				if left <= 0 {
+					parts[i] <- nil
+					return nil
+				}
+				part, err := t.reader.Day(ctx, t.Cost, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
+				if err != nil {
+					return err
+				}
+				parts[i] <- part
+				return nil
+			})
+		}
+		return nil
+	})
+	g.Go(func() error {
+		for i, day := range t.plan.days {
+			select {
+			case part := <-parts[i]:
+				t.addDay(day, part)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+			<-ahead
+		}
+		return nil
+	})
+	return g.Wait()
+}
+
+// addDay adds the positions of one day. A nil part was not read, because the row limit was used up.
+func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
+	if t.completeFrom > 0 {
+		return
+	}
+	if part == nil {
+		t.completeFrom = (day + 1).Time().UnixMilli()
+		return
+	}
+	if part.More || t.plan.rowsLeft.Add(-int64(part.Len())) < 0 {
+		t.completeFrom = (day + 1).Time().UnixMilli()
+		if part.Len() > 0 {
+			t.completeFrom = part.TsMs[0]
+		}
+	}
+	columns := make([][]float64, len(t.series))
+	for j := range columns {
+		columns[j] = trackColumn(part, t.fields[j])
+	}
+	for i, ts := range part.TsMs {
+		fleet := part.Fleets.At(i)
+		if !t.settings.Access.Allows(fleet) {
+			t.forbidden++
+			continue
+		}
+		if !allows(t.query.Fleets, fleet) || !matchPosition(t.query.Filters, part, i) {
+			continue
+		}
+		if t.route != nil {
+			t.route.Add(ts, position(part, i), part.Lat[i], part.Lon[i], part.SpeedKmh[i])
+			continue
+		}
+		for j, values := range columns {
+			t.series[j].Add(ts, values[i])
+		}
+	}
+}
+
+// matchPosition applies filters on the texts of a position. Filters on numbers do not apply to tracks: they would cut
+// holes into a line.
+func matchPosition(filters []query.Filter, part *cassandra.Track, i int) bool {
+	return query.Match(filters, func(key string) (query.Cell, bool) {
+		switch key {
+		case "fleet_id":
+			return query.Text(part.Fleets.At(i)), true
+		case "zone":
+			return query.Text(part.Zones.At(i)), true
+		}
+		return query.Cell{}, false
+	})
+}
+
+func position(t *cassandra.Track, i int) frames.Position {
+	return frames.Position{
+		Lat: t.Lat[i], Lon: t.Lon[i], SpeedKmh: t.SpeedKmh[i], HeadingDeg: t.HeadingDeg[i], BatteryPct: t.BatteryPct[i], TempC: t.TempC[i],
+		Zone: t.Zones.At(i), Fleet: t.Fleets.At(i),
+	}
+}
+
+func trackColumn(t *cassandra.Track, field string) []float64 {
+	switch field {
+	case "speed_kmh":
+		return t.SpeedKmh
+	case "battery_pct":
+		return t.BatteryPct
+	case "temp_c":
+		return t.TempC
+	case "heading_deg":
+		return t.HeadingDeg
+	case "lat":
+		return t.Lat
+	default:
+		return t.Lon
+	}
+}
+
+func (t *track) frames(severalDevices bool) data.Frames {
+	if t.route != nil {
+		return data.Frames{frames.Route(t.device, t.route.Kept())}
+	}
+	var list data.Frames
+	for j, name := range t.fields {
+		if f := frames.TrackSeries(t.device, name, t.series[j].Points(), severalDevices, len(t.fields) > 1); f != nil {
+			list = append(list, f)
+		}
+	}
+	return list
+}

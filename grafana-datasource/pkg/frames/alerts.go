@@ -1,0 +1,112 @@
+package frames
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/data"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+// Alerts makes a table of alerts.
+func Alerts(rows []cassandra.Alert, links Links) *data.Frame {
+	return table("alerts", timeField(alertTimes(rows)),
+		field("severity", nil, values(rows, func(a *cassandra.Alert) string { return a.Severity })),
+		field("alert_type", nil, values(rows, func(a *cassandra.Alert) string { return a.Type })),
+		links.deviceField(values(rows, func(a *cassandra.Alert) string { return a.DeviceID })),
+		field("fleet_id", nil, values(rows, func(a *cassandra.Alert) string { return a.FleetID })),
+		field("message", nil, values(rows, func(a *cassandra.Alert) string { return a.Message })),
+		field("resolved", nil, values(rows, func(a *cassandra.Alert) bool { return a.Resolved })))
+}
+
+func alertTimes(rows []cassandra.Alert) []time.Time {
+	return values(rows, func(a *cassandra.Alert) time.Time { return a.Opened() })
+}
+
+// logLevels maps severities to the levels by which Grafana colors log lines.
+var logLevels = map[string]string{"HIGH": "critical", "MEDIUM": "warning", "LOW": "info"}
+
+// AlertLogs makes a log frame of alerts.
+func AlertLogs(rows []cassandra.Alert) *data.Frame {
+	return logLines(values(rows, func(a *cassandra.Alert) logLine {
+		return logLine{
+			time: a.Opened(), level: logLevels[a.Severity], id: alertID(a),
+			body: fmt.Sprintf("%s %s: %s", a.DeviceID, a.Type, cmp.Or(a.Message, "no message")),
+			labels: map[string]string{
+				"fleet_id": a.FleetID, "device_id": a.DeviceID, "alert_type": a.Type, "severity": a.Severity, "state": alertState(a),
+			},
+		}
+	}))
+}
+
+// AlertAnnotations makes a frame of annotations.
+func AlertAnnotations(rows []cassandra.Alert) *data.Frame {
+	return table("alerts", timeField(alertTimes(rows)),
+		data.NewField("title", nil, values(rows, func(a *cassandra.Alert) string { return a.Severity + " " + a.Type })),
+		data.NewField("text", nil, values(rows, func(a *cassandra.Alert) string { return a.DeviceID + ": " + cmp.Or(a.Message, a.Type) })),
+		data.NewField("tags", nil, values(rows, func(a *cassandra.Alert) string {
+			return strings.Join([]string{a.Severity, a.Type, a.FleetID, alertState(a)}, ",")
+		})),
+		data.NewField("id", nil, values(rows, alertID)))
+}
+
+func alertState(a *cassandra.Alert) string {
+	if a.Resolved {
+		return "resolved"
+	}
+	return "open"
+}
+
+func alertID(a *cassandra.Alert) string {
+	return fmt.Sprintf("%s/%s/%s/%d", a.FleetID, a.DeviceID, a.Type, a.OpenedMs)
+}
+
+// AlertSeries counts alerts by severity in steps of the interval, with at most maxPoints steps. A step without alerts
+// counts zero, so that alert rules can distinguish it from no data.
+func AlertSeries(rows []cassandra.Alert, severities []string, from, to time.Time, interval time.Duration, maxPoints int) data.Frames {
+	step := max(interval, time.Second)
+	for to.Sub(from)/step > time.Duration(max(maxPoints, 1)) {
+		step *= 2
+	}
+	first := from.Truncate(step)
+	times := make([]time.Time, int(to.Sub(first)/step)+1)
+	for i := range times {
+		times[i] = first.Add(time.Duration(i) * step)
+	}
+	counts := map[string][]int64{}
+	for _, severity := range severities {
+		counts[severity] = make([]int64, len(times))
+	}
+	for i := range rows {
+		if n, ok := counts[rows[i].Severity]; ok {
+			n[min(max(int(rows[i].Opened().Sub(first)/step), 0), len(times)-1)]++
+		}
+	}
+	var frames data.Frames
+	for _, severity := range severities {
+		value := field("count", data.Labels{"severity": severity}, counts[severity])
+		value.Config.DisplayName, value.Config.DisplayNameFromDS = "", severity
+		frames = append(frames, series(times, value))
+	}
+	return frames
+}
+
+// AlertCounts counts alerts by fleet and severity, zeros included: a rule that fired must see a zero to resolve.
+func AlertCounts(rows []cassandra.Alert, fleets, severities []string) *data.Frame {
+	type key struct{ fleet, severity string }
+	counted := map[key]int64{}
+	for i := range rows {
+		counted[key{rows[i].FleetID, rows[i].Severity}]++
+	}
+	var fleet, severity []string
+	var counts []int64
+	for _, f := range fleets {
+		for _, s := range severities {
+			fleet, severity, counts = append(fleet, f), append(severity, s), append(counts, counted[key{f, s}])
+		}
+	}
+	return numeric("alerts", field("fleet_id", nil, fleet), field("severity", nil, severity), field("count", nil, counts))
+}

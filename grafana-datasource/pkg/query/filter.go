@@ -1,0 +1,111 @@
+package query
+
+import (
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Filter is an ad hoc filter: a condition on a column of the response.
+type Filter struct {
+	Key      string   `json:"key"`
+	Operator string   `json:"operator"`
+	Value    string   `json:"value"`
+	Values   []string `json:"values"`
+
+	pattern *regexp.Regexp
+	number  float64
+}
+
+var operators = []string{"=", "!=", "=|", "!=|", "=~", "!~", "<", ">"}
+
+// maxPatternBytes bounds regular expressions: matching takes time in proportion to their length.
+const maxPatternBytes = 1000
+
+func compile(filters []Filter) error {
+	for i := range filters {
+		if err := filters[i].compile(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Filter) compile() error {
+	if err := oneOf("operator of filter "+f.Key, []string{f.Operator}, operators); err != nil {
+		return err
+	}
+	var err error
+	switch f.Operator {
+	case "=~", "!~":
+		if len(f.Value) > maxPatternBytes {
+			return Invalid("filter %s: a pattern of %d bytes; at most %d are accepted", f.Key, len(f.Value), maxPatternBytes)
+		}
+		if f.pattern, err = regexp.Compile("^(?:" + f.Value + ")$"); err != nil {
+			return Invalid("filter %s %q: %v", f.Key, f.Value, err)
+		}
+	case "<", ">":
+		if f.number, err = strconv.ParseFloat(strings.TrimSpace(f.Value), 64); err != nil {
+			return Invalid("filter %s %s %q: give a number", f.Key, f.Operator, f.Value)
+		}
+	}
+	return nil
+}
+
+// Cell is the value of a column as filters compare it. The zero value is an absent value.
+type Cell struct {
+	text   string
+	number *float64
+}
+
+// Text is a cell with a text.
+func Text(s string) Cell { return Cell{text: s} }
+
+// Number is a cell with a number, or an absent value for nil.
+func Number(v *float64) Cell {
+	if v == nil {
+		return Cell{}
+	}
+	return Cell{text: strconv.FormatFloat(*v, 'f', -1, 64), number: v}
+}
+
+// TextAndNumber is a cell whose text differs from the usual form of its number.
+func TextAndNumber(s string, v float64) Cell { return Cell{s, &v} }
+
+// Match reports whether a row passes all filters. column returns the cell of a column, and false for an unknown
+// column. A filter on an unknown column always passes: Grafana sends the filters of a dashboard to all its panels.
+func Match(filters []Filter, column func(key string) (Cell, bool)) bool {
+	for i := range filters {
+		if c, known := column(filters[i].Key); known && !filters[i].match(c) {
+			return false
+		}
+	}
+	return true
+}
+
+// MatchFleet reports whether a row that has only a fleet passes all filters.
+func MatchFleet(filters []Filter, fleet string) bool {
+	return Match(filters, func(key string) (Cell, bool) { return Text(fleet), key == "fleet_id" })
+}
+
+func (f *Filter) match(c Cell) bool {
+	switch f.Operator {
+	case "=":
+		return c.text == f.Value
+	case "!=":
+		return c.text != f.Value
+	case "=|":
+		return slices.Contains(f.Values, c.text)
+	case "!=|":
+		return !slices.Contains(f.Values, c.text)
+	case "=~":
+		return f.pattern.MatchString(c.text)
+	case "!~":
+		return !f.pattern.MatchString(c.text)
+	case "<":
+		return c.number != nil && *c.number < f.number
+	default:
+		return c.number != nil && *c.number > f.number
+	}
+}

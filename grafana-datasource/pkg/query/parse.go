@@ -1,0 +1,120 @@
+package query
+
+import (
+	"cmp"
+	"encoding/json"
+	"slices"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/backend"
+)
+
+// maxQueryBytes bounds the JSON of one query.
+const maxQueryBytes = 1 << 20
+
+// defaultDataPoints is used when Grafana names no maximum.
+const defaultDataPoints = 1000
+
+// TypeOf returns the type of a query; TypeInvalid if its JSON cannot be parsed or its type is unknown.
+func TypeOf(q backend.DataQuery) string {
+	kind, parsed, err := decode(q)
+	if err != nil || parsed == nil {
+		return TypeInvalid
+	}
+	return kind
+}
+
+// Parse parses and validates a query. For alert rules, alerting selects a format that rules can evaluate. Every error
+// is an *InvalidError.
+func Parse(q backend.DataQuery, alerting bool) (Query, error) {
+	kind, parsed, err := decode(q)
+	if err != nil {
+		return nil, err
+	}
+	if parsed == nil {
+		return nil, oneOf("query type", []string{kind}, Types)
+	}
+	c := parsed.Base()
+	c.RefID, c.From, c.To, c.Interval = q.RefID, q.TimeRange.From, q.TimeRange.To, q.Interval
+	if c.MaxDataPoints = int(q.MaxDataPoints); c.MaxDataPoints <= 0 {
+		c.MaxDataPoints = defaultDataPoints
+	}
+	if err := validate(kind, parsed, alerting); err != nil {
+		return nil, err
+	}
+	return parsed, nil
+}
+
+// decode decodes the JSON of a query into the struct of its type, which is nil for an unknown type.
+func decode(q backend.DataQuery) (kind string, parsed Query, err error) {
+	if len(q.JSON) > maxQueryBytes {
+		return "", nil, Invalid("query: %d bytes of JSON; at most %d are accepted", len(q.JSON), maxQueryBytes)
+	}
+	var head struct {
+		QueryType string `json:"queryType"`
+	}
+	text := q.JSON
+	if len(text) == 0 {
+		text = []byte("{}")
+	}
+	if err := json.Unmarshal(text, &head); err != nil {
+		return "", nil, Invalid("query: %v", err)
+	}
+	kind = cmp.Or(q.QueryType, head.QueryType, TypeLatest)
+	if parsed = newQuery(kind); parsed == nil {
+		return kind, nil, nil
+	}
+	if err := json.Unmarshal(text, parsed); err != nil {
+		return "", nil, Invalid("query: %v", err)
+	}
+	return kind, parsed, nil
+}
+
+func newQuery(kind string) Query {
+	switch kind {
+	case TypeLatest:
+		return &Latest{}
+	case TypeTrack:
+		return &Track{}
+	case TypeAnalytics:
+		return &Analytics{}
+	case TypeAlerts:
+		return &Alerts{}
+	case TypeDevices:
+		return &Devices{}
+	case TypeFleets:
+		return &Fleets{}
+	case TypeGeofences:
+		return &Geofences{}
+	case TypeRaw:
+		return &Raw{}
+	case TypeVariable:
+		return &Variable{}
+	}
+	return nil
+}
+
+func validate(kind string, q Query, alerting bool) error {
+	c, formats := q.Base(), q.formats()
+	if c.To.Before(c.From) {
+		return Invalid("time range: it ends (%s) before it begins (%s)", c.To.Format(time.RFC3339), c.From.Format(time.RFC3339))
+	}
+	c.Format = cmp.Or(c.Format, formats[0])
+	if err := oneOf("format of "+kind, []string{c.Format}, formats); err != nil {
+		return err
+	}
+	// An alert rule compares numbers; a table has several number columns with different meanings.
+	if alerting && c.Format == FormatTable && slices.Contains(formats, FormatNumeric) {
+		c.Format = FormatNumeric
+	}
+	if err := names("fleet", c.Fleets); err != nil {
+		return err
+	}
+	if c.Limit < 0 {
+		return Invalid("limit %d: give a number above 0, or leave it out", c.Limit)
+	}
+	if err := compile(c.Filters); err != nil {
+		return err
+	}
+	return q.validate()
+}

@@ -1,0 +1,295 @@
+// Package query defines the query types of the data source, and parses and validates the queries that Grafana sends.
+package query
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
+)
+
+// The query types.
+const (
+	TypeLatest    = "latest"
+	TypeTrack     = "track"
+	TypeAnalytics = "analytics"
+	TypeAlerts    = "alerts"
+	TypeDevices   = "devices"
+	TypeFleets    = "fleets"
+	TypeGeofences = "geofences"
+	TypeRaw       = "raw"
+	TypeVariable  = "variable"
+)
+
+// TypeInvalid is the type of queries that cannot be parsed or whose type is unknown.
+const TypeInvalid = "invalid"
+
+// Types lists the query types.
+var Types = []string{TypeLatest, TypeTrack, TypeAnalytics, TypeAlerts, TypeDevices, TypeFleets, TypeGeofences, TypeRaw, TypeVariable}
+
+// The formats of responses.
+const (
+	FormatTable       = "table"
+	FormatTimeSeries  = "time_series"
+	FormatNumeric     = "numeric"
+	FormatLogs        = "logs"
+	FormatAnnotations = "annotations"
+)
+
+// The states of vehicles.
+const (
+	StateMoving  = "moving"
+	StateIdle    = "idle"
+	StateStale   = "stale"
+	StateOffline = "offline"
+)
+
+// States lists the states of vehicles.
+var States = []string{StateMoving, StateIdle, StateStale, StateOffline}
+
+// The fields that queries can select, by query type.
+var (
+	LatestFields    = []string{"age_s", "speed_kmh", "battery_pct", "temp_c"}
+	TrackFields     = []string{"speed_kmh", "battery_pct", "temp_c", "heading_deg", "lat", "lon"}
+	AnalyticsFields = []string{"total_distance_km", "avg_speed_kmh", "alerts_count", "active_devices_count"}
+)
+
+// The kinds of dashboard variables.
+const (
+	VariableFleets     = "fleets"
+	VariableDevices    = "devices"
+	VariableZones      = "zones"
+	VariableSeverities = "severities"
+	VariableAlertTypes = "alert_types"
+	VariableStates     = "states"
+)
+
+// The values of Alerts.Resolved; the empty string means any.
+const (
+	ResolvedAny    = "any"
+	ResolvedOpen   = "open"
+	ResolvedClosed = "resolved"
+)
+
+// Query is a parsed query: *Latest, *Track, *Analytics, *Alerts, *Devices, *Fleets, *Geofences, *Raw or *Variable.
+type Query interface {
+	// Base returns the part that all query types share.
+	Base() *Common
+	// formats lists the formats that the query type supports, the default first.
+	formats() []string
+	// validate checks the parts that only this query type has.
+	validate() error
+}
+
+// Common is the part that all query types share. An empty Fleets means all fleets that the data source may read.
+type Common struct {
+	RefID         string        `json:"-"`
+	From          time.Time     `json:"-"`
+	To            time.Time     `json:"-"`
+	Interval      time.Duration `json:"-"` // between two points of a panel
+	MaxDataPoints int           `json:"-"`
+
+	Fleets  []string `json:"fleets"`
+	Format  string   `json:"format"`
+	Limit   int      `json:"limit"` // of rows; 0 means the limit of the data source
+	Filters []Filter `json:"filters"`
+}
+
+// Base returns c.
+func (c *Common) Base() *Common { return c }
+
+// RowLimit returns how many rows the query may return, at most most.
+func (c *Common) RowLimit(most int) int {
+	if c.Limit > 0 {
+		return min(c.Limit, most)
+	}
+	return most
+}
+
+// Latest asks for the latest position and state of each vehicle.
+type Latest struct {
+	Common
+	VehicleFilter
+	Fields []string `json:"fields"` // of the format numeric
+	Live   bool     `json:"live"`
+}
+
+// VehicleFilter selects vehicles by their latest record. The zero value selects every vehicle.
+type VehicleFilter struct {
+	Devices       []string `json:"devices"`
+	States        []string `json:"states"`
+	Zones         []string `json:"zones"`
+	MinSpeedKmh   *float64 `json:"minSpeedKmh"`
+	MaxSpeedKmh   *float64 `json:"maxSpeedKmh"`
+	MinBatteryPct *float64 `json:"minBatteryPct"`
+	MaxBatteryPct *float64 `json:"maxBatteryPct"`
+}
+
+func (*Latest) formats() []string { return []string{FormatTable, FormatNumeric} }
+
+func (q *Latest) validate() error {
+	return firstError(names("device", q.Devices), names("zone", q.Zones), oneOf("state", q.States, States), oneOf("field", q.Fields, LatestFields))
+}
+
+// SelectedFields returns the fields to show.
+func (q *Latest) SelectedFields() []string { return distinct(q.Fields, "age_s") }
+
+// Track asks for the positions of devices over the time range.
+type Track struct {
+	Common
+	Devices []string `json:"devices"`
+	Fields  []string `json:"fields"` // of the format time_series
+}
+
+func (*Track) formats() []string { return []string{FormatTimeSeries, FormatTable} }
+
+func (q *Track) validate() error {
+	if len(q.Devices) == 0 {
+		return Invalid("devices: a track needs at least one; name it in the query or choose a value of the dashboard variable")
+	}
+	return firstError(names("device", q.Devices), oneOf("field", q.Fields, TrackFields))
+}
+
+// SelectedFields returns the fields to show.
+func (q *Track) SelectedFields() []string { return distinct(q.Fields, "speed_kmh") }
+
+// Analytics asks for the hourly statistics of fleets.
+type Analytics struct {
+	Common
+	Fields []string `json:"fields"` // of the format time_series
+}
+
+func (*Analytics) formats() []string { return []string{FormatTimeSeries, FormatTable} }
+
+func (q *Analytics) validate() error { return oneOf("field", q.Fields, AnalyticsFields) }
+
+// SelectedFields returns the fields to show.
+func (q *Analytics) SelectedFields() []string { return distinct(q.Fields, AnalyticsFields...) }
+
+// Alerts asks for the alerts of fleets in the time range.
+type Alerts struct {
+	Common
+	Devices    []string `json:"devices"`
+	Severities []string `json:"severities"`
+	AlertTypes []string `json:"alertTypes"`
+	Resolved   string   `json:"resolved"`
+}
+
+func (*Alerts) formats() []string {
+	return []string{FormatTable, FormatLogs, FormatTimeSeries, FormatNumeric, FormatAnnotations}
+}
+
+func (q *Alerts) validate() error {
+	if q.Resolved == "" {
+		q.Resolved = ResolvedAny
+	}
+	return firstError(names("device", q.Devices), names("alert type", q.AlertTypes), oneOf("severity", q.Severities, cassandra.Severities),
+		oneOf("resolved", []string{q.Resolved}, []string{ResolvedAny, ResolvedOpen, ResolvedClosed}))
+}
+
+// Devices asks for the registered devices of fleets.
+type Devices struct {
+	Common
+	Devices []string `json:"devices"`
+}
+
+func (*Devices) formats() []string { return []string{FormatTable, FormatNumeric} }
+
+func (q *Devices) validate() error { return names("device", q.Devices) }
+
+// Fleets asks for the fleets and the number of their vehicles in each state.
+type Fleets struct{ Common }
+
+func (*Fleets) formats() []string { return []string{FormatTable, FormatNumeric} }
+
+func (*Fleets) validate() error { return nil }
+
+// Geofences asks for the geofences of fleets.
+type Geofences struct {
+	Common
+	Zones []string `json:"zones"` // names of geofences
+}
+
+func (*Geofences) formats() []string { return []string{FormatTable, FormatNumeric} }
+
+func (q *Geofences) validate() error { return names("zone", q.Zones) }
+
+// Raw runs a SELECT statement that a user wrote.
+type Raw struct {
+	Common
+	CQL string `json:"cql"`
+}
+
+func (*Raw) formats() []string { return []string{FormatTable, FormatTimeSeries, FormatLogs} }
+
+func (q *Raw) validate() error {
+	if strings.TrimSpace(q.CQL) == "" {
+		return Invalid("cql: it is empty; write a SELECT")
+	}
+	return nil
+}
+
+// Variable asks for the values of a dashboard variable.
+type Variable struct {
+	Common
+	Kind string `json:"variable"`
+}
+
+func (*Variable) formats() []string { return []string{FormatTable} }
+
+func (q *Variable) validate() error {
+	return oneOf("variable", []string{q.Kind},
+		[]string{VariableFleets, VariableDevices, VariableZones, VariableSeverities, VariableAlertTypes, VariableStates})
+}
+
+// distinct returns values without repetitions, or fallback when there are none.
+func distinct(values []string, fallback ...string) []string {
+	if len(values) == 0 {
+		return fallback
+	}
+	var once []string
+	for _, v := range values {
+		if !slices.Contains(once, v) {
+			once = append(once, v)
+		}
+	}
+	return once
+}
+
+func names(field string, values []string) error {
+	for _, value := range values {
+		if !settings.ValidName(value) {
+			return Invalid("%s %q: %s", field, value, settings.NameRule)
+		}
+	}
+	return nil
+}
+
+func oneOf(field string, values, choices []string) error {
+	for _, value := range values {
+		if !slices.Contains(choices, value) {
+			return Invalid("%s %q: unknown; use one of %s", field, value, strings.Join(choices, ", "))
+		}
+	}
+	return nil
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// InvalidError rejects a query that cannot run as it is written. Its message names the field, the value and the remedy.
+type InvalidError struct{ message string }
+
+func (e *InvalidError) Error() string { return e.message }
+
+// Invalid formats an *InvalidError.
+func Invalid(format string, args ...any) error { return &InvalidError{fmt.Sprintf(format, args...)} }

@@ -1,0 +1,202 @@
+// Package settings parses and validates the settings of one data source, and defines which fleets it may read.
+package settings
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/grafana/grafana-plugin-sdk-go/backend"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+// Settings are the validated settings of one data source.
+type Settings struct {
+	Cluster cassandra.Config
+
+	QueryTimeout  time.Duration
+	MaxPartitions int // read by one query
+	MaxRows       int // returned by one query
+	MaxRowsRead   int // read by one query, before downsampling
+
+	LatestCache    time.Duration
+	ClosedDayCache time.Duration
+	CacheBytes     uint64
+
+	StaleAfter     time.Duration
+	OfflineAfter   time.Duration
+	MovingAboveKmh float64
+	LiveInterval   time.Duration
+
+	Access         Access
+	AllowFiltering bool
+	AllowRaw       bool
+}
+
+// jsonSettings is the form in which Grafana stores the settings.
+type jsonSettings struct {
+	ContactPoints   string   `json:"contactPoints"`
+	LocalDatacenter string   `json:"localDatacenter"`
+	Keyspace        string   `json:"keyspace"`
+	Consistency     string   `json:"consistency"`
+	Username        string   `json:"username"`
+	TLS             bool     `json:"tls"`
+	TLSServerName   string   `json:"tlsServerName"`
+	TLSSkipVerify   bool     `json:"tlsSkipVerify"`
+	QueryTimeout    string   `json:"queryTimeout"`
+	ConnectTimeout  string   `json:"connectTimeout"`
+	MaxConcurrency  *int     `json:"maxConcurrency"`
+	MaxPartitions   *int     `json:"maxPartitions"`
+	MaxRows         *int     `json:"maxRows"`
+	MaxRowsRead     *int     `json:"maxRowsRead"`
+	LatestCache     string   `json:"latestCache"`
+	ClosedDayCache  string   `json:"closedDayCache"`
+	CacheMegabytes  *int     `json:"cacheMegabytes"`
+	StaleAfter      string   `json:"staleAfter"`
+	OfflineAfter    string   `json:"offlineAfter"`
+	MovingAboveKmh  *float64 `json:"movingAboveKmh"`
+	LiveInterval    string   `json:"liveInterval"`
+	AllowedFleets   string   `json:"allowedFleets"`
+	AllowFiltering  bool     `json:"allowFiltering"`
+	AllowRaw        *bool    `json:"allowRaw"`
+}
+
+// labels maps the setting names of package cassandra to the labels in the configuration editor.
+var labels = map[string]string{
+	"CASSANDRA_HOSTS":            "Contact points",
+	"CASSANDRA_DC":               "Local data center",
+	"CASSANDRA_KEYSPACE":         "Keyspace",
+	"CASSANDRA_USERNAME":         "User name",
+	"CASSANDRA_PASSWORD":         "Password",
+	"CASSANDRA_READ_CONSISTENCY": "Consistency",
+	"CASSANDRA_REPLICATION":      "the keyspace's replication",
+}
+
+// Parse reads the settings of a data source. The error names every invalid setting, its value and the remedy; the
+// returned settings are usable only without an error.
+func Parse(source backend.DataSourceInstanceSettings) (*Settings, error) {
+	var j jsonSettings
+	if len(source.JSONData) > 0 {
+		if err := json.Unmarshal(source.JSONData, &j); err != nil {
+			return &Settings{}, fmt.Errorf("settings of the data source: %w", err)
+		}
+	}
+	p := &parser{}
+	s := &Settings{
+		QueryTimeout:   p.duration("Query timeout", j.QueryTimeout, "10s", 100*time.Millisecond),
+		MaxPartitions:  p.number("Partitions per query", j.MaxPartitions, 2000, 100_000),
+		MaxRows:        p.number("Rows per query", j.MaxRows, 100_000, 1_000_000),
+		MaxRowsRead:    p.number("Rows read per query", j.MaxRowsRead, 2_000_000, 20_000_000),
+		LatestCache:    p.duration("Latest positions", j.LatestCache, "1s", 0),
+		ClosedDayCache: p.duration("Closed days", j.ClosedDayCache, "10m", 0),
+		CacheBytes:     uint64(p.number("Memory (MB)", j.CacheMegabytes, 64, 16_384)) << 20,
+		StaleAfter:     p.duration("Stale after", j.StaleAfter, "2m", time.Second),
+		OfflineAfter:   p.duration("Offline after", j.OfflineAfter, "15m", time.Second),
+		LiveInterval:   p.duration("Live interval", j.LiveInterval, "2s", 200*time.Millisecond),
+		MovingAboveKmh: 3,
+		Access:         NewAccess(list(j.AllowedFleets)...),
+		AllowFiltering: j.AllowFiltering,
+		AllowRaw:       j.AllowRaw == nil || *j.AllowRaw,
+	}
+	if j.MovingAboveKmh != nil {
+		if s.MovingAboveKmh = *j.MovingAboveKmh; s.MovingAboveKmh < 0 {
+			p.reject("Moving above", s.MovingAboveKmh, "give a speed of 0 km/h or more")
+		}
+	}
+	if s.OfflineAfter < s.StaleAfter {
+		p.reject("Offline after", s.OfflineAfter, fmt.Sprintf("give at least Stale after, which is %s", s.StaleAfter))
+	}
+	for _, fleet := range s.Access.Fleets() {
+		if !ValidName(fleet) {
+			p.reject("Allowed fleets", fmt.Sprintf("%q", fleet), NameRule)
+		}
+	}
+	s.Cluster = p.cluster(&j, source.DecryptedSecureJSONData, s.QueryTimeout)
+	return s, errors.Join(p.errs...)
+}
+
+// parser collects every invalid setting, so that an administrator sees all of them at once.
+type parser struct{ errs []error }
+
+func (p *parser) reject(name string, value any, remedy string) {
+	p.errs = append(p.errs, fmt.Errorf("%s %v: %s", name, value, remedy))
+}
+
+func (p *parser) duration(name, value, fallback string, least time.Duration) time.Duration {
+	if strings.TrimSpace(value) == "" {
+		value = fallback
+	}
+	d, err := time.ParseDuration(strings.TrimSpace(value))
+	if err != nil || d < least {
+		p.reject(name, fmt.Sprintf("%q", value), fmt.Sprintf("give a duration of at least %s, for example %s", least, fallback))
+	}
+	return d
+}
+
+func (p *parser) number(name string, value *int, fallback, most int) int {
+	if value == nil {
+		return fallback
+	}
+	if *value < 1 || *value > most {
+		p.reject(name, *value, fmt.Sprintf("give a number from 1 to %d", most))
+		return fallback
+	}
+	return *value
+}
+
+func (p *parser) cluster(j *jsonSettings, secure map[string]string, queryTimeout time.Duration) cassandra.Config {
+	concurrency := p.number("Partitions at once", j.MaxConcurrency, 32, 1000)
+	cfg := cassandra.Config{
+		Hosts:           list(j.ContactPoints),
+		Keyspace:        strings.TrimSpace(j.Keyspace),
+		LocalDC:         strings.TrimSpace(j.LocalDatacenter),
+		Username:        j.Username,
+		Password:        secure["password"],
+		ReadConsistency: strings.TrimSpace(j.Consistency),
+		// The plugin never writes: the write level only has to be one that every keyspace supports.
+		WriteConsistency: "ONE",
+		ConnectTimeout:   p.duration("Connect timeout", j.ConnectTimeout, "5s", 100*time.Millisecond),
+		// A node that does not answer costs a quarter of the query timeout; then the driver asks another node.
+		Timeout:       max(queryTimeout/4, 100*time.Millisecond),
+		ReadRetries:   2,
+		Fanout:        max(concurrency/2, 1),
+		ReadsInFlight: concurrency,
+		Settings:      labels,
+	}
+	if cfg.Keyspace == "" {
+		cfg.Keyspace = "fleet_iot"
+	}
+	if len(cfg.Hosts) == 0 {
+		p.reject("Contact points", `""`, "name at least one, as host or host:port")
+	}
+	if j.TLS {
+		var err error
+		cfg.TLS, err = cassandra.NewTLS([]byte(secure["tlsCACert"]), []byte(secure["tlsClientCert"]), []byte(secure["tlsClientKey"]), j.TLSServerName, j.TLSSkipVerify)
+		if err != nil {
+			p.errs = append(p.errs, err)
+		}
+	}
+	return cfg
+}
+
+// list splits a text at commas and white space.
+func list(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+}
+
+// NameRule describes the names that ValidName accepts.
+const NameRule = "a name has 1 to 128 characters of A-Z a-z 0-9 . _ : -"
+
+// ValidName reports whether s can be the name of a fleet, device, geofence or alert type.
+func ValidName(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != ':' && c != '-' {
+			return false
+		}
+	}
+	return len(s) > 0 && len(s) <= 128
+}
