@@ -651,12 +651,12 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	assert.Equal(t, []string{"n-offline"}, column(t, filtered[0], "device_id"), "ad-hoc filters hold for the columns that there are")
 
 	for statement, reason := range map[string]string{
-		"DROP TABLE telemetry_by_device_day":                                            "only SELECT is taken",
-		"SELECT * FROM every_type WHERE k = 1; TRUNCATE every_type":                     "one statement at a time",
-		"SELECT * FROM every_type WHERE k = 1 -- x":                                     "comments are refused",
+		"DROP TABLE telemetry_by_device_day":                                            "only SELECT is allowed",
+		"SELECT * FROM every_type WHERE k = 1; TRUNCATE every_type":                     "only one statement is allowed",
+		"SELECT * FROM every_type WHERE k = 1 -- x":                                     "comments are not allowed",
 		"SELECT * FROM system_auth.roles WHERE role = 'cassandra'":                      "keyspace \"system_auth\"",
 		"SELECT * FROM every_type":                                                      "k has no condition",
-		"SELECT * FROM every_type WHERE i = 1 ALLOW FILTERING":                          "ALLOW FILTERING: refused",
+		"SELECT * FROM every_type WHERE i = 1 ALLOW FILTERING":                          "ALLOW FILTERING: not allowed",
 		"SELECT * FROM every_type WHERE k IN (" + strings.Repeat("1,", 1000) + "1)":     "more than 100 partitions",
 		"SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", 200_000) + "'":    "at most 131072",
 		"SELECT nothing FROM every_type WHERE k = 1":                                    "nothing",
@@ -670,7 +670,7 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	huge := w.try(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", 10<<20) + "'"})
 	require.ErrorContains(t, huge.Error, "at most")
 	million := w.try(t, s, time.Unix(0, 0), time.Unix(100*365*24*3600, 0), map[string]any{"queryType": "raw", "cql": "SELECT * FROM telemetry_by_device_day WHERE device_id = 'x' AND day IN ($__days)"})
-	require.ErrorContains(t, million.Error, "at most 100 can be read at once")
+	require.ErrorContains(t, million.Error, "at most 100 are allowed")
 	off := w.source("off", map[string]any{"allowRaw": false})
 	require.ErrorContains(t, w.try(t, off, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k = 1"}).Error, "not allowed by the settings")
 	filtering := w.source("filtering", map[string]any{"allowFiltering": true})
@@ -682,17 +682,17 @@ func TestWrongQueriesNameFieldValueAndRemedy(t *testing.T) {
 	s := w.source("wrong")
 	for want, q := range map[string]map[string]any{
 		`query type "everything": unknown; use one of latest`: {"queryType": "everything"},
-		`format of latest "pie": unknown; use one of table`:               {"queryType": "latest", "format": "pie"},
-		`fleet "a b": a name has 1 to 128 characters`:                      {"queryType": "latest", "fleets": []string{"a b"}},
-		`state "flying": unknown`:                                    {"queryType": "latest", "states": []string{"flying"}},
+		`format of latest "pie": unknown; use one of table`:   {"queryType": "latest", "format": "pie"},
+		`fleet "a b": a name has 1 to 128 characters`:         {"queryType": "latest", "fleets": []string{"a b"}},
+		`state "flying": unknown`:                             {"queryType": "latest", "states": []string{"flying"}},
 		`severity "high": unknown; use one of HIGH`:           {"queryType": "alerts", "severities": []string{"high"}},
-		"devices: a track needs at least one":                              {"queryType": "track"},
-		`field "altitude": unknown`:                                  {"queryType": "track", "devices": []string{"a"}, "fields": []string{"altitude"}},
-		"cql: it is empty":                                                 {"queryType": "raw", "cql": " "},
-		`limit -1`:                                                         {"queryType": "latest", "limit": -1},
-		`filter zone "(": `:                                                {"queryType": "latest", "filters": []map[string]any{{"key": "zone", "operator": "=~", "value": "("}}},
-		`filter speed_kmh > "fast": give a number`:                         {"queryType": "latest", "filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "fast"}}},
-		"cannot unmarshal":                                                 {"queryType": "latest", "fleets": "north"},
+		"devices: a track needs at least one":                 {"queryType": "track"},
+		`field "altitude": unknown`:                           {"queryType": "track", "devices": []string{"a"}, "fields": []string{"altitude"}},
+		"cql: it is empty":                                    {"queryType": "raw", "cql": " "},
+		`limit -1`:                                            {"queryType": "latest", "limit": -1},
+		`filter zone "(": `:                                   {"queryType": "latest", "filters": []map[string]any{{"key": "zone", "operator": "=~", "value": "("}}},
+		`filter speed_kmh > "fast": give a number`:            {"queryType": "latest", "filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "fast"}}},
+		"cannot unmarshal":                                    {"queryType": "latest", "fleets": "north"},
 	} {
 		answer := w.try(t, s, w.now, w.now, q)
 		require.ErrorContains(t, answer.Error, want)

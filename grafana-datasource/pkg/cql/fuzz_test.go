@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FuzzValidate holds that whatever passes only reads: a single SELECT of a known table, with nothing outside of strings that
-// changes or hides anything. Each planned statement passes again, alone, for one partition of the same table.
+// FuzzValidate checks that accepted statements only read: a single SELECT of a known table, without anything outside of
+// strings that writes or hides something. Each planned statement is valid by itself, for one partition of the same table.
 func FuzzValidate(f *testing.F) {
 	for _, statement := range []string{
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a', 'b') LIMIT 5",
@@ -41,7 +41,7 @@ func FuzzValidate(f *testing.F) {
 		plan, err := Validate(statement, tables, rules)
 		if err != nil {
 			if len(err.Error()) > 1000 {
-				t.Fatalf("%d bytes are refused with %d", len(statement), len(err.Error()))
+				t.Fatalf("%d bytes are rejected with an error of %d bytes", len(statement), len(err.Error()))
 			}
 			return
 		}
@@ -53,7 +53,7 @@ func FuzzValidate(f *testing.F) {
 			onlyReads(t, planned)
 			again, err := Validate(planned, tables, rules)
 			if err != nil {
-				t.Fatalf("%q is planned as %q, which is refused: %v", statement, planned, err)
+				t.Fatalf("%q is planned as %q, which is rejected: %v", statement, planned, err)
 			}
 			if again.Table != plan.Table || len(again.Statements) != 1 || again.Statements[0] != planned {
 				t.Fatalf("%q is planned as %q, which is planned as %q", statement, planned, again.Statements)
@@ -61,29 +61,28 @@ func FuzzValidate(f *testing.F) {
 		}
 		if _, err := Validate(statement, tables, restricted); err == nil {
 			if plan.Table != "alerts_by_fleet_day" {
-				t.Fatalf("%q reads %s though only one fleet is allowed", statement, plan.Table)
+				t.Fatalf("%q reads %s, but only one fleet is allowed", statement, plan.Table)
 			}
 			if !strings.Contains(statement, "'f'") {
-				t.Fatalf("%q names no fleet that is allowed", statement)
+				t.Fatalf("%q names no allowed fleet", statement)
 			}
 		}
 	})
 }
 
-// writes are the words that begin a statement that is no SELECT, or make one of several. All are reserved: nothing else
-// can be called so.
+// writes are the keywords that begin a statement other than SELECT, or join several. All are reserved words.
 var writes = []string{
 	"insert", "update", "delete", "truncate", "drop", "create", "alter", "grant", "revoke", "begin", "batch", "apply", "use", "rename",
 }
 
-// clause finds what the server would take for a word of its own behind a number.
+// clause matches text behind a number that the server would read as a keyword.
 var clause = regexp.MustCompile(`and|allow|filtering|from|where|group|order|limit|per|in$|contains|like|using`)
 
 func onlyReads(t *testing.T, statement string) {
 	t.Helper()
 	words := bare(statement)
 	if len(words) == 0 || words[0] != "select" || slices.Contains(words[1:], "select") {
-		t.Fatalf("no single SELECT passes: %q", statement)
+		t.Fatalf("not a single SELECT: %q", statement)
 	}
 	for i, word := range words {
 		switch {
@@ -92,7 +91,7 @@ func onlyReads(t *testing.T, statement string) {
 		case word == "allow" && i+1 < len(words) && words[i+1] == "filtering":
 			t.Fatalf("ALLOW FILTERING passes in %q", statement)
 		case word[0] >= '0' && word[0] <= '9' && clause.MatchString(word):
-			t.Fatalf("a number hides a word of its own: %q in %q", word, statement)
+			t.Fatalf("a number hides a keyword: %q in %q", word, statement)
 		}
 	}
 }

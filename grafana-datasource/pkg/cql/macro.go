@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Range is what the macros of a statement stand for.
+// Range is the time range of a query, which macros insert.
 type Range struct {
 	From, To time.Time     // both included
-	Interval time.Duration // between two points that a panel can show
-	MaxDays  int           // the most days that $__days may list
+	Interval time.Duration // between two points of a panel
+	MaxDays  int           // maximum that $__days may list
 }
 
 const macroNames = "$__timeFrom, $__timeTo, $__timeFilter(column), $__days and $__interval"
@@ -21,11 +21,11 @@ var (
 	columnForm = regexp.MustCompile(`^(?:[a-zA-Z_][a-zA-Z0-9_]*|"(?:[^"]|"")+")$`)
 )
 
-// Expand writes the values of macros into a statement: $__timeFrom and $__timeTo (timestamps in milliseconds),
+// Expand replaces the macros of a statement: $__timeFrom and $__timeTo (timestamps in milliseconds),
 // $__timeFilter(column), $__days (the UTC days of the range, for "day IN ($__days)") and $__interval (a duration).
 func Expand(statement string, r Range) (string, error) {
 	if len(statement) > MaxText {
-		return "", fmt.Errorf("statement: %d bytes, at most %d are taken", len(statement), MaxText)
+		return "", fmt.Errorf("statement: %d bytes; at most %d are accepted", len(statement), MaxText)
 	}
 	var failed error
 	fail := func(format string, args ...any) string {
@@ -37,7 +37,7 @@ func Expand(statement string, r Range) (string, error) {
 	expanded := macroForm.ReplaceAllStringFunc(statement, func(found string) string {
 		m := macroForm.FindStringSubmatch(found)
 		name, argument := m[1], strings.TrimSpace(m[2])
-		// Only $__timeFilter has an argument: what stands in parentheses behind the others is not theirs.
+		// Only $__timeFilter has an argument. Parentheses behind other macros belong to the statement.
 		rest := strings.TrimPrefix(found, "$__"+name)
 		switch name {
 		case "timeFrom":
@@ -46,7 +46,7 @@ func Expand(statement string, r Range) (string, error) {
 			return fmt.Sprint(r.To.UnixMilli()) + strings.TrimPrefix(rest, "()")
 		case "timeFilter":
 			if !columnForm.MatchString(argument) {
-				return fail("macro %s: name the column of the time, for example $__timeFilter(ts)", shown(found))
+				return fail("macro %s: name the time column, for example $__timeFilter(ts)", shown(found))
 			}
 			return fmt.Sprintf("%s >= %d AND %s <= %d", argument, r.From.UnixMilli(), argument, r.To.UnixMilli())
 		case "interval":
@@ -60,14 +60,14 @@ func Expand(statement string, r Range) (string, error) {
 			}
 			return days + rest
 		default:
-			return fail("macro %s: there is none of that name; there are %s", shown(found), macroNames)
+			return fail("macro %s: unknown; use one of %s", shown(found), macroNames)
 		}
 	})
 	if failed != nil {
 		return "", failed
 	}
 	if len(expanded) > MaxText {
-		return "", fmt.Errorf("statement: %d bytes with its macros, at most %d are taken; take a shorter time range", len(expanded), MaxText)
+		return "", fmt.Errorf("statement: %d bytes after macro expansion; at most %d are accepted; choose a shorter time range", len(expanded), MaxText)
 	}
 	return expanded, nil
 }
@@ -75,7 +75,7 @@ func Expand(statement string, r Range) (string, error) {
 func (r Range) days() (string, error) {
 	first, last := r.From.UTC().Truncate(24*time.Hour), r.To.UTC().Truncate(24*time.Hour)
 	if n := int(last.Sub(first).Hours()/24) + 1; n > r.MaxDays {
-		return "", fmt.Errorf("the time range has %d days, at most %d can be read at once; take a shorter one", n, r.MaxDays)
+		return "", fmt.Errorf("the time range has %d days; at most %d are allowed; choose a shorter one", n, r.MaxDays)
 	}
 	var days []string
 	for day := first; !day.After(last); day = day.AddDate(0, 0, 1) {

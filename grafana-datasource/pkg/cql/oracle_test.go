@@ -4,9 +4,9 @@ import "slices"
 
 const comment = "--"
 
-// bare is what of a statement stands outside of its strings: words in lower case, symbols, and a mark for each comment. What a digit
-// begins goes on as long as letters and digits do. It shares nothing with the guard, so that a test may hold one against
-// the other.
+// bare returns the parts of a statement outside of its strings: words in lower case, symbols, and one marker per comment.
+// A number continues as long as letters and digits follow. It shares no code with the validator, so that tests can compare
+// the two.
 func bare(statement string) (found []string) {
 	s := []rune(statement)
 	at := func(i int) rune {
@@ -24,7 +24,7 @@ func bare(statement string) (found []string) {
 			for i++; i < len(s) && s[i] != c; i++ {
 			}
 			i++
-			found = append(found, string(c)) // a doubled quote gives two strings side by side
+			found = append(found, string(c)) // a doubled quote yields two adjacent strings
 		case c == '$' && at(i+1) == '$':
 			for i += 2; i < len(s) && (s[i] != '$' || at(i+1) != '$'); i++ {
 			}

@@ -7,60 +7,60 @@ import (
 	"strings"
 )
 
-// Table is what the guard must know of a table: the columns of its partition key, in their order.
+// Table is a table of the schema, with the columns of its partition key in order.
 type Table struct {
 	Name         string
 	PartitionKey []string
 }
 
-// Rules are what an administrator allows.
+// Rules are the rules that an administrator sets.
 type Rules struct {
 	Keyspace       string
-	AllowFiltering bool     // statements may say ALLOW FILTERING, and then need no whole partition key
-	MaxPartitions  int      // that one statement may ask for
-	Fleets         []string // the only fleets that may be read; none: every one
-	FleetColumn    string   // the partition-key column that names the fleet
+	AllowFiltering bool     // allow statements with ALLOW FILTERING, which then need no whole partition key
+	MaxPartitions  int      // maximum of one statement
+	Fleets         []string // fleets that may be read; empty means all
+	FleetColumn    string   // partition-key column that names the fleet
 }
 
-// maxAggregated is how many partitions one statement may ask for where it can't be split, since it counts or groups
-// over all of them: one coordinator has to gather them.
+// maxAggregated bounds the partitions of a statement that counts or groups. It cannot be split, so one coordinator has to
+// gather all its partitions.
 const maxAggregated = 100
 
-// maxDepth bounds nesting of parentheses and brackets.
+// maxDepth bounds the nesting of parentheses and brackets.
 const maxDepth = 32
 
-// beginnings are the words that begin a statement or make one of several. All are reserved, so nothing can be called so
-// without quotes, and the server would refuse them as well.
-var beginnings = []string{
+// statementWords begin a statement or join several. All are reserved words: no unquoted name can equal one, and the server
+// would reject them as well.
+var statementWords = []string{
 	"select", "insert", "update", "delete", "truncate", "drop", "create", "alter", "rename", "grant", "revoke", "begin", "batch", "apply", "use",
 }
 
-// Plan is what to run in place of a statement.
+// Plan is the list of statements to run in place of a validated statement.
 type Plan struct {
 	Table      string
-	Statements []string // one a partition, in the order of the values that the statement names
-	Limit      int      // of the statement itself, over all partitions; 0: none
+	Statements []string // one per partition, in the order of the values in the statement
+	Limit      int      // of the whole statement, over all partitions; 0 means none
 }
 
-// firstWave is how many statements are run before anything is known of their rows.
-const firstWave = 8
+// firstBatch is how many statements run before the number of their rows is known.
+const firstBatch = 8
 
-// NextBatch is how many of the statements to run next, where done of them gave so many rows: as many as are likely to fill
-// the limit, and none when it is passed. To run them all would be to read the limit as often as there are partitions.
+// NextBatch returns how many statements to run next, after the first done statements returned so many rows: as many as
+// probably fill the limit, and 0 once it is exceeded. Running all statements at once would read up to the limit from each.
 func (p Plan) NextBatch(done, rows, limit, atOnce int) int {
 	left := len(p.Statements) - done
 	switch {
 	case rows > limit, p.Limit > 0 && rows >= p.Limit:
 		return 0
 	case done == 0:
-		return min(left, firstWave, atOnce)
+		return min(left, firstBatch, atOnce)
 	case rows == 0:
 		return min(left, 2*done, atOnce)
 	}
-	return min(left, max((limit-rows)*done/rows+1, firstWave), atOnce)
+	return min(left, max((limit-rows)*done/rows+1, firstBatch), atOnce)
 }
 
-// Validate reads a statement without macros and plans it, or tells why it is refused.
+// Validate parses a statement without macros and plans it. The error says why it rejects a statement.
 func Validate(statement string, tables []Table, rules Rules) (Plan, error) {
 	if len(statement) > MaxText {
 		return Plan{}, fmt.Errorf("statement: %d bytes, at most %d are taken", len(statement), MaxText)
@@ -72,7 +72,7 @@ func Validate(statement string, tables []Table, rules Rules) (Plan, error) {
 	return s.plan(tables, rules)
 }
 
-// selection is a SELECT that was read.
+// selection is a SELECT in the course of parsing.
 type selection struct {
 	statement string // without a closing semicolon
 	tokens    []token
@@ -80,17 +80,17 @@ type selection struct {
 
 	keyspace, table string
 	aggregates      bool
-	functions       []string // keyspaces that functions are named of
+	functions       []string // keyspaces of qualified functions
 	where           []relation
 	limit           int
 	filtering       bool
 }
 
-// relation is one condition: what a column must equal or be among; other conditions have no values.
+// relation is one condition: a column and the values of its "=" or IN. Other conditions have no values.
 type relation struct {
 	column   string
-	values   [][]token // one of "=", several of IN
-	from, to int       // its place in the statement
+	values   [][]token // one for "=", several for IN
+	from, to int       // byte offsets in the statement
 }
 
 func parse(statement string) (*selection, error) {
@@ -98,7 +98,7 @@ func parse(statement string) (*selection, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A semicolon may close the statement, nothing may follow it.
+	// A semicolon may end the statement, and nothing may follow it.
 	list = list[:len(list)-1]
 	if n := len(list); n > 0 && list[n-1].is(";") {
 		statement = statement[:list[n-1].from]
@@ -108,12 +108,12 @@ func parse(statement string) (*selection, error) {
 	s := &selection{statement: statement, tokens: append(list, token{end, "", len(statement), len(statement)})}
 	for _, t := range list {
 		if t.is(";") {
-			return nil, fmt.Errorf("semicolon at %s: one statement at a time", place(statement, t.from))
+			return nil, fmt.Errorf("semicolon at %s: only one statement is allowed", place(statement, t.from))
 		}
 	}
 	for _, t := range list[min(1, len(list)):] {
-		if t.kind == word && slices.Contains(beginnings, t.value) {
-			return nil, fmt.Errorf("%s at %s: a SELECT has no such word; put the name of a column or table in double quotes",
+		if t.kind == word && slices.Contains(statementWords, t.value) {
+			return nil, fmt.Errorf("%s at %s: not a part of a SELECT; put a column or table of that name in double quotes",
 				strings.ToUpper(t.value), place(statement, t.from))
 		}
 	}
@@ -132,12 +132,12 @@ func (s *selection) checkDepth() error {
 		switch t.value {
 		case "(", "[", "{":
 			if open = append(open, t.value); len(open) > maxDepth {
-				return fmt.Errorf("%s at %s: nested more than %d deep", t.value, place(s.statement, t.from), maxDepth)
+				return fmt.Errorf("%s at %s: nested more than %d levels deep", t.value, place(s.statement, t.from), maxDepth)
 			}
 		case ")", "]", "}":
 			pair := map[string]string{")": "(", "]": "[", "}": "{"}[t.value]
 			if len(open) == 0 || open[len(open)-1] != pair {
-				return fmt.Errorf("%s at %s: nothing that it closes", t.value, place(s.statement, t.from))
+				return fmt.Errorf("%s at %s: it closes nothing", t.value, place(s.statement, t.from))
 			}
 			open = open[:len(open)-1]
 		}
@@ -153,7 +153,7 @@ func (s *selection) parse() error {
 		if first.kind == end {
 			return fmt.Errorf("statement: it is empty")
 		}
-		return fmt.Errorf("statement begins with %q: only SELECT is taken", shown(s.statement[first.from:first.to]))
+		return fmt.Errorf("statement begins with %q: only SELECT is allowed", shown(s.statement[first.from:first.to]))
 	}
 	s.next = 1
 	if err := s.selectors(); err != nil {
@@ -170,7 +170,7 @@ func (s *selection) parse() error {
 	return s.tail()
 }
 
-// selectors reads up to FROM.
+// selectors parses up to FROM.
 func (s *selection) selectors() error {
 	start := s.next
 	depth := 0
@@ -194,7 +194,7 @@ func (s *selection) selectors() error {
 			case "count", "sum", "avg", "min", "max":
 				s.aggregates = true
 			}
-			// The functions of the schema may be aggregates too.
+			// A function of the schema may be an aggregate.
 			if s.tokens[s.next-1].is(".") {
 				s.aggregates = true
 				s.functions = append(s.functions, s.tokens[s.next-2].value)
@@ -206,14 +206,14 @@ func (s *selection) selectors() error {
 func (s *selection) from() error {
 	t := s.peek()
 	if !t.name() {
-		return fmt.Errorf("FROM at %s: name a table behind it", place(s.statement, t.from))
+		return fmt.Errorf("FROM at %s: name a table after it", place(s.statement, t.from))
 	}
 	s.table = t.value
 	s.next++
 	if s.accept(".") {
 		t = s.peek()
 		if !t.name() {
-			return fmt.Errorf("table at %s: a name is missing behind the dot", place(s.statement, t.from))
+			return fmt.Errorf("table at %s: a name is missing after the dot", place(s.statement, t.from))
 		}
 		s.keyspace, s.table = s.table, t.value
 		s.next++
@@ -221,7 +221,7 @@ func (s *selection) from() error {
 	return nil
 }
 
-// conditions reads the relations of WHERE, up to what may follow them.
+// conditions parses the relations of WHERE, up to the next clause.
 func (s *selection) conditions() error {
 	for {
 		start := s.next
@@ -236,7 +236,7 @@ func (s *selection) conditions() error {
 				depth++
 			case t.is(")") || t.is("]") || t.is("}"):
 				depth--
-			case depth == 0 && t.endsCondition() && (s.next > start || !t.is("group") && !t.is("per")): // a column may be called so
+			case depth == 0 && t.endsCondition() && (s.next > start || !t.is("group") && !t.is("per")): // a column may have this name
 				break relation
 			}
 		}
@@ -250,15 +250,15 @@ func (s *selection) conditions() error {
 	}
 }
 
-// endsCondition tells the words behind which a condition can't go on. None of them can be part of a value.
+// endsCondition reports whether a token ends a condition. No value can contain such a token.
 func (t token) endsCondition() bool { return t.is("and") || t.beginsClause() }
 
-// beginsClause tells the words that begin what may follow the conditions.
+// beginsClause reports whether a token begins a clause that may follow the conditions.
 func (t token) beginsClause() bool {
 	return t.kind == word && slices.Contains([]string{"group", "order", "per", "limit", "allow"}, t.value)
 }
 
-// relation reads a condition. One that the server would refuse gives no values, and so is no set of partitions.
+// relation parses a condition. A condition that the server would reject has no values, so it selects no partitions.
 func (s *selection) relation(part []token) relation {
 	none := relation{from: part[0].from, to: part[len(part)-1].to}
 	r := none
@@ -291,7 +291,7 @@ func (s *selection) relation(part []token) relation {
 	return r
 }
 
-// tail reads what may follow the conditions.
+// tail parses the clauses that may follow the conditions.
 func (s *selection) tail() error {
 	for s.peek().kind != end {
 		t := s.peek()
@@ -303,7 +303,7 @@ func (s *selection) tail() error {
 			s.skip()
 		case s.accept("per"):
 			if !s.accept("partition") || !s.accept("limit") {
-				return fmt.Errorf("PER at %s: PER PARTITION LIMIT is meant", place(s.statement, t.from))
+				return fmt.Errorf("PER at %s: write PER PARTITION LIMIT", place(s.statement, t.from))
 			}
 			if _, err := s.number("PER PARTITION LIMIT"); err != nil {
 				return err
@@ -315,17 +315,17 @@ func (s *selection) tail() error {
 			}
 		case s.accept("allow"):
 			if !s.accept("filtering") {
-				return fmt.Errorf("ALLOW at %s: ALLOW FILTERING is meant", place(s.statement, t.from))
+				return fmt.Errorf("ALLOW at %s: write ALLOW FILTERING", place(s.statement, t.from))
 			}
 			s.filtering = true
 		default:
-			return fmt.Errorf("%q at %s: nothing of a SELECT that can stand here", shown(s.statement[t.from:t.to]), place(s.statement, t.from))
+			return fmt.Errorf("%q at %s: not allowed here in a SELECT", shown(s.statement[t.from:t.to]), place(s.statement, t.from))
 		}
 	}
 	return nil
 }
 
-// skip goes on to the next clause.
+// skip moves to the next clause.
 func (s *selection) skip() {
 	for t := s.peek(); t.kind != end && !t.beginsClause(); t = s.peek() {
 		s.next++
@@ -358,7 +358,7 @@ func (s *selection) plan(tables []Table, rules Rules) (Plan, error) {
 	}
 	for _, keyspace := range s.functions {
 		if keyspace != rules.Keyspace && keyspace != "system" {
-			return Plan{}, fmt.Errorf("function of keyspace %q: only those of %s can be used", shown(keyspace), rules.Keyspace)
+			return Plan{}, fmt.Errorf("function of keyspace %q: only functions of %s are allowed", shown(keyspace), rules.Keyspace)
 		}
 	}
 	i := slices.IndexFunc(tables, func(t Table) bool { return t.Name == s.table })
@@ -367,10 +367,10 @@ func (s *selection) plan(tables []Table, rules Rules) (Plan, error) {
 		for i, t := range tables {
 			names[i] = t.Name
 		}
-		return Plan{}, fmt.Errorf("table %q: keyspace %s has none of that name, but %s", shown(s.table), rules.Keyspace, strings.Join(names, ", "))
+		return Plan{}, fmt.Errorf("table %q: not in keyspace %s, which has %s", shown(s.table), rules.Keyspace, strings.Join(names, ", "))
 	}
 	if s.filtering && !rules.AllowFiltering {
-		return Plan{}, fmt.Errorf("ALLOW FILTERING: refused, since it can read a whole table; name the partition key (%s), or ask the administrator to allow it",
+		return Plan{}, fmt.Errorf("ALLOW FILTERING: not allowed, because it can read a whole table; name the partition key (%s), or ask the administrator to allow it",
 			strings.Join(tables[i].PartitionKey, ", "))
 	}
 	keys, err := s.keyRelations(tables[i], rules)
@@ -394,9 +394,9 @@ func (s *selection) keyRelations(table Table, rules Rules) ([]relation, error) {
 			missing = append(missing, column)
 			continue
 		}
-		// The server would refuse it; here it would leave open which of the two is checked.
+		// The server would reject a repeated condition, and it would be unclear which one to check here.
 		if slices.ContainsFunc(s.where[i+1:], func(r relation) bool { return r.column == column }) {
-			return nil, fmt.Errorf("column %s: it has a condition twice", column)
+			return nil, fmt.Errorf("column %s: it has two conditions; keep one", column)
 		}
 		keys = append(keys, s.where[i])
 	}
@@ -406,7 +406,7 @@ func (s *selection) keyRelations(table Table, rules Rules) ([]relation, error) {
 		}
 	}
 	if len(missing) > 0 && (!s.filtering || !rules.AllowFiltering) {
-		return nil, fmt.Errorf("table %s: the partition key is (%s), and %s %s no condition with = or IN; without it the whole table would be read",
+		return nil, fmt.Errorf("table %s: the partition key is (%s), and %s %s no condition with = or IN; without one the whole table would be read",
 			table.Name, strings.Join(table.PartitionKey, ", "), strings.Join(missing, " and "), map[bool]string{true: "has", false: "have"}[len(missing) == 1])
 	}
 	return keys, nil
@@ -414,32 +414,32 @@ func (s *selection) keyRelations(table Table, rules Rules) ([]relation, error) {
 
 func (s *selection) checkFleets(table Table, keys []relation, rules Rules) error {
 	if !slices.Contains(table.PartitionKey, rules.FleetColumn) {
-		return fmt.Errorf("table %s: not keyed by fleet, so what this data source may see of it can't be told; use a typed query, which checks the fleet", table.Name)
+		return fmt.Errorf("table %s: it has no fleet in its key, so access cannot be checked; use a query type other than raw CQL", table.Name)
 	}
 	i := slices.IndexFunc(keys, func(r relation) bool { return r.column == rules.FleetColumn })
 	if i < 0 {
-		return fmt.Errorf("table %s: name the fleet, one of %s", table.Name, strings.Join(rules.Fleets, ", "))
+		return fmt.Errorf("table %s: name the fleet; use one of %s", table.Name, strings.Join(rules.Fleets, ", "))
 	}
 	for _, value := range keys[i].values {
 		if len(value) != 1 || value[0].kind != text || !slices.Contains(rules.Fleets, value[0].value) {
-			return fmt.Errorf("fleet %s: this data source has no right on it, but on %s",
+			return fmt.Errorf("fleet %s: not allowed for this data source (allowed: %s)",
 				shown(s.statement[value[0].from:value[len(value)-1].to]), strings.Join(rules.Fleets, ", "))
 		}
 	}
 	return nil
 }
 
-// split makes a statement for each partition. Where the statement counts or groups, it stays whole.
+// split makes one statement per partition. A statement that counts or groups stays whole.
 func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 	partitions := 1
 	for _, key := range keys {
 		if partitions *= len(key.values); partitions > rules.MaxPartitions {
-			return nil, fmt.Errorf("statement asks for more than %d partitions; take a shorter range or fewer values, or raise the limit of the data source", rules.MaxPartitions)
+			return nil, fmt.Errorf("statement reads more than %d partitions; choose a shorter range or fewer values, or raise the limit of the data source", rules.MaxPartitions)
 		}
 	}
 	if s.aggregates {
 		if partitions > maxAggregated {
-			return nil, fmt.Errorf("statement counts or groups over %d partitions, at most %d can be gathered at once; take a shorter range", partitions, maxAggregated)
+			return nil, fmt.Errorf("statement counts or groups over %d partitions; at most %d are allowed; choose a shorter range", partitions, maxAggregated)
 		}
 		return []string{s.statement}, nil
 	}
@@ -449,7 +449,7 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 	done := 0
 	for _, key := range keys {
 		column := s.statement[key.from:s.columnEnd(key)]
-		gap := "" // what stands close behind the parenthesis may not become a part of the value
+		gap := "" // text directly behind the parenthesis must not become a part of the value
 		if key.to < len(s.statement) && !strings.ContainsRune(" \t\r\n", rune(s.statement[key.to])) {
 			gap = " "
 		}
@@ -467,7 +467,7 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 	return statements, nil
 }
 
-// columnEnd is where the column's name in a condition ends.
+// columnEnd returns where the name of the column in a condition ends.
 func (s *selection) columnEnd(r relation) int {
 	for _, t := range s.tokens {
 		if t.from == r.from {

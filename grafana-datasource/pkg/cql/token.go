@@ -1,6 +1,5 @@
-// Package cql reads the one kind of statement that a person may send by hand: a SELECT of whole partitions. It expands
-// the macros, refuses what is anything else, and plans one statement a partition. It is pure: the schema and the rules
-// are passed in.
+// Package cql validates the CQL statements that users write. It expands macros, accepts only a SELECT of whole
+// partitions, and splits it into one statement per partition. It is pure: the caller passes the schema and the rules.
 package cql
 
 import (
@@ -10,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// MaxText is the longest statement in bytes, before and after its macros are expanded.
+// MaxText bounds a statement in bytes, before and after macro expansion.
 const MaxText = 128 << 10
 
 type kind int
@@ -24,8 +23,8 @@ const (
 	end
 )
 
-// token is a part of a statement. value is what it means: a word in lower case, a quoted name or text without its
-// quotes; from and to are its place in the statement.
+// token is a part of a statement. value is a word in lower case, or a quoted name or text without its quotes; from and
+// to are its byte offsets in the statement.
 type token struct {
 	kind     kind
 	value    string
@@ -36,7 +35,7 @@ func (t token) is(value string) bool {
 	return (t.kind == word || t.kind == symbol) && t.value == value
 }
 
-// name tells whether the token can stand for a column, table or keyspace.
+// name reports whether the token can name a column, table or keyspace.
 func (t token) name() bool { return t.kind == word || t.kind == quoted }
 
 var (
@@ -47,7 +46,7 @@ var (
 	symbolForm = regexp.MustCompile(`^(<=|>=|!=|[()\[\]{},.=<>+*/%:;-])`)
 )
 
-// tokens splits a statement. A comment is refused: what stands in it would look different to a person and to the server.
+// tokens splits a statement. It rejects comments, because a user and the server could read them differently.
 func tokens(statement string) ([]token, error) {
 	if !utf8.ValidString(statement) {
 		return nil, fmt.Errorf("statement: not valid UTF-8")
@@ -60,7 +59,7 @@ func tokens(statement string) ([]token, error) {
 			at++
 			continue
 		case strings.HasPrefix(rest, "--"), strings.HasPrefix(rest, "//"), strings.HasPrefix(rest, "/*"):
-			return nil, fmt.Errorf("comment at %s: comments are refused; take it out", place(statement, at))
+			return nil, fmt.Errorf("comment at %s: comments are not allowed; remove it", place(statement, at))
 		case c == '\'' || c == '"':
 			value, length, ok := unquote(rest, c)
 			if !ok {
@@ -87,9 +86,9 @@ func tokens(statement string) ([]token, error) {
 		if length == 0 {
 			return nil, unexpected(statement, at)
 		}
-		// The server reads "1.allow" as two words; here it must not hide one.
+		// The server reads "1.allow" as a number and a word, so a number must not hide a word here.
 		if k == constant && wordForm.MatchString(strings.TrimLeft(rest[length:], "0123456789")) {
-			return nil, fmt.Errorf("number at %s: a letter follows on it; write a space between", place(statement, at))
+			return nil, fmt.Errorf("number at %s: it is followed by a letter; write a space between them", place(statement, at))
 		}
 		list = append(list, token{k, strings.ToLower(rest[:length]), at, at + length})
 		at += length
@@ -101,14 +100,14 @@ func unexpected(statement string, at int) error {
 	r, _ := utf8.DecodeRuneInString(statement[at:])
 	switch r {
 	case '$':
-		return fmt.Errorf("$ at %s: neither a macro nor a variable of the dashboard that has a value; the macros are %s", place(statement, at), macroNames)
+		return fmt.Errorf("$ at %s: not a macro, and not a dashboard variable with a value; the macros are %s", place(statement, at), macroNames)
 	case '?':
-		return fmt.Errorf("? at %s: there is nothing to bind; write the value itself", place(statement, at))
+		return fmt.Errorf("? at %s: bind markers are not supported; write the value", place(statement, at))
 	}
 	return fmt.Errorf("character %q at %s: not part of a SELECT", r, place(statement, at))
 }
 
-// unquote reads a quoted part, in which a quote is written twice.
+// unquote reads a quoted text, in which a quote is written twice.
 func unquote(s string, quote byte) (value string, length int, ok bool) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
@@ -126,7 +125,7 @@ func unquote(s string, quote byte) (value string, length int, ok bool) {
 	return "", 0, false
 }
 
-// place names a position for people: the line and column.
+// place formats a byte offset as line and column.
 func place(statement string, at int) string {
 	before := statement[:at]
 	line := strings.Count(before, "\n")
@@ -134,7 +133,7 @@ func place(statement string, at int) string {
 	return fmt.Sprintf("line %d, column %d", line+1, column+1)
 }
 
-// shown is what a message has of a part of a statement.
+// shown shortens a part of a statement for an error message.
 func shown(part string) string {
 	const most = 80
 	if len(part) > most {

@@ -1,5 +1,5 @@
-// Package thin makes many points few without hiding what stands out: of each stretch of time it keeps the lowest and
-// the highest value. It takes points one by one, in any order, and holds no more of them than it will give back.
+// Package downsample reduces the points of a time series without losing extremes: it keeps the minimum and the maximum
+// of each interval. It takes points one by one in any order, and holds no more points than it returns.
 package downsample
 
 import (
@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Series is one series being thinned.
+// Series downsamples one time series.
 type Series struct {
 	rows *Rows[float64]
 }
@@ -19,20 +19,20 @@ type Point struct {
 	Value float64
 }
 
-// NewSeries gives back at most limit points of the range in Unix milliseconds, both ends included; a limit below 4
-// means 4. Points outside the range are taken for its first or last.
+// NewSeries makes a series of at most limit points in the range in Unix milliseconds, both ends included. A limit below
+// 4 means 4. Points outside the range count to its first or last interval.
 func NewSeries(fromMs, toMs int64, limit int) *Series {
 	return &Series{NewRows[float64](fromMs, toMs, limit, 1)}
 }
 
-// Add takes a point; one that is no number is left out.
+// Add adds a point. It ignores NaN.
 func (s *Series) Add(tsMs int64, value float64) {
 	if !math.IsNaN(value) {
 		s.rows.Add(tsMs, value, value)
 	}
 }
 
-// Points are the points that are left, oldest first. Up to the limit they are all points as they came.
+// Points returns the kept points, oldest first. Up to the limit these are all points.
 func (s *Series) Points() []Point {
 	rows := s.rows.Kept()
 	points := make([]Point, len(rows))
@@ -42,29 +42,25 @@ func (s *Series) Points() []Point {
 	return points
 }
 
-// Seen is the number of points that were added.
-func (s *Series) Seen() int { return s.rows.Seen() }
-
-// Rows is rows of several values being thinned together: of each stretch of time the rows stay that hold the lowest or
-// the highest of any value. V is what the caller keeps of a row.
+// Rows downsamples rows of several values together: it keeps the rows of each interval that have the minimum or the
+// maximum of any value. V is the payload of a row.
 type Rows[V any] struct {
 	from, to int64
 	limit    int
 	width    int
 
-	seen    int
-	rows    []Row[V] // while they are no more than the limit
+	rows    []Row[V] // nil once there are more than limit
 	buckets []bucket[V]
 }
 
-// Row is a row: its time, by which it is known, and what its caller keeps of it.
+// Row is a row. Its time identifies it.
 type Row[V any] struct {
 	TsMs   int64
 	Value  V
 	values [maxWidth]float64
 }
 
-// maxWidth is the most values that a row can be thinned by.
+// maxWidth is the maximum number of values of a row.
 const maxWidth = 3
 
 type bucket[V any] struct {
@@ -72,17 +68,16 @@ type bucket[V any] struct {
 	seen      [maxWidth]bool
 }
 
-// NewRows gives back at most limit rows, thinned by up to three values each. A limit too small for one stretch of time
-// is raised to that.
+// NewRows makes rows of width values, at most three, and returns at most limit of them. It raises a limit that is too
+// small for one interval.
 func NewRows[V any](fromMs, toMs int64, limit, width int) *Rows[V] {
 	return &Rows[V]{from: fromMs, to: max(toMs, fromMs), limit: max(limit, 4*width), width: min(width, maxWidth)}
 }
 
-// Add takes a row. A value that is no number has no part in the choice.
+// Add adds a row. It ignores NaN values when it chooses rows.
 func (r *Rows[V]) Add(tsMs int64, value V, values ...float64) {
 	row := Row[V]{TsMs: tsMs, Value: value}
 	copy(row.values[:], values[:r.width])
-	r.seen++
 	if r.buckets != nil {
 		r.sort(&row)
 		return
@@ -96,12 +91,12 @@ func (r *Rows[V]) Add(tsMs int64, value V, values ...float64) {
 	}
 }
 
-// sort puts a row where it is the lowest or highest. Of equal ones the older stays, so that the order in which rows
-// come makes no difference.
+// sort keeps a row if it is a minimum or maximum of its interval. Of equal rows the older stays, so the order in which
+// rows arrive makes no difference.
 func (r *Rows[V]) sort(row *Row[V]) {
 	span := uint64(r.to-r.from) + 1
 	at := min(uint64(max(row.TsMs-r.from, 0)), span-1)
-	// In floating point, since the product may not fit: a stretch more or less than a millisecond is no matter.
+	// In floating point, because an integer product could overflow. Interval bounds need no millisecond precision.
 	b := &r.buckets[min(int(float64(at)/float64(span)*float64(len(r.buckets))), len(r.buckets)-1)]
 	for i := range r.width {
 		v := row.values[i]
@@ -122,10 +117,7 @@ func (r *Rows[V]) sort(row *Row[V]) {
 	}
 }
 
-// Seen is the number of rows that were added.
-func (r *Rows[V]) Seen() int { return r.seen }
-
-// Kept is the rows that are left, oldest first, each once.
+// Kept returns the kept rows, oldest first, each once.
 func (r *Rows[V]) Kept() []Row[V] {
 	kept := slices.Clone(r.rows)
 	for i := range r.buckets {
