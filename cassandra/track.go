@@ -77,8 +77,8 @@ func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Da
 		t.HeadingDeg = append(t.HeadingDeg, float64(heading))
 		t.BatteryPct = append(t.BatteryPct, float64(battery))
 		t.TempC = append(t.TempC, float64(temp))
-		t.Fleets.add(fleet.text)
-		t.Zones.add(zone.text)
+		t.Fleets.Add(fleet.text)
+		t.Zones.Add(zone.text)
 	}
 	if err := iter.Close(); err != nil {
 		return nil, opError(op, err)
@@ -123,7 +123,8 @@ func (t *Track) Between(fromMs, toMs int64) *Track {
 	return &part
 }
 
-func (n *Names) add(name string) {
+// Add appends a text.
+func (n *Names) Add(name string) {
 	last := len(n.index) - 1
 	if last >= 0 && n.values[n.index[last]] == name { // the usual case
 		n.index = append(n.index, n.index[last])

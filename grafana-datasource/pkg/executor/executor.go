@@ -174,6 +174,7 @@ func forEach[I, T any](ctx context.Context, n int, items []I, read func(context.
 	g.SetLimit(n)
 	for i, item := range items {
 		g.Go(func() (err error) {
+			defer reader.CatchPanic(&err)
 			results[i], err = read(ctx, item)
 			return err
 		})

@@ -10,6 +10,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 )
 
 // devices returns the registered devices of fleets.
@@ -140,10 +141,12 @@ func (x *execution) zones(ctx context.Context, q *query.Variable) ([]string, err
 	var latest []cassandra.Telemetry
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
+		defer reader.CatchPanic(&err)
 		geofences, err = x.readGeofences(ctx, fleets)
 		return err
 	})
 	g.Go(func() (err error) {
+		defer reader.CatchPanic(&err)
 		latest, err = x.readLatest(ctx, fleets)
 		return err
 	})

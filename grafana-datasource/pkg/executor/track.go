@@ -13,6 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/downsample"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 )
 
 const (
@@ -37,7 +38,8 @@ func (x *execution) track(ctx context.Context, q *query.Track) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(concurrentTracks)
 	for i, device := range devices {
-		g.Go(func() error {
+		g.Go(func() (err error) {
+			defer reader.CatchPanic(&err)
 			tracks[i] = x.newTrack(q, plan, device)
 			return tracks[i].read(ctx)
 		})
@@ -136,7 +138,8 @@ func (t *track) read(ctx context.Context) error {
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			g.Go(func() error {
+			g.Go(func() (err error) {
+				defer reader.CatchPanic(&err)
 				left := t.plan.rowsLeft.Load()
 				if left <= 0 {
 					parts[i] <- nil
@@ -152,7 +155,8 @@ func (t *track) read(ctx context.Context) error {
 		}
 		return nil
 	})
-	g.Go(func() error {
+	g.Go(func() (err error) {
+		defer reader.CatchPanic(&err)
 		for i, day := range t.plan.days {
 			select {
 			case part := <-parts[i]:

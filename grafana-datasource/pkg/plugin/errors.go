@@ -64,5 +64,9 @@ func (d *Datasource) errorResponse(ctx context.Context, err error) (backend.Data
 		}
 		return respond(string(store.Reason), backend.StatusBadGateway, message)
 	}
+	var panicked *reader.PanicError
+	if errors.As(err, &panicked) {
+		err = errors.New("internal plugin error; see the plugin log")
+	}
 	return backend.DataResponse{Error: err, Status: backend.StatusInternal, ErrorSource: backend.ErrorSourcePlugin}, reasonPlugin
 }

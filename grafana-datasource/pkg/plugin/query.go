@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -47,23 +46,12 @@ func (d *Datasource) QueryData(ctx context.Context, req *backend.QueryDataReques
 }
 
 // query runs one query and records its metrics, trace and log.
-func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerting bool) (response backend.DataResponse) {
+func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerting bool) backend.DataResponse {
 	start := time.Now()
 	kind := query.TypeOf(source)
 	ctx, span := tracing.DefaultTracer().Start(ctx, "fleet query "+kind)
 	defer span.End()
 	logger := backend.Logger.FromContext(ctx).With("refId", source.RefID, "queryType", kind)
-	defer func() {
-		if p := recover(); p != nil { // a bug in one query must not end the plugin
-			logger.Error("query panicked", "panic", p, "stack", string(debug.Stack()))
-			d.metrics.errors.WithLabelValues(kind, reasonPlugin).Inc()
-			d.metrics.queries.WithLabelValues(kind, "error").Inc()
-			response = backend.DataResponse{
-				Error:  errors.New("internal plugin error; see the plugin log"),
-				Status: backend.StatusInternal, ErrorSource: backend.ErrorSourcePlugin,
-			}
-		}
-	}()
 	result, err := d.run(ctx, source, alerting)
 	d.observe(kind, time.Since(start), result.Cost, span)
 	if err != nil {
@@ -87,14 +75,15 @@ func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerti
 }
 
 // run parses and runs a query within the query timeout. The result is never nil.
-func (d *Datasource) run(ctx context.Context, source backend.DataQuery, alerting bool) (*executor.Result, error) {
-	none := &executor.Result{Cost: &reader.Cost{}}
+func (d *Datasource) run(ctx context.Context, source backend.DataQuery, alerting bool) (result *executor.Result, err error) {
+	defer reader.CatchPanic(&err)
+	result = &executor.Result{Cost: &reader.Cost{}}
 	q, err := query.Parse(source, alerting)
 	if err != nil {
-		return none, err
+		return result, err
 	}
 	if d.settingsErr != nil {
-		return none, d.settingsErr
+		return result, d.settingsErr
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
 	defer cancel()
@@ -118,12 +107,15 @@ func (d *Datasource) fail(ctx context.Context, kind string, err error, span trac
 	d.metrics.queries.WithLabelValues(kind, "error").Inc()
 	d.metrics.errors.WithLabelValues(kind, reason).Inc()
 	span.SetStatus(codes.Error, reason)
-	write := logger.Warn
-	switch reason {
-	case reasonCanceled, reasonInvalid, reasonForbidden:
-		write = logger.Debug // caused by the user, who sees the error
+	var panicked *reader.PanicError
+	switch {
+	case errors.As(err, &panicked):
+		logger.Error("query panicked", "error", err, "stack", string(panicked.Stack))
+	case reason == reasonCanceled, reason == reasonInvalid, reason == reasonForbidden:
+		logger.Debug("query failed", "reason", reason, "error", err) // caused by the user, who sees the error
+	default:
+		logger.Warn("query failed", "reason", reason, "error", err)
 	}
-	write("query failed", "reason", reason, "error", err)
 	return response
 }
 

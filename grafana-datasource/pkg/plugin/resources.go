@@ -59,7 +59,10 @@ func (d *Datasource) routes() http.Handler {
 		return options(values), err
 	}))
 	mux.HandleFunc("GET /geofences", d.resource(func(ctx context.Context, r *http.Request) (any, error) {
-		fleets := slices.DeleteFunc(r.URL.Query()["fleet"], func(s string) bool { return s == "" })
+		fleets, err := fleetParams(r)
+		if err != nil {
+			return nil, err
+		}
 		geofences, err := d.executor.Geofences(ctx, &query.Geofences{Common: query.Common{Fleets: fleets}})
 		return geojson.Collection(geofences), err
 	}))
@@ -98,13 +101,12 @@ func (d *Datasource) suggestions(ctx context.Context, r *http.Request, kind stri
 		}
 		limit = min(n, maxSuggestions)
 	}
-	for _, fleet := range params["fleet"] {
-		if !settings.ValidName(fleet) {
-			return nil, query.Invalid("fleet %q: %s", fleet, settings.NameRule)
-		}
+	fleets, err := fleetParams(r)
+	if err != nil {
+		return nil, err
 	}
 	now := d.now()
-	values, err := d.executor.Values(ctx, &query.Variable{Kind: kind, Common: query.Common{From: now.Add(-alertTypesRange), To: now, Fleets: params["fleet"]}})
+	values, err := d.executor.Values(ctx, &query.Variable{Kind: kind, Common: query.Common{From: now.Add(-alertTypesRange), To: now, Fleets: fleets}})
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +117,17 @@ func (d *Datasource) suggestions(ctx context.Context, r *http.Request, kind stri
 		}
 	}
 	return kept, nil
+}
+
+// fleetParams returns the fleets that a request names; a map layer may leave the parameter empty.
+func fleetParams(r *http.Request) ([]string, error) {
+	fleets := slices.DeleteFunc(r.URL.Query()["fleet"], func(s string) bool { return s == "" })
+	for _, fleet := range fleets {
+		if !settings.ValidName(fleet) {
+			return nil, query.Invalid("fleet %q: %s", fleet, settings.NameRule)
+		}
+	}
+	return fleets, nil
 }
 
 // options converts values to the form in which Grafana expects the options of ad hoc filters.

@@ -37,7 +37,7 @@ func (s *singleflight) do(ctx context.Context, key string, fn func(context.Conte
 		callCtx, c.cancel = context.WithTimeout(context.WithoutCancel(ctx), s.timeout)
 		s.calls[key] = c
 		go func() {
-			c.value, c.err = fn(callCtx)
+			c.value, c.err = catching(callCtx, fn)
 			s.mu.Lock()
 			s.forget(key, c)
 			s.mu.Unlock()
@@ -60,6 +60,11 @@ func (s *singleflight) do(ctx context.Context, key string, fn func(context.Conte
 		}
 		return nil, shared, ctx.Err()
 	}
+}
+
+func catching(ctx context.Context, fn func(context.Context) (any, error)) (value any, err error) {
+	defer CatchPanic(&err)
+	return fn(ctx)
 }
 
 // forget removes a call. The caller holds the lock.
