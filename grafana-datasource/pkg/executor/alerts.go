@@ -37,7 +37,7 @@ func (x *execution) alerts(ctx context.Context, q *query.Alerts) error {
 		from = first
 	}
 	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Alert, error) {
-		rows, err := x.reader.Alerts(ctx, x.Cost, cassandra.AlertQuery{FleetID: fleet, From: from, To: q.To, Severities: severities, Limit: limit})
+		rows, err := x.reader.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: from, To: q.To, Severities: severities, Limit: limit})
 		return slices.DeleteFunc(slices.Clone(rows), func(a cassandra.Alert) bool { return !selectsAlert(q, &a) }), err
 	})
 	if err != nil {

@@ -25,7 +25,7 @@ func (x *execution) analytics(ctx context.Context, q *query.Analytics) error {
 			return nil, nil
 		}
 		hours, err := forEach(ctx, concurrentPartitions, days, func(ctx context.Context, day cassandra.Day) ([]cassandra.Hour, error) {
-			return x.reader.Hours(ctx, x.Cost, fleet, day)
+			return x.reader.Hours(ctx, fleet, day)
 		})
 		return slices.DeleteFunc(slices.Concat(hours...), func(h cassandra.Hour) bool { return h.Start.Before(from) || h.Start.After(to) }), err
 	})

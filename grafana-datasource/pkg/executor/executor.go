@@ -18,17 +18,17 @@ import (
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
-// Reader reads fleet data and adds what it read to the cost. Callers share the results and must not change them.
+// Reader reads fleet data. Callers share the results and must not change them.
 type Reader interface {
-	Fleets(ctx context.Context, c *reader.Cost) ([]string, error)
-	Latest(ctx context.Context, c *reader.Cost, fleet string) ([]cassandra.Telemetry, error)
-	Devices(ctx context.Context, c *reader.Cost, fleet string, limit int) ([]cassandra.Device, error)
-	Geofences(ctx context.Context, c *reader.Cost, fleet string) ([]cassandra.Geofence, error)
-	Schema(ctx context.Context, c *reader.Cost) ([]cassandra.Table, error)
-	Day(ctx context.Context, c *reader.Cost, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
-	Hours(ctx context.Context, c *reader.Cost, fleet string, day cassandra.Day) ([]cassandra.Hour, error)
-	Alerts(ctx context.Context, c *reader.Cost, q cassandra.AlertQuery) ([]cassandra.Alert, error)
-	Rows(ctx context.Context, c *reader.Cost, statement string, limit int) (cassandra.Result, error)
+	Fleets(ctx context.Context) ([]string, error)
+	Latest(ctx context.Context, fleet string) ([]cassandra.Telemetry, error)
+	Devices(ctx context.Context, fleet string, limit int) ([]cassandra.Device, error)
+	Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error)
+	Schema(ctx context.Context) ([]cassandra.Table, error)
+	Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
+	Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.Hour, error)
+	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
+	Rows(ctx context.Context, statement string, limit int) (cassandra.Result, error)
 }
 
 // Limits on concurrent goroutines. The reader limits the concurrent reads of the data source as a whole.
@@ -51,11 +51,10 @@ func New(s *settings.Settings, r Reader, links frames.Links, channel func(*query
 	return &Executor{settings: s, reader: r, links: links, channel: channel, now: now}
 }
 
-// Result is the result of a query. Cost is never nil.
+// Result is the result of a query.
 type Result struct {
 	Frames      data.Frames
 	Truncations []string // notices about limits that cut off a part of the result
-	Cost        *reader.Cost
 }
 
 func (r *Result) truncated(format string, args ...any) {
@@ -70,10 +69,6 @@ type execution struct {
 	Result
 }
 
-func (e *Executor) begin() *execution {
-	return &execution{Executor: e, Result: Result{Cost: &reader.Cost{}}}
-}
-
 // Authorize is the only gate for fleets: every query passes it before anything is read. Queries that name no fleet read
 // the allowed fleets only; rows of tracks and raw statements, whose keys have no fleet, are checked where they are read.
 func (e *Executor) Authorize(q query.Query) error {
@@ -83,9 +78,9 @@ func (e *Executor) Authorize(q query.Query) error {
 	return e.settings.Access.Check(q.Base().Fleets)
 }
 
-// Run runs a query. The result has a cost even if the query fails.
+// Run runs a query.
 func (e *Executor) Run(ctx context.Context, q query.Query) (*Result, error) {
-	x := e.begin()
+	x := &execution{Executor: e}
 	return &x.Result, x.run(ctx, q)
 }
 
@@ -124,7 +119,7 @@ func (x *execution) fleetsOf(ctx context.Context, c *query.Common) ([]string, er
 	if access := x.settings.Access; access.Restricted() {
 		return access.Fleets(), nil
 	}
-	return x.reader.Fleets(ctx, x.Cost)
+	return x.reader.Fleets(ctx)
 }
 
 // plannedFleets returns the fleets of a query, truncated so that partitionsEach partitions of each stay within the limit.
@@ -190,7 +185,7 @@ func forEachFleet[T any](ctx context.Context, fleets []string, read func(context
 // readDevices reads the devices of fleets.
 func (x *execution) readDevices(ctx context.Context, fleets []string) ([]cassandra.Device, error) {
 	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Device, error) {
-		return x.reader.Devices(ctx, x.Cost, fleet, x.settings.MaxRows)
+		return x.reader.Devices(ctx, fleet, x.settings.MaxRows)
 	})
 	return slices.Concat(parts...), err
 }
@@ -198,7 +193,7 @@ func (x *execution) readDevices(ctx context.Context, fleets []string) ([]cassand
 // readLatest reads the latest records of fleets.
 func (x *execution) readLatest(ctx context.Context, fleets []string) ([]cassandra.Telemetry, error) {
 	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Telemetry, error) {
-		return x.reader.Latest(ctx, x.Cost, fleet)
+		return x.reader.Latest(ctx, fleet)
 	})
 	return slices.Concat(parts...), err
 }
@@ -206,7 +201,7 @@ func (x *execution) readLatest(ctx context.Context, fleets []string) ([]cassandr
 // readGeofences reads the geofences of fleets.
 func (x *execution) readGeofences(ctx context.Context, fleets []string) ([]cassandra.Geofence, error) {
 	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Geofence, error) {
-		return x.reader.Geofences(ctx, x.Cost, fleet)
+		return x.reader.Geofences(ctx, fleet)
 	})
 	return slices.Concat(parts...), err
 }

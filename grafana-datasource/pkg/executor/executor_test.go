@@ -17,7 +17,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
@@ -50,34 +49,34 @@ func (f *fakeReader) read(format string, args ...any) error {
 	return f.err
 }
 
-func (f *fakeReader) Fleets(context.Context, *reader.Cost) ([]string, error) {
+func (f *fakeReader) Fleets(context.Context) ([]string, error) {
 	return []string{"middle", "north", "south"}, f.read("fleets")
 }
 
-func (f *fakeReader) Latest(_ context.Context, _ *reader.Cost, fleet string) ([]cassandra.Telemetry, error) {
+func (f *fakeReader) Latest(_ context.Context, fleet string) ([]cassandra.Telemetry, error) {
 	return f.latest[fleet], f.read("latest %s", fleet)
 }
 
-func (f *fakeReader) Devices(_ context.Context, _ *reader.Cost, fleet string, limit int) ([]cassandra.Device, error) {
+func (f *fakeReader) Devices(_ context.Context, fleet string, limit int) ([]cassandra.Device, error) {
 	return f.devices[fleet][:min(len(f.devices[fleet]), limit+1)], f.read("devices %s", fleet)
 }
 
-func (f *fakeReader) Geofences(_ context.Context, _ *reader.Cost, fleet string) ([]cassandra.Geofence, error) {
+func (f *fakeReader) Geofences(_ context.Context, fleet string) ([]cassandra.Geofence, error) {
 	return f.geofences[fleet], f.read("geofences %s", fleet)
 }
 
-func (f *fakeReader) Schema(context.Context, *reader.Cost) ([]cassandra.Table, error) {
+func (f *fakeReader) Schema(context.Context) ([]cassandra.Table, error) {
 	return []cassandra.Table{{Name: "t", PartitionKey: []string{"k"}}, {Name: "by_fleet", PartitionKey: []string{"fleet_id"}}}, f.read("schema")
 }
 
-func (f *fakeReader) Day(_ context.Context, _ *reader.Cost, device string, day cassandra.Day, _, _ int64, _ int) (*cassandra.Track, error) {
+func (f *fakeReader) Day(_ context.Context, device string, day cassandra.Day, _, _ int64, _ int) (*cassandra.Track, error) {
 	if t := f.tracks[device+" "+day.String()]; t != nil {
 		return t, f.read("day %s %s", device, day)
 	}
 	return &cassandra.Track{}, f.read("day %s %s", device, day)
 }
 
-func (f *fakeReader) Hours(_ context.Context, _ *reader.Cost, fleet string, day cassandra.Day) ([]cassandra.Hour, error) {
+func (f *fakeReader) Hours(_ context.Context, fleet string, day cassandra.Day) ([]cassandra.Hour, error) {
 	var hours []cassandra.Hour
 	for _, h := range f.hours {
 		if h.FleetID == fleet && cassandra.DayOf(h.Start.UnixMilli()) == day {
@@ -87,7 +86,7 @@ func (f *fakeReader) Hours(_ context.Context, _ *reader.Cost, fleet string, day 
 	return hours, f.read("hours %s %s", fleet, day)
 }
 
-func (f *fakeReader) Alerts(_ context.Context, _ *reader.Cost, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
+func (f *fakeReader) Alerts(_ context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
 	var rows []cassandra.Alert
 	for _, a := range f.alerts[q.FleetID] {
 		if (len(q.Severities) == 0 || slices.Contains(q.Severities, a.Severity)) && len(rows) < q.Limit {
@@ -97,7 +96,7 @@ func (f *fakeReader) Alerts(_ context.Context, _ *reader.Cost, q cassandra.Alert
 	return rows, f.read("alerts %s %s limit %d", q.FleetID, strings.Join(q.Severities, ","), q.Limit)
 }
 
-func (f *fakeReader) Rows(_ context.Context, _ *reader.Cost, statement string, _ int) (cassandra.Result, error) {
+func (f *fakeReader) Rows(_ context.Context, statement string, _ int) (cassandra.Result, error) {
 	return f.rows, f.read("%s", statement)
 }
 
@@ -160,7 +159,6 @@ func TestForbiddenFleetsAreNeverRead(t *testing.T) {
 		assert.EqualError(t, err, `fleet "south": not allowed for this data source (allowed: middle, north)`)
 		assert.Empty(t, f.reads, name)
 		assert.Empty(t, r.Frames)
-		assert.NotNil(t, r.Cost)
 	}
 	f := &fakeReader{}
 	_, err := newExecutor(f, "north").Values(t.Context(), &query.Variable{Kind: query.VariableDevices, Common: common("", "south")})
@@ -327,7 +325,7 @@ func TestVariables(t *testing.T) {
 	f := latestRows()
 	f.devices = map[string][]cassandra.Device{"south": {{DeviceID: "b"}, {DeviceID: "a"}}}
 	f.geofences = map[string][]cassandra.Geofence{"north": {{Name: "school"}, {Name: "depot"}}}
-	f.alerts = map[string][]cassandra.Alert{"north": {{AlertType: "speed_limit"}, {AlertType: "battery_low"}, {AlertType: "speed_limit"}}}
+	f.alerts = map[string][]cassandra.Alert{"north": {{Type: "speed_limit"}, {Type: "battery_low"}, {Type: "speed_limit"}}}
 	for kind, want := range map[string][]string{
 		query.VariableFleets:     {"middle", "north", "south"},
 		query.VariableDevices:    {"a", "b"},
@@ -372,10 +370,10 @@ func TestAnalytics(t *testing.T) {
 func alertRows() *fakeReader {
 	return &fakeReader{alerts: map[string][]cassandra.Alert{
 		"north": {
-			{FleetID: "north", Severity: "HIGH", Ts: monday.Add(3 * time.Hour), DeviceID: "a", AlertType: "speed_limit"},
-			{FleetID: "north", Severity: "LOW", Ts: monday.Add(time.Hour), DeviceID: "b", AlertType: "battery_low", Resolved: true},
+			{FleetID: "north", Severity: "HIGH", OpenedMs: monday.Add(3 * time.Hour).UnixMilli(), DeviceID: "a", Type: "speed_limit"},
+			{FleetID: "north", Severity: "LOW", OpenedMs: monday.Add(time.Hour).UnixMilli(), DeviceID: "b", Type: "battery_low", Resolved: true},
 		},
-		"south": {{FleetID: "south", Severity: "MEDIUM", Ts: monday.Add(2 * time.Hour), DeviceID: "c", AlertType: "device_offline"}},
+		"south": {{FleetID: "south", Severity: "MEDIUM", OpenedMs: monday.Add(2 * time.Hour).UnixMilli(), DeviceID: "c", Type: "device_offline"}},
 	}}
 }
 

@@ -23,7 +23,7 @@ func (e *RejectedError) Unwrap() error { return e.err }
 
 // raw runs a SELECT statement that a user wrote: validated, split into one statement per partition, and run in parallel.
 func (x *execution) raw(ctx context.Context, q *query.Raw) error {
-	tables, err := x.reader.Schema(ctx, x.Cost)
+	tables, err := x.reader.Schema(ctx)
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (c
 			break
 		}
 		parts, err := forEach(ctx, concurrentPartitions, plan.Statements[done:done+n], func(ctx context.Context, statement string) (cassandra.Result, error) {
-			return x.reader.Rows(ctx, x.Cost, statement, most)
+			return x.reader.Rows(ctx, statement, most)
 		})
 		if err != nil {
 			return result, err

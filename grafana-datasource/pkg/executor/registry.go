@@ -52,7 +52,7 @@ func (x *execution) fleets(ctx context.Context, q *query.Fleets) error {
 	fleets = slices.DeleteFunc(slices.Clone(fleets), func(fleet string) bool { return !query.MatchFleet(q.Filters, fleet) })
 	fleets = limitRows(x, x.limitFleets(fleets, cassandra.FleetBuckets), &q.Common, "Only the first %d of %d fleets: the row limit.")
 	summaries, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) (frames.FleetSummary, error) {
-		rows, err := x.reader.Latest(ctx, x.Cost, fleet)
+		rows, err := x.reader.Latest(ctx, fleet)
 		summary := frames.FleetSummary{Fleet: fleet, Vehicles: int64(len(rows)), ByState: map[string]int64{}}
 		now := x.now()
 		for i := range rows {
@@ -166,7 +166,7 @@ func (x *execution) alertTypes(ctx context.Context, q *query.Variable) ([]string
 		return nil, err
 	}
 	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Alert, error) {
-		return x.reader.Alerts(ctx, x.Cost, cassandra.AlertQuery{FleetID: fleet, From: days[0].Time(), To: q.To, Limit: x.settings.MaxRows})
+		return x.reader.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: days[0].Time(), To: q.To, Limit: x.settings.MaxRows})
 	})
 	return distinct(slices.Concat(parts...), func(a *cassandra.Alert) string { return a.Type }), err
 }
@@ -190,7 +190,7 @@ func (e *Executor) Values(ctx context.Context, q *query.Variable) ([]string, err
 	if err := e.Authorize(q); err != nil {
 		return nil, err
 	}
-	return e.begin().values(ctx, q)
+	return (&execution{Executor: e}).values(ctx, q)
 }
 
 // Geofences returns the geofences that a query selects, for map layers.
@@ -198,6 +198,6 @@ func (e *Executor) Geofences(ctx context.Context, q *query.Geofences) ([]cassand
 	if err := e.Authorize(q); err != nil {
 		return nil, err
 	}
-	geofences, _, err := e.begin().selectGeofences(ctx, q)
+	geofences, _, err := (&execution{Executor: e}).selectGeofences(ctx, q)
 	return geofences, err
 }

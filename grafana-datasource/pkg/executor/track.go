@@ -145,7 +145,7 @@ func (t *track) read(ctx context.Context) error {
 					parts[i] <- nil
 					return nil
 				}
-				part, err := t.reader.Day(ctx, t.Cost, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
+				part, err := t.reader.Day(ctx, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
 				if err != nil {
 					return err
 				}

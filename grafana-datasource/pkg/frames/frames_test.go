@@ -109,8 +109,8 @@ func TestRegistryFrames(t *testing.T) {
 }
 
 var alerts = []cassandra.Alert{
-	{FleetID: "f", Severity: "HIGH", Ts: day.Add(90 * time.Minute), DeviceID: "d", AlertType: "speed_limit", Message: "too fast"},
-	{FleetID: "f", Severity: "LOW", Ts: day, DeviceID: "e", AlertType: "battery_low", Resolved: true},
+	{FleetID: "f", Severity: "HIGH", OpenedMs: day.Add(90 * time.Minute).UnixMilli(), DeviceID: "d", Type: "speed_limit", Message: "too fast"},
+	{FleetID: "f", Severity: "LOW", OpenedMs: day.UnixMilli(), DeviceID: "e", Type: "battery_low", Resolved: true},
 }
 
 func TestAlertFrames(t *testing.T) {
@@ -120,7 +120,7 @@ func TestAlertFrames(t *testing.T) {
 	assert.Equal(t, data.FrameTypeLogLines, logs.Meta.Type)
 	assert.Equal(t, []string{"d speed_limit: too fast", "e battery_low: no message"}, texts(t, logs, "body"))
 	assert.Equal(t, []string{"critical", "info"}, texts(t, logs, "severity"))
-	assert.Equal(t, fmt.Sprintf("f/d/speed_limit/%d", alerts[0].Ts.UnixMilli()), texts(t, logs, "id")[0])
+	assert.Equal(t, fmt.Sprintf("f/d/speed_limit/%d", alerts[0].OpenedMs), texts(t, logs, "id")[0])
 	assert.JSONEq(t, `{"fleet_id":"f","device_id":"e","alert_type":"battery_low","severity":"LOW","state":"resolved"}`, string(logs.Fields[4].At(1).(json.RawMessage)))
 
 	annotations := AlertAnnotations(alerts)

@@ -71,13 +71,10 @@ func newDatasource(links frames.Links, s *settings.Settings, settingsErr error, 
 		return nil, err
 	}
 	channel := func(q *query.Latest, fleet string) (string, bool) { return live.Channel(links.UID, fleet, q) }
-	read := func(ctx context.Context, fleet string) ([]cassandra.Telemetry, error) {
-		return r.Latest(ctx, &reader.Cost{}, fleet)
-	}
 	d := &Datasource{
 		settings: s, settingsErr: settingsErr, reader: r, metrics: m, diagnose: c.diagnose, now: now,
 		executor: executor.New(s, r, links, channel, now),
-		live:     live.NewBroadcaster(read, s.LiveInterval, s.QueryTimeout),
+		live:     live.NewBroadcaster(r.Latest, s.LiveInterval, s.QueryTimeout),
 	}
 	d.CallResourceHandler = httpadapter.New(d.routes())
 	return d, nil

@@ -37,7 +37,7 @@ func TestErrorResponses(t *testing.T) {
 		"no nodes":     {store(cassandra.ReasonNoHosts), "no_hosts", 502, backend.ErrorSourceDownstream, "no node is reachable"},
 		"unavailable":  {store(cassandra.ReasonUnavailable), "unavailable", 502, backend.ErrorSourceDownstream, "too few replicas are up"},
 		"unauthorized": {store(cassandra.ReasonUnauthorized), "unauthorized", 502, backend.ErrorSourceDownstream, "grant the user"},
-		"schema":       {store(cassandra.ReasonRefused), string(cassandra.ReasonRefused), 400, backend.ErrorSourceDownstream, "fleet-etl schema check"},
+		"schema":       {store(cassandra.ReasonInvalid), "schema", 400, backend.ErrorSourceDownstream, "fleet-etl schema check"},
 		"other":        {store(cassandra.ReasonOther), "other", 502, backend.ErrorSourceDownstream, "x"},
 		"bug":          {errors.New("unexpected"), "plugin", 500, backend.ErrorSourcePlugin, "unexpected"},
 	} {
@@ -58,7 +58,7 @@ func TestConnectErrorsNameTheRemedy(t *testing.T) {
 	d := newTestDatasource(t, &fakeStore{}, map[string]any{})
 	r, err := reader.New(d.settings, d.metrics.cache, func(context.Context) (reader.Store, error) { return nil, errors.New("refused") }, d.now)
 	require.NoError(t, err)
-	_, err = r.Fleets(t.Context(), &reader.Cost{})
+	_, err = r.Fleets(t.Context())
 	response, reason := d.errorResponse(t.Context(), err)
 	assert.Equal(t, "connect", reason)
 	assert.EqualError(t, response.Error, "cannot connect to Cassandra: refused; Save & test of the data source shows the failing stage")

@@ -52,8 +52,10 @@ func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerti
 	ctx, span := tracing.DefaultTracer().Start(ctx, "fleet query "+kind)
 	defer span.End()
 	logger := backend.Logger.FromContext(ctx).With("refId", source.RefID, "queryType", kind)
+	ctx, cost := reader.WithCost(ctx)
 	result, err := d.run(ctx, source, alerting)
-	d.observe(kind, time.Since(start), result.Cost, span)
+	c := cost()
+	d.observe(kind, time.Since(start), &c, span)
 	if err != nil {
 		return d.fail(ctx, kind, err, span, logger)
 	}
@@ -68,22 +70,21 @@ func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerti
 	}
 	d.metrics.queries.WithLabelValues(kind, outcome).Inc()
 	d.metrics.rows.WithLabelValues(kind, "returned").Add(float64(returned))
-	logger.Debug("query done", "duration", time.Since(start), "partitions", result.Cost.Partitions, "pages", result.Cost.Pages,
-		"rows", result.Cost.Rows, "returned", returned, "cacheHits", result.Cost.CacheHits, "truncations", len(result.Truncations))
-	addMetadata(result, source.RefID, returned)
+	logger.Debug("query done", "duration", time.Since(start), "partitions", c.Partitions, "pages", c.Pages,
+		"rows", c.Rows, "returned", returned, "cacheHits", c.CacheHits, "truncations", len(result.Truncations))
+	addMetadata(result, &c, source.RefID, returned)
 	return backend.DataResponse{Frames: result.Frames, Status: backend.StatusOK}
 }
 
-// run parses and runs a query within the query timeout. The result is never nil.
+// run parses and runs a query within the query timeout.
 func (d *Datasource) run(ctx context.Context, source backend.DataQuery, alerting bool) (result *executor.Result, err error) {
 	defer reader.CatchPanic(&err)
-	result = &executor.Result{Cost: &reader.Cost{}}
 	q, err := query.Parse(source, alerting)
 	if err != nil {
-		return result, err
+		return nil, err
 	}
 	if d.settingsErr != nil {
-		return result, d.settingsErr
+		return nil, d.settingsErr
 	}
 	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
 	defer cancel()
@@ -120,8 +121,7 @@ func (d *Datasource) fail(ctx context.Context, kind string, err error, span trac
 }
 
 // addMetadata adds the executed statements, the cost and the truncations to the frames, for the query inspector.
-func addMetadata(r *executor.Result, refID string, returned int) {
-	c := r.Cost
+func addMetadata(r *executor.Result, c *reader.Cost, refID string, returned int) {
 	executed := strings.Join(c.Statements, ";\n")
 	if c.More > 0 {
 		executed += fmt.Sprintf(";\n… and %d more like these", c.More)

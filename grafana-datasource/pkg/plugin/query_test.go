@@ -76,10 +76,10 @@ func TestEverySeriesExistsAtZero(t *testing.T) {
 }
 
 func TestMetadataDescribesTheQuery(t *testing.T) {
-	c := &reader.Cost{CacheHits: 1, SharedReads: 2, ReadFigures: cassandra.ReadFigures{
+	c := &reader.Cost{CacheHits: 1, SharedReads: 2, ReadTotals: cassandra.ReadTotals{
 		Partitions: 3, Pages: 4, Rows: 5, Retries: 1, Statements: []string{"SELECT a", "SELECT b"}, More: 7, Coordinators: map[string]int{"n2": 1, "n1": 1}}}
-	r := &executor.Result{Frames: data.Frames{data.NewFrame("a"), data.NewFrame("b")}, Truncations: []string{"Only a part."}, Cost: c}
-	addMetadata(r, "A", 9)
+	r := &executor.Result{Frames: data.Frames{data.NewFrame("a"), data.NewFrame("b")}, Truncations: []string{"Only a part."}}
+	addMetadata(r, c, "A", 9)
 	meta := r.Frames[0].Meta
 	assert.Equal(t, "SELECT a;\nSELECT b;\n… and 7 more like these\n-- 3 partition(s), 4 page(s), 5 row(s) read from n1, n2; 1 from the cache, 2 shared with concurrent reads", meta.ExecutedQueryString)
 	assert.Equal(t, "Only a part.", meta.Notices[0].Text)
@@ -87,5 +87,5 @@ func TestMetadataDescribesTheQuery(t *testing.T) {
 	assert.Equal(t, "A", r.Frames[1].RefID)
 	assert.Equal(t, meta.ExecutedQueryString, r.Frames[1].Meta.ExecutedQueryString)
 	assert.Empty(t, r.Frames[1].Meta.Notices, "Grafana shows the notices of all frames")
-	addMetadata(&executor.Result{Cost: c}, "A", 0) // no frames
+	addMetadata(&executor.Result{}, c, "A", 0) // no frames
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/geojson"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
@@ -39,7 +38,7 @@ var filterKinds = map[string]string{
 func (d *Datasource) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /schema", d.resource(func(ctx context.Context, _ *http.Request) (any, error) {
-		tables, err := d.reader.Schema(ctx, &reader.Cost{})
+		tables, err := d.reader.Schema(ctx)
 		return map[string]any{"keyspace": d.settings.Cluster.Keyspace, "tables": tables}, err
 	}))
 	for path, kind := range suggestionPaths {

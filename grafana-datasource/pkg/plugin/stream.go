@@ -29,7 +29,7 @@ func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.Subscribe
 	response := &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusOK}
 	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
 	defer cancel()
-	rows, err := d.reader.Latest(ctx, &reader.Cost{}, q.Fleets[0])
+	rows, err := d.reader.Latest(ctx, q.Fleets[0])
 	if err != nil {
 		return response, nil // the stream retries, and the panel shows the result of its query
 	}

@@ -61,41 +61,19 @@ func decode(q backend.DataQuery) (kind string, parsed Query, err error) {
 		return "", nil, Invalid("query: %v", err)
 	}
 	kind = cmp.Or(q.QueryType, head.QueryType, TypeLatest)
-	if parsed = newQuery(kind); parsed == nil {
+	known, ok := kinds[kind]
+	if !ok {
 		return kind, nil, nil
 	}
+	parsed = known.empty()
 	if err := json.Unmarshal(text, parsed); err != nil {
 		return "", nil, Invalid("query: %v", err)
 	}
 	return kind, parsed, nil
 }
 
-func newQuery(kind string) Query {
-	switch kind {
-	case TypeLatest:
-		return &Latest{}
-	case TypeTrack:
-		return &Track{}
-	case TypeAnalytics:
-		return &Analytics{}
-	case TypeAlerts:
-		return &Alerts{}
-	case TypeDevices:
-		return &Devices{}
-	case TypeFleets:
-		return &Fleets{}
-	case TypeGeofences:
-		return &Geofences{}
-	case TypeRaw:
-		return &Raw{}
-	case TypeVariable:
-		return &Variable{}
-	}
-	return nil
-}
-
 func validate(kind string, q Query, alerting bool) error {
-	c, formats := q.Base(), q.formats()
+	c, formats := q.Base(), kinds[kind].formats
 	if c.To.Before(c.From) {
 		return Invalid("time range: it ends (%s) before it begins (%s)", c.To.Format(time.RFC3339), c.From.Format(time.RFC3339))
 	}

@@ -24,6 +24,22 @@ const (
 	TypeVariable  = "variable"
 )
 
+// kinds lists, for each query type, an empty query and the formats that it supports, the default first.
+var kinds = map[string]struct {
+	empty   func() Query
+	formats []string
+}{
+	TypeLatest:    {func() Query { return &Latest{} }, []string{FormatTable, FormatNumeric}},
+	TypeTrack:     {func() Query { return &Track{} }, []string{FormatTimeSeries, FormatTable}},
+	TypeAnalytics: {func() Query { return &Analytics{} }, []string{FormatTimeSeries, FormatTable}},
+	TypeAlerts:    {func() Query { return &Alerts{} }, []string{FormatTable, FormatLogs, FormatTimeSeries, FormatNumeric, FormatAnnotations}},
+	TypeDevices:   {func() Query { return &Devices{} }, []string{FormatTable, FormatNumeric}},
+	TypeFleets:    {func() Query { return &Fleets{} }, []string{FormatTable, FormatNumeric}},
+	TypeGeofences: {func() Query { return &Geofences{} }, []string{FormatTable, FormatNumeric}},
+	TypeRaw:       {func() Query { return &Raw{} }, []string{FormatTable, FormatTimeSeries, FormatLogs}},
+	TypeVariable:  {func() Query { return &Variable{} }, []string{FormatTable}},
+}
+
 // TypeInvalid is the type of queries that cannot be parsed or whose type is unknown.
 const TypeInvalid = "invalid"
 
@@ -78,8 +94,6 @@ const (
 type Query interface {
 	// Base returns the part that all query types share.
 	Base() *Common
-	// formats lists the formats that the query type supports, the default first.
-	formats() []string
 	// validate checks the parts that only this query type has.
 	validate() error
 }
@@ -100,6 +114,8 @@ type Common struct {
 
 // Base returns c.
 func (c *Common) Base() *Common { return c }
+
+func (c *Common) validate() error { return nil }
 
 // RowLimit returns how many rows the query may return, at most most.
 func (c *Common) RowLimit(most int) int {
@@ -128,8 +144,6 @@ type VehicleFilter struct {
 	MaxBatteryPct *float64 `json:"maxBatteryPct"`
 }
 
-func (*Latest) formats() []string { return []string{FormatTable, FormatNumeric} }
-
 func (q *Latest) validate() error {
 	return firstError(names("device", q.Devices), names("zone", q.Zones), oneOf("state", q.States, States), oneOf("field", q.Fields, LatestFields))
 }
@@ -143,8 +157,6 @@ type Track struct {
 	Devices []string `json:"devices"`
 	Fields  []string `json:"fields"` // of the format time_series
 }
-
-func (*Track) formats() []string { return []string{FormatTimeSeries, FormatTable} }
 
 func (q *Track) validate() error {
 	if len(q.Devices) == 0 {
@@ -162,8 +174,6 @@ type Analytics struct {
 	Fields []string `json:"fields"` // of the format time_series
 }
 
-func (*Analytics) formats() []string { return []string{FormatTimeSeries, FormatTable} }
-
 func (q *Analytics) validate() error { return oneOf("field", q.Fields, AnalyticsFields) }
 
 // SelectedFields returns the fields to show.
@@ -176,10 +186,6 @@ type Alerts struct {
 	Severities []string `json:"severities"`
 	AlertTypes []string `json:"alertTypes"`
 	Resolved   string   `json:"resolved"`
-}
-
-func (*Alerts) formats() []string {
-	return []string{FormatTable, FormatLogs, FormatTimeSeries, FormatNumeric, FormatAnnotations}
 }
 
 func (q *Alerts) validate() error {
@@ -196,24 +202,16 @@ type Devices struct {
 	Devices []string `json:"devices"`
 }
 
-func (*Devices) formats() []string { return []string{FormatTable, FormatNumeric} }
-
 func (q *Devices) validate() error { return names("device", q.Devices) }
 
 // Fleets asks for the fleets and the number of their vehicles in each state.
 type Fleets struct{ Common }
-
-func (*Fleets) formats() []string { return []string{FormatTable, FormatNumeric} }
-
-func (*Fleets) validate() error { return nil }
 
 // Geofences asks for the geofences of fleets.
 type Geofences struct {
 	Common
 	Zones []string `json:"zones"` // names of geofences
 }
-
-func (*Geofences) formats() []string { return []string{FormatTable, FormatNumeric} }
 
 func (q *Geofences) validate() error { return names("zone", q.Zones) }
 
@@ -222,8 +220,6 @@ type Raw struct {
 	Common
 	CQL string `json:"cql"`
 }
-
-func (*Raw) formats() []string { return []string{FormatTable, FormatTimeSeries, FormatLogs} }
 
 func (q *Raw) validate() error {
 	if strings.TrimSpace(q.CQL) == "" {
@@ -237,8 +233,6 @@ type Variable struct {
 	Common
 	Kind string `json:"variable"`
 }
-
-func (*Variable) formats() []string { return []string{FormatTable} }
 
 func (q *Variable) validate() error {
 	return oneOf("variable", []string{q.Kind},

@@ -7,8 +7,6 @@ import (
 
 	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 // The caches, by their label value.
@@ -66,26 +64,21 @@ type read[T any] struct {
 
 // cachedRead returns the cached result of a read, the result of an equal read in progress, or runs the read. All
 // callers share the result and must not change it.
-func cachedRead[T any](ctx context.Context, r *Reader, c *Cost, rd read[T]) (T, error) {
+func cachedRead[T any](ctx context.Context, r *Reader, rd read[T]) (T, error) {
 	var zero T
 	key := rd.cache + " " + rd.key
 	if rd.ttl > 0 {
 		if e, ok := r.cache.GetIfPresent(key); ok {
-			c.addHit()
+			addHit(ctx)
 			r.metrics.requests.WithLabelValues(rd.cache, "hit").Inc()
 			return e.value.(T), nil
 		}
 	}
-	type result struct {
-		value T
-		cost  cassandra.ReadTotals
-	}
-	got, shared, err := r.flights.do(ctx, key, func(ctx context.Context) (any, error) {
+	value, shared, err := r.flights.do(ctx, key, func(ctx context.Context) (any, error) {
 		store, err := r.connect(ctx)
 		if err != nil {
 			return nil, err
 		}
-		ctx, stats := cassandra.WithReadStats(ctx)
 		value, err := rd.run(ctx, store)
 		if err != nil {
 			return nil, err
@@ -97,17 +90,16 @@ func cachedRead[T any](ctx context.Context, r *Reader, c *Cost, rd read[T]) (T, 
 			}
 			r.cache.Set(key, entry{value, bytes, ttl})
 		}
-		return result{value, stats.Totals()}, nil
+		return value, nil
 	})
 	if err != nil {
 		return zero, err
 	}
+	outcome := "miss"
 	if shared {
-		c.addShared()
-		r.metrics.requests.WithLabelValues(rd.cache, "shared").Inc()
-	} else {
-		c.add(got.(result).cost)
-		r.metrics.requests.WithLabelValues(rd.cache, "miss").Inc()
+		outcome = "shared"
+		addShared(ctx)
 	}
-	return got.(result).value, nil
+	r.metrics.requests.WithLabelValues(rd.cache, outcome).Inc()
+	return value.(T), nil
 }

@@ -1,19 +1,24 @@
 package reader
 
 import (
+	"context"
 	"maps"
 	"slices"
-	"sync"
+	"sync/atomic"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// maxStatements is how many statements a Cost keeps in full.
-const maxStatements = 10
+type costKey struct{}
 
-// Cost accumulates the cost of one query. It is safe for concurrent use; its fields may be read once the query is done.
+// counter counts the reads of one query.
+type counter struct {
+	stats        *cassandra.ReadStats
+	hits, shared atomic.Int64
+}
+
+// Cost is the cost of one query.
 type Cost struct {
-	mu sync.Mutex
 	cassandra.ReadTotals
 	CacheHits   int // reads that the cache answered
 	SharedReads int // reads that joined an equal read in progress
@@ -22,32 +27,23 @@ type Cost struct {
 // CoordinatorNames returns the nodes that answered, sorted.
 func (c *Cost) CoordinatorNames() []string { return slices.Sorted(maps.Keys(c.Coordinators)) }
 
-func (c *Cost) add(f cassandra.ReadTotals) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.Partitions += f.Partitions
-	c.Pages += f.Pages
-	c.Rows += f.Rows
-	c.Retries += f.Retries
-	if c.Coordinators == nil {
-		c.Coordinators = map[string]int{}
+// WithCost returns a context whose reads are counted, and a function that returns their cost so far.
+func WithCost(ctx context.Context) (context.Context, func() Cost) {
+	ctx, stats := cassandra.WithReadStats(ctx)
+	c := &counter{stats: stats}
+	return context.WithValue(ctx, costKey{}, c), func() Cost {
+		return Cost{ReadTotals: c.stats.Totals(), CacheHits: int(c.hits.Load()), SharedReads: int(c.shared.Load())}
 	}
-	for node, n := range f.Coordinators {
-		c.Coordinators[node] += n
-	}
-	kept := min(max(maxStatements-len(c.Statements), 0), len(f.Statements))
-	c.Statements = append(c.Statements, f.Statements[:kept]...)
-	c.More += f.More + len(f.Statements) - kept
 }
 
-func (c *Cost) addHit() {
-	c.mu.Lock()
-	c.CacheHits++
-	c.mu.Unlock()
+func addHit(ctx context.Context) {
+	if c, ok := ctx.Value(costKey{}).(*counter); ok {
+		c.hits.Add(1)
+	}
 }
 
-func (c *Cost) addShared() {
-	c.mu.Lock()
-	c.SharedReads++
-	c.mu.Unlock()
+func addShared(ctx context.Context) {
+	if c, ok := ctx.Value(costKey{}).(*counter); ok {
+		c.shared.Add(1)
+	}
 }

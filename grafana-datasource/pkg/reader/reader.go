@@ -97,6 +97,7 @@ func (r *Reader) connect(ctx context.Context) (Store, error) {
 		return store, nil
 	}
 	value, _, err := r.flights.do(ctx, "connect", func(ctx context.Context) (any, error) {
+		ctx, _ = cassandra.WithReadStats(ctx) // the queries of the connection do not count as reads of the caller
 		store, err := r.open(ctx)
 		if err != nil {
 			return nil, &ConnectError{err}
@@ -117,8 +118,8 @@ func (r *Reader) connect(ctx context.Context) (Store, error) {
 }
 
 // Fleets returns every fleet in the keyspace, sorted.
-func (r *Reader) Fleets(ctx context.Context, c *Cost) ([]string, error) {
-	return cachedRead(ctx, r, c, read[[]string]{cacheList, "fleets", listTTL, textBytes, func(ctx context.Context, s Store) ([]string, error) {
+func (r *Reader) Fleets(ctx context.Context) ([]string, error) {
+	return cachedRead(ctx, r, read[[]string]{cacheList, "fleets", listTTL, textBytes, func(ctx context.Context, s Store) ([]string, error) {
 		return s.Fleets(ctx)
 	}})
 }
@@ -137,15 +138,15 @@ func rowBytes[T any](bytesPerRow int) func([]T) int {
 }
 
 // Latest returns the latest record of each device of a fleet, sorted by device.
-func (r *Reader) Latest(ctx context.Context, c *Cost, fleet string) ([]cassandra.Telemetry, error) {
-	return cachedRead(ctx, r, c, read[[]cassandra.Telemetry]{cacheLatest, fleet, r.settings.LatestCache, rowBytes[cassandra.Telemetry](200),
+func (r *Reader) Latest(ctx context.Context, fleet string) ([]cassandra.Telemetry, error) {
+	return cachedRead(ctx, r, read[[]cassandra.Telemetry]{cacheLatest, fleet, r.settings.LatestCache, rowBytes[cassandra.Telemetry](200),
 		func(ctx context.Context, s Store) ([]cassandra.Telemetry, error) { return s.LatestOfFleet(ctx, fleet) }})
 }
 
 // Devices returns the devices of a fleet: at most limit, and one more if there are others.
-func (r *Reader) Devices(ctx context.Context, c *Cost, fleet string, limit int) ([]cassandra.Device, error) {
+func (r *Reader) Devices(ctx context.Context, fleet string, limit int) ([]cassandra.Device, error) {
 	key := fmt.Sprintf("devices %d %s", limit, fleet)
-	return cachedRead(ctx, r, c, read[[]cassandra.Device]{cacheList, key, listTTL, rowBytes[cassandra.Device](150),
+	return cachedRead(ctx, r, read[[]cassandra.Device]{cacheList, key, listTTL, rowBytes[cassandra.Device](150),
 		func(ctx context.Context, s Store) ([]cassandra.Device, error) {
 			var rows []cassandra.Device
 			for page := ""; ; {
@@ -162,7 +163,7 @@ func (r *Reader) Devices(ctx context.Context, c *Cost, fleet string, limit int) 
 }
 
 // Geofences returns the geofences of a fleet.
-func (r *Reader) Geofences(ctx context.Context, c *Cost, fleet string) ([]cassandra.Geofence, error) {
+func (r *Reader) Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error) {
 	bytes := func(geofences []cassandra.Geofence) int {
 		n := 0
 		for i := range geofences {
@@ -170,13 +171,13 @@ func (r *Reader) Geofences(ctx context.Context, c *Cost, fleet string) ([]cassan
 		}
 		return n
 	}
-	return cachedRead(ctx, r, c, read[[]cassandra.Geofence]{cacheList, "geofences " + fleet, listTTL, bytes,
+	return cachedRead(ctx, r, read[[]cassandra.Geofence]{cacheList, "geofences " + fleet, listTTL, bytes,
 		func(ctx context.Context, s Store) ([]cassandra.Geofence, error) { return s.Geofences(ctx, fleet) }})
 }
 
 // Schema returns the tables of the keyspace.
-func (r *Reader) Schema(ctx context.Context, c *Cost) ([]cassandra.Table, error) {
-	return cachedRead(ctx, r, c, read[[]cassandra.Table]{cacheList, "schema", listTTL, rowBytes[cassandra.Table](2000),
+func (r *Reader) Schema(ctx context.Context) ([]cassandra.Table, error) {
+	return cachedRead(ctx, r, read[[]cassandra.Table]{cacheList, "schema", listTTL, rowBytes[cassandra.Table](2000),
 		func(ctx context.Context, s Store) ([]cassandra.Table, error) { return s.Schema(ctx) }})
 }
 
@@ -195,7 +196,7 @@ func (r *Reader) dayTTL(day cassandra.Day) time.Duration {
 // Day returns the positions of a device in one UTC day between two instants in Unix milliseconds, both included, and at
 // most limit of them, the newest. It reads and caches the whole of a closed day if the range covers a quarter of it,
 // because the next range probably does too.
-func (r *Reader) Day(ctx context.Context, c *Cost, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
+func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
 	first, last := day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1
 	fromMs, toMs = max(fromMs, first), min(toMs, last)
 	whole := read[*cassandra.Track]{cacheDay, fmt.Sprintf("%s %s", device, day), r.dayTTL(day), trackBytes,
@@ -204,7 +205,7 @@ func (r *Reader) Day(ctx context.Context, c *Cost, device string, day cassandra.
 		}}
 	_, cached := r.cache.GetEntryQuietly(cacheDay + " " + whole.key)
 	if whole.ttl > 0 && (cached || toMs-fromMs >= (last-first)/4) {
-		t, err := cachedRead(ctx, r, c, whole)
+		t, err := cachedRead(ctx, r, whole)
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +215,7 @@ func (r *Reader) Day(ctx context.Context, c *Cost, device string, day cassandra.
 		func(ctx context.Context, s Store) (*cassandra.Track, error) {
 			return s.TrackOfDay(ctx, device, day, fromMs, toMs, limit)
 		}}
-	return cachedRead(ctx, r, c, part)
+	return cachedRead(ctx, r, part)
 }
 
 func trackBytes(t *cassandra.Track) int {
@@ -225,21 +226,21 @@ func trackBytes(t *cassandra.Track) int {
 }
 
 // Hours returns the hourly statistics of a fleet in one UTC day.
-func (r *Reader) Hours(ctx context.Context, c *Cost, fleet string, day cassandra.Day) ([]cassandra.Hour, error) {
-	return cachedRead(ctx, r, c, read[[]cassandra.Hour]{cacheDay, fmt.Sprintf("hours %s %s", fleet, day), r.dayTTL(day), rowBytes[cassandra.Hour](100),
+func (r *Reader) Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.Hour, error) {
+	return cachedRead(ctx, r, read[[]cassandra.Hour]{cacheDay, fmt.Sprintf("hours %s %s", fleet, day), r.dayTTL(day), rowBytes[cassandra.Hour](100),
 		func(ctx context.Context, s Store) ([]cassandra.Hour, error) { return s.Analytics(ctx, fleet, day, day) }})
 }
 
 // Alerts returns alerts, newest first. They are never cached, because an alert of a closed day can still be resolved.
-func (r *Reader) Alerts(ctx context.Context, c *Cost, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
+func (r *Reader) Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
 	key := fmt.Sprintf("alerts %s %d %d %v %d", q.FleetID, q.From.UnixMilli(), q.To.UnixMilli(), q.Severities, q.Limit)
-	return cachedRead(ctx, r, c, read[[]cassandra.Alert]{cacheDay, key, 0, nil, func(ctx context.Context, s Store) ([]cassandra.Alert, error) {
+	return cachedRead(ctx, r, read[[]cassandra.Alert]{cacheDay, key, 0, nil, func(ctx context.Context, s Store) ([]cassandra.Alert, error) {
 		return s.Alerts(ctx, q)
 	}})
 }
 
 // Rows runs a statement that the query validator has accepted.
-func (r *Reader) Rows(ctx context.Context, c *Cost, statement string, limit int) (cassandra.Result, error) {
-	return cachedRead(ctx, r, c, read[cassandra.Result]{cacheDay, fmt.Sprintf("raw %d %s", limit, statement), 0, nil,
+func (r *Reader) Rows(ctx context.Context, statement string, limit int) (cassandra.Result, error) {
+	return cachedRead(ctx, r, read[cassandra.Result]{cacheDay, fmt.Sprintf("raw %d %s", limit, statement), 0, nil,
 		func(ctx context.Context, s Store) (cassandra.Result, error) { return s.Select(ctx, statement, limit) }})
 }

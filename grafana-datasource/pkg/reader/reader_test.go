@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
@@ -82,14 +83,14 @@ func newReader(t *testing.T, store *fakeStore) (*Reader, *Metrics) {
 func TestLatestIsCached(t *testing.T) {
 	store := &fakeStore{rows: map[string][]cassandra.Telemetry{"a": {{DeviceID: "d"}}}}
 	r, m := newReader(t, store)
-	var c Cost
+	ctx, cost := WithCost(t.Context())
 	for range 3 {
-		rows, err := r.Latest(t.Context(), &c, "a")
+		rows, err := r.Latest(ctx, "a")
 		require.NoError(t, err)
 		assert.Len(t, rows, 1)
 	}
 	assert.Equal(t, []string{"latest a"}, store.calls)
-	assert.Equal(t, 2, c.CacheHits)
+	assert.Equal(t, 2, cost().CacheHits)
 	assert.Equal(t, 2.0, testutil.ToFloat64(m.requests.WithLabelValues(cacheLatest, "hit")))
 	assert.Equal(t, 1.0, testutil.ToFloat64(m.requests.WithLabelValues(cacheLatest, "miss")))
 	assert.Equal(t, 9, testutil.CollectAndCount(m.requests), "every series exists")
@@ -99,11 +100,11 @@ func TestFailedReadsAreNotCached(t *testing.T) {
 	store := &fakeStore{err: errors.New("down")}
 	r, _ := newReader(t, store)
 	for range 2 {
-		_, err := r.Fleets(t.Context(), &Cost{})
+		_, err := r.Fleets(t.Context())
 		require.EqualError(t, err, "down")
 	}
 	store.err = nil
-	fleets, err := r.Fleets(t.Context(), &Cost{})
+	fleets, err := r.Fleets(t.Context())
 	require.NoError(t, err)
 	assert.Equal(t, []string{"a"}, fleets)
 	assert.Len(t, store.calls, 3)
@@ -113,7 +114,7 @@ func TestAlertsAreNeverCached(t *testing.T) {
 	store := &fakeStore{}
 	r, _ := newReader(t, store)
 	for range 2 {
-		_, err := r.Alerts(t.Context(), &Cost{}, cassandra.AlertQuery{FleetID: "a"})
+		_, err := r.Alerts(t.Context(), cassandra.AlertQuery{FleetID: "a"})
 		require.NoError(t, err)
 	}
 	assert.Len(t, store.calls, 2)
@@ -123,7 +124,7 @@ func TestDevicesReadsPagesUpToTheLimit(t *testing.T) {
 	for limit, want := range map[int]struct{ rows, pages int }{10: {11, 1}, 6000: {6001, 2}, 20_000: {12_000, 3}} {
 		store := &fakeStore{devices: 12_000}
 		r, _ := newReader(t, store)
-		rows, err := r.Devices(t.Context(), &Cost{}, "a", limit)
+		rows, err := r.Devices(t.Context(), "a", limit)
 		require.NoError(t, err)
 		assert.Len(t, rows, want.rows, "one more than the limit shows that there are others")
 		assert.Len(t, store.calls, want.pages)
@@ -138,7 +139,7 @@ func TestDay(t *testing.T) {
 	r, _ := newReader(t, store)
 	read := func(day cassandra.Day, fromMs, toMs int64) {
 		t.Helper()
-		_, err := r.Day(t.Context(), &Cost{}, "d", day, fromMs, toMs, 50)
+		_, err := r.Day(t.Context(), "d", day, fromMs, toMs, 50)
 		require.NoError(t, err)
 	}
 	read(closed, first+hour, first+2*hour)
@@ -167,7 +168,7 @@ func TestHoursOfClosedDaysAreCached(t *testing.T) {
 	store := &fakeStore{}
 	r, _ := newReader(t, store)
 	for range 2 {
-		_, err := r.Hours(t.Context(), &Cost{}, "a", cassandra.DayOf(now.UnixMilli())-3)
+		_, err := r.Hours(t.Context(), "a", cassandra.DayOf(now.UnixMilli())-3)
 		require.NoError(t, err)
 	}
 	assert.Len(t, store.calls, 1)
@@ -181,29 +182,49 @@ func TestReaderConnectsOnce(t *testing.T) {
 		func(context.Context) (Store, error) { opened++; return store, openErr }, time.Now)
 	require.NoError(t, err)
 	openErr = errors.New("refused")
-	_, err = r.Fleets(t.Context(), &Cost{})
+	_, err = r.Fleets(t.Context())
 	var connect *ConnectError
 	require.ErrorAs(t, err, &connect)
 	require.ErrorIs(t, err, openErr)
 	openErr = nil
 	for range 2 {
-		_, err = r.Alerts(t.Context(), &Cost{}, cassandra.AlertQuery{})
+		_, err = r.Alerts(t.Context(), cassandra.AlertQuery{})
 		require.NoError(t, err)
 	}
 	assert.Equal(t, 2, opened, "a failed attempt is repeated, a session is kept")
 	r.Close()
 	assert.True(t, store.closed)
-	_, err = r.Alerts(t.Context(), &Cost{}, cassandra.AlertQuery{})
+	_, err = r.Alerts(t.Context(), cassandra.AlertQuery{})
 	require.ErrorIs(t, err, ErrClosed)
 }
 
-func TestCostKeepsAFewStatements(t *testing.T) {
-	var c Cost
-	for i := range 8 {
-		c.add(cassandra.ReadFigures{Partitions: 1, Pages: 2, Rows: 3, Retries: 1, Coordinators: map[string]int{fmt.Sprintf("node %d", i%2): 1}, Statements: []string{"x", "y"}, More: 1})
-	}
-	assert.Equal(t, []int{8, 16, 24, 8}, []int{c.Partitions, c.Pages, c.Rows, c.Retries})
-	assert.Len(t, c.Statements, maxStatements)
-	assert.Equal(t, 8+16-maxStatements, c.More)
-	assert.Equal(t, []string{"node 0", "node 1"}, c.CoordinatorNames())
+func TestSharedReadsAreCounted(t *testing.T) {
+	r, m := newReader(t, &fakeStore{})
+	ctx, cost := WithCost(t.Context())
+	started, release := make(chan struct{}), make(chan struct{})
+	slow := read[int]{cacheDay, "k", 0, nil, func(context.Context, Store) (int, error) {
+		close(started)
+		<-release
+		return 7, nil
+	}}
+	var g errgroup.Group
+	g.Go(func() error {
+		_, err := cachedRead(t.Context(), r, slow)
+		return err
+	})
+	<-started
+	g.Go(func() error {
+		value, err := cachedRead(ctx, r, slow)
+		assert.Equal(t, 7, value)
+		return err
+	})
+	require.Eventually(t, func() bool {
+		r.flights.mu.Lock()
+		defer r.flights.mu.Unlock()
+		return r.flights.calls[cacheDay+" k"].waiters == 2
+	}, 5*time.Second, time.Millisecond)
+	close(release)
+	require.NoError(t, g.Wait())
+	assert.Equal(t, 1, cost().SharedReads)
+	assert.Equal(t, 1.0, testutil.ToFloat64(m.requests.WithLabelValues(cacheDay, "shared")))
 }
