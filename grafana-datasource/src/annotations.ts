@@ -5,7 +5,7 @@ import { type FleetQuery } from './types';
 
 const ALERTS = { queryType: 'alerts', format: 'annotations' } as const;
 
-/** Alerts as annotations: Grafana reads time, title, text, tags and id from the frame by their names. */
+/** Annotations are alerts. Grafana finds time, title, text, tags and id in the frame by name. */
 export const alertAnnotations: AnnotationSupport<FleetQuery> = {
   getDefaultQuery: () => ALERTS,
   prepareQuery: ({ target }) => ({ refId: 'Anno', ...target, ...ALERTS }),

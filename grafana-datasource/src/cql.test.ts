@@ -6,7 +6,7 @@ it('completes macros and keywords before the schema is known', () => {
   expect(labels(undefined)).toEqual(expect.arrayContaining([...MACROS.map(({ name }) => name), 'SELECT', 'WHERE']));
 });
 
-it('completes tables with their keys, and each column once with its tables', () => {
+it('completes tables with their keys, and each column once', () => {
   const ts = { name: 'ts', type: 'timestamp' };
   const suggestions = completions({
     keyspace: 'fleet_iot',
@@ -31,7 +31,7 @@ it('completes tables with their keys, and each column once with its tables', () 
   expect(suggestions.filter(({ label }) => label === 'ts')).toHaveLength(1);
 });
 
-it('has an example that uses macros of the backend alone', () => {
+it('has an example that uses only macros of the backend', () => {
   const used = EXAMPLE.match(/\$__\w+/g);
   expect(used).toEqual(['$__days', '$__timeFilter']);
 });

@@ -10,7 +10,7 @@ export const MACROS: Array<{ name: string; meaning: string }> = [
   { name: '$__interval', meaning: 'the interval of the panel, as a CQL duration' },
 ];
 
-/** A statement that names the whole partition key, as every statement has to. */
+/** An example that names the whole partition key, which every statement must do. */
 export const EXAMPLE = `SELECT ts, speed_kmh, battery_pct
 FROM telemetry_by_device_day
 WHERE device_id = 'vehicle-0001' AND day IN ($__days) AND $__timeFilter(ts)`;
@@ -39,7 +39,7 @@ const KEYWORDS = [
   'WRITETIME',
 ];
 
-/** What the editor of raw CQL completes: macros, tables, columns and keywords. */
+/** The completions of the raw CQL editor: macros, tables, columns and keywords. */
 export function completions(schema: Schema | undefined): CodeEditorSuggestionItem[] {
   const columns = new Map<string, { type: string; tables: string[] }>();
   for (const table of schema?.tables ?? []) {

@@ -30,7 +30,7 @@ describe('template variables in lists', () => {
     expect(applied({ fleets: ['${fleet}'] }).fleets).toEqual(['fleet-001']);
   });
 
-  it('makes an entry of each value, beside those that are written out, and each once', () => {
+  it('makes one entry of each value, without duplicates', () => {
     withVariables({ name: 'fleet', value: ['fleet-001', 'fleet-002'], multi: true });
     expect(applied({ fleets: ['fleet-002', '$fleet', 'fleet-009'] }).fleets).toEqual([
       'fleet-002',
@@ -39,12 +39,12 @@ describe('template variables in lists', () => {
     ]);
   });
 
-  it('keeps a value with commas or braces whole', () => {
+  it('does not split a value with commas or braces', () => {
     withVariables({ name: 'zone', value: ['yard, north', '{b}'], multi: true });
     expect(applied({ zones: ['$zone'] }).zones).toEqual(['yard, north', '{b}']);
   });
 
-  it('expands variables within a longer text', () => {
+  it('expands variables inside a longer text', () => {
     withVariables(
       { name: 'n', value: ['1', '2'], multi: true },
       { name: 'kind', value: ['truck', 'van'], multi: true }
@@ -52,25 +52,25 @@ describe('template variables in lists', () => {
     expect(applied({ devices: ['$kind-${n}'] }).devices).toEqual(['truck-1', 'truck-2', 'van-1', 'van-2']);
   });
 
-  it('leaves blank entries out', () => {
+  it('drops blank entries', () => {
     withVariables({ name: 'fleet', value: '' });
     expect(applied({ fleets: ['$fleet', ' ', 'fleet-001'] }).fleets).toEqual(['fleet-001']);
   });
 
   it.each(['fleets', 'states', 'zones', 'severities', 'alertTypes', 'devices'] as const)(
-    'lifts the restriction of %s when the variable is at All',
+    'removes the filter on %s if the variable is set to All',
     (name) => {
       withVariables({ name: 'v', value: ['$__all'], options: ['a', 'b'], multi: true, includeAll: true });
       expect(applied({ queryType: 'alerts', [name]: ['$v'] })[name]).toEqual([]);
     }
   );
 
-  it('lifts the restriction when All has the custom value *', () => {
+  it('removes the filter if All has the custom value *', () => {
     withVariables({ name: 'fleet', value: '$__all', options: ['a', 'b'], includeAll: true, allValue: '*' });
     expect(applied({ fleets: ['$fleet', 'fleet-001'] }).fleets).toEqual([]);
   });
 
-  it.each([undefined, '*'])('follows every vehicle of a variable at All in a track (custom value %s)', (allValue) => {
+  it.each([undefined, '*'])('lists every vehicle of a variable set to All in a track (custom value %s)', (allValue) => {
     withVariables({
       name: 'device',
       value: ['$__all'],
@@ -82,19 +82,19 @@ describe('template variables in lists', () => {
     expect(applied({ queryType: 'track', devices: ['$device'] }).devices).toEqual(['v1', 'v2']);
   });
 
-  it('takes the one value of a repeated panel, though the variable is at All', () => {
+  it('uses the value of a repeated panel if the variable is set to All', () => {
     withVariables({ name: 'fleet', value: ['$__all'], options: ['a', 'b'], multi: true, includeAll: true });
     expect(applied({ fleets: ['$fleet'] }, { fleet: { value: 'b', text: 'b' } }).fleets).toEqual(['b']);
   });
 
-  it('leaves the stored query as it is', () => {
+  it('does not change the stored query', () => {
     withVariables({ name: 'fleet', value: 'fleet-001' });
     const query: FleetQuery = { refId: 'A', fleets: ['$fleet'] };
     fleetDataSource().datasource.applyTemplateVariables(query, {});
     expect(query).toEqual({ refId: 'A', fleets: ['$fleet'] });
   });
 
-  it('fills the queries that go to Explore, with their ad-hoc filters', () => {
+  it('fills queries for Explore, with their ad hoc filters', () => {
     withVariables({ name: 'fleet', value: ['a', 'b'], multi: true });
     const queries = fleetDataSource().datasource.interpolateVariablesInQueries(
       [{ refId: 'A', fleets: ['$fleet'] }],
@@ -108,7 +108,7 @@ describe('template variables in lists', () => {
 });
 
 describe('template variables in CQL', () => {
-  it('inserts scalars as they are', () => {
+  it('inserts single values unchanged', () => {
     withVariables({ name: 'device', value: "o'neil" });
     expect(applied({ cql: "device_id = '$device'" }).cql).toBe("device_id = 'o'neil'");
   });
@@ -125,7 +125,7 @@ describe('template variables in CQL', () => {
     );
   });
 
-  it("leaves the backend's macros alone, also where Grafana has a variable of that name", () => {
+  it('keeps macros of the backend, even if Grafana has a variable with that name', () => {
     const cql =
       'day IN ($__days) AND $__timeFilter(ts) AND ts > $__timeFrom AND ts < $__timeTo $__interval $__interval_ms';
     const grafanas = {
@@ -136,27 +136,27 @@ describe('template variables in CQL', () => {
   });
 });
 
-describe('which queries are asked', () => {
-  const asks = (query: Partial<FleetQuery>) => fleetDataSource().datasource.filterQuery({ refId: 'A', ...query });
+describe('filterQuery', () => {
+  const runs = (query: Partial<FleetQuery>) => fleetDataSource().datasource.filterQuery({ refId: 'A', ...query });
 
-  it('asks a query without anything: newest positions', () => expect(asks({})).toBe(true));
+  it('runs an empty query', () => expect(runs({})).toBe(true));
 
-  it('asks no hidden query', () => expect(asks({ hide: true })).toBe(false));
+  it('does not run a hidden query', () => expect(runs({ hide: true })).toBe(false));
 
-  it('asks a track only of named vehicles', () => {
-    expect(asks({ queryType: 'track' })).toBe(false);
-    expect(asks({ queryType: 'track', devices: [' '] })).toBe(false);
-    expect(asks({ queryType: 'track', devices: ['$device'] })).toBe(true);
+  it('runs a track only with vehicles', () => {
+    expect(runs({ queryType: 'track' })).toBe(false);
+    expect(runs({ queryType: 'track', devices: [' '] })).toBe(false);
+    expect(runs({ queryType: 'track', devices: ['$device'] })).toBe(true);
   });
 
-  it('asks raw CQL only when there is some', () => {
-    expect(asks({ queryType: 'raw', cql: ' \n' })).toBe(false);
-    expect(asks({ queryType: 'raw', cql: 'SELECT' })).toBe(true);
+  it('runs raw CQL only with a statement', () => {
+    expect(runs({ queryType: 'raw', cql: ' \n' })).toBe(false);
+    expect(runs({ queryType: 'raw', cql: 'SELECT' })).toBe(true);
   });
 });
 
-describe('ad-hoc filters', () => {
-  it('go into the query, after those it has', () => {
+describe('ad hoc filters', () => {
+  it('are appended to the filters of the query', () => {
     withVariables({ name: 'zone', value: 'depot' });
     const query = fleetDataSource().datasource.applyTemplateVariables(
       { refId: 'A', filters: [{ key: 'status', operator: '=', value: 'idle' }] },
@@ -174,7 +174,7 @@ describe('ad-hoc filters', () => {
     ]);
   });
 
-  it('are offered by the backend, values within the fleets that are chosen', async () => {
+  it('come from the backend, with values of the chosen fleets', async () => {
     const { datasource, getResource } = fleetDataSource(
       {},
       { 'filter-keys': [{ text: 'zone' }], 'filter-values': [{ text: 'depot' }] }
@@ -191,7 +191,7 @@ describe('ad-hoc filters', () => {
 });
 
 describe('suggestions', () => {
-  it('are those of the chosen fleets, with variables filled in', async () => {
+  it('come from the chosen fleets, with variables expanded', async () => {
     withVariables({ name: 'fleet', value: ['a', 'b'], multi: true });
     const { datasource, getResource } = fleetDataSource({}, { devices: ['a-1'] });
     expect(await datasource.deviceSuggestions(['$fleet'], 'a')).toEqual(['a-1']);
@@ -202,7 +202,7 @@ describe('suggestions', () => {
     );
   });
 
-  it('may be none', async () => {
+  it('may be empty', async () => {
     expect(await fleetDataSource({}, { zones: null }).datasource.zoneSuggestions([])).toEqual([]);
   });
 });
@@ -210,7 +210,7 @@ describe('suggestions', () => {
 describe('default query', () => {
   const { datasource } = fleetDataSource();
 
-  it('is the newest positions, as numbers in alert rules', () => {
+  it('is latest positions, as numbers in alert rules', () => {
     expect(datasource.getDefaultQuery(CoreApp.Dashboard)).toEqual({ queryType: 'latest', format: 'table' });
     expect(datasource.getDefaultQuery(CoreApp.UnifiedAlerting)).toEqual({ queryType: 'latest', format: 'numeric' });
   });
@@ -223,7 +223,7 @@ describe('annotations', () => {
     expect(annotations.getDefaultQuery?.()).toEqual({ queryType: 'alerts', format: 'annotations' });
   });
 
-  it('ask for alerts as annotations, whatever was stored', () => {
+  it('always query alerts in the format annotations', () => {
     const annotation = { name: 'Alerts', enable: true, iconColor: 'red' };
     expect(annotations.prepareQuery?.(annotation)).toEqual({
       refId: 'Anno',
@@ -246,7 +246,7 @@ describe('live stream', () => {
 });
 
 describe('dashboard variables', () => {
-  it('ask the backend', async () => {
+  it('query the backend', async () => {
     const answer = { data: [], errors: [{ message: 'keyspace fleet_iot does not exist' }] };
     const query = jest.spyOn(DataSourceWithBackend.prototype, 'query').mockReturnValue(of(answer));
     const request = {

@@ -14,21 +14,20 @@ import { alertAnnotations } from './annotations';
 import { describeQuery, queryTypeOf } from './queryTypes';
 import { DEFAULTS } from './settings';
 import { expand, interpolateCql } from './templates';
-import { type FleetFilter, type FleetQuery, type Schema, type Settings } from './types';
+import { type EditorDataSource, type FleetFilter, type FleetQuery, type Schema, type Settings } from './types';
 import { FleetVariables } from './variables';
 
-/** More vehicles than a map can show: a packet that is longer would lose its first rows. */
+/** More vehicles than a map can show. A longer packet would lose its first rows. */
 const LIVE_ROWS = 100_000;
 
-export class FleetDataSource extends DataSourceWithBackend<FleetQuery, Settings> {
+export class FleetDataSource extends DataSourceWithBackend<FleetQuery, Settings> implements EditorDataSource {
   annotations = alertAnnotations;
-  variables = new FleetVariables(this);
-  /** How many devices are suggested at once; the others are found by typing the beginning of their names. */
-  readonly devicesAtOnce = 500;
+  variables = new FleetVariables((request) => this.query(request));
+  readonly maxDeviceSuggestions = 500;
   readonly allowRaw: boolean;
   readonly maxRows: number;
 
-  /** Each packet of the live map is the whole fleet, so it takes the place of the one before. */
+  /** Each packet of the live map contains the whole fleet, so it replaces the one before. */
   streamOptionsProvider = () => ({ action: StreamingFrameAction.Replace, maxLength: LIVE_ROWS });
 
   constructor(instanceSettings: DataSourceInstanceSettings<Settings>) {
@@ -72,7 +71,7 @@ export class FleetDataSource extends DataSourceWithBackend<FleetQuery, Settings>
       }
     }
     if (query.devices) {
-      // A track reads the partitions of named devices: there, no device is not every device.
+      // A track reads the partitions of named devices, so an empty list does not mean every device.
       expanded.devices =
         queryTypeOf(query) === 'track' ? expand(query.devices, scopedVars).values : restriction(query.devices);
     }
@@ -105,7 +104,7 @@ export class FleetDataSource extends DataSourceWithBackend<FleetQuery, Settings>
     return this.suggestions('devices', {
       ...this.fleetParam(fleets),
       ...(prefix && { prefix }),
-      limit: this.devicesAtOnce,
+      limit: this.maxDeviceSuggestions,
     });
   }
 
@@ -121,7 +120,6 @@ export class FleetDataSource extends DataSourceWithBackend<FleetQuery, Settings>
     return this.getResource('schema', undefined, { showErrorAlert: false });
   }
 
-  /** The template variables of the dashboard, as they are written in a list. */
   variableNames(): string[] {
     return getTemplateSrv()
       .getVariables()
@@ -135,7 +133,7 @@ export class FleetDataSource extends DataSourceWithBackend<FleetQuery, Settings>
   }
 
   private async suggestions(path: string, params: Record<string, unknown>): Promise<string[]> {
-    // The select shows the error where it is met.
+    // The field shows the error.
     return (await this.getResource<string[] | null>(path, params, { showErrorAlert: false })) ?? [];
   }
 }

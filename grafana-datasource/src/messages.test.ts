@@ -2,8 +2,13 @@ import { messageOf } from './messages';
 
 it.each<[unknown, string]>([
   [
-    { status: 403, statusText: 'Forbidden', config: {}, data: { message: 'fleet "b": no right on it' } },
-    'fleet "b": no right on it',
+    {
+      status: 403,
+      statusText: 'Forbidden',
+      config: {},
+      data: { message: 'fleet "b": not allowed for this data source' },
+    },
+    'fleet "b": not allowed for this data source',
   ],
   [{ status: 502, statusText: 'Bad Gateway', config: {}, data: '' }, 'Bad Gateway'],
   [{ status: 502, config: {}, data: undefined }, 'status 502'],

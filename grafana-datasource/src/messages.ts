@@ -1,6 +1,6 @@
 import { isFetchError } from '@grafana/runtime';
 
-/** What went wrong, in the words of the backend where it has some. */
+/** The message of an error, preferably from the backend. */
 export function messageOf(error: unknown): string {
   if (isFetchError(error)) {
     return error.data?.message || error.statusText || `status ${error.status}`;

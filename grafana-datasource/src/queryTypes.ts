@@ -9,15 +9,15 @@ interface Choice<T extends string> {
 interface QueryTypeChoice extends Choice<PanelQueryType> {
   /** The first is the default. */
   formats: Format[];
-  /** The parts of the query that this type reads, beside its type and format. */
+  /** The parts of the query that this type uses, in addition to its type and format. */
   reads: Array<keyof FleetQuery>;
 }
 
 export const QUERY_TYPES: QueryTypeChoice[] = [
   {
     value: 'latest',
-    label: 'Newest positions',
-    description: 'The newest fix of each vehicle, with its state: for maps, tables and alert rules',
+    label: 'Latest positions',
+    description: 'The latest position and state of each vehicle, for maps, tables and alert rules',
     formats: ['table', 'numeric'],
     reads: [
       'fleets',
@@ -36,35 +36,35 @@ export const QUERY_TYPES: QueryTypeChoice[] = [
   {
     value: 'track',
     label: 'Track',
-    description: 'The history of some vehicles over the time range: for charts and routes',
+    description: 'The history of named vehicles over the time range, for charts and routes',
     formats: ['time_series', 'table'],
     reads: ['devices', 'fields', 'limit'],
   },
   {
     value: 'analytics',
-    label: 'Hourly figures',
-    description: 'Distance, speed, alerts and active vehicles of a fleet, hour by hour',
+    label: 'Hourly statistics',
+    description: 'Distance, speed, alerts and active vehicles of a fleet per hour',
     formats: ['time_series', 'table'],
     reads: ['fleets', 'fields', 'limit'],
   },
   {
     value: 'alerts',
     label: 'Alerts',
-    description: 'The alerts of the time range: as a table, logs, counts over time or annotations',
+    description: 'The alerts in the time range, as a table, logs, counts over time or annotations',
     formats: ['table', 'logs', 'time_series', 'numeric'],
     reads: ['fleets', 'devices', 'severities', 'alertTypes', 'resolved', 'limit'],
   },
   {
     value: 'devices',
     label: 'Vehicles',
-    description: 'The register of vehicles: model, activation and status',
+    description: 'The registered vehicles: model, activation and status',
     formats: ['table', 'numeric'],
     reads: ['fleets', 'devices', 'limit'],
   },
   {
     value: 'fleets',
     label: 'Fleets',
-    description: 'The fleets, with how many of their vehicles move, stand or are silent',
+    description: 'The fleets, with the number of their vehicles in each state',
     formats: ['table', 'numeric'],
     reads: ['fleets', 'limit'],
   },
@@ -78,7 +78,7 @@ export const QUERY_TYPES: QueryTypeChoice[] = [
   {
     value: 'raw',
     label: 'Raw CQL',
-    description: 'A SELECT of your own, with macros for the time range',
+    description: 'A SELECT that you write, with macros for the time range',
     formats: ['table', 'time_series', 'logs'],
     reads: ['cql', 'limit'],
   },
@@ -96,12 +96,12 @@ export function queryTypeOf(query: FleetQuery): QueryType {
   return query.queryType ?? 'latest';
 }
 
-/** The format that the backend takes for the query: its own, or the default of its type. */
+/** The format of a query: its own, or the default of its type. */
 export function formatOf(query: FleetQuery): Format {
   return query.format ?? choiceOf(query)?.formats[0] ?? 'table';
 }
 
-/** The formats to choose from. One that a query has already, such as annotations, stays among them. */
+/** The formats to choose from, including the current one even if the type does not offer it. */
 export function formatChoices(query: FleetQuery): Array<{ value: Format; label: string }> {
   const formats = choiceOf(query)?.formats ?? [];
   const current = formatOf(query);
@@ -111,13 +111,13 @@ export function formatChoices(query: FleetQuery): Array<{ value: Format; label: 
   }));
 }
 
-/** The query turned into another type: it keeps what that type reads too, and loses the rest. */
+/** Changes the type of a query. It keeps the parts that the new type uses. */
 export function withQueryType(query: FleetQuery, queryType: PanelQueryType): FleetQuery {
   const { refId, hide, key, datasource } = query;
   const choice = QUERY_TYPES.find(({ value }) => value === queryType);
   const kept: Partial<FleetQuery> = {};
   for (const name of choice?.reads ?? []) {
-    // Each type has fields of its own, and live needs the table.
+    // The fields of types differ, and live needs the table format.
     if (name !== 'fields' && name !== 'live' && query[name] !== undefined) {
       Object.assign(kept, { [name]: query[name] });
     }
@@ -133,7 +133,7 @@ export function withQueryType(query: FleetQuery, queryType: PanelQueryType): Fle
   };
 }
 
-/** One line that tells a query from others, for Explore's history. */
+/** One line that identifies a query in the history of Explore. */
 export function describeQuery(query: FleetQuery): string {
   if (query.queryType === 'raw') {
     return query.cql?.trim() ?? '';
@@ -143,7 +143,7 @@ export function describeQuery(query: FleetQuery): string {
     ['fleets', query.fleets],
     ['vehicles', query.devices],
     ['states', query.states],
-    ['zones', query.zones],
+    ['geofences', query.zones],
     ['severities', query.severities],
     ['types', query.alertTypes],
   ];

@@ -1,10 +1,10 @@
 import { DEFAULTS, parseDuration, settingsProblems } from './settings';
 import { type Settings } from './types';
 
-/** The settings of which something is said. */
-function wrong(settings: Settings): string[] {
-  const problems = settingsProblems({ contactPoints: '127.0.0.1', ...settings });
-  return Object.entries(problems).flatMap(([name, problem]) => (problem === undefined ? [] : name));
+/** The settings that have a problem. */
+function problems(settings: Settings): string[] {
+  const found = settingsProblems({ contactPoints: '127.0.0.1', ...settings });
+  return Object.entries(found).flatMap(([name, problem]) => (problem === undefined ? [] : name));
 }
 
 describe('durations', () => {
@@ -25,40 +25,36 @@ describe('durations', () => {
 });
 
 describe('settings', () => {
-  it('are right by default', () => {
-    expect(wrong({})).toEqual([]);
-    expect(wrong({ ...DEFAULTS })).toEqual([]);
+  it('are valid by default', () => {
+    expect(problems({})).toEqual([]);
+    expect(problems({ ...DEFAULTS })).toEqual([]);
   });
 
   it.each(['10.0.0.1', 'node-1.example.org:9042, node-2', '[2001:db8::1]:9042', '2001:db8::1', ' a , '])(
-    'take the contact points %s',
-    (contactPoints) => expect(wrong({ contactPoints })).toEqual([])
+    'accept the contact points %s',
+    (contactPoints) => expect(problems({ contactPoints })).toEqual([])
   );
 
   it.each(['', ' , ', 'a b', 'http://a', 'a:0', 'a:70000', 'a:port'])(
-    'refuse the contact points "%s"',
-    (contactPoints) => expect(wrong({ contactPoints })).toEqual(['contactPoints'])
+    'reject the contact points "%s"',
+    (contactPoints) => expect(problems({ contactPoints })).toEqual(['contactPoints'])
   );
 
-  it('may turn caches off, but no deadline', () => {
-    expect(wrong({ latestCache: '0s', closedDayCache: '0s' })).toEqual([]);
-    expect(wrong({ queryTimeout: '0s', liveInterval: '0s' })).toEqual(['queryTimeout', 'liveInterval']);
+  it('may turn off caches, but not deadlines', () => {
+    expect(problems({ latestCache: '0s', closedDayCache: '0s' })).toEqual([]);
+    expect(problems({ queryTimeout: '0s', liveInterval: '0s' })).toEqual(['queryTimeout', 'liveInterval']);
   });
 
-  it('want numbers above 0, and a speed of 0 or more', () => {
-    expect(wrong({ maxRows: 0, maxConcurrency: 1.5, maxPartitions: -1, maxRowsRead: 0, cacheMegabytes: NaN })).toEqual([
-      'maxConcurrency',
-      'maxPartitions',
-      'maxRows',
-      'maxRowsRead',
-      'cacheMegabytes',
-    ]);
-    expect(wrong({ movingAboveKmh: 0 })).toEqual([]);
-    expect(wrong({ movingAboveKmh: -1 })).toEqual(['movingAboveKmh']);
+  it('require numbers above 0, and a speed of 0 or more', () => {
+    expect(
+      problems({ maxRows: 0, maxConcurrency: 1.5, maxPartitions: -1, maxRowsRead: 0, cacheMegabytes: NaN })
+    ).toEqual(['maxConcurrency', 'maxPartitions', 'maxRows', 'maxRowsRead', 'cacheMegabytes']);
+    expect(problems({ movingAboveKmh: 0 })).toEqual([]);
+    expect(problems({ movingAboveKmh: -1 })).toEqual(['movingAboveKmh']);
   });
 
-  it('want vehicles to be stale before they are offline', () => {
-    expect(wrong({ staleAfter: '20m' })).toEqual(['offlineAfter']);
-    expect(wrong({ staleAfter: '20m', offlineAfter: '20m' })).toEqual([]);
+  it('require offline to be at least as long as stale', () => {
+    expect(problems({ staleAfter: '20m' })).toEqual(['offlineAfter']);
+    expect(problems({ staleAfter: '20m', offlineAfter: '20m' })).toEqual([]);
   });
 });

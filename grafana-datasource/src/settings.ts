@@ -1,6 +1,6 @@
 import { type Settings } from './types';
 
-/** What the backend takes where a setting is empty; the configuration page shows it as the placeholder. */
+/** The values of empty settings in the backend; the configuration page shows them as placeholders. */
 export const DEFAULTS = {
   keyspace: 'fleet_iot',
   consistency: 'LOCAL_ONE',
@@ -26,7 +26,7 @@ type Problems = Partial<Record<keyof Settings, string>>;
 
 const UNIT_SECONDS: Record<string, number> = { ns: 1e-9, us: 1e-6, µs: 1e-6, ms: 1e-3, s: 1, m: 60, h: 3600 };
 
-/** Seconds of a duration as the backend reads it, such as "10s" or "1m30s"; undefined when it is none. */
+/** Parses a duration such as "10s" or "1m30s" to seconds, like the backend; undefined if it is invalid. */
 export function parseDuration(text: string): number | undefined {
   if (text === '0') {
     return 0;
@@ -40,7 +40,7 @@ export function parseDuration(text: string): number | undefined {
   );
 }
 
-/** What is obviously wrong in the settings, by setting. The backend has the last word. */
+/** Obvious errors of settings, by setting. The backend makes the final check. */
 export function settingsProblems(settings: Settings): Problems {
   const problems: Problems = { contactPoints: contactPointsProblem(settings.contactPoints) };
 
@@ -53,17 +53,17 @@ export function settingsProblems(settings: Settings): Problems {
   for (const name of ['maxConcurrency', 'maxPartitions', 'maxRows', 'maxRowsRead', 'cacheMegabytes'] as const) {
     const value = settings[name];
     if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
-      problems[name] = 'A whole number above 0';
+      problems[name] = 'Enter a whole number above 0';
     }
   }
   if (settings.movingAboveKmh !== undefined && !(settings.movingAboveKmh >= 0)) {
-    problems.movingAboveKmh = 'A number, 0 or more';
+    problems.movingAboveKmh = 'Enter a number, 0 or more';
   }
 
   const stale = parseDuration(settings.staleAfter || DEFAULTS.staleAfter);
   const offline = parseDuration(settings.offlineAfter || DEFAULTS.offlineAfter);
   if (!problems.offlineAfter && stale !== undefined && offline !== undefined && offline < stale) {
-    problems.offlineAfter = 'Must not be shorter than the time after which a vehicle is stale';
+    problems.offlineAfter = 'Must be at least as long as Stale after';
   }
   return problems;
 }
@@ -74,7 +74,7 @@ function contactPointsProblem(text = ''): string | undefined {
     .map((point) => point.trim())
     .filter((point) => point !== '');
   if (points.length === 0) {
-    return 'Name at least one node of the cluster, as host or host:port';
+    return 'Enter at least one node of the cluster, as host or host:port';
   }
   const wrong = points.find((point) => !isHostWithPort(point));
   return wrong === undefined ? undefined : `"${wrong}" is not a host or host:port`;
@@ -96,7 +96,7 @@ function durationProblem(text: string | undefined, zero: boolean): string | unde
   }
   const seconds = parseDuration(text);
   if (seconds === undefined) {
-    return `"${text}" is not a duration: write it like 500ms, 10s or 1m30s`;
+    return `"${text}" is not a duration; write it like 500ms, 10s or 1m30s`;
   }
   return seconds > 0 || zero ? undefined : 'Must be longer than 0';
 }

@@ -3,9 +3,9 @@ import { getTemplateSrv, type VariableInterpolation } from '@grafana/runtime';
 
 type Formatter = (value: unknown, variable?: { name?: string; multi?: boolean; includeAll?: boolean }) => string;
 
-/** What an entry such as `$fleet` stands for. */
+/** The values of entries such as `$fleet`. */
 interface Expansion {
-  /** Some variable of the entries is at "All". */
+  /** Whether a variable of the entries is set to "All". */
   all: boolean;
   values: string[];
 }
@@ -15,8 +15,8 @@ const ALL = '$__all';
 const ALL_OF_CUSTOM = '*';
 
 /**
- * Expands the template variables of list entries. A multi-value variable becomes one entry for each value, also inside
- * a longer text (`truck-$n`); blank entries are left out.
+ * Expands the template variables of list entries. A multi-value variable becomes one entry for each value, even inside
+ * a longer text (`truck-$n`). Blank entries are dropped.
  */
 export function expand(entries: string[] | undefined, scopedVars: ScopedVars): Expansion {
   const expansion: Expansion = { all: false, values: [] };
@@ -35,18 +35,18 @@ export function expand(entries: string[] | undefined, scopedVars: ScopedVars): E
 function expandEntry(entry: string, scopedVars: ScopedVars): Expansion {
   const lists: string[][] = [];
   let all = false;
-  // Each variable leaves a mark in the text, so that its values can be put in one at a time.
-  const mark: Formatter = (value, variable) => {
+  // Each variable leaves a placeholder in the text, which its values replace one at a time.
+  const placeholder: Formatter = (value, variable) => {
     const list = (Array.isArray(value) ? value : [value]).map(String);
-    // A panel that repeats for each value has a single value, though the variable of the dashboard is at "All".
+    // A repeated panel has a single value, even if the variable of the dashboard is set to "All".
     all ||= Array.isArray(value) && isAtAll(variable?.name);
     return `\u0000${lists.push(list) - 1}\u0000`;
   };
   const interpolations: VariableInterpolation[] = [];
-  const text = getTemplateSrv().replace(entry, scopedVars, mark, interpolations);
+  const text = getTemplateSrv().replace(entry, scopedVars, placeholder, interpolations);
 
   if (text === ALL || text === ALL_OF_CUSTOM) {
-    // Grafana inserts a custom value of "All" without asking the formatter.
+    // Grafana inserts a custom value of "All" without calling the formatter.
     return { all: true, values: interpolations.flatMap(({ variableName }) => optionsOf(variableName)) };
   }
 
@@ -58,17 +58,17 @@ function expandEntry(entry: string, scopedVars: ScopedVars): Expansion {
   return { all, values: values.map((value) => value.trim()).filter((value) => value !== '') };
 }
 
-/** The macros of the backend. Grafana has built-in variables of the same names, and would fill in its own values. */
+/** The macros of the backend. They are hidden from Grafana, which has built-in variables with the same names. */
 const BACKEND_MACROS = /\$__(timeFilter|timeFrom|timeTo|days|interval_ms|interval)\b/g;
 
-/** Puts the template variables into CQL: scalars as they are, multi-value ones as a list of quoted texts. */
+/** Inserts template variables into CQL: single values unchanged, multiple values as a list of quoted texts. */
 export function interpolateCql(cql: string, scopedVars: ScopedVars): string {
   const hidden = cql.replace(BACKEND_MACROS, (_, name) => `\u0000${name}\u0000`);
   const quoteLists: Formatter = (value, variable) => {
     if (Array.isArray(value)) {
       return value.map(quote).join(', ');
     }
-    // One value of a multi-value variable stands where several may stand tomorrow.
+    // A multi-value variable with one value may have several later, so its value is quoted, too.
     return variable?.multi || variable?.includeAll ? quote(value) : String(value);
   };
   return getTemplateSrv()

@@ -1,10 +1,10 @@
-import { type DataSourceJsonData } from '@grafana/data';
+import { type DataSourceApi, type DataSourceJsonData } from '@grafana/data';
 import { type DataQuery } from '@grafana/schema';
 
-/** What a person can choose in the query editor. */
+/** The types in the query editor. */
 export type PanelQueryType = 'latest' | 'track' | 'analytics' | 'alerts' | 'devices' | 'fleets' | 'geofences' | 'raw';
 
-/** `variable` is asked by dashboard variables alone. */
+/** Only dashboard variables use `variable`. */
 export type QueryType = PanelQueryType | 'variable';
 
 export type Format = 'table' | 'time_series' | 'numeric' | 'logs' | 'annotations';
@@ -25,8 +25,8 @@ export interface FleetFilter {
 }
 
 /**
- * The query as it is stored in dashboards and sent to the backend. The entries of fleets, devices, states, zones,
- * severities and alertTypes may hold template variables, which is why they are plain strings.
+ * The query as dashboards store it and the backend receives it. Lists are plain strings because their entries may be
+ * template variables.
  */
 export interface FleetQuery extends DataQuery {
   queryType?: QueryType;
@@ -77,7 +77,7 @@ export interface Settings extends DataSourceJsonData {
   allowRaw?: boolean;
 }
 
-/** Write-only: Grafana keeps them encrypted and tells the browser only which of them are set. */
+/** Write-only: Grafana encrypts them, and the browser sees only whether they are set. */
 export interface SecureSettings {
   password?: string;
   tlsCACert?: string;
@@ -85,7 +85,7 @@ export interface SecureSettings {
   tlsClientKey?: string;
 }
 
-/** The answer of the backend's resource `schema`. */
+/** The response of the resource `schema`. */
 export interface Schema {
   keyspace: string;
   tables: Table[];
@@ -96,4 +96,19 @@ export interface Table {
   partitionKey: string[];
   clusteringKey: string[];
   columns: Array<{ name: string; type: string }>;
+}
+
+/** The data source as its editors use it. */
+export interface EditorDataSource extends DataSourceApi<FleetQuery, Settings> {
+  readonly allowRaw: boolean;
+  readonly maxRows: number;
+  /** How many vehicles are suggested at once; typing the start of a name finds others. */
+  readonly maxDeviceSuggestions: number;
+  fleetSuggestions(): Promise<string[]>;
+  deviceSuggestions(fleets: string[] | undefined, prefix: string): Promise<string[]>;
+  zoneSuggestions(fleets: string[] | undefined): Promise<string[]>;
+  alertTypeSuggestions(fleets: string[] | undefined): Promise<string[]>;
+  schema(): Promise<Schema>;
+  /** The template variables of the dashboard, as they are written in a list. */
+  variableNames(): string[];
 }

@@ -2,14 +2,13 @@ import { CustomVariableSupport, type DataQueryRequest, type DataQueryResponse } 
 import { type Observable } from 'rxjs';
 
 import { VariableQueryEditor } from './components/VariableQueryEditor';
-import { type FleetDataSource } from './datasource';
-import { type FleetQuery, type Settings } from './types';
+import { type EditorDataSource, type FleetQuery, type Settings } from './types';
 
-/** Variables ask the backend like panels do, so a failure is shown at the variable and not as an empty list. */
-export class FleetVariables extends CustomVariableSupport<FleetDataSource, FleetQuery, FleetQuery, Settings> {
+/** Variables query the backend like panels, so Grafana shows a failure instead of an empty list. */
+export class FleetVariables extends CustomVariableSupport<EditorDataSource, FleetQuery, FleetQuery, Settings> {
   editor = VariableQueryEditor;
 
-  constructor(private readonly datasource: FleetDataSource) {
+  constructor(private readonly run: (request: DataQueryRequest<FleetQuery>) => Observable<DataQueryResponse>) {
     super();
   }
 
@@ -20,6 +19,6 @@ export class FleetVariables extends CustomVariableSupport<FleetDataSource, Fleet
       queryType: 'variable',
       variable: target.variable ?? 'fleets',
     }));
-    return this.datasource.query({ ...request, targets });
+    return this.run({ ...request, targets });
   }
 }

@@ -12,7 +12,7 @@ jest.mock('@grafana/runtime', () => ({
   getTemplateSrv: jest.fn(),
 }));
 
-it('chooses which alerts to mark, and nothing else', async () => {
+it('selects alerts, and keeps type and format', async () => {
   jest.mocked(getTemplateSrv).mockReturnValue(templateService());
   const onChange = jest.fn();
   const onRunQuery = jest.fn();

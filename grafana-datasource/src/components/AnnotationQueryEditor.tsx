@@ -1,15 +1,14 @@
 import { type AnnotationQuery, type QueryEditorProps } from '@grafana/data';
 import React from 'react';
 
-import { type FleetDataSource } from '../datasource';
-import { type FleetQuery, type Settings } from '../types';
+import { type EditorDataSource, type FleetQuery, type Settings } from '../types';
 import { AlertSelection } from './forms/AlertsForm';
 
-interface Props extends QueryEditorProps<FleetDataSource, FleetQuery, Settings> {
+interface Props extends QueryEditorProps<EditorDataSource, FleetQuery, Settings> {
   annotation?: AnnotationQuery<FleetQuery>;
 }
 
-/** Annotations are alerts: what is left to choose is which. */
+/** Selects the alerts that become annotations. */
 export function AnnotationQueryEditor({ datasource, query, onChange, onRunQuery }: Props) {
   return (
     <AlertSelection

@@ -11,7 +11,7 @@ interface Props<T extends string> {
   onChange: (value: T) => void;
 }
 
-/** One of a few choices, all in sight. */
+/** Selects one of a few choices, which are all visible. */
 export function ChoiceField<T extends string>({ label, tooltip, value, choices, onChange }: Props<T>) {
   return (
     <InlineField label={label} tooltip={tooltip} labelWidth={LABEL_WIDTH}>

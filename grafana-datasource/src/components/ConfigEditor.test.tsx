@@ -30,9 +30,9 @@ function setup(jsonData: Settings = { contactPoints: '127.0.0.1' }, secureJsonFi
 
 const input = (label: string | RegExp) => screen.getByLabelText(label);
 
-it('writes what is typed into the settings, and keeps the others', async () => {
+it('writes typed values to the settings, and keeps the others', async () => {
   const { user, last } = setup({ contactPoints: '127.0.0.1', keyspace: 'fleet_iot' });
-  await user.type(input(/^Local data centre/), 'dc1');
+  await user.type(input(/^Local data center/), 'dc1');
   await user.type(input(/^User name/), 'grafana');
   await user.type(input(/^Rows per query/), '5000');
   expect(last().jsonData).toEqual({
@@ -44,7 +44,7 @@ it('writes what is typed into the settings, and keeps the others', async () => {
   });
 });
 
-it('goes back to the default when a setting is emptied', async () => {
+it('returns to the default when a setting is cleared', async () => {
   const { user, last } = setup({ contactPoints: '127.0.0.1', queryTimeout: '30s', maxRows: 5000 });
   await user.clear(input(/^Query timeout/));
   await user.clear(input(/^Rows per query/));
@@ -62,7 +62,7 @@ it('shows the defaults as placeholders', () => {
   expect(input(/^Allow ALLOW FILTERING/)).not.toBeChecked();
 });
 
-it('chooses a consistency', async () => {
+it('selects a consistency', async () => {
   const { user, last } = setup();
   expect(input(/^Consistency/)).toHaveValue('LOCAL_ONE');
   await user.click(input(/^Consistency/));
@@ -70,7 +70,7 @@ it('chooses a consistency', async () => {
   expect(last().jsonData.consistency).toBe('LOCAL_QUORUM');
 });
 
-it('asks for certificates only with TLS', async () => {
+it('shows certificates only with TLS', async () => {
   const { user, last } = setup();
   expect(screen.queryByLabelText(/^CA certificate/)).not.toBeInTheDocument();
   await user.click(input(/^Use TLS/));
@@ -85,14 +85,14 @@ it('forbids raw CQL', async () => {
   expect(last().jsonData.allowRaw).toBe(false);
 });
 
-it('takes a password as a secret', async () => {
+it('stores the password as a secret', async () => {
   const { user, last } = setup();
   await user.type(input(/^Password/), 'pa$$');
   expect(last().secureJsonData).toEqual({ password: 'pa$$' });
   expect(last().jsonData).not.toHaveProperty('password');
 });
 
-it('shows that secrets are set without showing them, and resets one alone', async () => {
+it('shows that secrets are set without showing them, and resets one of them', async () => {
   const { user, last } = setup({ contactPoints: '127.0.0.1', tls: true }, { password: true, tlsClientKey: true });
   expect(input(/^Password/)).toBeDisabled();
   expect(input(/^Client key/)).toBeDisabled();
@@ -104,18 +104,18 @@ it('shows that secrets are set without showing them, and resets one alone', asyn
   expect(input(/^Password/)).toBeEnabled();
 });
 
-it('says what is wrong beside the setting, until it is right', async () => {
+it('shows an error beside a setting until it is valid', async () => {
   const { user } = setup({ contactPoints: '127.0.0.1', liveInterval: '2' });
-  const wrong = '"2" is not a duration: write it like 500ms, 10s or 1m30s';
+  const wrong = '"2" is not a duration; write it like 500ms, 10s or 1m30s';
   expect(screen.getByText(wrong)).toBeInTheDocument();
   expect(screen.getAllByRole('alert')).toHaveLength(1);
   await user.type(input(/^Live interval/), 's');
   expect(screen.queryByRole('alert')).not.toBeInTheDocument();
 });
 
-it('wants a contact point', async () => {
+it('requires a contact point', async () => {
   const { user } = setup({});
-  expect(screen.getByText(/Name at least one node/)).toBeInTheDocument();
+  expect(screen.getByText(/Enter at least one node/)).toBeInTheDocument();
   await user.type(input(/^Contact points/), 'cassandra-1');
   expect(screen.queryByRole('alert')).not.toBeInTheDocument();
 });

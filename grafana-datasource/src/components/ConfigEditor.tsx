@@ -52,7 +52,7 @@ export function ConfigEditor(props: Props) {
   const placeholderOf = (name: keyof Settings) =>
     name in DEFAULTS ? String(DEFAULTS[name as keyof typeof DEFAULTS]) : '';
 
-  // Functions and not components: a component made anew with each render would lose the focus at each key.
+  // Functions, not components: a component that is created in each render would lose the focus at each key.
   const text = (setting: SettingProps<NameOf<string>>) =>
     field(
       setting,
@@ -111,14 +111,14 @@ export function ConfigEditor(props: Props) {
         {text({
           name: 'contactPoints',
           label: 'Contact points',
-          description: 'Nodes to meet the cluster by, separated by commas. The others are found through them.',
+          description: 'Nodes of the cluster to connect to first, separated by commas. The driver finds the others.',
           placeholder: '10.0.0.1, 10.0.0.2:9042',
         })}
         {text({
           name: 'localDatacenter',
-          label: 'Local data centre',
+          label: 'Local data center',
           description:
-            'Nodes of this data centre are asked first, the others only when none of it can be reached. Empty: that of the first contact point that answers.',
+            'Queries go to nodes of this data center, and to others only if none of them is reachable. Empty: the data center of the first contact point that answers.',
           placeholder: 'dc1',
         })}
         {text({ name: 'keyspace', label: 'Keyspace', description: 'The keyspace that holds the fleet tables.' })}
@@ -127,7 +127,7 @@ export function ConfigEditor(props: Props) {
             name: 'consistency',
             label: 'Consistency',
             description:
-              'How many replicas must answer a read: more are safer, slower, and miss less when replicas differ.',
+              'How many replicas must answer a read. More replicas are slower, and miss less when replicas differ.',
           },
           <Combobox
             id={`${prefix}-consistency`}
@@ -143,9 +143,9 @@ export function ConfigEditor(props: Props) {
         {text({
           name: 'username',
           label: 'User name',
-          description: 'A role that may SELECT in the keyspace. Empty: the cluster is met without a password.',
+          description: 'A role with SELECT on the keyspace. Empty: connect without a password.',
         })}
-        <Field label="Password" description="Kept encrypted by Grafana; it never comes back to the browser.">
+        <Field label="Password" description="Grafana encrypts it and never sends it back to the browser.">
           <SecretInput
             id={`${prefix}-password`}
             width={WIDTH}
@@ -158,31 +158,31 @@ export function ConfigEditor(props: Props) {
       </FieldSet>
 
       <FieldSet label="TLS">
-        {toggle({ name: 'tls', label: 'Use TLS', description: 'Encrypts the connections to the cluster.' })}
+        {toggle({ name: 'tls', label: 'Use TLS', description: 'Encrypt the connections to the cluster.' })}
         {jsonData.tls && (
           <>
             {text({
               name: 'tlsServerName',
               label: 'Server name',
-              description:
-                'The name that the certificates of the nodes must bear. Empty: the host that is connected to.',
+              description: 'The name in the certificates of the nodes. Empty: the host name of the connection.',
             })}
             {toggle({
               name: 'tlsSkipVerify',
               label: 'Skip verification',
-              description: 'Takes any certificate, so that anyone on the way can pose as the cluster. For tests only.',
+              description:
+                'Accept any certificate. An attacker on the network can then impersonate the cluster. For tests only.',
             })}
             {pem({
               name: 'tlsCACert',
               label: 'CA certificate',
               description:
-                'The authority that signed the certificates of the nodes, as PEM. Empty: those of the system.',
+                'The authority that signed the certificates of the nodes, as PEM. Empty: the authorities of the system.',
               placeholder: '-----BEGIN CERTIFICATE-----',
             })}
             {pem({
               name: 'tlsClientCert',
               label: 'Client certificate',
-              description: 'As PEM, where the cluster asks clients for one. It needs the client key too.',
+              description: 'PEM, for clusters that require client certificates. Needs the client key.',
               placeholder: '-----BEGIN CERTIFICATE-----',
             })}
             {pem({
@@ -205,43 +205,42 @@ export function ConfigEditor(props: Props) {
         {number({
           name: 'maxConcurrency',
           label: 'Partitions at once',
-          description: 'How many partitions are read side by side. More are faster and press the cluster harder.',
+          description: 'How many partitions are read in parallel. More is faster and puts more load on the cluster.',
         })}
         {number({
           name: 'maxPartitions',
           label: 'Partitions per query',
           description:
-            'A query that would need more reads (vehicles × days, fleets × days × severities) is cut, with a notice.',
+            'A query that needs more partitions (vehicles × days, fleets × days × severities) is truncated, with a notice.',
         })}
         {number({
           name: 'maxRows',
           label: 'Rows per query',
-          description: 'A query that gives more rows is cut, with a notice.',
+          description: 'A query that returns more rows is truncated, with a notice.',
         })}
         {number({
           name: 'maxRowsRead',
           label: 'Rows read per query',
-          description: 'How many rows one query may read before they are thinned to what a panel can draw.',
+          description: 'How many rows one query may read before they are downsampled to what a panel can draw.',
         })}
       </FieldSet>
 
       <FieldSet label="Cache">
         {text({
           name: 'latestCache',
-          label: 'Newest positions',
-          description:
-            'How long newest positions are shared by all viewers before they are read again. 0s turns it off.',
+          label: 'Latest positions',
+          description: 'How long all viewers share the latest positions before they are read again. 0s turns it off.',
         })}
         {text({
           name: 'closedDayCache',
           label: 'Closed days',
           description:
-            'How long the history of days that are over is kept. Late records appear after this time. 0s turns it off.',
+            'How long the history of past days is cached. Late records appear after this time. 0s turns it off.',
         })}
         {number({
           name: 'cacheMegabytes',
           label: 'Memory (MB)',
-          description: 'The size of the cache; beyond it, what was not asked for longest is dropped.',
+          description: 'The size of the cache. The least recently used entries are evicted first.',
         })}
       </FieldSet>
 
@@ -249,17 +248,17 @@ export function ConfigEditor(props: Props) {
         {text({
           name: 'staleAfter',
           label: 'Stale after',
-          description: 'A vehicle whose newest fix is older than this is stale.',
+          description: 'A vehicle whose latest record is older than this is stale.',
         })}
         {text({
           name: 'offlineAfter',
           label: 'Offline after',
-          description: 'A vehicle whose newest fix is older than this is offline.',
+          description: 'A vehicle whose latest record is older than this is offline.',
         })}
         {number({
           name: 'movingAboveKmh',
           label: 'Moving above (km/h)',
-          description: 'A vehicle that is faster than this is moving, any other that sends is idle.',
+          description: 'A vehicle at this speed or above is moving. Below it, the vehicle is idle.',
         })}
       </FieldSet>
 
@@ -268,7 +267,7 @@ export function ConfigEditor(props: Props) {
           name: 'liveInterval',
           label: 'Live interval',
           description:
-            'The least time between two updates of a live map. Shorter means more reads of each watched fleet.',
+            'The minimum time between two updates of a live map. A shorter interval reads each watched fleet more often.',
         })}
       </FieldSet>
 
@@ -276,21 +275,21 @@ export function ConfigEditor(props: Props) {
         {text({
           name: 'allowedFleets',
           label: 'Allowed fleets',
-          description: 'Only these fleets, separated by commas, can be seen through this data source. Empty: all.',
+          description: 'The only fleets that this data source may read, separated by commas. Empty: all fleets.',
           placeholder: 'fleet-001, fleet-002',
         })}
         {toggle(
           {
             name: 'allowRaw',
             label: 'Allow raw CQL',
-            description: 'Editors may write SELECT statements of their own.',
+            description: 'Editors may write SELECT statements.',
           },
           DEFAULTS.allowRaw
         )}
         {toggle({
           name: 'allowFiltering',
           label: 'Allow ALLOW FILTERING',
-          description: 'Raw CQL may scan whole tables, which can slow the cluster down for everyone.',
+          description: 'Raw CQL may scan whole tables, which can slow down the cluster.',
         })}
       </FieldSet>
     </>

@@ -8,7 +8,7 @@ export const LABEL_WIDTH = 21;
 
 const TYPING_PAUSE_MS = 250;
 
-interface Props {
+export interface ListFieldProps {
   label: string;
   tooltip: string;
   placeholder: string;
@@ -18,15 +18,15 @@ interface Props {
   choices?: Array<SelectableValue<string>>;
   /** Loads suggestions when the menu opens. */
   load?: (prefix: string) => Promise<string[]>;
-  /** When `load` brings this many, there may be more: typing then loads those that begin with what is typed. */
+  /** If `load` returns this many values there may be more, and typing loads the values with that prefix. */
   pageSize?: number;
   /** Template variables to choose from, such as `$fleet`. */
   variables?: string[];
   required?: boolean;
 }
 
-/** A choice of several values, out of suggestions, template variables, or typed. */
-export function ListField(props: Props) {
+/** Selects several values: suggestions, template variables, or typed values. */
+export function ListField(props: ListFieldProps) {
   const {
     label,
     tooltip,
@@ -44,13 +44,13 @@ export function ListField(props: Props) {
   const [partial, setPartial] = useState(false);
   const [loading, setLoading] = useState(false);
   const [error, setError] = useState<string>();
-  // Answers may overtake each other; only that to the newest question counts.
-  const question = useRef(0);
+  // Responses may arrive out of order. Only the response to the latest request counts.
+  const request = useRef(0);
   const typing = useRef<ReturnType<typeof setTimeout> | undefined>(undefined);
 
   useEffect(
     () => () => {
-      question.current++;
+      request.current++;
       clearTimeout(typing.current);
     },
     []
@@ -60,11 +60,11 @@ export function ListField(props: Props) {
     if (!load) {
       return;
     }
-    const mine = ++question.current;
+    const mine = ++request.current;
     setLoading(true);
     try {
       const suggestions = await load(prefix);
-      if (mine === question.current) {
+      if (mine === request.current) {
         setLoaded(suggestions);
         if (prefix === '') {
           setPartial(pageSize !== undefined && suggestions.length >= pageSize);
@@ -73,8 +73,8 @@ export function ListField(props: Props) {
         setLoading(false);
       }
     } catch (err) {
-      if (mine === question.current) {
-        setError(`No suggestions: ${messageOf(err)}. Values can still be typed.`);
+      if (mine === request.current) {
+        setError(`No suggestions: ${messageOf(err)}. You can still type values.`);
         setLoading(false);
       }
     }

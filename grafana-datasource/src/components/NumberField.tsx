@@ -14,12 +14,12 @@ interface Props {
   onChange: (value: number | undefined) => void;
 }
 
-/** A number that may be absent. It is taken when the field is left or Enter is pressed. */
+/** An optional number. Leaving the field or pressing Enter applies it. */
 export function NumberField({ label, tooltip, placeholder, value, min, max, integer, onChange }: Props) {
   const id = useId();
   const [error, setError] = useState<string>();
 
-  const take = (input: HTMLInputElement) => {
+  const apply = (input: HTMLInputElement) => {
     const number = input.value === '' ? undefined : Number(input.value);
     if (input.validity.badInput || (number !== undefined && !isWithin(number, min, max, integer))) {
       setError(rangeMessage(min, max, integer));
@@ -34,7 +34,7 @@ export function NumberField({ label, tooltip, placeholder, value, min, max, inte
   return (
     <InlineField label={label} tooltip={tooltip} labelWidth={LABEL_WIDTH} invalid={error !== undefined} error={error}>
       <Input
-        // A value that comes from elsewhere, such as another query, starts the field anew.
+        // A new value from outside, such as from another query, resets the field.
         key={value}
         id={id}
         type="number"
@@ -44,10 +44,10 @@ export function NumberField({ label, tooltip, placeholder, value, min, max, inte
         width={16}
         placeholder={placeholder}
         defaultValue={value}
-        onBlur={(event) => take(event.currentTarget)}
+        onBlur={(event) => apply(event.currentTarget)}
         onKeyDown={(event) => {
           if (event.key === 'Enter') {
-            take(event.currentTarget);
+            apply(event.currentTarget);
           }
         }}
       />

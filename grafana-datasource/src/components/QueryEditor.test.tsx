@@ -20,11 +20,11 @@ interface CodeEditorProps {
   onEditorDidMount: (editor: object, monaco: object) => void;
 }
 
-// Monaco needs a browser. Like it, this keeps what it is given when it is mounted.
+// Monaco needs a browser. Like Monaco, this editor keeps the functions that it gets when it mounts.
 jest.mock('@grafana/ui', () => ({
   ...jest.requireActual('@grafana/ui'),
   CodeEditor: function CodeEditor({ value, onBlur, onEditorDidMount }: CodeEditorProps) {
-    const [atFirst] = jest.requireActual('react').useState({ onEditorDidMount });
+    const [initial] = jest.requireActual('react').useState({ onEditorDidMount });
     const mount = (textarea: HTMLTextAreaElement | null) => {
       const addAction = ({ keybindings, run }: { keybindings: number[]; run: () => void }) =>
         textarea?.addEventListener('keydown', ({ ctrlKey, key }) => {
@@ -34,7 +34,7 @@ jest.mock('@grafana/ui', () => ({
         });
       if (textarea && !textarea.dataset.mounted) {
         textarea.dataset.mounted = 'true';
-        atFirst.onEditorDidMount(
+        initial.onEditorDidMount(
           { addAction, updateOptions: () => {}, getValue: () => textarea.value },
           { KeyMod: { CtrlCmd: 2048 }, KeyCode: { Enter: 3 } }
         );
@@ -58,11 +58,11 @@ beforeEach(() => {
 interface Setup {
   settings?: Partial<Settings>;
   resources?: Record<string, unknown>;
-  devicesAtOnce?: number;
+  maxDeviceSuggestions?: number;
 }
 
-/** Renders the editor as Grafana does: what it changes comes back to it. */
-function setup(query: Partial<FleetQuery>, { settings, resources, devicesAtOnce = 500 }: Setup = {}) {
+/** Renders the editor like Grafana: its changes come back as its query. */
+function setup(query: Partial<FleetQuery>, { settings, resources, maxDeviceSuggestions = 500 }: Setup = {}) {
   const { datasource, getResource } = fleetDataSource(settings, {
     fleets: ['fleet-001', 'fleet-002'],
     devices: ['vehicle-0001', 'vehicle-0002'],
@@ -71,7 +71,7 @@ function setup(query: Partial<FleetQuery>, { settings, resources, devicesAtOnce 
     schema: { keyspace: 'fleet_iot', tables: [] },
     ...resources,
   });
-  Object.assign(datasource, { devicesAtOnce });
+  Object.assign(datasource, { maxDeviceSuggestions });
   const onChange = jest.fn();
   const onRunQuery = jest.fn();
   const Panel = () => {
@@ -101,7 +101,7 @@ describe('each query type', () => {
   it.each<[Partial<FleetQuery>, string[], string[]]>([
     [
       {},
-      ['Fleets', 'Vehicles', 'States', 'Zones', 'Speed from (km/h)', 'Battery to (%)', 'Live'],
+      ['Fleets', 'Vehicles', 'States', 'Geofences', 'Speed from (km/h)', 'Battery to (%)', 'Live'],
       ['CQL', 'Severities', 'Fields'],
     ],
     [{ queryType: 'latest', format: 'numeric' }, ['Fleets', 'Fields'], ['Live']],
@@ -109,7 +109,7 @@ describe('each query type', () => {
     [{ queryType: 'track', format: 'table' }, ['Vehicles', 'Limit'], ['Fields']],
     [{ queryType: 'analytics', format: 'table' }, ['Fleets'], ['Fields']],
     [{ queryType: 'analytics' }, ['Fleets', 'Fields'], ['Vehicles', 'Live']],
-    [{ queryType: 'alerts' }, ['Fleets', 'Vehicles', 'Severities', 'Alert types'], ['Fields', 'Live', 'Zones']],
+    [{ queryType: 'alerts' }, ['Fleets', 'Vehicles', 'Severities', 'Alert types'], ['Fields', 'Live', 'Geofences']],
     [{ queryType: 'devices' }, ['Fleets', 'Vehicles'], ['Fields', 'Severities']],
     [{ queryType: 'fleets' }, ['Fleets'], ['Vehicles', 'Fields']],
     [{ queryType: 'geofences' }, ['Fleets'], ['Vehicles', 'Fields']],
@@ -138,12 +138,12 @@ describe('each query type', () => {
     ]);
   });
 
-  it('keeps a format in sight that it would not offer', () => {
+  it('shows the current format even if the type does not offer it', () => {
     setup({ queryType: 'alerts', format: 'annotations' });
     expect(screen.getByRole('radio', { name: 'Annotations' })).toBeChecked();
   });
 
-  it('keeps the filters that the next type has too, and only those', async () => {
+  it('keeps only the filters that the new type has, too', async () => {
     const { user, onChange, onRunQuery } = setup({
       queryType: 'latest',
       fleets: ['fleet-001'],
@@ -167,31 +167,31 @@ describe('each query type', () => {
   it('describes the types', async () => {
     const { user } = setup({});
     await user.click(screen.getByLabelText('Query type'));
-    expect(await screen.findByRole('option', { name: /Track.*history of some vehicles/ })).toBeInTheDocument();
+    expect(await screen.findByRole('option', { name: /Track.*history of named vehicles/ })).toBeInTheDocument();
   });
 
-  it('leaves raw CQL out where it is not allowed, and warns where a query has it', async () => {
+  it('does not offer raw CQL if it is not allowed', async () => {
     const { user } = setup({}, { settings: { allowRaw: false } });
     await user.click(screen.getByLabelText('Query type'));
     expect(await screen.findByRole('option', { name: /^Geofences/ })).toBeInTheDocument();
     expect(screen.queryByRole('option', { name: /^Raw CQL/ })).not.toBeInTheDocument();
   });
 
-  it('warns of raw CQL that is not allowed', () => {
+  it('warns if a query uses raw CQL that is not allowed', () => {
     setup({ queryType: 'raw', cql: 'SELECT' }, { settings: { allowRaw: false } });
     expect(screen.getByText(/turned off for this data source/)).toBeInTheDocument();
   });
 });
 
 describe('lists', () => {
-  it('shows what the query holds, known or not', () => {
+  it('shows the values of the query, known or not', () => {
     setup({ queryType: 'alerts', fleets: ['$fleet', 'fleet-077'], severities: ['HIGH', '$severity'] });
     for (const value of ['$fleet', 'fleet-077', 'High', '$severity']) {
       expect(screen.getByText(value)).toBeInTheDocument();
     }
   });
 
-  it('takes suggestions and template variables', async () => {
+  it('accepts suggestions and template variables', async () => {
     const { user, onChange, onRunQuery } = setup({ queryType: 'latest' });
     await choose(user, 'Fleets', 'fleet-002');
     expect(onChange).toHaveBeenLastCalledWith(expect.objectContaining({ fleets: ['fleet-002'] }));
@@ -200,27 +200,27 @@ describe('lists', () => {
     expect(onRunQuery).toHaveBeenCalledTimes(2);
   });
 
-  it('takes a value that is typed', async () => {
+  it('accepts a typed value', async () => {
     const { user, onChange } = setup({ queryType: 'track' });
     await user.type(screen.getByLabelText('Vehicles'), 'vehicle-9999{Enter}');
     expect(onChange).toHaveBeenLastCalledWith(expect.objectContaining({ devices: ['vehicle-9999'] }));
   });
 
-  it('drops the restriction when the last value goes', async () => {
+  it('removes the filter with its last value', async () => {
     const { user, onChange } = setup({ queryType: 'fleets', fleets: ['fleet-001'] });
     await user.click(screen.getByRole('button', { name: /remove/i }));
     expect(onChange.mock.lastCall[0].fleets).toBeUndefined();
   });
 
-  it('asks for the zones of the chosen fleets', async () => {
+  it('suggests the geofences of the chosen fleets', async () => {
     const { user, getResource } = setup({ queryType: 'latest', fleets: ['$fleet'] });
-    await user.click(screen.getByLabelText('Zones'));
+    await user.click(screen.getByLabelText('Geofences'));
     expect(await screen.findByRole('option', { name: 'depot' })).toBeInTheDocument();
     expect(getResource).toHaveBeenLastCalledWith('zones', { fleet: ['fleet-001'] }, expect.anything());
   });
 
-  it('looks for vehicles by the beginning of their names, when there are more than are listed', async () => {
-    const { user, getResource } = setup({ queryType: 'track' }, { devicesAtOnce: 2 });
+  it('searches vehicles by prefix if the list is incomplete', async () => {
+    const { user, getResource } = setup({ queryType: 'track' }, { maxDeviceSuggestions: 2 });
     await user.click(screen.getByLabelText('Vehicles'));
     await screen.findByRole('option', { name: 'vehicle-0001' });
     await user.type(screen.getByLabelText('Vehicles'), 'truck');
@@ -229,23 +229,23 @@ describe('lists', () => {
     );
   });
 
-  it('shows the suggestions that were asked for last, whatever comes last', async () => {
-    const { user, getResource } = setup({ queryType: 'track' }, { devicesAtOnce: 2 });
+  it('shows the response to the latest request, even if it arrives first', async () => {
+    const { user, getResource } = setup({ queryType: 'track' }, { maxDeviceSuggestions: 2 });
     await user.click(screen.getByLabelText('Vehicles'));
     await screen.findByRole('option', { name: 'vehicle-0001' });
-    let answerFirst: (devices: string[]) => void = () => {};
-    getResource.mockImplementationOnce(() => new Promise((resolve) => (answerFirst = resolve)));
+    let respondFirst: (devices: string[]) => void = () => {};
+    getResource.mockImplementationOnce(() => new Promise((resolve) => (respondFirst = resolve)));
     await user.type(screen.getByLabelText('Vehicles'), 't');
     await waitFor(() => expect(getResource).toHaveBeenCalledTimes(2));
     getResource.mockResolvedValueOnce(['truck-newer']);
     await user.type(screen.getByLabelText('Vehicles'), 'r');
     await screen.findByRole('option', { name: 'truck-newer' });
-    await act(async () => answerFirst(['truck-older']));
+    await act(async () => respondFirst(['truck-older']));
     expect(screen.getByRole('option', { name: 'truck-newer' })).toBeInTheDocument();
     expect(screen.queryByRole('option', { name: 'truck-older' })).not.toBeInTheDocument();
   });
 
-  it('does not ask again for a list that is whole', async () => {
+  it('does not request a complete list again', async () => {
     const { user, getResource } = setup({ queryType: 'track' });
     await user.click(screen.getByLabelText('Vehicles'));
     await screen.findByRole('option', { name: 'vehicle-0001' });
@@ -254,7 +254,7 @@ describe('lists', () => {
     expect(getResource).toHaveBeenCalledTimes(1);
   });
 
-  it('says why there are no suggestions, and still takes values', async () => {
+  it('shows why there are no suggestions, and still accepts values', async () => {
     const { user, onChange } = setup({ queryType: 'fleets' }, { resources: { fleets: new Error('no host answers') } });
     await user.type(screen.getByLabelText('Fleets'), 'fleet-003');
     expect(await screen.findByText(/No suggestions: no host answers/)).toBeInTheDocument();
@@ -264,7 +264,7 @@ describe('lists', () => {
 });
 
 describe('numbers', () => {
-  it('are taken when the field is left', async () => {
+  it('are applied when the field loses focus', async () => {
     const { user, onChange, onRunQuery } = setup({});
     await user.type(screen.getByLabelText('Speed from (km/h)'), '12.5');
     expect(onChange).not.toHaveBeenCalled();
@@ -273,7 +273,7 @@ describe('numbers', () => {
     expect(onRunQuery).toHaveBeenCalledTimes(1);
   });
 
-  it('are taken by Enter, and can be emptied', async () => {
+  it('are applied by Enter, and can be cleared', async () => {
     const { user, onChange } = setup({ limit: 10 });
     const limit = screen.getByLabelText('Limit');
     expect(limit).toHaveValue(10);
@@ -285,7 +285,7 @@ describe('numbers', () => {
     expect(onChange).toHaveBeenLastCalledWith({ refId: 'A', limit: undefined });
   });
 
-  it('are refused when they make no sense', async () => {
+  it('are rejected if they are out of range', async () => {
     const { user, onChange } = setup({});
     await user.type(screen.getByLabelText('Battery to (%)'), '120');
     await user.tab();
@@ -299,7 +299,7 @@ describe('numbers', () => {
   });
 });
 
-describe('newest positions', () => {
+describe('latest positions', () => {
   it('switches the live map on and off', async () => {
     const { user, onChange } = setup({});
     await user.click(screen.getByLabelText('Live'));
@@ -308,7 +308,7 @@ describe('newest positions', () => {
     expect(onChange.mock.lastCall[0].live).toBeUndefined();
   });
 
-  it('is not live as numbers', async () => {
+  it('is not live in the format numbers', async () => {
     const { user, onChange } = setup({ live: true });
     await user.click(screen.getByRole('radio', { name: 'Numbers' }));
     expect(onChange).toHaveBeenLastCalledWith({ refId: 'A', format: 'numeric', live: undefined });
@@ -316,7 +316,7 @@ describe('newest positions', () => {
 });
 
 describe('alerts', () => {
-  it('can be open ones only', async () => {
+  it('can be limited to open alerts', async () => {
     const { user, onChange } = setup({ queryType: 'alerts' });
     await user.click(screen.getByRole('radio', { name: 'Open' }));
     expect(onChange).toHaveBeenLastCalledWith({ refId: 'A', queryType: 'alerts', resolved: 'open' });
@@ -324,7 +324,7 @@ describe('alerts', () => {
 });
 
 describe('raw CQL', () => {
-  it('is taken when the editor is left, if it changed', async () => {
+  it('is applied when the editor loses focus, if it changed', async () => {
     const { user, onChange, onRunQuery } = setup({ queryType: 'raw', cql: 'SELECT a' });
     await user.click(screen.getByLabelText('CQL'));
     await user.tab();
@@ -336,7 +336,7 @@ describe('raw CQL', () => {
     expect(onRunQuery).toHaveBeenCalledTimes(1);
   });
 
-  it('is run by Ctrl+Enter, changed or not, and with the query as it is by then', async () => {
+  it('runs with Ctrl+Enter, changed or not, with the current query', async () => {
     const { user, onChange, onRunQuery } = setup({ queryType: 'raw', cql: 'SELECT a' });
     await user.click(screen.getByRole('radio', { name: 'Logs' }));
     await user.type(screen.getByLabelText('CQL'), ' FROM t');
@@ -353,7 +353,7 @@ describe('raw CQL', () => {
     expect(screen.queryByRole('button', { name: 'Start from an example' })).not.toBeInTheDocument();
   });
 
-  it('says when tables cannot be completed', async () => {
+  it('shows that completion is not available', async () => {
     setup({ queryType: 'raw' }, { resources: { schema: new Error('no host answers') } });
     expect(await screen.findByText(/can't be completed: no host answers/)).toBeInTheDocument();
   });

@@ -2,9 +2,8 @@ import { type QueryEditorProps } from '@grafana/data';
 import { Combobox, InlineField } from '@grafana/ui';
 import React, { type ComponentType, useId } from 'react';
 
-import { type FleetDataSource } from '../datasource';
 import { QUERY_TYPES, queryTypeOf, withQueryType } from '../queryTypes';
-import { type FleetQuery, type PanelQueryType, type QueryType, type Settings } from '../types';
+import { type EditorDataSource, type FleetQuery, type PanelQueryType, type QueryType, type Settings } from '../types';
 import { AlertsForm } from './forms/AlertsForm';
 import { AnalyticsForm } from './forms/AnalyticsForm';
 import { LatestForm } from './forms/LatestForm';
@@ -25,7 +24,7 @@ const FORMS: Partial<Record<QueryType, ComponentType<QueryFormProps>>> = {
   raw: RawForm,
 };
 
-export function QueryEditor(props: QueryEditorProps<FleetDataSource, FleetQuery, Settings>) {
+export function QueryEditor(props: QueryEditorProps<EditorDataSource, FleetQuery, Settings>) {
   const { datasource, query, onChange, onRunQuery } = props;
   const typeId = useId();
   const queryType = queryTypeOf(query);
@@ -41,7 +40,7 @@ export function QueryEditor(props: QueryEditorProps<FleetDataSource, FleetQuery,
     <div>
       <InlineField
         label="Query type"
-        tooltip="What to read. Filters that the new type has too are kept."
+        tooltip="The data to query. A new type keeps the filters that it also has."
         labelWidth={LABEL_WIDTH}
       >
         <Combobox<PanelQueryType>

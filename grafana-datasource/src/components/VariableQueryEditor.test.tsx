@@ -35,10 +35,10 @@ it.each([[''], [{}]])('starts a new variable, %j, as the list of fleets', (query
   expect(screen.queryByLabelText('Fleets')).not.toBeInTheDocument();
 });
 
-it('chooses what the variable lists', async () => {
+it('selects the values of the variable', async () => {
   const { user, onChange, onRunQuery } = setup('');
   await user.click(screen.getByLabelText('Values'));
-  await user.click(await screen.findByRole('option', { name: /^Zones/ }));
+  await user.click(await screen.findByRole('option', { name: /^Geofences/ }));
   expect(onChange).toHaveBeenCalledWith({ refId: 'variable', queryType: 'variable', variable: 'zones' });
   expect(onRunQuery).toHaveBeenCalledTimes(1);
 });
@@ -55,7 +55,7 @@ it('lists the vehicles of the fleets of another variable', async () => {
   });
 });
 
-it('forgets the fleets where they make no difference', async () => {
+it('drops the fleets if the kind does not use them', async () => {
   const { user, onChange } = setup({ refId: 'V', queryType: 'variable', variable: 'devices', fleets: ['$fleet'] });
   expect(screen.getByText('$fleet')).toBeInTheDocument();
   await user.click(screen.getByLabelText('Values'));

@@ -2,21 +2,20 @@ import { type QueryEditorProps } from '@grafana/data';
 import { Combobox, InlineField } from '@grafana/ui';
 import React, { useId } from 'react';
 
-import { type FleetDataSource } from '../datasource';
-import { type FleetQuery, type Settings, type VariableKind } from '../types';
+import { type EditorDataSource, type FleetQuery, type Settings, type VariableKind } from '../types';
 import { FleetsField } from './forms/queryFields';
 import { LABEL_WIDTH } from './ListField';
 
 const KINDS: Array<{ value: VariableKind; label: string; description: string; ofFleets: boolean }> = [
-  { value: 'fleets', label: 'Fleets', description: 'The fleets that the data source may show', ofFleets: false },
+  { value: 'fleets', label: 'Fleets', description: 'The fleets that the data source may read', ofFleets: false },
   { value: 'devices', label: 'Vehicles', description: 'The vehicles of the chosen fleets', ofFleets: true },
-  { value: 'zones', label: 'Zones', description: 'The zones in which vehicles of the fleets are', ofFleets: true },
+  { value: 'zones', label: 'Geofences', description: 'The geofences of the chosen fleets', ofFleets: true },
   { value: 'alert_types', label: 'Alert types', description: 'The types of recent alerts', ofFleets: true },
   { value: 'severities', label: 'Severities', description: 'The severities of alerts', ofFleets: false },
   { value: 'states', label: 'States', description: 'The states of vehicles', ofFleets: false },
 ];
 
-type Props = QueryEditorProps<FleetDataSource, FleetQuery, Settings>;
+type Props = QueryEditorProps<EditorDataSource, FleetQuery, Settings>;
 
 export function VariableQueryEditor({ datasource, query, onChange, onRunQuery }: Props) {
   const kindId = useId();
@@ -29,7 +28,7 @@ export function VariableQueryEditor({ datasource, query, onChange, onRunQuery }:
 
   return (
     <>
-      <InlineField label="Values" tooltip="What the variable offers to choose from." labelWidth={LABEL_WIDTH}>
+      <InlineField label="Values" tooltip="The values that the variable offers." labelWidth={LABEL_WIDTH}>
         <Combobox<VariableKind>
           id={kindId}
           width={40}

@@ -4,10 +4,10 @@ import { FleetDataSource } from '../datasource';
 import plugin from '../plugin.json';
 import { type Settings } from '../types';
 
-type Answers = Record<string, unknown>;
+type Responses = Record<string, unknown>;
 
-/** A data source whose resources give these answers; an answer that is an Error is thrown. */
-export function fleetDataSource(settings: Partial<Settings> = {}, resources: Answers = {}) {
+/** A data source whose resources return these responses; a response that is an Error is thrown. */
+export function fleetDataSource(settings: Partial<Settings> = {}, resources: Responses = {}) {
   const datasource = new FleetDataSource({
     id: 1,
     uid: 'fleet',
@@ -16,11 +16,11 @@ export function fleetDataSource(settings: Partial<Settings> = {}, resources: Ans
     jsonData: { contactPoints: '127.0.0.1', ...settings },
   } as unknown as DataSourceInstanceSettings<Settings>);
   const getResource = jest.spyOn(datasource, 'getResource').mockImplementation(async (path) => {
-    const answer = resources[path];
-    if (answer instanceof Error) {
-      throw answer;
+    const response = resources[path];
+    if (response instanceof Error) {
+      throw response;
     }
-    return answer;
+    return response;
   });
   return { datasource, getResource };
 }

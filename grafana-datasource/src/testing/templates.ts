@@ -4,7 +4,7 @@ import { type TemplateSrv, type VariableInterpolation } from '@grafana/runtime';
 interface Variable {
   name: string;
   value: string | string[];
-  /** What there is to choose from, without "All". */
+  /** The options, without "All". */
   options?: string[];
   multi?: boolean;
   includeAll?: boolean;
@@ -16,8 +16,8 @@ type Format = string | ((value: unknown, variable: object) => string);
 const REFERENCE = /\$(\w+)|\[\[(\w+?)(?::(\w+))?\]\]|\${(\w+)(?:\.([^:^}]+))?(?::([^}]+))?}/g;
 
 /**
- * Stands in for Grafana's template service, and inserts values as that does: scoped variables come first, "All" is the
- * list of the options, unless it has a value of its own, which no formatter sees, and unknown names stay.
+ * A fake of Grafana's template service with the same rules: scoped variables come first, unknown names stay, and "All" is
+ * the list of options. A custom value of "All" replaces that list and bypasses the formatter.
  */
 export function templateService(...variables: Variable[]): TemplateSrv {
   const replace = (

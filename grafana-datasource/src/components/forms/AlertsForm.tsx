@@ -3,8 +3,7 @@ import React from 'react';
 
 import { type Resolved, type Severity } from '../../types';
 import { ChoiceField } from '../ChoiceField';
-import { ListField } from '../ListField';
-import { DevicesField, FleetsField, FormatField, LimitField, orNone, type QueryFormProps } from './queryFields';
+import { FleetsAndDevicesRow, FormatField, LimitField, QueryListField, type QueryFormProps } from './queryFields';
 
 const SEVERITIES: Array<{ value: Severity; label: string }> = [
   { value: 'HIGH', label: 'High' },
@@ -18,40 +17,34 @@ const RESOLVED: Array<{ value: Resolved; label: string }> = [
   { value: 'resolved', label: 'Resolved' },
 ];
 
-/** Which alerts to show: the part that panels and annotations share. */
+/** Selects alerts, for panels and annotations. */
 export function AlertSelection(props: QueryFormProps) {
   const { datasource, query, change } = props;
-  const variables = datasource.variableNames();
   return (
     <>
+      <FleetsAndDevicesRow {...props} />
       <InlineFieldRow>
-        <FleetsField {...props} />
-        <DevicesField {...props} />
-      </InlineFieldRow>
-      <InlineFieldRow>
-        <ListField
+        <QueryListField
+          {...props}
+          name="severities"
           label="Severities"
-          tooltip="Only alerts of these severities are read: each severity is a partition of its own, so fewer are faster."
+          tooltip="Only alerts of these severities. Each severity is a partition, so fewer severities are faster."
           placeholder="All severities"
-          values={query.severities}
           choices={SEVERITIES}
-          variables={variables}
-          onChange={(severities) => change({ severities: orNone(severities) })}
         />
-        <ListField
+        <QueryListField
+          {...props}
+          name="alertTypes"
           label="Alert types"
-          tooltip="Only alerts of these types are shown."
+          tooltip="Only alerts of these types."
           placeholder="All types"
-          values={query.alertTypes}
           load={() => datasource.alertTypeSuggestions(query.fleets)}
-          variables={variables}
-          onChange={(alertTypes) => change({ alertTypes: orNone(alertTypes) })}
         />
       </InlineFieldRow>
       <InlineFieldRow>
         <ChoiceField
           label="Resolved"
-          tooltip="Whether to show alerts that are still open, those that are resolved, or both."
+          tooltip="Open alerts, resolved alerts, or both."
           value={query.resolved ?? 'any'}
           choices={RESOLVED}
           onChange={(resolved) => change({ resolved: resolved === 'any' ? undefined : resolved })}

@@ -2,7 +2,7 @@ import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
 import { formatOf } from '../../queryTypes';
-import { AnswerRow, FieldsField, FleetsField, type QueryFormProps } from './queryFields';
+import { ResponseRow, FieldsField, FleetsField, type QueryFormProps } from './queryFields';
 
 const FIELDS: Array<[string, string]> = [
   ['total_distance_km', 'Distance (km)'],
@@ -16,9 +16,11 @@ export function AnalyticsForm(props: QueryFormProps) {
     <>
       <InlineFieldRow>
         <FleetsField {...props} />
-        {formatOf(props.query) === 'time_series' && <FieldsField {...props} fields={FIELDS} unchosen="All figures" />}
+        {formatOf(props.query) === 'time_series' && (
+          <FieldsField {...props} fields={FIELDS} unchosen="All statistics" />
+        )}
       </InlineFieldRow>
-      <AnswerRow {...props} />
+      <ResponseRow {...props} />
     </>
   );
 }

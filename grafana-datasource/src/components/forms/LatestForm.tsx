@@ -3,99 +3,87 @@ import React, { useId } from 'react';
 
 import { formatOf } from '../../queryTypes';
 import { type VehicleState } from '../../types';
-import { LABEL_WIDTH, ListField } from '../ListField';
+import { LABEL_WIDTH } from '../ListField';
 import { NumberField } from '../NumberField';
-import { AnswerRow, DevicesField, FieldsField, FleetsField, orNone, type QueryFormProps } from './queryFields';
+import { FieldsField, FleetsAndDevicesRow, QueryListField, type QueryFormProps, ResponseRow } from './queryFields';
 
 const STATES: Array<{ value: VehicleState; label: string; description: string }> = [
-  { value: 'moving', label: 'Moving', description: 'Faster than the threshold of the data source' },
-  { value: 'idle', label: 'Idle', description: 'Sends, but stands' },
-  { value: 'stale', label: 'Stale', description: 'Has been silent for a while' },
-  { value: 'offline', label: 'Offline', description: 'Has been silent for long' },
+  { value: 'moving', label: 'Moving', description: 'At or above the speed threshold of the data source' },
+  { value: 'idle', label: 'Idle', description: 'Sends, but does not move' },
+  { value: 'stale', label: 'Stale', description: 'Has not sent for a while' },
+  { value: 'offline', label: 'Offline', description: 'Has not sent for a long time' },
 ];
 
 const NUMBERS: Array<[string, string]> = [
-  ['age_s', 'Age of the fix (s)'],
+  ['age_s', 'Age (s)'],
   ['speed_kmh', 'Speed (km/h)'],
   ['battery_pct', 'Battery (%)'],
   ['temp_c', 'Temperature (°C)'],
+];
+
+interface Bound {
+  name: 'minSpeedKmh' | 'maxSpeedKmh' | 'minBatteryPct' | 'maxBatteryPct';
+  label: string;
+  tooltip: string;
+  max?: number;
+}
+
+const BOUNDS: Bound[][] = [
+  [
+    { name: 'minSpeedKmh', label: 'Speed from (km/h)', tooltip: 'Excludes slower vehicles and unknown speeds.' },
+    { name: 'maxSpeedKmh', label: 'Speed to (km/h)', tooltip: 'Excludes faster vehicles and unknown speeds.' },
+  ],
+  [
+    { name: 'minBatteryPct', label: 'Battery from (%)', tooltip: 'Excludes lower and unknown charges.', max: 100 },
+    { name: 'maxBatteryPct', label: 'Battery to (%)', tooltip: 'Excludes higher and unknown charges.', max: 100 },
+  ],
 ];
 
 export function LatestForm(props: QueryFormProps) {
   const { datasource, query, change } = props;
   const liveId = useId();
   const format = formatOf(query);
-  const variables = datasource.variableNames();
 
   return (
     <>
+      <FleetsAndDevicesRow {...props} />
       <InlineFieldRow>
-        <FleetsField {...props} />
-        <DevicesField {...props} />
-      </InlineFieldRow>
-      <InlineFieldRow>
-        <ListField
+        <QueryListField
+          {...props}
+          name="states"
           label="States"
-          tooltip="Only vehicles in these states are shown."
+          tooltip="Only vehicles in these states."
           placeholder="All states"
-          values={query.states}
           choices={STATES}
-          variables={variables}
-          onChange={(states) => change({ states: orNone(states) })}
         />
-        <ListField
-          label="Zones"
-          tooltip="Only vehicles whose newest fix lies in these zones are shown."
-          placeholder="All zones"
-          values={query.zones}
+        <QueryListField
+          {...props}
+          name="zones"
+          label="Geofences"
+          tooltip="Only vehicles whose latest position is inside these geofences."
+          placeholder="All geofences"
           load={() => datasource.zoneSuggestions(query.fleets)}
-          variables={variables}
-          onChange={(zones) => change({ zones: orNone(zones) })}
         />
       </InlineFieldRow>
-      <InlineFieldRow>
-        <NumberField
-          label="Speed from (km/h)"
-          tooltip="Slower vehicles, and those that report no speed, are left out."
-          placeholder="any"
-          value={query.minSpeedKmh}
-          min={0}
-          onChange={(minSpeedKmh) => change({ minSpeedKmh })}
-        />
-        <NumberField
-          label="Speed to (km/h)"
-          tooltip="Faster vehicles, and those that report no speed, are left out."
-          placeholder="any"
-          value={query.maxSpeedKmh}
-          min={0}
-          onChange={(maxSpeedKmh) => change({ maxSpeedKmh })}
-        />
-      </InlineFieldRow>
-      <InlineFieldRow>
-        <NumberField
-          label="Battery from (%)"
-          tooltip="Vehicles with less charge, and those that report none, are left out."
-          placeholder="any"
-          value={query.minBatteryPct}
-          min={0}
-          max={100}
-          onChange={(minBatteryPct) => change({ minBatteryPct })}
-        />
-        <NumberField
-          label="Battery to (%)"
-          tooltip="Vehicles with more charge, and those that report none, are left out."
-          placeholder="any"
-          value={query.maxBatteryPct}
-          min={0}
-          max={100}
-          onChange={(maxBatteryPct) => change({ maxBatteryPct })}
-        />
-      </InlineFieldRow>
-      <AnswerRow {...props}>
+      {BOUNDS.map((row) => (
+        <InlineFieldRow key={row[0].name}>
+          {row.map(({ name, ...bound }) => (
+            <NumberField
+              key={name}
+              {...bound}
+              placeholder="any"
+              value={query[name]}
+              min={0}
+              onChange={(value) => change({ [name]: value })}
+            />
+          ))}
+        </InlineFieldRow>
+      ))}
+      <ResponseRow {...props}>
         {format === 'table' && (
           <InlineField
             label="Live"
-            tooltip="The panel follows the vehicles by itself, without refreshing: one stream for each fleet, shared by all viewers."
+            tooltip="Updates the panel without a refresh: one stream per fleet, shared by all viewers."
             labelWidth={LABEL_WIDTH}
           >
             <InlineSwitch
@@ -105,8 +93,8 @@ export function LatestForm(props: QueryFormProps) {
             />
           </InlineField>
         )}
-      </AnswerRow>
-      {format === 'numeric' && <FieldsField {...props} fields={NUMBERS} unchosen="Age of the fix (s)" />}
+      </ResponseRow>
+      {format === 'numeric' && <FieldsField {...props} fields={NUMBERS} unchosen="Age (s)" />}
     </>
   );
 }

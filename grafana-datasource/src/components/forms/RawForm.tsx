@@ -4,7 +4,7 @@ import React, { useCallback, useEffect, useRef, useState } from 'react';
 import { completions, EXAMPLE, MACROS } from '../../cql';
 import { messageOf } from '../../messages';
 import { type Schema } from '../../types';
-import { AnswerRow, type QueryFormProps } from './queryFields';
+import { ResponseRow, type QueryFormProps } from './queryFields';
 
 export function RawForm(props: QueryFormProps) {
   const { datasource, query, change } = props;
@@ -16,10 +16,10 @@ export function RawForm(props: QueryFormProps) {
       run(text);
     }
   };
-  // Monaco keeps the function that it is given at first, which has to find the newest query.
-  const newestRun = useRef(run);
+  // Monaco keeps its first function, which must run the latest query.
+  const latestRun = useRef(run);
   useEffect(() => {
-    newestRun.current = run;
+    latestRun.current = run;
   });
 
   const schema = useRef<Schema | undefined>(undefined);
@@ -44,7 +44,7 @@ export function RawForm(props: QueryFormProps) {
       id: 'run-cql',
       label: 'Run query',
       keybindings: [monaco.KeyMod.CtrlCmd | monaco.KeyCode.Enter],
-      run: () => newestRun.current(editor.getValue()),
+      run: () => latestRun.current(editor.getValue()),
     });
   };
 
@@ -52,7 +52,7 @@ export function RawForm(props: QueryFormProps) {
     <Stack direction="column" gap={1}>
       {!datasource.allowRaw && (
         <Alert severity="warning" title="Raw CQL is turned off for this data source">
-          The query is refused until an administrator allows raw CQL in the settings of the data source.
+          The query fails until an administrator allows raw CQL in the settings of the data source.
         </Alert>
       )}
       <CodeEditor
@@ -67,14 +67,14 @@ export function RawForm(props: QueryFormProps) {
         getSuggestions={getSuggestions}
       />
       <Text variant="bodySmall" color="secondary">
-        A single SELECT that names the whole partition key; Ctrl+Enter runs it.
+        Write a single SELECT that names the whole partition key. Ctrl+Enter runs it.
         {MACROS.map(({ name, meaning }) => (
           <React.Fragment key={name}>
             {' '}
             <code>{name}</code> {meaning}.
           </React.Fragment>
         ))}
-        {schemaError !== undefined && ` Tables and columns can't be completed: ${schemaError}.`}
+        {schemaError !== undefined && ` Completion of tables and columns is not available: ${schemaError}.`}
       </Text>
       {cql.trim() === '' && (
         <div>
@@ -83,7 +83,7 @@ export function RawForm(props: QueryFormProps) {
           </Button>
         </div>
       )}
-      <AnswerRow {...props} />
+      <ResponseRow {...props} />
     </Stack>
   );
 }

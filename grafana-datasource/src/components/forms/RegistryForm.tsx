@@ -1,9 +1,9 @@
 import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
-import { AnswerRow, DevicesField, FleetsField, type QueryFormProps } from './queryFields';
+import { ResponseRow, DevicesField, FleetsField, type QueryFormProps } from './queryFields';
 
-/** Vehicles, fleets and geofences: what is registered, whatever the time range. */
+/** Selects vehicles, fleets or geofences from the registry, which does not depend on the time range. */
 export function RegistryForm(props: QueryFormProps) {
   return (
     <>
@@ -11,7 +11,7 @@ export function RegistryForm(props: QueryFormProps) {
         <FleetsField {...props} />
         {props.query.queryType === 'devices' && <DevicesField {...props} />}
       </InlineFieldRow>
-      <AnswerRow {...props} />
+      <ResponseRow {...props} />
     </>
   );
 }

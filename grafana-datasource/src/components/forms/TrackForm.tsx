@@ -2,7 +2,7 @@ import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
 import { formatOf } from '../../queryTypes';
-import { AnswerRow, DevicesField, FieldsField, type QueryFormProps } from './queryFields';
+import { ResponseRow, DevicesField, FieldsField, type QueryFormProps } from './queryFields';
 
 const FIELDS: Array<[string, string]> = [
   ['speed_kmh', 'Speed (km/h)'],
@@ -20,7 +20,7 @@ export function TrackForm(props: QueryFormProps) {
         <DevicesField {...props} required />
         {formatOf(props.query) === 'time_series' && <FieldsField {...props} fields={FIELDS} unchosen="Speed (km/h)" />}
       </InlineFieldRow>
-      <AnswerRow {...props} />
+      <ResponseRow {...props} />
     </>
   );
 }

@@ -1,74 +1,93 @@
 import { InlineFieldRow } from '@grafana/ui';
 import React from 'react';
 
-import { type FleetDataSource } from '../../datasource';
 import { formatChoices, formatOf } from '../../queryTypes';
-import { type FleetQuery } from '../../types';
+import { type EditorDataSource, type FleetQuery } from '../../types';
 import { ChoiceField } from '../ChoiceField';
-import { ListField } from '../ListField';
+import { ListField, type ListFieldProps } from '../ListField';
 import { NumberField } from '../NumberField';
 
 export interface QueryFormProps {
-  datasource: FleetDataSource;
+  datasource: EditorDataSource;
   query: FleetQuery;
   /** Changes parts of the query and runs it. */
   change: (patch: Partial<FleetQuery>) => void;
 }
 
-/** An empty list and no list are the same restriction: none. */
-export function orNone(values: string[]): string[] | undefined {
-  return values.length > 0 ? values : undefined;
+interface QueryListFieldProps extends QueryFormProps, Omit<ListFieldProps, 'values' | 'variables' | 'onChange'> {
+  /** The list of the query that the field edits. */
+  name: 'fleets' | 'devices' | 'states' | 'zones' | 'severities' | 'alertTypes' | 'fields';
 }
 
-export function FleetsField({ datasource, query, change }: QueryFormProps) {
+/** A list of the query. An empty list is left out of the query: it restricts nothing. */
+export function QueryListField({ datasource, query, change, name, ...field }: QueryListFieldProps) {
   return (
     <ListField
-      label="Fleets"
-      tooltip="Only these fleets are read. Without any, every fleet that the data source may show is read."
-      placeholder="All fleets"
-      values={query.fleets}
-      load={() => datasource.fleetSuggestions()}
-      variables={datasource.variableNames()}
-      onChange={(fleets) => change({ fleets: orNone(fleets) })}
+      {...field}
+      values={query[name]}
+      variables={name === 'fields' ? undefined : datasource.variableNames()}
+      onChange={(values) => change({ [name]: values.length > 0 ? values : undefined })}
     />
   );
 }
 
-export function DevicesField({ datasource, query, change, required }: QueryFormProps & { required?: boolean }) {
+export function FleetsField(props: QueryFormProps) {
   return (
-    <ListField
+    <QueryListField
+      {...props}
+      name="fleets"
+      label="Fleets"
+      tooltip="Only these fleets. Empty: all fleets that the data source may read."
+      placeholder="All fleets"
+      load={() => props.datasource.fleetSuggestions()}
+    />
+  );
+}
+
+export function DevicesField({ required, ...props }: QueryFormProps & { required?: boolean }) {
+  const { datasource, query } = props;
+  return (
+    <QueryListField
+      {...props}
+      name="devices"
       label="Vehicles"
       tooltip={
         required
-          ? 'The vehicles to follow. Each adds a read for each day of the time range; without any, nothing is asked.'
-          : 'Only these vehicles are shown. Without any, all of the fleets are.'
+          ? 'The vehicles to show. Each vehicle adds one read per day of the time range. Empty: the query does not run.'
+          : 'Only these vehicles. Empty: all vehicles of the fleets.'
       }
       placeholder={required ? 'Choose vehicles' : 'All vehicles'}
-      values={query.devices}
       required={required}
-      pageSize={datasource.devicesAtOnce}
+      pageSize={datasource.maxDeviceSuggestions}
       load={(prefix) => datasource.deviceSuggestions(query.fleets, prefix)}
-      variables={datasource.variableNames()}
-      onChange={(devices) => change({ devices: orNone(devices) })}
     />
+  );
+}
+
+export function FleetsAndDevicesRow(props: QueryFormProps) {
+  return (
+    <InlineFieldRow>
+      <FleetsField {...props} />
+      <DevicesField {...props} />
+    </InlineFieldRow>
   );
 }
 
 interface FieldsProps extends QueryFormProps {
   fields: Array<[value: string, label: string]>;
-  /** What the backend shows when none is chosen. */
+  /** What the backend shows if no field is chosen. */
   unchosen: string;
 }
 
-export function FieldsField({ query, change, fields, unchosen }: FieldsProps) {
+export function FieldsField({ fields, unchosen, ...props }: FieldsProps) {
   return (
-    <ListField
+    <QueryListField
+      {...props}
+      name="fields"
       label="Fields"
-      tooltip="The values to show, each as a series of its own."
+      tooltip="The values to show, one series for each."
       placeholder={unchosen}
-      values={query.fields}
       choices={fields.map(([value, label]) => ({ value, label }))}
-      onChange={(values) => change({ fields: orNone(values) })}
     />
   );
 }
@@ -77,7 +96,7 @@ export function LimitField({ datasource, query, change }: QueryFormProps) {
   return (
     <NumberField
       label="Limit"
-      tooltip="The most rows to show. The limit of the data source holds in any case; a notice tells when rows are left out."
+      tooltip="The maximum number of rows, at most the limit of the data source. A notice shows if rows are missing."
       placeholder={String(datasource.maxRows)}
       value={query.limit}
       min={1}
@@ -87,8 +106,8 @@ export function LimitField({ datasource, query, change }: QueryFormProps) {
   );
 }
 
-/** How the answer comes: its format and limit, and what a form adds to them. */
-export function AnswerRow({ children, ...props }: QueryFormProps & { children?: React.ReactNode }) {
+/** The format and limit of the response, and what a form adds to them. */
+export function ResponseRow({ children, ...props }: QueryFormProps & { children?: React.ReactNode }) {
   return (
     <InlineFieldRow>
       <FormatField {...props} />
@@ -102,11 +121,11 @@ export function FormatField({ query, change }: QueryFormProps) {
   return (
     <ChoiceField
       label="Format"
-      tooltip="The shape of the answer. Alert rules need numbers or a time series."
+      tooltip="The shape of the response. Alert rules need numbers or a time series."
       value={formatOf(query)}
       choices={formatChoices(query)}
       onChange={(format) =>
-        // Tables have all fields, and nothing but a table is live.
+        // A table has all fields, and only a table can be live.
         change(format === 'table' ? { format, fields: undefined } : { format, live: undefined })
       }
     />
