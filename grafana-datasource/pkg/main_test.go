@@ -306,7 +306,7 @@ func TestLatestIsOneFrameWithEveryVehicle(t *testing.T) {
 	require.Len(t, frames, 1)
 	f := frames[0]
 	assert.Equal(t, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}, column(t, f, "device_id"))
-	assert.Equal(t, []string{"idle", "moving", "idle", "offline", "stale"}, column(t, f, "status"))
+	assert.Equal(t, []string{"stopped", "moving", "stopped", "offline", "stale"}, column(t, f, "status"))
 	assert.Equal(t, []string{"52.1", "52.2", "null", "52.4", "0"}, column(t, f, "lat"), "a null is not drawn, the equator is")
 	assert.Equal(t, []string{"null", "90", "null", "null", "null"}, column(t, f, "heading_deg"))
 	assert.Equal(t, []string{"80", "15", "null", "3", "null"}, column(t, f, "battery_pct"), "nulls are no zeros")
@@ -327,7 +327,7 @@ func TestLatestIsOneFrameWithEveryVehicle(t *testing.T) {
 		"speed of zero":      {map[string]any{"maxSpeedKmh": 1}, []string{"n-idle"}},
 		"low battery":        {map[string]any{"maxBatteryPct": 20}, []string{"n-moving", "n-offline"}},
 		"ad-hoc: equal":      {map[string]any{"filters": []map[string]any{{"key": "zone", "operator": "=", "value": "centre"}}}, []string{"n-moving", "n-offline"}},
-		"ad-hoc: one of":     {map[string]any{"filters": []map[string]any{{"key": "status", "operator": "=|", "value": "idle", "values": []string{"idle", "stale"}}}}, []string{"n-idle", "n-nowhere", "n-stale"}},
+		"ad-hoc: one of":     {map[string]any{"filters": []map[string]any{{"key": "status", "operator": "=|", "value": "stopped", "values": []string{"stopped", "stale"}}}}, []string{"n-idle", "n-nowhere", "n-stale"}},
 		"ad-hoc: pattern":    {map[string]any{"filters": []map[string]any{{"key": "device_id", "operator": "!~", "value": "n-(idle|moving)"}}}, []string{"n-nowhere", "n-offline", "n-stale"}},
 		"ad-hoc: above":      {map[string]any{"filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "48"}}}, []string{"n-moving", "n-offline"}},
 		"ad-hoc: not ours":   {map[string]any{"filters": []map[string]any{{"key": "namespace", "operator": "=", "value": "x"}}}, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}},
@@ -455,7 +455,7 @@ func TestAlertsAnalyticsAndLists(t *testing.T) {
 		"zones":       {map[string]any{"fleets": []string{"north"}}, []string{"centre", "depot", "school", "unknown"}},
 		"severities":  {nil, []string{"HIGH", "MEDIUM", "LOW"}},
 		"alert_types": {map[string]any{"fleets": []string{"north"}}, []string{"battery_low", "speed_limit"}},
-		"states":      {nil, []string{"moving", "idle", "stale", "offline"}},
+		"states":      {nil, []string{"moving", "stopped", "stale", "offline"}},
 	} {
 		q := map[string]any{"queryType": "variable", "variable": variable}
 		for key, value := range c.query {

@@ -159,7 +159,7 @@ describe('ad hoc filters', () => {
   it('are appended to the filters of the query', () => {
     withVariables({ name: 'zone', value: 'depot' });
     const query = fleetDataSource().datasource.applyTemplateVariables(
-      { refId: 'A', filters: [{ key: 'status', operator: '=', value: 'idle' }] },
+      { refId: 'A', filters: [{ key: 'status', operator: '=', value: 'stopped' }] },
       {},
       [
         { key: 'zone', operator: '!=', value: '$zone' },
@@ -168,7 +168,7 @@ describe('ad hoc filters', () => {
       ]
     );
     expect(query.filters).toEqual([
-      { key: 'status', operator: '=', value: 'idle' },
+      { key: 'status', operator: '=', value: 'stopped' },
       { key: 'zone', operator: '!=', value: 'depot' },
       { key: 'fleet_id', operator: '=|', value: 'a', values: ['a', 'b'] },
     ]);
@@ -183,7 +183,7 @@ describe('ad hoc filters', () => {
     const filters = [
       { key: 'fleet_id', operator: '=|', value: 'a', values: ['a', 'b'] },
       { key: 'fleet_id', operator: '!=', value: 'c' },
-      { key: 'status', operator: '=', value: 'idle' },
+      { key: 'status', operator: '=', value: 'stopped' },
     ];
     expect(await datasource.getTagValues({ key: 'zone', filters })).toEqual([{ text: 'depot' }]);
     expect(getResource).toHaveBeenLastCalledWith('filter-values', { key: 'zone', fleet: ['a', 'b'] });

@@ -9,7 +9,7 @@ export type QueryType = PanelQueryType | 'variable';
 
 export type Format = 'table' | 'time_series' | 'numeric' | 'logs' | 'annotations';
 
-export type VehicleState = 'moving' | 'idle' | 'stale' | 'offline';
+export type VehicleState = 'moving' | 'stopped' | 'stale' | 'offline';
 
 export type Severity = 'HIGH' | 'MEDIUM' | 'LOW';
 

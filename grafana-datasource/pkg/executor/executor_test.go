@@ -198,7 +198,7 @@ func TestReadErrorsFailTheQuery(t *testing.T) {
 func latestRows() *fakeReader {
 	return &fakeReader{latest: map[string][]cassandra.Telemetry{
 		"north": {
-			{DeviceID: "idle", FleetID: "north", Ts: now, SpeedKmh: ptr(0.5), BatteryPct: ptr(int32(80)), Zone: "depot"},
+			{DeviceID: "stopped", FleetID: "north", Ts: now, SpeedKmh: ptr(0.5), BatteryPct: ptr(int32(80)), Zone: "depot"},
 			{DeviceID: "moving", FleetID: "north", Ts: now, SpeedKmh: ptr(48.5), BatteryPct: ptr(int32(15)), Zone: "center"},
 			{DeviceID: "offline", FleetID: "north", Ts: now.Add(-72 * time.Hour), SpeedKmh: ptr(70.0), Zone: "center"},
 			{DeviceID: "stale", FleetID: "north", Ts: now.Add(-2 * time.Hour), TempC: ptr(4.0)},
@@ -212,7 +212,7 @@ func TestLatestStatesAndFilters(t *testing.T) {
 	e := newExecutor(latestRows())
 	q := &query.Latest{Common: common("table", "north")}
 	r := run(t, e, q)
-	assert.Equal(t, []string{"idle", "moving", "offline", "stale", "idle"}, texts(t, r, "status"))
+	assert.Equal(t, []string{"stopped", "moving", "offline", "stale", "stopped"}, texts(t, r, "status"))
 	assert.Equal(t, "0", texts(t, r, "age_s")[4], "a record from the future has no negative age")
 	assert.Len(t, run(t, e, &query.Latest{Common: common("table")}).Frames, 1, "one frame for all fleets")
 
@@ -226,16 +226,16 @@ func TestLatestStatesAndFilters(t *testing.T) {
 		want []string
 	}{
 		"state":         {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{States: []string{"moving", "stale"}}}, []string{"moving", "stale"}},
-		"zone":          {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{Zones: []string{"depot"}}}, []string{"idle"}},
-		"device":        {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{Devices: []string{"idle", "x"}}}, []string{"idle"}},
+		"zone":          {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{Zones: []string{"depot"}}}, []string{"stopped"}},
+		"device":        {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{Devices: []string{"stopped", "x"}}}, []string{"stopped"}},
 		"minimum speed": {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{MinSpeedKmh: ptr(48.5)}}, []string{"moving", "offline"}},
-		"maximum speed": {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{MaxSpeedKmh: ptr(1.0)}}, []string{"idle"}},
+		"maximum speed": {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{MaxSpeedKmh: ptr(1.0)}}, []string{"stopped"}},
 		"battery":       {&query.Latest{Common: common("table", "north"), VehicleFilter: query.VehicleFilter{MinBatteryPct: ptr(15.0), MaxBatteryPct: ptr(20.0)}}, []string{"moving"}},
-		"ad hoc status": {filter("status", "=", "idle"), []string{"idle", "unknown"}},
+		"ad hoc status": {filter("status", "=", "stopped"), []string{"stopped", "unknown"}},
 		"ad hoc age":    {filter("age_s", ">", "3600"), []string{"offline", "stale"}},
 		"ad hoc temp":   {filter("temp_c", "<", "5"), []string{"stale"}},
 		"ad hoc fleet":  {filter("fleet_id", "!=", "north"), []string{}},
-		"ad hoc other":  {filter("severity", "=", "HIGH"), []string{"idle", "moving", "offline", "stale", "unknown"}},
+		"ad hoc other":  {filter("severity", "=", "HIGH"), []string{"stopped", "moving", "offline", "stale", "unknown"}},
 	} {
 		assert.Equal(t, c.want, texts(t, run(t, e, c.q), "device_id"), name)
 	}
@@ -290,7 +290,7 @@ func TestFleetsSummaries(t *testing.T) {
 	assert.Equal(t, []string{"0", "1", "0"}, texts(t, r, "moving"))
 	assert.Equal(t, []string{"null", now.Add(time.Minute).String(), now.String()}, texts(t, r, "newest_ts"))
 	rule := run(t, newExecutor(latestRows()), &query.Fleets{Common: common("numeric", "south")})
-	assert.Equal(t, []string{"1"}, texts(t, rule, "idle"))
+	assert.Equal(t, []string{"1"}, texts(t, rule, "stopped"))
 
 	parsed, err := query.Parse(dataQuery(`{"queryType":"fleets","limit":1,"filters":[{"key":"fleet_id","operator":"!=","value":"middle"}]}`), false)
 	require.NoError(t, err)
@@ -332,7 +332,7 @@ func TestVariables(t *testing.T) {
 		query.VariableZones:      {"center", "depot", "school"},
 		query.VariableSeverities: {"HIGH", "MEDIUM", "LOW"},
 		query.VariableAlertTypes: {"battery_low", "speed_limit"},
-		query.VariableStates:     {"moving", "idle", "stale", "offline"},
+		query.VariableStates:     {"moving", "stopped", "stale", "offline"},
 	} {
 		assert.Equal(t, want, texts(t, run(t, newExecutor(f), &query.Variable{Common: common("table"), Kind: kind}), "value"), kind)
 	}

@@ -75,7 +75,7 @@ func (e *Executor) selectVehicles(rows []cassandra.Telemetry, q *query.Latest) [
 
 func (e *Executor) vehicle(t *cassandra.Telemetry, now time.Time) frames.Vehicle {
 	age := max(now.Sub(t.Ts), 0)
-	v := frames.Vehicle{Telemetry: t, AgeS: age.Truncate(time.Millisecond).Seconds(), State: query.StateIdle}
+	v := frames.Vehicle{Telemetry: t, AgeS: age.Truncate(time.Millisecond).Seconds(), State: query.StateStopped}
 	switch {
 	case age > e.settings.OfflineAfter:
 		v.State = query.StateOffline

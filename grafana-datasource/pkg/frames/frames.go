@@ -46,7 +46,7 @@ var columns = map[string]column{
 	"geometry":             {"Geometry", ""},
 	"vehicles":             {"Vehicles", "none"},
 	"moving":               {"Moving", "none"},
-	"idle":                 {"Idle", "none"},
+	"stopped":              {"Stopped", "none"},
 	"stale":                {"Stale", "none"},
 	"offline":              {"Offline", "none"},
 	"newest_ts":            {"Latest position", ""},
@@ -70,7 +70,7 @@ func field(name string, labels data.Labels, values any) *data.Field {
 		f.Config.SetMin(0).SetMax(100)
 	case "status":
 		f.Config.Mappings = valueColors(map[string]string{
-			query.StateMoving: "green", query.StateIdle: "blue", query.StateStale: "orange", query.StateOffline: "red",
+			query.StateMoving: "green", query.StateStopped: "blue", query.StateStale: "orange", query.StateOffline: "red",
 		})
 	case "severity":
 		f.Config.Mappings = valueColors(map[string]string{"HIGH": "red", "MEDIUM": "orange", "LOW": "yellow"})

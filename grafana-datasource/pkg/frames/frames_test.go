@@ -70,7 +70,7 @@ func TestVehicles(t *testing.T) {
 }
 
 func TestVehicleMeasuresHaveOnlyLastingLabels(t *testing.T) {
-	f := VehicleMeasures([]Vehicle{{&cassandra.Telemetry{DeviceID: "d", FleetID: "f", Zone: "depot", BatteryPct: ptr(int32(7)), SpeedKmh: ptr(1.0)}, 3, query.StateIdle}},
+	f := VehicleMeasures([]Vehicle{{&cassandra.Telemetry{DeviceID: "d", FleetID: "f", Zone: "depot", BatteryPct: ptr(int32(7)), SpeedKmh: ptr(1.0)}, 3, query.StateStopped}},
 		query.LatestFields)
 	require.Len(t, f.Fields, 2+len(query.LatestFields))
 	assert.Equal(t, data.FrameTypeNumericLong, f.Meta.Type)

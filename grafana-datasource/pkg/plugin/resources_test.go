@@ -30,7 +30,7 @@ func TestResources(t *testing.T) {
 		"fleets?prefix=so":                    `["south"]`,
 		"fleets?limit=1":                      `["north"]`,
 		"zones?fleet=south":                   `["depot"]`,
-		"filter-values?key=status":            `[{"text":"moving"},{"text":"idle"},{"text":"stale"},{"text":"offline"}]`,
+		"filter-values?key=status":            `[{"text":"moving"},{"text":"stopped"},{"text":"stale"},{"text":"offline"}]`,
 		"filter-values?key=speed_kmh":         `[]`,
 		"filter-values?key=fleet_id&prefix=n": `[{"text":"north"}]`,
 		"schema":                              `{"keyspace":"fleet_iot","tables":[{"name":"t","partitionKey":["k"],"clusteringKey":null,"columns":null}]}`,

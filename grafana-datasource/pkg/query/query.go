@@ -58,13 +58,13 @@ const (
 // The states of vehicles.
 const (
 	StateMoving  = "moving"
-	StateIdle    = "idle"
+	StateStopped = "stopped"
 	StateStale   = "stale"
 	StateOffline = "offline"
 )
 
 // States lists the states of vehicles.
-var States = []string{StateMoving, StateIdle, StateStale, StateOffline}
+var States = []string{StateMoving, StateStopped, StateStale, StateOffline}
 
 // The fields that queries can select, by query type.
 var (

@@ -258,7 +258,7 @@ export function ConfigEditor(props: Props) {
         {number({
           name: 'movingAboveKmh',
           label: 'Moving above (km/h)',
-          description: 'A vehicle at this speed or above is moving. Below it, the vehicle is idle.',
+          description: 'A vehicle at this speed or above is moving. Below it, the vehicle is stopped.',
         })}
       </FieldSet>
 

@@ -9,7 +9,7 @@ import { FieldsField, FleetsAndDevicesRow, QueryListField, type QueryFormProps, 
 
 const STATES: Array<{ value: VehicleState; label: string; description: string }> = [
   { value: 'moving', label: 'Moving', description: 'At or above the speed threshold of the data source' },
-  { value: 'idle', label: 'Idle', description: 'Sends, but does not move' },
+  { value: 'stopped', label: 'Stopped', description: 'Sends, but does not move' },
   { value: 'stale', label: 'Stale', description: 'Has not sent for a while' },
   { value: 'offline', label: 'Offline', description: 'Has not sent for a long time' },
 ];
