@@ -20,8 +20,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
-// TestMeasure prints how fast the data source answers, beside the naive way of one query a vehicle, one after the
-// other; through the plugin's real binary, gRPC and frames included. It decides nothing: run it with make bench-plugin.
+// TestMeasure prints the latency of queries through the real binary, gRPC and frames included, next to the naive way of
+// one query per vehicle in sequence. It asserts no latency. Run it with make bench-plugin.
 func TestMeasure(t *testing.T) {
 	testenv.Benchmark(t, "make bench-plugin")
 	w := open(t)
@@ -29,7 +29,7 @@ func TestMeasure(t *testing.T) {
 	require.NoError(t, err)
 	defer store.Close()
 	var rows []cassandra.Telemetry
-	for range 2 { // the first goes to cold nodes
+	for range 2 { // the first read warms up the nodes
 		rows, err = store.LatestOfFleet(t.Context(), "middle")
 		require.NoError(t, err)
 	}
@@ -50,10 +50,10 @@ func TestMeasure(t *testing.T) {
 		}
 		fmt.Printf("%-58s %10s %10s %10s\n", name, took.Round(10*time.Microsecond), map[bool]string{true: goal.String(), false: ""}[goal > 0], ratio)
 	}
-	line("500 vehicles, one query each, one after the other", naiveTook, 0)
+	line("500 vehicles, one query each, in sequence", naiveTook, 0)
 	latest := func(s plugintest.Source, fleet string, n int) func() {
 		return func() {
-			f := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{fleet}})
+			f := w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{fleet}})
 			require.Equal(t, n, f[0].Rows())
 		}
 	}
@@ -63,7 +63,7 @@ func TestMeasure(t *testing.T) {
 	line("latest, 500 vehicles, cached", median(t, 30, latest(cached, "middle", 500)), 5*time.Millisecond)
 	line("latest, 10,000 vehicles, cached", median(t, 30, latest(cached, "large", 10_000)), 5*time.Millisecond)
 
-	// 30 days of one fix in 10 s, and a day before them.
+	// One position every 10 s for 30 days, and for the day before.
 	first := w.midnight.AddDate(0, 0, -29)
 	points := 0
 	for day := -1; day < 30; day++ {
@@ -94,7 +94,7 @@ func TestMeasure(t *testing.T) {
 		p, err := plugintest.Start(w.binary, nil)
 		require.NoError(t, err)
 		s := w.source(fmt.Sprintf("track-%d", i))
-		_, err = p.Query(context.Background(), s, w.now, w.now, nil, map[string]any{"queryType": "latest", "fleets": []string{"south"}}) // connected
+		_, err = p.Query(context.Background(), s, w.now, w.now, nil, map[string]any{"queryType": "latest", "fleets": []string{"south"}}) // connect first
 		require.NoError(t, err)
 		start := time.Now()
 		frames := track(p, s, first, to)
@@ -106,15 +106,15 @@ func TestMeasure(t *testing.T) {
 		start = time.Now()
 		frames = track(p, s, first.AddDate(0, 0, -1), to.AddDate(0, 0, -1))
 		pan = append(pan, time.Since(start))
-		require.Equal(t, 1.0, custom(t, frames[0])["partitions"], "29 days are kept")
+		require.Equal(t, 1.0, custom(t, frames[0])["partitions"], "29 days are cached")
 		peak = max(peak, peakMemory(t, p.Pid()))
 		p.Close()
 	}
 	slices.Sort(cold)
 	slices.Sort(pan)
-	line(fmt.Sprintf("track, 30 days, %d fixes to 1,000 points, cold", points), cold[1], 2*time.Second)
+	line(fmt.Sprintf("track, 30 days, %d positions to 1,000 points, cold", points), cold[1], 2*time.Second)
 	line("the same, a day earlier", pan[1], 200*time.Millisecond)
-	fmt.Printf("%-58s %7d MB %10s\n", "peak memory of the plugin meanwhile", peak>>20, "200 MB")
+	fmt.Printf("%-58s %7d MB %10s\n", "peak memory of the plugin", peak>>20, "200 MB")
 }
 
 func median(t *testing.T, n int, do func()) time.Duration {
@@ -130,7 +130,7 @@ func median(t *testing.T, n int, do func()) time.Duration {
 	return took[n/2]
 }
 
-// peakMemory is the largest resident size of a process so far, in bytes.
+// peakMemory returns the peak resident memory of a process in bytes.
 func peakMemory(t *testing.T, pid int) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -142,6 +142,6 @@ func peakMemory(t *testing.T, pid int) int {
 			return kb << 10
 		}
 	}
-	t.Fatal("the kernel doesn't tell")
+	t.Fatal("/proc has no VmHWM")
 	return 0
 }

@@ -1,4 +1,4 @@
-// Command gpx_fleet_cassandra is the backend of the Fleet Tracing data source; Grafana starts it.
+// Command gpx_fleet_cassandra is the backend of the Fleet Tracing data source. Grafana starts it.
 package main
 
 import (
@@ -14,10 +14,10 @@ import (
 const id = "fleettracing-cassandra-datasource"
 
 func main() {
-	// Grafana collects what is on the default registry.
+	// Grafana collects the metrics of the default registry.
 	reg := prometheus.DefaultRegisterer
 	if err := datasource.Manage(id, plugin.Factory(reg, plugin.NewMetrics(reg)), datasource.ManageOpts{}); err != nil {
-		log.DefaultLogger.Error("plugin ended", "error", err)
+		log.DefaultLogger.Error("plugin exited", "error", err)
 		os.Exit(1)
 	}
 }

@@ -31,23 +31,23 @@ import (
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
-var update = flag.Bool("update", false, "write the golden frames anew")
+var update = flag.Bool("update", false, "rewrite the golden frames")
 
-// world is what the tests share: the plugin's real binary, running, and a keyspace full of data on a real cluster.
-type world struct {
+// fixture is shared by the tests: the real binary of the plugin, and a keyspace with data on a real cluster.
+type fixture struct {
 	binary   string
 	config   cassandra.Config
 	plugin   *plugintest.Plugin
 	log      *process.Output
 	now      time.Time // when the data was written
 	midnight time.Time // start of this UTC day
-	closed   time.Time // start of a day that is over for long
+	closed   time.Time // start of a day that ended long ago
 }
 
 var (
-	shared   world
-	sharedMu sync.Once
-	errWorld error
+	shared     fixture
+	sharedMu   sync.Once
+	errFixture error
 )
 
 func TestMain(m *testing.M) {
@@ -59,18 +59,18 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// open gives the shared world; it is made for the first test that needs it.
-func open(t testing.TB) *world {
+// open returns the shared fixture. The first test that needs it makes it.
+func open(t testing.TB) *fixture {
 	testenv.CassandraHosts(t)
 	sharedMu.Do(func() {
-		errWorld = errors.New("the test that needed it first tells why it is not there") // where the keyspace ends that test
-		errWorld = shared.make(platform.Keyspace(t))
+		errFixture = errors.New("the first test that needs the fixture shows why it is missing") // if making the keyspace fails that test
+		errFixture = shared.make(platform.Keyspace(t))
 	})
-	require.NoError(t, errWorld)
+	require.NoError(t, errFixture)
 	return &shared
 }
 
-func (w *world) make(config cassandra.Config) error {
+func (w *fixture) make(config cassandra.Config) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
 	var err error
@@ -97,9 +97,9 @@ func (w *world) make(config cassandra.Config) error {
 
 func ptr[T any](v T) *T { return &v }
 
-// The fleets: north has vehicles in every state, south is one that not everybody may see, large has 10,000 vehicles and
-// middle 500.
-func (w *world) fill(ctx context.Context, s *cassandra.Store) error {
+// fill writes four fleets: north has vehicles in every state, south is forbidden to restricted data sources, middle has
+// 500 vehicles and large 10,000.
+func (w *fixture) fill(ctx context.Context, s *cassandra.Store) error {
 	north := []cassandra.LatestRow{
 		{DeviceID: "n-idle", Lat: ptr(52.1), Lon: ptr(9.1), SpeedKmh: ptr(0.5), BatteryPct: ptr(int32(80)), Zone: "depot", LastTsMs: ptr(w.now.UnixMilli())},
 		{DeviceID: "n-moving", Lat: ptr(52.2), Lon: ptr(9.2), SpeedKmh: ptr(48.5), HeadingDeg: ptr(90.0), BatteryPct: ptr(int32(15)), TempC: ptr(-18.5), Zone: "centre", LastTsMs: ptr(w.now.UnixMilli())},
@@ -126,7 +126,7 @@ func (w *world) fill(ctx context.Context, s *cassandra.Store) error {
 			return err
 		}
 	}
-	// n-moving has a fix each 10 s for three days that are over, with one high and one low, and changes its fleet for an hour.
+	// n-moving has a position every 10 s for three closed days, with one maximum and one minimum, and changes its fleet for an hour.
 	for day := range 3 {
 		from := w.closed.AddDate(0, 0, day)
 		rows := make([]cassandra.TelemetryRow, 0, 8640)
@@ -152,7 +152,7 @@ func (w *world) fill(ctx context.Context, s *cassandra.Store) error {
 			return err
 		}
 	}
-	// n-golden has three fixes around a midnight.
+	// n-golden has three positions around a midnight.
 	for _, f := range []struct {
 		at  time.Duration
 		row cassandra.TelemetryRow
@@ -175,10 +175,10 @@ func (w *world) fill(ctx context.Context, s *cassandra.Store) error {
 	}, 1)
 }
 
-// day of alerts and analytics: they never expire, so it can be the same for ever.
+// january is the day of alerts and analytics, which never expire.
 var january = time.Date(2026, 1, 15, 0, 0, 0, 0, time.UTC)
 
-func (w *world) fillAlerts(ctx context.Context, s *cassandra.Store) error {
+func (w *fixture) fillAlerts(ctx context.Context, s *cassandra.Store) error {
 	for _, alert := range []cassandra.Alert{
 		{FleetID: "north", Severity: "HIGH", OpenedMs: january.Add(8 * time.Hour).UnixMilli(), DeviceID: "n-moving", Type: "speed_limit", Message: "140 km/h where 100 are allowed", EndedMs: january.Add(9 * time.Hour).UnixMilli()},
 		{FleetID: "north", Severity: "HIGH", OpenedMs: january.Add(33 * time.Hour).UnixMilli(), DeviceID: "n-moving", Type: "speed_limit", Message: "130 km/h where 100 are allowed"},
@@ -200,7 +200,7 @@ func (w *world) fillAlerts(ctx context.Context, s *cassandra.Store) error {
 	return s.WriteAnalytics(ctx, hours)
 }
 
-func (w *world) writeFleet(ctx context.Context, s *cassandra.Store, fleet string, rows []cassandra.LatestRow) error {
+func (w *fixture) writeFleet(ctx context.Context, s *cassandra.Store, fleet string, rows []cassandra.LatestRow) error {
 	if err := s.WriteFleet(ctx, fleet); err != nil {
 		return err
 	}
@@ -227,7 +227,7 @@ func (w *world) writeFleet(ctx context.Context, s *cassandra.Store, fleet string
 	return nil
 }
 
-func (w *world) writeDay(ctx context.Context, s *cassandra.Store, device string, day time.Time, rows []cassandra.TelemetryRow) error {
+func (w *fixture) writeDay(ctx context.Context, s *cassandra.Store, device string, day time.Time, rows []cassandra.TelemetryRow) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(16)
 	for part := range slices.Chunk(rows, 100) {
@@ -239,11 +239,11 @@ func (w *world) writeDay(ctx context.Context, s *cassandra.Store, device string,
 	return g.Wait()
 }
 
-// source is the data source as most would set it up.
-func (w *world) source(uid string, changes ...map[string]any) plugintest.Source {
+// source is a data source with common settings.
+func (w *fixture) source(uid string, changes ...map[string]any) plugintest.Source {
 	settings := map[string]any{
 		"contactPoints": strings.Join(w.config.Hosts, ", "), "keyspace": w.config.Keyspace, "localDatacenter": "dc1", "latestCache": "0s",
-		"staleAfter": "1h", "offlineAfter": "48h", // wide, so that no test depends on how long the others took
+		"staleAfter": "1h", "offlineAfter": "48h", // wide, so that no test depends on the duration of others
 	}
 	for _, c := range changes {
 		for key, value := range c {
@@ -253,8 +253,8 @@ func (w *world) source(uid string, changes ...map[string]any) plugintest.Source 
 	return plugintest.Source{UID: uid, JSON: settings, Updated: w.now}
 }
 
-// ask runs one query that must succeed.
-func (w *world) ask(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) data.Frames {
+// run runs one query that must succeed.
+func (w *fixture) run(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) data.Frames {
 	t.Helper()
 	answer := w.try(t, s, from, to, q)
 	require.NoError(t, answer.Error)
@@ -262,14 +262,14 @@ func (w *world) ask(t testing.TB, s plugintest.Source, from, to time.Time, q map
 	return answer.Frames
 }
 
-func (w *world) try(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) backend.DataResponse {
+func (w *fixture) try(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) backend.DataResponse {
 	t.Helper()
 	responses, err := w.plugin.Query(t.Context(), s, from, to, nil, q)
 	require.NoError(t, err)
 	return responses["A"]
 }
 
-// column gives the values of a field as texts; a null is "null".
+// column formats the values of a field; null for an absent value.
 func column(t testing.TB, frame *data.Frame, name string) []string {
 	t.Helper()
 	f, _ := frame.FieldByName(name)
@@ -295,52 +295,52 @@ func notices(frame *data.Frame) []string {
 func custom(t testing.TB, frame *data.Frame) map[string]any {
 	t.Helper()
 	m, ok := frame.Meta.Custom.(map[string]any)
-	require.True(t, ok, "what a query cost stands in its metadata")
+	require.True(t, ok, "the metadata has the cost of the query")
 	return m
 }
 
-func TestLatestIsOneFrameWithEveryVehicle(t *testing.T) {
+func TestLatest(t *testing.T) {
 	w := open(t)
 	s := w.source("latest")
-	frames := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}})
+	frames := w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}})
 	require.Len(t, frames, 1)
 	f := frames[0]
 	assert.Equal(t, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}, column(t, f, "device_id"))
 	assert.Equal(t, []string{"stopped", "moving", "stopped", "offline", "stale"}, column(t, f, "status"))
-	assert.Equal(t, []string{"52.1", "52.2", "null", "52.4", "0"}, column(t, f, "lat"), "a null is not drawn, the equator is")
+	assert.Equal(t, []string{"52.1", "52.2", "null", "52.4", "0"}, column(t, f, "lat"), "a map draws the equator, and no null")
 	assert.Equal(t, []string{"null", "90", "null", "null", "null"}, column(t, f, "heading_deg"))
-	assert.Equal(t, []string{"80", "15", "null", "3", "null"}, column(t, f, "battery_pct"), "nulls are no zeros")
-	assert.Equal(t, 8.0, custom(t, f)["partitions"], "a fleet is eight partitions")
+	assert.Equal(t, []string{"80", "15", "null", "3", "null"}, column(t, f, "battery_pct"), "a null is not a zero")
+	assert.Equal(t, 8.0, custom(t, f)["partitions"], "a fleet has eight partitions")
 
-	all := w.ask(t, s, w.now, w.now, map[string]any{})
-	require.Len(t, all, 1, "all fleets, and yet one frame")
+	all := w.run(t, s, w.now, w.now, map[string]any{})
+	require.Len(t, all, 1, "one frame for all fleets")
 	assert.Equal(t, 10_506, all[0].Rows())
 
 	for name, c := range map[string]struct {
 		query map[string]any
 		want  []string
 	}{
-		"states":             {map[string]any{"states": []string{"moving", "stale"}}, []string{"n-moving", "n-stale"}},
-		"zones":              {map[string]any{"zones": []string{"depot"}}, []string{"n-idle", "n-stale"}},
-		"devices":            {map[string]any{"devices": []string{"n-idle", "nobody"}}, []string{"n-idle"}},
-		"least speed":        {map[string]any{"minSpeedKmh": 30}, []string{"n-moving", "n-offline", "n-stale"}},
-		"speed of zero":      {map[string]any{"maxSpeedKmh": 1}, []string{"n-idle"}},
-		"low battery":        {map[string]any{"maxBatteryPct": 20}, []string{"n-moving", "n-offline"}},
-		"ad-hoc: equal":      {map[string]any{"filters": []map[string]any{{"key": "zone", "operator": "=", "value": "centre"}}}, []string{"n-moving", "n-offline"}},
-		"ad-hoc: one of":     {map[string]any{"filters": []map[string]any{{"key": "status", "operator": "=|", "value": "stopped", "values": []string{"stopped", "stale"}}}}, []string{"n-idle", "n-nowhere", "n-stale"}},
-		"ad-hoc: pattern":    {map[string]any{"filters": []map[string]any{{"key": "device_id", "operator": "!~", "value": "n-(idle|moving)"}}}, []string{"n-nowhere", "n-offline", "n-stale"}},
-		"ad-hoc: above":      {map[string]any{"filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "48"}}}, []string{"n-moving", "n-offline"}},
-		"ad-hoc: not ours":   {map[string]any{"filters": []map[string]any{{"key": "namespace", "operator": "=", "value": "x"}}}, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}},
-		"limit, with notice": {map[string]any{"limit": 2}, []string{"n-idle", "n-moving"}},
+		"states":               {map[string]any{"states": []string{"moving", "stale"}}, []string{"n-moving", "n-stale"}},
+		"zones":                {map[string]any{"zones": []string{"depot"}}, []string{"n-idle", "n-stale"}},
+		"devices":              {map[string]any{"devices": []string{"n-idle", "unknown"}}, []string{"n-idle"}},
+		"minimum speed":        {map[string]any{"minSpeedKmh": 30}, []string{"n-moving", "n-offline", "n-stale"}},
+		"maximum speed":        {map[string]any{"maxSpeedKmh": 1}, []string{"n-idle"}},
+		"low battery":          {map[string]any{"maxBatteryPct": 20}, []string{"n-moving", "n-offline"}},
+		"ad-hoc: equal":        {map[string]any{"filters": []map[string]any{{"key": "zone", "operator": "=", "value": "centre"}}}, []string{"n-moving", "n-offline"}},
+		"ad-hoc: one of":       {map[string]any{"filters": []map[string]any{{"key": "status", "operator": "=|", "value": "stopped", "values": []string{"stopped", "stale"}}}}, []string{"n-idle", "n-nowhere", "n-stale"}},
+		"ad-hoc: pattern":      {map[string]any{"filters": []map[string]any{{"key": "device_id", "operator": "!~", "value": "n-(idle|moving)"}}}, []string{"n-nowhere", "n-offline", "n-stale"}},
+		"ad-hoc: above":        {map[string]any{"filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "48"}}}, []string{"n-moving", "n-offline"}},
+		"ad-hoc: other column": {map[string]any{"filters": []map[string]any{{"key": "namespace", "operator": "=", "value": "x"}}}, []string{"n-idle", "n-moving", "n-nowhere", "n-offline", "n-stale"}},
+		"limit, with notice":   {map[string]any{"limit": 2}, []string{"n-idle", "n-moving"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.query["fleets"] = []string{"north"}
-			frames := w.ask(t, s, w.now, w.now, c.query)
+			frames := w.run(t, s, w.now, w.now, c.query)
 			assert.Equal(t, c.want, column(t, frames[0], "device_id"))
-			assert.Equal(t, strings.HasPrefix(name, "limit"), len(notices(frames[0])) > 0, "a cut is said, and nothing else: %v", notices(frames[0]))
+			assert.Equal(t, strings.HasPrefix(name, "limit"), len(notices(frames[0])) > 0, "only a truncation has a notice: %v", notices(frames[0]))
 		})
 	}
-	t.Run("a rule gets one number a vehicle", func(t *testing.T) {
+	t.Run("alert rules get numbers", func(t *testing.T) {
 		responses, err := w.plugin.Query(t.Context(), s, w.now, w.now, map[string]string{"FromAlert": "true"},
 			map[string]any{"queryType": "latest", "fleets": []string{"north"}, "fields": []string{"battery_pct"}})
 		require.NoError(t, err)
@@ -348,15 +348,15 @@ func TestLatestIsOneFrameWithEveryVehicle(t *testing.T) {
 		assert.Equal(t, data.FrameTypeNumericLong, f.Meta.Type)
 		assert.Equal(t, data.FrameTypeVersion{0, 1}, f.Meta.TypeVersion)
 		assert.Equal(t, []string{"80", "15", "null", "3", "null"}, column(t, f, "battery_pct"))
-		assert.Len(t, f.Fields, 3, "vehicle, fleet and the measure: a zone as a label would make a new alert at each border")
+		assert.Len(t, f.Fields, 3, "vehicle, fleet and the measure: with the geofence as a label, each border would raise a new alert")
 	})
 }
 
-func TestTrackPlansDaysAndKeepsWhatStandsOut(t *testing.T) {
+func TestTrackReadsDaysAndKeepsExtremes(t *testing.T) {
 	w := open(t)
 	s := w.source("track")
 	from, to := w.closed, w.closed.AddDate(0, 0, 3).Add(-time.Millisecond)
-	frames := w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}, "maxDataPoints": 500, "fields": []string{"speed_kmh", "battery_pct", "temp_c"}})
+	frames := w.run(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}, "maxDataPoints": 500, "fields": []string{"speed_kmh", "battery_pct", "temp_c"}})
 	require.Len(t, frames, 3)
 	for _, f := range frames {
 		assert.Equal(t, data.FrameTypeTimeSeriesMulti, f.Meta.Type)
@@ -366,37 +366,37 @@ func TestTrackPlansDaysAndKeepsWhatStandsOut(t *testing.T) {
 		assert.Equal(t, "n-moving", f.Fields[1].Labels["device_id"])
 	}
 	speeds := column(t, frames[0], "speed_kmh")
-	assert.Contains(t, speeds, "140", "the one high value")
-	assert.Contains(t, speeds, "0", "the one low value")
+	assert.Contains(t, speeds, "140", "the maximum")
+	assert.Contains(t, speeds, "0", "the minimum")
 	assert.Equal(t, 3.0, custom(t, frames[0])["partitions"])
 	assert.Equal(t, 3*8640.0, custom(t, frames[0])["rows"])
 
-	again := w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}, "maxDataPoints": 500})
-	assert.Equal(t, 0.0, custom(t, again[0])["partitions"], "days that are over are kept")
+	again := w.run(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}, "maxDataPoints": 500})
+	assert.Equal(t, 0.0, custom(t, again[0])["partitions"], "closed days are cached")
 	assert.Equal(t, 3.0, custom(t, again[0])["cacheHits"])
 	assert.Equal(t, speeds, column(t, again[0], "speed_kmh"))
 
-	route := w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-golden", "n-moving"}, "format": "table", "maxDataPoints": 600})
-	require.Len(t, route, 2, "a layer of a map joins all points of a frame: one a vehicle")
-	assert.Equal(t, 2, route[0].Rows(), "n-golden, from midnight on")
+	route := w.run(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"n-golden", "n-moving"}, "format": "table", "maxDataPoints": 600})
+	require.Len(t, route, 2, "one frame per vehicle, because a route layer connects all points of a frame")
+	assert.Equal(t, 2, route[0].Rows(), "n-golden, starting at midnight")
 	assert.Equal(t, []string{"30.5", "null"}, column(t, route[0], "speed_kmh"))
 	assert.LessOrEqual(t, route[1].Rows(), 600)
 	assert.Contains(t, column(t, route[1], "speed_kmh"), "140")
 
-	part := w.ask(t, s, from.Add(time.Hour), from.Add(time.Hour+time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	part := w.run(t, s, from.Add(time.Hour), from.Add(time.Hour+time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
 	assert.Equal(t, 7, part[0].Rows(), "both ends are included")
 
-	assert.Equal(t, 0, w.ask(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"nobody"}})[0].Rows())
-	old := w.ask(t, s, time.Unix(0, 0), to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
-	assert.LessOrEqual(t, custom(t, old[0])["partitions"], 32.0, "no day is asked for that can have nothing")
+	assert.Equal(t, 0, w.run(t, s, from, to, map[string]any{"queryType": "track", "devices": []string{"unknown"}})[0].Rows())
+	old := w.run(t, s, time.Unix(0, 0), to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	assert.LessOrEqual(t, custom(t, old[0])["partitions"], 32.0, "days beyond the retention are not read")
 
-	t.Run("limits are said", func(t *testing.T) {
+	t.Run("limits have notices", func(t *testing.T) {
 		few := w.source("few", map[string]any{"maxPartitions": 2, "closedDayCache": "0s"})
-		f := w.ask(t, few, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+		f := w.run(t, few, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
 		assert.Contains(t, notices(f[0])[0], "Only the newest 2 day(s)")
 		assert.NotContains(t, notices(f[0])[0], from.Format(time.DateOnly))
 		rows := w.source("rows", map[string]any{"maxRowsRead": 10_000, "closedDayCache": "0s", "maxConcurrency": 1})
-		f = w.ask(t, rows, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+		f = w.run(t, rows, from, to, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
 		assert.Contains(t, notices(f[0])[0], "at most 10000 rows")
 	})
 }
@@ -407,7 +407,7 @@ func TestAlertsAnalyticsAndLists(t *testing.T) {
 	from, to := january, january.AddDate(0, 0, 2)
 	alerts := func(q map[string]any) *data.Frame {
 		q["queryType"] = "alerts"
-		return w.ask(t, s, from, to, q)[0]
+		return w.run(t, s, from, to, q)[0]
 	}
 	assert.Equal(t, []string{"HIGH", "MEDIUM", "LOW", "HIGH"}, column(t, alerts(map[string]any{}), "severity"), "of all fleets and days, newest first")
 	assert.Equal(t, []string{"n-moving", "n-moving"}, column(t, alerts(map[string]any{"severities": []string{"HIGH"}}), "device_id"))
@@ -417,7 +417,7 @@ func TestAlertsAnalyticsAndLists(t *testing.T) {
 	assert.Equal(t, []string{"false", "false", "false"}, column(t, alerts(map[string]any{"resolved": "open"}), "resolved"))
 	assert.Equal(t, []string{"battery_low"}, column(t, alerts(map[string]any{"alertTypes": []string{"battery_low"}}), "alert_type"))
 
-	counted := w.ask(t, s, from, to, map[string]any{"queryType": "alerts", "format": "time_series"})
+	counted := w.run(t, s, from, to, map[string]any{"queryType": "alerts", "format": "time_series"})
 	require.Len(t, counted, 3)
 	sum := map[string]float64{}
 	for _, f := range counted {
@@ -436,14 +436,14 @@ func TestAlertsAnalyticsAndLists(t *testing.T) {
 		map[string]any{"refId": "D", "queryType": "geofences", "fleets": []string{"north"}},
 		map[string]any{"refId": "E", "queryType": "analytics", "fleets": []string{"north"}})
 	require.NoError(t, err)
-	assert.Equal(t, []string{"1", "0"}, column(t, responses["A"].Frames[0], "count"), "a fleet without alerts counts zero, so that a rule can end")
+	assert.Equal(t, []string{"1", "0"}, column(t, responses["A"].Frames[0], "count"), "a fleet without alerts counts zero, so that a rule can resolve")
 	assert.Equal(t, []string{"5"}, column(t, responses["B"].Frames[0], "count"))
 	assert.Equal(t, []string{"1"}, column(t, responses["C"].Frames[0], "offline"))
 	assert.Equal(t, []string{"2"}, column(t, responses["D"].Frames[0], "count"))
 	assert.Equal(t, data.FrameTypeTimeSeriesMulti, responses["E"].Frames[0].Meta.Type)
 
-	hours := w.ask(t, s, from.Add(90*time.Minute), from.Add(4*time.Hour), map[string]any{"queryType": "analytics", "format": "table", "fleets": []string{"north"}})[0]
-	assert.Equal(t, []string{"1.5", "3", "4.5", "6"}, column(t, hours, "total_distance_km"), "the hour under way at the start is one of the range")
+	hours := w.run(t, s, from.Add(90*time.Minute), from.Add(4*time.Hour), map[string]any{"queryType": "analytics", "format": "table", "fleets": []string{"north"}})[0]
+	assert.Equal(t, []string{"1.5", "3", "4.5", "6"}, column(t, hours, "total_distance_km"), "the hour in progress at the start belongs to the range")
 	assert.Equal(t, []string{"21", "22", "null", "24"}, column(t, hours, "avg_speed_kmh"))
 
 	for variable, c := range map[string]struct {
@@ -461,7 +461,7 @@ func TestAlertsAnalyticsAndLists(t *testing.T) {
 		for key, value := range c.query {
 			q[key] = value
 		}
-		assert.Equal(t, c.want, column(t, w.ask(t, s, from, to, q)[0], "value"), variable)
+		assert.Equal(t, c.want, column(t, w.run(t, s, from, to, q)[0], "value"), variable)
 	}
 }
 
@@ -491,9 +491,9 @@ func TestGoldenFrames(t *testing.T) {
 		"raw-series":         {from, to, map[string]any{"queryType": "raw", "format": "time_series", "cql": "SELECT day, hour, total_distance_km, fleet_id FROM fleet_analytics_by_day WHERE fleet_id = 'north' AND day = '2026-01-15' AND hour = 4"}},
 		"raw-logs":           {from, to, map[string]any{"queryType": "raw", "format": "logs", "cql": "SELECT ts, severity, device_id, message FROM alerts_by_fleet_day WHERE fleet_id = 'north' AND day IN ($__days) AND severity = 'HIGH'"}},
 	} {
-		s.Updated = s.Updated.Add(time.Minute) // to Grafana a new data source, whose caches are empty
+		s.Updated = s.Updated.Add(time.Minute) // a new data source, with empty caches
 		t.Run(name, func(t *testing.T) {
-			got := w.golden(t, w.ask(t, s, c.from, c.to, c.query))
+			got := w.golden(t, w.run(t, s, c.from, c.to, c.query))
 			path := filepath.Join("testdata", "golden", name+".json")
 			if *update {
 				require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -506,9 +506,9 @@ func TestGoldenFrames(t *testing.T) {
 	}
 }
 
-// golden writes frames as Grafana's JSON without what differs from run to run: times count from the day of the test,
-// ages are nought, the keyspace and the coordinators have no name.
-func (w *world) golden(t *testing.T, frames data.Frames) []byte {
+// golden formats frames as JSON without the parts that differ between runs: times are relative to the day of the test,
+// ages are zero, and there are no coordinators.
+func (w *fixture) golden(t *testing.T, frames data.Frames) []byte {
 	t.Helper()
 	for _, f := range frames {
 		for _, field := range f.Fields {
@@ -531,17 +531,17 @@ func (w *world) golden(t *testing.T, frames data.Frames) []byte {
 		f.Meta.ExecutedQueryString = strings.NewReplacer(w.closed.Format(time.DateOnly), "CLOSED", w.closed.AddDate(0, 0, -1).Format(time.DateOnly), "BEFORE").Replace(f.Meta.ExecutedQueryString)
 		f.Meta.ExecutedQueryString, _, _ = strings.Cut(f.Meta.ExecutedQueryString, "\n-- ")
 		statements := strings.Split(f.Meta.ExecutedQueryString, ";\n")
-		slices.Sort(statements) // partitions are read side by side
+		slices.Sort(statements) // partitions are read in parallel
 		f.Meta.ExecutedQueryString = strings.Join(statements, ";\n")
 		if strings.Contains(f.Meta.ExecutedQueryString, "telemetry_by_") {
-			f.Meta.ExecutedQueryString = "of telemetry" // with times of its own
+			f.Meta.ExecutedQueryString = "of telemetry" // its times differ
 		}
 		if m, ok := f.Meta.Custom.(map[string]any); ok {
 			assert.NotEmpty(t, m)
 			f.Meta.Custom = nil
 		}
 		for i := range f.Meta.Stats {
-			f.Meta.Stats[i].Value = 0 // caches may serve
+			f.Meta.Stats[i].Value = 0 // the cache may answer
 		}
 	}
 	text, err := json.MarshalIndent(frames, "", " ")
@@ -549,7 +549,7 @@ func (w *world) golden(t *testing.T, frames data.Frames) []byte {
 	return text
 }
 
-func (w *world) relative(ts time.Time) time.Time {
+func (w *fixture) relative(ts time.Time) time.Time {
 	if ts.Before(january.AddDate(0, 1, 0)) {
 		return ts
 	}
@@ -559,7 +559,7 @@ func (w *world) relative(ts time.Time) time.Time {
 	return january.Add(ts.Sub(w.now).Truncate(time.Minute))
 }
 
-func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
+func TestForbiddenFleetsAreRejectedInEveryQueryType(t *testing.T) {
 	w := open(t)
 	s := w.source("restricted", map[string]any{"allowedFleets": "north, middle"})
 	from, to := january, january.AddDate(0, 0, 1)
@@ -581,13 +581,13 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 			assert.Empty(t, answer.Frames)
 		})
 	}
-	assert.Equal(t, 505, w.ask(t, s, from, to, map[string]any{"queryType": "latest"})[0].Rows(), "all fleets are all that are allowed")
-	assert.Equal(t, []string{"middle", "north"}, column(t, w.ask(t, s, from, to, map[string]any{"queryType": "variable", "variable": "fleets"})[0], "value"))
+	assert.Equal(t, 505, w.run(t, s, from, to, map[string]any{"queryType": "latest"})[0].Rows(), "all fleets means all allowed fleets")
+	assert.Equal(t, []string{"middle", "north"}, column(t, w.run(t, s, from, to, map[string]any{"queryType": "variable", "variable": "fleets"})[0], "value"))
 
-	moved := w.ask(t, s, w.closed.AddDate(0, 0, 2), w.closed.AddDate(0, 0, 3), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
+	moved := w.run(t, s, w.closed.AddDate(0, 0, 2), w.closed.AddDate(0, 0, 3), map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
 	assert.Contains(t, notices(moved[0]), "360 positions of n-moving are left out: they belong to fleets that this data source may not read.")
 	first, _ := moved[0].Fields[0].ConcreteAt(0)
-	assert.True(t, !first.(time.Time).Before(w.closed.AddDate(0, 0, 2).Add(time.Hour)), "its hour in the other fleet is not shown")
+	assert.True(t, !first.(time.Time).Before(w.closed.AddDate(0, 0, 2).Add(time.Hour)), "its hour in the other fleet is hidden")
 
 	for _, statement := range []string{
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id = 's-1'",
@@ -603,10 +603,10 @@ func TestFleetsWithoutARightAreRefusedWhateverAQuerySays(t *testing.T) {
 	subscription, _, err := w.plugin.Subscribe(t.Context(), s, "fleet/c291dGg")
 	require.NoError(t, err)
 	assert.Equal(t, backend.SubscribeStreamStatusPermissionDenied, subscription)
-	require.Error(t, w.plugin.Run(t.Context(), s, "fleet/c291dGg", func(*data.Frame) { t.Error("a packet of a fleet that is not allowed") }))
+	require.Error(t, w.plugin.Run(t.Context(), s, "fleet/c291dGg", func(*data.Frame) { t.Error("a packet of a forbidden fleet") }))
 }
 
-func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
+func TestRawShowsEveryTypeAndRejectsHostileStatements(t *testing.T) {
 	w := open(t)
 	s := w.source("raw", map[string]any{"maxPartitions": 100})
 	require.NoError(t, cassandra.Exec(t.Context(), w.config, platform.Quiet(),
@@ -615,7 +615,7 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 		"INSERT INTO every_type (k) VALUES (1)",
 		`INSERT INTO every_type (k, a, bi, bl, bo, da, de, dou, du, fl, ine, i, sm, te, ti, ts, tu, ty, uu, va, li, se, ma, tup, udt, nest, vec) VALUES (2, 'x', 9007199254740993, 0xcafe, true, '2026-02-03', 1.50, 2.5, 1mo2d3h, 0.1, '::1', -7, -8, 'é', '10:11:12.000000013', '2026-02-03T04:05:06.007Z', 50554d6e-29bb-11e5-b345-feff819cdc9f, -9, 550e8400-e29b-41d4-a716-446655440000, 123456789012345678901234567890, [1, 2], {'b', 'a'}, {'t': '2026-02-03T04:05:06.007Z'}, (5, null), {name: 'n'}, [{'m': 1}], [1.5, 2.5])`))
 	time.Sleep(time.Second)
-	frames := w.ask(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k IN (1, 2)"})
+	frames := w.run(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k IN (1, 2)"})
 	want := map[string]string{
 		"k": "2", "a": "x", "bi": "9007199254740993", "bl": "0xcafe", "bo": "true", "da": "2026-02-03 00:00:00 +0000 UTC", "de": "1.5", "dou": "2.5", "du": "1mo2d3h", "fl": "0.1",
 		"ine": "::1", "i": "-7", "sm": "-8", "te": "é", "ti": "10:11:12.000000013", "ts": "2026-02-03 04:05:06.007 +0000 UTC", "tu": "50554d6e-29bb-11e5-b345-feff819cdc9f",
@@ -627,18 +627,18 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 		values := column(t, frames[0], name)
 		assert.Equal(t, value, values[1], name)
 		if name != "k" {
-			assert.Equal(t, "null", values[0], "a null is no zero: %s", name)
+			assert.Equal(t, "null", values[0], "a null is not a zero: %s", name)
 		}
 	}
 	bi, _ := frames[0].FieldByName("bi")
-	assert.Equal(t, data.FieldTypeNullableString, bi.Type(), "a browser can't hold so large a number")
+	assert.Equal(t, data.FieldTypeNullableString, bi.Type(), "a browser cannot represent such a large number")
 
-	series := w.ask(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "format": "time_series",
+	series := w.run(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "format": "time_series",
 		"cql": "SELECT ts, speed_kmh, zone FROM telemetry_by_device_day WHERE device_id = 'n-moving' AND day = '" + w.closed.Format(time.DateOnly) + "' LIMIT 100"})
 	assert.Equal(t, data.FrameTypeTimeSeriesWide, series[0].Meta.Type)
 	assert.Equal(t, 100, series[0].Rows())
-	assert.Empty(t, notices(series[0]), "a LIMIT of one's own is no cut")
-	cut := w.ask(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "limit": 50,
+	assert.Empty(t, notices(series[0]), "a LIMIT of the statement has no notice")
+	cut := w.run(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "limit": 50,
 		"cql": "SELECT ts FROM telemetry_by_device_day WHERE device_id = 'n-moving' AND day = '" + w.closed.Format(time.DateOnly) + "'"})
 	assert.Equal(t, 50, cut[0].Rows())
 	assert.NotEmpty(t, notices(cut[0]))
@@ -646,9 +646,9 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	assert.NotEmpty(t, custom(t, cut[0])["coordinators"])
 	assert.Regexp(t, `-- 1 partition\(s\), 1 page\(s\), 51 row\(s\) read from 127\.0\.0\.\d \(dc1\)`, cut[0].Meta.ExecutedQueryString)
 
-	filtered := w.ask(t, s, january, january.AddDate(0, 0, 2), map[string]any{"queryType": "raw", "filters": []map[string]any{{"key": "device_id", "operator": "=", "value": "n-offline"}, {"key": "speed_kmh", "operator": ">", "value": "5"}},
+	filtered := w.run(t, s, january, january.AddDate(0, 0, 2), map[string]any{"queryType": "raw", "filters": []map[string]any{{"key": "device_id", "operator": "=", "value": "n-offline"}, {"key": "speed_kmh", "operator": ">", "value": "5"}},
 		"cql": "SELECT ts, device_id FROM alerts_by_fleet_day WHERE fleet_id = 'north' AND day IN ($__days) AND severity IN ('HIGH', 'LOW')"})
-	assert.Equal(t, []string{"n-offline"}, column(t, filtered[0], "device_id"), "ad-hoc filters hold for the columns that there are")
+	assert.Equal(t, []string{"n-offline"}, column(t, filtered[0], "device_id"), "ad hoc filters apply to the selected columns")
 
 	for statement, reason := range map[string]string{
 		"DROP TABLE telemetry_by_device_day":                                            "only SELECT is allowed",
@@ -674,10 +674,10 @@ func TestRawShowsEveryTypeAndRefusesWhatIsHostile(t *testing.T) {
 	off := w.source("off", map[string]any{"allowRaw": false})
 	require.ErrorContains(t, w.try(t, off, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE k = 1"}).Error, "not allowed by the settings")
 	filtering := w.source("filtering", map[string]any{"allowFiltering": true})
-	assert.Equal(t, 1, w.ask(t, filtering, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE i = -7 ALLOW FILTERING"})[0].Rows())
+	assert.Equal(t, 1, w.run(t, filtering, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE i = -7 ALLOW FILTERING"})[0].Rows())
 }
 
-func TestWrongQueriesNameFieldValueAndRemedy(t *testing.T) {
+func TestErrorsNameFieldValueAndRemedy(t *testing.T) {
 	w := open(t)
 	s := w.source("wrong")
 	for want, q := range map[string]map[string]any{
@@ -698,7 +698,7 @@ func TestWrongQueriesNameFieldValueAndRemedy(t *testing.T) {
 		require.ErrorContains(t, answer.Error, want)
 		assert.Equal(t, backend.StatusBadRequest, answer.Status)
 	}
-	// One wrong query costs its neighbours nothing.
+	// An invalid query does not affect the others of its request.
 	responses, err := w.plugin.Query(t.Context(), s, w.now, w.now, nil,
 		map[string]any{"refId": "A", "queryType": "everything"}, map[string]any{"refId": "B", "queryType": "latest", "fleets": []string{"south"}})
 	require.NoError(t, err)
@@ -707,7 +707,7 @@ func TestWrongQueriesNameFieldValueAndRemedy(t *testing.T) {
 	assert.Equal(t, 1, responses["B"].Frames[0].Rows())
 }
 
-func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
+func TestHealthNamesTheStageAndTheRemedy(t *testing.T) {
 	w := open(t)
 	healthy, err := w.plugin.Health(t.Context(), w.source("health", map[string]any{"allowedFleets": "north"}))
 	require.NoError(t, err)
@@ -729,15 +729,15 @@ func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
 		change map[string]any
 		want   []string
 	}{
-		"no contact point":       {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
-		"wrong settings":         {map[string]any{"queryTimeout": "soon", "maxRows": 0, "cacheMegabytes": 0}, []string{"Memory (MB) 0: give a number from 1", `Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
-		"a name that is not":     {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
-		"a port that is not":     {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
-		"TLS to a plain port":    {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "serves TLS"}},
-		"a keyspace that is not": {map[string]any{"keyspace": "nowhere"}, []string{"Failed at keyspace", "open keyspace nowhere (Keyspace)", "schema apply"}},
-		"a keyspace of others":   {map[string]any{"keyspace": "system_traces"}, []string{"Failed at tables", "telemetry_by_device_day: missing"}},
-		"unknown data center":    {map[string]any{"localDatacenter": "dc9"}, []string{"Failed at replicas", "not in the cluster, which has dc1, dc2"}},
-		"a level out of reach":   {map[string]any{"consistency": "MOST"}, []string{"Failed at replicas", `Consistency "MOST"`}},
+		"no contact point":    {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
+		"invalid settings":    {map[string]any{"queryTimeout": "soon", "maxRows": 0, "cacheMegabytes": 0}, []string{"Memory (MB) 0: give a number from 1", `Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
+		"unknown host":        {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
+		"closed port":         {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
+		"TLS to a plain port": {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "serves TLS"}},
+		"unknown keyspace":    {map[string]any{"keyspace": "nowhere"}, []string{"Failed at keyspace", "open keyspace nowhere (Keyspace)", "schema apply"}},
+		"other keyspace":      {map[string]any{"keyspace": "system_traces"}, []string{"Failed at tables", "telemetry_by_device_day: missing"}},
+		"unknown data center": {map[string]any{"localDatacenter": "dc9"}, []string{"Failed at replicas", "not in the cluster, which has dc1, dc2"}},
+		"unknown level":       {map[string]any{"consistency": "MOST"}, []string{"Failed at replicas", `Consistency "MOST"`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := w.plugin.Health(t.Context(), w.source("health-"+strings.ReplaceAll(name, " ", "-"), c.change))
@@ -750,7 +750,7 @@ func TestHealthTellsTheStageAndTheRemedy(t *testing.T) {
 	}
 	nearest, err := w.plugin.Health(t.Context(), w.source("nearest", map[string]any{"localDatacenter": "", "contactPoints": "127.0.0.3"}))
 	require.NoError(t, err)
-	assert.Contains(t, nearest.Message, "local data center dc2", "without a name, the data center of the contact point")
+	assert.Contains(t, nearest.Message, "local data center dc2", "by default, the data center of the contact point")
 }
 
 func TestResources(t *testing.T) {
@@ -805,7 +805,7 @@ func TestResources(t *testing.T) {
 	assert.Contains(t, problem.Message, "limit")
 }
 
-func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
+func TestLiveMapUpdatesAndIsReadOnce(t *testing.T) {
 	w := open(t)
 	store, err := cassandra.Open(t.Context(), w.config, platform.Quiet(), nil)
 	require.NoError(t, err)
@@ -815,12 +815,12 @@ func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
 	require.NoError(t, w.writeFleet(t.Context(), store, "live", []cassandra.LatestRow{{DeviceID: "live-2", Lat: ptr(3.0), Lon: ptr(4.0), Zone: "b", LastTsMs: ptr(time.Now().UnixMilli())}}))
 	s := w.source("stream", map[string]any{"liveInterval": "300ms"})
 
-	frame := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live"}, "live": true})[0]
+	frame := w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live"}, "live": true})[0]
 	require.Equal(t, "ds/stream/fleet/bGl2ZQ", frame.Meta.Channel)
-	filtered := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live"}, "live": true, "zones": []string{"b"}})[0]
+	filtered := w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live"}, "live": true, "zones": []string{"b"}})[0]
 	path := strings.TrimPrefix(filtered.Meta.Channel, "ds/stream/")
-	require.NotEqual(t, "fleet/bGl2ZQ", path, "the conditions are part of the channel")
-	two := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live", "north"}, "live": true})[0]
+	require.NotEqual(t, "fleet/bGl2ZQ", path, "the filter is part of the channel")
+	two := w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"live", "north"}, "live": true})[0]
 	assert.Empty(t, two.Meta.Channel)
 	assert.Contains(t, notices(two)[0], "Live streaming needs a single fleet")
 
@@ -858,12 +858,12 @@ func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
 	assert.Less(t, took, 3*time.Second)
 	time.Sleep(time.Until(start.Add(3 * time.Second)))
 	reads := w.partitionsRead(t, "stream") - before
-	assert.LessOrEqual(t, reads, 8*(time.Since(start).Seconds()/0.3+3), "two streams, one reader")
+	assert.LessOrEqual(t, reads, 8*(time.Since(start).Seconds()/0.3+3), "two streams share one reader")
 	assert.Positive(t, reads)
-	assert.Empty(t, packets, "nothing changed, nothing is sent")
+	assert.Empty(t, packets, "nothing changed, so nothing is sent")
 
-	// Another setting: Grafana makes a new data source and lets the old one go. Its streams end with an error, for nil
-	// would be the end of them.
+	// After a change of settings, Grafana makes a new data source and disposes of the old one. The streams of the old one
+	// end with an error, so that Grafana restarts them.
 	changed := s
 	changed.JSON = map[string]any{}
 	for key, value := range s.JSON {
@@ -878,7 +878,7 @@ func TestLiveMapMovesAndIsReadOnce(t *testing.T) {
 	case err := <-ended:
 		require.ErrorContains(t, err, "settings of the data source have changed")
 	case <-time.After(20 * time.Second):
-		t.Fatal("the streams of a data source that is gone go on")
+		t.Fatal("the streams of a disposed data source continue")
 	}
 	cancel()
 }
@@ -894,8 +894,8 @@ func receive(t *testing.T, packets chan *data.Frame) *data.Frame {
 	}
 }
 
-// partitionsRead is how often the driver of a data source has read the partitions of fleets' maps.
-func (w *world) partitionsRead(t *testing.T, uid string) float64 {
+// partitionsRead returns how many partitions of fleet maps the driver of a data source has read.
+func (w *fixture) partitionsRead(t *testing.T, uid string) float64 {
 	t.Helper()
 	text, err := w.plugin.Metrics(t.Context())
 	require.NoError(t, err)
@@ -912,7 +912,7 @@ func (w *world) partitionsRead(t *testing.T, uid string) float64 {
 	return total
 }
 
-func TestEqualQueriesAreOneAndCancellingCancels(t *testing.T) {
+func TestEqualQueriesShareReadsAndCancel(t *testing.T) {
 	w := open(t)
 	s := w.source("equal", map[string]any{"closedDayCache": "0s"})
 	from, to := w.closed, w.closed.AddDate(0, 0, 3).Add(-time.Millisecond)
@@ -932,7 +932,7 @@ func TestEqualQueriesAreOneAndCancellingCancels(t *testing.T) {
 	assert.InDelta(t, 24, partitions+sharedReads, 0)
 
 	cold := w.source("cancelled", map[string]any{"closedDayCache": "0s"})
-	_ = w.ask(t, cold, from, from.Add(time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}}) // connected
+	_ = w.run(t, cold, from, from.Add(time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}}) // connected
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
@@ -942,17 +942,17 @@ func TestEqualQueriesAreOneAndCancellingCancels(t *testing.T) {
 	require.Eventually(t, func() bool {
 		text, err := w.plugin.Metrics(t.Context())
 		return err == nil && strings.Contains(text, `fleet_datasource_query_errors_total{reason="canceled",type="track"} 1`)
-	}, 5*time.Second, 50*time.Millisecond, "the plugin noticed")
+	}, 5*time.Second, 50*time.Millisecond, "the plugin canceled the query")
 }
 
-// Equal queries share what is read, and each filters it for itself.
+// Equal queries share reads, and each filters its own rows.
 func TestEqualQueriesFilterForThemselves(t *testing.T) {
 	w := open(t)
 	s := w.source("filtering-equal")
 	raw := map[string]any{"queryType": "raw", "filters": []map[string]any{{"key": "fleet_id", "operator": "=", "value": "north"}},
 		"cql": "SELECT ts, fleet_id FROM telemetry_by_device_day WHERE device_id = 'n-moving' AND day = '" + w.closed.AddDate(0, 0, 2).Format(time.DateOnly) + "'"}
 	fleets := map[string]any{"queryType": "fleets", "filters": []map[string]any{{"key": "fleet_id", "operator": "=", "value": "north"}}}
-	_ = w.ask(t, s, january, january, raw) // connected
+	_ = w.run(t, s, january, january, raw) // connected
 	sharedReads := 0.0
 	for range 5 {
 		var queries []map[string]any
@@ -980,14 +980,14 @@ func TestEqualQueriesFilterForThemselves(t *testing.T) {
 		}
 	}
 	assert.Positive(t, sharedReads)
-	all := w.ask(t, s, january, january, map[string]any{"queryType": "fleets"})
-	assert.Subset(t, column(t, all[0], "fleet_id"), []string{"large", "middle", "north", "south"}, "what is kept is as it was")
+	all := w.run(t, s, january, january, map[string]any{"queryType": "fleets"})
+	assert.Subset(t, column(t, all[0], "fleet_id"), []string{"large", "middle", "north", "south"}, "the shared result is unchanged")
 }
 
-func TestMetricsAndLogsTellOfQueries(t *testing.T) {
+func TestMetricsAndLogs(t *testing.T) {
 	w := open(t)
 	s := w.source("metrics")
-	w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}})
+	w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"north"}})
 	text, err := w.plugin.Metrics(t.Context())
 	require.NoError(t, err)
 	for _, want := range []string{
@@ -998,14 +998,14 @@ func TestMetricsAndLogsTellOfQueries(t *testing.T) {
 	} {
 		assert.Contains(t, text, want)
 	}
-	assert.NotContains(t, text, "n-moving", "no device is ever a label")
+	assert.NotContains(t, text, "n-moving", "no label is a device")
 	_ = w.try(t, s, w.now, w.now, map[string]any{"queryType": "raw", "cql": "SELECT nothing FROM fleets WHERE shard = 0"})
 	require.Eventually(t, func() bool {
 		return strings.Contains(w.log.String(), "query failed") && strings.Contains(w.log.String(), "queryType=raw")
 	}, 5*time.Second, 50*time.Millisecond)
 }
 
-// TestRealTaxis reads a real day by way of the real pipeline.
+// TestRealTaxis reads a real day that the real pipeline loaded.
 func TestRealTaxis(t *testing.T) {
 	w := open(t)
 	path := testenv.Taxis(t)
@@ -1019,12 +1019,12 @@ func TestRealTaxis(t *testing.T) {
 	require.NoError(t, err, string(output))
 
 	s := w.source("taxis")
-	frame := w.ask(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"wuxi"}})[0]
+	frame := w.run(t, s, w.now, w.now, map[string]any{"queryType": "latest", "fleets": []string{"wuxi"}})[0]
 	assert.Equal(t, 475, frame.Rows())
 	taxi := column(t, frame, "device_id")[0]
 	newest := slices.Max(column(t, frame, "last_ts"))
 	assert.Equal(t, end.Format("2006-01-02 15:04:05")+" +0000 UTC", newest)
-	route := w.ask(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "format": "table"})[0]
+	route := w.run(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "format": "table"})[0]
 	require.Positive(t, route.Rows())
 	lat, _ := route.FieldByName("lat")
 	lon, _ := route.FieldByName("lon")
@@ -1039,7 +1039,7 @@ func TestRealTaxis(t *testing.T) {
 	fixes := 0.0
 	for i := range frame.Rows() {
 		taxi := frame.Fields[0].At(i).(string)
-		f := w.ask(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "fields": []string{"lat"}, "maxDataPoints": 100_000})
+		f := w.run(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "fields": []string{"lat"}, "maxDataPoints": 100_000})
 		fixes += float64(f[0].Rows())
 		if i == 20 {
 			break
@@ -1048,16 +1048,16 @@ func TestRealTaxis(t *testing.T) {
 	assert.Positive(t, fixes)
 }
 
-// TestTheClusterComesAndGoes kills one node, then all, then starts them again. It comes last: it leaves cold nodes.
-func TestTheClusterComesAndGoes(t *testing.T) {
+// TestClusterOutage kills one node, then all, then starts them again. It is the last test, because it leaves cold nodes.
+func TestClusterOutage(t *testing.T) {
 	w := open(t)
 	c, _ := platform.Cluster(t)
-	t.Cleanup(func() { assert.NoError(t, c.Up(context.WithoutCancel(t.Context()))) }) // when it fails half-way, too
+	t.Cleanup(func() { assert.NoError(t, c.Up(context.WithoutCancel(t.Context()))) }) // even if the test fails
 	s := w.source("outage", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
 	query := map[string]any{"queryType": "latest", "fleets": []string{"middle"}}
-	require.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
+	require.Equal(t, 500, w.run(t, s, w.now, w.now, query)[0].Rows())
 
-	t.Run("a node killed: queries go on", func(t *testing.T) {
+	t.Run("one node down: queries succeed", func(t *testing.T) {
 		done := make(chan struct{})
 		var g errgroup.Group
 		var failed []string
@@ -1087,12 +1087,12 @@ func TestTheClusterComesAndGoes(t *testing.T) {
 		assert.Empty(t, failed)
 		assert.Greater(t, asked, 20)
 	})
-	t.Run("a data centre gone: the other serves", func(t *testing.T) {
+	t.Run("one data center down: the other serves", func(t *testing.T) {
 		require.NoError(t, c.Kill(t.Context(), 2))
 		require.Eventually(t, func() bool { return w.try(t, s, w.now, w.now, query).Error == nil }, 30*time.Second, 200*time.Millisecond)
-		assert.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
+		assert.Equal(t, 500, w.run(t, s, w.now, w.now, query)[0].Rows())
 	})
-	t.Run("the cluster gone: a clear error in time", func(t *testing.T) {
+	t.Run("cluster down: a clear error within the timeout", func(t *testing.T) {
 		require.NoError(t, c.Kill(t.Context(), 3))
 		require.NoError(t, c.Kill(t.Context(), 4))
 		for range 5 {
@@ -1111,12 +1111,12 @@ func TestTheClusterComesAndGoes(t *testing.T) {
 		health, err := w.plugin.Health(t.Context(), s)
 		require.NoError(t, err)
 		assert.Contains(t, health.Message, "Failed at tcp")
-		assert.False(t, w.plugin.Exited(), "the plugin lives")
+		assert.False(t, w.plugin.Exited(), "the plugin still runs")
 	})
-	t.Run("well again afterwards", func(t *testing.T) {
+	t.Run("cluster up: queries succeed again", func(t *testing.T) {
 		require.NoError(t, c.Up(t.Context()))
 		require.Eventually(t, func() bool { return w.try(t, s, w.now, w.now, query).Error == nil }, 90*time.Second, 500*time.Millisecond)
-		assert.Equal(t, 500, w.ask(t, s, w.now, w.now, query)[0].Rows())
+		assert.Equal(t, 500, w.run(t, s, w.now, w.now, query)[0].Rows())
 		assert.False(t, w.plugin.Exited())
 	})
 }

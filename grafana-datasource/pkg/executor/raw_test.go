@@ -40,7 +40,7 @@ func TestRawLimits(t *testing.T) {
 	q.CQL += " LIMIT 2"
 	r = run(t, newExecutor(f), q)
 	assert.Len(t, texts(t, r, "zone"), 2)
-	assert.Empty(t, r.Truncations, "the limit of the statement is no truncation")
+	assert.Empty(t, r.Truncations, "the limit of the statement has no notice")
 }
 
 func TestRawFormats(t *testing.T) {

@@ -131,7 +131,7 @@ func (x *execution) values(ctx context.Context, q *query.Variable) ([]string, er
 	}
 }
 
-// zones returns the names of geofences: those that are configured, and those that the latest records name.
+// zones returns the names of the configured geofences, and of the geofences in the latest records.
 func (x *execution) zones(ctx context.Context, q *query.Variable) ([]string, error) {
 	fleets, err := x.plannedFleets(ctx, &q.Common, cassandra.FleetBuckets+1)
 	if err != nil {

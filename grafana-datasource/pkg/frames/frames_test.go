@@ -253,7 +253,7 @@ func TestRawSeries(t *testing.T) {
 func TestRawLogs(t *testing.T) {
 	f, err := RawLogs(rawRows)
 	require.NoError(t, err)
-	assert.Equal(t, []string{"d", "d"}, texts(t, f, "body"), "the first text, as there is no column message or body")
+	assert.Equal(t, []string{"d", "d"}, texts(t, f, "body"), "the first text, without a column message or body")
 	assert.Equal(t, []string{"critical", "critical"}, texts(t, f, "severity"))
 	assert.JSONEq(t, `{"speed":"2","on":"true","severity":"HIGH"}`, string(f.Fields[4].At(0).(json.RawMessage)))
 

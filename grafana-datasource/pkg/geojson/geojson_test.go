@@ -13,7 +13,7 @@ import (
 func TestCenter(t *testing.T) {
 	for name, c := range map[string]struct {
 		geometry string
-		want     []float64 // latitude and longitude; nil if there is no center
+		want     []float64 // latitude and longitude; nil without a center
 	}{
 		"circle":               {`{"type":"Point","coordinates":[9.5,52.5]}`, []float64{52.5, 9.5}},
 		"polygon with a hole":  {`{"type":"Polygon","coordinates":[[[9,52],[10,52],[10,54],[9,52]],[[9.1,52.1],[9.2,52.1],[9.2,52.2],[9.1,52.1]]]}`, []float64{53, 9.5}},

@@ -44,7 +44,7 @@ func TestSubscribersOfAFleetShareItsReads(t *testing.T) {
 		assert.Equal(t, int32(15), s.reads.Load(), "a subscriber is left")
 		cancelSecond()
 		time.Sleep(5 * time.Second)
-		assert.Equal(t, int32(15), s.reads.Load(), "nobody watches")
+		assert.Equal(t, int32(15), s.reads.Load(), "no subscriber is left")
 		assert.Empty(t, b.feeds)
 		third, cancel := b.Subscribe("a")
 		assert.Equal(t, 16.0, *(<-third).Rows[0].SpeedKmh, "the fleet is read again")

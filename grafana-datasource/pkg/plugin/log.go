@@ -8,7 +8,7 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// driverLogger hands the lines of package cassandra to Grafana's log.
+// driverLogger writes the log of package cassandra to the log of Grafana.
 func driverLogger(uid string) logrus.FieldLogger {
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)

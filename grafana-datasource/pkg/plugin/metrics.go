@@ -58,7 +58,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		queries: counter("fleet_datasource_queries_total", "Queries by type and outcome (ok, truncated, error).", "type", "outcome"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                            "fleet_datasource_query_duration_seconds",
-			Help:                            "Duration of queries by type, including those that the cache answers.",
+			Help:                            "Duration of queries by type, including cached results.",
 			Buckets:                         []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10},
 			NativeHistogramBucketFactor:     1.1,
 			NativeHistogramMaxBucketNumber:  100,

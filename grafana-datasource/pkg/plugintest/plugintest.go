@@ -1,5 +1,5 @@
-// Package plugintest starts the plugin's real binary and talks to it as Grafana does: go-plugin's handshake, then gRPC.
-// It is for tests and benchmarks.
+// Package plugintest runs the real binary of the plugin for tests and benchmarks, and calls it like Grafana does: with the
+// handshake of go-plugin, then gRPC.
 package plugintest
 
 import (
@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
@@ -23,10 +24,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
-// ID is the plugin's.
+// ID is the id of the plugin.
 const ID = "fleettracing-cassandra-datasource"
 
-// Build compiles the binary of this machine, with the flags that mage gives, and returns its path. Packages share it.
+// Build compiles the binary for this machine with the flags of mage, and returns its path. Test packages share it.
 func Build(ctx context.Context) (binary string, err error) {
 	_, here, _, _ := runtime.Caller(0)
 	err = platform.Build(ctx, func(dir string) error {
@@ -51,7 +52,7 @@ type Plugin struct {
 	stream      grpcplugin.StreamClient
 }
 
-// Start starts the binary. Its log goes to log, which may be nil.
+// Start starts the binary, which writes its log to log. A nil log discards it.
 func Start(binary string, log io.Writer) (*Plugin, error) {
 	if log == nil {
 		log = io.Discard
@@ -73,7 +74,7 @@ func Start(binary string, log io.Writer) (*Plugin, error) {
 	rpc, err := client.Client()
 	if err != nil {
 		client.Kill()
-		return nil, fmt.Errorf("shake hands with the plugin: %w", err)
+		return nil, fmt.Errorf("connect to the plugin: %w", err)
 	}
 	err = errors.Join(
 		dispense(rpc, "data", &p.data), dispense(rpc, "diagnostics", &p.diagnostics),
@@ -88,11 +89,11 @@ func Start(binary string, log io.Writer) (*Plugin, error) {
 func dispense[T any](rpc plugin.ClientProtocol, name string, service *T) error {
 	raw, err := rpc.Dispense(name)
 	if err != nil {
-		return fmt.Errorf("ask the plugin for %s: %w", name, err)
+		return fmt.Errorf("get the service %s of the plugin: %w", name, err)
 	}
 	s, ok := raw.(T)
 	if !ok {
-		return fmt.Errorf("ask the plugin for %s: it is a %T", name, raw)
+		return fmt.Errorf("get the service %s of the plugin: unexpected type %T", name, raw)
 	}
 	*service = s
 	return nil
@@ -101,13 +102,13 @@ func dispense[T any](rpc plugin.ClientProtocol, name string, service *T) error {
 // Close ends the plugin.
 func (p *Plugin) Close() { p.client.Kill() }
 
-// Exited tells whether the process has ended.
+// Exited reports whether the process has ended.
 func (p *Plugin) Exited() bool { return p.client.Exited() }
 
-// Pid is the process.
+// Pid returns the process id.
 func (p *Plugin) Pid() int { return p.client.ReattachConfig().Pid }
 
-// Source is a data source as Grafana would hold it.
+// Source is a configured data source.
 type Source struct {
 	UID     string
 	JSON    map[string]any
@@ -130,7 +131,7 @@ func (s Source) context() (backend.PluginContext, error) {
 	}, nil
 }
 
-// Query asks for several queries at once; each is the query's JSON as the editor keeps it, by its refId.
+// Query runs several queries in one request, each as JSON like in a dashboard. The responses are by refId.
 func (p *Plugin) Query(ctx context.Context, s Source, from, to time.Time, headers map[string]string, queries ...map[string]any) (backend.Responses, error) {
 	pc, err := s.context()
 	if err != nil {
@@ -168,7 +169,7 @@ func (p *Plugin) Query(ctx context.Context, s Source, from, to time.Time, header
 	return response.Responses, nil
 }
 
-// Health asks for the health of a data source.
+// Health checks the health of a data source.
 func (p *Plugin) Health(ctx context.Context, s Source) (*backend.CheckHealthResult, error) {
 	pc, err := s.context()
 	if err != nil {
@@ -181,7 +182,7 @@ func (p *Plugin) Health(ctx context.Context, s Source) (*backend.CheckHealthResu
 	return backend.FromProto().CheckHealthResponse(answer), nil
 }
 
-// Metrics is the plugin's metrics in Prometheus' text format.
+// Metrics returns the metrics of the plugin in the text format of Prometheus.
 func (p *Plugin) Metrics(ctx context.Context) (string, error) {
 	answer, err := p.diagnostics.CollectMetrics(ctx, &pluginv2.CollectMetricsRequest{})
 	if err != nil {
@@ -190,19 +191,13 @@ func (p *Plugin) Metrics(ctx context.Context) (string, error) {
 	return string(answer.Metrics.Prometheus), nil
 }
 
-// Resource gets a resource, for example "zones?fleet=a", and gives its status and body.
+// Resource gets a resource, for example "zones?fleet=a", and returns its status and body.
 func (p *Plugin) Resource(ctx context.Context, s Source, url string) (int, []byte, error) {
 	pc, err := s.context()
 	if err != nil {
 		return 0, nil, err
 	}
-	path := url
-	for i := range url {
-		if url[i] == '?' {
-			path = url[:i]
-			break
-		}
-	}
+	path, _, _ := strings.Cut(url, "?")
 	stream, err := p.resource.CallResource(ctx, backend.ToProto().CallResourceRequest(&backend.CallResourceRequest{PluginContext: pc, Path: path, Method: "GET", URL: url}))
 	if err != nil {
 		return 0, nil, err
@@ -224,7 +219,7 @@ func (p *Plugin) Resource(ctx context.Context, s Source, url string) (int, []byt
 	}
 }
 
-// Subscribe asks to join a stream, by its path without the data source.
+// Subscribe subscribes to a stream, by its path without the data source.
 func (p *Plugin) Subscribe(ctx context.Context, s Source, path string) (backend.SubscribeStreamStatus, *data.Frame, error) {
 	pc, err := s.context()
 	if err != nil {
@@ -241,7 +236,7 @@ func (p *Plugin) Subscribe(ctx context.Context, s Source, path string) (backend.
 	return backend.SubscribeStreamStatus(answer.Status), frame, json.Unmarshal(answer.Data, frame)
 }
 
-// Run runs a stream until ctx ends, and hands over each packet. The error tells why the plugin ended it.
+// Run runs a stream until ctx ends, and calls packet for each packet. It returns the error with which the plugin ended it.
 func (p *Plugin) Run(ctx context.Context, s Source, path string, packet func(*data.Frame)) error {
 	pc, err := s.context()
 	if err != nil {
@@ -264,7 +259,7 @@ func (p *Plugin) Run(ctx context.Context, s Source, path string, packet func(*da
 	}
 }
 
-// Publish tries to publish to a stream.
+// Publish publishes to a stream.
 func (p *Plugin) Publish(ctx context.Context, s Source, path string) (backend.PublishStreamStatus, error) {
 	pc, err := s.context()
 	if err != nil {
