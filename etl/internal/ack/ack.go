@@ -3,6 +3,8 @@
 // item therefore never skips one that could still be lost.
 package ack
 
+import "slices"
+
 // Tracker holds the items of one sequence that are not released yet. The zero value is ready to use. A Tracker is not
 // safe for concurrent use: its owner has a lock anyway, for the position that the released items advance.
 type Tracker[T any] struct {
@@ -49,4 +51,11 @@ func (t *Tracker[T]) Oldest() (value T, ok bool) {
 		return value, false
 	}
 	return t.pending[0].value, true
+}
+
+// Find returns the number of the item for which compare returns 0. compare must rise along the sequence from negative to
+// positive values. ok is false when there is none, or it is released.
+func (t *Tracker[T]) Find(compare func(T) int) (number uint64, ok bool) {
+	i, ok := slices.BinarySearchFunc(t.pending, struct{}{}, func(p item[T], _ struct{}) int { return compare(p.value) })
+	return t.released + uint64(i) + 1, ok
 }

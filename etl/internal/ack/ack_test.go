@@ -45,6 +45,25 @@ func TestReleasesAcknowledgedPrefix(t *testing.T) {
 	}
 }
 
+func TestFindReturnsPendingItems(t *testing.T) {
+	var tracker Tracker[int]
+	for _, v := range []int{10, 20, 30, 40} {
+		tracker.Add(v)
+	}
+	tracker.Ack(1, func(int) {})
+	tracker.Ack(3, func(int) {})
+	for value, want := range map[int]uint64{20: 2, 30: 3, 40: 4} {
+		if number, ok := tracker.Find(func(v int) int { return v - value }); !ok || number != want {
+			t.Errorf("Find(%d) = %d, %t, want %d", value, number, ok, want)
+		}
+	}
+	for _, value := range []int{5, 10, 25, 50} {
+		if number, ok := tracker.Find(func(v int) int { return v - value }); ok {
+			t.Errorf("Find(%d) = %d, want none", value, number)
+		}
+	}
+}
+
 func TestIgnoresUnknownNumbers(t *testing.T) {
 	var tracker Tracker[string]
 	release := func(v string) { t.Errorf("released %q", v) }

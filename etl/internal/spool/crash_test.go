@@ -20,7 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestATornTailIsCutOffAtAnyByte(t *testing.T) {
+func TestTornTailIsTruncatedAtAnyByte(t *testing.T) {
 	r := mustOpen(t, t.TempDir(), Options{})
 	entries := []string{"first", "", "the third one", "x"}
 	ends := []int64{0}
@@ -46,15 +46,15 @@ func TestATornTailIsCutOffAtAnyByte(t *testing.T) {
 		require.Equal(t, torn, after.values(t)["corrupt_total"] == 1, "cut at %d", size)
 		require.Equal(t, torn, strings.Contains(after.log.String(), "torn entry"))
 		after.append(t, "new")
-		got, numbers := after.given(t)
+		got, numbers := after.drain(t)
 		require.Equal(t, append(append([]string{}, entries[:whole]...), "new"), got, "cut at %d", size)
 		require.EqualValues(t, whole+1, numbers[whole])
 		require.NoError(t, after.Close())
 	}
 }
 
-// Whatever a byte in the middle becomes, it costs the entry that it is in and no other.
-func TestDamageCostsOneEntry(t *testing.T) {
+// A changed byte costs the entry that it is in and no other.
+func TestCorruptByteCostsOneEntry(t *testing.T) {
 	r := mustOpen(t, t.TempDir(), Options{})
 	r.append(t, "first", "second", "third", "the last")
 	from, to := int64(headerBytes+5), int64(2*headerBytes+11)
@@ -64,14 +64,14 @@ func TestDamageCostsOneEntry(t *testing.T) {
 			flipByte(t, segmentsIn(t, dir)[0], at, flip)
 			after := mustOpen(t, dir, Options{})
 			after.append(t, "new")
-			got, numbers := after.given(t)
+			got, numbers := after.drain(t)
 			require.Equal(t, []string{"first", "third", "the last", "new"}, got, "byte %d", at)
 			require.Equal(t, []uint64{1, 3, 4, 5}, numbers)
 			require.EqualValues(t, 1, after.values(t)["corrupt_total"])
-			require.Contains(t, after.log.String(), "entries that were accepted are lost")
+			require.Contains(t, after.log.String(), "accepted entries are lost")
 			require.Contains(t, after.log.String(), "from_entry=2")
 			for _, n := range numbers {
-				after.Done(n)
+				after.Ack(n)
 			}
 			require.Zero(t, after.Bytes())
 			require.Zero(t, after.values(t)["entries"])
@@ -94,26 +94,26 @@ func flipByte(t testing.TB, path string, at int64, flip byte) {
 	require.NoError(t, err)
 }
 
-func TestDamageOfManyKinds(t *testing.T) {
-	const perSegment, segments = 4, 3 // entries e0 to e11, of 100 bytes each with their headers
+func TestCorruption(t *testing.T) {
+	const perSegment, segments = 4, 3 // entries e0 to e11 of 100 bytes each, headers included
 	entry := func(i int) string { return fmt.Sprintf("%-76s", fmt.Sprint("e", i)) }
 	for name, c := range map[string]struct {
-		spoil   func(t *testing.T, dir string, segments []string)
+		corrupt func(t *testing.T, dir string, segments []string)
 		lost    []int
-		corrupt float64
-		running bool // it is the same when it happens under a running process
+		count   float64
+		running bool // the result is the same while the process runs
 	}{
-		"a stretch over entries": {func(t *testing.T, _ string, s []string) { fill(t, s[1], 130, 150) }, []int{5, 6}, 1, true},
-		"a segment's beginning":  {func(t *testing.T, _ string, s []string) { fill(t, s[1], 0, 90) }, []int{4}, 1, true},
-		"a segment's end":        {func(t *testing.T, _ string, s []string) { fill(t, s[1], 390, 10) }, []int{7}, 1, true},
-		"cut in the middle":      {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Truncate(s[1], 250)) }, []int{6, 7}, 1, false},
-		"two places":             {func(t *testing.T, _ string, s []string) { fill(t, s[0], 110, 1); fill(t, s[2], 310, 1) }, []int{1, 11}, 2, true},
-		"a whole segment":        {func(t *testing.T, _ string, s []string) { fill(t, s[0], 0, 400) }, []int{0, 1, 2, 3}, 1, true},
-		"an empty segment":       {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Truncate(s[0], 0)) }, []int{0, 1, 2, 3}, 1, false},
-		"a segment gone":         {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Remove(s[1])) }, []int{4, 5, 6, 7}, 1, false},
-		"the first one gone":     {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Remove(s[0])) }, []int{0, 1, 2, 3}, 0, false},
-		"a mark of nonsense": {func(t *testing.T, dir string, _ []string) {
-			require.NoError(t, os.WriteFile(filepath.Join(dir, markFile), []byte("5 deadbeef\n"), 0o600))
+		"a range over entries":    {func(t *testing.T, _ string, s []string) { fill(t, s[1], 130, 150) }, []int{5, 6}, 1, true},
+		"the start of a segment":  {func(t *testing.T, _ string, s []string) { fill(t, s[1], 0, 90) }, []int{4}, 1, true},
+		"the end of a segment":    {func(t *testing.T, _ string, s []string) { fill(t, s[1], 390, 10) }, []int{7}, 1, true},
+		"truncated in the middle": {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Truncate(s[1], 250)) }, []int{6, 7}, 1, false},
+		"two ranges":              {func(t *testing.T, _ string, s []string) { fill(t, s[0], 110, 1); fill(t, s[2], 310, 1) }, []int{1, 11}, 2, true},
+		"a whole segment":         {func(t *testing.T, _ string, s []string) { fill(t, s[0], 0, 400) }, []int{0, 1, 2, 3}, 1, true},
+		"an empty segment":        {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Truncate(s[0], 0)) }, []int{0, 1, 2, 3}, 1, false},
+		"a missing segment":       {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Remove(s[1])) }, []int{4, 5, 6, 7}, 1, false},
+		"the first one missing":   {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Remove(s[0])) }, []int{0, 1, 2, 3}, 0, false},
+		"a corrupt cursor": {func(t *testing.T, dir string, _ []string) {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, cursorFile), []byte("5 deadbeef\n"), 0o600))
 		}, nil, 1, false},
 		"other files": {func(t *testing.T, dir string, _ []string) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o600))
@@ -127,7 +127,7 @@ func TestDamageOfManyKinds(t *testing.T) {
 			}
 			dir := copyDir(t, r.dir)
 			require.Len(t, segmentsIn(t, dir), segments)
-			c.spoil(t, dir, segmentsIn(t, dir))
+			c.corrupt(t, dir, segmentsIn(t, dir))
 			var want []string
 			for i := range perSegment * segments {
 				if !slices.Contains(c.lost, i) {
@@ -135,11 +135,11 @@ func TestDamageOfManyKinds(t *testing.T) {
 				}
 			}
 			after := mustOpen(t, dir, Options{})
-			require.EqualValues(t, c.corrupt, after.values(t)["corrupt_total"], after.log.String())
-			got, numbers := after.given(t)
+			require.EqualValues(t, c.count, after.values(t)["corrupt_total"], after.log.String())
+			got, numbers := after.drain(t)
 			require.Equal(t, want, got)
 			for _, n := range numbers {
-				after.Done(n)
+				after.Ack(n)
 			}
 			require.Zero(t, after.Bytes())
 			require.Zero(t, after.values(t)["entries"])
@@ -147,22 +147,22 @@ func TestDamageOfManyKinds(t *testing.T) {
 			if !c.running {
 				return
 			}
-			c.spoil(t, r.dir, segmentsIn(t, r.dir))
-			got, numbers = r.given(t)
+			c.corrupt(t, r.dir, segmentsIn(t, r.dir))
+			got, numbers = r.drain(t)
 			require.Equal(t, want, got)
-			require.EqualValues(t, c.corrupt, r.values(t)["corrupt_total"])
+			require.EqualValues(t, c.count, r.values(t)["corrupt_total"])
 			for _, n := range numbers {
-				r.Done(n)
+				r.Ack(n)
 			}
 			require.Zero(t, r.values(t)["entries"])
-			r.append(t, "it goes on")
-			got, _ = r.given(t)
-			require.Equal(t, []string{"it goes on"}, got)
+			r.append(t, "new")
+			got, _ = r.drain(t)
+			require.Equal(t, []string{"new"}, got)
 		})
 	}
 }
 
-// fill overwrites a stretch of a file.
+// fill overwrites a range of a file.
 func fill(t testing.TB, path string, from, n int64) {
 	t.Helper()
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
@@ -172,8 +172,8 @@ func fill(t testing.TB, path string, from, n int64) {
 	require.NoError(t, err)
 }
 
-// Who sends can't forge an entry that comes to light when the one around it is damaged.
-func TestAPayloadDoesNotPassForAnEntry(t *testing.T) {
+// A payload that looks like an entry is not read as one when the entry around it is corrupt.
+func TestPayloadCannotForgeAnEntry(t *testing.T) {
 	r := mustOpen(t, t.TempDir(), Options{})
 	inner := appendEntry(nil, []byte("forged"))
 	stamp(inner, 0, 2, 0)
@@ -181,61 +181,61 @@ func TestAPayloadDoesNotPassForAnEntry(t *testing.T) {
 	dir := copyDir(t, r.dir)
 	flipByte(t, segmentsIn(t, dir)[0], headerBytes+5, 0xff)
 	after := mustOpen(t, dir, Options{})
-	got, _ := after.given(t)
+	got, _ := after.drain(t)
 	require.Equal(t, []string{"first", "third"}, got)
 }
 
-// TestNoCrashLosesAnAcceptedEntry plays appends, dones and restarts at random on a disk that may lose, when the machine
-// fails, anything that was not synced: all of it, its end, or pages in its midst.
+// TestNoCrashLosesAnAcceptedEntry runs random appends, acknowledgments and restarts on a disk that may lose, when the
+// machine crashes, anything that was not synced: all of it, its end, or pages in the middle.
 func TestNoCrashLosesAnAcceptedEntry(t *testing.T) {
 	for seed := range uint64(10) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			t.Parallel()
-			newHistory(t, seed).play(10)
+			newHistory(t, seed).run(10)
 		})
 	}
 }
 
-// history is what happened to the entries of a spool over its lives.
+// history records what happened to the entries of a spool over several processes.
 type history struct {
-	t    *testing.T
-	dice *rand.Rand
-	dir  string
-	o    Options
+	t      *testing.T
+	random *rand.Rand
+	dir    string
+	o      Options
 
 	mu       sync.Mutex
 	accepted map[string]bool
-	done     map[string]bool // told so, not necessarily on disk
+	acked    map[string]bool // not necessarily on disk
 	count    int
-	crashed  bool // what comes now comes too late
+	crashed  bool // later results do not count
 }
 
 func newHistory(t *testing.T, seed uint64) *history {
 	return &history{
-		t: t, dice: rand.New(rand.NewPCG(seed, 7)), dir: scratch(t), o: Options{MaxBytes: 1 << 16, SegmentBytes: 1 + int64(seed*97%1500)},
-		accepted: map[string]bool{}, done: map[string]bool{},
+		t: t, random: rand.New(rand.NewPCG(seed, 7)), dir: scratch(t), o: Options{MaxBytes: 1 << 16, SegmentBytes: 1 + int64(seed*97%1500)},
+		accepted: map[string]bool{}, acked: map[string]bool{},
 	}
 }
 
-func (h *history) play(lives int) {
-	for life := range lives {
-		h.live(life == lives-1)
+func (h *history) run(processes int) {
+	for i := range processes {
+		h.process(i == processes-1)
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for e := range h.accepted {
-		assert.True(h.t, h.done[e], "%.20q was accepted and never given", e)
+		assert.True(h.t, h.acked[e], "%.20q was accepted and never returned", e)
 	}
 }
 
-// live opens the spool, works on it, and leaves an image of the disk for the next life.
-func (h *history) live(last bool) {
+// process opens the spool, uses it, and leaves an image of the disk for the next process.
+func (h *history) process(last bool) {
 	t := h.t
-	disk := &faulty{untrue: true}
+	disk := &faulty{skipSync: true}
 	h.crashed = false
-	crash := make(chan string, 1) // the image of a crash amid an append
-	when := h.dice.IntN(30)
-	share, torn := h.dice.Float64(), h.dice.Uint64()
+	crash := make(chan string, 1) // the disk after a crash during an append
+	when := h.random.IntN(30)
+	share, torn := h.random.Float64(), h.random.Uint64()
 	disk.sync = func() error {
 		if when--; when == 0 && !last {
 			h.mu.Lock()
@@ -245,13 +245,13 @@ func (h *history) live(last bool) {
 		return nil
 	}
 	r := mustOpenOn(t, h.dir, h.o, time.Now, disk.open)
-	given := map[string]bool{}
+	returned := map[string]bool{}
 	latest := uint64(0)
-	place := map[int]int{} // by appender: the last of its entries that was given
+	serials := map[int]int{} // by appender: its last returned entry
 	var open []uint64
 	byNumber := map[uint64]string{}
-	take := func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // what is readable comes at once
+	next := func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second) // readable entries come at once
 		defer cancel()
 		if _, more, _ := r.readable(); more != nil {
 			return false
@@ -261,22 +261,22 @@ func (h *history) live(last bool) {
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			return false
 		}
-		require.False(t, given[string(e)], "given twice")
+		require.False(t, returned[string(e)], "returned twice")
 		require.Greater(t, n, latest, "numbers rise")
-		given[string(e)], latest = true, n
+		returned[string(e)], latest = true, n
 		var appender, serial int
 		_, err = fmt.Sscanf(string(e), "%d/%d ", &appender, &serial)
 		require.NoError(t, err, "%q is torn", e)
-		require.Greater(t, serial, place[appender], "an appender's entries are in order")
-		place[appender] = serial
+		require.Greater(t, serial, serials[appender], "an appender's entries are in order")
+		serials[appender] = serial
 		open, byNumber[n] = append(open, n), string(e)
 		return true
 	}
-	finish := func(i int) {
+	ackOne := func(i int) {
 		h.mu.Lock()
-		h.done[byNumber[open[i]]] = true
+		h.acked[byNumber[open[i]]] = true
 		h.mu.Unlock()
-		r.Done(open[i])
+		r.Ack(open[i])
 		open = append(open[:i], open[i+1:]...)
 	}
 	for range 60 {
@@ -285,12 +285,12 @@ func (h *history) live(last bool) {
 			return
 		default:
 		}
-		switch h.dice.IntN(4) {
-		case 0, 1: // some at once
+		switch h.random.IntN(4) {
+		case 0, 1: // concurrently
 			var appending sync.WaitGroup
-			for appender := range 1 + h.dice.IntN(4) {
+			for appender := range 1 + h.random.IntN(4) {
 				h.count++
-				e := fmt.Sprintf("%d/%d %s", appender, h.count, strings.Repeat(".", h.dice.IntN(400)))
+				e := fmt.Sprintf("%d/%d %s", appender, h.count, strings.Repeat(".", h.random.IntN(400)))
 				appending.Go(func() {
 					err := r.Append(t.Context(), []byte(e))
 					h.mu.Lock()
@@ -307,13 +307,13 @@ func (h *history) live(last bool) {
 			}
 			appending.Wait()
 		case 2:
-			for range h.dice.IntN(5) {
-				take()
+			for range h.random.IntN(5) {
+				next()
 			}
 		case 3:
-			for range h.dice.IntN(6) {
+			for range h.random.IntN(6) {
 				if len(open) > 0 {
-					finish(h.dice.IntN(min(4, len(open))))
+					ackOne(h.random.IntN(min(4, len(open))))
 				}
 			}
 		}
@@ -327,44 +327,44 @@ func (h *history) live(last bool) {
 		require.NoError(t, r.Close())
 		return
 	}
-	for take() {
+	for next() {
 	}
 	for len(open) > 0 {
-		finish(0)
+		ackOne(0)
 	}
 	require.Zero(t, r.Bytes())
 }
 
-// image is the disk after the machine failed amid an fsync: of what was not synced, anything may be missing. Entries
-// whose being done was not saved are given again, so they count as accepted and not done.
+// image returns the disk after a crash during an fsync: anything that was not synced may be missing. Next returns entries
+// again whose acknowledgment was not saved, so they count as not acknowledged.
 func (h *history) image(disk *faulty, share float64, torn uint64) string {
 	h.crashed = true
 	dir := copyDir(h.t, h.dir)
 	disk.mu.Lock()
 	synced := maps.Clone(disk.synced)
 	disk.mu.Unlock()
-	dice := rand.New(rand.NewPCG(torn, 3))
+	random := rand.New(rand.NewPCG(torn, 3))
 	for _, path := range segmentsIn(h.t, dir) {
-		safe, mine := synced[filepath.Join(h.dir, filepath.Base(path))]
+		safe, open := synced[filepath.Join(h.dir, filepath.Base(path))]
 		info, err := os.Stat(path)
 		require.NoError(h.t, err)
-		if !mine && !strings.HasSuffix(path, lastOf(segmentsIn(h.t, dir))) || info.Size() == safe {
+		if !open && !strings.HasSuffix(path, lastOf(segmentsIn(h.t, dir))) || info.Size() == safe {
 			continue
 		}
 		unsynced := info.Size() - safe
-		switch dice.IntN(3) {
+		switch random.IntN(3) {
 		case 0:
 			require.NoError(h.t, os.Truncate(path, safe+int64(share*float64(unsynced))))
 		case 1:
-			flipByte(h.t, path, safe+int64(share*float64(unsynced)), 1<<dice.IntN(8))
+			flipByte(h.t, path, safe+int64(share*float64(unsynced)), 1<<random.IntN(8))
 		case 2:
 			from := safe + int64(share*float64(unsynced))
-			zero(h.t, path, from, min(info.Size()-from, 1+int64(dice.IntN(300))))
+			zero(h.t, path, from, min(info.Size()-from, 1+int64(random.IntN(300))))
 		}
 	}
-	for e := range h.done { // given again at the most
-		if h.accepted[e] && h.stillThere(dir, e) {
-			delete(h.done, e)
+	for e := range h.acked { // Next returns them again
+		if h.accepted[e] && h.unacked(dir, e) {
+			delete(h.acked, e)
 		}
 	}
 	return dir
@@ -380,11 +380,11 @@ func zero(t testing.TB, path string, from, n int64) {
 	require.NoError(t, err)
 }
 
-// stillThere tells whether an entry is behind the mark of a crashed spool, and so has to be given again.
-func (h *history) stillThere(dir, e string) bool {
-	var mark uint64
-	if text, err := os.ReadFile(filepath.Join(dir, markFile)); err == nil {
-		_, err := fmt.Sscanf(string(text), "%d", &mark)
+// unacked reports whether an entry is after the cursor of a crashed spool, so that Next must return it again.
+func (h *history) unacked(dir, e string) bool {
+	var cursor uint64
+	if text, err := os.ReadFile(filepath.Join(dir, cursorFile)); err == nil {
+		_, err := fmt.Sscanf(string(text), "%d", &cursor)
 		require.NoError(h.t, err)
 	}
 	for _, path := range segmentsIn(h.t, dir) {
@@ -392,7 +392,7 @@ func (h *history) stillThere(dir, e string) bool {
 		require.NoError(h.t, err)
 		if i := strings.Index(string(text), e); i >= headerBytes {
 			header := text[i-headerBytes:]
-			if int(binary.LittleEndian.Uint32(header)) == len(e) && binary.LittleEndian.Uint64(header[atNumber:]) >= mark {
+			if int(binary.LittleEndian.Uint32(header)) == len(e) && binary.LittleEndian.Uint64(header[atNumber:]) >= cursor {
 				return true
 			}
 		}
@@ -400,11 +400,11 @@ func (h *history) stillThere(dir, e string) bool {
 	return false
 }
 
-// asChild makes the test binary append to the spool in its working directory, and print each entry that is accepted, and
-// each, after didPrefix, before it is done.
+// asChild makes the test binary append to the spool in its working directory. It prints each accepted entry, and each
+// entry, after ackPrefix, before it acknowledges it.
 const (
 	asChild   = "FLEET_ETL_SPOOL_TEST_CHILD"
-	didPrefix = "did "
+	ackPrefix = "ack "
 )
 
 func child() int {
@@ -414,7 +414,7 @@ func child() int {
 		return 1
 	}
 	var printing sync.Mutex
-	tell := func(line string) {
+	printLine := func(line string) {
 		printing.Lock()
 		defer printing.Unlock()
 		fmt.Println(line)
@@ -427,11 +427,11 @@ func child() int {
 				if err := s.Append(context.Background(), []byte(e)); err != nil {
 					panic(err)
 				}
-				tell(e)
+				printLine(e)
 			}
 		}()
 	}
-	for { // of what it reads, one in fifty is never done
+	for { // it never acknowledges one entry in fifty
 		e, n, err := s.Next(context.Background())
 		if err != nil {
 			panic(err)
@@ -439,14 +439,14 @@ func child() int {
 		if n%50 == 0 {
 			continue
 		}
-		tell(didPrefix + string(e))
-		s.Done(n)
+		printLine(ackPrefix + string(e))
+		s.Ack(n)
 	}
 }
 
 func TestKilledProcessesLoseNothing(t *testing.T) {
 	dir := t.TempDir()
-	accepted, did := map[string]bool{}, map[string]bool{}
+	accepted, acked := map[string]bool{}, map[string]bool{}
 	for kill := range 8 {
 		cmd := exec.CommandContext(t.Context(), os.Args[0])
 		cmd.Env = append(os.Environ(), asChild+"=1")
@@ -458,33 +458,33 @@ func TestKilledProcessesLoseNothing(t *testing.T) {
 		for n := 0; ; n++ {
 			line, err := lines.ReadString('\n')
 			if err != nil {
-				break // dead; half a line was never promised
+				break // killed; the process may have printed half a line
 			}
 			line = strings.TrimSuffix(line, "\n")
-			if e, ok := strings.CutPrefix(line, didPrefix); ok {
-				did[e] = true
+			if e, ok := strings.CutPrefix(line, ackPrefix); ok {
+				acked[e] = true
 			} else {
 				accepted[line] = true
 			}
-			if n == 50+kill*37 { // some die after the mark was saved
-				time.AfterFunc(time.Duration(kill)*saveEvery/4, func() { _ = cmd.Process.Kill() })
+			if n == 50+kill*37 { // some after the cursor was saved
+				time.AfterFunc(time.Duration(kill)*saveInterval/4, func() { _ = cmd.Process.Kill() })
 			}
 		}
 		require.Error(t, cmd.Wait(), "it was killed")
 	}
 	r := mustOpen(t, dir, Options{})
-	got, _ := r.given(t)
-	given := map[string]bool{}
+	got, _ := r.drain(t)
+	returned := map[string]bool{}
 	for _, e := range got {
-		require.False(t, given[e], "%q is given twice", e)
-		given[e] = true
+		require.False(t, returned[e], "%q was returned twice", e)
+		returned[e] = true
 	}
 	missing := 0
 	for e := range accepted {
-		if !given[e] && !did[e] {
+		if !returned[e] && !acked[e] {
 			missing++
 		}
 	}
-	require.NotEmpty(t, given)
-	require.Zero(t, missing, "of %d accepted, %d given", len(accepted), len(got))
+	require.NotEmpty(t, returned)
+	require.Zero(t, missing, "of %d accepted entries, %d returned", len(accepted), len(got))
 }

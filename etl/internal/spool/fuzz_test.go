@@ -11,8 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// all is what Next gives of a spool that is not damaged since it was opened, however slow the machine is.
-func (r *rig) all(t *testing.T) (entries []string, numbers []uint64) {
+// drainIntact is drain for a spool that was not corrupted after it was opened. It does not depend on the machine's speed.
+func (r *harness) drainIntact(t *testing.T) (entries []string, numbers []uint64) {
 	t.Helper()
 	for {
 		if _, more, err := r.readable(); err != nil || more != nil {
@@ -27,9 +27,9 @@ func (r *rig) all(t *testing.T) (entries []string, numbers []uint64) {
 	}
 }
 
-// FuzzOpen holds that damage to a segment or the mark costs the entries that it hit and no others: whatever bytes are
-// other than they were, and wherever the file ends, each entry that is whole is given once and in order, and nothing is
-// given that nobody wrote. What is appended then follows on it.
+// FuzzOpen checks that corruption of a segment or the cursor costs the entries that it hits and no others: whichever bytes
+// change, and wherever the file ends, Next returns each intact entry once and in order, and nothing that was never
+// written. New entries follow.
 func FuzzOpen(f *testing.F) {
 	const salt = 0x5eed
 	entries := many(12)
@@ -43,28 +43,28 @@ func FuzzOpen(f *testing.F) {
 		stamp(whole[from:], salt, uint64(i+1), 1_795_000_000_000)
 		ends = append(ends, len(whole))
 	}
-	f.Add([]byte{}, uint16(0), []byte(markText(1)))
-	f.Add([]byte{0, 0, 0xff}, uint16(1), []byte(markText(4)))
+	f.Add([]byte{}, uint16(0), []byte(cursorText(1)))
+	f.Add([]byte{0, 0, 0xff}, uint16(1), []byte(cursorText(4)))
 	f.Add([]byte{1, 0, 0x40, 0, 60, 1, 0, 61, 0xff}, uint16(30), []byte("4 deadbeef\n"))
-	f.Add([]byte{0, 24, 9, 0, 32, 0xff, 0, 33, 0xff}, uint16(0), []byte(markText(1<<63)))
-	f.Fuzz(func(t *testing.T, damage []byte, cut uint16, mark []byte) {
+	f.Add([]byte{0, 24, 9, 0, 32, 0xff, 0, 33, 0xff}, uint16(0), []byte(cursorText(1<<63)))
+	f.Fuzz(func(t *testing.T, corruption []byte, cut uint16, cursor []byte) {
 		text := bytes.Clone(whole)
-		for ; len(damage) >= 3; damage = damage[3:] {
-			text[(int(damage[0])<<8|int(damage[1]))%len(text)] = damage[2]
+		for ; len(corruption) >= 3; corruption = corruption[3:] {
+			text[(int(corruption[0])<<8|int(corruption[1]))%len(text)] = corruption[2]
 		}
 		text = text[:len(text)-int(cut)%len(text)]
 		dir := scratch(t)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, segmentName(1, salt)), text, 0o600))
-		require.NoError(t, os.WriteFile(filepath.Join(dir, markFile), mark, 0o600))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, cursorFile), cursor, 0o600))
 		first := uint64(1)
 		for n := uint64(1); n <= uint64(len(entries))+1; n++ {
-			if string(mark) == markText(n) {
+			if string(cursor) == cursorText(n) {
 				first = n
 			}
 		}
 		r := mustOpen(t, dir, Options{})
-		if r.mark > uint64(len(entries))+1 {
-			return // it says that all of them are done
+		if r.cursor > uint64(len(entries))+1 {
+			return // the cursor says that all entries are acknowledged
 		}
 		var want []string
 		from := 0
@@ -74,16 +74,16 @@ func FuzzOpen(f *testing.F) {
 			}
 			from = end
 		}
-		got, numbers := r.all(t)
+		got, numbers := r.drainIntact(t)
 		require.Equal(t, want, got)
 		for i := 1; i < len(numbers); i++ {
 			require.Less(t, numbers[i-1], numbers[i])
 		}
 		r.append(t, "new")
-		got, last := r.all(t)
+		got, last := r.drainIntact(t)
 		require.Equal(t, []string{"new"}, got)
 		for _, n := range append(numbers, last...) {
-			r.Done(n)
+			r.Ack(n)
 		}
 		require.Eventually(t, func() bool { return r.Bytes() == 0 }, 5*time.Second, time.Millisecond)
 	})

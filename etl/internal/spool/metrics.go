@@ -9,11 +9,11 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
-// syncBuckets are the classic buckets of fsync times, in seconds.
+// syncBuckets are the classic buckets of fsync durations, in seconds.
 var syncBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
 
-// operations are what may fail on disk.
-var operations = []string{"create", "write", "sync", "read", "mark", "remove"}
+// operations are the disk operations that may fail.
+var operations = []string{"create", "write", "sync", "read", "cursor", "remove"}
 
 type metrics struct {
 	gauges  []prometheus.Collector
@@ -29,29 +29,29 @@ func newMetrics(s *Spool) *metrics {
 	}
 	m := &metrics{
 		gauges: []prometheus.Collector{
-			gauge("fleet_etl_spool_bytes", "Bytes of entries in the spool that are not done; see fleet_etl_spool_capacity_bytes.",
+			gauge("fleet_etl_spool_bytes", "Bytes in the spool from the first unacknowledged entry on, up to fleet_etl_spool_capacity_bytes.",
 				func() float64 { return float64(s.Bytes()) }),
-			gauge("fleet_etl_spool_capacity_bytes", "Bytes that the spool holds at the most; when it is full, requests are answered with 503.",
+			gauge("fleet_etl_spool_capacity_bytes", "Capacity of the spool in bytes. While it is full, the API answers 503.",
 				func() float64 { return float64(s.o.MaxBytes) }),
-			gauge("fleet_etl_spool_entries", "Entries in the spool that are not done: accepted requests whose records are not in the store yet.",
+			gauge("fleet_etl_spool_entries", "Entries in the spool: accepted requests whose records may not be in the store yet.",
 				func() float64 { return float64(s.count()) }),
-			gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest entry in the spool that is not done; 0 when there is none.", s.oldestSeconds),
-			gauge("fleet_etl_spool_drain_seconds", "Time in which the spool would be empty at the pace of the last minute; 0 when it is empty, +Inf when nothing moves.", s.drainSeconds),
+			gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest unacknowledged entry in the spool; 0 when there is none.", s.oldestSeconds),
+			gauge("fleet_etl_spool_drain_seconds", "Time until the spool is empty at the drain rate of the last minute; 0 when it is empty, +Inf when nothing drains.", s.drainSeconds),
 		},
 		full: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_spool_full_total",
-			Help: "Entries that were turned away because the spool or its disk was full.",
+			Help: "Entries that were rejected because the spool or its disk was full.",
 		}),
 		corrupt: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_spool_corrupt_total",
-			Help: "Places of the spool found torn or damaged. One torn entry after a crash costs nothing; the log tells of any other.",
+			Help: "Torn or corrupt ranges found in the spool. A torn entry after a crash is harmless; the log names every other range.",
 		}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_spool_errors_total",
-			Help: "Failed operations of the spool on its disk, by operation (create, write, sync, read, mark, remove).",
+			Help: "Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).",
 		}, []string{"operation"}),
 		sync: prometheus.NewHistogram(promutil.Histogram("fleet_etl_spool_sync_duration_seconds",
-			"Time that an fsync of the spool takes. All requests that come meanwhile share the next one.", syncBuckets)),
+			"Duration of an fsync of the spool. Requests that arrive meanwhile share the next one.", syncBuckets)),
 	}
 	for _, operation := range operations {
 		m.errors.WithLabelValues(operation)
@@ -83,40 +83,40 @@ func (s *Spool) oldestSeconds() float64 {
 func (s *Spool) drainSeconds() float64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.held == 0 {
+	if s.used == 0 {
 		return 0
 	}
 	now := s.now()
-	over := min(paceSeconds, max(1, now.Sub(s.opened).Seconds()))
-	done := s.pace.sum(now)
-	if done == 0 {
+	over := min(rateSeconds, max(1, now.Sub(s.opened).Seconds()))
+	drained := s.drained.sum(now)
+	if drained == 0 {
 		return math.Inf(1)
 	}
-	return float64(s.held) * over / float64(done)
+	return float64(s.used) * over / float64(drained)
 }
 
-const paceSeconds = 60
+const rateSeconds = 60
 
-// pace is the bytes that were done in each of the last seconds.
-type pace struct {
-	seconds [paceSeconds]struct{ unix, bytes int64 }
+// drainRate is the bytes that were acknowledged in each of the last seconds.
+type drainRate struct {
+	seconds [rateSeconds]struct{ unix, bytes int64 }
 }
 
-func (p *pace) add(now time.Time, bytes int64) {
+func (r *drainRate) add(now time.Time, bytes int64) {
 	if bytes == 0 {
 		return
 	}
-	at := &p.seconds[now.Unix()%paceSeconds]
+	at := &r.seconds[now.Unix()%rateSeconds]
 	if at.unix != now.Unix() {
 		at.unix, at.bytes = now.Unix(), 0
 	}
 	at.bytes += bytes
 }
 
-// sum gives the bytes of the last minute.
-func (p *pace) sum(now time.Time) (bytes int64) {
-	for _, at := range p.seconds {
-		if age := now.Unix() - at.unix; age >= 0 && age < paceSeconds {
+// sum returns the bytes of the last minute.
+func (r *drainRate) sum(now time.Time) (bytes int64) {
+	for _, at := range r.seconds {
+		if age := now.Unix() - at.unix; age >= 0 && age < rateSeconds {
 			bytes += at.bytes
 		}
 	}

@@ -18,7 +18,7 @@ import (
 
 const lockFile = "lock"
 
-// lockDir takes the directory for this process. The system lets go of it when the process ends, however it does.
+// lockDir locks the directory for this process. The system unlocks it when the process ends, however it ends.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o640)
 	if err != nil {
@@ -34,7 +34,7 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
-// makeDir makes a directory such that it is there after a crash.
+// makeDir creates a directory durably.
 func makeDir(dir string) error {
 	if _, err := os.Stat(dir); err == nil {
 		return nil
@@ -45,26 +45,26 @@ func makeDir(dir string) error {
 	return disk.SyncDir(filepath.Dir(dir))
 }
 
-// recover finds the segments and the mark, and what in them is still to be given. New entries go to a new segment.
+// recover loads the cursor and finds the segments with unacknowledged entries. New entries go to a new segment.
 func (s *Spool) recover() error {
 	var err error
-	if s.mark, err = s.loadMark(); err != nil {
+	if s.cursor, err = s.loadCursor(); err != nil {
 		return err
 	}
-	s.mark = max(1, s.mark)
-	s.saved = s.mark
+	s.cursor = max(1, s.cursor)
+	s.savedCursor = s.cursor
 	found, err := s.findSegments()
 	if err != nil {
 		return err
 	}
-	s.next = s.mark
+	s.next = s.cursor
 	for i, g := range found {
 		last := i == len(found)-1
 		limit := uint64(math.MaxUint64)
 		if !last {
 			limit = found[i+1].first
 		}
-		if limit <= s.mark {
+		if limit <= s.cursor {
 			s.finished = append(s.finished, g)
 			continue
 		}
@@ -73,17 +73,17 @@ func (s *Spool) recover() error {
 			return err
 		}
 		s.next = max(s.next, g.end)
-		if g.end <= s.mark || g.size == 0 {
+		if g.end <= s.cursor || g.size == 0 {
 			s.finished = append(s.finished, g)
 			continue
 		}
 		if len(s.segments) == 0 {
-			s.at = position{g, offset, max(s.mark, g.first)}
-			s.markOffset = offset
+			s.readPos = position{g, offset, max(s.cursor, g.first)}
+			s.cursorOffset = offset
 		}
 		s.segments = append(s.segments, g)
-		s.held += g.size - offset
-		s.entries += int64(g.end - max(s.mark, g.first))
+		s.used += g.size - offset
+		s.entries += int64(g.end - max(s.cursor, g.first))
 	}
 	return s.removeFinished()
 }
@@ -102,16 +102,16 @@ func (s *Spool) findSegments() ([]*segment, error) {
 	slices.SortFunc(found, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
 	for i := 1; i < len(found); i++ {
 		if found[i].first == found[i-1].first {
-			return nil, fmt.Errorf("files %s and %s both begin with entry %d: move the one away that does not belong there",
+			return nil, fmt.Errorf("files %s and %s both start with entry %d: move the wrong one away",
 				found[i-1].path, found[i].path, found[i].first)
 		}
 	}
 	return found, nil
 }
 
-// scan reads a segment through and finds its end: the last entry before limit. It gives the offset of the first entry that is
-// not done. The last segment, whose limit is the greatest number, may have a torn tail; that is cut off.
-func (s *Spool) scan(g *segment, limit uint64) (marked int64, err error) {
+// scan reads a segment and finds its end, the last entry before limit, and its corrupt ranges. It returns the offset of the
+// first unacknowledged entry. The last segment, whose limit is the greatest number, may have a torn tail; scan truncates it.
+func (s *Spool) scan(g *segment, limit uint64) (cursorOffset int64, err error) {
 	f, err := os.OpenFile(g.path, os.O_RDWR, 0)
 	if err != nil {
 		return 0, err
@@ -123,13 +123,13 @@ func (s *Spool) scan(g *segment, limit uint64) (marked int64, err error) {
 	}
 	size := info.Size()
 	last := limit == math.MaxUint64
-	in := &window{file: f, buf: make([]byte, 256<<10)}
+	in := &blockReader{file: f, buf: make([]byte, 256<<10)}
 	offset := int64(0)
-	var damage *hole // before offset, with entries that may have been done
+	var corrupt *corruptRange // before offset; its entries may be acknowledged
 	for offset < size && g.end < limit {
-		to := min(limit, g.end+uint64((size-g.size)/headerBytes)+1) // as many as have room behind the last intact entry
+		to := min(limit, g.end+uint64((size-g.size)/headerBytes)+1) // as many as fit after the last intact entry
 		e, err := g.readEntry(in, offset, size, g.end, to)
-		if err == errDamaged {
+		if err == errCorrupt {
 			found, err := g.find(in, offset+1, size, g.end, to)
 			if err != nil {
 				return 0, err
@@ -137,20 +137,20 @@ func (s *Spool) scan(g *segment, limit uint64) (marked int64, err error) {
 			if found < 0 {
 				break
 			}
-			damage = &hole{offset, found}
-			g.holes = append(g.holes, *damage)
+			corrupt = &corruptRange{offset, found}
+			g.corrupt = append(g.corrupt, *corrupt)
 			offset = found
 			continue
 		}
 		if err != nil {
 			return 0, err
 		}
-		if damage != nil && e.number > s.mark {
-			s.sayDamaged(g, damage.from, damage.to, max(g.end, s.mark))
+		if corrupt != nil && e.number > s.cursor {
+			s.logCorruption(g, corrupt.from, corrupt.to, max(g.end, s.cursor))
 		}
-		damage = nil
-		if e.number < s.mark {
-			marked = offset + e.size
+		corrupt = nil
+		if e.number < s.cursor {
+			cursorOffset = offset + e.size
 		}
 		offset += e.size
 		g.end, g.size = e.number+1, offset
@@ -159,23 +159,23 @@ func (s *Spool) scan(g *segment, limit uint64) (marked int64, err error) {
 	case last && offset < size:
 		s.metrics.corrupt.Inc()
 		s.logger.WithFields(logrus.Fields{"file": g.path, "at_byte": offset, "bytes": size - offset}).
-			Warn("spool segment ended in a torn entry, which nobody was told is safe; it was cut off")
+			Warn("spool segment ends in a torn entry that was never acknowledged to its sender, truncating it")
 		if err := f.Truncate(g.size); err != nil {
 			return 0, g.errorAt(offset, err)
 		}
-	case !last && g.end < limit && limit > s.mark:
-		s.sayDamaged(g, offset, size, max(g.end, s.mark))
+	case !last && g.end < limit && limit > s.cursor:
+		s.logCorruption(g, offset, size, max(g.end, s.cursor))
 	}
 	if last {
-		if err := f.Sync(); err != nil { // what the process before wrote last may not be on disk, and will be given
+		if err := f.Sync(); err != nil { // the last writes of the previous process may not be on disk, and Next will return them
 			return 0, g.errorAt(offset, err)
 		}
 	}
-	return marked, nil
+	return cursorOffset, nil
 }
 
-// window reads a file that doesn't change a piece at a time, for who reads it from its beginning to its end.
-type window struct {
+// blockReader reads a file in blocks, for sequential reads of a file that does not change.
+type blockReader struct {
 	file io.ReaderAt
 	buf  []byte
 	from int64
@@ -183,16 +183,16 @@ type window struct {
 }
 
 // ReadAt implements io.ReaderAt.
-func (w *window) ReadAt(p []byte, offset int64) (int, error) {
-	if len(p) > len(w.buf) {
-		return w.file.ReadAt(p, offset)
+func (r *blockReader) ReadAt(p []byte, offset int64) (int, error) {
+	if len(p) > len(r.buf) {
+		return r.file.ReadAt(p, offset)
 	}
-	if offset < w.from || offset+int64(len(p)) > w.from+w.n {
-		n, err := w.file.ReadAt(w.buf, offset)
-		w.from, w.n = offset, int64(n)
+	if offset < r.from || offset+int64(len(p)) > r.from+r.n {
+		n, err := r.file.ReadAt(r.buf, offset)
+		r.from, r.n = offset, int64(n)
 		if n < len(p) {
-			return copy(p, w.buf[:n]), err
+			return copy(p, r.buf[:n]), err
 		}
 	}
-	return copy(p, w.buf[offset-w.from:]), nil
+	return copy(p, r.buf[offset-r.from:]), nil
 }

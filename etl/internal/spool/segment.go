@@ -12,9 +12,9 @@ import (
 	"strings"
 )
 
-// An entry on disk, little-endian. The checksum is CRC-32C of the segment's salt and everything but itself.
+// The format of an entry, little-endian. The checksum is the CRC-32C of the segment's salt and everything but itself.
 //
-//	length of payload 4 | checksum 4 | number 8 | time it was written, Unix ms 8 | payload
+//	length of payload 4 | checksum 4 | number 8 | write time, Unix ms 8 | payload
 const (
 	atChecksum  = 4
 	atNumber    = 8
@@ -24,25 +24,25 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// segment is one file. Its name holds the number of its first entry, and a salt: a payload can't contain what would pass
-// for an entry when the entry around it is damaged, since nobody who sends knows the salt.
+// segment is one file. Its name has the number of its first entry and a salt. A payload can't forge an entry, which
+// recovery would find when the entry around it is corrupt, because senders do not know the salt.
 type segment struct {
-	path  string
-	first uint64
-	salt  uint64
-	end   uint64 // number behind its last entry
-	size  int64  // bytes that are on disk and may be read
-	holes []hole // damage that was found when the spool was opened
+	path    string
+	first   uint64
+	salt    uint64
+	end     uint64         // number after its last entry
+	size    int64          // bytes that are on disk and may be read
+	corrupt []corruptRange // found when the spool was opened
 }
 
-// hole is a stretch of a segment without an entry.
-type hole struct{ from, to int64 }
+// corruptRange is a byte range of a segment without an entry.
+type corruptRange struct{ from, to int64 }
 
-// behindHole gives the offset of the entry at or behind an offset.
-func (g *segment) behindHole(offset int64) int64 {
-	for _, h := range g.holes {
-		if h.from == offset {
-			return h.to
+// skipCorrupt returns the offset of the entry at or after an offset.
+func (g *segment) skipCorrupt(offset int64) int64 {
+	for _, c := range g.corrupt {
+		if c.from == offset {
+			return c.to
 		}
 	}
 	return offset
@@ -50,7 +50,7 @@ func (g *segment) behindHole(offset int64) int64 {
 
 const segmentSuffix = ".spool"
 
-// segmentName is the file name of a new segment.
+// segmentName returns the file name of a segment.
 func segmentName(first, salt uint64) string {
 	return fmt.Sprintf("%020d-%016x%s", first, salt, segmentSuffix)
 }
@@ -82,14 +82,14 @@ func createFile(path string) (segmentFile, error) {
 	return os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o640)
 }
 
-// appendEntry adds an entry to a buffer; stamp completes it.
+// appendEntry adds an entry to a buffer, without number, time and checksum.
 func appendEntry(b, payload []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(payload)))
 	b = append(b, make([]byte, headerBytes-atChecksum)...)
 	return append(b, payload...)
 }
 
-// stamp completes the entries in b, which get the numbers from first on.
+// stamp sets numbers from first on, the time and the checksum of the entries in b.
 func stamp(b []byte, salt, first uint64, timeMs int64) {
 	for ; len(b) > 0; first++ {
 		size := headerBytes + int(binary.LittleEndian.Uint32(b))
@@ -107,7 +107,7 @@ func checksum(salt uint64, entry []byte) uint32 {
 	return crc32.Update(sum, castagnoli, entry[atNumber:])
 }
 
-// entry is one entry as it was read.
+// entry is one entry as read from disk.
 type entry struct {
 	number  uint64
 	timeMs  int64
@@ -115,21 +115,21 @@ type entry struct {
 	size    int64 // on disk
 }
 
-// errDamaged says that there is no entry where one should be.
-var errDamaged = errors.New("damaged")
+// errCorrupt says that there is no entry where one should be.
+var errCorrupt = errors.New("corrupt")
 
 // readEntry reads the entry at an offset of the segment, whose number is in [from, to).
 func (g *segment) readEntry(f io.ReaderAt, offset, size int64, from, to uint64) (entry, error) {
 	var header [headerBytes]byte
 	if size-offset < headerBytes {
-		return entry{}, errDamaged
+		return entry{}, errCorrupt
 	}
 	if _, err := f.ReadAt(header[:], offset); err != nil {
 		return entry{}, g.errorAt(offset, err)
 	}
 	e := parseHeader(header[:])
-	if !e.fits(size-offset, from, to) {
-		return entry{}, errDamaged
+	if !e.plausible(size-offset, from, to) {
+		return entry{}, errCorrupt
 	}
 	whole := make([]byte, e.size)
 	copy(whole, header[:])
@@ -137,7 +137,7 @@ func (g *segment) readEntry(f io.ReaderAt, offset, size int64, from, to uint64) 
 		return entry{}, g.errorAt(offset, err)
 	}
 	if checksum(g.salt, whole) != binary.LittleEndian.Uint32(whole[atChecksum:]) {
-		return entry{}, errDamaged
+		return entry{}, errCorrupt
 	}
 	e.payload = whole[headerBytes:]
 	return e, nil
@@ -151,16 +151,16 @@ func parseHeader(b []byte) entry {
 	}
 }
 
-// fits tells whether there may be such an entry in so many bytes.
-func (e *entry) fits(room int64, from, to uint64) bool {
-	return e.size <= room && e.size <= headerBytes+MaxEntry && e.number >= from && e.number < to
+// plausible reports whether the rest of a segment, in bytes, may hold an entry with this header.
+func (e *entry) plausible(rest int64, from, to uint64) bool {
+	return e.size <= rest && e.size <= headerBytes+MaxEntry && e.number >= from && e.number < to
 }
 
 func (g *segment) errorAt(offset int64, err error) error {
-	return fmt.Errorf("file %s at byte %d: %w: check the disk; when the file can't be read any more, move it away to go on without its entries", g.path, offset, err)
+	return fmt.Errorf("file %s at byte %d: %w: check the disk; if the file stays unreadable, move it away to continue without its entries", g.path, offset, err)
 }
 
-// find gives the offset of the next intact entry from an offset on with a number in [from, to), or -1.
+// find returns the offset of the next intact entry, from an offset on, with a number in [from, to), or -1.
 func (g *segment) find(f io.ReaderAt, offset, size int64, from, to uint64) (int64, error) {
 	const step = 1 << 20
 	buf := make([]byte, step+headerBytes)
@@ -171,13 +171,13 @@ func (g *segment) find(f io.ReaderAt, offset, size int64, from, to uint64) (int6
 		}
 		for i := int64(0); i+headerBytes <= n && i < step; i++ {
 			e := parseHeader(buf[i:])
-			if !e.fits(size-offset-i, from, to) {
+			if !e.plausible(size-offset-i, from, to) {
 				continue
 			}
 			switch _, err := g.readEntry(f, offset+i, size, from, to); err {
 			case nil:
 				return offset + i, nil
-			case errDamaged:
+			case errCorrupt:
 			default:
 				return 0, err
 			}

@@ -1,14 +1,16 @@
-// Package spool is a bounded first-in first-out log on disk. What Append has returned from survives a crash, so a source
-// that has no memory of its own, as a device that sends over HTTP, can be answered before the store has its record.
+// Package spool is a bounded first-in first-out log on disk. An entry survives a crash once Append has returned, so a
+// source without a memory of its own, such as a device that sends over HTTP, can be answered before its records are in
+// the store.
 //
-//	Append ─► group ─► write, fsync ─► segments ─► Next ─► … ─► Done ─► mark ─► done segments are removed
+//	Append ─► group ─► write, fsync ─► segments ─► Next ─► … ─► Ack ─► cursor ─► finished segments are removed
 //
-// Entries are given in the order in which they were written, each once in a process; after a restart those that are not
-// done are given again. Entries lie in segments, files that are named by the number of their first entry. The mark, a file
-// of its own, is the number before which everything is done.
+// Next returns entries in the order in which they were written, each once per process. After a restart it returns the
+// unacknowledged ones again. Entries are in segments: files named after the number of their first entry. The cursor, a
+// file of its own, is the number before which every entry is acknowledged.
 package spool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,36 +22,38 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
 )
 
-// ErrFull says that an entry has no room: the spool holds Options.MaxBytes, or the disk is full. It may have some later.
+// ErrFull says that there is no room for an entry now: the spool holds Options.MaxBytes, or the disk is full.
 var ErrFull = errors.New("spool is full")
 
-// ErrClosed is the error of a spool that was closed.
+// ErrClosed is the error of a closed spool.
 var ErrClosed = errors.New("spool is closed")
 
-// MaxEntry is the longest entry in bytes.
+// MaxEntry is the maximum length of an entry in bytes.
 const MaxEntry = 16 << 20
 
 // defaultSegmentBytes is Options.SegmentBytes where it is 0.
 const defaultSegmentBytes = 16 << 20
 
-// groupBytes is how much is written at once at the most, unless a single entry is longer. Appenders beyond it wait.
+// groupBytes is the maximum size of one write, unless a single entry is larger. Appenders beyond it wait.
 const groupBytes = 4 << 20
 
-// saveEvery is how long a done entry may not be marked so on disk, and so be given again after a crash.
-const saveEvery = 200 * time.Millisecond
+// saveInterval is how long an acknowledgment may not be on disk. After a crash, Next returns its entry again.
+const saveInterval = 200 * time.Millisecond
 
 // Options bound a spool.
 type Options struct {
-	// MaxBytes is how much the spool holds, 24 bytes for each entry included. An entry counts until it and every one
-	// before it are done. On disk there may be a segment and the longest entry more.
+	// MaxBytes is the capacity, including 24 bytes per entry. An entry counts until it and every entry before it are
+	// acknowledged. The files may take one segment and the longest entry more.
 	MaxBytes int64
-	// SegmentBytes is the size at which a new segment is begun; 0 is 16 MiB. Room on disk is freed by whole segments.
+	// SegmentBytes is the size at which a new segment begins; 0 is 16 MiB. Disk space is freed by whole segments.
 	SegmentBytes int64
 }
 
-// Spool is an opened spool. All its methods may be called at once.
+// Spool is an open spool. It is safe for concurrent use.
 type Spool struct {
 	dir     string
 	o       Options
@@ -60,16 +64,16 @@ type Spool struct {
 	metrics *metrics
 	opened  time.Time
 
-	wake    chan struct{} // a group has its first entry
-	closing chan struct{}
-	running sync.WaitGroup
-	reading chan struct{} // held by who reads
+	wake     chan struct{} // a group has its first entry
+	closing  chan struct{}
+	running  sync.WaitGroup
+	readLock chan struct{} // a mutex that also waits for a context
 
-	file *os.File // of at.segment, for who reads; nil until it is read from
+	file *os.File // of readPos.segment, guarded by readLock; nil until the segment is read
 
-	// Of the goroutine that writes.
+	// Used by the write loop only.
 	out      segmentFile // of active
-	leftover string      // a segment that holds no entry and may still be on disk
+	leftover string      // a segment without an entry that may still be on disk
 	spare    []byte      // a buffer for the next group
 
 	mu        sync.Mutex
@@ -78,49 +82,46 @@ type Spool struct {
 	reserved  int64         // bytes of the groups that are not written yet
 	appended  chan struct{} // closed when there is more to read
 
-	segments []*segment // those with entries that are not done, and the active one
+	segments []*segment // those with unacknowledged entries, and the active one
 	active   *segment   // the one that is written to; nil until there is something to write
 	next     uint64     // number of the next entry that is written
-	at       position   // of the next entry that is read
-	given    []given    // what was read from the mark on
+	readPos  position   // of the next entry that is read
+	unacked  ack.Tracker[readEntry]
 
-	mark       uint64 // number of the first entry that is not done
-	markOffset int64  // where it stands in the first segment
-	held       int64  // bytes from the mark on
-	entries    int64  // entries from the mark on
-	pace       pace
+	cursor       uint64 // number of the first unacknowledged entry
+	cursorOffset int64  // its offset in the first segment
+	used         int64  // bytes from the cursor on
+	entries      int64  // entries from the cursor on
+	drained      drainRate
 
-	finished []*segment // to be removed
-	saved    uint64     // the mark that is on disk
-	unsaved  bool       // the last try to save it failed
+	finished    []*segment // acknowledged, to be removed
+	savedCursor uint64     // the cursor that is on disk
+	saveFailed  bool       // the last attempt to save it failed
 }
 
-// position is a place between two entries.
+// position is the boundary between two entries.
 type position struct {
-	segment *segment // nil where nothing was read yet
+	segment *segment // nil when nothing was read yet
 	offset  int64
 	number  uint64 // of the entry that follows
 }
 
-// given is an entry that Next gave.
-type given struct {
+// readEntry is an entry that Next returned.
+type readEntry struct {
 	number uint64
 	timeMs int64
-	behind position
-	done   bool
+	end    position
 }
 
-// Open opens the spool in dir, which is made when it is missing, and recovers it after a crash. What a crash left torn at
-// the end is cut off. Damage anywhere else costs the entries that it hit and no others. Both are logged and counted. An
-// error names the directory or the file at fault.
+// Open opens the spool in a directory, which is created when it is missing, and recovers it after a crash. It truncates a
+// torn tail. Corruption anywhere else costs the entries that it hit and no others. Both are logged and counted. An error
+// names the directory or file.
 func Open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*Spool, error) {
 	return open(dir, o, logger, reg, now, createFile)
 }
 
 func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time, create func(string) (segmentFile, error)) (*Spool, error) {
-	if o.SegmentBytes == 0 {
-		o.SegmentBytes = defaultSegmentBytes
-	}
+	o.SegmentBytes = cmp.Or(o.SegmentBytes, defaultSegmentBytes)
 	switch {
 	case o.MaxBytes <= 0:
 		return nil, fmt.Errorf("open spool %s: capacity of %d bytes: give more than 0", dir, o.MaxBytes)
@@ -136,7 +137,7 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	}
 	s := &Spool{
 		dir: dir, o: o, logger: logger.WithField("spool", dir), now: now, create: create, lock: lock, opened: now(),
-		wake: make(chan struct{}, 1), closing: make(chan struct{}), reading: make(chan struct{}, 1),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), readLock: make(chan struct{}, 1),
 		gathering: newGroup(nil), appended: make(chan struct{}),
 	}
 	s.metrics = newMetrics(s)
@@ -147,13 +148,13 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	if reg != nil {
 		s.metrics.register(reg)
 	}
-	s.running.Go(s.write)
-	s.running.Go(s.keepSaving)
+	s.running.Go(s.writeLoop)
+	s.running.Go(s.saveLoop)
 	return s, nil
 }
 
-// Append puts an entry at the end and returns when it is on disk. Appenders that come at once share one fsync. The error
-// is ErrFull when there is no room; the entry will not be given then. When ctx ends first, it may be.
+// Append adds an entry at the end and returns when it is on disk. Concurrent appends share one fsync. When there is no
+// room, the error is ErrFull and Next will not return the entry. When ctx ends first, Next may return it.
 func (s *Spool) Append(ctx context.Context, entry []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -174,7 +175,7 @@ func (s *Spool) Append(ctx context.Context, entry []byte) error {
 	}
 }
 
-// join puts an entry into the group that is written next, and waits while that is full.
+// join adds an entry to the group that is written next. It waits while that group is full.
 func (s *Spool) join(ctx context.Context, entry []byte, size int64) (*group, error) {
 	for {
 		s.mu.Lock()
@@ -183,11 +184,11 @@ func (s *Spool) join(ctx context.Context, entry []byte, size int64) (*group, err
 		case s.closed:
 			s.mu.Unlock()
 			return nil, ErrClosed
-		case s.held+s.reserved+size > s.o.MaxBytes:
-			held := s.held + s.reserved
+		case s.used+s.reserved+size > s.o.MaxBytes:
+			used := s.used + s.reserved
 			s.mu.Unlock()
-			return nil, fmt.Errorf("%w: it holds %d bytes of %d", ErrFull, held, s.o.MaxBytes)
-		case g.takes(size, min(groupBytes, s.o.SegmentBytes)):
+			return nil, fmt.Errorf("%w: it holds %d bytes of %d", ErrFull, used, s.o.MaxBytes)
+		case g.fits(size, min(groupBytes, s.o.SegmentBytes)):
 			s.reserved += size
 			g.add(entry)
 			s.mu.Unlock()
@@ -199,7 +200,7 @@ func (s *Spool) join(ctx context.Context, entry []byte, size int64) (*group, err
 		}
 		s.mu.Unlock()
 		select {
-		case <-g.taken:
+		case <-g.sealed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
@@ -216,12 +217,12 @@ func (s *Spool) appendError(err error) error {
 	return fmt.Errorf("append to spool %s: %w", s.dir, err)
 }
 
-// Next gives the next entry and its number, for which it waits. The entry belongs to the caller. An error that is neither
-// of ctx nor ErrClosed is of the disk; the next call tries again.
+// Next waits for the next entry and returns it with its number. The entry belongs to the caller. Any error but ErrClosed
+// and those of ctx is a disk error; the next call tries again.
 func (s *Spool) Next(ctx context.Context) (entry []byte, number uint64, err error) {
 	select {
-	case s.reading <- struct{}{}:
-		defer func() { <-s.reading }()
+	case s.readLock <- struct{}{}:
+		defer func() { <-s.readLock }()
 	case <-ctx.Done():
 		return nil, 0, ctx.Err()
 	}
@@ -253,82 +254,63 @@ func (s *Spool) Next(ctx context.Context) (entry []byte, number uint64, err erro
 	}
 }
 
-// Done says that an entry which Next gave is stored for good. Entries may be done in any order.
-func (s *Spool) Done(number uint64) {
+// Ack acknowledges an entry that Next returned: its records are durable. Entries are acknowledged in any order.
+func (s *Spool) Ack(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i, ok := slices.BinarySearchFunc(s.given, number, func(g given, n uint64) int {
-		switch {
-		case g.number < n:
-			return -1
-		case g.number > n:
-			return 1
-		}
-		return 0
-	})
-	if !ok || s.given[i].done {
+	item, ok := s.unacked.Find(func(e readEntry) int { return cmp.Compare(e.number, number) })
+	if !ok {
 		return
 	}
-	s.given[i].done = true
-	s.settle()
+	released := position{}
+	s.unacked.Ack(item, func(e readEntry) { released = e.end })
+	s.moveCursor(released)
 }
 
-// settle moves the mark over what is done.
-func (s *Spool) settle() {
-	before := s.held
-	n := 0
-	for n < len(s.given) && s.given[n].done {
-		n++
+// moveCursor moves the cursor to a position before which every entry is acknowledged. When every entry that was read is
+// acknowledged, it moves the cursor to the reader, which may have skipped a corrupt range or left a segment.
+func (s *Spool) moveCursor(to position) {
+	before := s.used
+	defer func() { s.drained.add(s.now(), before-s.used) }()
+	if s.unacked.Len() == 0 {
+		to = s.readPos
 	}
-	switch {
-	case n == len(s.given):
-		s.given = s.given[:0]
-		s.pass(s.at)
-	case n > 0:
-		s.pass(s.given[n-1].behind)
-		s.given = slices.Delete(s.given, 0, n)
-	}
-	s.pace.add(s.now(), before-s.held)
-}
-
-// pass moves the mark to a place before which everything is done.
-func (s *Spool) pass(to position) {
 	i := slices.Index(s.segments, to.segment)
 	if i < 0 {
-		return // nothing was read, or its segment is done already
+		return // nothing was read, or the segment is finished already
 	}
 	for range i {
-		s.advance(s.segments[0].size, s.segments[0].end)
-		s.finish()
+		s.setCursor(s.segments[0].size, s.segments[0].end)
+		s.finishSegment()
 	}
-	s.advance(to.offset, to.number)
+	s.setCursor(to.offset, to.number)
 	if to.segment != s.active && to.offset == to.segment.size {
-		s.finish()
+		s.finishSegment()
 	}
 }
 
-// advance moves the mark in the first segment.
-func (s *Spool) advance(offset int64, number uint64) {
-	s.held -= offset - s.markOffset
-	s.entries -= int64(number - max(s.mark, s.segments[0].first))
-	s.mark, s.markOffset = number, offset
+// setCursor sets the cursor within the first segment.
+func (s *Spool) setCursor(offset int64, number uint64) {
+	s.used -= offset - s.cursorOffset
+	s.entries -= int64(number - max(s.cursor, s.segments[0].first))
+	s.cursor, s.cursorOffset = number, offset
 }
 
-// finish leaves the first segment, which has nothing that is not done.
-func (s *Spool) finish() {
+// finishSegment drops the first segment, whose entries are all acknowledged.
+func (s *Spool) finishSegment() {
 	s.finished = append(s.finished, s.segments[0])
 	s.segments = slices.Delete(s.segments, 0, 1)
-	s.markOffset = 0
+	s.cursorOffset = 0
 }
 
-// Bytes is how much of Options.MaxBytes is taken: by the entries that are not done, and by those behind them.
+// Bytes returns how much of Options.MaxBytes is used: by the first unacknowledged entry and all that follow it.
 func (s *Spool) Bytes() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.held
+	return s.used
 }
 
-// Close writes what is being appended, saves the mark and lets go of the directory. Append and Next give ErrClosed then.
+// Close writes what is being appended, saves the cursor and unlocks the directory. Append and Next return ErrClosed then.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -339,14 +321,14 @@ func (s *Spool) Close() error {
 	close(s.closing)
 	s.mu.Unlock()
 	s.running.Wait()
-	s.reading <- struct{}{} // whoever reads ends first
+	s.readLock <- struct{}{} // waits for a Next in progress
 	s.closeReader()
-	<-s.reading
+	<-s.readLock
 	s.mu.Lock()
 	s.seal()
-	s.settle()
+	s.moveCursor(position{})
 	s.mu.Unlock()
-	err := errors.Join(s.saveMark(), s.removeFinished())
+	err := errors.Join(s.saveCursor(), s.removeFinished())
 	s.lock.Close()
 	if err != nil {
 		return fmt.Errorf("close spool %s: %w", s.dir, err)

@@ -19,34 +19,34 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
-func TestEntriesAreGivenInOrderAndAgainUntilTheyAreDone(t *testing.T) {
+func TestUnacknowledgedEntriesAreReturnedAfterRestart(t *testing.T) {
 	for name, c := range map[string]struct {
 		segment int64
-		done    []uint64
-		again   []int // which of the ten are given after a restart
+		acked   []uint64
+		again   []int // entries that Next returns after a restart
 	}{
-		"nothing done":        {0, nil, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}},
-		"some done":           {0, []uint64{1, 2, 3}, []int{3, 4, 5, 6, 7, 8, 9}},
-		"out of order":        {0, []uint64{3, 1, 2}, []int{3, 4, 5, 6, 7, 8, 9}},
-		"a gap":               {0, []uint64{1, 3, 4}, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}},
-		"twice and unknown":   {0, []uint64{2, 2, 1, 1, 77, 0}, []int{2, 3, 4, 5, 6, 7, 8, 9}},
-		"everything":          {0, []uint64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, nil},
-		"a segment an entry":  {1, []uint64{1, 2, 4, 3}, []int{4, 5, 6, 7, 8, 9}},
-		"everything, in many": {1, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, nil},
+		"none":                  {0, nil, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		"some":                  {0, []uint64{1, 2, 3}, []int{3, 4, 5, 6, 7, 8, 9}},
+		"out of order":          {0, []uint64{3, 1, 2}, []int{3, 4, 5, 6, 7, 8, 9}},
+		"a gap":                 {0, []uint64{1, 3, 4}, []int{1, 2, 3, 4, 5, 6, 7, 8, 9}},
+		"twice and unknown":     {0, []uint64{2, 2, 1, 1, 77, 0}, []int{2, 3, 4, 5, 6, 7, 8, 9}},
+		"all":                   {0, []uint64{10, 9, 8, 7, 6, 5, 4, 3, 2, 1}, nil},
+		"one entry per segment": {1, []uint64{1, 2, 4, 3}, []int{4, 5, 6, 7, 8, 9}},
+		"all, in many segments": {1, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, entries := filepath.Join(t.TempDir(), "made", "when missing"), many(10)
+			dir, entries := filepath.Join(t.TempDir(), "new", "directory"), many(10)
 			r := mustOpen(t, dir, Options{SegmentBytes: c.segment})
 			r.append(t, entries...)
-			got, numbers := r.given(t)
+			got, numbers := r.drain(t)
 			require.Equal(t, entries, got)
 			require.Equal(t, []uint64{1, 2, 3, 4, 5, 6, 7, 8, 9, 10}, numbers)
-			for _, n := range c.done {
-				r.Done(n)
+			for _, n := range c.acked {
+				r.Ack(n)
 			}
 			require.NoError(t, r.Close())
 			if len(c.again) == 0 {
-				require.Empty(t, segmentsIn(t, dir), "what is done is removed")
+				require.Empty(t, segmentsIn(t, dir), "finished segments are removed")
 				require.Zero(t, r.Bytes())
 			} else if c.segment == 1 {
 				require.Len(t, segmentsIn(t, dir), len(c.again))
@@ -62,25 +62,25 @@ func TestEntriesAreGivenInOrderAndAgainUntilTheyAreDone(t *testing.T) {
 			require.Equal(t, size, r.Bytes())
 			require.EqualValues(t, len(want), r.values(t)["entries"])
 			r.append(t, "new")
-			got, numbers = r.given(t)
+			got, numbers = r.drain(t)
 			require.Equal(t, append(want, "new"), got)
-			require.EqualValues(t, 11, numbers[len(numbers)-1], "no number is given to two entries")
+			require.EqualValues(t, 11, numbers[len(numbers)-1], "numbers are unique")
 			require.Zero(t, r.values(t)["corrupt_total"])
 		})
 	}
 }
 
-func TestAnEmptyEntryAndTheLongest(t *testing.T) {
+func TestEmptyAndLongestEntry(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir, Options{})
 	long := strings.Repeat("long", MaxEntry/4)
 	r.append(t, "", long, "short")
 	err := r.Append(t.Context(), make([]byte, MaxEntry+1))
 	require.ErrorContains(t, err, "entry of 16777217 bytes: give at most 16777216")
-	require.NotErrorIs(t, err, ErrFull, "to send it again would not help")
+	require.NotErrorIs(t, err, ErrFull, "a retry would not help")
 	require.NoError(t, r.Close())
 	r = mustOpen(t, dir, Options{})
-	got, _ := r.given(t)
+	got, _ := r.drain(t)
 	require.Len(t, got, 3)
 	require.True(t, got[0] == "" && got[1] == long && got[2] == "short")
 }
@@ -93,7 +93,7 @@ func TestNextWaitsForAnEntry(t *testing.T) {
 		for range 50 {
 			e, n, err := r.Next(t.Context())
 			assert.NoError(t, err)
-			r.Done(n)
+			r.Ack(n)
 			got <- string(e)
 		}
 	})
@@ -106,7 +106,7 @@ func TestNextWaitsForAnEntry(t *testing.T) {
 	require.Zero(t, r.Bytes())
 }
 
-func TestWaitingEnds(t *testing.T) {
+func TestWaitingEndsWithContextAndClose(t *testing.T) {
 	r := mustOpen(t, t.TempDir(), Options{})
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -122,39 +122,39 @@ func TestWaitingEnds(t *testing.T) {
 	require.ErrorIs(t, <-waiting, ErrClosed)
 	require.ErrorIs(t, <-waiting, ErrClosed)
 	require.ErrorIs(t, r.Append(t.Context(), []byte("x")), ErrClosed)
-	require.NoError(t, r.Close(), "twice does no harm")
+	require.NoError(t, r.Close(), "closing twice is allowed")
 }
 
-func TestAnAppenderThatLeavesSpoilsNothing(t *testing.T) {
-	disk, blocked, goOn := &faulty{}, make(chan struct{}), make(chan struct{})
-	disk.sync = func() error { blocked <- struct{}{}; <-goOn; return nil }
+func TestCanceledAppendAffectsNoOther(t *testing.T) {
+	disk, blocked, proceed := &faulty{}, make(chan struct{}), make(chan struct{})
+	disk.sync = func() error { blocked <- struct{}{}; <-proceed; return nil }
 	r := mustOpenOn(t, t.TempDir(), Options{}, time.Now, disk.open)
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)
-	go func() { result <- r.Append(ctx, []byte("given up")) }()
+	go func() { result <- r.Append(ctx, []byte("canceled")) }()
 	<-blocked
 	_, more, _ := r.readable()
-	require.NotNil(t, more, "nothing is given that is not on disk")
+	require.NotNil(t, more, "Next returns only what is on disk")
 	cancel()
 	require.ErrorIs(t, <-result, context.Canceled)
 	go func() { result <- r.Append(t.Context(), []byte("kept")) }()
-	goOn <- struct{}{}
+	proceed <- struct{}{}
 	<-blocked
-	goOn <- struct{}{}
+	proceed <- struct{}{}
 	require.NoError(t, <-result)
-	got, _ := r.given(t)
-	require.Equal(t, []string{"given up", "kept"}, got)
+	got, _ := r.drain(t)
+	require.Equal(t, []string{"canceled", "kept"}, got)
 	require.Zero(t, r.reserved)
 }
 
-func TestAppendersShareAnFsync(t *testing.T) {
+func TestConcurrentAppendsShareAnFsync(t *testing.T) {
 	const appenders = 200
 	disk, syncs := &faulty{}, atomic.Int64{}
-	blocked, goOn := make(chan struct{}), make(chan struct{})
+	blocked, proceed := make(chan struct{}), make(chan struct{})
 	disk.sync = func() error {
 		if syncs.Add(1) == 1 {
 			close(blocked)
-			<-goOn
+			<-proceed
 		}
 		return nil
 	}
@@ -173,17 +173,17 @@ func TestAppendersShareAnFsync(t *testing.T) {
 		defer r.mu.Unlock()
 		return r.gathering.count == appenders-1
 	}, 10*time.Second, time.Millisecond)
-	close(goOn)
+	close(proceed)
 	appending.Wait()
 	require.EqualValues(t, 2, syncs.Load())
 	require.EqualValues(t, 2, r.values(t)["sync_duration_seconds"])
-	got, _ := r.given(t)
+	got, _ := r.drain(t)
 	require.Len(t, got, appenders)
 }
 
-func TestAFullGroupMakesAppendersWait(t *testing.T) {
-	disk, blocked, goOn := &faulty{}, make(chan struct{}, 100), make(chan struct{})
-	disk.sync = func() error { blocked <- struct{}{}; <-goOn; return nil }
+func TestFullGroupBlocksAppend(t *testing.T) {
+	disk, blocked, proceed := &faulty{}, make(chan struct{}, 100), make(chan struct{})
+	disk.sync = func() error { blocked <- struct{}{}; <-proceed; return nil }
 	r := mustOpenOn(t, t.TempDir(), Options{SegmentBytes: 1000}, time.Now, disk.open)
 	var appending sync.WaitGroup
 	for range 20 {
@@ -199,11 +199,11 @@ func TestAFullGroupMakesAppendersWait(t *testing.T) {
 	result := make(chan error)
 	go func() { result <- r.Append(ctx, make([]byte, 300)) }()
 	cancel()
-	require.ErrorIs(t, <-result, context.Canceled, "who waits for the next group can leave")
-	close(goOn)
+	require.ErrorIs(t, <-result, context.Canceled, "waiting for the next group ends with the context")
+	close(proceed)
 	appending.Wait()
 	require.Zero(t, r.reserved)
-	got, _ := r.given(t)
+	got, _ := r.drain(t)
 	require.Len(t, got, 20)
 	for _, path := range segmentsIn(t, r.dir) {
 		info, err := os.Stat(path)
@@ -212,7 +212,7 @@ func TestAFullGroupMakesAppendersWait(t *testing.T) {
 	}
 }
 
-func TestAFullSpoolTurnsAwayUntilSomethingIsDone(t *testing.T) {
+func TestFullSpoolRejectsUntilAcknowledged(t *testing.T) {
 	const one = headerBytes + 10
 	r := mustOpen(t, t.TempDir(), Options{MaxBytes: 3 * one, SegmentBytes: 1})
 	entry := []byte("0123456789")
@@ -223,10 +223,10 @@ func TestAFullSpoolTurnsAwayUntilSomethingIsDone(t *testing.T) {
 	require.ErrorIs(t, err, ErrFull)
 	require.ErrorContains(t, err, "append to spool "+r.dir+": spool is full: it holds 102 bytes of 102")
 	require.EqualValues(t, 1, r.values(t)["full_total"])
-	_, numbers := r.given(t)
-	r.Done(numbers[1])
-	require.ErrorIs(t, r.Append(t.Context(), entry), ErrFull, "what is done before its elders takes room still")
-	r.Done(numbers[0])
+	_, numbers := r.drain(t)
+	r.Ack(numbers[1])
+	require.ErrorIs(t, r.Append(t.Context(), entry), ErrFull, "an acknowledged entry takes room until all earlier ones are acknowledged")
+	r.Ack(numbers[0])
 	require.EqualValues(t, one, r.Bytes())
 	require.NoError(t, r.Append(t.Context(), entry))
 	require.NoError(t, r.Append(t.Context(), entry))
@@ -234,23 +234,23 @@ func TestAFullSpoolTurnsAwayUntilSomethingIsDone(t *testing.T) {
 	require.EqualValues(t, 3*one, r.values(t)["bytes"])
 
 	err = r.Append(t.Context(), make([]byte, 3*one))
-	require.NotErrorIs(t, err, ErrFull, "it would never fit")
+	require.NotErrorIs(t, err, ErrFull, "the entry never fits")
 	require.ErrorContains(t, err, "give at most 78")
 }
 
-// Short writes, a full disk at each step, and none of it stays.
-func TestAFullDiskTurnsAwayUntilThereIsRoom(t *testing.T) {
+// The disk is full at each step, with and without short writes.
+func TestFullDiskRejectsUntilThereIsRoom(t *testing.T) {
 	for name, fail := range map[string]func(d *faulty){
-		"nothing is written": func(d *faulty) { d.write = short(0) },
-		"half is written":    func(d *faulty) { d.write = short(0.5) },
-		"all but a bit":      func(d *faulty) { d.write = short(0.999) },
+		"nothing written":    func(d *faulty) { d.write = short(0) },
+		"half written":       func(d *faulty) { d.write = short(0.5) },
+		"almost all written": func(d *faulty) { d.write = short(0.999) },
 		"over quota":         func(d *faulty) { d.write = func([]byte) (int, error) { return 0, syscall.EDQUOT } },
-		"fsync says so":      func(d *faulty) { d.sync = func() error { return syscall.ENOSPC } },
+		"fsync fails":        func(d *faulty) { d.sync = func() error { return syscall.ENOSPC } },
 		"no new segment":     func(d *faulty) { d.create = func(string) error { return syscall.ENOSPC } },
-		"and no way back": func(d *faulty) {
+		"and truncate fails": func(d *faulty) {
 			d.write, d.truncate = short(0.7), func() error { return syscall.EIO }
 		},
-		"fsync and no way back": func(d *faulty) {
+		"fsync and truncate fail": func(d *faulty) {
 			d.sync, d.truncate = func() error { return syscall.ENOSPC }, func() error { return syscall.EIO }
 		},
 	} {
@@ -262,7 +262,7 @@ func TestAFullDiskTurnsAwayUntilThereIsRoom(t *testing.T) {
 				r.append(t, want...)
 				fail(disk)
 				for range 3 {
-					err := r.Append(t.Context(), []byte(strings.Repeat("refused", 150)))
+					err := r.Append(t.Context(), []byte(strings.Repeat("rejected", 150)))
 					require.ErrorIs(t, err, ErrFull)
 					require.ErrorContains(t, err, "append to spool "+r.dir)
 				}
@@ -271,26 +271,26 @@ func TestAFullDiskTurnsAwayUntilThereIsRoom(t *testing.T) {
 				r.append(t, "accepted", "and more")
 				want = append(want, "accepted", "and more")
 				again := copyDir(t, r.dir)
-				got, numbers := r.given(t)
+				got, numbers := r.drain(t)
 				require.Equal(t, want, got)
-				require.EqualValues(t, len(want), numbers[len(numbers)-1], "no number is left out")
+				require.EqualValues(t, len(want), numbers[len(numbers)-1], "no number is skipped")
 				require.EqualValues(t, 3, r.values(t)["full_total"])
 				require.Zero(t, r.reserved)
 				for _, n := range numbers {
-					r.Done(n)
+					r.Ack(n)
 				}
 				require.Zero(t, r.Bytes())
 				require.NoError(t, r.Close())
 				require.Empty(t, segmentsIn(t, r.dir))
 
 				after := mustOpen(t, again, Options{})
-				got, _ = after.given(t)
+				got, _ = after.drain(t)
 				require.Equal(t, want, got, "after a crash")
 				require.Zero(t, after.values(t)["corrupt_total"])
 				after = mustOpen(t, crashed, Options{})
-				got, _ = after.given(t)
-				for len(got) > len(want)-2 && strings.HasPrefix(got[len(got)-1], "refused") {
-					got = got[:len(got)-1] // whole, but never accepted
+				got, _ = after.drain(t)
+				for len(got) > len(want)-2 && strings.HasPrefix(got[len(got)-1], "rejected") {
+					got = got[:len(got)-1] // complete, but never accepted
 				}
 				require.Equal(t, want[:len(want)-2], append([]string{}, got...))
 			})
@@ -302,7 +302,7 @@ func short(share float64) func([]byte) (int, error) {
 	return func(b []byte) (int, error) { return int(share * float64(len(b))), syscall.ENOSPC }
 }
 
-func TestARealFullDisk(t *testing.T) {
+func TestFullFileSystem(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
 		testenv.Missing(t, testenv.Root, fmt.Sprintf("root is needed to mount a file system of 64 KiB: %v", err))
@@ -321,23 +321,23 @@ func TestARealFullDisk(t *testing.T) {
 				break
 			}
 			want = append(want, e)
-			require.Less(t, i, 64, "a disk of 64 KiB takes no more")
+			require.Less(t, i, 64, "a disk of 64 KiB is full by now")
 		}
-		entries, numbers := r.given(t)
+		entries, numbers := r.drain(t)
 		got = append(got, entries...)
 		require.Equal(t, want, got)
 		for _, n := range numbers {
-			r.Done(n)
+			r.Ack(n)
 		}
 		require.Eventually(t, func() bool { return len(segmentsIn(t, dir)) <= 1 }, 10*time.Second, time.Millisecond)
 	}
-	require.Greater(t, len(want), 5*30, "room comes back each time")
+	require.Greater(t, len(want), 5*30, "room is freed each time")
 	require.Zero(t, r.Bytes())
 	require.NoError(t, r.Close())
 	require.Empty(t, segmentsIn(t, dir))
 }
 
-func TestWhatAFailedFsyncShouldHaveSavedIsWrittenElsewhere(t *testing.T) {
+func TestFailedFsyncWritesEntriesToNewSegment(t *testing.T) {
 	for _, before := range []int{0, 3} {
 		t.Run(fmt.Sprint("after entries: ", before), func(t *testing.T) {
 			disk := &faulty{}
@@ -356,9 +356,9 @@ func TestWhatAFailedFsyncShouldHaveSavedIsWrittenElsewhere(t *testing.T) {
 			r.append(t, "saved")
 			require.Equal(t, max(creates, 1)+1, disk.creates, "in a new segment")
 			require.EqualValues(t, 1, r.values(t)["errors_total{sync}"])
-			require.Contains(t, r.log.String(), "could not be synced")
+			require.Contains(t, r.log.String(), "fsync failed")
 			r.append(t, "and more")
-			require.Equal(t, max(creates, 1)+1, disk.creates, "which is good for others too")
+			require.Equal(t, max(creates, 1)+1, disk.creates, "later entries go to the same segment")
 
 			failures = 2
 			err := r.Append(t.Context(), []byte("lost"))
@@ -367,16 +367,16 @@ func TestWhatAFailedFsyncShouldHaveSavedIsWrittenElsewhere(t *testing.T) {
 			r.append(t, "last")
 			want = append(want, "saved", "and more", "last")
 			crashed := copyDir(t, r.dir)
-			got, _ := r.given(t)
+			got, _ := r.drain(t)
 			require.Equal(t, want, got)
 			after := mustOpen(t, crashed, Options{})
-			got, _ = after.given(t)
+			got, _ = after.drain(t)
 			require.Equal(t, want, got)
 		})
 	}
 }
 
-func TestOneProcessHoldsADirectory(t *testing.T) {
+func TestDirectoryIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir, Options{})
 	_, err := Open(dir, Options{MaxBytes: 1}, quiet(), nil, time.Now)
@@ -385,7 +385,7 @@ func TestOneProcessHoldsADirectory(t *testing.T) {
 	mustOpen(t, dir, Options{})
 }
 
-func TestWrongOptionsAndDirectories(t *testing.T) {
+func TestInvalidOptionsAndDirectories(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for name, c := range map[string]struct {
@@ -406,19 +406,19 @@ func TestWrongOptionsAndDirectories(t *testing.T) {
 	}
 }
 
-func TestTheMarkIsSavedWhileItRuns(t *testing.T) {
+func TestCursorIsSavedWhileRunning(t *testing.T) {
 	r := mustOpen(t, t.TempDir(), Options{SegmentBytes: 1})
 	entries := many(20)
 	r.append(t, entries...)
-	_, numbers := r.given(t)
+	_, numbers := r.drain(t)
 	for _, n := range numbers[:15] {
-		r.Done(n)
+		r.Ack(n)
 	}
 	require.Eventually(t, func() bool { return len(segmentsIn(t, r.dir)) == 5 }, 10*time.Second, time.Millisecond)
 	crashed := mustOpen(t, copyDir(t, r.dir), Options{})
-	got, _ := crashed.given(t)
+	got, _ := crashed.drain(t)
 	require.Equal(t, entries[15:], got)
-	text, err := os.ReadFile(filepath.Join(r.dir, markFile))
+	text, err := os.ReadFile(filepath.Join(r.dir, cursorFile))
 	require.NoError(t, err)
 	require.Regexp(t, `^16 [0-9a-f]{8}\n$`, string(text))
 }
@@ -427,7 +427,7 @@ func TestMetrics(t *testing.T) {
 	at := time.UnixMilli(1_800_000_000_000)
 	var mu sync.Mutex
 	now := func() time.Time { mu.Lock(); defer mu.Unlock(); return at }
-	pass := func(d time.Duration) { mu.Lock(); at = at.Add(d); mu.Unlock() }
+	advance := func(d time.Duration) { mu.Lock(); at = at.Add(d); mu.Unlock() }
 	dir := t.TempDir()
 	r := mustOpenOn(t, dir, Options{MaxBytes: 10_000, SegmentBytes: 500}, now, createFile)
 	const one = headerBytes + 76
@@ -442,20 +442,20 @@ func TestMetrics(t *testing.T) {
 	}
 	require.EqualValues(t, 10_000, v["capacity_bytes"])
 
-	for range 20 { // one a second
+	for range 20 { // one per second
 		r.append(t, entry)
-		pass(time.Second)
+		advance(time.Second)
 	}
 	v = r.values(t)
 	require.EqualValues(t, 20*one, v["bytes"])
 	require.EqualValues(t, 20, v["entries"])
 	require.EqualValues(t, 20, v["oldest_seconds"])
-	require.True(t, math.IsInf(v["drain_seconds"], 1), "nothing moves")
+	require.True(t, math.IsInf(v["drain_seconds"], 1), "nothing drains")
 	for range 10 { // ten in 40 s
 		_, n, err := r.Next(t.Context())
 		require.NoError(t, err)
-		r.Done(n)
-		pass(2 * time.Second)
+		r.Ack(n)
+		advance(2 * time.Second)
 	}
 	v = r.values(t)
 	require.EqualValues(t, 10*one, v["bytes"])
@@ -464,19 +464,19 @@ func TestMetrics(t *testing.T) {
 	require.EqualValues(t, 40, v["drain_seconds"], "ten in the 40 s since the start")
 	_, n, err := r.Next(t.Context())
 	require.NoError(t, err)
-	require.EqualValues(t, 30, r.values(t)["oldest_seconds"], "read is not done")
-	pass(50 * time.Second)
+	require.EqualValues(t, 30, r.values(t)["oldest_seconds"], "reading does not acknowledge")
+	advance(50 * time.Second)
 	v = r.values(t)
 	require.EqualValues(t, 80, v["oldest_seconds"])
-	require.EqualValues(t, 150, v["drain_seconds"], "four were done in the last minute")
-	r.Done(n)
+	require.EqualValues(t, 150, v["drain_seconds"], "four were acknowledged in the last minute")
+	r.Ack(n)
 	crashed := mustOpenOn(t, copyDir(t, dir), Options{}, now, createFile)
-	require.LessOrEqual(t, 79., crashed.values(t)["oldest_seconds"], "the age outlives the process")
-	pass(time.Hour)
-	require.True(t, math.IsInf(r.values(t)["drain_seconds"], 1), "nothing moved for a minute")
-	_, numbers := r.given(t)
+	require.LessOrEqual(t, 79., crashed.values(t)["oldest_seconds"], "the age survives the process")
+	advance(time.Hour)
+	require.True(t, math.IsInf(r.values(t)["drain_seconds"], 1), "nothing drained for a minute")
+	_, numbers := r.drain(t)
 	for _, n := range numbers {
-		r.Done(n)
+		r.Ack(n)
 	}
 	v = r.values(t)
 	for _, name := range []string{"bytes", "entries", "oldest_seconds", "drain_seconds"} {

@@ -9,22 +9,22 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
-// group is the entries that are written at once.
+// group is the entries of one write.
 type group struct {
 	entries []byte
 	count   int
-	taken   chan struct{} // closed when it takes no more
-	written chan struct{} // closed when err holds
+	sealed  chan struct{} // closed when it accepts no more
+	written chan struct{} // closed when err is set
 	err     error
 }
 
 func newGroup(buf []byte) *group {
-	return &group{entries: buf[:0], taken: make(chan struct{}), written: make(chan struct{})}
+	return &group{entries: buf[:0], sealed: make(chan struct{}), written: make(chan struct{})}
 }
 
-// takes tells whether an entry of such a size has room in a group of at most so many bytes.
-func (g *group) takes(size, most int64) bool {
-	return g.count == 0 || int64(len(g.entries))+size <= most
+// fits reports whether the group has room for an entry of the given size when it is limited to max bytes.
+func (g *group) fits(size, max int64) bool {
+	return g.count == 0 || int64(len(g.entries))+size <= max
 }
 
 func (g *group) add(payload []byte) {
@@ -32,8 +32,8 @@ func (g *group) add(payload []byte) {
 	g.count++
 }
 
-// write writes one group after the other until the spool is closed.
-func (s *Spool) write() {
+// writeLoop writes one group after the other until the spool is closed.
+func (s *Spool) writeLoop() {
 	for closing := false; ; {
 		select {
 		case <-s.wake:
@@ -41,7 +41,7 @@ func (s *Spool) write() {
 			closing = true
 		}
 		for {
-			g := s.take()
+			g := s.nextGroup()
 			if g == nil {
 				break
 			}
@@ -61,8 +61,8 @@ func (s *Spool) write() {
 	}
 }
 
-// take gives the group that was gathered, and begins another; nil when there is none.
-func (s *Spool) take() *group {
+// nextGroup returns the group with the waiting entries, and begins another; nil when none wait.
+func (s *Spool) nextGroup() *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.gathering
@@ -70,21 +70,21 @@ func (s *Spool) take() *group {
 		return nil
 	}
 	s.gathering, s.spare = newGroup(s.spare), nil
-	close(g.taken)
+	close(g.sealed)
 	return g
 }
 
-// unsynced is a failed fsync. What it should have brought to disk may be lost though a second one would succeed, so the
-// same entries are written again elsewhere.
-type unsynced struct{ error }
+// syncError is a failed fsync. Its data may be lost even if a second fsync succeeds, so the entries are written again to
+// another segment.
+type syncError struct{ error }
 
-func (u unsynced) Unwrap() error { return u.error }
+func (e syncError) Unwrap() error { return e.error }
 
-// commit brings a group to disk. After an error none of its entries will be given.
+// commit writes a group to disk. After an error, Next returns none of its entries.
 func (s *Spool) commit(g *group) error {
 	err := s.commitOnce(g)
-	if lost := (unsynced{}); errors.As(err, &lost) {
-		s.logger.WithError(err).Warn("spool segment could not be synced; writing its last entries to a new one")
+	if errors.As(err, new(syncError)) {
+		s.logger.WithError(err).Warn("spool segment fsync failed, writing its last entries to a new segment")
 		err = s.commitOnce(g)
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
@@ -98,7 +98,7 @@ func (s *Spool) commitOnce(g *group) error {
 	if s.active != nil && s.active.size > 0 && s.active.size+size > s.o.SegmentBytes {
 		s.mu.Lock()
 		s.seal()
-		s.settle()
+		s.moveCursor(position{})
 		s.mu.Unlock()
 	}
 	if s.active == nil {
@@ -111,7 +111,7 @@ func (s *Spool) commitOnce(g *group) error {
 	stamp(g.entries, s.active.salt, s.next, now.UnixMilli())
 	if _, err := s.out.WriteAt(g.entries, s.active.size); err != nil {
 		s.metrics.failed("write")
-		s.cutBack(err)
+		s.truncate(err)
 		return err
 	}
 	started := s.now()
@@ -119,11 +119,11 @@ func (s *Spool) commitOnce(g *group) error {
 	s.metrics.sync.Observe(s.now().Sub(started).Seconds())
 	if err != nil {
 		s.metrics.failed("sync")
-		_ = s.out.Truncate(s.active.size) // what stays there is passed over: the next segment begins with the same number
+		_ = s.out.Truncate(s.active.size) // entries that remain there are ignored: the next segment starts with the same number
 		s.mu.Lock()
 		s.seal()
 		s.mu.Unlock()
-		return unsynced{err}
+		return syncError{err}
 	}
 	s.leftover = ""
 
@@ -133,24 +133,24 @@ func (s *Spool) commitOnce(g *group) error {
 	s.next += uint64(g.count)
 	s.active.end = s.next
 	s.reserved -= size
-	s.held += size
+	s.used += size
 	s.entries += int64(g.count)
 	close(s.appended)
 	s.appended = make(chan struct{})
 	return nil
 }
 
-// cutBack takes away what a failed write may have left.
-func (s *Spool) cutBack(cause error) {
+// truncate removes what a failed write may have left.
+func (s *Spool) truncate(cause error) {
 	if err := s.out.Truncate(s.active.size); err != nil {
-		s.logger.WithError(errors.Join(cause, err)).Warn("spool segment could not be cut back after a failed write; going on in a new one")
+		s.logger.WithError(errors.Join(cause, err)).Warn("spool segment truncation after a failed write failed, continuing in a new segment")
 		s.mu.Lock()
 		s.seal()
 		s.mu.Unlock()
 	}
 }
 
-// begin makes a new segment the active one.
+// begin starts a new active segment.
 func (s *Spool) begin() error {
 	if err := s.removeLeftover(); err != nil {
 		return err
@@ -173,7 +173,7 @@ func (s *Spool) begin() error {
 	return nil
 }
 
-// seal ends the active segment, if there is one. Its entries are on disk already.
+// seal closes the active segment, if there is one. Its entries are on disk already.
 func (s *Spool) seal() {
 	if s.active == nil {
 		return
@@ -185,7 +185,7 @@ func (s *Spool) seal() {
 	s.active, s.out = nil, nil
 }
 
-// removeLeftover removes a segment that holds no entry, so that there are never two that begin with the same number.
+// removeLeftover removes a segment without an entry, so that no two segments start with the same number.
 func (s *Spool) removeLeftover() error {
 	if s.leftover == "" {
 		return nil

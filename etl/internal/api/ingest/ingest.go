@@ -20,11 +20,11 @@ import (
 type Spool interface {
 	// Append returns when the entry is durable. It returns spool.ErrFull when the entry does not fit.
 	Append(ctx context.Context, entry []byte) error
-	// Next returns the entries in order and waits for one. After a restart it returns entries again that were not done. The
+	// Next returns the entries in order and waits for one. After a restart it returns unacknowledged entries again. The
 	// caller owns the entry.
 	Next(ctx context.Context) (entry []byte, number uint64, err error)
-	// Done removes an entry. It does not block.
-	Done(number uint64)
+	// Ack acknowledges an entry, which then need not be kept. It does not block.
+	Ack(number uint64)
 }
 
 // Options are what an Ingest needs. All fields must be set.

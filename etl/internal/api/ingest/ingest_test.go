@@ -55,7 +55,7 @@ func (m *memorySpool) Next(ctx context.Context) ([]byte, uint64, error) {
 	return m.entries[m.next-1], uint64(m.next), nil
 }
 
-func (m *memorySpool) Done(number uint64) {
+func (m *memorySpool) Ack(number uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.done[number] {

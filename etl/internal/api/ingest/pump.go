@@ -109,7 +109,7 @@ merging:
 	}
 	return pipeline.Batch{Origin: b.origin(), Items: b.items, Rejected: b.rejected, Accepted: b.accepted, Done: func(pipeline.Outcome) {
 		for _, e := range b.entries {
-			g.Spool.Done(e.number)
+			g.Spool.Ack(e.number)
 			g.pending.Release(e.weight)
 			g.metrics.pending.Sub(float64(e.records))
 		}

@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// rig is an opened spool with what a test looks at.
-type rig struct {
+// harness is an open spool with its metrics and log.
+type harness struct {
 	*Spool
 	reg *prometheus.Registry
 	log *strings.Builder
@@ -37,12 +37,12 @@ func quiet() logrus.FieldLogger {
 	return logger
 }
 
-func mustOpen(t testing.TB, dir string, o Options) *rig {
+func mustOpen(t testing.TB, dir string, o Options) *harness {
 	t.Helper()
 	return mustOpenOn(t, dir, o, time.Now, createFile)
 }
 
-func mustOpenOn(t testing.TB, dir string, o Options, now func() time.Time, create func(string) (segmentFile, error)) *rig {
+func mustOpenOn(t testing.TB, dir string, o Options, now func() time.Time, create func(string) (segmentFile, error)) *harness {
 	t.Helper()
 	log := &strings.Builder{}
 	logger := logrus.New()
@@ -54,25 +54,25 @@ func mustOpenOn(t testing.TB, dir string, o Options, now func() time.Time, creat
 	s, err := open(dir, o, logger, reg, now, create)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
-	return &rig{s, reg, log}
+	return &harness{s, reg, log}
 }
 
-func (r *rig) append(t testing.TB, entries ...string) {
+func (r *harness) append(t testing.TB, entries ...string) {
 	t.Helper()
 	for _, e := range entries {
 		require.NoError(t, r.Append(t.Context(), []byte(e)))
 	}
 }
 
-// given is all that Next gives now.
-func (r *rig) given(t testing.TB) (entries []string, numbers []uint64) {
+// drain returns every entry that Next returns without waiting.
+func (r *harness) drain(t testing.TB) (entries []string, numbers []uint64) {
 	t.Helper()
 	for {
 		if _, more, err := r.readable(); err != nil || more != nil {
 			require.NoError(t, err)
 			return entries, numbers
 		}
-		// Damage may turn what looks readable into nothing.
+		// Corruption may leave nothing to read.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		e, n, err := r.Next(ctx)
 		cancel()
@@ -84,8 +84,8 @@ func (r *rig) given(t testing.TB) (entries []string, numbers []uint64) {
 	}
 }
 
-// values gives the metrics by name, with labels as in PromQL.
-func (r *rig) values(t testing.TB) map[string]float64 {
+// values returns the metrics by name, with labels as in PromQL.
+func (r *harness) values(t testing.TB) map[string]float64 {
 	t.Helper()
 	families, err := r.reg.Gather()
 	require.NoError(t, err)
@@ -109,7 +109,7 @@ func (r *rig) values(t testing.TB) map[string]float64 {
 	return values
 }
 
-// segmentsIn are the paths of the segments of a directory, the oldest first.
+// segmentsIn returns the paths of the segments in a directory, the oldest first.
 func segmentsIn(t testing.TB, dir string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(dir, "*"+segmentSuffix))
@@ -117,7 +117,7 @@ func segmentsIn(t testing.TB, dir string) []string {
 	return files
 }
 
-// scratch is a directory where fsync costs nothing, if there is such a place: for tests that open hundreds of spools.
+// scratch returns a directory in memory, where fsync is fast, if there is one: some tests open hundreds of spools.
 func scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "spool")
@@ -128,7 +128,7 @@ func scratch(t testing.TB) string {
 	return dir
 }
 
-// copyDir copies what is in a directory now, as a crash would leave it when all was on disk.
+// copyDir copies a directory as a crash leaves it when everything was on disk.
 func copyDir(t testing.TB, from string) string {
 	t.Helper()
 	to := scratch(t)
@@ -137,7 +137,7 @@ func copyDir(t testing.TB, from string) string {
 	for _, f := range files {
 		text, err := os.ReadFile(filepath.Join(from, f.Name()))
 		if errors.Is(err, os.ErrNotExist) {
-			continue // done meanwhile
+			continue // finished meanwhile
 		}
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(filepath.Join(to, f.Name()), text, 0o600))
@@ -145,15 +145,15 @@ func copyDir(t testing.TB, from string) string {
 	return to
 }
 
-// faulty is a disk whose operations fail as a test says.
+// faulty is a disk with injected faults.
 type faulty struct {
 	mu       sync.Mutex
 	create   func(path string) error
-	write    func(b []byte) (n int, err error) // n bytes are written all the same
+	write    func(b []byte) (n int, err error) // n bytes are written nevertheless
 	sync     func() error                      // before the real one
 	truncate func() error
-	untrue   bool             // fsync is not passed on to the disk, which is slow
-	synced   map[string]int64 // by path: the size up to which the last fsync brought it to disk
+	skipSync bool             // fsync returns at once
+	synced   map[string]int64 // by path: the size at the last fsync
 	creates  int
 }
 
@@ -204,7 +204,7 @@ func (f *faultyFile) Sync() error {
 	}
 	f.disk.synced[f.Name()] = info.Size()
 	f.disk.mu.Unlock()
-	if f.disk.untrue {
+	if f.disk.skipSync {
 		return nil
 	}
 	return f.File.Sync()
@@ -219,7 +219,7 @@ func (f *faultyFile) Truncate(size int64) error {
 	return f.File.Truncate(size)
 }
 
-// many are so many different entries.
+// many returns n different entries.
 func many(n int) (entries []string) {
 	for i := range n {
 		entries = append(entries, fmt.Sprintf("entry %d %s", i, strings.Repeat("x", i%50)))

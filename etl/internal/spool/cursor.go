@@ -1,0 +1,116 @@
+package spool
+
+import (
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"os"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
+)
+
+const cursorFile = "cursor"
+
+// loadCursor reads the number before which every entry is acknowledged; 0 when there is none. A corrupt cursor is logged
+// and counted. Next returns acknowledged entries again then, which changes nothing in the store.
+func (s *Spool) loadCursor() (uint64, error) {
+	text, err := os.ReadFile(s.path(cursorFile))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	var cursor uint64
+	if _, err := fmt.Sscanf(string(text), "%d", &cursor); err != nil || string(text) != cursorText(cursor) {
+		s.metrics.corrupt.Inc()
+		s.logger.WithField("file", s.path(cursorFile)).Warn("spool cursor corrupt, reading acknowledged entries again")
+		return 0, nil
+	}
+	return cursor, nil
+}
+
+func cursorText(cursor uint64) string {
+	number := fmt.Sprint(cursor)
+	return fmt.Sprintf("%s %08x\n", number, crc32.Checksum([]byte(number), castagnoli))
+}
+
+// saveLoop saves the cursor and removes finished segments until the spool is closed. The next round repeats what fails.
+func (s *Spool) saveLoop() {
+	ticker := time.NewTicker(saveInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+			// In this order, finished segments do not come back after a crash. They are removed even when the cursor can't be
+			// saved: on a full disk, that makes room for it.
+			err := s.saveCursor()
+			if err != nil && !s.saveFailed {
+				s.logger.WithError(err).Warn("saving the spool cursor failed, retrying")
+			}
+			s.saveFailed = err != nil
+			_ = s.removeFinished()
+		case <-s.closing:
+			return
+		}
+	}
+}
+
+// saveCursor writes the cursor to disk when it has moved.
+func (s *Spool) saveCursor() error {
+	s.mu.Lock()
+	cursor := s.cursor
+	s.mu.Unlock()
+	if cursor == s.savedCursor {
+		return nil
+	}
+	if err := s.writeCursor(cursor); err != nil {
+		s.metrics.failed("cursor")
+		return fmt.Errorf("save cursor: %w", err)
+	}
+	s.savedCursor = cursor
+	return nil
+}
+
+// removeFinished removes finished segments.
+func (s *Spool) removeFinished() error {
+	s.mu.Lock()
+	finished := s.finished
+	s.finished = nil
+	s.mu.Unlock()
+	var failed error
+	var left []*segment
+	for _, g := range finished {
+		if err := os.Remove(g.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			s.metrics.failed("remove")
+			failed, left = err, append(left, g)
+		}
+	}
+	if len(finished) > len(left) {
+		failed = errors.Join(failed, disk.SyncDir(s.dir))
+	}
+	s.mu.Lock()
+	s.finished = append(s.finished, left...)
+	s.mu.Unlock()
+	return failed
+}
+
+func (s *Spool) writeCursor(cursor uint64) error {
+	path := s.path(cursorFile)
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(cursorText(cursor))
+	if err == nil {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return err
+	}
+	return disk.SyncDir(s.dir)
+}
