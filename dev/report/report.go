@@ -6,12 +6,16 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
+	"time"
 )
 
 // Pages are the documents of the report in their order.
@@ -19,11 +23,11 @@ var Pages = []string{"docs/performance.md", "docs/resilience.md", "docs/architec
 
 // Options say what is rendered, and where to.
 type Options struct {
-	Root    string   // of the repository
-	Pages   []string // paths in it, in the order of the report; nil is Pages
-	Work    string   // folder for what is made on the way
+	Root    string   // absolute path of the repository
+	Pages   []string // nil: Pages
+	Work    string   // absolute path of a folder for intermediate files
 	Out     string   // the PDF
-	Version string   // what stands on the title page
+	Version string   // on the title page
 	Date    string
 }
 
@@ -32,27 +36,22 @@ var pageText string
 
 var page = template.Must(template.New("page").Parse(pageText))
 
-// scripts are what renders the diagrams; they have no business in the page that is printed.
-var scripts = regexp.MustCompile(`(?s)<!--scripts-->.*<!--/scripts-->`)
-
-// Render makes the PDF. An error names what is missing, and how to get it.
+// Render makes the PDF. An error names a missing program, and how to get it.
 func Render(ctx context.Context, o Options) error {
 	browser, err := findChromium()
 	if err != nil {
 		return err
 	}
-	var documents []*document
-	diagrams := 0
 	if o.Pages == nil {
 		o.Pages = Pages
 	}
-	for _, path := range o.Pages {
-		d, err := read(o.Root, path, o.Pages)
+	var documents []template.HTML
+	for _, name := range o.Pages {
+		body, err := render(o.Root, name, o.Pages)
 		if err != nil {
 			return err
 		}
-		documents = append(documents, d)
-		diagrams += d.diagrams
+		documents = append(documents, body)
 	}
 	if err := os.MkdirAll(o.Work, 0o755); err != nil {
 		return err
@@ -62,24 +61,109 @@ func Render(ctx context.Context, o Options) error {
 		return err
 	}
 	var text bytes.Buffer
-	err = page.Execute(&text, map[string]any{
-		"Version": o.Version, "Date": o.Date, "Documents": documents, "Mermaid": template.URL(fileURL(mermaid)), //nolint:gosec // a file of our own
-	})
-	if err != nil {
+	values := map[string]any{"Version": o.Version, "Date": o.Date, "Documents": documents, "Mermaid": fileURL(mermaid)}
+	if err := page.Execute(&text, values); err != nil {
 		return err
 	}
-	drawn, err := browser.draw(ctx, o.Work, text.Bytes(), diagrams)
+	drawn, err := draw(ctx, browser, o.Work, text.Bytes())
 	if err != nil {
-		return err
+		return fmt.Errorf("draw the diagrams: %w", err)
 	}
-	return browser.print(ctx, o.Work, scripts.ReplaceAll(drawn, nil), o.Out)
+	pdf := filepath.Join(o.Work, "report.pdf")
+	if _, err := browse(ctx, browser, o.Work, drawn, "--no-pdf-header-footer", "--generate-pdf-document-outline", "--print-to-pdf="+pdf); err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	made, err := os.ReadFile(pdf)
+	if err != nil {
+		return fmt.Errorf("print the report: %w", err)
+	}
+	return os.WriteFile(o.Out, made, 0o644) //nolint:gosec // the user names the file
 }
 
-func fileURL(path string) string {
-	return (&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()
+func fileURL(path string) template.URL {
+	return template.URL((&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()) //nolint:gosec // a file of the repository
 }
 
-// missing is a document that can't be read.
-func missing(path string, err error) error {
-	return fmt.Errorf("%s is missing: it is part of the report; write it, or take it out of report.Pages: %w", path, err)
+// mermaidPackage draws the diagrams.
+const mermaidPackage = "mermaid@11.12.0"
+
+// fetchMermaid returns the path of Mermaid. npm fetches it the first time and checks its integrity.
+func fetchMermaid(ctx context.Context, work string) (string, error) {
+	script := filepath.Join(work, "package", "dist", "mermaid.min.js")
+	if _, err := os.Stat(script); err == nil {
+		return script, nil
+	}
+	if _, err := exec.LookPath("npm"); err != nil {
+		return "", errors.New("find npm, which fetches " + mermaidPackage + ": install it, such as by apt-get install npm")
+	}
+	fetch := exec.CommandContext(ctx, "sh", "-c", "npm pack --silent "+mermaidPackage+" && tar -xzf mermaid-*.tgz package/dist/mermaid.min.js")
+	fetch.Dir = work
+	if out, err := fetch.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("fetch %s: %w\n%s", mermaidPackage, err, out)
+	}
+	return script, nil
+}
+
+// findChromium looks in PATH, or takes the program that CHROMIUM names.
+func findChromium() (string, error) {
+	if path := os.Getenv("CHROMIUM"); path != "" {
+		return path, nil
+	}
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", errors.New("find chromium, which makes the pages: it is not in PATH: install it, such as by apt-get install chromium, or name it in CHROMIUM")
+}
+
+var (
+	drawn   = regexp.MustCompile(`<html[^>]* data-drawn="([^"]*)"`)
+	scripts = regexp.MustCompile(`(?s)<!--scripts-->.*<!--/scripts-->`)
+)
+
+// draw returns the page with its diagrams drawn and without the scripts that draw them.
+func draw(ctx context.Context, browser, work string, text []byte) ([]byte, error) {
+	dom, err := browse(ctx, browser, work, text, "--virtual-time-budget=60000", "--dump-dom")
+	if err != nil {
+		return nil, err
+	}
+	switch found := drawn.FindSubmatch(dom); {
+	case found == nil:
+		return nil, errors.New("the browser did not finish: look at page.html in " + work)
+	case string(found[1]) != "all":
+		return nil, fmt.Errorf("%s: look at page.html in %s", found[1], work)
+	}
+	return scripts.ReplaceAll(dom, nil), nil
+}
+
+// browseWithin bounds a run of the browser.
+const browseWithin = 2 * time.Minute
+
+// browse opens a page in a headless browser and returns its output.
+func browse(ctx context.Context, browser, work string, text []byte, args ...string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, browseWithin)
+	defer cancel()
+	file := filepath.Join(work, "page.html")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		return nil, err
+	}
+	profile, err := os.MkdirTemp(work, "profile")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(profile)
+	args = append(args, "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--user-data-dir="+profile)
+	if os.Geteuid() == 0 { // the sandbox of Chromium rejects root; the page consists of our own files
+		args = append(args, "--no-sandbox")
+	}
+	cmd := exec.CommandContext(ctx, browser, append(args, string(fileURL(file)))...)
+	cmd.WaitDelay = 5 * time.Second
+	var out, log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &log
+	if err := cmd.Run(); err != nil {
+		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+		return nil, fmt.Errorf("%s: %w: %s", browser, err, strings.Join(lines[max(0, len(lines)-3):], "; "))
+	}
+	return out.Bytes(), nil
 }
