@@ -91,7 +91,8 @@ func (t *test) run(ctx context.Context, p phase) (run Run, err error) {
 	if err != nil {
 		return run, err
 	}
-	replay := t.keyspace.Command(ctx, []string{"ETL_METRICS_ADDRESS=" + address, "ETL_PPROF=true"}, "replay", "--start-at", "now", "--report", "json", file)
+	settings := []string{"ETL_METRICS_ADDRESS=" + address, "ETL_PPROF=true", "ETL_LOAD_LINGER=" + linger.String()}
+	replay := t.keyspace.Command(ctx, settings, "replay", "--start-at", "now", "--report", "json", file)
 	var out bytes.Buffer
 	replay.Stdout = &out
 	if err := replay.Start(); err != nil {
@@ -123,6 +124,9 @@ func (t *test) run(ctx context.Context, p phase) (run Run, err error) {
 	fmt.Fprintf(t.log, "offered %.0f/s, stored %.0f/s, P99 %s, limiting: %s; %s\n", m.Offered, m.PerSecond, probe.Seconds(m.Latency.P99), m.Limiting.Name, run.Verdict())
 	return run, nil
 }
+
+// linger is the default of ETL_LINGER: fleet-etl run gathers records so long before it writes them.
+const linger = 200 * time.Millisecond
 
 // tail is a part of the schedule after the measurement, so that the load does not end while it is measured.
 const tail = 5 * time.Second
