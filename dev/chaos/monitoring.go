@@ -31,7 +31,7 @@ func (s *scenario) awaitCalm(ctx context.Context) error {
 	return nil
 }
 
-// firing returns the names of the firing alerts in Prometheus, without those that are always allowed.
+// firing returns the names of the firing alerts in Prometheus, except for the always allowed ones.
 func (p *platform) firing(ctx context.Context) (names []string, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.prometheus.Address+"/api/v1/alerts", nil)
 	if err != nil {

@@ -192,7 +192,7 @@ func (s *scenario) awaitRecovery(ctx context.Context) error {
 	return err
 }
 
-// observe samples the stored records and the memory of fleet-etl four times a second, until endObserver.
+// observe samples the stored records and the memory of fleet-etl every 250 ms, until endObserver.
 func (s *scenario) observe(ctx context.Context) {
 	ctx, s.stopObserver = context.WithCancel(ctx)
 	if c := s.etl.running(); c != nil {

@@ -331,7 +331,7 @@ func (c *Cluster) end(ctx context.Context, n Node, sig syscall.Signal) error {
 	return nil
 }
 
-// Down stops every node, and kills those that still run after a minute. With remove, it kills all nodes and removes their data and
+// Down stops every node, and kills a node that still runs after a minute. With remove, it kills all nodes and removes their data and
 // the layout.
 func (c *Cluster) Down(ctx context.Context, remove bool) error {
 	unlock, err := c.lock(ctx)

@@ -225,21 +225,21 @@ func TestKillSparesProcessWithReusedPID(t *testing.T) {
 	do(t, "up", c.Up(ctx))
 	do(t, "kill", c.Kill(ctx, 1))
 
-	stranger := exec.Command("/bin/sleep", "60")
-	do(t, "start a stranger", stranger.Start())
-	defer stranger.Wait()
-	defer stranger.Process.Kill()
-	itself, _, err := process.ReadStat(stranger.Process.Pid)
+	other := exec.Command("/bin/sleep", "60")
+	do(t, "start another program", other.Start())
+	defer other.Wait()
+	defer other.Process.Kill()
+	itself, _, err := process.ReadStat(other.Process.Pid)
 	do(t, "stat", err)
 	node, err := c.Node(1)
 	do(t, "node", err)
-	do(t, "write pid file", process.Process{PID: stranger.Process.Pid, Started: itself.Started - 1}.Write(node.pidFile()))
+	do(t, "write pid file", process.Process{PID: other.Process.Pid, Started: itself.Started - 1}.Write(node.pidFile()))
 
 	wantStates(t, c, "dead")
 	do(t, "kill", c.Kill(ctx, 1))
 	do(t, "down", c.Down(ctx, false))
-	if s, found, err := process.ReadStat(stranger.Process.Pid); err != nil || !found || s.State == 'Z' {
-		t.Errorf("the stranger was killed: state %c, found %v, error %v", s.State, found, err)
+	if s, found, err := process.ReadStat(other.Process.Pid); err != nil || !found || s.State == 'Z' {
+		t.Errorf("the other program was killed: state %c, found %v, error %v", s.State, found, err)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 func TestParseDCs(t *testing.T) {
 	for in, want := range map[string][]DC{
@@ -131,7 +131,7 @@ func TestNodeConfiguration(t *testing.T) {
 		want, err := os.ReadFile(golden)
 		do(t, "read", err)
 		if string(got) != string(want) {
-			t.Errorf("%s differs from %s (go test ./dev/cluster -update writes it anew):\n%s", name, golden, got)
+			t.Errorf("%s differs from %s (go test ./dev/cluster -update updates it):\n%s", name, golden, got)
 		}
 	}
 	for _, name := range []string{"logback.xml", "logback-tools.xml"} {

@@ -117,6 +117,6 @@ func TestMetricsOfRealNodes(t *testing.T) {
 	want, err := os.ReadFile(golden)
 	do(t, "read", err)
 	if got != string(want) {
-		t.Errorf("the metrics differ from %s (go test ./dev/cluster -run Metrics -update writes it anew):\n%s", golden, got)
+		t.Errorf("the metrics differ from %s (go test ./dev/cluster -run Metrics -update updates it):\n%s", golden, got)
 	}
 }

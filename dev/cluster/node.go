@@ -31,7 +31,7 @@ const (
 
 // Node is a snapshot of a node.
 type Node struct {
-	N           int // 1, 2, … in the order of the data centres
+	N           int // 1, 2, … in the order of the data centers
 	DC          string
 	Address     netip.Addr
 	Network     string // network namespace; empty: the one of this process

@@ -1,4 +1,4 @@
-// Package compose holds the tests of docker-compose.yml and the Dockerfiles: they read them by compose's own loader, and need no engine.
+// Package compose has the tests of docker-compose.yml and the Dockerfiles. They use the loader of compose and need no Docker engine.
 package compose
 
 import (
@@ -36,11 +36,11 @@ var (
 type variant struct {
 	name    string
 	files   []string
-	targets string // what Prometheus scrapes of the nodes
+	targets string // file with the addresses of the nodes for Prometheus
 	nodes   int
 }
 
-// loaded are the projects so far: the loader takes its time.
+// loaded caches the projects, because the loader is slow.
 var loaded = map[string]*types.Project{}
 
 func (v variant) load(t *testing.T, profiles ...string) *types.Project {
@@ -143,7 +143,7 @@ func TestNodesStartOneAfterTheOther(t *testing.T) {
 			after[before] = name
 		}
 		for name, i := after[""], 1; i < v.nodes; name, i = after[name], i+1 {
-			assert.NotEmpty(t, after[name], "nobody follows %s", name)
+			assert.NotEmpty(t, after[name], "no node starts after %s", name)
 		}
 		for _, name := range nodes(p) {
 			assert.Contains(t, p.Services["schema-init"].DependsOn, name)
@@ -157,7 +157,7 @@ func TestNodesStartOneAfterTheOther(t *testing.T) {
 	})
 }
 
-// A restart must not give a node another's address, nor a container that of a node which is away.
+// A restart must not give the address of a stopped node to another container.
 func TestNodesHaveFixedAddresses(t *testing.T) {
 	everywhere(t, func(t *testing.T, _ variant, p *types.Project) {
 		pool := p.Networks["default"].Ipam.Config[0]
@@ -219,7 +219,7 @@ func TestMountsExist(t *testing.T) {
 	})
 }
 
-// exists looks for a file, or for a folder with something in it.
+// exists reports whether there is a file, or a directory with files.
 func exists(t *testing.T, path, whose string) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -231,7 +231,7 @@ func exists(t *testing.T, path, whose string) {
 	assert.NotEmpty(t, entries, "%s: %s", whose, path)
 }
 
-// listening are the ports at which a service answers the others.
+// listening returns the ports at which a service answers other services.
 func listening(s types.ServiceConfig) []string {
 	ports := map[string][]string{"kafka": {"9092"}, "redis": {"6379"}}[s.Name]
 	for _, port := range s.Ports {
@@ -292,7 +292,7 @@ var anyURL = regexp.MustCompile(`(?:https?|redis)://([\w.-]+(?::\d+)?)`)
 
 func TestAddressesInSettingsAreServices(t *testing.T) {
 	everywhere(t, func(t *testing.T, v variant, _ *types.Project) {
-		p := v.load(t, "kafka", "redis", "tools", "load") // a setting may name what runs only with its profile
+		p := v.load(t, "kafka", "redis", "tools", "load") // a setting may name a service of a profile
 		for _, s := range p.Services {
 			for variable, value := range s.Environment {
 				switch {
@@ -323,7 +323,7 @@ func TestAddressesInSettingsAreServices(t *testing.T) {
 
 var settingTag = regexp.MustCompile(`envconfig:"(\w+)".*?(secret:|\n)`)
 
-// A setting with a slip in its name would be passed over in silence.
+// fleet-etl ignores misspelled settings.
 func TestSettingsOfFleetETLExist(t *testing.T) {
 	known := map[string]bool{}
 	for _, m := range settingTag.FindAllStringSubmatch(read(t, "etl/internal/config/config.go"), -1) {
@@ -378,7 +378,7 @@ func TestDotEnvNamesEveryVariable(t *testing.T) {
 		}
 	}
 	for name := range env {
-		assert.True(t, used[name], ".env: nobody uses %s", name)
+		assert.True(t, used[name], ".env: %s is not used", name)
 		assert.NotContains(t, name, "PASSWORD", ".env: passwords belong into secrets/")
 	}
 }
@@ -403,7 +403,7 @@ func TestImagesArePinned(t *testing.T) {
 	}
 }
 
-// What runs under Docker is what the other tests try.
+// Docker runs the versions of the other tests.
 func TestVersionsMatchDevelopment(t *testing.T) {
 	images := map[string]string{}
 	for _, s := range four.load(t, "kafka").Services {
@@ -426,7 +426,7 @@ func TestVersionsMatchDevelopment(t *testing.T) {
 
 type stage struct {
 	base, name string
-	copies     []string // of the repository
+	copies     []string // paths in the repository
 }
 
 var fromLine = regexp.MustCompile(`^FROM (?:--\S+ )?(\S+)(?: AS (\w+))?$`)
@@ -473,7 +473,7 @@ func TestDockerfilesCopyExistingFiles(t *testing.T) {
 	}
 }
 
-// The plugin's program is built for both processors that the images are for.
+// The plugin is built for both architectures of the images.
 func TestImagesSupportBothArchitectures(t *testing.T) {
 	for _, file := range dockerfiles[1:] {
 		text := read(t, file)
@@ -491,7 +491,7 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// The profiles that the tests try are all that there are.
+// The tests cover all profiles.
 func TestEveryProfileIsTested(t *testing.T) {
 	p := four.load(t)
 	found := map[string]bool{}

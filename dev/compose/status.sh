@@ -1,6 +1,6 @@
 #!/bin/bash
-# Tells how the platform of docker-compose.yml is: each service, Cassandra's nodes as they see each other, and Prometheus' targets.
-# Exit status 1 unless all is well.
+# Prints the state of the platform of docker-compose.yml: the services, nodetool status, and the targets of Prometheus. The exit status
+# is 1 unless everything is healthy.
 set -u
 wrong=0
 docker compose --profile '*' ps --all --format 'table {{.Service}}\t{{.Status}}'

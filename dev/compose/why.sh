@@ -1,5 +1,5 @@
 #!/bin/bash
-# Says of each service of docker-compose.yml that is not as it should be what has become of it, and the last that it said.
+# Prints the state and the last log lines of each unhealthy service of docker-compose.yml.
 docker compose --profile '*' ps --all --format '{{.ID}} {{.Service}} {{.State}} {{.ExitCode}} {{.Health}}' |
     while read -r id service state code health; do
         problem=$(docker inspect --format '{{.State.Error}}' "$id")

@@ -78,8 +78,8 @@ func DefaultConfig() (Config, error) {
 	return cfg, nil
 }
 
-// Broker is a broker in a directory, whether it runs or not. Its methods may be called from any number of processes:
-// those that change it wait for each other.
+// Broker is a broker in a directory, running or stopped. Its methods are safe for concurrent use, also by several processes:
+// methods that change the broker wait for each other.
 type Broker struct {
 	dir    string
 	port   int

@@ -137,7 +137,7 @@ func TestUnavailableReleaseIsReported(t *testing.T) {
 		"no sum":          {site(t, good, "<html>"), `"<html>" is not a SHA-256`},
 		"out of its dir":  {site(t, out, sumOf(out)), "contains '..'"},
 		"nothing there":   {release{site(t, good, "").url + ".none"}, "404 Not Found"},
-		"nobody answers":  {release{"http://127.0.0.1:1/grafana-1.tar.gz"}, "connection refused"},
+		"no server":       {release{"http://127.0.0.1:1/grafana-1.tar.gz"}, "connection refused"},
 		"no such machine": {release{"http://grafana.invalid/grafana-1.tar.gz"}, "grafana.invalid"},
 	} {
 		t.Run(name, func(t *testing.T) {

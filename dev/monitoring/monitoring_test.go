@@ -255,7 +255,7 @@ func TestAlertReachesWebhook(t *testing.T) {
 		require.NoError(t, alertmanager.Running())
 		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")))
 		assert.ErrorContains(t, alertmanager.Running(), "Alertmanager: it has ended")
-		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")), "twice is no error")
+		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")), "a second stop succeeds")
 	})
 }
 

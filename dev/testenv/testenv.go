@@ -21,6 +21,7 @@ const (
 	Alertmanager = "alertmanager"
 	Cassandra    = "cassandra"
 	Chromium     = "chromium"
+	CRDs         = "crds" // schemas of Kubernetes operators, in deploy/kubernetes/check
 	Grafana      = "grafana"
 	Kafka        = "kafka"
 	Machine      = "machine" // processor architecture or kernel feature
@@ -30,7 +31,7 @@ const (
 	Tools        = "tools" // small programs such as curl
 )
 
-var names = []string{Alertmanager, Cassandra, Chromium, Grafana, Kafka, Machine, Prometheus, Redis, Root, Tools}
+var names = []string{Alertmanager, Cassandra, Chromium, CRDs, Grafana, Kafka, Machine, Prometheus, Redis, Root, Tools}
 
 // Missing ends a test that lacks the named requirement: skipped if AllowSkip has the name, else failed. The reason says what is
 // missing and how to get it.

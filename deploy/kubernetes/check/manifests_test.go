@@ -1,5 +1,5 @@
-// Package check holds no code: its tests check what deploy/kubernetes renders to. It is a module of its own, so that the
-// product depends on nothing of Kubernetes.
+// Package check has only tests, of the rendered manifests in deploy/kubernetes. It is a separate module, so that the product does not
+// depend on Kubernetes.
 package check
 
 import (
@@ -38,7 +38,7 @@ var build = sync.OnceValues(func() ([]byte, error) {
 	return resources.AsYaml()
 })
 
-// rendered is what kubectl apply -k deploy/kubernetes sends. The caller may change it.
+// rendered returns the objects that kubectl apply -k deploy/kubernetes sends. The caller may change them.
 func rendered(t *testing.T) (objects []map[string]any) {
 	t.Helper()
 	text, err := build()
@@ -54,7 +54,7 @@ func rendered(t *testing.T) (objects []map[string]any) {
 
 func name(object map[string]any) string { return at[string](object, "metadata", "name") }
 
-// at is what stands at a path, or nothing.
+// at returns the value at a path; the zero value if there is none.
 func at[T any](object any, path ...string) (value T) {
 	for _, key := range path {
 		m, _ := object.(map[string]any)
@@ -64,7 +64,7 @@ func at[T any](object any, path ...string) (value T) {
 	return value
 }
 
-// find is the object of a kind and name.
+// find returns the object with a kind and name.
 func find(t *testing.T, objects []map[string]any, kind, called string) map[string]any {
 	t.Helper()
 	for _, o := range objects {
@@ -91,7 +91,7 @@ func walk(value any, visit func(map[string]any)) {
 	}
 }
 
-// list is a list of objects at a path.
+// list returns the list of objects at a path.
 func list(object any, path ...string) (all []map[string]any) {
 	for _, item := range at[[]any](object, path...) {
 		all = append(all, item.(map[string]any))
@@ -99,8 +99,8 @@ func list(object any, path ...string) (all []map[string]any) {
 	return all
 }
 
-// Operators take rules as an object of their own, which Kustomize can't make of a file of Prometheus.
-func TestRulesAreThoseOfPrometheus(t *testing.T) {
+// The Prometheus operator needs rules as an object, which Kustomize cannot generate from rule files.
+func TestRulesMatchPrometheus(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(repository, "prometheus/rules/*.yml"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
@@ -123,28 +123,28 @@ spec:
 	}
 	got, err := os.ReadFile("../prometheus/rules.yaml")
 	require.NoError(t, err)
-	assert.Equal(t, want, string(got), "prometheus/rules has changed: write deploy/kubernetes/prometheus/rules.yaml anew with -update")
+	assert.Equal(t, want, string(got), "prometheus/rules has changed: update deploy/kubernetes/prometheus/rules.yaml with -update")
 }
 
-func TestEachPageAndDataSourceIsThere(t *testing.T) {
+func TestDashboardsAndDataSourcesAreComplete(t *testing.T) {
 	objects := rendered(t)
-	pages := map[string]string{} // by file name, the page
+	dashboards := map[string]string{} // JSON by file name
 	for _, o := range objects {
 		if o["kind"] != "GrafanaDashboard" {
 			continue
 		}
 		key := at[string](o, "spec", "configMapRef", "key")
 		find(t, objects, "GrafanaFolder", at[string](o, "spec", "folderRef"))
-		pages[key] = at[string](find(t, objects, "ConfigMap", at[string](o, "spec", "configMapRef", "name")), "data", key)
+		dashboards[key] = at[string](find(t, objects, "ConfigMap", at[string](o, "spec", "configMapRef", "name")), "data", key)
 	}
 	files, err := filepath.Glob(filepath.Join(repository, "grafana/dashboards/*/*.json"))
 	require.NoError(t, err)
 	require.NotEmpty(t, files)
-	assert.Len(t, pages, len(files))
+	assert.Len(t, dashboards, len(files))
 	for _, file := range files {
 		want, err := os.ReadFile(file)
 		require.NoError(t, err)
-		assert.True(t, pages[filepath.Base(file)] == string(want), "%s: no GrafanaDashboard shows it", file)
+		assert.True(t, dashboards[filepath.Base(file)] == string(want), "%s: no GrafanaDashboard has it", file)
 		folder := filepath.Base(filepath.Dir(file))
 		assert.Equal(t, folder, at[string](find(t, objects, "GrafanaDashboard", strings.TrimSuffix(filepath.Base(file), ".json")), "spec", "folderRef"))
 	}
@@ -169,8 +169,8 @@ func TestEachPageAndDataSourceIsThere(t *testing.T) {
 	}
 }
 
-// Rules and pages go by these names of jobs, and the links by this label.
-func TestPrometheusSeesWhatOurOwnConfigurationSees(t *testing.T) {
+// Rules and dashboards use the job names, and links use the label.
+func TestPrometheusHasTheSameJobsAndLabels(t *testing.T) {
 	objects := rendered(t)
 	text, err := os.ReadFile(filepath.Join(repository, "prometheus/prometheus.yml"))
 	require.NoError(t, err)
@@ -210,10 +210,10 @@ func TestImagesArePinned(t *testing.T) {
 	assert.Positive(t, seen)
 }
 
-// Secrets that are not rendered: people and operators make them, as the README says.
+// Secrets that are not rendered: the README describes them, or an operator creates them.
 var fromElsewhere = []string{"fleet-admin", "fleet-writer", "fleet-reader", "fleet-api-tokens", "fleet-etl", "fleet-cluster-ca-cert", "fleet-alertmanager"}
 
-func TestWhatIsNamedIsThere(t *testing.T) {
+func TestReferencedObjectsExist(t *testing.T) {
 	objects := rendered(t)
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
@@ -227,7 +227,7 @@ func TestWhatIsNamedIsThere(t *testing.T) {
 			for _, called := range []string{at[string](m, "secret", "secretName"), at[string](m, "secretKeyRef", "name")} {
 				if called != "" {
 					assert.Contains(t, fromElsewhere, called, "%s %s", o["kind"], name(o))
-					assert.True(t, bytes.Contains(readme, []byte("`"+called+"`")), "%s: the README does not tell who makes it", called)
+					assert.True(t, bytes.Contains(readme, []byte("`"+called+"`")), "%s: the README does not describe it", called)
 				}
 			}
 		})
@@ -237,7 +237,7 @@ func TestWhatIsNamedIsThere(t *testing.T) {
 	find(t, objects, "Deployment", scaled)
 }
 
-// pod is a pod's template with a container of fleet-etl.
+// pod is the template of a pod with a container of fleet-etl.
 type pod struct {
 	owner     string
 	spec      map[string]any
@@ -258,7 +258,7 @@ func etlPods(t *testing.T, objects []map[string]any) (pods []pod) {
 	return pods
 }
 
-// environment is what a container sees, with the text of its settings.
+// environment returns the environment variables of a container with their values.
 func environment(t *testing.T, objects []map[string]any, container map[string]any) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -273,7 +273,7 @@ func environment(t *testing.T, objects []map[string]any, container map[string]an
 	return all
 }
 
-var programs string // a folder that goes in the end
+var programs string // a directory that is removed at the end
 
 func TestMain(m *testing.M) {
 	status := m.Run()
@@ -295,7 +295,7 @@ var fleetETL = sync.OnceValues(func() (program string, err error) {
 	return program, nil
 })
 
-// local is the environment with its files where a test can have them: rules and zones are those of data/, secrets are made.
+// local returns the environment with paths that exist in a test: rules and geofences from data/, and generated secrets.
 func local(t *testing.T, given map[string]string) (environ []string) {
 	t.Helper()
 	root := t.TempDir()
@@ -319,8 +319,8 @@ func local(t *testing.T, given map[string]string) (environ []string) {
 	return environ
 }
 
-// fleet-etl itself says whether it takes the settings.
-func TestFleetETLTakesTheSettings(t *testing.T) {
+// fleet-etl validates the settings.
+func TestFleetETLAcceptsTheSettings(t *testing.T) {
 	program, err := fleetETL()
 	require.NoError(t, err)
 	objects := rendered(t)
@@ -333,7 +333,7 @@ func TestFleetETLTakesTheSettings(t *testing.T) {
 				}
 				assert.True(t, slices.ContainsFunc(list(p.container, "volumeMounts"), func(m map[string]any) bool {
 					return strings.HasPrefix(value+"/", m["mountPath"].(string)+"/")
-				}), "%s %s: nothing is mounted there", variable, value)
+				}), "%s %s: no volume is mounted there", variable, value)
 			}
 			show := exec.CommandContext(t.Context(), program, "config")
 			show.Env = local(t, given)
@@ -347,8 +347,8 @@ func TestFleetETLTakesTheSettings(t *testing.T) {
 	}
 }
 
-// What Kubernetes asks is answered, also while there is no Cassandra: the API then is ready to take records, which /-/ready is not.
-func TestTheProbesOfTheAPIAreAnsweredWithoutCassandra(t *testing.T) {
+// While Cassandra is unavailable, the API accepts records into the spool, so its probes must succeed. /-/ready does not.
+func TestProbesOfTheAPISucceedWithoutCassandra(t *testing.T) {
 	program, err := fleetETL()
 	require.NoError(t, err)
 	objects := rendered(t)
@@ -388,7 +388,7 @@ func TestTheProbesOfTheAPIAreAnsweredWithoutCassandra(t *testing.T) {
 	assert.Equal(t, http.StatusServiceUnavailable, status("metrics", "/-/ready"))
 }
 
-func TestProcessesAreProbedDrainedAndLockedDown(t *testing.T) {
+func TestPodsHaveProbesDrainTimeAndSecurityContext(t *testing.T) {
 	objects := rendered(t)
 	for _, p := range etlPods(t, objects) {
 		assert.Equal(t, true, at[bool](p.spec, "securityContext", "runAsNonRoot"), p.owner)
@@ -415,15 +415,15 @@ func TestProcessesAreProbedDrainedAndLockedDown(t *testing.T) {
 		assert.Greater(t, at[float64](p.spec, "terminationGracePeriodSeconds"), drain.Seconds()+10, p.owner)
 	}
 	spool := list(find(t, objects, "StatefulSet", "fleet-api"), "spec", "volumeClaimTemplates")
-	require.NotEmpty(t, spool, "what the API accepted outlives the process")
+	require.NotEmpty(t, spool, "accepted records survive the process")
 	state := list(find(t, objects, "StatefulSet", "fleet-api"), "spec", "template", "spec", "containers")[0]
 	assert.True(t, slices.ContainsFunc(list(state, "volumeMounts"), func(m map[string]any) bool {
 		return m["name"] == name(spool[0]) && m["mountPath"] == "/var/lib/fleet-etl"
 	}))
 }
 
-// The two ends of Kafka and of the lag agree, and each process can have a partition.
-func TestKafkaIsTheSameForAll(t *testing.T) {
+// Producers, consumers and the autoscaler use the same topic and group, and each replica can have a partition.
+func TestKafkaSettingsMatch(t *testing.T) {
 	objects := rendered(t)
 	consumer := environment(t, objects, list(find(t, objects, "Deployment", "fleet-consumer"), "spec", "template", "spec", "containers")[0])
 	scaled := find(t, objects, "ScaledObject", "fleet-consumer")
