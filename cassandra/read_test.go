@@ -3,6 +3,7 @@ package cassandra
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -62,4 +63,45 @@ func TestWaveReadsAsManyDaysAsTheLimitIsLikelyToNeed(t *testing.T) {
 	} {
 		require.Equal(t, c.want, s.wave(c.limit, c.rows, c.days), c.name)
 	}
+}
+
+func TestPages(t *testing.T) {
+	ms, err := decodePage(encodePage(-12345))
+	require.NoError(t, err)
+	require.EqualValues(t, -12345, ms)
+	for _, bad := range []string{"", "t", "12", "nonsense"} {
+		_, err := decodePage(bad)
+		require.ErrorContains(t, err, fmt.Sprintf("page %q: ", bad))
+	}
+}
+
+func TestRangesAreBounded(t *testing.T) {
+	require.NoError(t, checkRange(0, MaxDays-1))
+	require.EqualError(t, checkRange(0, MaxDays), "range 1970-01-01 to 1971-02-05: 401 days, at most 400 can be read at once; choose a shorter range")
+}
+
+func TestByMonthReturnsOldestFirst(t *testing.T) {
+	s := &Session{config: Config{Fanout: 2}}
+	from, to := at(t, "2025-11-30T23:00:00Z"), at(t, "2026-02-01T00:00:00Z")
+	rows, err := byMonth(t.Context(), s, from, to, func(_ context.Context, month Day) ([]string, error) {
+		return []string{month.String() + " later", month.String() + " earlier"}, nil
+	})
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"2025-11-01 earlier", "2025-11-01 later", "2025-12-01 earlier", "2025-12-01 later",
+		"2026-01-01 earlier", "2026-01-01 later", "2026-02-01 earlier", "2026-02-01 later",
+	}, rows)
+}
+
+func TestEnterBoundsReadsInFlight(t *testing.T) {
+	s := &Session{reads: make(chan struct{}, 1)}
+	leave, err := s.enter(t.Context())
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err = s.enter(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	leave()
+	_, err = s.enter(t.Context())
+	require.NoError(t, err)
 }
