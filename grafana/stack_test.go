@@ -228,8 +228,8 @@ func send(ctx context.Context, api string) error {
 func (s *stack) awaitRules(t *testing.T) {
 	begun := time.Now()
 	for _, name := range []string{
-		"job:fleet_etl_written_slo:error_budget_remaining_30d", "job:fleet_etl_freshness_slo:error_budget_remaining_30d",
-		"job:fleet_etl_records_unwritten_per_accepted:ratio_rate6h", "job:fleet_etl_records_slow_per_stored:ratio_rate6h",
+		"job:fleet_etl_durability_slo:error_budget_remaining_30d", "job:fleet_etl_freshness_slo:error_budget_remaining_30d",
+		"job:fleet_etl_records_not_durable_per_accepted:ratio_rate6h", "job:fleet_etl_records_slow_per_stored:ratio_rate6h",
 	} {
 		require.Eventually(t, func() bool {
 			now := time.Now()

@@ -31,7 +31,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
-var update = flag.Bool("update", false, "write the golden files of the messages anew")
+var update = flag.Bool("update", false, "update the golden files of the messages")
 
 const alertmanagerConfig = "alertmanager/alertmanager.yml"
 
@@ -42,14 +42,14 @@ func TestAlertmanagerConfiguration(t *testing.T) {
 func TestRoutes(t *testing.T) {
 	amtool := findAmtool(t)
 	for _, test := range []struct{ alert, receivers string }{
-		{"alertname=FleetStoreAway kind=platform severity=critical", "webhook,slack-operators,email-operators"},
+		{"alertname=FleetCassandraUnavailable kind=platform severity=critical", "webhook,slack-operators,email-operators"},
 		{"alertname=CassandraNodeDown kind=platform severity=warning dc=dc1", "webhook,slack-operators"},
 		{"alertname=FleetWatchdog kind=platform severity=info", "watchdog"},
-		{"alertname=Another kind=platform severity=info", "nobody"},
+		{"alertname=Another kind=platform severity=info", "none"},
 		{"alertname=FleetVehicleTemperature kind=fleet type=temperature fleet=wuxi severity=critical", "webhook,slack-dispatch,email-dispatch"},
 		{"alertname=FleetVehicleDeviceOffline kind=fleet type=device_offline fleet=wuxi severity=warning", "webhook,slack-dispatch"},
-		{"alertname=FleetVehicleBatteryLow kind=fleet type=battery_low fleet=wuxi severity=info", "nobody"},
-		{"alertname=SomebodyElses severity=critical", "nobody"},
+		{"alertname=FleetVehicleBatteryLow kind=fleet type=battery_low fleet=wuxi severity=info", "none"},
+		{"alertname=Unrelated severity=critical", "none"},
 	} {
 		t.Run(test.alert, func(t *testing.T) {
 			args := append([]string{"config", "routes", "test", "--config.file", alertmanagerConfig, "--verify.receivers", test.receivers}, strings.Fields(test.alert)...)
@@ -58,7 +58,7 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// TestMessages renders what people read; -update writes it anew.
+// TestMessages compares rendered messages with golden files; -update writes them.
 func TestMessages(t *testing.T) {
 	amtool := findAmtool(t)
 	for _, data := range files(t, "testdata/*.json") {
@@ -80,25 +80,25 @@ func TestMessages(t *testing.T) {
 	}
 }
 
-// As it is delivered nobody is told of anything, and nothing fails for that.
-func TestNobodyIsToldOutOfTheBox(t *testing.T) {
-	am := startAlertmanager(t, hasten(t))
-	am.post(vehicleAlert("truck-1", "speed_limit", "critical"), platformAlert("FleetStoreAway", "critical"), platformAlert("FleetWatchdog", "info"))
+// The default configuration notifies no receiver, and causes no errors.
+func TestDefaultConfigurationIsSilent(t *testing.T) {
+	am := startAlertmanager(t, shortWaits(t))
+	am.post(vehicleAlert("truck-1", "speed_limit", "critical"), platformAlert("FleetCassandraUnavailable", "critical"), platformAlert("FleetWatchdog", "info"))
 	// Webhook, Slack and e-mail of dispatch and of the operators, and the watchdog.
 	require.Eventually(t, func() bool { return strings.Count(am.log.String(), "route is within mute time") >= 7 }, 10*time.Second, 50*time.Millisecond)
 	assert.NotRegexp(t, `(?m)^alertmanager_notifications_total\{.*\} [1-9]`, am.get("/metrics"))
 	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.log.String())
 }
 
-// With its ways out open, alerts arrive grouped and readable, with the secrets of the files; what says nothing is held back.
-func TestPeopleAreTold(t *testing.T) {
+// With receivers enabled, alerts arrive grouped and readable, with the secrets from the files, and inhibited alerts do not arrive.
+func TestEnabledReceiversAreNotified(t *testing.T) {
 	secrets := t.TempDir()
 	hooks, slack := newEndpoint(t), newEndpoint(t)
 	mail := newMailbox(t)
 	for name, secret := range map[string]string{"webhook_token": "hook-token", "slack_url": slack.URL + "/services/T/B/slack-key", "smtp_password": "mail-password"} {
 		require.NoError(t, os.WriteFile(filepath.Join(secrets, name), []byte(secret), 0o600))
 	}
-	config := hasten(t)
+	config := shortWaits(t)
 	for old, replacement := range map[string]string{
 		`(?m)^ *mute_time_intervals: .*\n`:       "",
 		`/etc/alertmanager/secrets`:              secrets,
@@ -152,7 +152,7 @@ func TestPeopleAreTold(t *testing.T) {
 	over["startsAt"], over["endsAt"] = time.Now().Add(-time.Minute), time.Now()
 	am.post(over)
 	resolved := map[string]string{} // name to status
-	for len(resolved) < 3 {         // the end, and what was held back meanwhile
+	for len(resolved) < 3 {         // the resolution, and the alerts that were inhibited
 		group = parse(t, hooks.next(t).body)
 		resolved[group.Alerts[0].Labels["alertname"]] = group.Status
 	}
@@ -162,8 +162,8 @@ func TestPeopleAreTold(t *testing.T) {
 	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.log.String())
 }
 
-// hasten is the configuration as it is, but for how long groups wait.
-func hasten(t *testing.T) string {
+// shortWaits returns the configuration with short group waits.
+func shortWaits(t *testing.T) string {
 	text, err := os.ReadFile(alertmanagerConfig)
 	require.NoError(t, err)
 	config := regexp.MustCompile(`group_wait: \w+`).ReplaceAllString(string(text), "group_wait: 300ms")
@@ -244,7 +244,7 @@ func (am *alertmanager) post(alerts ...alert) {
 	am.t.Helper()
 	for _, a := range alerts {
 		if a["startsAt"] == nil {
-			a["startsAt"] = time.Now() // what began earlier than its group waits for would be told at once, alone
+			a["startsAt"] = time.Now() // an alert older than its group wait would be notified at once, on its own
 		}
 	}
 	body, err := json.Marshal(alerts)
@@ -272,7 +272,7 @@ type request struct {
 	body   []byte
 }
 
-// endpoint takes what is posted to it.
+// endpoint records requests.
 type endpoint struct {
 	*httptest.Server
 	requests chan request
@@ -310,10 +310,10 @@ func next[T any](t *testing.T, from <-chan T) T {
 type notification struct {
 	Status      string
 	GroupLabels map[string]string
-	Alerts      []told
+	Alerts      []notifiedAlert
 }
 
-type told struct {
+type notifiedAlert struct {
 	Status              string
 	Labels, Annotations map[string]string
 	GeneratorURL        string
@@ -328,7 +328,7 @@ func parse(t *testing.T, body []byte) (n notification) {
 
 type letter struct{ to, password, text string }
 
-// mailbox is a mail server that takes letters and asks for a login.
+// mailbox is a mail server that requires a login and records mails.
 type mailbox struct {
 	address string
 	letters chan letter

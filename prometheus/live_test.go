@@ -32,7 +32,7 @@ const (
 	liveFleet   = "live"                            // that of the vehicles that the test drives
 )
 
-// liveRules let nobody but the vehicles that the test drives raise an alert.
+// liveRules restrict alerts to the vehicles of the test.
 const liveRules = `
 defaults:
   speed_limit: {enabled: false}
@@ -48,26 +48,26 @@ fleets:
     speed_limit: {enabled: true, limit: 80, for: 1s}
 `
 
-// Bounds of what is waited for. On a quiet machine all of it comes within a few seconds.
+// Deadlines. On an idle machine everything takes a few seconds.
 const (
 	liveWithin   = 90 * time.Second
 	calmWithin   = 3 * time.Minute
 	answerWithin = 30 * time.Second
 )
 
-// TestPeopleHearOfWhatHappens runs the whole of it: Cassandra's nodes, fleet-etl, Prometheus and Alertmanager, with nothing
-// of this folder changed but how long things take. It breaks what can break, and looks at what comes to people.
-func TestPeopleHearOfWhatHappens(t *testing.T) {
+// TestAlertsEndToEnd runs Cassandra nodes, fleet-etl, Prometheus and Alertmanager with the configuration of this folder and
+// shorter times. It injects faults and checks the notifications.
+func TestAlertsEndToEnd(t *testing.T) {
 	l := startLive(t)
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T, *live)
 	}{
-		{"all is well", testAllIsWell},
-		{"vehicles drive too fast", testVehiclesDriveTooFast},
-		{"a node dies", testANodeDies},
-		{"the pipeline stalls", testThePipelineStalls},
-		{"the questions have answers", testQuestionsHaveAnswers},
+		{"all is well", testHealthy},
+		{"vehicles drive too fast", testSpeeding},
+		{"node down", testNodeDown},
+		{"the pipeline stalls", testStalledPipeline},
+		{"the questions have answers", testDocumentedQueries},
 		{"rules and metrics are what they seem", testRulesAndMetricsLive},
 	} {
 		if !t.Run(part.name, func(t *testing.T) {
@@ -80,8 +80,8 @@ func TestPeopleHearOfWhatHappens(t *testing.T) {
 	}
 }
 
-// The watchdog comes, and nothing else.
-func testAllIsWell(t *testing.T, l *live) {
+// Only the watchdog fires.
+func testHealthy(t *testing.T, l *live) {
 	first := l.hooks.await(t, 0, liveWithin, "the watchdog", func(m message) bool {
 		return m.path == "/watchdog" && m.Alerts[0].Labels["alertname"] == "FleetWatchdog"
 	})
@@ -93,11 +93,11 @@ func testAllIsWell(t *testing.T, l *live) {
 		unless on () count_over_time(ALERTS{alertname!="FleetWatchdog", alertstate="firing"}[10s])`
 	require.True(t, within(calmWithin, func() bool { return len(l.ask(t, calm)) == 1 }), "ten seconds in which all is well")
 	assert.True(t, within(liveWithin, func() bool { return maps.Equal(l.hooks.firing(), map[string]bool{"FleetWatchdog": true}) }),
-		"%v was told as firing and never as resolved", l.hooks.firing())
+		"%v was notified as firing and never as resolved", l.hooks.firing())
 }
 
-// fleet-etl tells Alertmanager of vehicles itself. Those of a fleet with the same trouble are one message.
-func testVehiclesDriveTooFast(t *testing.T, l *live) {
+// fleet-etl sends alerts about vehicles to Alertmanager. Alerts of one type in a fleet are one message.
+func testSpeeding(t *testing.T, l *live) {
 	from := l.hooks.now()
 	began := time.Now()
 	l.send(t, position{"live-1", began.Add(-2 * time.Second), 140}, position{"live-2", began.Add(-2 * time.Second), 150},
@@ -134,18 +134,18 @@ func testVehiclesDriveTooFast(t *testing.T, l *live) {
 	}
 }
 
-// A node that dies is no more than a warning: all else goes on.
-func testANodeDies(t *testing.T, l *live) {
+// A node that goes down is only a warning: everything else continues.
+func testNodeDown(t *testing.T, l *live) {
 	const n, node, dc = 4, "cassandra-dc2-node2", "dc2"
 	down := map[string]string{"alertname": "CassandraNodeDown", "node": node}
 	from := l.hooks.now()
 	require.NoError(t, l.cluster.Kill(t.Context(), n))
 	killed := time.Now()
 	m, a := l.hooks.awaitAlert(t, from, "firing", down)
-	t.Logf("told after %.1f s", time.Since(killed).Seconds())
+	t.Logf("notified after %.1f s", time.Since(killed).Seconds())
 	assert.Equal(t, map[string]string{"alertname": "CassandraNodeDown", "cluster": "fleet-tracing"}, m.GroupLabels)
 	assert.Equal(t, []string{"warning", "platform", dc}, []string{a.Labels["severity"], a.Labels["kind"], a.Labels["dc"]})
-	assert.Contains(t, a.Annotations["description"], "Node "+node+" of data centre "+dc)
+	assert.Contains(t, a.Annotations["description"], "Node "+node+" of data center "+dc)
 	assert.NotContains(t, a.Labels, "grafana_url", "it is in the links")
 	l.checkLinks(t, a.Annotations, "/d/cassandra-cluster")
 	require.True(t, within(liveWithin, func() bool {
@@ -158,9 +158,8 @@ func testANodeDies(t *testing.T, l *live) {
 	t.Logf("resolved %.1f s after the node was back", time.Since(started).Seconds())
 }
 
-// Nodes that hang stall the pipeline, and fleet-etl can still tell. What is said about vehicles is held back until it is true
-// again.
-func testThePipelineStalls(t *testing.T, l *live) {
+// Nodes that hang stall the pipeline, and fleet-etl reports it. Alerts about vehicles are inhibited meanwhile.
+func testStalledPipeline(t *testing.T, l *live) {
 	stalled := map[string]string{"alertname": "FleetPipelineStalled", "severity": "critical"}
 	from := l.hooks.now()
 	for n := 1; n <= 4; n++ {
@@ -168,23 +167,23 @@ func testThePipelineStalls(t *testing.T, l *live) {
 	}
 	paused := time.Now()
 	m, a := l.hooks.awaitAlert(t, from, "firing", stalled)
-	t.Logf("told after %.1f s", time.Since(paused).Seconds())
+	t.Logf("notified after %.1f s", time.Since(paused).Seconds())
 	assert.Equal(t, map[string]string{"alertname": "FleetPipelineStalled", "cluster": "fleet-tracing"}, m.GroupLabels)
 	assert.Equal(t, []string{"platform", "fleet-etl"}, []string{a.Labels["kind"], a.Labels["job"]})
 	l.checkLinks(t, a.Annotations, "/d/fleet-pipeline")
-	both := l.hooks.await(t, from, liveWithin, "one message of both data centres", func(m message) bool {
+	both := l.hooks.await(t, from, liveWithin, "one message of both data centers", func(m message) bool {
 		return m.GroupLabels["alertname"] == "CassandraNodesDown" && m.Status == "firing" && len(m.Alerts) == 2
 	})
 	for _, a := range both.Alerts {
 		l.checkLinks(t, a.Annotations, "/d/cassandra-cluster")
 	}
 
-	// One that would be told as soon as the vehicle's comes through all the same, and the vehicle's does not.
+	// Another alert with the same timing is notified, and the vehicle's is not.
 	offline := map[string]string{"alertname": "FleetVehicleDeviceOffline", "device": "live-9"}
 	l.post(t, vehicleAlert("live-9", "device_offline", "warning"))
 	require.True(t, within(liveWithin, func() bool {
 		return regexp.MustCompile(`"inhibitedBy":\["`).MatchString(get(t, l.alertmanager+"/api/v2/alerts?filter="+url.QueryEscape(`device="live-9"`)))
-	}), "the vehicle's alert is held back")
+	}), "the vehicle's alert is inhibited")
 	other := platformAlert("CassandraCompactionsBehind", "warning")
 	l.post(t, other)
 	l.hooks.awaitAlert(t, from, "firing", map[string]string{"alertname": "CassandraCompactionsBehind"})
@@ -205,9 +204,9 @@ func testThePipelineStalls(t *testing.T, l *live) {
 	assert.True(t, within(liveWithin, func() bool { return len(l.ask(t, "count(up == 1) == 7")) == 1 }), "all is up again")
 }
 
-// Every question of the documentation is asked, and answered unless it says that there may be no answer. The queries of the
-// runbooks are only asked: they are for when something is wrong.
-func testQuestionsHaveAnswers(t *testing.T, l *live) {
+// Every query in the documentation has a result, unless the documentation says that it may be empty. Queries of runbooks may be
+// empty, because they are for incidents.
+func testDocumentedQueries(t *testing.T, l *live) {
 	asked := queries(t)
 	require.Greater(t, len(asked[questions]), 30)
 	for file, list := range asked {
@@ -228,8 +227,7 @@ func testQuestionsHaveAnswers(t *testing.T, l *live) {
 	}
 }
 
-// Only a Prometheus with data finds that the sides of an operator do not fit, and only the programs themselves have the
-// metrics of others that we use.
+// Only a Prometheus with data detects operands that do not match, and only running programs have the metrics of others.
 func testRulesAndMetricsLive(t *testing.T, l *live) {
 	var answer struct {
 		Data struct {
@@ -254,7 +252,7 @@ func testRulesAndMetricsLive(t *testing.T, l *live) {
 	}
 }
 
-// live is everything at work.
+// live is the running stack.
 type live struct {
 	cluster                       *cluster.Cluster
 	prometheus, alertmanager, api string // addresses, with http://
@@ -268,7 +266,7 @@ func startLive(t *testing.T) *live {
 	l.cluster, nodes = platform.Cluster(t)
 
 	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
-		Options: monitoring.Options{Dir: t.TempDir(), Edit: hastenAlertmanager(t)}, Webhook: l.hooks.URL,
+		Options: monitoring.Options{Dir: t.TempDir(), Edit: shortenAlertmanager(t)}, Webhook: l.hooks.URL,
 	})
 	require.NoError(t, err)
 	platform.StopAtEnd(t, alertmanager)
@@ -281,7 +279,7 @@ func startLive(t *testing.T) *live {
 	require.True(t, within(liveWithin, func() bool { return seen.MatchString(get(t, "http://"+etl.Metrics+"/metrics")) }), "the canary comes through")
 
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
-		Options:  monitoring.Options{Dir: t.TempDir(), Edit: hastenPrometheus(t)},
+		Options:  monitoring.Options{Dir: t.TempDir(), Edit: shortenPrometheus(t)},
 		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
 		Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
@@ -293,9 +291,9 @@ func startLive(t *testing.T) *live {
 	return l
 }
 
-// hastenPrometheus makes what is told within minutes be told within seconds. What looks at longer stretches keeps its time:
-// over seconds it would see what is none. The canary comes five times as often as usual, and may stay away for a twelfth.
-func hastenPrometheus(t *testing.T) func(file, text string) string {
+// shortenPrometheus turns minutes into seconds. Expressions over longer windows keep them, since they would misfire over seconds. The
+// canary sends five times as often as usual and may be missing for a twelfth of the time.
+func shortenPrometheus(t *testing.T) func(file, text string) string {
 	return platform.Shorten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
 			"scrape_timeout: 10s", "scrape_timeout: 2s"},
@@ -304,15 +302,15 @@ func hastenPrometheus(t *testing.T) func(file, text string) string {
 	})
 }
 
-// hastenAlertmanager keeps the order in which things are told: of the graver first.
-func hastenAlertmanager(t *testing.T) func(file, text string) string {
+// shortenAlertmanager shortens waits and keeps their order: critical alerts first.
+func shortenAlertmanager(t *testing.T) func(file, text string) string {
 	return platform.Shorten(t, map[string][]string{
 		"alertmanager.yml": {"group_wait: 30s", "group_wait: 2s", "group_wait: 10s", "group_wait: 1s",
 			"group_interval: 1m", "group_interval: 1s", "group_interval: 5m", "group_interval: 2s"},
 	})
 }
 
-// checkLinks sees whether an alert's links lead to where there is something.
+// checkLinks checks that the targets of an alert's links exist.
 func (l *live) checkLinks(t *testing.T, annotations map[string]string, dashboard string) {
 	t.Helper()
 	link, err := url.Parse(annotations["dashboard_url"])
@@ -333,7 +331,7 @@ type position struct {
 	speed  float64 // km/h
 }
 
-// send gives records to the IoT API.
+// send sends records to the IoT API.
 func (l *live) send(t *testing.T, positions ...position) {
 	t.Helper()
 	var records []map[string]any
@@ -345,7 +343,7 @@ func (l *live) send(t *testing.T, positions ...position) {
 	l.postJSON(t, l.api+"/v1/telemetry", records)
 }
 
-// post gives alerts to Alertmanager as from now on.
+// post sends alerts to Alertmanager with the current time.
 func (l *live) post(t *testing.T, a alert) {
 	t.Helper()
 	if a["startsAt"] == nil {
@@ -367,9 +365,9 @@ func (l *live) postJSON(t *testing.T, to string, what any) {
 	require.NotContains(t, string(text), `"reason"`, "all of it is taken")
 }
 
-// within waits until something is reached, and tells whether it was.
-func within(patience time.Duration, reached func() bool) bool {
-	for end := time.Now().Add(patience); !reached(); time.Sleep(100 * time.Millisecond) {
+// within waits until reached returns true, and reports whether it did.
+func within(timeout time.Duration, reached func() bool) bool {
+	for end := time.Now().Add(timeout); !reached(); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(end) {
 			return false
 		}
@@ -377,7 +375,7 @@ func within(patience time.Duration, reached func() bool) bool {
 	return true
 }
 
-// get is what an address answers, or why it does not.
+// get returns the response of an address, or the error.
 func get(t *testing.T, address string) string {
 	_, text, err := platform.Get(t.Context(), address)
 	if err != nil {
@@ -386,7 +384,7 @@ func get(t *testing.T, address string) string {
 	return string(text)
 }
 
-// ask has Prometheus answer a query, which it must understand.
+// ask queries Prometheus.
 func (l *live) ask(t *testing.T, query string) (values []float64) {
 	t.Helper()
 	var answer struct {
@@ -411,14 +409,14 @@ func (l *live) ask(t *testing.T, query string) (values []float64) {
 	return values
 }
 
-// message is one that came to people.
+// message is a notification.
 type message struct {
 	notification
 	path   string
 	header http.Header
 }
 
-// inbox keeps all messages that come to a webhook, in order.
+// inbox records the messages to a webhook, in order.
 type inbox struct {
 	*httptest.Server
 	mu       sync.Mutex
@@ -449,7 +447,7 @@ func newInbox(t *testing.T) *inbox {
 	return i
 }
 
-// now is the place of the next message.
+// now returns the index of the next message.
 func (i *inbox) now() int { return len(i.since(0)) }
 
 func (i *inbox) since(from int) []message {
@@ -458,7 +456,7 @@ func (i *inbox) since(from int) []message {
 	return slices.Clone(i.messages[from:])
 }
 
-// await is the first message from a place on that fits.
+// await returns the first matching message from an index on.
 func (i *inbox) await(t *testing.T, from int, patience time.Duration, what string, fits func(message) bool) (found message) {
 	t.Helper()
 	require.True(t, within(patience, func() bool {
@@ -472,11 +470,11 @@ func (i *inbox) await(t *testing.T, from int, patience time.Duration, what strin
 	return found
 }
 
-// awaitAlert is the first message from a place on that has an alert of a status with these labels, and that alert.
-func (i *inbox) awaitAlert(t *testing.T, from int, status string, labels map[string]string) (m message, a told) {
+// awaitAlert returns the first message from an index on with an alert of this status and these labels, and that alert.
+func (i *inbox) awaitAlert(t *testing.T, from int, status string, labels map[string]string) (m message, a notifiedAlert) {
 	t.Helper()
 	m = i.await(t, from, liveWithin, fmt.Sprintf("%v %s", labels, status), func(m message) bool {
-		at := slices.IndexFunc(m.Alerts, func(a told) bool { return a.is(status, labels) })
+		at := slices.IndexFunc(m.Alerts, func(a notifiedAlert) bool { return a.is(status, labels) })
 		if at >= 0 {
 			a = m.Alerts[at]
 		}
@@ -487,11 +485,11 @@ func (i *inbox) awaitAlert(t *testing.T, from int, status string, labels map[str
 
 func (i *inbox) has(from int, status string, labels map[string]string) bool {
 	return slices.ContainsFunc(i.since(from), func(m message) bool {
-		return slices.ContainsFunc(m.Alerts, func(a told) bool { return a.is(status, labels) })
+		return slices.ContainsFunc(m.Alerts, func(a notifiedAlert) bool { return a.is(status, labels) })
 	})
 }
 
-// firing are the names of the alerts that were told as firing, and not as resolved since.
+// firing returns the names of the alerts that were notified as firing and not as resolved since.
 func (i *inbox) firing() map[string]bool {
 	names := map[string]bool{}
 	for _, m := range i.since(0) {
@@ -506,7 +504,7 @@ func (i *inbox) firing() map[string]bool {
 	return names
 }
 
-func (a told) is(status string, labels map[string]string) bool {
+func (a notifiedAlert) is(status string, labels map[string]string) bool {
 	for name, value := range labels {
 		if a.Labels[name] != value {
 			return false

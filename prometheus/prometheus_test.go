@@ -1,5 +1,5 @@
-// Package prometheus holds what Prometheus and Alertmanager are configured with. Its tests have promtool and amtool check and try
-// all of it, and hold rules, runbooks, dashboards and metrics together.
+// Package prometheus has the configuration of Prometheus and Alertmanager. Its tests run promtool and amtool on it, and check that
+// rules, runbooks, dashboards and metrics match.
 package prometheus
 
 import (
@@ -70,7 +70,7 @@ func files(t *testing.T, pattern string) []string {
 	return found
 }
 
-// groups are those of some files, named as the tests in tests/ do, or of all.
+// groups returns the rule groups of some files, or of all.
 func groups(t *testing.T, from ...string) (all []group) {
 	for _, file := range files(t, "rules/*.yml") {
 		if len(from) > 0 && !slices.Contains(from, "../"+file) {
@@ -83,7 +83,7 @@ func groups(t *testing.T, from ...string) (all []group) {
 	return all
 }
 
-// rules are all of them, in the order of their files.
+// rules returns all rules, in the order of their files.
 func rules(t *testing.T) (all []rule) {
 	for _, g := range groups(t) {
 		all = append(all, g.Rules...)
@@ -158,11 +158,11 @@ func TestRules(t *testing.T) {
 	}
 }
 
-// Every alert has a test in which it fires with all that it says, one in which something like it happens and it does not,
-// and one in which its series are not there at all.
+// Every alert has a test in which it fires with all annotations, one in which it stays quiet in a similar situation, and one
+// without its series.
 func TestEveryAlertIsTested(t *testing.T) {
 	fires, quiet, absent := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	told := map[string]bool{} // alert and severity
+	firesAs := map[string]bool{} // alert and severity
 	for _, file := range files(t, "tests/*.yml") {
 		var f struct {
 			Rules []string `yaml:"rule_files"`
@@ -182,7 +182,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 		readYAML(t, file, &f)
 		for _, g := range groups(t, f.Rules...) {
 			if len(f.Rules) > 1 {
-				assert.Contains(t, f.Order, g.Name, "%s: group_eval_order; without it the result depends on chance", file)
+				assert.Contains(t, f.Order, g.Name, "%s: group_eval_order; without it the result is random", file)
 			}
 		}
 		for _, test := range f.Tests {
@@ -199,10 +199,10 @@ func TestEveryAlertIsTested(t *testing.T) {
 					assert.NotEmpty(t, test.Series, "%s: %s", file, test.Name)
 					quiet[a.Name] = true
 				default:
-					t.Errorf("%s: %q says neither fires nor quiet of %s", file, test.Name, a.Name)
+					t.Errorf("%s: %q has neither fires nor quiet for %s", file, test.Name, a.Name)
 				}
 				for _, e := range a.Expect {
-					told[a.Name+" "+e.Labels["severity"]] = true
+					firesAs[a.Name+" "+e.Labels["severity"]] = true
 					assert.ElementsMatch(t, []string{"summary", "description", "runbook_url", "dashboard_url"},
 						slices.Collect(maps.Keys(e.Annotations)), "%s: %s", file, test.Name)
 				}
@@ -216,12 +216,12 @@ func TestEveryAlertIsTested(t *testing.T) {
 	assert.Equal(t, names, quiet)
 	for _, r := range rules(t) {
 		if r.Alert != "" {
-			assert.True(t, told[r.Alert+" "+r.Labels["severity"]], "%s never fires as %s in a test", r.Alert, r.Labels["severity"])
+			assert.True(t, firesAs[r.Alert+" "+r.Labels["severity"]], "%s never fires as %s in a test", r.Alert, r.Labels["severity"])
 		}
 	}
 }
 
-func TestEveryAlertSaysWhatToDo(t *testing.T) {
+func TestEveryAlertHasAnnotations(t *testing.T) {
 	name := regexp.MustCompile(`^(Fleet|Cassandra)([A-Z][a-z]+)+$`)
 	link := regexp.MustCompile(`^\{\{ \$externalLabels\.grafana_url \}\}/d/([a-z-]+)$`)
 	for _, r := range rules(t) {
@@ -236,7 +236,7 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 			assert.NotContains(t, r.Annotations["summary"], "{{", "the summary is the same for all of an alert")
 			assert.NotEmpty(t, r.Annotations["description"])
 			if r.Alert != "FleetWatchdog" {
-				assert.Contains(t, r.Annotations["description"], "{{", "the description tells which")
+				assert.Contains(t, r.Annotations["description"], "{{", "the description names the instance")
 			}
 			assert.Equal(t, runbookBase+r.Alert+".md", r.Annotations["runbook_url"])
 			if match := link.FindStringSubmatch(r.Annotations["dashboard_url"]); assert.NotNil(t, match, r.Annotations["dashboard_url"]) {
@@ -246,7 +246,7 @@ func TestEveryAlertSaysWhatToDo(t *testing.T) {
 	}
 }
 
-func TestRecordingRulesAreNamedForWhatTheyAre(t *testing.T) {
+func TestNamesOfRecordingRules(t *testing.T) {
 	seen := map[string]bool{}
 	for _, r := range rules(t) {
 		if r.Record != "" {
@@ -279,10 +279,10 @@ func TestRunbooks(t *testing.T) {
 			assert.FileExists(t, runbooks+to[1], file)
 		}
 	}
-	assert.Equal(t, pages, found, "a page for each alert, and an alert for each page")
+	assert.Equal(t, pages, found, "one runbook per alert, and one alert per runbook")
 }
 
-// vehicleAlerts are the names of the alerts that fleet-etl sends, after the types that the domain has.
+// vehicleAlerts returns the names of the alerts that fleet-etl sends, one per alert type.
 func vehicleAlerts(t *testing.T) map[string]bool {
 	source, err := os.ReadFile("../etl/internal/telemetry/alert.go")
 	require.NoError(t, err)
@@ -300,8 +300,7 @@ func vehicleAlerts(t *testing.T) map[string]bool {
 
 var fence = regexp.MustCompile("(?s)```promql\n(.*?)```")
 
-// queries are all that people are told to ask: those of a runbook stand on a line each, a question of the documentation
-// has one that may be longer.
+// queries returns all queries in runbooks, one per line, and in the documentation, one per question.
 func queries(t *testing.T) map[string][]string {
 	all := map[string][]string{}
 	for _, file := range files(t, runbooks+"*.md") {
@@ -320,7 +319,7 @@ func queries(t *testing.T) map[string][]string {
 	return all
 }
 
-func TestQueriesAreUnderstood(t *testing.T) {
+func TestQueriesParse(t *testing.T) {
 	promtool := findPromtool(t)
 	type recorded struct {
 		Record string `json:"record"`
@@ -339,7 +338,7 @@ func TestQueriesAreUnderstood(t *testing.T) {
 	run(t, promtool, "check", "rules", file)
 }
 
-// The metrics of others that we use; the live test of the whole stack meets them for real.
+// The metrics of other programs. The live test checks that they exist.
 var foreign = []string{
 	"up", "ALERTS", "process_start_time_seconds", "process_cpu_seconds_total", "process_resident_memory_bytes", "go_goroutines",
 	"go_memstats_heap_inuse_bytes", "scrape_samples_scraped", "scrape_duration_seconds",
@@ -379,7 +378,7 @@ func TestEveryMetricExists(t *testing.T) {
 	}
 }
 
-// ownMetrics are the names that stand in the sources of our programs.
+// ownMetrics returns the names of metrics in the sources of this project.
 func ownMetrics(t *testing.T) map[string]bool {
 	known := map[string]bool{}
 	add := func(dir string, name *regexp.Regexp, prefixes ...string) {
@@ -405,7 +404,7 @@ func ownMetrics(t *testing.T) map[string]bool {
 	return known
 }
 
-// metricsOf finds the names of metrics in a query: what is left when labels, ranges, functions and words are gone.
+// metricsOf returns the names of metrics in a query, which remain without labels, ranges, functions and keywords.
 func metricsOf(query string) (names []string) {
 	for _, noise := range []string{
 		`(?m)#.*$`, `"(?:[^"\\]|\\.)*"`, `\{[^}]*\}`, `\[[^\]]*\]`,
@@ -435,8 +434,8 @@ func TestMetricsOf(t *testing.T) {
 	}
 }
 
-// A rule that asks for a boundary that the histogram has not got gets nothing, and says nothing.
-func TestHistogramsHaveTheObjectivesBoundary(t *testing.T) {
+// A rule with a bucket boundary that the histogram does not have never fires.
+func TestHistogramsHaveTheBoundaryOfTheSLO(t *testing.T) {
 	source, err := os.ReadFile("../etl/internal/pipeline/metrics.go")
 	require.NoError(t, err)
 	match := regexp.MustCompile(`freshnessBuckets = \[\]float64\{([^}]*)\}`).FindStringSubmatch(string(source))

@@ -11,7 +11,7 @@ var faults = []fault{
 	{
 		name: "etl-killed", title: "fleet-etl killed at random points", forms: inShort | inLong,
 		injects: "`kill -9` of `fleet-etl run` several times, each time 0.2 to 2.5 s after its start",
-		allowed: []string{"FleetProcessRestarting", "FleetTargetDown", "FleetPipelineStalled", "FleetStoreAway", "FleetRollupLate"},
+		allowed: []string{"FleetProcessRestarting", "FleetTargetDown", "FleetPipelineStalled", "FleetCassandraUnavailable", "FleetRollupLate"},
 		run:     etlKilled,
 	},
 	{
@@ -120,7 +120,7 @@ var faults = []fault{
 	{
 		name: "all-restarted", title: "All nodes killed and started again", forms: inLong,
 		injects:  "`kill -9` of all four nodes; started again after the alerts",
-		expected: []alert{"FleetStoreAway", "CassandraNodesDown{dc=dc1}", "CassandraNodesDown{dc=dc2}"},
+		expected: []alert{"FleetCassandraUnavailable", "CassandraNodesDown{dc=dc1}", "CassandraNodesDown{dc=dc2}"},
 		allowed:  append([]string{"FleetSpoolGrowing"}, nodeAlerts...),
 		run:      allRestarted,
 	},
@@ -129,7 +129,7 @@ var faults = []fault{
 // nodeAlerts may fire while nodes are down for long, or start again.
 var nodeAlerts = []string{
 	"CassandraNodeDown", "CassandraNodesDown", "CassandraClientTimeouts", "CassandraClientUnavailables", "CassandraDroppedMutations", "CassandraHintsGrowing",
-	"CassandraPeerUnreachable", "FleetCanaryFailing", "FleetPipelineStalled", "FleetQueueFull", "FleetRollupLate", "FleetStoreAway",
+	"CassandraPeerUnreachable", "FleetCanaryFailing", "FleetPipelineStalled", "FleetQueueFull", "FleetRollupLate", "FleetCassandraUnavailable",
 }
 
 func needsNetwork(o Options) error {

@@ -284,7 +284,7 @@ func TestReceiversOfAlertmanager(t *testing.T) {
 			open := map[string]bool{}
 			var walk func(route)
 			walk = func(r route) {
-				if r.Receiver != "nobody" && len(r.Mute) == 0 {
+				if r.Receiver != "none" && len(r.Mute) == 0 {
 					open[r.Receiver] = true
 				}
 				for _, inner := range r.Routes {
