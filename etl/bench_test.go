@@ -53,7 +53,7 @@ func TestMeasureSources(t *testing.T) {
 
 	s.truncate()
 	const address = "127.0.0.1:18080"
-	v := s.service("ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS="+address, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0")
+	v := s.service("ETL_SOURCES=api", "ETL_API_ADDRESS="+address, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0")
 	v.start()
 	require.Eventually(t, func() bool { return v.metric("fleet_etl_store_up") == 1 && up(address) }, 30*time.Second, 20*time.Millisecond)
 	chunks := x.chunks(t, 500)
@@ -99,7 +99,7 @@ func TestMeasureSources(t *testing.T) {
 	}
 
 	s.truncate()
-	v = s.service("ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS="+address, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0")
+	v = s.service("ETL_SOURCES=api", "ETL_API_ADDRESS="+address, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0")
 	v.start()
 	require.Eventually(t, func() bool { return v.metric("fleet_etl_store_up") == 1 && up(address) }, 30*time.Second, 20*time.Millisecond)
 	small := x.chunks(t, 50)

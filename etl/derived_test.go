@@ -52,7 +52,7 @@ type deriver struct {
 func (s *site) deriver(env ...string) *deriver {
 	addresses := platform.FreeAddresses(s.t, 2)
 	v := &deriver{s.service(slices.Concat([]string{
-		"ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS=" + addresses[0], "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0",
+		"ETL_SOURCES=api", "ETL_API_ADDRESS=" + addresses[0], "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0",
 		"ETL_STATE_DIR=" + s.t.TempDir(), "ETL_METRICS_ADDRESS=" + addresses[1], "ETL_DRAIN_TIMEOUT=2m",
 	}, env)...), addresses[0]}
 	v.metrics = addresses[1]

@@ -134,7 +134,7 @@ func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
 	t.Run("HTTP", func(t *testing.T) {
 		s.truncate()
 		const address = "127.0.0.1:18080"
-		v := s.service("ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS="+address, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0")
+		v := s.service("ETL_SOURCES=api", "ETL_API_ADDRESS="+address, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0")
 		v.start()
 		chunks := x.chunks(t, 50)
 		var acknowledged sync.Map
@@ -270,7 +270,7 @@ func up(address string) bool {
 func whileCassandraIsAway(t *testing.T, s *site, x *stream) {
 	c := nodes(t)
 	const address = "127.0.0.1:18080"
-	v := s.service("ETL_SOURCES=httpapi", "ETL_HTTP_ADDRESS="+address, "ETL_HTTP_OPEN_FLEET=nobody", "ETL_HTTP_DEVICE_RATE=0", "ETL_HTTP_TOKEN_RATE=0", "ETL_DRAIN_TIMEOUT=60s")
+	v := s.service("ETL_SOURCES=api", "ETL_API_ADDRESS="+address, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0", "ETL_DRAIN_TIMEOUT=60s")
 	v.start()
 	chunks := x.chunks(t, 50)
 	require.Eventually(t, func() bool { return v.metric("fleet_etl_store_up") == 1 }, 30*time.Second, 50*time.Millisecond)

@@ -143,7 +143,7 @@ func clockJumps(ctx context.Context, s *scenario) error {
 		if err := canarySeen(); err != nil {
 			return err
 		}
-		out, err := s.command(ctx, "deadletters", "reprocess", "--reason", "future", "--source", "httpapi")
+		out, err := s.command(ctx, "deadletters", "reprocess", "--reason", "future", "--source", "api")
 		if exit := (*exec.ExitError)(nil); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 2) { // 2: records of poison are still from the future
 			return fmt.Errorf("reprocess the rejected records: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
 		}

@@ -61,7 +61,7 @@ func TestEnvironmentOfFleetETL(t *testing.T) {
 	own, users := -1, -1
 	for i, v := range env {
 		switch v {
-		case "ETL_SOURCES=generator,httpapi":
+		case "ETL_SOURCES=generator,api":
 			own = i
 		case "ETL_SOURCES=kafka":
 			users = i

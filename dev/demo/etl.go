@@ -51,7 +51,7 @@ func (d *Demo) applySchema(ctx context.Context, nodes []cluster.Node) error {
 func (d *Demo) environment(nodes []cluster.Node, alertmanager *monitoring.Process) []string {
 	own := []string{
 		"ETL_STATE_DIR=" + d.file("state"),
-		"ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS=" + apiAddress, "ETL_HTTP_OPEN_FLEET=" + demoFleet,
+		"ETL_SOURCES=generator,api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_OPEN_FLEET=" + demoFleet,
 		"ETL_GRAFANA_URL=" + grafanaURL,
 	}
 	if alertmanager != nil {

@@ -355,7 +355,7 @@ func TestProbesOfTheAPISucceedWithoutCassandra(t *testing.T) {
 	container := list(find(t, objects, "StatefulSet", "fleet-api"), "spec", "template", "spec", "containers")[0]
 	given := environment(t, objects, container)
 	addresses := map[string]string{} // of the ports, by name
-	for port, variable := range map[string]string{"http": "ETL_HTTP_ADDRESS", "metrics": "ETL_METRICS_ADDRESS"} {
+	for port, variable := range map[string]string{"http": "ETL_API_ADDRESS", "metrics": "ETL_METRICS_ADDRESS"} {
 		free, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
 		addresses[port], given[variable] = free.Addr().String(), free.Addr().String()
@@ -405,7 +405,7 @@ func TestPodsHaveProbesDrainTimeAndSecurityContext(t *testing.T) {
 		assert.Equal(t, map[string]any{"path": "/-/healthy", "port": "metrics"}, at[map[string]any](p.container, "livenessProbe", "httpGet"), p.owner)
 		ready := map[string]any{"path": "/-/ready", "port": "metrics"}
 		environment := environment(t, objects, p.container)
-		if environment["ETL_SOURCES"] == "httpapi" {
+		if environment["ETL_SOURCES"] == "api" {
 			assert.Equal(t, "8080", ports["http"], p.owner)
 			ready = map[string]any{"path": "/v1/openapi.json", "port": "http"}
 		}

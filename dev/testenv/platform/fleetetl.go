@@ -80,8 +80,8 @@ func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 	require.NoError(t, os.WriteFile(rules, []byte(alertRules), 0o600))
 	e.env = append(os.Environ(),
 		"CASSANDRA_HOSTS="+strings.Join(e.Config.Hosts, ","), "CASSANDRA_KEYSPACE="+e.Config.Keyspace, "CASSANDRA_DC="+e.Config.LocalDC,
-		"ETL_STATE_DIR="+e.Dir, "ETL_METRICS_ADDRESS="+e.Metrics, "ETL_SOURCES=generator,httpapi", "ETL_HTTP_ADDRESS="+e.API,
-		"ETL_HTTP_OPEN_FLEET="+openFleet, "ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_CANARY_INTERVAL=2s",
+		"ETL_STATE_DIR="+e.Dir, "ETL_METRICS_ADDRESS="+e.Metrics, "ETL_SOURCES=generator,api", "ETL_API_ADDRESS="+e.API,
+		"ETL_API_OPEN_FLEET="+openFleet, "ETL_GENERATOR_VEHICLES=10", "ETL_GENERATOR_INTERVAL=1s", "ETL_CANARY_INTERVAL=2s",
 		"ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_RULES_FILE="+rules,
 	)
 	e.env = append(e.env, env...)

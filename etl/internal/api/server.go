@@ -112,7 +112,7 @@ func (o *Options) check() error {
 }
 
 // Name is the label of the source.
-func (s *Server) Name() string { return "httpapi" }
+func (s *Server) Name() string { return "api" }
 
 // Run serves until ctx ends, and passes what it receives to the pipeline. Requests in progress end within the grace period.
 // Run returns after its last emit. Call it once.

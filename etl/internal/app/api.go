@@ -34,10 +34,10 @@ func (p *program) api(x *parts) (_ pipeline.Source, made closers, err error) {
 	}
 	x.apiFiles = append(x.apiFiles, reload.Target{Name: "API tokens", Files: tokens.Files, Load: tokens.Prepare})
 	var serverTLS *tls.Config
-	if c.HTTPTLSCert != "" {
-		certificate, err := api.LoadCertificate(c.HTTPTLSCert, c.HTTPTLSKey)
+	if c.APITLSCert != "" {
+		certificate, err := api.LoadCertificate(c.APITLSCert, c.APITLSKey)
 		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_HTTP_TLS_CERT_FILE and ETL_HTTP_TLS_KEY_FILE: %w", err)
+			return nil, nil, fmt.Errorf("ETL_API_TLS_CERT_FILE and ETL_API_TLS_KEY_FILE: %w", err)
 		}
 		serverTLS = certificate.TLSConfig()
 		x.apiFiles = append(x.apiFiles, reload.Target{Name: "API certificate", Files: certificate.Files, Load: certificate.Prepare})
@@ -47,9 +47,9 @@ func (p *program) api(x *parts) (_ pipeline.Source, made closers, err error) {
 		return nil, nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
 	}
 	made = append(made, buffer.Close)
-	listener, err := net.Listen("tcp", c.HTTPAddress)
+	listener, err := net.Listen("tcp", c.APIAddress)
 	if err != nil {
-		return nil, made, fmt.Errorf("ETL_HTTP_ADDRESS %q: %w; choose another", c.HTTPAddress, err)
+		return nil, made, fmt.Errorf("ETL_API_ADDRESS %q: %w; choose another", c.APIAddress, err)
 	}
 	made = append(made, func() error { _ = listener.Close(); return nil }) // Run closes it too, if it ever runs
 	queries, end, err := p.queries(x)
@@ -87,16 +87,16 @@ func (p *program) queries(x *parts) (*query.API, closers, error) {
 		Now: time.Now, Logger: p.logger, Registry: p.reg,
 	}
 	switch {
-	case c.RedisURL != "":
-		shared, err := cache.NewRedis(cache.RedisOptions{URL: c.RedisURL}, p.logger, p.reg)
+	case c.APIRedisURL != "":
+		shared, err := cache.NewRedis(cache.RedisOptions{URL: c.APIRedisURL}, p.logger, p.reg)
 		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_REDIS_URL: %w", err)
+			return nil, nil, fmt.Errorf("ETL_API_REDIS_URL: %w", err)
 		}
 		o.Cache, made = shared, append(made, shared.Close)
-	case c.ReadCacheBytes > 0:
-		memory, err := cache.NewMemory(uint64(c.ReadCacheBytes))
+	case c.APICacheBytes > 0:
+		memory, err := cache.NewMemory(uint64(c.APICacheBytes))
 		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_READ_CACHE_BYTES: %w", err)
+			return nil, nil, fmt.Errorf("ETL_API_CACHE_BYTES: %w", err)
 		}
 		o.Cache, made = memory, append(made, func() error { memory.Close(); return nil })
 	}
@@ -106,13 +106,13 @@ func (p *program) queries(x *parts) (*query.API, closers, error) {
 
 func (p *program) tokens() (*auth.Tokens, error) {
 	c := p.config
-	if c.HTTPTokens == "" {
-		p.logger.WithField("fleet", c.HTTPOpenFleet).Warn("the HTTP API is open to everybody (ETL_HTTP_OPEN_FLEET)")
-		return auth.OpenAccess(c.HTTPOpenFleet), nil
+	if c.APITokens == "" {
+		p.logger.WithField("fleet", c.APIOpenFleet).Warn("the HTTP API is open to everybody (ETL_API_OPEN_FLEET)")
+		return auth.OpenAccess(c.APIOpenFleet), nil
 	}
-	tokens, err := auth.Load(c.HTTPTokens)
+	tokens, err := auth.Load(c.APITokens)
 	if err != nil {
-		return nil, fmt.Errorf("ETL_HTTP_TOKENS_FILE: %w", err)
+		return nil, fmt.Errorf("ETL_API_TOKENS_FILE: %w", err)
 	}
 	return tokens, nil
 }

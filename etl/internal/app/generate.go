@@ -28,7 +28,7 @@ type generateCommand struct {
 	Broken    float64       `help:"Share of invalid records added, 0 to 1."`
 	To        string        `enum:"file,pipeline,http,kafka" default:"file" help:"Destination: file, pipeline (directly into Cassandra), http (an HTTP API) or kafka (the first of KAFKA_TOPICS)."`
 	URL       string        `name:"url" default:"http://127.0.0.1:8080/v1/telemetry" help:"HTTP API that --to http sends to."`
-	Token     string        `env:"ETL_HTTP_TOKEN" help:"Token for --to http."`
+	Token     string        `env:"ETL_API_TOKEN" help:"Token for --to http."`
 	Format    string        `enum:"csv,ndjson" default:"csv" help:"File format: csv or ndjson."`
 	Out       string        `short:"o" default:"-" placeholder:"FILE" help:"Output file; - is standard output."`
 	Report    string        `enum:"text,json" default:"text" help:"Report format of --to pipeline: text or json."`

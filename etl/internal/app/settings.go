@@ -93,10 +93,10 @@ func kafkaConnection(c *config.Config) (kafka.Connection, error) {
 // apiLimits returns the limits of the HTTP API.
 func apiLimits(c *config.Config) (api.Limits, ingest.Limits) {
 	server, i := api.DefaultLimits(), ingest.DefaultLimits()
-	server.MaxConnections = c.HTTPMaxConnections
-	i.MaxBody, i.MaxBodies, i.MaxRecords = c.HTTPMaxBody, max(8*c.HTTPMaxBody, i.MaxBodies), c.HTTPMaxRecords
-	i.TokenRate, i.DeviceRate = c.HTTPTokenRate, c.HTTPDeviceRate
-	i.TokenBurst, i.DeviceBurst = max(2*int(c.HTTPTokenRate), c.HTTPMaxRecords), max(i.DeviceBurst, c.HTTPMaxRecords)
+	server.MaxConnections = c.APIMaxConnections
+	i.MaxBody, i.MaxBodies, i.MaxRecords = c.APIMaxBody, max(8*c.APIMaxBody, i.MaxBodies), c.APIMaxRecords
+	i.TokenRate, i.DeviceRate = c.APITokenRate, c.APIDeviceRate
+	i.TokenBurst, i.DeviceBurst = max(2*int(c.APITokenRate), c.APIMaxRecords), max(i.DeviceBurst, c.APIMaxRecords)
 	return server, i
 }
 

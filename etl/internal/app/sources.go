@@ -37,7 +37,7 @@ func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, er
 		switch name {
 		case "generator":
 			s, err = p.generator()
-		case "httpapi":
+		case "api":
 			s, end, err = p.api(x)
 		case "kafka":
 			s, err = p.kafka()

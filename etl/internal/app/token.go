@@ -24,6 +24,6 @@ func (c *tokenCommand) Run(p *program) error {
 	token, hash := auth.NewToken()
 	fmt.Fprintf(p.Err, "Token (it cannot be shown again):\n")
 	fmt.Fprintln(p.Out, token)
-	fmt.Fprintf(p.Err, "Line for the file ETL_HTTP_TOKENS_FILE:\n%s %s %s\n", c.Fleet, hash, rights)
+	fmt.Fprintf(p.Err, "Line for the file ETL_API_TOKENS_FILE:\n%s %s %s\n", c.Fleet, hash, rights)
 	return nil
 }

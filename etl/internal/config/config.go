@@ -42,7 +42,7 @@ type Config struct {
 	Mode     string `envconfig:"ETL_MODE" default:"streaming" desc:"What fleet-etl does without a command: streaming (run) or batch (load ETL_FILES)."`
 	LogLevel string `envconfig:"LOG_LEVEL" default:"info" desc:"Lowest level that is logged: debug, info, warn or error."`
 
-	Sources []string `envconfig:"ETL_SOURCES" default:"generator" desc:"Sources of run, separated by commas: generator, httpapi, kafka."`
+	Sources []string `envconfig:"ETL_SOURCES" default:"generator" desc:"Sources of run, separated by commas: generator, api, kafka."`
 	Files   []string `envconfig:"ETL_FILES" desc:"Files or patterns that ETL_MODE=batch loads, separated by commas."`
 	Fleets  []string `envconfig:"ETL_FLEETS" desc:"Fleets that may send, separated by commas; empty allows all."`
 
@@ -68,22 +68,22 @@ type Config struct {
 
 	ReloadInterval time.Duration `envconfig:"ETL_RELOAD_INTERVAL" default:"5s" desc:"Interval between two checks for changed rules, geofences, tokens and TLS files; 0 disables them."`
 
-	HTTPAddress        string  `envconfig:"ETL_HTTP_ADDRESS" default:":8080" desc:"Address of the HTTP API (source httpapi)."`
-	HTTPTokens         string  `envconfig:"ETL_HTTP_TOKENS_FILE" desc:"File of API tokens; fleet-etl token prints its lines. Reloaded when it changes."`
-	HTTPOpenFleet      string  `envconfig:"ETL_HTTP_OPEN_FLEET" desc:"Without a tokens file: allow everyone to read and write every fleet; records without a fleet go to this one. For testing only."`
-	HTTPTLSCert        string  `envconfig:"ETL_HTTP_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty serves plain HTTP. Reloaded when it changes."`
-	HTTPTLSKey         string  `envconfig:"ETL_HTTP_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
-	HTTPMaxBody        int64   `envconfig:"ETL_HTTP_MAX_BODY_BYTES" default:"8388608" desc:"Maximum size of a request body, compressed and decompressed."`
-	HTTPMaxRecords     int     `envconfig:"ETL_HTTP_MAX_RECORDS" default:"10000" desc:"Maximum records per request."`
-	HTTPTokenRate      float64 `envconfig:"ETL_HTTP_TOKEN_RATE" default:"20000" desc:"Maximum records per second per token; 0 is unlimited. Requests above it get status 429."`
-	HTTPDeviceRate     float64 `envconfig:"ETL_HTTP_DEVICE_RATE" default:"50" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
-	HTTPMaxConnections int     `envconfig:"ETL_HTTP_MAX_CONNECTIONS" default:"5000" desc:"Maximum connections of the API; above it, the connection idle for longest is closed."`
+	APIAddress        string  `envconfig:"ETL_API_ADDRESS" default:":8080" desc:"Address of the HTTP API (source api)."`
+	APITokens         string  `envconfig:"ETL_API_TOKENS_FILE" desc:"File of API tokens; fleet-etl token prints its lines. Reloaded when it changes."`
+	APIOpenFleet      string  `envconfig:"ETL_API_OPEN_FLEET" desc:"Without a tokens file: allow everyone to read and write every fleet; records without a fleet go to this one. For testing only."`
+	APITLSCert        string  `envconfig:"ETL_API_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty serves plain HTTP. Reloaded when it changes."`
+	APITLSKey         string  `envconfig:"ETL_API_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
+	APIMaxBody        int64   `envconfig:"ETL_API_MAX_BODY_BYTES" default:"8388608" desc:"Maximum size of a request body, compressed and decompressed."`
+	APIMaxRecords     int     `envconfig:"ETL_API_MAX_RECORDS" default:"10000" desc:"Maximum records per request."`
+	APITokenRate      float64 `envconfig:"ETL_API_TOKEN_RATE" default:"20000" desc:"Maximum records per second per token; 0 is unlimited. Requests above it get status 429."`
+	APIDeviceRate     float64 `envconfig:"ETL_API_DEVICE_RATE" default:"50" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
+	APIMaxConnections int     `envconfig:"ETL_API_MAX_CONNECTIONS" default:"5000" desc:"Maximum connections of the API; above it, the connection idle for longest is closed."`
 
 	SpoolDir      string `envconfig:"ETL_SPOOL_DIR" desc:"Directory of records that the API accepted and that are not stored yet; empty is spool in ETL_STATE_DIR."`
 	SpoolMaxBytes int64  `envconfig:"ETL_SPOOL_MAX_BYTES" default:"1073741824" desc:"Maximum size of the spool; while it is full, the API answers 503. See fleet_etl_spool_bytes."`
 
-	RedisURL       string `envconfig:"ETL_REDIS_URL" desc:"Redis cache of API queries, shared by several processes, as redis://USER:PASSWORD@HOST:PORT/DATABASE; empty uses memory." secret:"hidden"`
-	ReadCacheBytes int64  `envconfig:"ETL_READ_CACHE_BYTES" default:"33554432" desc:"Size of the in-memory cache of API queries if there is no Redis; 0 disables it."`
+	APIRedisURL   string `envconfig:"ETL_API_REDIS_URL" desc:"Redis cache of API queries, shared by several processes, as redis://USER:PASSWORD@HOST:PORT/DATABASE; empty uses memory." secret:"hidden"`
+	APICacheBytes int64  `envconfig:"ETL_API_CACHE_BYTES" default:"33554432" desc:"Size of the in-memory cache of API queries if there is no Redis; 0 disables it."`
 
 	ProcessorEnabled       bool          `envconfig:"ETL_PROCESSOR_ENABLED" default:"true" desc:"Compute alerts, trips and hourly statistics. If false, fleet-etl verify --fix computes them later."`
 	ProcessorFlushInterval time.Duration `envconfig:"ETL_PROCESSOR_FLUSH_INTERVAL" default:"5s" desc:"Interval between two writes of changed statistics and trips; alerts are written at once."`
@@ -233,33 +233,33 @@ func (c *Config) check() error {
 	oneOf("LOG_LEVEL", c.LogLevel, "debug", "info", "warn", "error")
 	oneOf("ETL_WRITE_MODE", c.WriteMode, "batch", "async")
 	for _, source := range c.Sources {
-		oneOf("ETL_SOURCES", source, "generator", "httpapi", "kafka")
-		if source == "httpapi" && c.HTTPTokens == "" && c.HTTPOpenFleet == "" {
-			reject("ETL_HTTP_TOKENS_FILE", "", "set it to a tokens file (fleet-etl token creates one), or set ETL_HTTP_OPEN_FLEET to allow everyone")
+		oneOf("ETL_SOURCES", source, "generator", "api", "kafka")
+		if source == "api" && c.APITokens == "" && c.APIOpenFleet == "" {
+			reject("ETL_API_TOKENS_FILE", "", "set it to a tokens file (fleet-etl token creates one), or set ETL_API_OPEN_FLEET to allow everyone")
 		}
 	}
-	if c.HTTPTokens != "" && c.HTTPOpenFleet != "" {
-		reject("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "conflicts with ETL_HTTP_TOKENS_FILE; set only one")
+	if c.APITokens != "" && c.APIOpenFleet != "" {
+		reject("ETL_API_OPEN_FLEET", c.APIOpenFleet, "conflicts with ETL_API_TOKENS_FILE; set only one")
 	}
-	if c.HTTPOpenFleet != "" && !telemetry.ValidName(c.HTTPOpenFleet) {
-		reject("ETL_HTTP_OPEN_FLEET", c.HTTPOpenFleet, "use 1 to 128 characters of A-Za-z0-9._:-")
+	if c.APIOpenFleet != "" && !telemetry.ValidName(c.APIOpenFleet) {
+		reject("ETL_API_OPEN_FLEET", c.APIOpenFleet, "use 1 to 128 characters of A-Za-z0-9._:-")
 	}
-	if (c.HTTPTLSCert == "") != (c.HTTPTLSKey == "") {
-		reject("ETL_HTTP_TLS_CERT_FILE", c.HTTPTLSCert, "set both it and ETL_HTTP_TLS_KEY_FILE, or neither")
+	if (c.APITLSCert == "") != (c.APITLSKey == "") {
+		reject("ETL_API_TLS_CERT_FILE", c.APITLSCert, "set both it and ETL_API_TLS_KEY_FILE, or neither")
 	}
-	if c.HTTPMaxBody < 1024 || c.HTTPMaxBody > 64<<20 {
-		reject("ETL_HTTP_MAX_BODY_BYTES", c.HTTPMaxBody, "use 1024 to 67108864")
+	if c.APIMaxBody < 1024 || c.APIMaxBody > 64<<20 {
+		reject("ETL_API_MAX_BODY_BYTES", c.APIMaxBody, "use 1024 to 67108864")
 	}
-	atLeast("ETL_HTTP_MAX_RECORDS", c.HTTPMaxRecords, 1)
-	atLeast("ETL_HTTP_MAX_CONNECTIONS", c.HTTPMaxConnections, 1)
-	if !(c.HTTPTokenRate >= 0) || !(c.HTTPDeviceRate >= 0) {
-		reject("ETL_HTTP_TOKEN_RATE and ETL_HTTP_DEVICE_RATE", fmt.Sprintf("%g, %g", c.HTTPTokenRate, c.HTTPDeviceRate), "use 0 or more")
+	atLeast("ETL_API_MAX_RECORDS", c.APIMaxRecords, 1)
+	atLeast("ETL_API_MAX_CONNECTIONS", c.APIMaxConnections, 1)
+	if !(c.APITokenRate >= 0) || !(c.APIDeviceRate >= 0) {
+		reject("ETL_API_TOKEN_RATE and ETL_API_DEVICE_RATE", fmt.Sprintf("%g, %g", c.APITokenRate, c.APIDeviceRate), "use 0 or more")
 	}
 	if c.SpoolMaxBytes < 64<<20 {
 		reject("ETL_SPOOL_MAX_BYTES", c.SpoolMaxBytes, "use at least 67108864")
 	}
-	if c.ReadCacheBytes < 0 {
-		reject("ETL_READ_CACHE_BYTES", c.ReadCacheBytes, "use 0 or more")
+	if c.APICacheBytes < 0 {
+		reject("ETL_API_CACHE_BYTES", c.APICacheBytes, "use 0 or more")
 	}
 	oneOf("KAFKA_START", c.KafkaStart, "earliest", "latest")
 	if c.KafkaMechanism != "" {
