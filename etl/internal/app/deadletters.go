@@ -146,12 +146,12 @@ func printDeadLetter(out io.Writer, e *deadletter.Entry, reprocessed bool) error
 
 type reprocessDeadLettersCommand struct {
 	deadLetterFlags
-	Set    map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Values that replace those of the records, for example fleet_id=fleet-001. An empty value removes the field."`
+	Set    map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Values to set in every record, for example fleet_id=fleet-001. An empty value removes the field."`
 	DryRun bool              `help:"Only report what would happen. Write nothing."`
 	Report string            `enum:"text,json" default:"text" help:"Format of the report: text or json."`
 }
 
-// reprocessReport is the report of reprocess. Its records are those of the dead letters that were reprocessed.
+// reprocessReport is the report of reprocess. The embedded report counts the records of the reprocessed dead letters.
 type reprocessReport struct {
 	DryRun      bool             `json:"dry_run"`
 	DeadLetters int64            `json:"dead_letters"`         // open and selected
@@ -175,8 +175,8 @@ func (r *reprocessReport) fail(number int64, origin, why string) {
 	}
 }
 
-// Run reprocesses the open dead letters that the flags select. Those whose records are stored, or rejected again as a new
-// dead letter, are closed.
+// Run reprocesses the open dead letters that the flags select. It closes a dead letter when its record is stored, or
+// rejected again as a new dead letter.
 func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	report := &reprocessReport{DryRun: c.DryRun, Failures: []reprocessError{}}
 	source, end, err := c.source(p.config.DeadLetterDir, report)
@@ -194,8 +194,8 @@ func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	return report.finish(p.Out, c.Report, err)
 }
 
-// source opens the dead letters of a directory and returns a source of those that are open and selected. A dry run
-// neither locks nor changes them.
+// source opens a directory and returns a source of the open dead letters that the flags select. A dry run neither locks
+// nor changes the directory.
 func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport) (_ *deadletter.Reprocessor, end func(), err error) {
 	filter, err := c.filter(time.Now())
 	if err != nil {

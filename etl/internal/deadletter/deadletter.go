@@ -46,7 +46,7 @@ func newEntry(now time.Time, source, origin string, r *pipeline.Rejected) Entry 
 	}
 }
 
-// ID identifies a dead letter in whichever file it is: it is a hash of its line.
+// ID identifies a dead letter. It is a hash of the line, so it does not change when the file is rotated.
 type ID [16]byte
 
 // String returns 32 hexadecimal digits.
@@ -92,7 +92,7 @@ func (f *Filter) matches(e *Entry) bool {
 // Route sends the dead letters of some sources to a place of their own.
 type Route struct {
 	BySource map[string]pipeline.DeadLetters
-	Default  pipeline.DeadLetters // for every other source
+	Default  pipeline.DeadLetters // for all other sources
 }
 
 // Append implements pipeline.DeadLetters.

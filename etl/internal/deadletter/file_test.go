@@ -16,7 +16,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// ticking returns a clock that advances by a second per call.
+// ticking returns a clock that advances by 1 s per call.
 func ticking() func() time.Time {
 	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("CST", 8*3600))
 	return func() time.Time { at = at.Add(time.Second); return at }

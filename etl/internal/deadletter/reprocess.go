@@ -20,7 +20,7 @@ const SourceName = "deadletters"
 // ReprocessOptions say what is reprocessed.
 type ReprocessOptions struct {
 	Entries iter.Seq2[Entry, error]
-	Set     map[string]string // values by field that replace those of the records; an empty one removes the field
+	Set     map[string]string // values by field to set in every record; an empty one removes the field
 	// Done receives dead letters whose records are stored, or rejected again as a new dead letter. Run calls it between
 	// batches, Flush at the end.
 	Done func([]ID) error

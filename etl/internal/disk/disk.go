@@ -1,4 +1,4 @@
-// Package disk makes what was done to files outlast a crash of the machine.
+// Package disk makes changes of directories survive a crash of the machine.
 package disk
 
 import (
@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// SyncDir brings the names in a directory to disk: those of files that were made, renamed or removed.
+// SyncDir syncs a directory after files in it were created, renamed or removed.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

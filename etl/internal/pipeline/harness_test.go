@@ -46,7 +46,7 @@ type writer func(ctx context.Context, in <-chan pipeline.ValidBatch) error
 
 func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return w(ctx, in) }
 
-// each is a writer that calls do for every batch, until in or ctx ends.
+// each is a writer that calls do for each batch, until in or ctx ends.
 func each(do func(pipeline.ValidBatch) error) writer {
 	return func(ctx context.Context, in <-chan pipeline.ValidBatch) error {
 		for {

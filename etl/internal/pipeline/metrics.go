@@ -54,7 +54,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		received: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_records_received_total",
-			Help: "Records that sources read, including those that are rejected later, by source.",
+			Help: "Records that sources read, including rejected and duplicate ones, by source.",
 		}, []string{"source"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_records_rejected_total",

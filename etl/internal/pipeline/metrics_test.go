@@ -105,7 +105,7 @@ func TestDurationMetrics(t *testing.T) {
 			}
 			time.Sleep(3 * time.Second)
 			earlier := batchOf("truck-4", nil)
-			earlier.Accepted = time.Now().Add(-time.Second) // a request that was accepted a second ago
+			earlier.Accepted = time.Now().Add(-time.Second) // a request that was accepted 1 s ago
 			return emit(earlier)
 		}}))
 		for metric, want := range map[string]float64{

@@ -59,7 +59,7 @@ type Source interface {
 	Run(ctx context.Context, emit func(Batch) error) error
 }
 
-// Validator decides what is stored.
+// Validator decides which records are stored.
 type Validator interface {
 	// Validate checks a record at the time nowMs (Unix milliseconds) and completes it. It returns the hash of the payload
 	// and whether the record was seen before, or a rejection.

@@ -44,7 +44,7 @@ func (s *Spool) saveLoop() {
 		select {
 		case <-ticker.C:
 			// In this order, finished segments do not come back after a crash. They are removed even when the cursor can't be
-			// saved: on a full disk, that makes room for it.
+			// saved, which frees space for it on a full disk.
 			err := s.saveCursor()
 			if err != nil && !s.saveFailed {
 				s.logger.WithError(err).Warn("saving the spool cursor failed, retrying")

@@ -115,7 +115,7 @@ type entry struct {
 	size    int64 // on disk
 }
 
-// errCorrupt says that there is no entry where one should be.
+// errCorrupt says that an entry is missing where one should be.
 var errCorrupt = errors.New("corrupt")
 
 // readEntry reads the entry at an offset of the segment, whose number is in [from, to).

@@ -26,7 +26,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
 )
 
-// ErrFull says that there is no room for an entry now: the spool holds Options.MaxBytes, or the disk is full.
+// ErrFull says that an entry does not fit now: the spool holds Options.MaxBytes, or the disk is full.
 var ErrFull = errors.New("spool is full")
 
 // ErrClosed is the error of a closed spool.
@@ -153,8 +153,8 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	return s, nil
 }
 
-// Append adds an entry at the end and returns when it is on disk. Concurrent appends share one fsync. When there is no
-// room, the error is ErrFull and Next will not return the entry. When ctx ends first, Next may return it.
+// Append adds an entry at the end and returns when it is on disk. Concurrent appends share one fsync. When it does
+// not fit, the error is ErrFull and Next will not return the entry. When ctx ends first, Next may return it.
 func (s *Spool) Append(ctx context.Context, entry []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -218,7 +218,7 @@ func (s *Spool) appendError(err error) error {
 }
 
 // Next waits for the next entry and returns it with its number. The entry belongs to the caller. Any error but ErrClosed
-// and those of ctx is a disk error; the next call tries again.
+// and that of ctx is a disk error; the next call tries again.
 func (s *Spool) Next(ctx context.Context) (entry []byte, number uint64, err error) {
 	select {
 	case s.readLock <- struct{}{}:

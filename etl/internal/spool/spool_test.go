@@ -225,7 +225,7 @@ func TestFullSpoolRejectsUntilAcknowledged(t *testing.T) {
 	require.EqualValues(t, 1, r.values(t)["full_total"])
 	_, numbers := r.drain(t)
 	r.Ack(numbers[1])
-	require.ErrorIs(t, r.Append(t.Context(), entry), ErrFull, "an acknowledged entry takes room until all earlier ones are acknowledged")
+	require.ErrorIs(t, r.Append(t.Context(), entry), ErrFull, "an acknowledged entry takes space until all earlier ones are acknowledged")
 	r.Ack(numbers[0])
 	require.EqualValues(t, one, r.Bytes())
 	require.NoError(t, r.Append(t.Context(), entry))
@@ -331,7 +331,7 @@ func TestFullFileSystem(t *testing.T) {
 		}
 		require.Eventually(t, func() bool { return len(segmentsIn(t, dir)) <= 1 }, 10*time.Second, time.Millisecond)
 	}
-	require.Greater(t, len(want), 5*30, "room is freed each time")
+	require.Greater(t, len(want), 5*30, "space is freed each time")
 	require.Zero(t, r.Bytes())
 	require.NoError(t, r.Close())
 	require.Empty(t, segmentsIn(t, dir))

@@ -22,7 +22,7 @@ func newGroup(buf []byte) *group {
 	return &group{entries: buf[:0], sealed: make(chan struct{}), written: make(chan struct{})}
 }
 
-// fits reports whether the group has room for an entry of the given size when it is limited to max bytes.
+// fits reports whether an entry of the given size fits when the group is limited to max bytes.
 func (g *group) fits(size, max int64) bool {
 	return g.count == 0 || int64(len(g.entries))+size <= max
 }
@@ -74,7 +74,7 @@ func (s *Spool) nextGroup() *group {
 	return g
 }
 
-// syncError is a failed fsync. Its data may be lost even if a second fsync succeeds, so the entries are written again to
+// syncError is a failed fsync. Its data may be lost even if the next fsync succeeds, so the entries are written again to
 // another segment.
 type syncError struct{ error }
 

@@ -32,7 +32,7 @@ type Connection struct {
 	Brokers   []string    // host:port of some brokers; clients find the others through them
 	ClientID  string      // in the logs of brokers; empty is fleet-etl
 	TLS       *tls.Config // nil is plain text
-	Mechanism string      // one of Mechanisms; empty is no authentication
+	Mechanism string      // one of Mechanisms; empty turns authentication off
 	Username  string
 	Password  string
 }
@@ -101,7 +101,7 @@ func (report connectHook) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Durati
 }
 
 // permanent returns an error with a remedy where a retry fixes nothing: Kafka denies access, or its certificate is not
-// trusted. It returns nil for every other error, such as an unreachable broker.
+// trusted. It returns nil for all other errors, such as an unreachable broker.
 func (c Connection) permanent(err error) error {
 	switch untrusted := (*tls.CertificateVerificationError)(nil); {
 	case err == nil:

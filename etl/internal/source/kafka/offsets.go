@@ -41,7 +41,7 @@ type offset struct {
 type offsetTracker struct {
 	mu       sync.Mutex
 	assigned map[topicPartition]*partition
-	acked    chan struct{} // closed at the next ack, when somebody waits for one
+	acked    chan struct{} // closed at the next ack; nil while nothing waits for one
 }
 
 func newOffsetTracker() *offsetTracker {
@@ -98,7 +98,7 @@ func (t *offsetTracker) ack(p *partition, number uint64) {
 	}
 }
 
-// close lets no further in-flight range begin in these partitions, and returns those of them that are assigned.
+// close lets no further in-flight range begin in these partitions. It returns the assigned ones.
 func (t *offsetTracker) close(parts map[string][]int32) []*partition {
 	t.mu.Lock()
 	defer t.mu.Unlock()

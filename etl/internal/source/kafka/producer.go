@@ -16,7 +16,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
-// Compressions are those that a producer may use.
+// Compressions are the values of SinkOptions.Compression.
 var Compressions = []string{"none", "gzip", "snappy", "lz4", "zstd"}
 
 // producer stores records in one topic, on all in-sync replicas.

@@ -74,7 +74,7 @@ func (s *Sink) WriteRaw(ctx context.Context, messages []Message) error {
 }
 
 // NDJSON returns a writer that sends each line as a value, with the device id in it as key. Write returns when all lines
-// are stored. Each Write must end with a line end, as those of generator.WriteNDJSON do.
+// are stored. Each Write must end with a line end, as generator.WriteNDJSON does.
 func (s *Sink) NDJSON(ctx context.Context) io.Writer { return &lineWriter{ctx, s} }
 
 type lineWriter struct {
