@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
@@ -32,8 +33,8 @@ type Checkpoint struct {
 	mu      sync.Mutex
 	state   state
 	unsaved bool
-	pending []*pending // batches that are not done, and those behind them, as they were sent
-	sent    bool       // the last batch was sent
+	pending ack.Tracker[progress] // points that were passed and are not durable yet
+	sent    bool                  // the last batch was sent
 
 	stop    chan struct{}
 	stopped chan struct{}
@@ -63,17 +64,12 @@ const (
 	saveEvery    = time.Second
 )
 
-// mark is a point that a run passed: a place of a file or a number in the sorted order.
-type mark struct {
+// progress is a point in the input: a place in a file or a number in the sorted order.
+type progress struct {
 	file    int
 	place   place
 	done    bool // the file's end
 	inOrder int64
-}
-
-type pending struct {
-	mark mark
-	done bool
 }
 
 // OpenCheckpoint finds what an earlier run of the same command left in the directory, or starts a new checkpoint. A
@@ -328,50 +324,37 @@ func (c *Checkpoint) inOrder() int64 {
 	return c.state.InOrder
 }
 
-// expect gives the Done of a batch that is about to be sent.
-func (c *Checkpoint) expect(m mark) func(pipeline.Outcome) {
+// expect returns the Done of a batch that is about to be sent and ends at a point.
+func (c *Checkpoint) expect(p progress) func(pipeline.Outcome) {
 	if c.path == "" {
 		return func(pipeline.Outcome) {}
 	}
-	p := c.add(m)
-	return func(pipeline.Outcome) { c.finish(p) }
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	number := c.pending.Add(p)
+	return func(pipeline.Outcome) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.pending.Ack(number, c.advance)
+	}
 }
 
-// pass takes in a point that no batch leads to.
-func (c *Checkpoint) pass(m mark) {
+// pass passes a point without a batch.
+func (c *Checkpoint) pass(p progress) {
 	if c.path != "" {
-		c.finish(c.add(m))
+		c.expect(p)(pipeline.Outcome{})
 	}
 }
 
-func (c *Checkpoint) add(m mark) *pending {
-	p := &pending{mark: m}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.pending = append(c.pending, p)
-	return p
-}
-
-// finish moves the state on as far as nothing is missing.
-func (c *Checkpoint) finish(p *pending) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	p.done = true
-	for len(c.pending) > 0 && c.pending[0].done {
-		c.advance(c.pending[0].mark)
-		c.pending[0] = nil
-		c.pending = c.pending[1:]
-	}
-}
-
-func (c *Checkpoint) advance(m mark) {
+// advance sets the state to a point before which everything is durable.
+func (c *Checkpoint) advance(p progress) {
 	c.unsaved = true
-	if m.inOrder > 0 {
-		c.state.InOrder = m.inOrder
+	if p.inOrder > 0 {
+		c.state.InOrder = p.inOrder
 		return
 	}
-	if f := &c.state.Files[m.file]; f.Path != Stdin {
-		f.Offset, f.Line, f.Done = m.place.offset, m.place.line, m.done
+	if f := &c.state.Files[p.file]; f.Path != Stdin {
+		f.Offset, f.Line, f.Done = p.place.offset, p.place.line, p.done
 	}
 }
 
@@ -403,7 +386,7 @@ func (c *Checkpoint) Complete() error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.sent || len(c.pending) > 0 {
+	if !c.sent || c.pending.Len() > 0 {
 		return fmt.Errorf("checkpoint %s: not everything is stored: run the command again to go on", c.path)
 	}
 	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {

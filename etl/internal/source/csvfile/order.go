@@ -24,7 +24,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		if len(batch.Items)+len(batch.Rejected) == 0 {
 			return nil
 		}
-		batch.Accepted, batch.Done = s.options.Now(), s.checkpoint.expect(mark{inOrder: number})
+		batch.Accepted, batch.Done = s.options.Now(), s.checkpoint.expect(progress{inOrder: number})
 		b := batch
 		batch = pipeline.Batch{}
 		s.done.Store(int64(float64(s.total) * float64(number) / float64(count)))

@@ -114,9 +114,9 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 		return at, done
 	}
 	return s.in.each(ctx, from, &s.done, func(c chunk) error {
-		m := mark{file: c.file, place: c.end, done: c.last}
+		p := progress{file: c.file, place: c.end, done: c.last}
 		if len(c.items)+len(c.refused) == 0 {
-			s.checkpoint.pass(m)
+			s.checkpoint.pass(p)
 			return nil
 		}
 		return emit(pipeline.Batch{
@@ -124,7 +124,7 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 			Items:    c.items,
 			Rejected: c.refused,
 			Accepted: s.options.Now(),
-			Done:     s.checkpoint.expect(m),
+			Done:     s.checkpoint.expect(p),
 		})
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -38,7 +39,7 @@ func NewSource(opts SourceOptions) (*Source, error) {
 		opts.Now = time.Now
 	}
 	if opts.Wait == nil {
-		opts.Wait = wait
+		opts.Wait = backoff.Sleep
 	}
 	if opts.Pace {
 		opts.Start = opts.Now()
@@ -47,17 +48,6 @@ func NewSource(opts SourceOptions) (*Source, error) {
 		return nil, fmt.Errorf("generator options: %w", err)
 	}
 	return &Source{opts: opts}, nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Name implements pipeline.Source.

@@ -11,7 +11,7 @@ import (
 
 // BenchmarkSink sends records, each acknowledged.
 func BenchmarkSink(b *testing.B) {
-	s := newSite(b, 6)
+	s := newFixture(b, 6)
 	sim, err := generator.New(generator.Options{Seed: 1, Vehicles: 300, Fleets: 2, Interval: 5 * time.Second, Records: b.N, Start: time.Now().Add(-time.Hour)})
 	require.NoError(b, err)
 	sink := s.sink()
@@ -23,7 +23,7 @@ func BenchmarkSink(b *testing.B) {
 
 // BenchmarkSource consumes records, each durable at once.
 func BenchmarkSource(b *testing.B) {
-	s := newSite(b, 6)
+	s := newFixture(b, 6)
 	s.fill(b.N)
 	o := s.options()
 	o.BatchRecords = 1000

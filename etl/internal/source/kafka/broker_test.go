@@ -37,7 +37,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// The test binary is also the consumer that tests kill.
+// The test binary is also the consumer process that tests kill.
 func TestMain(m *testing.M) {
 	if os.Getenv("KAFKA_TEST_CHILD") != "" {
 		os.Exit(child())
@@ -51,8 +51,8 @@ func brokers(t testing.TB) []string {
 	return testenv.KafkaBrokers(t)
 }
 
-// site is a topic of a test's own.
-type site struct {
+// fixture is a topic and a consumer group of one test.
+type fixture struct {
 	t          testing.TB
 	connection kafka.Connection
 	topic      string
@@ -60,9 +60,9 @@ type site struct {
 	admin      *kadm.Client
 }
 
-func newSite(t testing.TB, partitions int) *site {
+func newFixture(t testing.TB, partitions int) *fixture {
 	t.Helper()
-	s := &site{t: t, connection: kafka.Connection{Brokers: brokers(t)}}
+	s := &fixture{t: t, connection: kafka.Connection{Brokers: brokers(t)}}
 	s.topic = fmt.Sprintf("test-%s-%d", strings.ToLower(strings.ReplaceAll(t.Name(), "/", "-")), time.Now().UnixNano())
 	s.group = s.topic + "-group"
 	client, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...))
@@ -78,7 +78,7 @@ func newSite(t testing.TB, partitions int) *site {
 	return s
 }
 
-func (s *site) sink() *kafka.Sink {
+func (s *fixture) sink() *kafka.Sink {
 	s.t.Helper()
 	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: s.connection, Topic: s.topic, Logger: quiet()})
 	require.NoError(s.t, err)
@@ -86,8 +86,8 @@ func (s *site) sink() *kafka.Sink {
 	return sink
 }
 
-// fill sends so many good records of 300 vehicles.
-func (s *site) fill(records int) {
+// fill sends valid records of 300 vehicles.
+func (s *fixture) fill(records int) {
 	s.t.Helper()
 	sim, err := generator.New(generator.Options{Seed: 1, Vehicles: 300, Fleets: 2, Interval: 5 * time.Second, Records: records, Start: time.Now().Add(-time.Hour)})
 	require.NoError(s.t, err)
@@ -96,7 +96,7 @@ func (s *site) fill(records int) {
 	require.Equal(s.t, records, counts.Lines())
 }
 
-func (s *site) ends() map[int32]int64 {
+func (s *fixture) ends() map[int32]int64 {
 	s.t.Helper()
 	listed, err := s.admin.ListEndOffsets(s.t.Context(), s.topic)
 	require.NoError(s.t, err)
@@ -108,8 +108,8 @@ func (s *site) ends() map[int32]int64 {
 	return ends
 }
 
-// committed is what the group has committed, 0 where nothing.
-func (s *site) committed() map[int32]int64 {
+// committed returns the committed offsets of the group, 0 where there is none.
+func (s *fixture) committed() map[int32]int64 {
 	s.t.Helper()
 	listed, err := s.admin.FetchOffsetsForTopics(s.t.Context(), s.group, s.topic)
 	require.NoError(s.t, err)
@@ -120,7 +120,7 @@ func (s *site) committed() map[int32]int64 {
 	return committed
 }
 
-func (s *site) options() kafka.Options {
+func (s *fixture) options() kafka.Options {
 	return kafka.Options{
 		Connection: s.connection, Topics: []string{s.topic}, Group: s.group, BatchRecords: 100, CommitInterval: 100 * time.Millisecond,
 		SessionTimeout: 3 * time.Second, RevokeWait: 5 * time.Second, DrainWait: 10 * time.Second,
@@ -133,22 +133,22 @@ func quiet() logrus.FieldLogger {
 	return l
 }
 
-// spot is where a record was.
-type spot struct {
+// place is where a record was.
+type place struct {
 	origin string
 	offset int64
 }
 
-// store makes batches durable as the loader does: several at a time, each when it is ready, in any order.
+// store makes batches durable as the writer does: several at a time and in any order.
 type store struct {
-	slow    time.Duration // at the most, for one batch
+	slow    time.Duration // maximum time per batch
 	workers int
-	durable func([]spot)  // told before Done; nil: nobody
-	gate    chan struct{} // closed when batches may become durable; nil: at once
-	taken   *atomic.Int64 // records that were handed over; nil: nobody counts
+	durable func([]place) // called before Done; may be nil
+	gate    chan struct{} // closed when batches may become durable; nil is at once
+	taken   *atomic.Int64 // counts emitted records; may be nil
 
 	mu   sync.Mutex
-	done map[spot]int
+	done map[place]int
 }
 
 func (s *store) count() int {
@@ -157,10 +157,10 @@ func (s *store) count() int {
 	return len(s.done)
 }
 
-func (s *store) spots() map[spot]int {
+func (s *store) places() map[place]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := map[spot]int{}
+	all := map[place]int{}
 	for at, n := range s.done {
 		all[at] = n
 	}
@@ -196,18 +196,18 @@ func (s *store) run(ctx context.Context, source pipeline.Source) error {
 				if s.slow > 0 {
 					time.Sleep(time.Duration(rand.Int64N(int64(s.slow))))
 				}
-				var spots []spot
+				var places []place
 				for _, i := range b.Items {
-					spots = append(spots, spot{b.Origin, i.Position})
+					places = append(places, place{b.Origin, i.Position})
 				}
 				if s.durable != nil {
-					s.durable(spots)
+					s.durable(places)
 				}
 				s.mu.Lock()
 				if s.done == nil {
-					s.done = map[spot]int{}
+					s.done = map[place]int{}
 				}
-				for _, at := range spots {
+				for _, at := range places {
 					s.done[at]++
 				}
 				s.mu.Unlock()
@@ -234,7 +234,7 @@ func start(t testing.TB, o kafka.Options, s *store) *running {
 	return r
 }
 
-// end stops it in order.
+// end stops the source.
 func (r *running) end() {
 	r.t.Helper()
 	r.stop()
@@ -251,7 +251,7 @@ func until(t testing.TB, what string, ok func() bool) {
 	require.Eventually(t, ok, time.Minute, 20*time.Millisecond, what)
 }
 
-// value sums a metric over those of its labels that are not given.
+// value sums a metric over the labels that are not given.
 func value(t *testing.T, reg *prometheus.Registry, name string, labels ...string) (sum float64, series int) {
 	t.Helper()
 	families, err := reg.Gather()
@@ -280,7 +280,7 @@ func value(t *testing.T, reg *prometheus.Registry, name string, labels ...string
 
 func TestConsumesEverythingAndCommitsIt(t *testing.T) {
 	const records = 20_000
-	s := newSite(t, 6)
+	s := newFixture(t, 6)
 	s.fill(records)
 	begun := time.Now()
 	r := start(t, s.options(), &store{workers: 4})
@@ -294,7 +294,7 @@ func TestConsumesEverythingAndCommitsIt(t *testing.T) {
 	until(t, "a commit while it runs", func() bool { c := s.committed(); return len(c) == 6 && sum(c) == records })
 	r.end()
 	assert.Equal(t, s.ends(), s.committed())
-	for at, n := range r.spots() {
+	for at, n := range r.places() {
 		require.Equal(t, 1, n, "%v", at)
 	}
 	if _, n := value(t, r.reg, "fleet_etl_kafka_position"); n != 0 {
@@ -309,8 +309,8 @@ func sum(m map[int32]int64) (n int64) {
 	return n
 }
 
-func TestTheSameDeviceIsInOnePartition(t *testing.T) {
-	s := newSite(t, 6)
+func TestDeviceStaysInOnePartition(t *testing.T) {
+	s := newFixture(t, 6)
 	s.fill(3000)
 	of := map[string]string{}
 	var mu sync.Mutex
@@ -337,16 +337,16 @@ func TestTheSameDeviceIsInOnePartition(t *testing.T) {
 	assert.Len(t, of, 300)
 }
 
-// child consumes until it is killed, and writes down what is durable before it says so.
+// child consumes until it is killed. It writes durable offsets to a file before it acknowledges them.
 func child() int {
 	out, err := os.OpenFile(os.Getenv("KAFKA_TEST_CHILD"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	s := &store{workers: 4, slow: 5 * time.Millisecond, durable: func(spots []spot) {
+	s := &store{workers: 4, slow: 5 * time.Millisecond, durable: func(places []place) {
 		var text bytes.Buffer
-		for _, at := range spots {
+		for _, at := range places {
 			fmt.Fprintln(&text, at.origin, at.offset)
 		}
 		_, _ = out.Write(text.Bytes())
@@ -364,19 +364,19 @@ func child() int {
 	return 1
 }
 
-// victim is a consumer in a process of its own.
-type victim struct {
+// consumerProcess is a consumer in another process.
+type consumerProcess struct {
 	t    testing.TB
 	cmd  *exec.Cmd
 	path string
 	errs bytes.Buffer
 }
 
-func (s *site) victim() *victim {
+func (s *fixture) startProcess() *consumerProcess {
 	s.t.Helper()
 	self, err := os.Executable()
 	require.NoError(s.t, err)
-	v := &victim{t: s.t, cmd: exec.Command(self), path: filepath.Join(s.t.TempDir(), "durable")}
+	v := &consumerProcess{t: s.t, cmd: exec.Command(self), path: filepath.Join(s.t.TempDir(), "durable")}
 	v.cmd.Env = append(os.Environ(), "KAFKA_TEST_CHILD="+v.path, "KAFKA_TEST_TOPIC="+s.topic)
 	v.cmd.Stderr = &v.errs
 	require.NoError(s.t, v.cmd.Start())
@@ -384,17 +384,17 @@ func (s *site) victim() *victim {
 	return v
 }
 
-// durable is what the victim has stored, whole lines only.
-func (v *victim) durable() map[spot]int {
+// durable returns what the process has stored, by complete lines only.
+func (v *consumerProcess) durable() map[place]int {
 	v.t.Helper()
 	text, err := os.ReadFile(v.path)
 	if !errors.Is(err, os.ErrNotExist) {
 		require.NoError(v.t, err)
 	}
-	all := map[spot]int{}
+	all := map[place]int{}
 	lines := bufio.NewScanner(bytes.NewReader(text[:bytes.LastIndexByte(text, '\n')+1]))
 	for lines.Scan() {
-		var at spot
+		var at place
 		_, err := fmt.Sscan(lines.Text(), &at.origin, &at.offset)
 		require.NoError(v.t, err)
 		all[at]++
@@ -402,55 +402,55 @@ func (v *victim) durable() map[spot]int {
 	return all
 }
 
-func (v *victim) kill() {
+func (v *consumerProcess) kill() {
 	v.t.Helper()
 	require.NoError(v.t, v.cmd.Process.Kill())
 	err := v.cmd.Wait()
 	exit := (*exec.ExitError)(nil)
 	require.ErrorAs(v.t, err, &exit)
-	require.Equal(v.t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "it had ended before: %s", v.errs.String())
+	require.Equal(v.t, syscall.SIGKILL, exit.Sys().(syscall.WaitStatus).Signal(), "it ended before the kill: %s", v.errs.String())
 }
 
-// covers fails unless every offset below the given ones is durable somewhere.
-func (s *site) covers(offsets map[int32]int64, durable ...map[spot]int) {
+// covers fails unless every offset below the given ones is durable in one of the stores.
+func (s *fixture) covers(offsets map[int32]int64, durable ...map[place]int) {
 	s.t.Helper()
 	for n, end := range offsets {
 	next:
 		for offset := range end {
-			at := spot{fmt.Sprintf("%s/%d", s.topic, n), offset}
+			at := place{fmt.Sprintf("%s/%d", s.topic, n), offset}
 			for _, d := range durable {
 				if d[at] > 0 {
 					continue next
 				}
 			}
-			s.t.Fatalf("%v is durable nowhere; committed or to be read: %d", at, end)
+			s.t.Fatalf("%v is not durable; committed or end offset: %d", at, end)
 		}
 	}
 }
 
-func TestAProcessThatIsKilledLosesNothing(t *testing.T) {
+func TestKilledProcessLosesNothing(t *testing.T) {
 	const records = 20_000
-	s := newSite(t, 6)
+	s := newFixture(t, 6)
 	s.fill(records)
-	var all []map[spot]int
+	var all []map[place]int
 	for i := range 2 {
-		v := s.victim()
+		v := s.startProcess()
 		until(t, "a part is stored", func() bool { return len(v.durable()) > 4000 && sum(s.committed()) > int64(i+1)*3000 })
 		v.kill()
 		all = append(all, v.durable())
 		committed := s.committed()
 		t.Logf("killed with %d durable, %d committed", len(all[i]), sum(committed))
-		assert.Less(t, sum(committed), int64(records), "it was killed at the end, not amid")
+		assert.Less(t, sum(committed), int64(records), "it was killed too late")
 		s.covers(committed, all...)
 	}
 	r := start(t, s.options(), &store{workers: 4})
 	until(t, "the rest", func() bool { return sum(s.committed()) == records })
 	r.end()
-	s.covers(s.ends(), append(all, r.spots())...)
+	s.covers(s.ends(), append(all, r.places())...)
 }
 
-func TestARebalanceUnderLoadLosesNothing(t *testing.T) {
-	s := newSite(t, 6)
+func TestRebalanceUnderLoadLosesNothing(t *testing.T) {
+	s := newFixture(t, 6)
 	sink := s.sink()
 	loading, stop := context.WithCancel(t.Context())
 	var load sync.WaitGroup
@@ -469,7 +469,7 @@ func TestARebalanceUnderLoadLosesNothing(t *testing.T) {
 	})
 	a := start(t, s.options(), &store{workers: 4, slow: 5 * time.Millisecond})
 	until(t, "the first consumes", func() bool { return a.count() > 2000 })
-	v := s.victim()
+	v := s.startProcess()
 	until(t, "the second consumes", func() bool { return len(v.durable()) > 2000 })
 	c := start(t, s.options(), &store{workers: 4, slow: 5 * time.Millisecond})
 	until(t, "the third consumes", func() bool { return c.count() > 1000 })
@@ -485,37 +485,37 @@ func TestARebalanceUnderLoadLosesNothing(t *testing.T) {
 	ends := s.ends()
 	until(t, "all is committed", func() bool { return sum(s.committed()) == sum(ends) })
 	a.end()
-	s.covers(ends, a.spots(), v.durable(), c.spots())
+	s.covers(ends, a.places(), v.durable(), c.places())
 	given, _ := value(t, a.reg, "fleet_etl_kafka_rebalances_total", "event=revoked")
 	assert.Greater(t, given, 0.0)
 	again := 0
-	for _, r := range []map[spot]int{a.spots(), c.spots()} {
+	for _, r := range []map[place]int{a.places(), c.places()} {
 		for _, n := range r {
 			again += n - 1
 		}
 	}
-	t.Logf("%d records, %d of them twice by one member", sum(ends), again)
+	t.Logf("%d records, %d of them read again by the same consumer", sum(ends), again)
 }
 
-func TestAPartitionThatGoesIsCommittedFirst(t *testing.T) {
-	s := newSite(t, 6)
+func TestRevokedPartitionIsCommittedFirst(t *testing.T) {
+	s := newFixture(t, 6)
 	s.fill(600)
 	o := s.options()
 	o.CommitInterval, o.BatchRecords = time.Hour, 20
 	gate := make(chan struct{})
 	var taken atomic.Int64
 	a := start(t, o, &store{workers: 100, gate: gate, taken: &taken})
-	until(t, "the first has all in hand", func() bool { return taken.Load() == 600 })
+	until(t, "the first has read all", func() bool { return taken.Load() == 600 })
 	b := start(t, s.options(), &store{})
 	until(t, "the second joins", func() bool {
 		groups, err := s.admin.DescribeGroups(t.Context(), s.group)
 		require.NoError(t, err)
 		return len(groups[s.group].Members) == 2
 	})
-	time.Sleep(1500 * time.Millisecond) // the first hears of it with its next heartbeat, within a second
+	time.Sleep(1500 * time.Millisecond) // the next heartbeat of the first starts the rebalance, within 1 s
 	require.Zero(t, sum(s.committed()))
 	n, _ := value(t, b.reg, "fleet_etl_kafka_partitions")
-	require.Zero(t, n, "the second has partitions of which the first has records in hand")
+	require.Zero(t, n, "the second has partitions whose records the first has in flight")
 	close(gate)
 	until(t, "the second has its half", func() bool { n, _ := value(t, b.reg, "fleet_etl_kafka_partitions"); return n == 3 })
 	s.fill(600)
@@ -523,15 +523,15 @@ func TestAPartitionThatGoesIsCommittedFirst(t *testing.T) {
 	a.end()
 	b.end()
 	assert.Equal(t, s.ends(), s.committed())
-	for at := range a.spots() {
-		assert.Zero(t, b.spots()[at], "%v was read again", at)
+	for at := range a.places() {
+		assert.Zero(t, b.places()[at], "%v was read again", at)
 	}
 	assert.Positive(t, b.count())
 }
 
-// The store hangs: what was handed over never becomes durable while the partition goes elsewhere.
-func TestAMemberThatHangsHoldsARebalanceUpOnlySoLong(t *testing.T) {
-	s := newSite(t, 6)
+// The store hangs: emitted records do not become durable while the partitions are revoked.
+func TestHangingConsumerDelaysRebalanceOnlySoLong(t *testing.T) {
+	s := newFixture(t, 6)
 	s.fill(3000)
 	o := s.options()
 	o.RevokeWait = time.Second
@@ -540,7 +540,7 @@ func TestAMemberThatHangsHoldsARebalanceUpOnlySoLong(t *testing.T) {
 	until(t, "the first has all", func() bool { n, _ := value(t, a.reg, "fleet_etl_kafka_partitions"); return n == 6 })
 	time.Sleep(4 * time.Second) // longer than the session: heartbeats go on while emit blocks
 	gone, _ := value(t, a.reg, "fleet_etl_kafka_rebalances_total", "event=lost")
-	assert.Zero(t, gone, "a member that only waits was given up")
+	assert.Zero(t, gone, "a blocked consumer lost its partitions")
 	require.Zero(t, sum(s.committed()))
 
 	b := start(t, s.options(), &store{workers: 2})
@@ -550,22 +550,22 @@ func TestAMemberThatHangsHoldsARebalanceUpOnlySoLong(t *testing.T) {
 	})
 	until(t, "the second has committed its half", func() bool { return sum(s.committed()) >= int64(b.count()) && b.count() > 1000 })
 	half := s.committed()
-	close(gate) // now the first reports what is no longer its own, too
+	close(gate) // the first also acknowledges records of revoked partitions
 	until(t, "all", func() bool { return sum(s.committed()) == 3000 })
 	for n, offset := range half {
 		assert.GreaterOrEqual(t, s.committed()[n], offset)
 	}
 	a.end()
 	b.end()
-	s.covers(s.ends(), a.spots(), b.spots())
+	s.covers(s.ends(), a.places(), b.places())
 }
 
-func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
-	s := newSite(t, 1)
-	graves := s.topic + "-dead"
-	_, err := s.admin.CreateTopic(t.Context(), 1, 1, nil, graves)
+func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
+	s := newFixture(t, 1)
+	deadTopic := s.topic + "-dead"
+	_, err := s.admin.CreateTopic(t.Context(), 1, 1, nil, deadTopic)
 	require.NoError(t, err)
-	t.Cleanup(func() { _, _ = s.admin.DeleteTopics(context.Background(), graves) })
+	t.Cleanup(func() { _, _ = s.admin.DeleteTopics(context.Background(), deadTopic) })
 	record := func(device string, lat float64) []byte {
 		r := telemetry.Record{DeviceID: device, FleetID: "wuxi", TimeMs: time.Now().UnixMilli(), Lat: lat, Lon: 1}
 		text, err := r.AppendJSON(nil)
@@ -581,7 +581,7 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 		torn,
 		[]byte("\xff\x00 no JSON"),
 		[]byte(`{"device_id":"truck-4","timestamp":1,"lat":1,"lon":1}`),
-		record("truck-5", 91), // which the transform refuses
+		record("truck-5", 91), // which validation rejects
 		long,
 		[]byte(string(record("truck-7", 1)) + "\n{\"device_id\":\"truck-8\"\n" + string(record("truck-9", 1))),
 		record("truck-10", 1),
@@ -597,14 +597,14 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	source, err := kafka.New(o)
 	require.NoError(t, err)
 	letters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: s.connection, Topic: graves, Logger: quiet(), Registerer: reg,
+		Connection: s.connection, Topic: deadTopic, Logger: quiet(), Registerer: reg,
 	})
 	require.NoError(t, err)
 	defer letters.Close()
 	var stored []string
 	p := pipeline.New(pipeline.Options{
 		Validator: validate.New(nil, 1000, nil), DeadLetters: letters, Registerer: reg, Now: time.Now, Queue: 2,
-		Writer: loader(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
+		Writer: writer(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
 			for c := range in {
 				for _, i := range c.Items {
 					stored = append(stored, i.DeviceID)
@@ -618,14 +618,14 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(context.Background(), stop, source) }()
-	until(t, "the partition goes on", func() bool { return s.committed()[0] == int64(len(values)) })
+	until(t, "the partition is committed", func() bool { return s.committed()[0] == int64(len(values)) })
 	cancel()
 	require.NoError(t, <-ended)
 	assert.Equal(t, []string{"truck-1", "truck-7", "truck-9", "truck-10"}, stored)
 
 	type letter struct{ key, raw, reason, field, position string }
 	var got []letter
-	client, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...), kgo.ConsumeTopics(graves))
+	client, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...), kgo.ConsumeTopics(deadTopic))
 	require.NoError(t, err)
 	defer client.Close()
 	reading, done := context.WithTimeout(t.Context(), 20*time.Second)
@@ -669,25 +669,25 @@ func TestPoisonGoesToTheDeadLettersAndThePartitionGoesOn(t *testing.T) {
 	assert.Equal(t, 6.0, n)
 }
 
-type loader func(context.Context, <-chan pipeline.ValidBatch) error
+type writer func(context.Context, <-chan pipeline.ValidBatch) error
 
-func (l loader) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return l(ctx, in) }
+func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return w(ctx, in) }
 
-func TestDeadLettersWaitForABrokerOnlyAsLongAsTheyMay(t *testing.T) {
+func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	letters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "graves", Logger: quiet(), Registerer: prometheus.NewRegistry(),
+		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "dead", Logger: quiet(), Registerer: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
 	defer letters.Close()
 	time.AfterFunc(500*time.Millisecond, cancel)
-	err = letters.Append(ctx, "kafka", "t/0", []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "mend it"), Raw: "{"}})
+	err = letters.Append(ctx, "kafka", "t/0", []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: "{"}})
 	require.ErrorIs(t, err, context.Canceled)
-	assert.ErrorContains(t, err, `write dead letters of t/0: topic "graves"`)
+	assert.ErrorContains(t, err, `write dead letters of t/0: topic "dead"`)
 }
 
-func TestABrokerThatComesBackIsGoneOnWith(t *testing.T) {
-	s := newSite(t, 6)
+func TestConsumerContinuesWhenTheBrokerIsBack(t *testing.T) {
+	s := newFixture(t, 6)
 	cfg, err := broker.DefaultConfig()
 	require.NoError(t, err)
 	b, err := broker.Open(cfg)
@@ -706,24 +706,24 @@ func TestABrokerThatComesBackIsGoneOnWith(t *testing.T) {
 	until(t, "they consume", func() bool { return r.count() > 1000 && other.count() > 1000 })
 	require.NoError(t, b.Kill(t.Context()))
 	begun := time.Now()
-	other.end() // what it can't commit is read again
-	assert.Less(t, time.Since(begun), 25*time.Second, "a stop takes too long")
-	until(t, "it tries again and again", func() bool {
+	other.end() // records that it can't commit are read again
+	assert.Less(t, time.Since(begun), 25*time.Second, "stopping takes too long")
+	until(t, "it retries", func() bool {
 		n, _ := value(t, r.reg, "fleet_etl_kafka_fetch_errors_total", "reason=unreachable")
 		return n >= 3
 	})
-	assert.Equal(t, 1, said(hook, "broker unavailable"), "once, however often it tries")
+	assert.Equal(t, 1, said(hook, "broker unavailable"), "one log line for all attempts")
 	select {
 	case err := <-r.ended:
-		t.Fatalf("it ended: %v", err)
+		t.Fatalf("the source ended: %v", err)
 	default:
 	}
 	require.NoError(t, b.Up(t.Context()))
 	s.fill(5000)
-	until(t, "it goes on", func() bool { return sum(s.committed()) == 10_000 })
+	until(t, "it continues", func() bool { return sum(s.committed()) == 10_000 })
 	assert.Equal(t, 1, said(hook, "available again"))
 	r.end()
-	s.covers(s.ends(), r.spots())
+	s.covers(s.ends(), r.places())
 	n, _ := value(t, r.reg, "fleet_etl_kafka_fetch_errors_total", "reason=unreachable")
 	assert.Positive(t, n)
 }
@@ -737,38 +737,38 @@ func said(hook *test.Hook, part string) (n int) {
 	return n
 }
 
-func TestABrokerThatIsNotThereIsWaitedFor(t *testing.T) {
+func TestSourceWaitsForAnUnreachableBroker(t *testing.T) {
 	logger, hook := test.NewNullLogger()
 	r := start(t, kafka.Options{
 		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topics: []string{"t"}, Group: "g", Logger: logger, Registerer: prometheus.NewRegistry(),
 	}, &store{})
-	until(t, "it tries again", func() bool {
+	until(t, "it retries", func() bool {
 		n, _ := value(t, r.reg, "fleet_etl_kafka_fetch_errors_total", "reason=unreachable")
 		return n >= 3
 	})
 	select {
 	case err := <-r.ended:
-		t.Fatalf("it ended: %v", err)
+		t.Fatalf("the source ended: %v", err)
 	default:
 	}
 	assert.Equal(t, 1, said(hook, "unavailable"))
 	begun := time.Now()
 	r.end()
-	assert.Less(t, time.Since(begun), 2*time.Second, "a stop takes too long")
+	assert.Less(t, time.Since(begun), 2*time.Second, "stopping takes too long")
 }
 
-func TestAPipelineThatFailedIsNotWaitedFor(t *testing.T) {
-	s := newSite(t, 2)
+func TestFailedPipelineIsNotDrained(t *testing.T) {
+	s := newFixture(t, 2)
 	s.fill(1000)
 	o := s.options()
 	o.DrainWait = time.Hour
 	for name, c := range map[string]struct {
-		cause error // of the end of the source's context; nil: it goes on
+		cause error // why the source's context ends; nil when it does not
 		emit  error
 	}{
-		"it says so":             {cause: assert.AnError},
-		"it takes nothing more":  {emit: assert.AnError},
-		"it takes nothing, ends": {cause: context.Canceled, emit: context.Canceled},
+		"its context ends": {cause: assert.AnError},
+		"emit fails":       {emit: assert.AnError},
+		"both":             {cause: context.Canceled, emit: context.Canceled},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o.Registerer = prometheus.NewRegistry()
@@ -779,7 +779,7 @@ func TestAPipelineThatFailedIsNotWaitedFor(t *testing.T) {
 			n := 0
 			err = source.Run(ctx, func(pipeline.Batch) error {
 				if n++; n < 2 {
-					return nil // and never done
+					return nil // Done is never called
 				}
 				if c.cause != nil {
 					fail(c.cause)
@@ -796,8 +796,8 @@ func TestAPipelineThatFailedIsNotWaitedFor(t *testing.T) {
 	}
 }
 
-func TestANewGroupMayBeginAtTheEnd(t *testing.T) {
-	s := newSite(t, 2)
+func TestNewGroupMayStartAtTheEnd(t *testing.T) {
+	s := newFixture(t, 2)
 	s.fill(500)
 	o := s.options()
 	o.Start = kafka.Latest
@@ -805,22 +805,22 @@ func TestANewGroupMayBeginAtTheEnd(t *testing.T) {
 	until(t, "it has joined", func() bool { n, _ := value(t, r.reg, "fleet_etl_kafka_position"); return n == 500 })
 	before := s.ends()
 	sink := s.sink()
-	until(t, "new records", func() bool { // those that are sent before it has found the end are old
+	until(t, "new records", func() bool { // records sent before the consumer knows the end are old
 		require.NoError(t, sink.Write(t.Context(), []telemetry.Record{{DeviceID: "a", FleetID: "wuxi", TimeMs: 1, Lat: 1, Lon: 1}, {DeviceID: "b", FleetID: "wuxi", TimeMs: 1, Lat: 1, Lon: 1}}))
 		return r.count() > 0
 	})
 	r.end()
-	for at := range r.spots() {
+	for at := range r.places() {
 		for n, end := range before {
 			if at.origin == fmt.Sprintf("%s/%d", s.topic, n) {
-				assert.GreaterOrEqual(t, at.offset, end, "it was there before")
+				assert.GreaterOrEqual(t, at.offset, end, "the record was older than the group")
 			}
 		}
 	}
 }
 
-// authority trusts the broker of dev/kafka.
-func authority(t *testing.T, b *broker.Broker) *tls.Config {
+// trust returns a TLS configuration that trusts the broker of dev/kafka.
+func trust(t *testing.T, b *broker.Broker) *tls.Config {
 	t.Helper()
 	text, err := os.ReadFile(b.CAFile())
 	require.NoError(t, err)
@@ -830,7 +830,7 @@ func authority(t *testing.T, b *broker.Broker) *tls.Config {
 }
 
 func TestLogin(t *testing.T) {
-	s := newSite(t, 1)
+	s := newFixture(t, 1)
 	s.fill(10)
 	cfg, err := broker.DefaultConfig()
 	require.NoError(t, err)
@@ -839,20 +839,20 @@ func TestLogin(t *testing.T) {
 	if s.connection.Brokers[0] != b.Address() {
 		testenv.Missing(t, testenv.Kafka, "this test logs in to the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")
 	}
-	secure := func(mechanism, password string, trust *tls.Config) kafka.Connection {
-		return kafka.Connection{Brokers: []string{b.TLSAddress()}, TLS: trust, Mechanism: mechanism, Username: broker.User, Password: password}
+	secure := func(mechanism, password string, config *tls.Config) kafka.Connection {
+		return kafka.Connection{Brokers: []string{b.TLSAddress()}, TLS: config, Mechanism: mechanism, Username: broker.User, Password: password}
 	}
 	for _, mechanism := range kafka.Mechanisms {
 		t.Run(mechanism, func(t *testing.T) {
 			o := s.options()
-			o.Connection, o.Group = secure(mechanism, broker.Password, authority(t, b)), o.Group+mechanism
+			o.Connection, o.Group = secure(mechanism, broker.Password, trust(t, b)), o.Group+mechanism
 			r := start(t, o, &store{})
 			until(t, "all", func() bool { return r.count() == 10 })
 			r.end()
 		})
-		t.Run(mechanism+" refused", func(t *testing.T) {
+		t.Run(mechanism+" denied", func(t *testing.T) {
 			o := s.options()
-			o.Connection = secure(mechanism, "wrong", authority(t, b))
+			o.Connection = secure(mechanism, "wrong", trust(t, b))
 			r := start(t, o, &store{})
 			select {
 			case err := <-r.ended:
@@ -860,7 +860,7 @@ func TestLogin(t *testing.T) {
 				assert.ErrorContains(t, err, `as "fleet" by `+mechanism)
 				assert.ErrorContains(t, err, "check user, password and mechanism")
 			case <-time.After(20 * time.Second):
-				t.Fatal("it goes on trying a wrong password")
+				t.Fatal("the source retries a wrong password")
 			}
 			sink, err := kafka.NewSink(kafka.SinkOptions{Connection: o.Connection, Topic: s.topic, Logger: quiet()})
 			require.NoError(t, err)
@@ -868,7 +868,7 @@ func TestLogin(t *testing.T) {
 			require.ErrorContains(t, sink.WriteRaw(t.Context(), []kafka.Message{{Value: []byte("{}")}}), "log in to kafka")
 		})
 	}
-	t.Run("an authority that nobody knows", func(t *testing.T) {
+	t.Run("unknown CA", func(t *testing.T) {
 		o := s.options()
 		o.Connection = secure(kafka.Plain, broker.Password, &tls.Config{MinVersion: tls.VersionTLS12})
 		r := start(t, o, &store{})
@@ -876,13 +876,13 @@ func TestLogin(t *testing.T) {
 		case err := <-r.ended:
 			require.ErrorContains(t, err, "give the CA that signed the brokers' certificates")
 		case <-time.After(20 * time.Second):
-			t.Fatal("it goes on trying")
+			t.Fatal("the source retries")
 		}
 	})
 }
 
-func TestATopicThatIsNotThere(t *testing.T) {
-	s := newSite(t, 1)
+func TestMissingTopic(t *testing.T) {
+	s := newFixture(t, 1)
 	o := s.options()
 	o.Topics = []string{s.topic, "no-such-topic"}
 	r := start(t, o, &store{})
@@ -891,11 +891,11 @@ func TestATopicThatIsNotThere(t *testing.T) {
 		require.ErrorContains(t, err, `topic "no-such-topic": kafka at 127.0.0.1:`)
 		assert.ErrorContains(t, err, "has no such topic; create it, or check the name")
 	case <-time.After(20 * time.Second):
-		t.Fatal("it goes on without the topic")
+		t.Fatal("the source runs without the topic")
 	}
 }
 
-func TestTheSinkTakesWholeLines(t *testing.T) {
+func TestSinkRequiresWholeLines(t *testing.T) {
 	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "t", Logger: quiet()})
 	require.NoError(t, err)
 	defer sink.Close()

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/eventorder"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
@@ -49,7 +50,7 @@ func New(o Options) (*Source, error) {
 		o.Now = time.Now
 	}
 	if o.Wait == nil {
-		o.Wait = wait
+		o.Wait = backoff.Sleep
 	}
 	return &Source{options: o}, nil
 }
@@ -59,17 +60,6 @@ func checkSpeed(speed float64) error {
 		return fmt.Errorf("--speed %g: give a number above 0, for example 1 for the speed of the recording or 10 for ten times that", speed)
 	}
 	return nil
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-t.C:
-		return nil
-	}
 }
 
 // Name is the source's label.
