@@ -17,7 +17,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 )
 
-// closers ends what sources are made of, the newest first.
+// closers are cleanups. They run in reverse order.
 type closers []func() error
 
 func (c closers) close() error {
@@ -28,8 +28,8 @@ func (c closers) close() error {
 	return errors.Join(failed...)
 }
 
-// sources makes those of ETL_SOURCES. What they are made of is to be closed when the pipeline has ended, also after an
-// error.
+// sources creates the sources of ETL_SOURCES, and the canary. The caller closes them after the pipeline has ended, also
+// after an error.
 func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, err error) {
 	for _, name := range p.config.Sources {
 		var s pipeline.Source
@@ -42,7 +42,7 @@ func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, er
 		case "kafka":
 			s, err = p.kafka()
 		default:
-			err = fmt.Errorf("ETL_SOURCES %q: no such source", name)
+			err = fmt.Errorf("ETL_SOURCES %q: unknown source; use generator, httpapi or kafka", name)
 		}
 		made = append(made, end...)
 		if err != nil {
@@ -60,7 +60,7 @@ func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, er
 	return sources, made, nil
 }
 
-// fleets are those that may send, our own among them; none is any.
+// fleets returns the fleets that may send, the canary's included. Without any, all may send.
 func (p *program) fleets() []string {
 	if len(p.config.Fleets) == 0 {
 		return nil
@@ -68,7 +68,7 @@ func (p *program) fleets() []string {
 	return append(slices.Clone(p.config.Fleets), canary.Fleet)
 }
 
-// canary is the vehicle of our own. Each process has its own, which the directory of its state tells apart on one host.
+// canary creates the synthetic vehicle. Its name differs between processes: by host, and by state directory on one host.
 func (p *program) canary(x *parts) (pipeline.Source, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -79,7 +79,7 @@ func (p *program) canary(x *parts) (pipeline.Source, error) {
 		return nil, err
 	}
 	h := fnv.New32a()
-	_, _ = h.Write([]byte(dir)) // a hash takes everything
+	_, _ = h.Write([]byte(dir)) // a hash accepts everything
 	device := canary.DeviceOf(fmt.Sprintf("%s-%x", host, h.Sum32()))
 	return canary.New(canary.Options{Interval: p.config.CanaryInterval, Device: device}, func(ctx context.Context, deviceID string, tsMs int64) (bool, error) {
 		store := x.store.Load()
@@ -110,7 +110,7 @@ func (p *program) kafka() (pipeline.Source, error) {
 		Connection: connection, Topics: c.KafkaTopics, Group: c.KafkaGroup, Start: c.KafkaStart,
 		BatchRecords: c.KafkaBatchRecords, FetchMaxBytes: c.KafkaFetchMaxBytes, CommitInterval: c.KafkaCommitInterval,
 		RevokeWait: c.KafkaRevokeWait, SessionTimeout: c.KafkaSessionTimeout,
-		DrainWait: max(c.DrainTimeout-2*time.Second, time.Second), // so that its commit still goes out
+		DrainWait: max(c.DrainTimeout-2*time.Second, time.Second), // leaves time for the last commit
 		Logger:    p.logger, Registerer: p.reg,
 	})
 	if err != nil {
