@@ -21,8 +21,8 @@ var faults = []fault{
 	},
 	{
 		name: "paused", title: "An instance paused, taken over and killed", forms: inLong,
-		injects: "a second `fleet-etl run` that receives the load; SIGSTOP of it for 45 s, longer than the takeover time, while the first one receives the load; " +
-			"SIGCONT, the load again, and 15 s later `kill -9`",
+		injects: "a second `fleet-etl run` that receives the load; SIGSTOP of it for 45 s, longer than the takeover time; SIGCONT, and 20 s later `kill -9`; " +
+			"started again",
 		run: paused(pauseShort),
 	},
 	{
@@ -32,8 +32,8 @@ var faults = []fault{
 	},
 	{
 		name: "route-lost", title: "An instance without a route to Cassandra", forms: inLong,
-		injects: "a second `fleet-etl run` that receives the load; no packet of it reaches Cassandra for 45 s, longer than the takeover time, while the first one " +
-			"receives the load; the route and the load again, and 15 s later `kill -9`",
+		injects: "a second `fleet-etl run` that receives the load; no packet of it reaches Cassandra for 45 s, longer than the takeover time; 20 s later " +
+			"`kill -9`; started again",
 		needs: needsNetwork,
 		run:   routeLost,
 	},
