@@ -355,6 +355,8 @@ describe('raw CQL', () => {
 
   it('shows that completion is not available', async () => {
     setup({ queryType: 'raw' }, { resources: { schema: new Error('no host answers') } });
-    expect(await screen.findByText(/can't be completed: no host answers/)).toBeInTheDocument();
+    expect(
+      await screen.findByText(/Completion of tables and columns is not available: no host answers/)
+    ).toBeInTheDocument();
   });
 });
