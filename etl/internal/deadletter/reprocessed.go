@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
@@ -30,25 +29,19 @@ func OpenReprocessed(dir string) (*Reprocessed, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
 	}
-	file, err := os.OpenFile(filepath.Join(dir, reprocessedName), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o640)
+	file, err := disk.Lock(filepath.Join(dir, reprocessedName))
 	if err != nil {
 		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
 	}
 	r := &Reprocessed{file: file, ids: map[ID]bool{}}
-	if err := r.lockAndRead(dir); err != nil {
+	if err := r.read(dir); err != nil {
 		file.Close()
 		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
 	}
 	return r, nil
 }
 
-func (r *Reprocessed) lockAndRead(dir string) error {
-	if err := syscall.Flock(int(r.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return fmt.Errorf("another process reprocesses the dead letters of %s: wait for it to end", dir)
-		}
-		return err
-	}
+func (r *Reprocessed) read(dir string) error {
 	if err := readIDs(r.file, r.ids); err != nil {
 		return err
 	}

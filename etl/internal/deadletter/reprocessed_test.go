@@ -22,7 +22,7 @@ func TestReprocessedIsDurable(t *testing.T) {
 	require.NoError(t, r.Add([]ID{a, b}))
 	assert.True(t, r.Has(a) && r.Has(b) && !r.Has(c))
 	_, err = OpenReprocessed(dir)
-	require.ErrorContains(t, err, "another process reprocesses the dead letters of "+dir)
+	require.ErrorContains(t, err, "directory "+dir+" is in use by another process")
 	listed, err := ReadReprocessed(dir)
 	require.NoError(t, err)
 	require.Equal(t, map[ID]bool{a: true, b: true}, listed, "before Close, as after a crash")

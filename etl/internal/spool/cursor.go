@@ -15,6 +15,7 @@ const cursorFile = "cursor"
 // loadCursor reads the number before which every entry is acknowledged; 0 when there is none. A corrupt cursor is logged
 // and counted. Next returns acknowledged entries again then, which changes nothing in the store.
 func (s *Spool) loadCursor() (uint64, error) {
+	disk.RemoveTemporary(s.path(cursorFile))
 	text, err := os.ReadFile(s.path(cursorFile))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
@@ -65,7 +66,7 @@ func (s *Spool) saveCursor() error {
 	if cursor == s.savedCursor {
 		return nil
 	}
-	if err := s.writeCursor(cursor); err != nil {
+	if err := disk.ReplaceFile(s.path(cursorFile), []byte(cursorText(cursor))); err != nil {
 		s.metrics.failed("cursor")
 		return fmt.Errorf("save cursor: %w", err)
 	}
@@ -94,23 +95,4 @@ func (s *Spool) removeFinished() error {
 	s.finished = append(s.finished, left...)
 	s.mu.Unlock()
 	return failed
-}
-
-func (s *Spool) writeCursor(cursor uint64) error {
-	path := s.path(cursorFile)
-	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(cursorText(cursor))
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
-		return err
-	}
-	return disk.SyncDir(s.dir)
 }

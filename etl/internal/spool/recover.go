@@ -2,37 +2,17 @@ package spool
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
-
-const lockFile = "lock"
-
-// lockDir locks the directory for this process. The system unlocks it when the process ends, however it ends.
-func lockDir(dir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, lockFile), os.O_RDWR|os.O_CREATE, 0o640)
-	if err != nil {
-		return nil, err
-	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		f.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("directory %s is in use by another process: end it, or give this one a directory of its own", dir)
-		}
-		return nil, fmt.Errorf("lock directory %s: %w", dir, err)
-	}
-	return f, nil
-}
 
 // makeDir creates a directory durably.
 func makeDir(dir string) error {

@@ -24,6 +24,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
 // ErrFull says that an entry does not fit now: the spool holds Options.MaxBytes, or the disk is full.
@@ -131,7 +132,7 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	lock, err := lockDir(dir)
+	lock, err := disk.Lock(filepath.Join(dir, "lock"))
 	if err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}

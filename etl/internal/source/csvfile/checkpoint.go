@@ -2,7 +2,6 @@ package csvfile
 
 import (
 	"bytes"
-	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -94,7 +93,7 @@ func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
 		return nil, fmt.Errorf("make checkpoint directory: %w: name another directory", err)
 	}
 	c.path = filepath.Join(dir, "csvfile-"+commandHash(o, c.state.Files)+".json")
-	removeLeftovers(c.path)
+	disk.RemoveTemporary(c.path)
 	old, err := c.load()
 	if err != nil {
 		return nil, fmt.Errorf("read checkpoint %s: %w: delete it to read everything again", c.path, err)
@@ -407,7 +406,7 @@ func (c *Checkpoint) save() error {
 	text, err := json.Marshal(&c.state)
 	c.mu.Unlock()
 	if err == nil {
-		err = replaceFile(c.path, append(text, '\n'))
+		err = disk.ReplaceFile(c.path, append(text, '\n'))
 	}
 	if err != nil {
 		c.mu.Lock()
@@ -416,33 +415,4 @@ func (c *Checkpoint) save() error {
 		return fmt.Errorf("write checkpoint %s: %w: make room there, or name another directory", c.path, cause(err))
 	}
 	return nil
-}
-
-// replaceFile gives a file new content so that a crash leaves the old content or the new.
-func replaceFile(path string, content []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+newSuffix)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	err = cmp.Or(err, f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return err
-	}
-	return disk.SyncDir(filepath.Dir(path))
-}
-
-// newSuffix ends the names of files that are to replace a checkpoint, as a pattern. A process that is killed leaves one
-// behind at worst.
-const newSuffix = ".new-*"
-
-func removeLeftovers(path string) {
-	left, _ := filepath.Glob(path + newSuffix)
-	for _, l := range left {
-		os.Remove(l)
-	}
 }
