@@ -19,7 +19,7 @@ var reference = regexp.MustCompile(`\$(?:\{(\w+)(?::([^}]+))?\}|(\w+))`)
 
 // Bind writes the values of variables into a query, as Grafana and our data source do before it is sent: an entry of a
 // list becomes one for each value, in CQL the values of a variable that may have several are quoted, elsewhere they are
-// joined to a regular expression. The built-in variables are left to whoever runs the query, but for dates.
+// joined to a regular expression. The caller replaces the built-in variables, except dates.
 func (d *Dashboard) Bind(query json.RawMessage, values Values) (json.RawMessage, error) {
 	var model any
 	if err := json.Unmarshal(query, &model); err != nil {
@@ -101,7 +101,7 @@ func (d *Dashboard) Expand(text string, values Values, join func(v *Variable, va
 	})
 }
 
-// date writes a moment in a format of moment.js, of which the dashboards use years, months and days.
+// date formats a time in the format of moment.js. It supports years, months and days, which the dashboards use.
 func date(found, format string, moment time.Time) string {
 	layout, ok := strings.CutPrefix(format, "date:")
 	if !ok {

@@ -39,7 +39,7 @@ type Dashboard struct {
 	// JSON is the whole of it.
 	JSON json.RawMessage `json:"-"`
 
-	TopLevel []Panel `json:"panels"` // rows among them; Panels gives those that show something
+	TopLevel []Panel `json:"panels"` // including rows; see Panels
 }
 
 // DashboardLink is a link in the head of a dashboard.
@@ -184,7 +184,7 @@ func Load() ([]*Dashboard, error) {
 	return boards, nil
 }
 
-// Panels gives all panels but rows, those of folded rows among them.
+// Panels returns all panels except rows, including the panels of collapsed rows.
 func (d *Dashboard) Panels() []*Panel {
 	var panels []*Panel
 	for i := range d.TopLevel {

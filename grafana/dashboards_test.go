@@ -34,7 +34,7 @@ func each(t *testing.T, rule func(t *testing.T, d *Dashboard)) {
 	}
 }
 
-func TestTheFiveDashboardsAreThere(t *testing.T) {
+func TestFiveDashboards(t *testing.T) {
 	var paths []string
 	for _, d := range load(t) {
 		paths = append(paths, d.Path)
@@ -62,8 +62,8 @@ func TestDashboard(t *testing.T) {
 	})
 }
 
-// A diff of a dashboard can be read only if the file is written in one way.
-func TestFilesAreWrittenInOneWay(t *testing.T) {
+// Only normalized files have readable diffs.
+func TestFilesAreNormalized(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
 		var model any
 		decoder := json.NewDecoder(bytes.NewReader(d.JSON))
@@ -86,7 +86,7 @@ func TestPanels(t *testing.T) {
 			}
 			name := fmt.Sprintf("panel %d, %q", p.ID, p.Title)
 			assert.NotEmpty(t, p.Title, name)
-			assert.GreaterOrEqual(t, len(p.Description), 40, "%s: the description says what to do when it looks bad", name)
+			assert.GreaterOrEqual(t, len(p.Description), 40, "%s: the description says what to do when it looks wrong", name)
 			assert.NotEmpty(t, p.FieldConfig.Defaults.Unit, "%s: a unit", name)
 			assert.NotEmpty(t, p.FieldConfig.Defaults.Thresholds, "%s: thresholds", name)
 			targets, err := p.Targets()
@@ -102,8 +102,8 @@ func TestPanels(t *testing.T) {
 	})
 }
 
-// Grafana gives a flat line of zero an axis up to 100, which of a share is 10,000 %.
-func TestAxesOfSharesHaveAnEnd(t *testing.T) {
+// Grafana scales the axis of a constant zero to 100, which for a share is 10,000 %.
+func TestAxesOfSharesHaveAMaximum(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
 		for _, p := range d.Panels() {
 			if of := p.FieldConfig.Defaults; p.Type == "timeseries" && of.Unit == "percentunit" {
@@ -113,8 +113,8 @@ func TestAxesOfSharesHaveAnEnd(t *testing.T) {
 	})
 }
 
-// A bar without a reading is drawn in the colour of the lowest threshold.
-func TestNoReadingIsNoBar(t *testing.T) {
+// A bar without a value has the color of the lowest threshold.
+func TestGaugesWithoutValueAreTransparent(t *testing.T) {
 	gauges := 0
 	each(t, func(t *testing.T, d *Dashboard) {
 		for _, p := range d.Panels() {
@@ -135,7 +135,7 @@ func TestNoReadingIsNoBar(t *testing.T) {
 	assert.Positive(t, gauges)
 }
 
-func TestNoDatasourceIsNamedButByVariable(t *testing.T) {
+func TestDataSourcesAreVariables(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
 		check := func(where string, source Datasource) {
 			want := map[string]string{"${ds}": ourType, "${prom}": "prometheus"}[source.UID]
@@ -172,7 +172,7 @@ var (
 	rates   = regexp.MustCompile(`\b(?:rate|irate|increase|delta|idelta|deriv)\(`)
 )
 
-func TestRatesGoByTheIntervalOfThePanel(t *testing.T) {
+func TestRatesUseTheIntervalOfThePanel(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
 		targets, err := d.Targets()
 		require.NoError(t, err)
@@ -188,7 +188,7 @@ func TestRatesGoByTheIntervalOfThePanel(t *testing.T) {
 	})
 }
 
-func TestPanelsHaveTheirPlace(t *testing.T) {
+func TestPanelLayout(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
 		ids := map[int]bool{}
 		taken := map[[2]int]string{}
@@ -213,7 +213,7 @@ func TestPanelsHaveTheirPlace(t *testing.T) {
 			}
 		}
 		for y, n := range stats {
-			assert.LessOrEqual(t, n, 6, "line %d: at most six figures in a row", y)
+			assert.LessOrEqual(t, n, 6, "line %d: at most six stats in a row", y)
 		}
 		require.NotEmpty(t, d.TopLevel)
 		assert.Equal(t, "row", d.TopLevel[0].Type, "the first panel is a row that names what follows")
@@ -240,7 +240,7 @@ func TestVariablesAreDefined(t *testing.T) {
 }
 
 // The links between dashboards carry all variables on: what has one name must be one thing.
-func TestVariablesOfOneNameAreOneThing(t *testing.T) {
+func TestVariablesOfOneNameAreEqual(t *testing.T) {
 	first := map[string]Variable{}
 	each(t, func(t *testing.T, d *Dashboard) {
 		for _, v := range d.Templating.List {
@@ -262,7 +262,7 @@ func TestFleetsOfThePlatformAreHidden(t *testing.T) {
 		if v == nil {
 			return
 		}
-		// Go knows no lookahead, so the pattern is told apart and not run.
+		// Go regular expressions have no lookahead, so the pattern is compared and not run.
 		assert.Equal(t, "/^(?!_).*/", v.Regex)
 		assert.False(t, v.Multi || v.IncludeAll, "one fleet at a time: All would be the platform's own ones too")
 	})
@@ -297,7 +297,7 @@ func links(t *testing.T, p *Panel) (all []Link, texts map[string][]string) {
 	return all, texts
 }
 
-func TestLinksLeadSomewhere(t *testing.T) {
+func TestLinksHaveTargets(t *testing.T) {
 	boards := map[string]*Dashboard{}
 	for _, d := range load(t) {
 		boards[d.UID] = d

@@ -35,50 +35,50 @@ const (
 // absence is why a query may be answered with nothing.
 type absence struct {
 	reason string
-	// unknown: this stack has not even the metrics of it. Else a query that ends with a comparison has an answer without it.
+	// unknown: the metrics do not exist in this stack. Otherwise the query without its final comparison has a result.
 	unknown bool
 }
 
 const (
-	noKafka  = "this stack has no Kafka"
-	noRedis  = "this stack has no Redis"
-	noErrors = "nothing fails here"
-	noRefuse = "nobody sends more than may be sent"
-	noHints  = "a node is told of hints only after another was away; the metric of their delivery exists since then"
-	idle     = "nodes that have little to do have nothing waiting, and collect garbage once in minutes"
-	noAlert  = "no critical alert fires where all is well"
+	noKafka     = "this stack has no Kafka"
+	noRedis     = "this stack has no Redis"
+	noErrors    = "this stack has no failures"
+	noRateLimit = "no sender exceeds its rate limit"
+	noHints     = "the metric of delivered hints exists only after a node was down"
+	idle        = "idle nodes have no pending tasks and rarely collect garbage"
+	noAlert     = "a healthy stack has no critical alert"
 )
 
-// mayBeEmpty are the queries that show nothing when all is well, by dashboard, panel and refId.
+// mayBeEmpty lists the queries that have no result in a healthy stack, by dashboard, panel and refId.
 var mayBeEmpty = map[string]absence{
-	"cassandra-cluster: annotation Critical alerts":           {reason: noAlert},
-	"cassandra-cluster: Client errors: A":                     {reason: noErrors},
-	"cassandra-cluster: Hints delivered: A":                   {reason: noHints, unknown: true},
-	"cassandra-cluster: Thread pools: waiting tasks: A":       {reason: idle},
-	"cassandra-cluster: Thread pools: active and blocked: A":  {reason: idle},
-	"cassandra-cluster: Thread pools: active and blocked: B":  {reason: idle},
-	"cassandra-cluster: Mean pause: A":                        {reason: idle},
-	"fleet-pipeline: annotation Critical alerts":              {reason: noAlert},
-	"fleet-pipeline: Kafka lag: A":                            {reason: noKafka, unknown: true},
-	"fleet-pipeline: Kafka lag: B":                            {reason: noKafka, unknown: true},
-	"fleet-pipeline: IoT API: requests by code: B":            {reason: noRefuse},
-	"fleet-pipeline: Kafka: consumer group: A":                {reason: noKafka, unknown: true},
-	"fleet-pipeline: Kafka: consumer group: B":                {reason: noKafka, unknown: true},
-	"fleet-pipeline: Kafka: consumer group: C":                {reason: noKafka, unknown: true},
-	"fleet-pipeline: Kafka: read, skipped, dead letters: A":   {reason: noKafka, unknown: true},
-	"fleet-pipeline: Kafka: read, skipped, dead letters: B":   {reason: noKafka, unknown: true},
-	"fleet-pipeline: Kafka: read, skipped, dead letters: C":   {reason: noKafka, unknown: true},
-	"fleet-pipeline: Write errors by reason: A":               {reason: noErrors},
-	"fleet-pipeline: Write errors by reason: B":               {reason: noErrors},
-	"fleet-pipeline: Driver: failed requests and connects: A": {reason: noErrors},
-	"fleet-pipeline: Driver: failed requests and connects: B": {reason: noErrors},
-	"fleet-pipeline: Data source: driver P99 and errors: B":   {reason: noErrors},
-	"fleet-pipeline: Data source: driver P99 and errors: C":   {reason: noErrors},
-	"fleet-pipeline: API reads: cache hits: B":                {reason: noRedis, unknown: true},
-	"fleet-pipeline: API reads: cache hits: C":                {reason: noRedis, unknown: true},
+	"cassandra-cluster: annotation Critical alerts":                         {reason: noAlert},
+	"cassandra-cluster: Client errors (errors/s): A":                        {reason: noErrors},
+	"cassandra-cluster: Hints delivered (hints/s): A":                       {reason: noHints, unknown: true},
+	"cassandra-cluster: Thread pools: pending tasks: A":                     {reason: idle},
+	"cassandra-cluster: Thread pools: active and blocked tasks: A":          {reason: idle},
+	"cassandra-cluster: Thread pools: active and blocked tasks: B":          {reason: idle},
+	"cassandra-cluster: Mean GC pause: A":                                   {reason: idle},
+	"fleet-pipeline: annotation Critical alerts":                            {reason: noAlert},
+	"fleet-pipeline: Kafka lag (records): A":                                {reason: noKafka, unknown: true},
+	"fleet-pipeline: Kafka lag (records): B":                                {reason: noKafka, unknown: true},
+	"fleet-pipeline: IoT API: requests by status code (requests/s): B":      {reason: noRateLimit},
+	"fleet-pipeline: Kafka: consumer group: A":                              {reason: noKafka, unknown: true},
+	"fleet-pipeline: Kafka: consumer group: B":                              {reason: noKafka, unknown: true},
+	"fleet-pipeline: Kafka: consumer group: C":                              {reason: noKafka, unknown: true},
+	"fleet-pipeline: Kafka: consumed, skipped, dead letters (records/s): A": {reason: noKafka, unknown: true},
+	"fleet-pipeline: Kafka: consumed, skipped, dead letters (records/s): B": {reason: noKafka, unknown: true},
+	"fleet-pipeline: Kafka: consumed, skipped, dead letters (records/s): C": {reason: noKafka, unknown: true},
+	"fleet-pipeline: Write errors by reason (errors/s): A":                  {reason: noErrors},
+	"fleet-pipeline: Write errors by reason (errors/s): B":                  {reason: noErrors},
+	"fleet-pipeline: Driver: errors (errors/s): A":                          {reason: noErrors},
+	"fleet-pipeline: Driver: errors (errors/s): B":                          {reason: noErrors},
+	"fleet-pipeline: Data source: driver latency and errors: B":             {reason: noErrors},
+	"fleet-pipeline: Data source: driver latency and errors: C":             {reason: noErrors},
+	"fleet-pipeline: API queries: cache hits: B":                            {reason: noRedis, unknown: true},
+	"fleet-pipeline: API queries: cache hits: C":                            {reason: noRedis, unknown: true},
 }
 
-// afterEvent are the metrics that do not exist before something has happened.
+// afterEvent lists the metrics that exist only after an event.
 var afterEvent = map[string]string{
 	"cassandra_hints_delivered_total":      noHints,
 	"fleet_etl_api_cache_errors_total":     noRedis,
@@ -93,8 +93,8 @@ var afterEvent = map[string]string{
 	"fleet_etl_kafka_values_skipped_total": noKafka,
 }
 
-// TestEveryQueryHasAnAnswer asks everything that the dashboards ask, as Grafana does, of the plugin's real binary and a real
-// Prometheus, beside a platform at work.
+// TestEveryQueryHasAnAnswer runs all queries of the dashboards, as Grafana does, with the plugin's binary and a Prometheus next
+// to a running platform.
 func TestEveryQueryHasAnAnswer(t *testing.T) {
 	s := startStack(t)
 	began := time.Now()
@@ -162,7 +162,7 @@ func (s *stack) viewer(t *testing.T, d *Dashboard) *viewer {
 	return v
 }
 
-// fixedValue is the value of a variable that asks nobody.
+// fixedValue is the value of a variable without a query.
 func fixedValue(t *testing.T, v *Variable) (value string) {
 	text := v.Current.Value
 	if v.Type == "constant" {
@@ -178,7 +178,7 @@ func ago(text string) (time.Duration, error) {
 	number, unit := text[:max(len(text)-1, 0)], text[max(len(text)-1, 0):]
 	n, err := strconv.Atoi(number)
 	if err != nil || units[unit] == 0 {
-		return 0, fmt.Errorf("%q is no duration", text)
+		return 0, fmt.Errorf("%q is not a duration", text)
 	}
 	return time.Duration(n) * units[unit], nil
 }
@@ -509,11 +509,11 @@ func (v *viewer) shape(ctx context.Context, p *Panel, frames []*frame) error {
 			return missing(frames[0], options.XField)
 		}
 		if !slices.ContainsFunc(frames[0].columns, func(c *column) bool { return c != x && c.kind == aNumber && c.hasValue() }) {
-			return errors.New("there is no number beside " + options.XField)
+			return errors.New("no numeric field besides " + options.XField)
 		}
 		if p.Type == "trend" {
 			if x.kind != aNumber || !slices.IsSortedFunc(x.values, compare) || len(slices.Compact(slices.Clone(x.values))) < len(x.values) {
-				return fmt.Errorf("%s is no ascending number: %v", options.XField, x.values)
+				return fmt.Errorf("%s does not ascend: %v", options.XField, x.values)
 			}
 		}
 	case "state-timeline":
@@ -550,7 +550,7 @@ func (v *viewer) shape(ctx context.Context, p *Panel, frames []*frame) error {
 	return nil
 }
 
-// statShape finds the fields that the figure is made of.
+// statShape finds the fields that the stat shows.
 func statShape(p *Panel, frames []*frame) error {
 	var options struct {
 		ReduceOptions struct {
@@ -573,7 +573,7 @@ func statShape(p *Panel, frames []*frame) error {
 			}
 		}
 	}
-	return fmt.Errorf("there is no field %s with a value: %s", options.ReduceOptions.Fields, titles(frames))
+	return fmt.Errorf("no field %s has a value: %s", options.ReduceOptions.Fields, titles(frames))
 }
 
 // mapShape looks at each layer of a map.
@@ -668,7 +668,7 @@ func (v *viewer) geoJSON(ctx context.Context, src string) (map[string]bool, erro
 	properties := map[string]bool{}
 	for _, feature := range collection.Features {
 		if feature.Type != "Feature" || !slices.Contains([]string{"Polygon", "MultiPolygon", "Point"}, feature.Geometry.Type) || len(feature.Geometry.Coordinates) == 0 {
-			return nil, fmt.Errorf("%s: %v is no feature", path, feature)
+			return nil, fmt.Errorf("%s: %v is not a feature", path, feature)
 		}
 		for name := range feature.Properties {
 			properties[name] = true
@@ -820,7 +820,7 @@ func (v *viewer) live(ctx context.Context, p *Panel, targets []Target) error {
 	return nil
 }
 
-// metricsExist holds every name of a metric that the dashboard asks for against those that there are.
+// metricsExist checks that all metrics in the queries of a dashboard exist.
 func (v *viewer) metricsExist(t *testing.T) {
 	var names []string
 	require.NoError(t, v.api(t.Context(), "/api/v1/label/__name__/values", &names))
@@ -861,7 +861,7 @@ func (v *viewer) metricsExist(t *testing.T) {
 	}
 }
 
-// inSources tells whether a metric stands in what the nodes have served once, or in the sources of fleet-etl or the plugin.
+// inSources reports whether a metric is in a recorded scrape of the nodes, or in the sources of fleet-etl or the plugin.
 func inSources(t *testing.T, name string) (found bool) {
 	name = regexp.MustCompile(`_(bucket|sum|count)$`).ReplaceAllString(name, "")
 	served, err := os.ReadFile("../cassandra/metrics/names.txt")

@@ -90,7 +90,7 @@ func startStack(t *testing.T) *stack {
 		}
 	})
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
-		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Edit: hastenPrometheus(t)},
+		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Edit: shortenPrometheus(t)},
 		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
 	})
 	require.NoError(t, err)
@@ -140,8 +140,8 @@ func (s *stack) serveMetrics(t *testing.T) (address string) {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// hastenPrometheus makes figures of a few seconds out of those of minutes.
-func hastenPrometheus(t *testing.T) func(file, text string) string {
+// shortenPrometheus turns minutes into seconds.
+func shortenPrometheus(t *testing.T) func(file, text string) string {
 	return platform.Shorten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 1s", "evaluation_interval: 15s", "evaluation_interval: 1s",
 			"scrape_timeout: 10s", "scrape_timeout: 1s"},
