@@ -137,7 +137,7 @@ on-kafka:
 bench: ## Measure fleet-etl against the bare driver, the sources against each other, and the derived rows (about eleven minutes)
 	go run ./dev bench
 	CASSANDRA_REPLICATION=dc1=1 DEV_CLUSTER_DIR=.dev/bench-sources FLEET_BENCH=1 go run ./dev with-cluster --dcs dc1=1 -- \
-		go run ./dev with-kafka -- go test -count 1 -v -p 1 -timeout 20m -run 'TestMeasure(Sources|Derivation)$$' ./etl ./etl/internal/derive
+		go run ./dev with-kafka -- go test -count 1 -v -p 1 -timeout 20m -run 'TestMeasure(Sources|Derivation)$$' ./etl ./etl/internal/processor
 
 bench-load: ## Measure the highest sustained load, the time per stage, and scaling with load, devices, history and nodes (about forty minutes)
 	go run ./dev bench load

@@ -2,19 +2,30 @@ package cassandra
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
 	"github.com/gocql/gocql"
 )
 
-// Instance is a running process that claims devices.
+// Instance is a process that claims devices, for one epoch of it: a process that was fenced continues under a new ID.
 type Instance struct {
 	ID            string
-	HeartbeatAt   time.Time // its last heartbeat, by its own clock
-	SharedDevices []string  // devices it claims that another instance received records of
+	Role          InstanceRole //  empty if the row was removed and only a late update wrote it again
+	HeartbeatAt   time.Time    // its last heartbeat, by its own clock
+	Fenced        bool         // another instance takes over its claims; the ID is never used again
+	SharedDevices []string     // devices it claims that another instance received records of
 }
+
+// InstanceRole is what an instance does.
+type InstanceRole string
+
+// The roles.
+const (
+	RoleStream InstanceRole = "stream" // runs until it is stopped, and accepts what ended instances leave
+	RoleBatch  InstanceRole = "batch"  // ends with its input
+	RoleEnded  InstanceRole = "ended"  // ended, and left claims or hours to another instance
+)
 
 // Claim says that an instance may have stored records of a device, of FromDay or later, whose derived rows are not all
 // stored yet.
@@ -29,12 +40,21 @@ type ClaimStore struct{ db *Session }
 
 const claimBuckets = 16
 
+// ClaimBucket is the partition of a device among the claims of an instance.
+func ClaimBucket(deviceID string) int32 { return bucketOf(deviceID, claimBuckets) }
+
 const (
 	updateHeartbeat     = "UPDATE etl_instances SET heartbeat_at = ? WHERE shard = 0 AND instance_id = ?"
-	selectInstances     = "SELECT instance_id, heartbeat_at, shared_devices FROM etl_instances WHERE shard = 0"
+	updateRole          = "UPDATE etl_instances SET heartbeat_at = ?, role = ? WHERE shard = 0 AND instance_id = ?"
+	updateFenced        = "UPDATE etl_instances SET fenced = true WHERE shard = 0 AND instance_id = ?"
+	selectInstances     = "SELECT instance_id, role, heartbeat_at, fenced, shared_devices FROM etl_instances WHERE shard = 0"
 	addSharedDevices    = "UPDATE etl_instances SET shared_devices = shared_devices + ? WHERE shard = 0 AND instance_id = ?"
 	removeSharedDevices = "UPDATE etl_instances SET shared_devices = shared_devices - ? WHERE shard = 0 AND instance_id = ?"
 	deleteInstance      = "DELETE FROM etl_instances WHERE shard = 0 AND instance_id = ?"
+
+	insertPendingHour  = "INSERT INTO pending_hours_by_instance (instance_id, fleet_id, hour) VALUES (?, ?, ?)"
+	selectPendingHours = "SELECT fleet_id, hour FROM pending_hours_by_instance WHERE instance_id = ?"
+	deletePendingHours = "DELETE FROM pending_hours_by_instance WHERE instance_id = ?"
 
 	updateClaim            = "UPDATE claims_by_device USING TIMESTAMP ? SET from_day = ?, fleets = fleets + ? WHERE device_id = ? AND instance_id = ?"
 	deleteClaim            = "DELETE FROM claims_by_device USING TIMESTAMP ? WHERE device_id = ? AND instance_id = ?"
@@ -50,51 +70,89 @@ func (s *ClaimStore) execInstance(ctx context.Context, statement string, args ..
 	return opError("write "+TableInstances, s.db.writing(ctx, statement, args...).DefaultTimestamp(false).Exec())
 }
 
-// Heartbeat records that an instance is running.
-func (s *ClaimStore) Heartbeat(ctx context.Context, instanceID string, now time.Time) error {
-	return s.execInstance(ctx, updateHeartbeat, now, instanceID)
+// Heartbeat records that an instance is running. A role, unless it is empty, is recorded too.
+func (s *ClaimStore) Heartbeat(ctx context.Context, instanceID string, role InstanceRole, now time.Time) error {
+	if role == "" {
+		return s.execInstance(ctx, updateHeartbeat, now, instanceID)
+	}
+	return s.execInstance(ctx, updateRole, now, string(role), instanceID)
+}
+
+// FenceInstance marks an instance as fenced, at the consistency level of writes and at that of this store's reads. On the
+// store with strong reads, every later read of the row returns the mark, whether it is strong or a fallback.
+func (s *ClaimStore) FenceInstance(ctx context.Context, instanceID string) error {
+	for _, level := range []gocql.Consistency{s.db.read, s.db.write} {
+		err := s.db.writing(ctx, updateFenced, instanceID).Consistency(level).DefaultTimestamp(false).Exec()
+		if err != nil {
+			return opError("write "+TableInstances, err)
+		}
+	}
+	return nil
 }
 
 // Instances lists every instance that sent a heartbeat and was not removed.
 func (s *ClaimStore) Instances(ctx context.Context) ([]Instance, error) {
 	rows, err := collect(s.db, s.db.query(ctx, selectInstances), func(iter *gocql.Iter) (Instance, bool) {
 		var i Instance
-		ok := iter.Scan(&i.ID, &i.HeartbeatAt, &i.SharedDevices)
+		var role string
+		ok := iter.Scan(&i.ID, &role, &i.HeartbeatAt, &i.Fenced, &i.SharedDevices)
+		i.Role = InstanceRole(role)
 		return i, ok
 	})
 	return rows, opError("read "+TableInstances, err)
 }
 
-// AddSharedDevices records on an instance's row that another instance received records of devices that it claims.
-func (s *ClaimStore) AddSharedDevices(ctx context.Context, instanceID string, deviceIDs []string) error {
-	return s.execInstance(ctx, addSharedDevices, deviceIDs, instanceID)
+// UpdateSharedDevices adds to an instance's row devices that another instance received records of, and removes those that
+// the instance knows to be shared.
+func (s *ClaimStore) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
+	var err error
+	if len(add) > 0 {
+		err = s.execInstance(ctx, addSharedDevices, add, instanceID)
+	}
+	if err == nil && len(remove) > 0 {
+		err = s.execInstance(ctx, removeSharedDevices, remove, instanceID)
+	}
+	return err
 }
 
-// AckSharedDevices removes devices from an instance's row once the instance knows that they are shared.
-func (s *ClaimStore) AckSharedDevices(ctx context.Context, instanceID string, deviceIDs []string) error {
-	return s.execInstance(ctx, removeSharedDevices, deviceIDs, instanceID)
-}
-
-// RemoveInstance deletes the row of an instance that has ended.
+// RemoveInstance deletes the row and the pending hours of an instance that has ended.
 func (s *ClaimStore) RemoveInstance(ctx context.Context, instanceID string) error {
+	if err := s.execInstance(ctx, deletePendingHours, instanceID); err != nil {
+		return err
+	}
 	return s.execInstance(ctx, deleteInstance, instanceID)
 }
 
-// WriteClaim adds a claim, or moves it to another day. Readers of an instance's claims see it before readers of a
-// device's claims do.
-func (s *ClaimStore) WriteClaim(ctx context.Context, c Claim, writeTimeUs int64) error {
-	day := c.FromDay.Time()
-	if err := s.db.exec(ctx, TableClaimsByInstance, insertClaimByInstance, c.InstanceID, bucketOf(c.DeviceID, claimBuckets), c.DeviceID, day, writeTimeUs); err != nil {
-		return err
+// AddPendingHours records hours of fleets that must be summed again after the instance has ended.
+func (s *ClaimStore) AddPendingHours(ctx context.Context, instanceID string, hours []FleetHour) error {
+	for part := range slices.Chunk(hours, 100) {
+		b := s.db.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
+		b.Cons = s.db.write
+		b.DefaultTimestamp(false)
+		for _, h := range part {
+			b.Entries = append(b.Entries, gocql.BatchEntry{Stmt: insertPendingHour, Args: []any{instanceID, h.FleetID, time.UnixMilli(h.HourMs)}, Idempotent: true})
+		}
+		if err := s.db.driver.ExecuteBatch(b); err != nil {
+			return opError("write "+TablePendingHours, err)
+		}
 	}
-	return s.db.exec(ctx, TableClaims, updateClaim, writeTimeUs, day, c.Fleets, c.DeviceID, c.InstanceID)
+	return nil
 }
 
-// DeleteClaim deletes a claim from both tables.
-func (s *ClaimStore) DeleteClaim(ctx context.Context, instanceID, deviceID string, writeTimeUs int64) error {
-	return errors.Join(
-		s.db.exec(ctx, TableClaims, deleteClaim, writeTimeUs, deviceID, instanceID),
-		s.db.exec(ctx, TableClaimsByInstance, deleteClaimByInstance, writeTimeUs, instanceID, bucketOf(deviceID, claimBuckets), deviceID))
+// Leftovers lists the claims of an instance and its pending hours.
+func (s *ClaimStore) Leftovers(ctx context.Context, instanceID string) ([]Claim, []FleetHour, error) {
+	claims, err := s.claimsOfInstance(ctx, instanceID)
+	if err != nil {
+		return nil, nil, err
+	}
+	hours, err := collect(s.db, s.db.query(ctx, selectPendingHours, instanceID), func(iter *gocql.Iter) (FleetHour, bool) {
+		var h FleetHour
+		var start time.Time
+		ok := iter.Scan(&h.FleetID, &start)
+		h.HourMs = start.UnixMilli()
+		return h, ok
+	})
+	return claims, hours, opError("read "+TablePendingHours, err)
 }
 
 // ClaimsOfDevice lists the claims on a device, one for each instance.
@@ -109,8 +167,7 @@ func (s *ClaimStore) ClaimsOfDevice(ctx context.Context, deviceID string) ([]Cla
 	return rows, opError("read "+TableClaims, err)
 }
 
-// ClaimsOfInstance lists the claims of an instance.
-func (s *ClaimStore) ClaimsOfInstance(ctx context.Context, instanceID string) ([]Claim, error) {
+func (s *ClaimStore) claimsOfInstance(ctx context.Context, instanceID string) ([]Claim, error) {
 	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(claimBuckets), func(ctx context.Context, bucket int32) ([]Claim, error) {
 		return collect(s.db, s.db.query(ctx, selectClaimsByInstance, instanceID, bucket), func(iter *gocql.Iter) (Claim, bool) {
 			c := Claim{InstanceID: instanceID}

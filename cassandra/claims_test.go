@@ -15,7 +15,14 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	ctx := t.Context()
 	const instance, other = "i~1", "i~2"
 	claim := func(instance, device string, from Day, writeTimeUs int64, fleets ...string) {
-		require.NoError(t, s.WriteClaim(ctx, Claim{InstanceID: instance, DeviceID: device, FromDay: from, Fleets: fleets}, writeTimeUs))
+		m := Mutation[Claim]{Row: Claim{InstanceID: instance, DeviceID: device, FromDay: from, Fleets: fleets}, WriteTimeUs: writeTimeUs}
+		require.NoError(t, s.ApplyInstanceClaims(ctx, []Mutation[Claim]{m}))
+		require.NoError(t, s.ApplyDeviceClaim(ctx, m))
+	}
+	remove := func(instance, device string, writeTimeUs int64) {
+		m := Mutation[Claim]{Row: Claim{InstanceID: instance, DeviceID: device}, Delete: true, WriteTimeUs: writeTimeUs}
+		require.NoError(t, s.ApplyInstanceClaims(ctx, []Mutation[Claim]{m}))
+		require.NoError(t, s.ApplyDeviceClaim(ctx, m))
 	}
 	var want []Claim
 	for i := range 40 {
@@ -29,7 +36,7 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	want[0].FromDay = 19999
 
 	of := func(instance string) []Claim {
-		claims, err := s.ClaimsOfInstance(ctx, instance)
+		claims, _, err := s.Leftovers(ctx, instance)
 		require.NoError(t, err)
 		slices.SortFunc(claims, func(a, b Claim) int { return strings.Compare(a.DeviceID, b.DeviceID) })
 		return claims
@@ -47,14 +54,14 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 		{InstanceID: other, DeviceID: "m-00", FromDay: 20005},
 	}, on("m-00"), "fleets are added")
 
-	require.NoError(t, s.DeleteClaim(ctx, instance, "m-00", readUs+1))
+	remove(instance, "m-00", readUs+1)
 	require.Len(t, on("m-00"), 2, "a claim that was moved since stays")
 	require.Equal(t, want, of(instance))
-	require.NoError(t, s.DeleteClaim(ctx, instance, "m-00", readUs+2))
+	remove(instance, "m-00", readUs+2)
 	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, on("m-00"))
 	require.Equal(t, want[1:], of(instance))
 	require.Len(t, on("m-01"), 1)
-	require.NoError(t, s.DeleteClaim(ctx, instance, "unknown", readUs))
+	remove(instance, "unknown", readUs)
 }
 
 func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
@@ -71,22 +78,22 @@ func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
 		return found, ok
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	require.NoError(t, s.Heartbeat(ctx, "i~1", now))
-	require.NoError(t, s.Heartbeat(ctx, "i~2", now.Add(-time.Hour)))
-	require.NoError(t, s.Heartbeat(ctx, "i~2", now.Add(-time.Minute)))
+	require.NoError(t, s.Heartbeat(ctx, "i~1", RoleStream, now))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", RoleStream, now.Add(-time.Hour)))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", RoleStream, now.Add(-time.Minute)))
 	p, ok := find("i~1")
 	require.True(t, ok)
-	require.Equal(t, Instance{ID: "i~1", HeartbeatAt: now}, p)
+	require.Equal(t, Instance{ID: "i~1", Role: RoleStream, HeartbeatAt: now}, p)
 	p, _ = find("i~2")
-	require.Equal(t, Instance{ID: "i~2", HeartbeatAt: now.Add(-time.Minute)}, p)
+	require.Equal(t, Instance{ID: "i~2", Role: RoleStream, HeartbeatAt: now.Add(-time.Minute)}, p)
 
-	require.NoError(t, s.AddSharedDevices(ctx, "i~1", []string{"b", "a"}))
-	require.NoError(t, s.AddSharedDevices(ctx, "i~1", []string{"c", "a"}))
-	require.NoError(t, s.AckSharedDevices(ctx, "i~1", []string{"b", "never"}))
+	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", []string{"b", "a"}, nil))
+	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", []string{"c", "a"}, nil))
+	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", nil, []string{"b", "never"}))
 	p, _ = find("i~1")
 	require.Equal(t, []string{"a", "c"}, p.SharedDevices)
 	require.Equal(t, now, p.HeartbeatAt)
-	require.NoError(t, s.AckSharedDevices(ctx, "i~1", []string{"a", "c"}))
+	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", nil, []string{"a", "c"}))
 	p, ok = find("i~1")
 	require.True(t, ok, "the instance stays")
 	require.Empty(t, p.SharedDevices)
@@ -94,8 +101,27 @@ func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
 	require.NoError(t, s.RemoveInstance(ctx, "i~1"))
 	_, ok = find("i~1")
 	require.False(t, ok)
-	require.NoError(t, s.AddSharedDevices(ctx, "i~1", []string{"a"}))
+	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", []string{"a"}, nil))
 	p, ok = find("i~1")
 	require.True(t, ok, "a late addition recreates the row, which is cleaned up later")
 	require.True(t, p.HeartbeatAt.IsZero(), "as if it had stopped long ago")
+	require.NoError(t, s.Heartbeat(ctx, "i~1", "", now))
+	p, _ = find("i~1")
+	require.Empty(t, p.Role, "a late heartbeat does not restore an instance")
+
+	require.False(t, p.Fenced)
+	require.NoError(t, s.Strong().FenceInstance(ctx, "i~2"))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", "", now))
+	p, _ = find("i~2")
+	require.True(t, p.Fenced, "a heartbeat does not remove the mark")
+
+	hours := []FleetHour{{"north", 3_600_000}, {"south", 0}}
+	require.NoError(t, s.AddPendingHours(ctx, "i~2", hours))
+	_, left, err := s.Leftovers(ctx, "i~2")
+	require.NoError(t, err)
+	require.Equal(t, hours, left)
+	require.NoError(t, s.RemoveInstance(ctx, "i~2"))
+	_, left, err = s.Leftovers(ctx, "i~2")
+	require.NoError(t, err)
+	require.Empty(t, left)
 }

@@ -63,6 +63,18 @@ func (c *Connector) Wait(ctx context.Context) (*Store, error) {
 	}
 }
 
+// Connect is Wait with a single attempt.
+func (c *Connector) Connect(ctx context.Context) (*Store, error) {
+	if store, ok := c.Get(); ok {
+		return store, nil
+	}
+	store, err := c.open(ctx)
+	if err == nil {
+		c.store.Store(store)
+	}
+	return store, err
+}
+
 // Get returns the store if it is connected. It does not wait.
 func (c *Connector) Get() (*Store, bool) {
 	store := c.store.Load()

@@ -26,12 +26,13 @@ const (
 	TableInstances        = "etl_instances"
 	TableClaims           = "claims_by_device"
 	TableClaimsByInstance = "claims_by_instance"
+	TablePendingHours     = "pending_hours_by_instance"
 )
 
 // DerivedTables hold the rows that follow from stored telemetry, and the instances that derive them.
 var DerivedTables = []string{
 	TableAlerts, TableAnalytics, TableDeviceDays, TableHours, TableTrips, TableDeviceAlerts, TableOpenAlerts,
-	TableInstances, TableClaims, TableClaimsByInstance,
+	TableInstances, TableClaims, TableClaimsByInstance, TablePendingHours,
 }
 
 var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences}, DerivedTables...)

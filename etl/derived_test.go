@@ -559,9 +559,9 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 		}
 	}
 	require.Empty(t, open("stubborn"))
-	anew := v.metric("fleet_etl_derive_rederived_total")
+	anew := v.metric("fleet_etl_recomputed_devices_total")
 	v.stores(drives("stubborn", 5, 140))
-	v.waitFor("it is derived anew", func() bool { return v.metric("fleet_etl_derive_rederived_total") > anew })
+	v.waitFor("it is derived anew", func() bool { return v.metric("fleet_etl_recomputed_devices_total") > anew })
 	stopAll(t, v)
 	require.Len(t, alerts("stubborn"), 1)
 	require.Empty(t, open("stubborn"), "it does not come back")

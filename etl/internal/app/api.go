@@ -81,8 +81,7 @@ func (p *program) queries(x *parts) (*query.API, closers, error) {
 	var made closers
 	o := query.Options{
 		Store: func() (query.Store, bool) {
-			store := x.store.Load()
-			return store, store != nil
+			return x.connector.Get()
 		},
 		Now: time.Now, Logger: p.logger, Registry: p.reg,
 	}

@@ -58,7 +58,7 @@ func (p *program) runUntilDone(source pipeline.Source, names []string) (*report,
 		return nil, err
 	}
 	defer x.close()
-	if end, err := p.serve(x.ready, nil); err != nil {
+	if end, err := p.serve(x.connector.Ready, nil); err != nil {
 		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl may use the port; the load does not need it
 	} else {
 		defer end()

@@ -2,60 +2,101 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
-	"github.com/fleettracing/fleet-tracing/etl/internal/derive"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/processor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/writer"
+)
+
+// These intervals need no setting. An instance that crashes is taken over after fenceAfter and lease, 30 s.
+const (
+	heartbeatInterval = 5 * time.Second
+	lease             = 10 * time.Second
+	fenceAfter        = 20 * time.Second
+	deviceIdle        = 2 * time.Minute // after which a device's state is stored and unloaded
 )
 
 // batchesInFlight is the number of batches that are stored at once: one is written while the next is planned.
 const batchesInFlight = 2
 
-// recordPath takes valid records from the pipeline to the store. It implements pipeline.Writer.
+// recordPath takes valid records to the store, and derives what follows from them. It implements pipeline.Writer.
 //
-//	source ─► validate ─► buffer ─► deriver.Before ─► writer ─► acknowledge ─► deriver.Stored
+//	source ─► validate ─► buffer ─► claims.Acquire ─► writer.Start ─► claims.Confirm ─► acknowledge ─► processor.Apply ─► receivers
+//	                                     │                                  │                               │
+//	                                 heartbeats, takeover           lease, fencing              flush, recompute, roll up
 type recordPath struct {
-	config  *config.Config
-	reg     prometheus.Registerer
-	exec    *executor.Executor
-	open    func(context.Context) (*cassandra.Store, error) // waits for the store
-	linger  time.Duration
-	deriver *derive.Deriver // nil where nothing is derived
+	config    *config.Config
+	role      cassandra.InstanceRole
+	connector *cassandra.Connector
+	exec      *executor.Executor
+	rules     *rules
+	receivers notifier.Receivers
+	linger    time.Duration
+	logger    logrus.FieldLogger
+	reg       prometheus.Registerer
 
-	mu    sync.Mutex
-	order ack.Tracker[*writer.Batch] // batches that are not derived from yet
+	derivation atomic.Pointer[derivation] // nil until the store is reached, and where nothing is derived
+	mu         sync.Mutex
+	order      ack.Tracker[*writer.Batch] // batches that are not applied yet
 }
 
-// Run implements pipeline.Writer.
-func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error {
+// derivation is everything that derives rows from stored records.
+type derivation struct {
+	claims    *claims.Claims
+	processor *processor.Processor
+	cancel    context.CancelFunc // ends the heartbeats
+	ended     chan error         // receives the result of the heartbeats
+}
+
+// Run stores records until in is closed. The devices stay claimed: Finish must follow, unless Run fails.
+func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) (err error) {
 	p.exec.SetConnected(false)
-	store, err := p.open(ctx)
+	store, err := p.connector.Wait(ctx)
 	if err != nil {
 		return err
 	}
 	p.exec.SetConnected(true)
-	c := p.config
-	w := writer.New(store, p.exec, writerOptions(c), p.reg, time.Now)
+	w := writer.New(store, p.exec, writerOptions(p.config), p.reg, time.Now)
 	g, ctx := errgroup.WithContext(ctx)
+	stored, end := context.WithCancel(ctx)
+	defer end()
+	if p.config.ProcessorEnabled {
+		d := p.derive(ctx, store)
+		defer func() {
+			if err != nil {
+				_ = d.close() // the first failure counts
+			}
+		}()
+		g.Go(func() error { return d.processor.Run(ctx, stored) })
+		g.Go(func() error { return d.watch(stored) })
+	}
 	batches := make(chan *writer.Batch)
 	g.Go(func() error {
 		defer close(batches)
-		return writer.Buffer{Records: c.BufferRecords, Linger: p.linger, Now: time.Now}.Run(ctx, in, batches)
+		return writer.Buffer{Records: p.config.BufferRecords, Linger: p.linger, Now: time.Now}.Run(ctx, in, batches)
 	})
 	g.Go(func() error {
+		defer end()
 		if err := p.store(ctx, w, batches); err != nil {
 			return fmt.Errorf("store records: %w", err)
 		}
@@ -64,8 +105,32 @@ func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) err
 	return g.Wait()
 }
 
+// derive starts the heartbeats of this instance, which last until Finish.
+func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *derivation {
+	strong, fallback, stamps := store.Strong(), store.Fallback(), stamp.New(time.Now)
+	d := &derivation{ended: make(chan error, 1)}
+	d.claims = claims.New(claims.Options{
+		Role: p.role, Heartbeat: heartbeatInterval, Lease: lease, FenceAfter: fenceAfter, MaxClockSkew: p.config.ProcessorMaxClockSkew,
+	}, executor.Views[claims.Store]{Strong: strong, Fallback: fallback}, p.exec, stamps, p.logger, p.reg, time.Now)
+	d.processor = processor.New(processor.Options{
+		Flush: p.config.ProcessorFlushInterval, MaxClockSkew: p.config.ProcessorMaxClockSkew, Idle: deviceIdle,
+		Devices: p.config.DevicesInMemory, NotifyMaxAge: p.config.AlertNotifyMaxAge, Sweep: p.role == cassandra.RoleStream,
+	}, p.rulesInForce, executor.Views[processor.Store]{Strong: strong, Fallback: fallback}, p.exec, d.claims, stamps,
+		p.receivers.Notify, p.logger, p.reg, time.Now)
+	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	go func() { d.ended <- d.claims.Run(ctx) }()
+	p.derivation.Store(d)
+	return d
+}
+
+func (p *recordPath) rulesInForce() derived.Rules {
+	set := p.rules.current.Load()
+	return derived.Rules{Engine: set.engine, Fingerprint: set.fingerprint}
+}
+
 // store stores batches in their order, a few at once, and waits for them all.
 func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan *writer.Batch) error {
+	d := p.derivation.Load()
 	g, ctx := errgroup.WithContext(ctx)
 	slots := semaphore.NewWeighted(batchesInFlight)
 	g.Go(func() error {
@@ -73,12 +138,12 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 			if err := slots.Acquire(ctx, 1); err != nil {
 				return err
 			}
-			if p.deriver != nil {
-				if err := p.deriver.Before(ctx, b.Records()); err != nil {
+			if d != nil {
+				if err := d.claim(ctx, b); err != nil {
 					return err
 				}
 			}
-			stored, err := w.Start(ctx, b)
+			wait, err := w.Start(ctx, b)
 			if err != nil {
 				return err
 			}
@@ -87,13 +152,18 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 			p.mu.Unlock()
 			g.Go(func() error {
 				defer slots.Release(1)
-				if err := stored(); err != nil {
+				if err := wait(); err != nil {
 					return err
+				}
+				if d != nil {
+					if _, err := d.claims.Confirm(ctx); err != nil {
+						return err
+					}
 				}
 				b.Done()
 				p.mu.Lock()
 				defer p.mu.Unlock()
-				p.order.Ack(number, p.derive)
+				p.order.Ack(number, p.apply)
 				return nil
 			})
 		}
@@ -102,9 +172,81 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 	return g.Wait()
 }
 
-// derive passes a stored batch on. Batches come in their order, whichever was durable first.
-func (p *recordPath) derive(b *writer.Batch) {
-	if p.deriver != nil {
-		p.deriver.Stored(slices.AppendSeq([]*telemetry.Record(nil), b.Records()))
+// claim claims the devices of a batch before it is stored.
+func (d *derivation) claim(ctx context.Context, b *writer.Batch) error {
+	if err := d.processor.WaitForRoom(ctx); err != nil {
+		return err
 	}
+	acquired, err := d.claims.Acquire(ctx, claims.WantsOf(b.Records()))
+	if err != nil {
+		return err
+	}
+	return d.processor.Load(ctx, acquired)
+}
+
+// apply derives what follows from a stored batch. Batches come in order, whichever was durable first.
+func (p *recordPath) apply(b *writer.Batch) {
+	if d := p.derivation.Load(); d != nil {
+		if events := d.processor.Apply(slices.AppendSeq([]*telemetry.Record(nil), b.Records())); len(events) > 0 {
+			p.receivers.Notify(events)
+		}
+	}
+}
+
+// Finish derives and writes everything that is left, after Run. With wait set it also waits for instances that may have
+// failed, to derive what they left.
+func (p *recordPath) Finish(ctx context.Context, wait bool) error {
+	d := p.derivation.Load()
+	if d == nil {
+		return nil
+	}
+	left, err := d.processor.Finish(ctx, wait)
+	if err := errors.Join(err, d.close()); err != nil {
+		return err
+	}
+	return d.claims.End(ctx, left)
+}
+
+// watch returns when the heartbeats fail, or ctx ends.
+func (d *derivation) watch(ctx context.Context) error {
+	select {
+	case err := <-d.ended:
+		d.ended <- err
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// close ends the heartbeats.
+func (d *derivation) close() error {
+	d.cancel()
+	return <-d.ended
+}
+
+// recompute derives devices from a day on, and writes all of their rows.
+func (p *recordPath) recompute(ctx context.Context, deviceIDs []string, from cassandra.Day) error {
+	store, err := p.connector.Wait(ctx)
+	if err != nil {
+		return err
+	}
+	d := p.derive(ctx, store)
+	for part := range slices.Chunk(deviceIDs, 1000) {
+		if err := d.processor.Recompute(ctx, part, from); err != nil {
+			return errors.Join(err, d.close())
+		}
+		if _, err := d.processor.Finish(ctx, false); err != nil {
+			return errors.Join(err, d.close())
+		}
+	}
+	return p.Finish(ctx, false)
+}
+
+// openAlerts reads the open alerts that receivers are to be notified of.
+func (p *recordPath) openAlerts(ctx context.Context) ([]telemetry.Alert, error) {
+	d := p.derivation.Load()
+	if d == nil {
+		return nil, cassandra.ErrNotConnected
+	}
+	return d.processor.OpenAlerts(ctx)
 }

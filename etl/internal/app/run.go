@@ -32,7 +32,7 @@ func (runCommand) Run(p *program) error {
 	reloaded := make(chan struct{})
 	go func() { defer close(reloaded); coordinator.Run(reloading) }()
 	defer func() { stopReloads(); <-reloaded }()
-	end, err := p.serve(x.ready, coordinator.Reload)
+	end, err := p.serve(x.connector.Ready, coordinator.Reload)
 	if err != nil {
 		return err
 	}
@@ -44,7 +44,7 @@ func (runCommand) Run(p *program) error {
 	err = p.stream(ctx, x, sources)
 	s := x.pipeline.Summary()
 	fields := logrus.Fields{"received": s.Received, "stored": s.Stored, "duplicates": s.Duplicates, "rejected": total(s.Rejected)}
-	if err != nil && x.store.Load() == nil && p.stop.Err() != nil {
+	if _, connected := x.connector.Get(); err != nil && !connected && p.stop.Err() != nil {
 		p.logger.WithFields(fields).Info("shutdown before cassandra was reached")
 		return nil
 	}

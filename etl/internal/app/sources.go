@@ -82,9 +82,9 @@ func (p *program) canary(x *parts) (pipeline.Source, error) {
 	_, _ = h.Write([]byte(dir)) // a hash accepts everything
 	device := canary.DeviceOf(fmt.Sprintf("%s-%x", host, h.Sum32()))
 	return canary.New(canary.Options{Interval: p.config.CanaryInterval, Device: device}, func(ctx context.Context, deviceID string, tsMs int64) (bool, error) {
-		store := x.store.Load()
-		if store == nil {
-			return false, errNotReached
+		store, ok := x.connector.Get()
+		if !ok {
+			return false, cassandra.ErrNotConnected
 		}
 		ts := time.UnixMilli(tsMs)
 		found, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: deviceID, From: ts, To: ts})

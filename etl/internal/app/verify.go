@@ -6,18 +6,23 @@ import (
 	"slices"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/derive"
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/verify"
 )
 
 type verifyCommand struct {
-	Fleets []string `name:"fleet" sep:"," placeholder:"FLEET,…" help:"Fleets to look at (default all)."`
-	From   string   `placeholder:"DAY" help:"First day, UTC, as 2006-01-02 (default 6 days before the last)."`
-	To     string   `placeholder:"DAY" help:"Last day (default today)."`
-	Fix    bool     `help:"Derive everything in the range anew first, from the stored telemetry and the rules in force."`
-	Report string   `enum:"text,json" default:"text" help:"Form of the report: text or json."`
-	Show   int      `default:"100" help:"Differences that are printed at the most; 0 is all."`
+	Fleets []string      `name:"fleet" sep:"," placeholder:"FLEET,…" help:"Fleets to verify (default all)."`
+	From   string        `placeholder:"DAY" help:"First day, UTC, as 2006-01-02 (default 6 days before the last)."`
+	To     string        `placeholder:"DAY" help:"Last day (default today)."`
+	Fix    bool          `help:"Recompute everything in the range first, from the stored records and the rules in force."`
+	Wait   time.Duration `placeholder:"DURATION" help:"Wait up to this long for what can't be verified yet, such as devices that are sending, and verify it too."`
+	Report string        `enum:"text,json" default:"text" help:"Report format: text or json."`
+	Show   int           `default:"100" help:"Maximum number of differences to print; 0 prints all."`
 }
 
 // differencesError ends a verification that found some.
@@ -25,7 +30,10 @@ type differencesError struct{ n int }
 
 func (e differencesError) Error() string { return fmt.Sprintf("%d differences", e.n) }
 
-// Run verifies what is derived.
+// verifyPause is the time between two attempts to verify what could not be verified.
+const verifyPause = 10 * time.Second
+
+// Run verifies the derived rows.
 func (c *verifyCommand) Run(p *program) error {
 	first, last, err := c.days()
 	if err != nil {
@@ -53,9 +61,17 @@ func (c *verifyCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	current := rules.current.Load()
-	verifier := derive.Verifier{Store: store.Strong(), Engine: current.engine, Rules: current.fingerprint, Devices: store.Strong().DeviceIDs, Now: time.Now}
-	report, err := verifier.Verify(p.stop, fleets, first, last)
+	set := rules.current.Load()
+	v := verify.Verifier{Store: store.Strong(), Rules: derived.Rules{Engine: set.engine, Fingerprint: set.fingerprint}, Now: time.Now}
+	report, err := v.Verify(p.stop, fleets, first, last)
+	for err == nil && report.NotVerified.Any() && time.Since(started)+verifyPause < c.Wait {
+		p.logger.WithFields(logrus.Fields{
+			"sending": report.NotVerified.Sending, "pending": report.NotVerified.Pending, "hours": report.NotVerified.Hours,
+		}).Info("waiting for devices and hours that can't be verified yet")
+		if err = backoff.Sleep(p.stop, verifyPause); err == nil {
+			report, err = v.Verify(p.stop, fleets, first, last)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("verify: %w", err)
 	}
@@ -64,6 +80,9 @@ func (c *verifyCommand) Run(p *program) error {
 	}
 	if n := len(report.Differences); n > 0 {
 		return differencesError{n}
+	}
+	if c.Wait > 0 && report.NotVerified.Any() {
+		return fmt.Errorf("verify: not everything could be verified within --wait %s; try a longer one, or when no device is sending", c.Wait)
 	}
 	return nil
 }
@@ -94,35 +113,29 @@ func (c *verifyCommand) days() (first, last cassandra.Day, err error) {
 	return first, last, err
 }
 
-// fix derives every device of the fleets anew.
+// fix recomputes every device of the fleets.
 func (c *verifyCommand) fix(p *program, store *cassandra.Store, fleets []string, first cassandra.Day) error {
-	x, err := p.wire(p.config.LoadLinger, nil)
-	if err != nil {
-		return err
-	}
-	if x.derivation == nil {
+	if !p.config.ProcessorEnabled {
 		return fmt.Errorf("--fix: ETL_PROCESSOR_ENABLED is false; set it to true for this command")
 	}
-	x.reached(store)
-	deriver := x.derivation.deriver
+	var all []string
 	for _, fleet := range fleets {
 		ids, err := store.Strong().DeviceIDs(p.stop, fleet)
 		if err != nil {
 			return err
 		}
-		for part := range slices.Chunk(ids, 1000) {
-			if err := deriver.Rederive(p.stop, part, first); err != nil {
-				return err
-			}
-			if err := deriver.Finish(p.stop, false); err != nil {
-				return err
-			}
-		}
+		all = append(all, ids...)
 	}
-	return nil
+	slices.Sort(all)
+	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
+	if err != nil {
+		return err
+	}
+	defer x.close()
+	return x.path.recompute(p.stop, slices.Compact(all), first)
 }
 
-func (c *verifyCommand) print(p *program, report *derive.Report, first, last cassandra.Day, took time.Duration) error {
+func (c *verifyCommand) print(p *program, report *verify.Report, first, last cassandra.Day, took time.Duration) error {
 	if c.Report == "json" {
 		encoder := json.NewEncoder(p.Out)
 		encoder.SetIndent("", "  ")
@@ -138,13 +151,20 @@ func (c *verifyCommand) print(p *program, report *derive.Report, first, last cas
 	if more := len(report.Differences) - len(shown); more > 0 {
 		fmt.Fprintf(p.Out, "… and %d more; --show 0 prints them all\n", more)
 	}
-	fmt.Fprintf(p.Out, "%s to %s: %d fleets, %d devices, %d fixes; %d trips and stops, %d alerts, %d hours\n",
-		first, last, report.Fleets, report.Devices, report.Fixes, report.Trips, report.Alerts, report.Hours)
-	if report.Moving > 0 {
-		fmt.Fprintf(p.Out, "%d devices send right now: their open trips and alerts, and the current hour, were left out\n", report.Moving)
-	}
-	if report.OtherRules > 0 {
-		fmt.Fprintf(p.Out, "%d days of devices were derived by other rules or zones than those in force; --fix derives them anew\n", report.OtherRules)
+	fmt.Fprintf(p.Out, "%s to %s: %d fleets, %d devices, %d records; %d trips and stops, %d alerts, %d hours\n",
+		first, last, report.Fleets, report.Devices, report.Records, report.Trips, report.Alerts, report.Hours)
+	for _, n := range []struct {
+		count int
+		text  string
+	}{
+		{report.NotVerified.Sending, "not verified: %d devices are sending; their open trips and alerts may still change\n"},
+		{report.NotVerified.Pending, "not verified: %d devices differ, and an instance still derives them\n"},
+		{report.NotVerified.Hours, "not verified: %d hours still change\n"},
+		{report.OtherRules, "%d device days were derived with other rules or geofences than those in force; --fix recomputes them\n"},
+	} {
+		if n.count > 0 {
+			fmt.Fprintf(p.Out, n.text, n.count)
+		}
 	}
 	fmt.Fprintf(p.Out, "differences: %d (%s)\n", len(report.Differences), took.Round(time.Millisecond))
 	return nil

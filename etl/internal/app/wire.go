@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,63 +13,54 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// parts is a pipeline with what it is made of.
-//
-//	sources ─► pipeline (validator, dead letters) ─► writer ─► store
-//	                                                    └─► deriver ─► store, Alertmanager, Kafka
+// parts is a pipeline and everything that it is made of.
 type parts struct {
-	store           atomic.Pointer[cassandra.Store] // nil until it is reached
+	connector       *cassandra.Connector
 	exec            *executor.Executor
+	path            *recordPath
 	deadLetters     *deadletter.File
 	deadLetterTopic *kafka.DeadLetterTopic // nil without the source kafka
 	validator       *validate.Validator
 	pipeline        *pipeline.Pipeline
 	rules           *rules
-	derivation      *derivation // nil where nothing is derived
+	publisher       *geofencePublisher
+	alertmanager    *notifier.Alertmanager // nil if there is none
+	alertTopic      *notifier.Kafka        // nil if there is none
 	apiFiles        []reload.Target
 }
 
 // reloadTargets are the configuration files that a running process reloads.
 func (x *parts) reloadTargets() []reload.Target {
-	return append([]reload.Target{x.rules.target(func(set *ruleset) {
-		if x.derivation != nil {
-			x.derivation.useRules(set)
-		}
-	})}, x.apiFiles...)
+	return append([]reload.Target{x.rules.target(func(*ruleset) { x.publisher.notify() })}, x.apiFiles...)
 }
 
-// connect reaches the store, for which it waits so long, and puts the pipeline together.
+// connect puts the pipeline together and connects to Cassandra, within wait.
 func (p *program) connect(wait, linger time.Duration) (*parts, error) {
-	store, err := p.openStore(wait)
-	if err != nil {
-		return nil, err
-	}
 	x, err := p.wire(linger, nil)
 	if err != nil {
-		store.Close()
 		return nil, err
 	}
-	x.reached(store)
+	if err := p.patiently(wait, func(ctx context.Context) error {
+		_, err := x.connector.Connect(ctx)
+		return err
+	}); err != nil {
+		x.close()
+		return nil, err
+	}
 	return x, nil
 }
 
-// reached hands the store to those who wait for it.
-func (x *parts) reached(store *cassandra.Store) {
-	x.store.Store(store)
-	if x.derivation != nil {
-		x.derivation.open(store)
-	}
-}
-
-// wire puts the pipeline together. Where the store has not been reached, the writer does so when the pipeline runs,
-// however long it takes: sources run from the first moment on, and those that can keep records do. sources are the names
-// of those that will run.
+// wire puts the pipeline together. The record path connects to Cassandra when the pipeline runs, however long it takes:
+// sources run from the first moment on, and those that can keep records do. sources are the names of those that stream;
+// without any, the process ends with its input.
 func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	c := p.config
 	rules, err := newRules(c)
@@ -79,8 +69,11 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	}
 	x := &parts{
 		rules:       rules,
+		publisher:   newGeofencePublisher(rules, p.logger),
 		deadLetters: deadletter.NewFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
 		validator:   validate.New(p.fleets(), c.DedupeRecords, rules.geofenceAt),
+		exec:        executor.New(executorOptions(c), p.logger, p.reg, time.Now),
+		connector:   p.connector(),
 	}
 	letters := deadletter.Route{Default: x.deadLetters}
 	if slices.Contains(sources, kafka.Name) {
@@ -89,28 +82,19 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 		}
 		letters.BySource = map[string]pipeline.DeadLetters{kafka.Name: x.deadLetterTopic}
 	}
-	open := func(context.Context) (*cassandra.Store, error) {
-		if store := x.store.Load(); store != nil {
-			return store, nil
-		}
-		store, err := p.openStore(0)
-		if err == nil {
-			x.reached(store)
-		}
-		return store, err
+	x.path = &recordPath{
+		config: c, role: cassandra.RoleBatch, connector: x.connector, exec: x.exec, rules: rules, linger: linger, logger: p.logger, reg: p.reg,
 	}
-	x.exec = executor.New(executorOptions(c), p.logger, p.reg, time.Now)
-	path := &recordPath{config: c, reg: p.reg, exec: x.exec, open: open, linger: linger}
-	x.pipeline = pipeline.New(pipeline.Options{
-		Validator: x.validator, Writer: path, DeadLetters: letters,
-		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
-	})
-	if c.ProcessorEnabled {
-		if x.derivation, err = p.derivation(x, rules); err != nil {
+	if len(sources) > 0 {
+		x.path.role = cassandra.RoleStream
+		if err := p.receivers(x); err != nil {
 			return nil, err
 		}
-		path.deriver = x.derivation.deriver
 	}
+	x.pipeline = pipeline.New(pipeline.Options{
+		Validator: x.validator, Writer: x.path, DeadLetters: letters,
+		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
+	})
 	return x, nil
 }
 
@@ -155,38 +139,32 @@ func (p *program) serve(ready func(context.Context) error, onReload func() error
 
 var errStopping = errors.New("stopping")
 
-var errNotReached = errors.New("cassandra has not been reached yet")
-
-// ready tells whether the store takes writes.
-func (x *parts) ready(ctx context.Context) error {
-	store := x.store.Load()
-	if store == nil {
-		return errNotReached
-	}
-	return store.Ready(ctx)
-}
-
 func (x *parts) close() {
-	if store := x.store.Load(); store != nil {
+	if store, ok := x.connector.Get(); ok {
 		store.Close()
 	}
 	_ = x.deadLetters.Close() // each record was synced when it was written
 	if x.deadLetterTopic != nil {
 		x.deadLetterTopic.Close()
 	}
+	if x.alertTopic != nil {
+		x.alertTopic.Close()
+	}
 }
 
-// openStore connects, and tries again while that may help and there is time.
-func (p *program) openStore(wait time.Duration) (*cassandra.Store, error) {
+// connector returns the owner of the store.
+func (p *program) connector() *cassandra.Connector {
+	outage := ratelog.New(p.logger, time.Now, 10*time.Second, ratelog.Messages{Down: "cassandra unavailable, connecting"})
+	return cassandra.NewConnector(p.open, outage.Note)
+}
+
+// open makes one attempt to connect.
+func (p *program) open(ctx context.Context) (*cassandra.Store, error) {
 	cfg, err := cassandraConfig(p.config)
 	if err != nil {
 		return nil, err
 	}
-	var store *cassandra.Store
-	err = p.patiently(wait, func(ctx context.Context) (err error) {
-		store, err = cassandra.Open(ctx, cfg, p.logger, prometheus.WrapRegistererWithPrefix("fleet_etl_", p.reg))
-		return err
-	})
+	store, err := cassandra.Open(ctx, cfg, p.logger, prometheus.WrapRegistererWithPrefix("fleet_etl_", p.reg))
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +174,16 @@ func (p *program) openStore(wait time.Duration) (*cassandra.Store, error) {
 	return store, nil
 }
 
-// patiently repeats what fails because the cluster is not there yet, for so long; 0 is for as long as it takes.
+// openStore connects within wait.
+func (p *program) openStore(wait time.Duration) (store *cassandra.Store, err error) {
+	err = p.patiently(wait, func(ctx context.Context) (err error) {
+		store, err = p.open(ctx)
+		return err
+	})
+	return store, err
+}
+
+// patiently repeats what fails because the cluster is unavailable, for at most wait; 0 is without a limit.
 func (p *program) patiently(wait time.Duration, do func(context.Context) error) error {
 	started, said := time.Now(), time.Time{}
 	for {
@@ -211,7 +198,7 @@ func (p *program) patiently(wait time.Duration, do func(context.Context) error) 
 		}
 		if time.Since(said) > 10*time.Second {
 			said = time.Now()
-			p.logger.WithField("reason", err.Error()).Warn("cassandra is not there yet; trying again")
+			p.logger.WithError(err).Warn("cassandra unavailable, connecting")
 		}
 		select {
 		case <-time.After(time.Second):

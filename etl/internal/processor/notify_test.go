@@ -1,4 +1,4 @@
-package derive
+package processor
 
 import (
 	"context"
@@ -7,8 +7,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -30,7 +28,7 @@ func (p *process) send(t *testing.T, kmh ...float64) {
 }
 
 // speeding is the open alert of the vehicle's speed among those of its fleet; nil when there is none.
-func (p *process) speeding(t *testing.T) *cassandra.AlertState {
+func (p *process) speeding(t *testing.T) *cassandra.Alert {
 	t.Helper()
 	all := &view{fakeStore: p.view.fakeStore, left: -1}
 	open, err := all.OpenAlerts(context.Background(), "north")
@@ -45,7 +43,7 @@ func (p *process) speeding(t *testing.T) *cassandra.AlertState {
 
 // steps is what people were told of the vehicle's speed, in words.
 func (p *process) steps() (words []string) {
-	for _, s := range *p.told {
+	for _, s := range *p.notified {
 		if s.Type != telemetry.SpeedLimit {
 			continue
 		}
@@ -208,7 +206,7 @@ func TestNoDeathLeavesAnAlertInPieces(t *testing.T) {
 type short struct{ *view }
 
 func (short) Fleets(context.Context) ([]string, error) {
-	return nil, &cassandra.Error{Op: "read fleets", Reason: cassandra.ReasonUnavailable, Err: errDead}
+	return nil, &cassandra.Error{Op: "read fleets", Reason: cassandra.ReasonUnavailable, Err: errKilled}
 }
 
 // While a data centre is away, people are told of what is open all the same.
@@ -217,10 +215,8 @@ func TestOpenAlertsAreReadFromTheReplicasThatLive(t *testing.T) {
 		p := start(t, store, true)
 		p.send(t, 100, 100, 100, 100, 100, 100, 100, 100)
 		require.NotNil(t, p.speeding(t))
-		e, rules := engine(t)
-		other := New(Options{ProcessDead: time.Hour}, e, rules, once{}, logrus.New(), prometheus.NewRegistry(), time.Now)
-		other.Open(Stores{short{p.view}, p.view})
-		open, err := other.OpenAlerts(context.Background())
+		p.stores.Strong = short{p.view}
+		open, err := p.OpenAlerts(context.Background())
 		require.NoError(t, err)
 		require.NotEmpty(t, open)
 		p.finish(t)

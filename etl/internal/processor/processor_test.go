@@ -1,4 +1,4 @@
-package derive
+package processor
 
 import (
 	"context"
@@ -23,7 +23,13 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
+	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/verify"
 )
 
 // theRules are strict, so that short tracks raise many alerts.
@@ -51,48 +57,70 @@ func (circle) Near(_ string, lat, lon, reachM float64, found []telemetry.NearbyG
 	return append(found, telemetry.NearbyGeofence{Name: "middle", InsideM: inside, AreaM2: 7e6, OnEnter: true, OnExit: true, DwellS: telemetry.Some(int32(600))})
 }
 
-// process is one that derives, with a life of its own.
+// process is one process that derives rows.
 type process struct {
-	*Deriver
-	view  *view
-	end   context.CancelFunc
-	ended chan error
-	told  *[]telemetry.AlertEvent
+	*Processor
+	claims   *claims.Claims
+	view     *view
+	ctx      context.Context
+	end      context.CancelFunc // ends Run
+	die      context.CancelFunc // ends everything
+	ended    chan error
+	beats    chan error
+	notified *[]telemetry.AlertEvent
 }
 
-func start(t testing.TB, store *fakeStore, sweep bool) *process {
-	e, rules := engine(t)
+func start(t testing.TB, store *fakeStore, stream bool) *process {
+	e, fingerprint := engine(t)
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	p := &process{view: &view{fakeStore: store, left: -1}, ended: make(chan error, 1), told: new([]telemetry.AlertEvent)}
+	p := &process{view: &view{fakeStore: store, left: -1}, ended: make(chan error, 1), beats: make(chan error, 1), notified: new([]telemetry.AlertEvent)}
 	skew := time.Duration(rand.Int64N(int64(6*time.Second))) - 3*time.Second // of its clock
+	now := func() time.Time { return time.Now().Add(skew) }
+	reg := prometheus.NewRegistry()
+	exec := executor.New(executor.Options{MaxInFlight: 64, RetryRate: 100}, logger, reg, now)
+	role := cassandra.RoleBatch
+	if stream {
+		role = cassandra.RoleStream
+	}
+	stamps := stamp.New(now)
+	p.claims = claims.New(claims.Options{
+		Role: role, Heartbeat: 5 * time.Second, Lease: 10 * time.Second, FenceAfter: 20 * time.Second, MaxClockSkew: 10 * time.Second,
+	}, executor.Views[claims.Store]{Strong: p.view, Fallback: p.view}, exec, stamps, logger, reg, now)
 	var mu sync.Mutex
-	p.Deriver = New(Options{
-		Flush: 5 * time.Second, Settle: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NewsAge: 15 * time.Minute,
-		ProcessDead: 30 * time.Second,
-		Tell: func(steps []telemetry.AlertEvent) {
+	p.Processor = New(Options{
+		Flush: 5 * time.Second, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Sweep: stream,
+	}, func() derived.Rules { return derived.Rules{Engine: e, Fingerprint: fingerprint} },
+		executor.Views[Store]{Strong: p.view, Fallback: p.view}, exec, p.claims, stamps, func(events []telemetry.AlertEvent) {
 			mu.Lock()
 			defer mu.Unlock()
-			*p.told = append(*p.told, steps...)
-		},
-	}, e, rules, once{}, logger, prometheus.NewRegistry(), func() time.Time { return time.Now().Add(skew) })
-	if sweep {
-		p.Sweep()
-	}
-	p.Open(Stores{p.view, p.view})
-	ctx, end := context.WithCancel(context.Background())
-	p.end = end
-	go func() { p.ended <- p.Run(context.Background(), ctx) }()
+			*p.notified = append(*p.notified, events...)
+		}, logger, reg, now)
+	ctx, die := context.WithCancel(context.Background())
+	stop, end := context.WithCancel(ctx)
+	p.ctx, p.end, p.die, p.view.die = ctx, end, die, die
+	go func() { p.beats <- p.claims.Run(ctx) }()
+	go func() { p.ended <- p.Run(ctx, stop) }()
 	return p
 }
 
-// store stores records as the loader does, and tells whether they are acknowledged.
-func (p *process) store(records []telemetry.Record) error {
+// store stores records as the record path does, and returns nil if they are acknowledged.
+func (p *process) store(records []telemetry.Record) (err error) {
+	ctx := p.ctx
+	defer func() {
+		if p.view.killed() {
+			err = errKilled
+		}
+	}()
 	pointers := make([]*telemetry.Record, len(records))
 	for i := range records {
 		pointers[i] = &records[i]
 	}
-	if err := p.Before(context.Background(), slices.Values(pointers)); err != nil {
+	acquired, err := p.claims.Acquire(ctx, claims.WantsOf(slices.Values(pointers)))
+	if err != nil {
+		return err
+	}
+	if err := p.Load(ctx, acquired); err != nil {
 		return err
 	}
 	for i := range records {
@@ -101,24 +129,31 @@ func (p *process) store(records []telemetry.Record) error {
 		}
 		p.view.write(&records[i])
 	}
-	p.Stored(pointers)
+	if _, err := p.claims.Confirm(p.ctx); err != nil {
+		return err
+	}
+	p.notify(p.Apply(pointers))
 	return nil
 }
 
 // kill ends the process without a chance to do anything.
 func (p *process) kill() {
-	p.view.mu.Lock()
-	p.view.left = 0
-	p.view.mu.Unlock()
-	p.end()
+	p.view.setLeft(0)
+	p.view.pause(0)
+	p.die()
 	<-p.ended
+	<-p.beats
 }
 
 // finish ends it in good order.
 func (p *process) finish(t testing.TB) {
 	p.end()
 	require.NoError(t, <-p.ended)
-	require.NoError(t, p.Finish(context.Background(), true))
+	left, err := p.Finish(context.Background(), true)
+	require.NoError(t, err)
+	p.die()
+	require.NoError(t, <-p.beats)
+	require.NoError(t, p.claims.End(context.Background(), left))
 }
 
 // drive makes a device's records: trips, stops, speeding, an emptying battery, silences, some values absent.
@@ -197,7 +232,7 @@ func arrive(rng *rand.Rand, tracks [][]telemetry.Record) []telemetry.Record {
 
 func seeds(t *testing.T) []uint64 {
 	n := 8
-	if text := os.Getenv("DERIVE_SEEDS"); text != "" {
+	if text := os.Getenv("PROCESSOR_SEEDS"); text != "" {
 		var err error
 		n, err = strconv.Atoi(text)
 		require.NoError(t, err)
@@ -206,7 +241,7 @@ func seeds(t *testing.T) []uint64 {
 	for i := range n {
 		all = append(all, uint64(i)+1)
 	}
-	if text := os.Getenv("DERIVE_SEED"); text != "" {
+	if text := os.Getenv("PROCESSOR_SEED"); text != "" {
 		one, err := strconv.ParseUint(text, 10, 64)
 		require.NoError(t, err)
 		all = []uint64{one}
@@ -219,12 +254,12 @@ func seeds(t *testing.T) []uint64 {
 func TestRowsAreAFunctionOfWhatIsStored(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { liveThrough(t, seed) })
+			synctest.Test(t, func(t *testing.T) { surviveFaults(t, seed) })
 		})
 	}
 }
 
-func liveThrough(t *testing.T, seed uint64) {
+func surviveFaults(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	store := newFakeStore()
 	time.Sleep(48 * time.Hour)
@@ -235,7 +270,7 @@ func liveThrough(t *testing.T, seed uint64) {
 	}
 	queue := arrive(rng, tracks)
 
-	crashes := rng.IntN(3)
+	crashes, pauses := rng.IntN(3), rng.IntN(3)
 	var processes []*process
 	for range 1 + rng.IntN(3) {
 		processes = append(processes, start(t, store, true))
@@ -244,43 +279,49 @@ func liveThrough(t *testing.T, seed uint64) {
 		chunk := slices.Clone(queue[:min(len(queue), 1+rng.IntN(60))])
 		queue = queue[len(chunk):]
 		i := rng.IntN(len(processes))
+		for range 10 { // a sender prefers a process that responds
+			if !processes[i].view.paused() {
+				break
+			}
+			i = rng.IntN(len(processes))
+		}
 		p := processes[i]
-		if crashes > 0 && rng.IntN(15) == 0 {
+		if crashes > 0 && rng.IntN(15) == 0 && !p.view.killed() {
 			crashes--
-			p.view.mu.Lock()
-			p.view.left = rng.IntN(60) // it dies in the middle of something
-			p.view.mu.Unlock()
+			p.view.setLeft(rng.IntN(60)) // it is killed in the middle of something
+		}
+		if pauses > 0 && rng.IntN(15) == 0 {
+			pauses--
+			paused := processes[rng.IntN(len(processes))]
+			paused.view.pause([]time.Duration{15 * time.Second, 45 * time.Second, 10 * time.Minute}[rng.IntN(3)])
+			if rng.IntN(2) == 0 && !paused.view.killed() {
+				paused.view.setLeft(rng.IntN(100)) // and killed soon after it resumes
+			}
 		}
 		if err := p.store(chunk); err != nil {
-			require.ErrorIs(t, err, errDead)
-			queue = append(chunk, queue...) // which nobody has acknowledged
+			require.ErrorIs(t, err, errKilled)
+			queue = append(chunk, queue...) // which is not acknowledged
 		}
 		time.Sleep(time.Duration(rng.IntN(4000)) * time.Millisecond)
-		p.view.mu.Lock()
-		dead := p.view.left == 0
-		p.view.mu.Unlock()
-		if dead {
+		if p.view.killed() {
 			p.kill()
 			processes[i] = start(t, store, true)
 		}
 	}
+	time.Sleep(time.Duration(rng.IntN(700)) * time.Second)
 	for i, p := range processes {
-		p.view.mu.Lock()
-		dead := p.view.left == 0 // while others were sent to
-		if p.view.left > 0 {
-			p.view.left = -1
-		}
-		p.view.mu.Unlock()
-		if dead {
+		if p.view.killed() { // while others were sent to
 			p.kill()
 			processes[i] = start(t, store, true)
+		} else {
+			p.view.setLeft(-1)
 		}
 	}
-	time.Sleep(20 * time.Minute) // everybody is offline
+	time.Sleep(20 * time.Minute) // every device is offline
 	for _, p := range processes {
 		p.finish(t)
 	}
-	start(t, store, true).finish(t) // whatever dead ones left
+	start(t, store, true).finish(t) // what killed ones left
 	requireFresh(t, store)
 }
 
@@ -288,24 +329,22 @@ func liveThrough(t *testing.T, seed uint64) {
 func requireFresh(t testing.TB, store *fakeStore) {
 	e, _ := engine(t)
 	all := &view{fakeStore: store, left: -1}
-	wantHours := map[fleetHour][]cassandra.HourRow{}
+	wantHours := map[cassandra.FleetHour][]cassandra.HourRow{}
 	var wantOpen []string
 	alerts := 0
 	for id, fixes := range store.history {
 		o := fold(e, fixes, time.Now().UnixMilli())
 		var trips []cassandra.TripRow
-		for _, trip := range o.trips {
-			trips = append(trips, tripRow(trip))
+		for _, trip := range o.Trips {
+			trips = append(trips, derived.TripRow(trip))
 		}
-		sortTrips(trips)
 		have, err := all.Trips(context.Background(), id, 0, 1<<60)
 		require.NoError(t, err)
-		sortTrips(have)
-		require.Equal(t, trips, have, "trips of %s", id)
+		require.ElementsMatch(t, trips, have, "trips of %s", id)
 
-		var want []cassandra.AlertState
-		for _, a := range o.alerts {
-			want = append(want, alertRow(id, a))
+		var want []cassandra.Alert
+		for _, a := range o.Alerts {
+			want = append(want, derived.AlertRow(id, a))
 			if a.EndedMs == 0 {
 				wantOpen = append(wantOpen, keyOf(a.FleetID, id, a.Type, a.OpenedMs, a.Severity))
 			}
@@ -314,37 +353,39 @@ func requireFresh(t testing.TB, store *fakeStore) {
 		require.NoError(t, err)
 		require.ElementsMatch(t, want, rows, "alerts of %s", id)
 		alerts += len(want)
-		for key, h := range o.hours {
-			wantHours[key] = append(wantHours[key], hourRow(id, h))
+		for key, h := range o.Hours {
+			wantHours[key] = append(wantHours[key], derived.HourRow(id, h))
 		}
 	}
-	lives := list[cassandra.AlertState](store, cassandra.TableAlerts, "")
-	byDevice := list[cassandra.AlertState](store, cassandra.TableDeviceAlerts, "")
+	lives := list[cassandra.Alert](store, cassandra.TableAlerts, "")
+	byDevice := list[cassandra.Alert](store, cassandra.TableDeviceAlerts, "")
 	require.ElementsMatch(t, byDevice, lives, "alerts of fleets")
 	require.Len(t, lives, alerts, "alerts of fleets")
 	var open []string
-	for _, a := range list[cassandra.AlertState](store, cassandra.TableOpenAlerts, "") {
+	for _, a := range list[cassandra.Alert](store, cassandra.TableOpenAlerts, "") {
 		open = append(open, keyOf(a.FleetID, a.DeviceID, a.Type, a.OpenedMs, a.Severity))
 	}
 	require.ElementsMatch(t, wantOpen, open, "open alerts")
 
 	rows := 0
 	for key, want := range wantHours {
-		have, err := all.Hours(context.Background(), key.fleet, key.hourMs)
+		have, err := all.Hours(context.Background(), key.FleetID, key.HourMs)
 		require.NoError(t, err)
-		require.ElementsMatch(t, want, have, "hour %s of %s", formatMs(key.hourMs), key.fleet)
+		require.ElementsMatch(t, want, have, "hour %s of %s", time.UnixMilli(key.HourMs).UTC(), key.FleetID)
 		rows += len(have)
-		sums, err := all.AnalyticsRows(context.Background(), key.fleet, cassandra.DayOf(key.hourMs))
+		sums, err := all.AnalyticsRows(context.Background(), key.FleetID, cassandra.DayOf(key.HourMs))
 		require.NoError(t, err)
-		i := slices.IndexFunc(sums, func(s cassandra.AnalyticsRow) bool { return int64(s.Hour) == key.hourMs%(24*hourMs)/hourMs })
-		require.GreaterOrEqual(t, i, 0, "figures of hour %s of %s", formatMs(key.hourMs), key.fleet)
+		i := slices.IndexFunc(sums, func(s cassandra.AnalyticsRow) bool {
+			return int64(s.Hour) == key.HourMs%(24*derived.HourMs)/derived.HourMs
+		})
+		require.GreaterOrEqual(t, i, 0, "figures of hour %s of %s", time.UnixMilli(key.HourMs).UTC(), key.FleetID)
 		requireSum(t, want, sums[i])
 	}
 	require.Len(t, list[cassandra.HourRow](store, cassandra.TableHours, ""), rows, "no hours but these")
 	require.Len(t, list[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no figures but these")
 	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaims, ""), "no mark is left")
 	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaimsByInstance, ""), "no mark is left")
-	require.Empty(t, store.processes, "no process is left")
+	require.Empty(t, store.instances, "no process is left")
 }
 
 // requireSum adds up in the plainest way.
@@ -373,20 +414,20 @@ func requireSum(t testing.TB, rows []cassandra.HourRow, sum cassandra.AnalyticsR
 }
 
 // fold computes what follows from a device's fixes, one after the other.
-func fold(e *alerting.Engine, fixes map[int64]telemetry.Record, nowMs int64) *outcome {
-	o := newOutcome()
+func fold(e *alerting.Engine, fixes map[int64]telemetry.Record, nowMs int64) *recompute.Outcome {
+	o := recompute.NewOutcome()
 	var order []telemetry.Record
 	for _, r := range fixes {
 		order = append(order, r)
 	}
 	slices.SortFunc(order, func(a, b telemetry.Record) int { return int(a.TimeMs - b.TimeMs) })
 	for i := range order {
-		o.state.apply(e, &order[i], o)
+		o.State.Apply(e, &order[i], o)
 	}
-	o.state.advance(e, nowMs, o)
-	o.state.Roll.Current(o)
-	for a := range o.state.Alerts.Open() {
-		o.alerts[alertKey{a.OpenedMs, a.Type}] = a
+	o.State.Advance(e, nowMs, o)
+	o.State.Roll.Current(o)
+	for a := range o.State.Alerts.Open() {
+		o.Alerts[derived.KeyOf(a)] = a
 	}
 	return o
 }
@@ -403,20 +444,19 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		}
 		time.Sleep(20 * time.Minute)
 		p.finish(t)
-		e, rules := engine(t)
-		v := &Verifier{Store: &view{fakeStore: store, left: -1}, Engine: e, Rules: rules, Now: time.Now,
-			Devices: func(context.Context, string) ([]string, error) { return []string{"v1"}, nil }}
-		verify := func() []string {
+		e, fingerprint := engine(t)
+		v := &verify.Verifier{Store: &view{fakeStore: store, left: -1}, Rules: derived.Rules{Engine: e, Fingerprint: fingerprint}, Now: time.Now}
+		compare := func() []string {
 			report, err := v.Verify(context.Background(), []string{"north", "south"}, cassandra.DayOf(time.Now().UnixMilli())-2, cassandra.DayOf(time.Now().UnixMilli()))
 			require.NoError(t, err)
-			require.Positive(t, report.Fixes)
+			require.Positive(t, report.Records)
 			var found []string
 			for _, d := range report.Differences {
 				found = append(found, d.Table)
 			}
 			return found
 		}
-		require.Empty(t, verify())
+		require.Empty(t, compare())
 
 		spoil := func(table string, change func(c *cell)) {
 			t.Helper()
@@ -426,7 +466,7 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 				}
 				was := *c
 				change(c)
-				require.Contains(t, strings.Join(verify(), " "), table)
+				require.Contains(t, strings.Join(compare(), " "), table)
 				*c = was
 				return
 			}
@@ -441,9 +481,9 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		spoil(cassandra.TableAnalytics, func(c *cell) { r := c.row.(cassandra.AnalyticsRow); r.TotalDistanceKm += .001; c.row = r })
 		spoil(cassandra.TableHours, func(c *cell) { r := c.row.(cassandra.HourRow); r.Records++; c.row = r })
 		spoil(cassandra.TableTrips, func(c *cell) { r := c.row.(cassandra.TripRow); r.EndMs++; c.row = r })
-		spoil(cassandra.TableDeviceAlerts, func(c *cell) { r := c.row.(cassandra.AlertState); r.EndedMs++; c.row = r })
-		spoil(cassandra.TableOpenAlerts, func(c *cell) { r := c.row.(cassandra.AlertState); r.OpenedMs++; c.row = r })
-		require.Empty(t, verify(), "what was spoilt is mended")
+		spoil(cassandra.TableDeviceAlerts, func(c *cell) { r := c.row.(cassandra.Alert); r.EndedMs++; c.row = r })
+		spoil(cassandra.TableOpenAlerts, func(c *cell) { r := c.row.(cassandra.Alert); r.OpenedMs++; c.row = r })
+		require.Empty(t, compare(), "what was spoilt is mended")
 	})
 }
 
@@ -468,21 +508,21 @@ func TestPeopleAreToldOnce(t *testing.T) {
 			require.NoError(t, p.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
-		require.Equal(t, 1, opened(*p.told))
+		require.Equal(t, 1, opened(*p.notified))
 		p.kill()
 		again := start(t, store, true)
 		for range 10 {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
-		require.Zero(t, opened(*again.told), "it has been open all the time")
+		require.Zero(t, opened(*again.notified), "it has been open all the time")
 		open, err := again.view.OpenAlerts(context.Background(), "north")
 		require.NoError(t, err)
 		require.Len(t, open, 1)
 		require.True(t, open[0].Notify)
 		require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 20)}))
 		time.Sleep(10 * time.Second)
-		require.Equal(t, telemetry.AlertResolved, (*again.told)[len(*again.told)-1].Transition)
+		require.Equal(t, telemetry.AlertResolved, (*again.notified)[len(*again.notified)-1].Transition)
 
 		// Ten minutes that come two hours late.
 		for i := range 60 {
@@ -493,10 +533,10 @@ func TestPeopleAreToldOnce(t *testing.T) {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now().Add(-2*time.Hour+time.Duration(10*i)*time.Second), kmh)}))
 		}
 		time.Sleep(30 * time.Second)
-		require.Zero(t, opened(*again.told), "late records raise no alert as if it were new")
+		require.Zero(t, opened(*again.notified), "late records raise no alert as if it were new")
 		rows, err := again.view.DeviceAlerts(context.Background(), "v1", 0, 1<<60)
 		require.NoError(t, err)
-		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.AlertState) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are alerts all the same")
+		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.Alert) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are alerts all the same")
 		again.finish(t)
 		requireFresh(t, store)
 	})
@@ -517,7 +557,7 @@ func TestALateFixBreaksASilence(t *testing.T) {
 		open, err := p.view.OpenAlerts(context.Background(), "north")
 		require.NoError(t, err)
 		require.Len(t, open, 1, "it is offline, though it was let go long before")
-		require.Zero(t, p.held())
+		require.Zero(t, p.loaded())
 		require.NoError(t, p.store([]telemetry.Record{at(last.Add(10 * time.Minute))}))
 		time.Sleep(time.Minute)
 		p.finish(t)
@@ -531,7 +571,7 @@ func TestSharingEnds(t *testing.T) {
 		store := newFakeStore()
 		time.Sleep(48 * time.Hour)
 		one, other := start(t, store, true), start(t, store, true)
-		shared := func() bool { return len(one.pick(func(v *device) bool { return v.shared })) > 0 }
+		shared := func() bool { s, _ := one.claims.Status("v1"); return s.Shared }
 		send := func(p *process, n int) {
 			for range n {
 				require.NoError(t, p.store([]telemetry.Record{{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: time.Now().UnixMilli(), Lat: 51, Lon: 8}}))
@@ -563,14 +603,14 @@ func TestADeadProcessWhoseClockWasAheadIsTakenOver(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		dead.kill()
 		store.mu.Lock()
-		store.processes[dead.process].HeartbeatAt = time.Now().Add(45 * time.Minute)
+		store.instances[dead.claims.InstanceID()].HeartbeatAt = time.Now().Add(45 * time.Minute)
 		store.mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		store.mu.Lock()
-		processes := maps.Clone(store.processes)
+		processes := maps.Clone(store.instances)
 		store.mu.Unlock()
-		require.Contains(t, processes, other.process)
-		require.NotContains(t, processes, dead.process, "45 minutes before its sign of life is old")
+		require.Contains(t, processes, other.claims.InstanceID())
+		require.NotContains(t, processes, dead.claims.InstanceID(), "45 minutes before its sign of life is old")
 		other.finish(t)
 		requireFresh(t, store)
 	})
@@ -583,7 +623,8 @@ func TestADeadProcessEndsWithItsError(t *testing.T) {
 		p.view.left = 0
 		p.view.mu.Unlock()
 		err := <-p.ended
-		require.True(t, errors.Is(err, errDead), "%v", err)
-		p.end()
+		require.True(t, err == nil || errors.Is(err, errKilled), "%v", err)
+		p.die()
+		<-p.beats
 	})
 }

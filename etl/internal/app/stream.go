@@ -1,0 +1,103 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+)
+
+const (
+	alertResend = time.Minute
+	alertWait   = 10 * time.Second
+)
+
+// receivers makes the receivers of alerts.
+func (p *program) receivers(x *parts) error {
+	c := p.config
+	if urls := alertmanagerURLs(c); len(urls) > 0 {
+		manager, err := notifier.NewAlertmanager(notifier.Options{
+			URLs: urls, GrafanaURL: c.GrafanaURL, RunbookURL: c.RunbookURL, Resend: alertResend, Timeout: alertWait,
+		}, x.path.openAlerts, p.logger, p.reg, time.Now)
+		if err != nil {
+			return fmt.Errorf("ETL_ALERTMANAGER_URLS: %w", err)
+		}
+		x.alertmanager = manager
+		x.path.receivers = append(x.path.receivers, manager)
+	}
+	if c.KafkaAlertTopic != "" {
+		connection, err := kafkaConnection(c)
+		if err != nil {
+			return err
+		}
+		client, err := connection.Client()
+		if err != nil {
+			return fmt.Errorf("KAFKA_…: %w", err)
+		}
+		if x.alertTopic, err = notifier.NewKafka(client, c.KafkaAlertTopic, p.logger, p.reg, time.Now); err != nil {
+			return fmt.Errorf("KAFKA_ALERT_TOPIC: %w", err)
+		}
+		x.path.receivers = append(x.path.receivers, x.alertTopic)
+	}
+	return nil
+}
+
+// stream runs sources until the process is asked to stop, and notifies the receivers of alerts.
+func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Source) error {
+	side, end := context.WithCancel(ctx)
+	defer end()
+	var sides errgroup.Group
+	if p.config.ProcessorEnabled {
+		sides.Go(func() error {
+			store, err := x.connector.Wait(side)
+			if err != nil {
+				return nil // the record path reports it
+			}
+			x.publisher.Run(side, store)
+			return nil
+		})
+	}
+	if x.alertmanager != nil {
+		sides.Go(func() error {
+			if _, err := x.connector.Wait(side); err != nil {
+				return nil // until the store is reached there is no alert
+			}
+			return x.alertmanager.Run(side)
+		})
+	}
+	err := p.runPath(ctx, x, false, sources...)
+	end() // after the last event was notified
+	return errors.Join(err, sides.Wait())
+}
+
+// runToEnd runs one source to its end. It notifies no receiver: a process that streams does.
+func (p *program) toEnd(ctx context.Context, x *parts, source pipeline.Source) error {
+	if p.config.ProcessorEnabled {
+		store, err := x.connector.Wait(ctx)
+		if err != nil {
+			return err
+		}
+		if err := x.publisher.publish(ctx, store); err != nil {
+			return err
+		}
+	}
+	return p.runPath(ctx, x, true, source)
+}
+
+// runPath runs sources, and then derives what is left.
+func (p *program) runPath(ctx context.Context, x *parts, wait bool, sources ...pipeline.Source) error {
+	if err := x.pipeline.Run(ctx, p.stop, sources...); err != nil {
+		return err
+	}
+	err := x.path.Finish(ctx, wait && p.stop.Err() == nil)
+	if err != nil && ctx.Err() != nil {
+		p.logger.WithError(err).Warn("all records are stored, but not all derived rows; the next process derives the rest")
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,499 @@
+// Package claims decides which instance of fleet-etl derives which device. A claim says that an instance may have stored
+// records of a device whose derived rows are not all stored yet. It is written before the first record and deleted after
+// the last derived row, so a crash leaves claims and never a gap.
+//
+// An instance sends heartbeats. Another instance fences one that is silent, waits until the fenced instance can no longer
+// act on its claims, and takes them over. An instance may act on its claims only for a lease after each heartbeat that
+// did not find it fenced. If it is fenced, because it was paused or disconnected, it continues under a new ID: it
+// claims its devices again before it acknowledges a record or writes a derived row.
+//
+// Several instances may claim one device. Each writes its claim and then reads the others', so at least one of two sees
+// the other and notifies it on its row. The device is then shared: every instance derives it from the store alone.
+package claims
+
+import (
+	"context"
+	"errors"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Store keeps instances and claims.
+type Store interface {
+	Heartbeat(ctx context.Context, instanceID string, role cassandra.InstanceRole, now time.Time) error
+	Instances(ctx context.Context) ([]cassandra.Instance, error)
+	FenceInstance(ctx context.Context, instanceID string) error
+	RemoveInstance(ctx context.Context, instanceID string) error
+	UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error
+	ApplyInstanceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error
+	ApplyDeviceClaim(ctx context.Context, row cassandra.Mutation[cassandra.Claim]) error
+	ClaimsOfDevice(ctx context.Context, deviceID string) ([]cassandra.Claim, error)
+	Leftovers(ctx context.Context, instanceID string) ([]cassandra.Claim, []cassandra.FleetHour, error)
+	AddPendingHours(ctx context.Context, instanceID string, hours []cassandra.FleetHour) error
+}
+
+// Options are the settings of Claims. All of them must be set.
+type Options struct {
+	Role         cassandra.InstanceRole
+	Heartbeat    time.Duration // interval of heartbeats
+	Lease        time.Duration // how long after a confirmed heartbeat the instance may act on its claims
+	FenceAfter   time.Duration // silence after which an instance is fenced; at least Lease
+	MaxClockSkew time.Duration // largest expected clock difference between instances
+}
+
+// ErrFenced means that this instance was fenced since the lease was obtained, and that its work must be done again.
+var ErrFenced = errors.New("this instance was fenced")
+
+// Claims are the claims of this process. They are safe for concurrent use.
+type Claims struct {
+	options Options
+	stores  executor.Views[Store]
+	exec    *executor.Executor
+	stamps  *stamp.Clock
+	logger  logrus.FieldLogger
+	now     func() time.Time
+	metrics *metrics
+
+	urgent   chan struct{} // a heartbeat is needed at once
+	reclaims chan struct{} // the instance has a new ID, and its devices must be claimed again
+
+	mu         sync.Mutex
+	id         string
+	epoch      int64         // number of times that the instance was fenced and has claimed its devices again
+	reclaiming bool          // fenced, and not all devices are claimed again
+	confirmed  time.Time     // start of the last heartbeat that did not find the instance fenced
+	renewed    chan struct{} // closed when the lease is renewed
+	held       map[string]*claim
+	releasing  map[string]chan struct{} // devices whose claims are being deleted
+	peers      bool                     // there are other instances, or were until recently
+	peersAt    time.Time
+	successor  bool // an instance accepts what this one leaves
+	leads      bool // this instance looks after silent devices
+
+	seen    map[string]sighting              // of all instances; used by Poll alone
+	pending map[string][]cassandra.FleetHour // hours that ended instances have left, by instance; used by Poll alone
+}
+
+// claim is a device that this instance claims.
+type claim struct {
+	fromDay    cassandra.Day
+	fleets     map[string]bool
+	inFlight   int             // records that are announced and not applied yet
+	adopted    []string        // ended or fenced instances whose claims are deleted with this one
+	shared     bool            // another instance has records of the device too
+	sharers    map[string]bool // the instances it was seen to be shared with
+	aloneSince time.Time       // when it was first seen not to be shared any more
+}
+
+func (c *claim) join(fleets []string) (changed bool) {
+	for _, fleet := range fleets {
+		changed = changed || !c.fleets[fleet]
+		c.fleets[fleet] = true
+	}
+	return changed
+}
+
+// New makes claims and registers their metrics with reg.
+func New(o Options, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Claims {
+	return &Claims{
+		options: o, stores: stores, exec: exec, stamps: stamps, logger: logger, now: now, metrics: newMetrics(reg),
+		urgent: make(chan struct{}, 1), reclaims: make(chan struct{}, 1),
+		id: newInstanceID(), renewed: make(chan struct{}), held: map[string]*claim{}, releasing: map[string]chan struct{}{},
+		seen: map[string]sighting{}, pending: map[string][]cassandra.FleetHour{},
+	}
+}
+
+// InstanceID is the ID of this instance in its current epoch.
+func (c *Claims) InstanceID() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.id
+}
+
+// Want is what a caller is about to store of one device.
+type Want struct {
+	Records int
+	FromDay cassandra.Day // of the earliest record
+	Fleets  []string
+}
+
+// WantsOf returns what storing some records wants. Fleets of the platform itself need no claim: nothing is derived from
+// their records.
+func WantsOf(records iter.Seq[*telemetry.Record]) map[string]*Want {
+	wants := map[string]*Want{}
+	for r := range records {
+		if telemetry.PlatformFleet(r.FleetID) {
+			continue
+		}
+		day := cassandra.DayOf(r.TimeMs)
+		w := wants[r.DeviceID]
+		if w == nil {
+			w = &Want{FromDay: day}
+			wants[r.DeviceID] = w
+		}
+		w.Records++
+		w.FromDay = min(w.FromDay, day)
+		if !slices.Contains(w.Fleets, r.FleetID) {
+			w.Fleets = append(w.Fleets, r.FleetID)
+		}
+	}
+	return wants
+}
+
+// Acquired is a device that this instance has begun to claim.
+type Acquired struct {
+	DeviceID string
+	FromDay  cassandra.Day
+	Shared   bool // other instances claim it too
+	Strong   bool // the claims of all other instances are known
+}
+
+// claimsInParallel is the number of devices that are claimed or released in parallel.
+const claimsInParallel = 64
+
+// Acquire claims devices before their records are stored. It returns those that were not claimed before. The caller
+// calls Applied for every record.
+func (c *Claims) Acquire(ctx context.Context, wants map[string]*Want) ([]Acquired, error) {
+	if _, err := c.Confirm(ctx); err != nil {
+		return nil, err
+	}
+	var fresh, changed []string
+	for id, want := range wants {
+		isNew, isChanged, err := c.hold(ctx, id, want)
+		if err != nil {
+			return nil, err
+		}
+		if isNew {
+			fresh = append(fresh, id)
+		} else if isChanged {
+			changed = append(changed, id)
+		}
+	}
+	if len(fresh)+len(changed) == 0 {
+		return nil, nil
+	}
+	return c.write(ctx, fresh, changed)
+}
+
+// hold notes what is announced of a device. It waits while the device's claims are being deleted.
+func (c *Claims) hold(ctx context.Context, id string, want *Want) (isNew, isChanged bool, err error) {
+	for {
+		c.mu.Lock()
+		released := c.releasing[id]
+		if released == nil {
+			break
+		}
+		c.mu.Unlock()
+		select {
+		case <-released:
+		case <-ctx.Done():
+			return false, false, ctx.Err()
+		}
+	}
+	defer c.mu.Unlock()
+	v := c.held[id]
+	if v == nil {
+		v = &claim{fromDay: want.FromDay, fleets: map[string]bool{}, inFlight: want.Records}
+		v.join(want.Fleets)
+		c.held[id] = v
+		return true, false, nil
+	}
+	v.inFlight += want.Records
+	isChanged = v.join(want.Fleets)
+	if want.FromDay < v.fromDay {
+		v.fromDay, isChanged = want.FromDay, true
+	}
+	return false, isChanged, nil
+}
+
+// write stores the claims as they are now. For the new ones it reads the claims of others, and notifies those.
+func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired, error) {
+	at := c.stamps.Next()
+	rows := c.rows(slices.Concat(fresh, changed), at)
+	if err := c.applyInstanceClaims(ctx, rows); err != nil {
+		return nil, err
+	}
+	isNew := make(map[string]bool, len(fresh))
+	for _, id := range fresh {
+		isNew[id] = true
+	}
+	acquired := make([]Acquired, len(rows))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(claimsInParallel)
+	for i, row := range rows {
+		g.Go(func() error {
+			err := c.applyDeviceClaim(ctx, row)
+			if err == nil && isNew[row.Row.DeviceID] {
+				acquired[i], err = c.notifyOthers(ctx, row.Row.DeviceID)
+			}
+			return err
+		})
+	}
+	err := g.Wait()
+	return slices.DeleteFunc(acquired, func(a Acquired) bool { return a.DeviceID == "" }), err
+}
+
+// rows returns the claims on held devices as they are now.
+func (c *Claims) rows(ids []string, at int64) []cassandra.Mutation[cassandra.Claim] {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	rows := make([]cassandra.Mutation[cassandra.Claim], 0, len(ids))
+	for _, id := range ids {
+		v := c.held[id]
+		if v == nil {
+			continue // released meanwhile
+		}
+		row := cassandra.Claim{InstanceID: c.id, DeviceID: id, FromDay: v.fromDay}
+		for fleet := range v.fleets {
+			row.Fleets = append(row.Fleets, fleet)
+		}
+		rows = append(rows, cassandra.Mutation[cassandra.Claim]{Row: row, WriteTimeUs: at})
+	}
+	return rows
+}
+
+// notifyOthers reads the claims of others on a device that this instance claims, and notifies them that it is shared.
+func (c *Claims) notifyOthers(ctx context.Context, id string) (Acquired, error) {
+	others, strong, err := c.Others(ctx, id)
+	if err != nil {
+		return Acquired{}, err
+	}
+	for _, other := range others {
+		if err := c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
+			return c.stores.Strong.UpdateSharedDevices(ctx, other.InstanceID, []string{id}, nil)
+		}); err != nil {
+			return Acquired{}, err
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.held[id]
+	if v == nil {
+		return Acquired{}, nil // released meanwhile
+	}
+	for _, other := range others {
+		v.shared = true
+		if v.sharers == nil {
+			v.sharers = map[string]bool{}
+		}
+		v.sharers[other.InstanceID] = true
+		v.fromDay = min(v.fromDay, other.FromDay)
+		v.join(other.Fleets)
+	}
+	return Acquired{DeviceID: id, FromDay: v.fromDay, Shared: len(others) > 0, Strong: strong}, nil
+}
+
+// Others reads the claims of other instances on a device. strong reports whether the read overlapped every write.
+func (c *Claims) Others(ctx context.Context, id string) (others []cassandra.Claim, strong bool, err error) {
+	strong, err = executor.Read(ctx, c.exec, c.stores, cassandra.TableClaims, func(ctx context.Context, s Store) (err error) {
+		others, err = s.ClaimsOfDevice(ctx, id)
+		return err
+	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.held[id]
+	return slices.DeleteFunc(others, func(o cassandra.Claim) bool {
+		return o.InstanceID == c.id || v != nil && slices.Contains(v.adopted, o.InstanceID)
+	}), strong, err
+}
+
+// Status is what is known of the claims on a device.
+type Status struct {
+	FromDay  cassandra.Day
+	Fleets   []string
+	InFlight int
+	Shared   bool // another instance has records of the device too
+	Adopted  bool // its claims include those of an instance that ended
+}
+
+// Status returns the status of a device that this instance claims; ok is false if it does not.
+func (c *Claims) Status(id string) (s Status, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.held[id]
+	if v == nil {
+		return Status{}, false
+	}
+	s = Status{FromDay: v.fromDay, InFlight: v.inFlight, Shared: v.shared, Adopted: len(v.adopted) > 0}
+	for fleet := range v.fleets {
+		s.Fleets = append(s.Fleets, fleet)
+	}
+	return s, true
+}
+
+// Applied ends what Acquire announced for some records of a device. It reports whether the device is shared.
+func (c *Claims) Applied(id string, records int) (shared bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.held[id]
+	if v == nil {
+		return false
+	}
+	v.inFlight -= records
+	return v.shared
+}
+
+// NoteOthers records whether other instances claimed a shared device at a time at which it was derived from the store. A
+// device that is alone for longer than clocks may differ is not shared any more.
+func (c *Claims) NoteOthers(id string, others bool, at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.held[id]
+	switch {
+	case v == nil:
+	case others:
+		v.aloneSince = time.Time{}
+	case v.aloneSince.IsZero():
+		v.aloneSince = at
+	case at.Sub(v.aloneSince) >= c.options.MaxClockSkew:
+		v.shared, v.sharers, v.aloneSince = false, nil, time.Time{}
+	}
+}
+
+// Join adds fleets to a claimed device, without writing them.
+func (c *Claims) Join(id string, fleets []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if v := c.held[id]; v != nil {
+		v.join(fleets)
+	}
+}
+
+// Peers reports whether there are other instances, or were until recently.
+func (c *Claims) Peers() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.peers
+}
+
+// Successor reports whether a running instance accepts what this one leaves.
+func (c *Claims) Successor() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.successor
+}
+
+// Leads reports whether this instance looks after devices that are silent.
+func (c *Claims) Leads() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leads
+}
+
+// Release is a device whose claims are about to be deleted.
+type Release struct {
+	DeviceID string
+	Fleets   []string
+	claims   []string // IDs whose claims are deleted
+}
+
+// BeginRelease withdraws a device from this instance, unless records of it are in flight. Acquire of the device waits for
+// FinishRelease.
+func (c *Claims) BeginRelease(id string) (r Release, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.held[id]
+	if v == nil || v.inFlight > 0 {
+		return Release{}, false
+	}
+	delete(c.held, id)
+	c.releasing[id] = make(chan struct{})
+	r = Release{DeviceID: id, claims: append(slices.Clone(v.adopted), c.id)}
+	for fleet := range v.fleets {
+		r.Fleets = append(r.Fleets, fleet)
+	}
+	return r, true
+}
+
+// FinishRelease deletes the claims of devices whose derived rows are all stored.
+func (c *Claims) FinishRelease(ctx context.Context, all []Release) error {
+	defer c.endRelease(all)
+	at := c.stamps.Next()
+	var rows []cassandra.Mutation[cassandra.Claim]
+	for _, r := range all {
+		for _, instance := range r.claims {
+			rows = append(rows, cassandra.Mutation[cassandra.Claim]{
+				Row: cassandra.Claim{InstanceID: instance, DeviceID: r.DeviceID}, Delete: true, WriteTimeUs: at,
+			})
+		}
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(claimsInParallel)
+	for _, row := range rows {
+		g.Go(func() error { return c.applyDeviceClaim(gctx, row) })
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return c.applyInstanceClaims(ctx, rows)
+}
+
+// AbortRelease leaves the claims of devices as they are: another instance takes them over.
+func (c *Claims) AbortRelease(all []Release) { c.endRelease(all) }
+
+func (c *Claims) endRelease(all []Release) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range all {
+		close(c.releasing[r.DeviceID])
+		delete(c.releasing, r.DeviceID)
+	}
+}
+
+// claimRows bounds one mutation of claims.
+const claimRows = 100
+
+func (c *Claims) applyInstanceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
+	type bucket struct {
+		instance string
+		number   int32
+	}
+	groups := map[bucket][]cassandra.Mutation[cassandra.Claim]{}
+	for _, row := range rows {
+		key := bucket{row.Row.InstanceID, cassandra.ClaimBucket(row.Row.DeviceID)}
+		groups[key] = append(groups[key], row)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, group := range groups {
+		for part := range slices.Chunk(group, claimRows) {
+			g.Go(func() error {
+				return c.run(ctx, cassandra.TableClaimsByInstance, func(ctx context.Context) error {
+					return c.stores.Strong.ApplyInstanceClaims(ctx, part)
+				})
+			})
+		}
+	}
+	return g.Wait()
+}
+
+func (c *Claims) applyDeviceClaim(ctx context.Context, row cassandra.Mutation[cassandra.Claim]) error {
+	return c.run(ctx, cassandra.TableClaims, func(ctx context.Context) error { return c.stores.Strong.ApplyDeviceClaim(ctx, row) })
+}
+
+// run runs a write of claims, with its place among the writes in flight. Those may be held by writes that wait for the
+// lease, so claiming devices again takes no place.
+func (c *Claims) run(ctx context.Context, table string, write func(context.Context) error) error {
+	c.mu.Lock()
+	reclaiming := c.reclaiming
+	c.mu.Unlock()
+	if reclaiming {
+		return c.exec.Do(ctx, table, write)
+	}
+	return c.exec.Write(ctx, table, 0, write)
+}
+
+// do writes about instances. It does not wait behind other writes.
+func (c *Claims) do(ctx context.Context, table string, write func(context.Context) error) error {
+	return c.exec.Do(ctx, table, write)
+}

@@ -1,0 +1,174 @@
+package processor
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Apply applies records that are stored to the states of their devices, in event order, and returns the alert events that
+// receivers are to be notified of. Batches come in the order in which their devices were claimed.
+func (p *Processor) Apply(records []*telemetry.Record) []telemetry.AlertEvent {
+	if len(records) == 0 {
+		return nil
+	}
+	started := p.now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.syncEpoch()
+	rules := p.rules()
+	var touched []*device
+	for _, r := range records {
+		if telemetry.PlatformFleet(r.FleetID) {
+			continue
+		}
+		v := p.device(r.DeviceID)
+		if len(v.batch) == 0 {
+			touched = append(touched, v)
+		}
+		v.batch = append(v.batch, r)
+	}
+	var events []telemetry.AlertEvent
+	inOrder := func(a, b *telemetry.Record) int { return cmp.Compare(a.TimeMs, b.TimeMs) }
+	for _, v := range touched {
+		if !slices.IsSortedFunc(v.batch, inOrder) {
+			slices.SortStableFunc(v.batch, inOrder)
+		}
+		v.lastSeen = started
+		shared := p.claims.Applied(v.id, len(v.batch))
+		for _, r := range v.batch {
+			p.apply(rules, v, r, shared)
+		}
+		events = append(events, p.newEvents(v)...)
+		clear(v.batch) // which keeps the batch's records in memory
+		if v.batch = v.batch[:0]; cap(v.batch) > batchKept {
+			v.batch = nil
+		}
+	}
+	p.room.Broadcast()
+	p.metrics.apply.Observe(p.now().Sub(started).Seconds())
+	return events
+}
+
+// batchKept is the number of records of a batch that a device keeps room for.
+const batchKept = 32
+
+// apply applies one stored record to its device.
+func (p *Processor) apply(rules derived.Rules, v *device, r *telemetry.Record, shared bool) {
+	day := cassandra.DayOf(r.TimeMs)
+	switch {
+	case v.recomputing:
+		if len(v.backlog) >= backlogLimit {
+			v.overflow = true
+		} else {
+			v.backlog = append(v.backlog, *r)
+		}
+	case v.dirty:
+		v.markDirty(day, v.reason)
+	case shared, v.loading:
+		v.markDirty(day, reasonShared)
+	case r.TimeMs <= v.state.AdvancedMs(), v.breaksSilence(r.TimeMs):
+		v.markDirty(day, reasonLate)
+	default:
+		if day != v.day && v.day != 0 {
+			v.endDay(rules)
+		}
+		v.day = day
+		v.state.Apply(rules.Engine, r, v)
+		v.changed, v.beforeSilence, v.laterOver = true, nil, true
+	}
+}
+
+// endDay keeps the state at the end of the device's day, to be written.
+func (v *device) endDay(rules derived.Rules) {
+	if text, err := v.stored(); err == nil { // a state can always be encoded
+		v.days = append(v.days, cassandra.DeviceDay{Day: v.day, State: text, Rules: rules.Fingerprint})
+	}
+}
+
+// newEvents returns the events to notify among those since the last call.
+func (p *Processor) newEvents(v *device) []telemetry.AlertEvent {
+	var events []telemetry.AlertEvent
+	for _, event := range v.events[v.considered:] {
+		if severity, ok := v.later[derived.KeyOf(event.Alert)]; ok && event.Transition != telemetry.AlertResolved && !event.Severity.HigherThan(severity) {
+			continue // it opened before the state was stored
+		}
+		p.metrics.alert(event)
+		if out, ok := p.notification(v, event); ok {
+			events = append(events, out)
+		}
+	}
+	if len(v.events) > v.considered {
+		p.alerted = append(p.alerted, v)
+		p.wake()
+	}
+	v.considered = len(v.events)
+	if v.laterOver {
+		v.later, v.laterOver = nil, false
+	}
+	v.knownMs = max(v.knownMs, v.state.AdvancedMs())
+	return events
+}
+
+// notification returns the event to send for a change of an alert, and records that receivers know it. ok is false if it
+// must not be sent: an opening at an event time that has passed comes from late records, and without a notified opening
+// nothing later is sent either.
+func (p *Processor) notification(v *device, event telemetry.AlertEvent) (out telemetry.AlertEvent, ok bool) {
+	key := derived.KeyOf(event.Alert)
+	out = telemetry.AlertEvent{Alert: event.Alert, Transition: event.Transition, From: v.notified[key]}
+	out.DeviceID = v.id
+	switch event.Transition {
+	case telemetry.AlertOpened:
+		if ok = event.OpenedMs > v.knownMs && p.isRecent(event.Alert); ok {
+			v.noteNotified(key, event.Severity)
+		}
+	case telemetry.AlertEscalated:
+		if ok = out.From != "" && event.Severity.HigherThan(out.From); ok {
+			v.notified[key] = event.Severity
+		}
+	case telemetry.AlertResolved:
+		ok = out.From != ""
+		delete(v.notified, key)
+	}
+	return out, ok
+}
+
+// isRecent reports whether receivers are to be notified of an alert that was detected now.
+func (p *Processor) isRecent(a telemetry.Alert) bool {
+	return p.now().UnixMilli()-a.OpenedMs <= p.options.NotifyMaxAge.Milliseconds()
+}
+
+// advance lets time pass for devices without a record: silent ones go offline.
+func (p *Processor) advance() {
+	p.mu.Lock()
+	p.syncEpoch()
+	now := p.now()
+	rules := p.rules()
+	var events []telemetry.AlertEvent
+	for _, v := range p.devices {
+		if v.dirty || v.recomputing || v.loading || v.state.Roll.LastMs() == 0 {
+			continue
+		}
+		if next, ok := rules.Engine.Next(&v.state.Alerts); !ok || next > now.UnixMilli() {
+			continue
+		}
+		if s, ok := p.claims.Status(v.id); !ok || s.InFlight > 0 {
+			continue
+		}
+		v.advance(rules.Engine, now.UnixMilli())
+		if len(v.events) > v.considered {
+			events = append(events, p.newEvents(v)...)
+		}
+	}
+	p.mu.Unlock()
+	p.send(events)
+}
+
+func (p *Processor) send(events []telemetry.AlertEvent) {
+	if len(events) > 0 {
+		p.notify(events)
+	}
+}

@@ -1,0 +1,131 @@
+package processor
+
+import (
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/alerting"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// The reasons to recompute a device.
+const (
+	reasonLate      = "late"
+	reasonShared    = "shared"
+	reasonTakenOver = "taken_over"
+	reasonFenced    = "fenced"
+	reasonGap       = "gap"
+)
+
+var reasons = []string{reasonLate, reasonShared, reasonTakenOver, reasonFenced, reasonGap}
+
+// device is a device that sent recently.
+type device struct {
+	id       string
+	state    derived.State
+	day      cassandra.Day // of the latest record in state
+	loading  bool          // its state is not read from the store yet
+	batch    []*telemetry.Record
+	lastSeen time.Time // when a record was stored last
+
+	dirty        bool // the state is not to be trusted: recompute from dirtyFrom on
+	reason       string
+	dirtyFrom    cassandra.Day
+	whole        bool               // rows of it may be stored in part: write all of them
+	recomputing  bool               // it is recomputed right now
+	backlog      []telemetry.Record // records that were stored meanwhile
+	overflow     bool               // there were more than fit into backlog
+	recomputedAt time.Time          // begin of the last recomputation with strong reads
+	weak         bool               // the last recomputation had fallback reads
+
+	changed   bool          // its rows must be written
+	owesOpen  bool          // its open trip and alerts must be written, when they are due
+	slowDue   time.Time     // when that is
+	flushedAt time.Time     // when hours of it were written last
+	hours     []rollup.Hour // final hours to write
+	trips     []rollup.Trip // trips and stops to write
+	events    []telemetry.AlertEvent
+	days      []cassandra.DeviceDay // days that have ended
+
+	beforeSilence []byte // encoded state after the last record, where time without a record has changed it since
+
+	considered int                                     // events that were notified, or will not be
+	knownMs    int64                                   // event time up to which openings of alerts were notified
+	notified   map[derived.AlertKey]telemetry.Severity // open alerts that receivers know
+	later      map[derived.AlertKey]telemetry.Severity // stored alerts after the last record of the stored state
+	laterOver  bool                                    // a newer record has come since
+}
+
+func newDevice(id string, lastSeen time.Time) *device { return &device{id: id, lastSeen: lastSeen} }
+
+// stored returns the state to store: after the last record, without what the silence since then led to. A late record may
+// still break that silence.
+func (v *device) stored() ([]byte, error) {
+	if v.beforeSilence != nil {
+		return v.beforeSilence, nil
+	}
+	return v.state.Encode()
+}
+
+// breaksSilence reports whether a record comes before an alert that the silence after the last record had led to before
+// the state was stored.
+func (v *device) breaksSilence(ms int64) bool {
+	for key := range v.later {
+		if ms <= key.OpenedMs {
+			return true
+		}
+	}
+	return false
+}
+
+// advance lets time pass without a record.
+func (v *device) advance(e *alerting.Engine, nowMs int64) {
+	if next, ok := e.Next(&v.state.Alerts); !ok || next > nowMs {
+		return
+	}
+	if v.beforeSilence == nil {
+		v.beforeSilence, _ = v.state.Encode() // a state can always be encoded
+	}
+	v.state.Advance(e, nowMs, v)
+	v.changed = true
+}
+
+// noteNotified records that receivers know an alert.
+func (v *device) noteNotified(key derived.AlertKey, severity telemetry.Severity) {
+	if v.notified == nil {
+		v.notified = map[derived.AlertKey]telemetry.Severity{}
+	}
+	v.notified[key] = severity
+}
+
+// restoreNotified takes the stored open alerts that receivers are notified of as notified.
+func (v *device) restoreNotified(open []cassandra.Alert) {
+	for _, row := range open {
+		if key := derived.KeyOfRow(row); row.Notify && v.notified[key] == "" {
+			v.noteNotified(key, telemetry.Severity(row.Severity))
+		}
+	}
+}
+
+// clean reports whether nothing of the device waits to be written.
+func (v *device) clean() bool {
+	return !v.changed && len(v.hours) == 0 && len(v.trips) == 0 && len(v.events) == 0 && len(v.days) == 0
+}
+
+// Hour, Trip and Alert keep what follows from the device's records until it is written.
+func (v *device) Hour(h rollup.Hour)               { v.hours = append(v.hours, h) }
+func (v *device) Trip(t rollup.Trip)               { v.trips = append(v.trips, t) }
+func (v *device) Alert(event telemetry.AlertEvent) { v.events = append(v.events, event) }
+
+// markDirty has the device recomputed from a day on.
+func (v *device) markDirty(from cassandra.Day, reason string) {
+	if !v.dirty || from < v.dirtyFrom {
+		v.dirtyFrom = from
+	}
+	if !v.dirty {
+		v.reason = reason
+	}
+	v.dirty = true
+}

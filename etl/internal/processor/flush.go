@@ -1,0 +1,161 @@
+package processor
+
+import (
+	"context"
+	"maps"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// take adds to c what waits to be written of a device. slow is set when its open trip and alerts are due as well.
+func (v *device) take(c *derived.Changes, at int64, slow bool) {
+	v.takeAlerts(c, at)
+	for _, day := range v.days {
+		c.PutDay(v.id, day, at)
+	}
+	current := derived.NewStats()
+	for _, h := range v.hours {
+		current.Hour(h)
+	}
+	for _, t := range v.trips {
+		current.Trip(t)
+	}
+	if v.changed || slow {
+		last := derived.NewStats()
+		v.state.Roll.Current(&last)
+		maps.Copy(current.Hours, last.Hours)
+		if slow {
+			maps.Copy(current.Trips, last.Trips)
+		}
+	}
+	v.owesOpen = !slow && (v.owesOpen || v.changed)
+	if slow {
+		for a := range v.state.Alerts.Open() {
+			c.PutAlert(derived.AlertRow(v.id, a), at)
+		}
+	}
+	for _, h := range current.Hours {
+		c.PutHour(derived.HourRow(v.id, h), at)
+	}
+	for _, t := range current.Trips {
+		c.PutTrip(v.id, derived.TripRow(t), at)
+	}
+	v.hours, v.trips, v.days, v.changed = nil, nil, nil, false
+}
+
+// alertChange is an alert whose state changed since the last flush.
+type alertChange struct {
+	event     telemetry.AlertEvent // the last
+	isNew     bool                 // it opened since the last flush, so nothing of it is stored
+	escalated bool                 // a row of a lower severity may be stored
+	opened    bool                 // or escalated: the open alert must be written
+}
+
+// takeAlerts adds to c the alerts that changed, each as it is after its last event. An alert that opened and ended since
+// the last flush was never among the open ones.
+func (v *device) takeAlerts(c *derived.Changes, at int64) {
+	var order []derived.AlertKey
+	changes := map[derived.AlertKey]*alertChange{}
+	for _, event := range v.events {
+		key := derived.KeyOf(event.Alert)
+		change := changes[key]
+		if change == nil {
+			change = &alertChange{isNew: event.Transition == telemetry.AlertOpened}
+			changes[key] = change
+			order = append(order, key)
+		}
+		change.event = event
+		change.escalated = change.escalated || event.Transition == telemetry.AlertEscalated
+		change.opened = change.opened || event.Transition != telemetry.AlertResolved
+	}
+	for _, key := range order {
+		change := changes[key]
+		row := derived.AlertRow(v.id, change.event.Alert)
+		row.Notify = v.notified[key] != ""
+		if change.escalated && !change.isNew {
+			for _, lower := range telemetry.Severities {
+				if telemetry.Severity(row.Severity).HigherThan(lower) {
+					old := row
+					old.Severity = string(lower)
+					c.DeleteFleetAlert(old, at)
+				}
+			}
+		}
+		c.PutAlert(row, at)
+		switch {
+		case row.EndedMs == 0 && change.opened:
+			c.PutOpenAlert(row, at+1)
+		case row.EndedMs != 0 && !change.isNew:
+			c.DeleteOpenAlert(row, at)
+		}
+	}
+	v.events, v.considered = nil, 0
+}
+
+// flush writes what changed since the last time.
+func (p *Processor) flush(ctx context.Context, lease claims.Lease, all bool) error {
+	started := p.now()
+	defer func() { p.metrics.flush.Observe(p.now().Sub(started).Seconds()) }()
+	c := derived.NewChanges()
+	p.mu.Lock()
+	at := p.stamps.Next()
+	p.alerted = nil // all of them are taken here
+	for _, v := range p.devices {
+		if v.dirty || v.recomputing || v.loading {
+			continue // its recomputation writes everything
+		}
+		slow := all || !started.Before(v.slowDue)
+		if v.clean() && (!v.owesOpen || !slow) {
+			continue
+		}
+		if slow {
+			v.slowDue = started.Add(slowEvery)
+		}
+		v.flushedAt = started
+		v.take(c, at, slow)
+	}
+	p.mu.Unlock()
+	return p.write(ctx, lease, c)
+}
+
+// flushAlerts writes the alerts that changed since the last time.
+func (p *Processor) flushAlerts(ctx context.Context) error {
+	p.cycle.Lock()
+	defer p.cycle.Unlock()
+	lease, err := p.claims.Confirm(ctx)
+	if err != nil {
+		return err
+	}
+	c := derived.NewChanges()
+	p.mu.Lock()
+	p.syncEpoch()
+	at := p.stamps.Next()
+	for _, v := range p.alerted {
+		if len(v.events) > 0 && !v.dirty && !v.recomputing {
+			v.takeAlerts(c, at)
+		}
+	}
+	p.alerted = nil
+	p.mu.Unlock()
+	return unlessFenced(p.write(ctx, lease, c))
+}
+
+// write writes changes under a lease, and notes the hours that must be summed.
+func (p *Processor) write(ctx context.Context, lease claims.Lease, c *derived.Changes) error {
+	err := p.rows.Write(ctx, c, lease.Check)
+	p.mu.Lock()
+	for h := range c.Hours() {
+		p.hours[h] = true
+	}
+	p.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	for _, kind := range []rollup.TripKind{rollup.KindTrip, rollup.KindStop} {
+		p.metrics.trips[kind].Add(float64(c.EndedTrips(kind)))
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package processor
+
+import (
+	"context"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// WaitForRoom holds a batch back while there are too many devices in memory and some of them can be unloaded.
+func (p *Processor) WaitForRoom(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() { p.room.Broadcast() })
+	defer stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.devices) >= p.options.Devices && ctx.Err() == nil {
+		free := false
+		for id := range p.devices {
+			if s, ok := p.claims.Status(id); !ok || s.InFlight == 0 {
+				free = true
+				break
+			}
+		}
+		if !free {
+			break
+		}
+		p.crowded = true
+		p.wake()
+		p.room.Wait()
+	}
+	p.crowded = false
+	return ctx.Err()
+}
+
+// Load reads the states of devices that this instance has begun to claim, before their records are written: a device
+// without a state and without records is new.
+func (p *Processor) Load(ctx context.Context, acquired []claims.Acquired) error {
+	return p.load(ctx, acquired, reasonShared)
+}
+
+// load reads the states of devices. Those of other instances are recomputed, for the given reason.
+func (p *Processor) load(ctx context.Context, acquired []claims.Acquired, reason string) error {
+	p.mu.Lock()
+	for _, a := range acquired {
+		v := p.device(a.DeviceID)
+		v.loading = true
+		delete(p.silent, a.DeviceID)
+	}
+	p.mu.Unlock()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(loadsInParallel)
+	for _, a := range acquired {
+		g.Go(func() error { return p.loadDevice(ctx, a, reason) })
+	}
+	return g.Wait()
+}
+
+// device returns the device, which is new if it is not in memory. Called with p.mu held.
+func (p *Processor) device(id string) *device {
+	v := p.devices[id]
+	if v == nil {
+		v = newDevice(id, p.now())
+		v.loading = true
+		p.devices[id] = v
+	}
+	return v
+}
+
+func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason string) error {
+	var last cassandra.DeviceDay
+	var later, open []cassandra.Alert
+	var state derived.State
+	found, valid, unknown := false, false, false
+	strong, err := p.read(ctx, cassandra.TableDeviceDays, func(ctx context.Context, s Store) (err error) {
+		if last, found, err = s.LastDeviceDay(ctx, a.DeviceID, cassandra.DayOf(p.now().UnixMilli())+1); err != nil {
+			return err
+		}
+		if !found {
+			// Nothing was ever derived. The device may have records all the same.
+			_, err = s.Latest(ctx, a.DeviceID)
+			if unknown = cassandra.ReasonOf(err) == cassandra.ReasonNotFound; unknown {
+				err = nil
+			}
+			return err
+		}
+		if state, valid = derived.Decode(last.State); !valid {
+			return nil
+		}
+		if later, err = s.DeviceAlerts(ctx, a.DeviceID, state.Roll.LastMs()+1, recompute.Latest(p.now())); err != nil {
+			return err
+		}
+		open, err = recompute.OpenAlerts(ctx, s, a.DeviceID, fleetsOf(slices.Collect(state.Alerts.Open()), later))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	p.claims.Join(a.DeviceID, last.Fleets)
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v := p.device(a.DeviceID)
+	v.loading = false
+	switch {
+	case reason == reasonTakenOver:
+		v.markDirty(a.FromDay, reason)
+		v.whole = true // the other may have ended between two rows of one alert
+	case a.Shared:
+		v.markDirty(a.FromDay, reason)
+	case !strong || !a.Strong:
+		v.markDirty(a.FromDay, reasonGap)
+	}
+	switch {
+	case found && valid:
+		p.stamps.After(last.WriteTimeUs)
+		if v.state.Roll.LastMs() != 0 {
+			break // it was in memory before another instance's claim was taken over
+		}
+		v.state, v.day = state, last.Day
+		v.knownMs = v.state.AdvancedMs()
+		v.restoreNotified(open)
+		for _, a := range later {
+			if v.later == nil {
+				v.later = map[derived.AlertKey]telemetry.Severity{}
+			}
+			v.later[derived.KeyOfRow(a)] = telemetry.Severity(a.Severity)
+		}
+	case found:
+		p.stamps.After(last.WriteTimeUs)
+		v.markDirty(last.Day, reasonGap)
+	case !unknown:
+		v.markDirty(p.oldest(), reasonGap)
+	}
+	return nil
+}
+
+// Recompute has devices recomputed from a day on by the next cycle.
+func (p *Processor) Recompute(ctx context.Context, deviceIDs []string, from cassandra.Day) error {
+	wants := map[string]*claims.Want{}
+	for _, id := range deviceIDs {
+		wants[id] = &claims.Want{FromDay: from}
+	}
+	acquired, err := p.claims.Acquire(ctx, wants)
+	if err != nil {
+		return err
+	}
+	if err := p.Load(ctx, acquired); err != nil {
+		return err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range deviceIDs {
+		v := p.device(id)
+		v.markDirty(from, reasonGap)
+		v.whole = true
+	}
+	return nil
+}
+
+// fleetsOf returns the fleets of alerts.
+func fleetsOf(alerts []telemetry.Alert, rows []cassandra.Alert) (fleets []string) {
+	add := func(fleet string) {
+		if !slices.Contains(fleets, fleet) {
+			fleets = append(fleets, fleet)
+		}
+	}
+	for _, a := range alerts {
+		add(a.FleetID)
+	}
+	for _, r := range rows {
+		add(r.FleetID)
+	}
+	return fleets
+}
+
+// oldest is the first day that stored records can have.
+func (p *Processor) oldest() cassandra.Day {
+	return cassandra.DayOf(p.now().Add(-telemetry.Retention).UnixMilli()) - 1
+}

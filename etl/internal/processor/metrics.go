@@ -1,0 +1,90 @@
+package processor
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
+	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+type metrics struct {
+	alerts     *prometheus.CounterVec
+	recomputed map[string]prometheus.Counter
+	trips      map[rollup.TripKind]prometheus.Counter
+	apply      prometheus.Observer
+	recompute  prometheus.Observer
+	flush      prometheus.Observer
+	rollup     prometheus.Observer
+	rolledUp   prometheus.Gauge
+	hours      prometheus.Counter
+	open       map[telemetry.Severity]prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
+	alerts := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_etl_alerts_total",
+		Help: "Changes of alerts that this process found, by type, severity and transition (opened, escalated, resolved).",
+	}, []string{"type", "severity", "transition"})
+	for _, kind := range telemetry.AlertTypes {
+		for _, severity := range telemetry.Severities {
+			for _, transition := range telemetry.Transitions {
+				alerts.WithLabelValues(string(kind), string(severity), string(transition))
+			}
+		}
+	}
+	recomputed := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_etl_recomputed_devices_total",
+		Help: "Devices recomputed from stored records, by reason: late records, shared with another instance, taken over from one, " +
+			"fenced while paused or disconnected, gap in what is known.",
+	}, []string{"reason"})
+	trips := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "fleet_etl_trips_total",
+		Help: "Trips and stops written with an end, by kind. One that a recomputation changes counts again.",
+	}, []string{"kind"})
+	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_processor_duration_seconds",
+		"Time of one operation of the processor: apply (a batch of records), recompute (one device from the store), flush and rollup (everything that changed).",
+		cassandra.RequestBuckets), []string{"operation"})
+	m := &metrics{
+		alerts: alerts, recomputed: map[string]prometheus.Counter{}, trips: map[rollup.TripKind]prometheus.Counter{},
+		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"),
+		flush: duration.WithLabelValues("flush"), rollup: duration.WithLabelValues("rollup"),
+		rolledUp: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_rollup_last_success_timestamp_seconds",
+			Help: "Time at which hourly statistics were last up to date, in seconds since 1970.",
+		}),
+		hours: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_etl_rollup_hours_total",
+			Help: "Hours of fleets that were summed and written.",
+		}),
+		open: map[telemetry.Severity]prometheus.Gauge{},
+	}
+	open := prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Name: "fleet_etl_alerts_open",
+		Help: "Stored open alerts of all fleets, by severity. Every process exports the same values.",
+	}, []string{"severity"})
+	for _, severity := range telemetry.Severities {
+		m.open[severity] = open.WithLabelValues(string(severity))
+	}
+	for _, reason := range reasons {
+		m.recomputed[reason] = recomputed.WithLabelValues(reason)
+	}
+	for _, kind := range []rollup.TripKind{rollup.KindTrip, rollup.KindStop} {
+		m.trips[kind] = trips.WithLabelValues(string(kind))
+	}
+	devices := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_etl_processor_devices",
+		Help: "Devices whose state is in memory.",
+	}, func() float64 { return float64(p.loaded()) })
+	dirty := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "fleet_etl_processor_dirty_devices",
+		Help: "Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.",
+	}, func() float64 { return float64(p.dirty()) })
+	reg.MustRegister(alerts, open, recomputed, trips, duration, m.rolledUp, m.hours, devices, dirty)
+	return m
+}
+
+func (m *metrics) alert(event telemetry.AlertEvent) {
+	m.alerts.WithLabelValues(string(event.Type), string(event.Severity), string(event.Transition)).Inc()
+}

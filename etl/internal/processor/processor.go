@@ -1,0 +1,389 @@
+// Package processor derives alerts, trips, stops and hourly statistics from stored records. It keeps the state of each
+// device that sends, applies the device's records in event order once they are stored, and writes what follows. Where
+// the order is unknown, because a record is late, two payloads have one time, or another instance has records of the
+// device too, it recomputes the device from the store. So derived rows are a function of the stored records, whatever
+// their order and the number of processes.
+package processor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
+	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Store is what the processor reads, besides what a recomputation reads, and what it writes.
+type Store interface {
+	recompute.Store
+	derived.Store
+	stats
+}
+
+type stats interface {
+	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
+	LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error)
+	Fleets(ctx context.Context) ([]string, error)
+	OpenAlerts(ctx context.Context, fleetID string) ([]cassandra.Alert, error)
+	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
+	WriteAnalytics(ctx context.Context, rows []cassandra.AnalyticsRow) error
+	DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error
+}
+
+// Options are the settings of a Processor. All of them must be set.
+type Options struct {
+	Flush        time.Duration // interval of writes
+	MaxClockSkew time.Duration // largest expected clock difference between instances
+	Idle         time.Duration // time without a record after which a device is unloaded
+	Devices      int           // devices in memory, besides those with records in flight
+	NotifyMaxAge time.Duration // alerts detected later than this after they opened are not notified
+	Sweep        bool          // look after devices of the store that are silent, too
+}
+
+// These intervals and bounds need no setting.
+const (
+	pollEvery         = 5 * time.Second
+	alertsEvery       = 200 * time.Millisecond // alerts are stored at most this often
+	slowEvery         = 30 * time.Second       // open trips and alerts are written again
+	sweepEvery        = time.Minute
+	sharedEvery       = 15 * time.Second // a shared device is recomputed
+	readsInParallel   = 8                // devices that are recomputed, or hours that are summed, in parallel
+	loadsInParallel   = 64
+	recomputeTogether = 64   // devices whose recomputed rows are written together
+	sweepAtOnce       = 200  // silent devices that are loaded at once
+	backlogLimit      = 4096 // records of one device that wait while it is recomputed
+)
+
+// Processor derives rows from stored records.
+type Processor struct {
+	options Options
+	rules   func() derived.Rules
+	stores  executor.Views[Store]
+	exec    *executor.Executor
+	rows    derived.Writer
+	claims  *claims.Claims
+	stamps  *stamp.Clock
+	notify  func([]telemetry.AlertEvent)
+	logger  logrus.FieldLogger
+	now     func() time.Time
+	metrics *metrics
+
+	urgent chan struct{} // alerts are to be written soon
+
+	mu       sync.Mutex
+	epoch    int64 // of the claims
+	devices  map[string]*device
+	room     *sync.Cond // devices were unloaded, or records applied
+	crowded  bool       // a batch waits for devices to be unloaded
+	alerted  []*device  // devices with alert events since the last flush
+	hours    map[cassandra.FleetHour]bool
+	sumAgain map[cassandra.FleetHour]time.Time // hours to sum once more, because another instance may have summed them too
+	silent   map[string]silence                // devices that are not in memory, if this instance looks after them
+	sweptAt  time.Time
+	leaving  bool // hours that must be summed again are left to another instance
+
+	cycle sync.Mutex // held while rows are written: one writer of a device's rows at a time
+}
+
+// New makes a processor and registers its metrics with reg. rules returns the rules in force. notify receives the events
+// that do not come from Apply; it must not block.
+func New(o Options, rules func() derived.Rules, stores executor.Views[Store], exec *executor.Executor, c *claims.Claims, stamps *stamp.Clock,
+	notify func([]telemetry.AlertEvent), logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Processor {
+	p := &Processor{
+		options: o, rules: rules, stores: stores, exec: exec, rows: derived.Writer{Store: stores.Strong, Exec: exec}, claims: c, stamps: stamps,
+		notify: notify, logger: logger, now: now,
+		urgent: make(chan struct{}, 1), devices: map[string]*device{},
+		hours: map[cassandra.FleetHour]bool{}, sumAgain: map[cassandra.FleetHour]time.Time{}, silent: map[string]silence{},
+	}
+	p.room = sync.NewCond(&p.mu)
+	p.metrics = newMetrics(reg, p)
+	return p
+}
+
+// Run writes what changes until stop ends, or at once until ctx does: what is not written then is left to the instance
+// that takes over.
+func (p *Processor) Run(ctx, stop context.Context) error {
+	var polled, counted, flushed, alerts time.Time
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		urgent := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-stop.Done():
+			return nil
+		case <-p.urgent:
+			urgent = true
+		case <-timer.C:
+		}
+		now := p.now()
+		var err error
+		switch {
+		case urgent && now.Sub(flushed) < p.options.Flush && !p.isCrowded():
+			if wait := alertsEvery - now.Sub(alerts); wait > 0 {
+				timer.Reset(min(wait, p.options.Flush-now.Sub(flushed)))
+				if backoff.Sleep(stop, wait) != nil {
+					return nil
+				}
+			}
+			alerts = p.now()
+			err = p.flushAlerts(ctx)
+		default:
+			flushed = now
+			if now.Sub(polled) >= pollEvery {
+				polled = now
+				_, err = p.poll(ctx, false)
+			}
+			if err == nil {
+				err = p.runCycle(ctx, false)
+			}
+			if err == nil && p.options.Sweep && now.Sub(counted) >= slowEvery {
+				counted = now
+				if _, err := p.OpenAlerts(ctx); err != nil && ctx.Err() == nil {
+					p.logger.WithError(err).Warn("reading open alerts failed; their metric is out of date")
+				}
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			return fmt.Errorf("derive: %w", err)
+		}
+		timer.Reset(max(0, p.options.Flush-p.now().Sub(flushed)))
+	}
+}
+
+// runCycle does once everything that is due. With all set, every device is unloaded as if it had been silent. A cycle that
+// finds this instance fenced ends early: the next one recomputes every device.
+func (p *Processor) runCycle(ctx context.Context, all bool) error {
+	p.cycle.Lock()
+	defer p.cycle.Unlock()
+	lease, err := p.claims.Confirm(ctx)
+	if err != nil {
+		return err
+	}
+	p.advance()
+	for _, step := range []func(context.Context, claims.Lease, bool) error{p.sweep, p.flush, p.recompute, p.rollUp, p.release} {
+		if err := step(ctx, lease, all); err != nil {
+			return unlessFenced(err)
+		}
+	}
+	return nil
+}
+
+func unlessFenced(err error) error {
+	if errors.Is(err, claims.ErrFenced) {
+		return nil
+	}
+	return err
+}
+
+// syncEpoch marks every device dirty if this instance was fenced since the last call: another instance may have continued
+// its states. Called with p.mu held, before a state is used.
+func (p *Processor) syncEpoch() {
+	epoch := p.claims.Epoch()
+	if epoch == p.epoch {
+		return
+	}
+	p.epoch = epoch
+	for id, v := range p.devices {
+		if s, ok := p.claims.Status(id); ok {
+			v.markDirty(s.FromDay, reasonFenced)
+			v.whole, v.recomputing, v.backlog, v.overflow = true, false, nil, false
+		}
+	}
+}
+
+// poll takes over devices and hours of other instances.
+func (p *Processor) poll(ctx context.Context, wait bool) (waiting bool, err error) {
+	polled, err := p.claims.Poll(ctx, wait, p.summed)
+	if err != nil {
+		return false, err
+	}
+	p.mu.Lock()
+	for _, id := range polled.Shared {
+		if v := p.devices[id]; v != nil {
+			if s, ok := p.claims.Status(id); ok {
+				v.markDirty(s.FromDay, reasonShared)
+			}
+		}
+	}
+	for _, h := range polled.Hours {
+		p.sumAgain[h] = p.now().Add(p.options.MaxClockSkew)
+	}
+	p.mu.Unlock()
+	err = p.load(ctx, polled.Adopted, reasonTakenOver)
+	for _, a := range polled.Adopted {
+		p.claims.Applied(a.DeviceID, 1)
+	}
+	return polled.Waiting, err
+}
+
+// summed reports whether none of some hours is still to be summed.
+func (p *Processor) summed(hours []cassandra.FleetHour) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, h := range hours {
+		if _, again := p.sumAgain[h]; again || p.hours[h] {
+			return false
+		}
+	}
+	return true
+}
+
+// Finish derives and writes everything, and releases every device. Devices and hours that must wait because of the clocks
+// of other instances are left to a running instance, if there is one that accepts them; left reports that. With wait
+// set, Finish waits for instances that may have failed, to derive what they left.
+func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error) {
+	for {
+		waiting, err := p.poll(ctx, wait)
+		if err == nil {
+			err = p.runCycle(ctx, true)
+		}
+		if err != nil {
+			return false, fmt.Errorf("derive what is left: %w", err)
+		}
+		if p.claims.Successor() {
+			if finished, left, err := p.handOver(ctx); finished || err != nil {
+				return left, err
+			}
+		} else if p.done() && !waiting {
+			return false, nil
+		}
+		if err := backoff.Sleep(ctx, 200*time.Millisecond); err != nil {
+			return false, err
+		}
+	}
+}
+
+// handOver leaves devices and hours to another instance, once all of them are derived. finished is false until then; left
+// reports whether anything was left.
+func (p *Processor) handOver(ctx context.Context) (finished, left bool, err error) {
+	p.mu.Lock()
+	var hours []cassandra.FleetHour
+	for h := range p.sumAgain {
+		hours = append(hours, h)
+	}
+	ready := len(p.hours) == 0
+	for _, v := range p.devices {
+		ready = ready && !v.dirty && !v.recomputing && !v.loading && v.clean()
+	}
+	devices := len(p.devices)
+	p.mu.Unlock()
+	if !ready {
+		return false, false, nil
+	}
+	if len(hours) > 0 {
+		if err := p.claims.LeaveHours(ctx, hours); err != nil {
+			return false, false, err
+		}
+		p.mu.Lock()
+		clear(p.sumAgain)
+		p.leaving = true
+		p.mu.Unlock()
+		if err := p.runCycle(ctx, true); err != nil { // releases the devices that waited for these hours
+			return false, false, err
+		}
+		p.mu.Lock()
+		devices = len(p.devices)
+		p.mu.Unlock()
+	}
+	left = devices > 0 || len(hours) > 0
+	if left {
+		p.logger.WithFields(logrus.Fields{"devices": devices, "hours": len(hours)}).
+			Info("another instance takes over what must wait because clocks may differ")
+	}
+	return true, left, nil
+}
+
+// done reports whether nothing is left to write.
+func (p *Processor) done() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.devices) == 0 && len(p.hours) == 0 && len(p.sumAgain) == 0
+}
+
+// loaded is the number of devices in memory.
+func (p *Processor) loaded() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.devices)
+}
+
+func (p *Processor) isCrowded() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.crowded
+}
+
+// dirty is the number of devices that wait to be recomputed.
+func (p *Processor) dirty() int { return len(p.pick(func(v *device) bool { return v.dirty })) }
+
+// pick returns the chosen devices, in no order.
+func (p *Processor) pick(chosen func(*device) bool) []*device {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var found []*device
+	for _, v := range p.devices {
+		if chosen(v) {
+			found = append(found, v)
+		}
+	}
+	return found
+}
+
+// wake has alerts written soon.
+func (p *Processor) wake() {
+	select {
+	case p.urgent <- struct{}{}:
+	default:
+	}
+}
+
+// read reads at the strong level, and at the fallback level where too few replicas are up.
+func (p *Processor) read(ctx context.Context, table string, read func(context.Context, Store) error) (strong bool, err error) {
+	return executor.Read(ctx, p.exec, p.stores, table, read)
+}
+
+// OpenAlerts reads the open alerts of all fleets that receivers are to be notified of. Reads are retried until ctx ends.
+func (p *Processor) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
+	var fleets []string
+	if _, err := p.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
+		fleets, err = s.Fleets(ctx)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	open := map[telemetry.Severity]int{}
+	var notified []telemetry.Alert
+	for _, fleet := range fleets {
+		var rows []cassandra.Alert
+		if err := p.exec.Do(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
+			rows, err = p.stores.Fallback.OpenAlerts(ctx, fleet)
+			return err
+		}); err != nil {
+			return nil, err
+		}
+		for _, row := range rows {
+			open[telemetry.Severity(row.Severity)]++
+			if row.Notify {
+				notified = append(notified, derived.AlertOf(row))
+			}
+		}
+	}
+	for _, severity := range telemetry.Severities {
+		p.metrics.open[severity].Set(float64(open[severity]))
+	}
+	return notified, nil
+}

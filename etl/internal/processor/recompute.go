@@ -1,0 +1,232 @@
+package processor
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// recomputation is a device that is recomputed.
+type recomputation struct {
+	device  *device
+	reason  string
+	status  claims.Status
+	started time.Time
+	request recompute.Request
+	result  *recompute.Result
+	strong  bool // the reads overlapped every write
+	others  bool // other instances claim the device
+}
+
+// recompute recomputes dirty devices. Those that sent recently go first, those without any derived rows last. What takes
+// longer than the interval of flushes continues after the next flush, so that a backlog delays nothing that is live.
+func (p *Processor) recompute(ctx context.Context, lease claims.Lease, all bool) error {
+	now := p.now()
+	dirty := p.pick(func(v *device) bool {
+		if !v.dirty || v.loading {
+			return false
+		}
+		s, ok := p.claims.Status(v.id)
+		return ok && s.InFlight == 0 && (all || !s.Shared || now.Sub(v.recomputedAt) >= sharedEvery)
+	})
+	p.mu.Lock()
+	gap := func(v *device) int {
+		if v.reason == reasonGap {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(dirty, func(a, b *device) int {
+		return cmp.Or(cmp.Compare(gap(a), gap(b)), b.lastSeen.Compare(a.lastSeen), cmp.Compare(a.id, b.id))
+	})
+	p.mu.Unlock()
+	for part := range slices.Chunk(dirty, recomputeTogether) {
+		if !all && p.now().Sub(now) > p.options.Flush {
+			break
+		}
+		if err := p.recomputeDevices(ctx, lease, part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// recomputeDevices recomputes some devices and writes the rows of all of them together.
+func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, devices []*device) error {
+	part := make([]*recomputation, len(devices))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(readsInParallel)
+	for i, v := range devices {
+		part[i] = p.beginRecomputation(v)
+		g.Go(func() error { return p.compute(gctx, part[i]) })
+	}
+	err := g.Wait()
+	if err == nil {
+		rows := derived.NewChanges()
+		for _, r := range part {
+			rows.Add(r.result.Changes())
+		}
+		err = p.write(ctx, lease, rows)
+	}
+	if err != nil {
+		p.abortRecomputation(part)
+		return err
+	}
+	open := derived.NewChanges()
+	for _, r := range part {
+		p.metrics.recomputed[r.reason].Inc()
+		p.metrics.recompute.Observe(p.now().Sub(r.started).Seconds())
+		if r.request.Shared {
+			p.claims.NoteOthers(r.device.id, r.others || !r.strong, r.started)
+		}
+		events, notified := p.install(r)
+		p.send(events)
+		open.Add(r.result.OpenAlerts(func(key derived.AlertKey) bool { return notified[key] }))
+	}
+	return p.write(ctx, lease, open)
+}
+
+func (p *Processor) beginRecomputation(v *device) *recomputation {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	r := &recomputation{device: v, reason: v.reason, started: p.now()}
+	r.status, _ = p.claims.Status(v.id)
+	r.request = recompute.Request{
+		DeviceID: v.id, From: v.dirtyFrom, Fleets: r.status.Fleets, Shared: r.status.Shared || r.status.Adopted, Whole: v.whole,
+		At: p.stamps.Next(), Now: r.started, // before anything is read
+	}
+	v.recomputing, v.dirty, v.whole = true, false, false
+	return r
+}
+
+// abortRecomputation leaves devices dirty.
+func (p *Processor) abortRecomputation(part []*recomputation) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, r := range part {
+		v := r.device
+		v.recomputing, v.backlog, v.overflow = false, nil, false
+		v.whole = true
+		v.markDirty(r.request.From, r.reason)
+	}
+}
+
+// compute reads what a device is recomputed from.
+func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
+	if r.request.Shared { // an instance that has deleted its claim has stored everything that is read next
+		var others []cassandra.Claim
+		var strong bool
+		if others, strong, err = p.claims.Others(ctx, r.device.id); err != nil {
+			return err
+		}
+		r.others = len(others) > 0 || !strong
+	}
+	rules := p.rules()
+	r.strong, err = p.read(ctx, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
+		r.result, err = recompute.Device(ctx, s, rules, r.request)
+		return err
+	})
+	return err
+}
+
+// install makes a recomputation the device's state and applies what was stored meanwhile. It returns the events to notify,
+// and which of the alerts receivers know.
+func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, notified map[derived.AlertKey]bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v, fresh := r.device, r.result
+	rules := p.rules()
+	if r.request.Whole && !r.strong {
+		v.whole = true
+	}
+	known := map[derived.AlertKey]bool{}
+	for _, a := range fresh.Existing.Alerts {
+		known[derived.KeyOfRow(a)] = true
+	}
+	events = p.reconcile(v, fresh)
+	for _, event := range fresh.Events {
+		if key := derived.KeyOf(event.Alert); event.Transition == telemetry.AlertOpened && (known[key] || v.notified[key] != "") {
+			continue
+		}
+		if out, ok := p.notification(v, event); ok {
+			p.metrics.alert(event)
+			events = append(events, out)
+		}
+	}
+	notified = map[derived.AlertKey]bool{}
+	for key := range v.notified {
+		notified[key] = true
+	}
+	v.state, v.day, v.beforeSilence, v.later = fresh.State, fresh.LastDay, fresh.BeforeSilence, nil
+	v.knownMs = max(v.knownMs, v.state.AdvancedMs())
+	v.hours, v.trips, v.events, v.days, v.considered = nil, nil, nil, nil, 0
+	v.changed, v.owesOpen = false, false
+	v.recomputing, v.recomputedAt, v.weak, v.flushedAt = false, r.started, !r.strong, p.now()
+	for _, day := range fresh.Days {
+		p.claims.Join(v.id, day.Fleets)
+	}
+	backlog := v.backlog
+	v.backlog = nil
+	if v.overflow {
+		v.overflow = false
+		v.markDirty(r.request.From, reasonGap)
+		return events, notified
+	}
+	slices.SortStableFunc(backlog, func(a, b telemetry.Record) int { return cmp.Compare(a.TimeMs, b.TimeMs) })
+	status, _ := p.claims.Status(v.id)
+	for i := range backlog {
+		if record := &backlog[i]; !fresh.Includes(record) {
+			p.apply(rules, v, record, status.Shared)
+		}
+	}
+	return append(events, p.newEvents(v)...), notified
+}
+
+// reconcile brings what receivers know of a device's alerts together with what a recomputation found: it restores what
+// another instance notified, follows an alert that opens at another time now, and resolves those that do not exist.
+func (p *Processor) reconcile(v *device, fresh *recompute.Result) (events []telemetry.AlertEvent) {
+	old := &fresh.Existing
+	v.restoreNotified(old.Open)
+	for _, a := range old.Alerts {
+		// The instance that stored it was about to write it among the open ones.
+		key := derived.KeyOfRow(a)
+		if a.EndedMs == 0 && !old.IsOpen(key) && !old.ManuallyResolved[key] && v.notified[key] == "" && p.isRecent(derived.AlertOf(a)) {
+			v.noteNotified(key, telemetry.Severity(a.Severity))
+		}
+	}
+	for key, severity := range v.notified {
+		if _, stays := fresh.Alerts[key]; stays {
+			continue
+		}
+		delete(v.notified, key)
+		successor, moved := derived.AlertKey{}, false
+		for other, a := range fresh.Alerts {
+			if other.Type == key.Type && (a.EndedMs == 0 || a.EndedMs > key.OpenedMs) && (!moved || other.OpenedMs > successor.OpenedMs) {
+				successor, moved = other, true
+			}
+		}
+		if moved {
+			if v.notified[successor] == "" {
+				v.notified[successor] = severity
+			}
+			continue
+		}
+		for _, was := range old.Alerts {
+			if derived.KeyOfRow(was) == key {
+				gone := derived.AlertOf(was)
+				gone.EndedMs = max(p.now().UnixMilli(), gone.OpenedMs)
+				events = append(events, telemetry.AlertEvent{Alert: gone, Transition: telemetry.AlertResolved, From: severity})
+			}
+		}
+	}
+	return events
+}

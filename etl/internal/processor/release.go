@@ -1,0 +1,122 @@
+package processor
+
+import (
+	"context"
+	"slices"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+)
+
+// release unloads devices that have been silent for long, or all: it stores their states and deletes their claims.
+func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) error {
+	var begun []claims.Release
+	c := derived.NewChanges()
+	p.mu.Lock()
+	if len(p.hours) > 0 {
+		p.mu.Unlock()
+		return nil // hours that changed meanwhile are summed first
+	}
+	at := p.stamps.Next()
+	rules := p.rules()
+	for _, v := range p.idle(all) {
+		if !p.settled(v) {
+			continue
+		}
+		r, ok := p.claims.BeginRelease(v.id)
+		if !ok {
+			continue
+		}
+		delete(p.devices, v.id)
+		begun = append(begun, r)
+		if p.claims.Leads() {
+			p.noteSilent(v, rules)
+		}
+		if v.state.Roll.LastMs() == 0 {
+			continue
+		}
+		text, err := v.stored()
+		if err != nil {
+			p.mu.Unlock()
+			p.claims.AbortRelease(begun)
+			return err
+		}
+		c.PutDay(v.id, cassandra.DeviceDay{Day: v.day, State: text, Rules: rules.Fingerprint, Fleets: r.Fleets}, at)
+	}
+	p.room.Broadcast()
+	p.mu.Unlock()
+	if len(begun) == 0 {
+		return nil
+	}
+	if err := p.write(ctx, lease, c); err != nil {
+		p.claims.AbortRelease(begun) // a crash or a fence leaves the claims: another instance recomputes once too often
+		return err
+	}
+	return p.claims.FinishRelease(ctx, begun)
+}
+
+// idle returns the devices that could be unloaded: those without a record for long, and the oldest ones while there are too
+// many. Called with p.mu held.
+func (p *Processor) idle(all bool) []*device {
+	now := p.now()
+	over := len(p.devices) - p.options.Devices + p.options.Devices/10
+	var idle, others []*device
+	for _, v := range p.devices {
+		switch {
+		case v.recomputing || v.dirty || v.loading:
+		case all || now.Sub(v.lastSeen) >= p.options.Idle:
+			idle = append(idle, v)
+		case over > 0:
+			others = append(others, v)
+		}
+	}
+	if more := min(over-len(idle), len(others)); more > 0 {
+		slices.SortFunc(others, func(a, b *device) int { return a.lastSeen.Compare(b.lastSeen) })
+		idle = append(idle, others[:more]...)
+	}
+	return idle
+}
+
+// settled reports whether a device can be unloaded. A device that another instance has had is recomputed once more after
+// its last record, later by more than clocks may differ, because the other may have written with a fast clock. Called
+// with p.mu held.
+func (p *Processor) settled(v *device) bool {
+	now := p.now()
+	s, ok := p.claims.Status(v.id)
+	if !ok || s.InFlight > 0 {
+		return false
+	}
+	skew := p.options.MaxClockSkew
+	had := s.Shared || s.Adopted
+	since := v.recomputedAt.Before(v.lastSeen.Add(skew))
+	switch {
+	case v.weak, had && since && now.Sub(v.lastSeen) >= skew:
+		v.markDirty(s.FromDay, reasonShared)
+		v.recomputedAt = v.recomputedAt.Add(-sharedEvery)
+	case had && since:
+	case !p.leaving && p.claims.Peers() && now.Sub(v.flushedAt) < skew+2*p.options.Flush:
+	case !v.clean() || v.owesOpen:
+		v.slowDue = now
+	default:
+		return true
+	}
+	return false
+}
+
+// silence is a device that is not in memory.
+type silence struct {
+	lastMs int64 // its newest record
+	dueMs  int64 // event time at which its silence leads to an alert next
+}
+
+const never = int64(1<<63 - 1)
+
+// noteSilent notes when the silence of a device that is unloaded leads to an alert next.
+func (p *Processor) noteSilent(v *device, rules derived.Rules) {
+	due, ok := rules.Engine.Next(&v.state.Alerts)
+	if !ok {
+		due = never
+	}
+	p.silent[v.id] = silence{lastMs: v.state.Roll.LastMs(), dueMs: due}
+}

@@ -1,0 +1,451 @@
+// Package verify recomputes what follows from the stored records and compares it with the derived rows that are stored.
+package verify
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Difference is one row that does not follow from the stored records.
+type Difference struct {
+	Table string // where
+	Key   string // which row
+	What  string // what is wrong with it
+}
+
+func (d Difference) String() string { return fmt.Sprintf("%s %s: %s", d.Table, d.Key, d.What) }
+
+// Store is what is compared. Its reads overlap every acknowledged write.
+type Store interface {
+	recompute.Store
+	rows
+}
+
+type rows interface {
+	DeviceIDs(ctx context.Context, fleetID string) ([]string, error) // those that moved to another fleet included
+	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
+	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
+	AnalyticsRows(ctx context.Context, fleetID string, day cassandra.Day) ([]cassandra.AnalyticsRow, error)
+	ClaimsOfDevice(ctx context.Context, deviceID string) ([]cassandra.Claim, error)
+}
+
+// Verifier compares stored rows with what follows from the stored records.
+type Verifier struct {
+	Store Store
+	Rules derived.Rules
+	Now   func() time.Time
+}
+
+// Report is the result of a verification.
+type Report struct {
+	Fleets, Devices, DeviceDays, Records, Trips, Alerts, Hours int
+
+	OtherRules  int // device days that were derived with other rules than those in force
+	NotVerified NotVerified
+	Differences []Difference
+}
+
+// NotVerified counts what could not be compared, by reason. None of it is known to be right.
+type NotVerified struct {
+	Sending int // devices that sent within the last three minutes: their open trips and alerts
+	Pending int // devices that an instance still derives, and whose rows differ
+	Hours   int // hours to which such devices add
+}
+
+// Any reports whether anything could not be compared.
+func (n NotVerified) Any() bool { return n.Sending+n.Pending+n.Hours > 0 }
+
+// writeDelay is how recent something may be to be on its way to the store still.
+const writeDelay = 3 * time.Minute
+
+// tripDelay is how long after its end a trip or stop may be known to have ended, and be on its way to the store still.
+const tripDelay = 10 * time.Minute
+
+// readsInParallel is the number of devices that are read in parallel.
+const readsInParallel = 8
+
+// Verify compares the days of fleets from first to last.
+func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cassandra.Day) (*Report, error) {
+	report := &Report{Fleets: len(fleets)}
+	hours := map[cassandra.FleetHour]map[string]cassandra.HourRow{}
+	unsettled := map[cassandra.FleetHour]bool{} // hours that change while they are read
+	claimed := map[string]bool{}                // devices that an instance derives
+	seen := map[string]bool{}
+	for _, fleet := range fleets {
+		ids, err := v.Store.DeviceIDs(ctx, fleet)
+		if err != nil {
+			return nil, err
+		}
+		ids = slices.DeleteFunc(ids, func(id string) bool { known := seen[id]; seen[id] = true; return known })
+		found := make([]*comparison, len(ids))
+		g, gctx := errgroup.WithContext(ctx)
+		g.SetLimit(readsInParallel)
+		for i, id := range ids {
+			g.Go(func() (err error) {
+				found[i], err = v.device(gctx, id, first, last)
+				return err
+			})
+		}
+		if err := g.Wait(); err != nil {
+			return nil, err
+		}
+		for i, c := range found {
+			report.add(c)
+			for key, h := range c.outcome.Hours {
+				if day := cassandra.DayOf(key.HourMs); day < first || day > last {
+					continue
+				}
+				if c.pending() || c.sending && key.HourMs >= derived.HourOf(c.outcome.LastRecord.TimeMs) {
+					unsettled[key] = true
+				}
+				if hours[key] == nil {
+					hours[key] = map[string]cassandra.HourRow{}
+				}
+				hours[key][ids[i]] = derived.HourRow(ids[i], h)
+			}
+			claimed[ids[i]] = len(c.claims) > 0
+		}
+	}
+	if err := v.hours(ctx, report, fleets, hours, unsettled, claimed, first, last); err != nil {
+		return nil, err
+	}
+	slices.SortFunc(report.Differences, func(a, b Difference) int {
+		return slices.Compare([]string{a.Table, a.Key, a.What}, []string{b.Table, b.Key, b.What})
+	})
+	return report, nil
+}
+
+// comparison is one device with the differences that were found.
+type comparison struct {
+	outcome     *recompute.Outcome
+	differences []Difference
+	days        int
+	otherRules  int
+	alerts      int
+	sending     bool
+	claims      []cassandra.Claim
+}
+
+// pending reports whether the differences of the device may disappear: an instance still derives it.
+func (c *comparison) pending() bool { return len(c.claims) > 0 && len(c.differences) > 0 }
+
+func (c *comparison) differ(table, key, format string, args ...any) {
+	c.differences = append(c.differences, Difference{table, key, fmt.Sprintf(format, args...)})
+}
+
+func (r *Report) add(c *comparison) {
+	r.Devices++
+	if c.sending {
+		r.NotVerified.Sending++
+	}
+	r.DeviceDays += c.days
+	r.OtherRules += c.otherRules
+	r.Records += c.outcome.Count
+	r.Trips += len(c.outcome.Trips)
+	r.Alerts += c.alerts
+	if c.pending() {
+		r.NotVerified.Pending++
+	} else {
+		r.Differences = append(r.Differences, c.differences...)
+	}
+}
+
+// device compares the rows of one device.
+func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.Day) (*comparison, error) {
+	now := v.Now()
+	// The claims come first: an instance that has deleted its claim has stored everything that is read next.
+	claims, err := v.Store.ClaimsOfDevice(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	until := min((last+1).Time().UnixMilli()-1, now.UnixMilli())
+	o, err := recompute.Replay(ctx, v.Store, v.Rules, id, first, last, until)
+	if err != nil {
+		return nil, err
+	}
+	c := &comparison{
+		outcome: o, days: len(o.Days), claims: claims,
+		sending: now.UnixMilli()-o.LastRecord.TimeMs < writeDelay.Milliseconds(),
+	}
+	var fleets []string
+	if o.LastRecord.FleetID != "" {
+		fleets = append(fleets, o.LastRecord.FleetID)
+	}
+	old, err := recompute.ReadExisting(ctx, v.Store, id, first, &o.Base, until, fleets)
+	if err != nil {
+		return nil, err
+	}
+	stored := map[cassandra.Day]cassandra.DeviceDay{}
+	for _, day := range old.Days {
+		if day.Day <= last {
+			stored[day.Day] = day
+		}
+	}
+	for _, day := range o.Days {
+		if was, ok := stored[day.Day]; ok && was.Rules != v.Rules.Fingerprint {
+			c.otherRules++
+		}
+	}
+	v.trips(c, id, old.Trips, last)
+	complete := until == now.UnixMilli()
+	if err := v.alerts(ctx, c, id, &old, first, until, complete); err != nil {
+		return nil, err
+	}
+	if complete && !c.sending {
+		v.open(c, &old, first)
+	}
+	return c, v.latest(ctx, c, id, last)
+}
+
+// latest compares the latest position.
+func (v *Verifier) latest(ctx context.Context, c *comparison, id string, last cassandra.Day) error {
+	if c.outcome.LastRecord.TimeMs == 0 || last < cassandra.DayOf(v.Now().UnixMilli()) {
+		return nil // later days may have newer records
+	}
+	row, err := v.Store.Latest(ctx, id)
+	if cassandra.ReasonOf(err) == cassandra.ReasonNotFound {
+		c.differ(cassandra.TableLatest, id, "missing; its newest record is of %s", formatMs(c.outcome.LastRecord.TimeMs))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	want := &c.outcome.LastRecord
+	if c.sending && row.Ts.UnixMilli() > want.TimeMs {
+		return nil // it sent meanwhile
+	}
+	if row.Ts.UnixMilli() != want.TimeMs || row.Lat != want.Lat || row.Lon != want.Lon || row.FleetID != want.FleetID {
+		c.differ(cassandra.TableLatest, id, "has %s at %g, %g in fleet %s; the newest record is %s at %g, %g in fleet %s",
+			formatMs(row.Ts.UnixMilli()), row.Lat, row.Lon, row.FleetID, formatMs(want.TimeMs), want.Lat, want.Lon, want.FleetID)
+	}
+	return nil
+}
+
+func (v *Verifier) trips(c *comparison, id string, old []cassandra.TripRow, last cassandra.Day) {
+	known := map[derived.TripKey]cassandra.TripRow{}
+	for _, t := range old {
+		known[derived.KeyOfTrip(t)] = t
+	}
+	for key, t := range c.outcome.Trips {
+		row, name := derived.TripRow(t), id+" "+string(t.Kind)+" of "+formatMs(t.StartMs)
+		was, ok := known[key]
+		delete(known, key)
+		switch {
+		case c.sending && v.Now().UnixMilli()-t.EndMs < tripDelay.Milliseconds():
+			// It continues, or has just been found to have ended.
+		case !ok:
+			c.differ(cassandra.TableTrips, name, "missing; it ends at %s", formatMs(t.EndMs))
+		case t.Open && last < cassandra.DayOf(v.Now().UnixMilli()):
+			// It continues in days outside the range.
+		case !derived.SameTrip(row, was):
+			c.differ(cassandra.TableTrips, name, "%s; should be %s", describe(was), describe(row))
+		}
+	}
+	for key, t := range known {
+		if c.sending && v.Now().UnixMilli()-t.EndMs < tripDelay.Milliseconds() {
+			continue
+		}
+		c.differ(cassandra.TableTrips, id+" "+string(key.Kind)+" of "+formatMs(key.StartMs), "should not exist")
+	}
+}
+
+// describe returns a trip in words.
+func describe(t cassandra.TripRow) string {
+	state := "ended"
+	if t.Open {
+		state = "open"
+	}
+	speed := "none"
+	if t.MaxSpeedKmh != nil {
+		speed = fmt.Sprint(*t.MaxSpeedKmh)
+	}
+	return fmt.Sprintf("%s at %s in %g,%g (%s) after %g km, at most %s km/h, %g s idle, from %g,%g (%s) in fleet %s",
+		state, formatMs(t.EndMs), t.EndLat, t.EndLon, t.EndZone, t.DistanceKm, speed, t.IdleS, t.StartLat, t.StartLon, t.StartZone, t.FleetID)
+}
+
+// alerts compares a device's alerts, and the rows of its fleets with them. complete says that the range reaches until now.
+func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *recompute.Existing, first cassandra.Day, untilMs int64, complete bool) error {
+	known := map[derived.AlertKey]cassandra.Alert{}
+	for _, a := range old.Alerts {
+		known[derived.KeyOfRow(a)] = a
+	}
+	for key, a := range c.outcome.Alerts {
+		row := derived.AlertRow(id, a)
+		if a.OpenedMs < first.Time().UnixMilli() || a.OpenedMs > untilMs {
+			continue
+		}
+		c.alerts++
+		name := alertName(row)
+		was, ok := known[key]
+		delete(known, key)
+		if !ok {
+			if (a.Type == telemetry.DeviceOffline || c.sending) && v.Now().UnixMilli()-a.OpenedMs < writeDelay.Milliseconds() {
+				continue
+			}
+			c.differ(cassandra.TableDeviceAlerts, name, "missing: %s", a.Message)
+			continue
+		}
+		settled := complete && !c.sending
+		if a.EndedMs != 0 {
+			settled = !c.sending || v.Now().UnixMilli()-a.EndedMs > writeDelay.Milliseconds()
+		}
+		if was.EndedMs != row.EndedMs && settled {
+			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
+		}
+		if was.Severity != row.Severity || was.FleetID != row.FleetID || was.StartedMs != row.StartedMs {
+			if settled && (a.EndedMs != 0 || a.Type != telemetry.DeviceOffline) {
+				c.differ(cassandra.TableDeviceAlerts, name, "is %s in fleet %s since %s, should be %s in %s since %s",
+					was.Severity, was.FleetID, formatMs(was.StartedMs), row.Severity, row.FleetID, formatMs(row.StartedMs))
+			}
+		}
+		rows, err := recompute.FleetRows(ctx, v.Store, &was)
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(rows) == 0:
+			c.differ(cassandra.TableAlerts, name, "missing")
+		case len(rows) > 1:
+			c.differ(cassandra.TableAlerts, name, "exists %d times, with different severities", len(rows))
+		case c.sending && was.EndedMs == 0:
+		case rows[0].EndedMs != was.EndedMs || was.EndedMs != 0 && !rows[0].Resolved:
+			c.differ(cassandra.TableAlerts, name, "ends at %s, the row of its device at %s", formatMs(rows[0].EndedMs), formatMs(was.EndedMs))
+		}
+	}
+	for _, a := range known {
+		if a.OpenedMs < first.Time().UnixMilli() {
+			continue
+		}
+		c.differ(cassandra.TableDeviceAlerts, alertName(a), "should not exist: %s", a.Message)
+	}
+	return nil
+}
+
+// open compares the open alerts of a device.
+func (v *Verifier) open(c *comparison, old *recompute.Existing, first cassandra.Day) {
+	for _, was := range old.Alerts {
+		key := derived.KeyOfRow(was)
+		a, ok := c.outcome.Alerts[key]
+		if !ok || a.EndedMs != 0 || old.ManuallyResolved[key] || v.Now().UnixMilli()-a.OpenedMs < writeDelay.Milliseconds() {
+			continue
+		}
+		if !old.IsOpen(key) {
+			c.differ(cassandra.TableOpenAlerts, alertName(was), "missing: %s", a.Message)
+		}
+	}
+	for _, row := range old.Open {
+		a, ok := c.outcome.Alerts[derived.KeyOfRow(row)]
+		switch {
+		case ok && a.EndedMs != 0:
+			c.differ(cassandra.TableOpenAlerts, alertName(row), "it ended at %s", formatMs(a.EndedMs))
+		case !ok && row.OpenedMs >= first.Time().UnixMilli():
+			c.differ(cassandra.TableOpenAlerts, alertName(row), "should not exist: %s", row.Message)
+		case ok && a.FleetID != row.FleetID:
+			c.differ(cassandra.TableOpenAlerts, alertName(row), "is in fleet %s, should be in %s", row.FleetID, a.FleetID)
+		}
+	}
+}
+
+// hours compares what devices add to hours, and the sums. It does not compare hours that change while they are read, and
+// it does not judge the hours of claimed devices that differ: an instance still derives those.
+func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, want map[cassandra.FleetHour]map[string]cassandra.HourRow,
+	unsettled map[cassandra.FleetHour]bool, claimed map[string]bool, first, last cassandra.Day) error {
+	for _, fleet := range fleets {
+		for day := first; day <= last; day++ {
+			sums, err := v.Store.AnalyticsRows(ctx, fleet, day)
+			if err != nil {
+				return err
+			}
+			byHour := map[int32]cassandra.AnalyticsRow{}
+			for _, sum := range sums {
+				byHour[sum.Hour] = sum
+			}
+			for h := range int32(24) {
+				key := cassandra.FleetHour{FleetID: fleet, HourMs: day.Time().UnixMilli() + int64(h)*derived.HourMs}
+				sum, stored := byHour[h]
+				if len(want[key]) == 0 && !stored {
+					continue
+				}
+				if unsettled[key] {
+					report.NotVerified.Hours++
+					continue
+				}
+				c := &comparison{}
+				pending, err := v.hour(ctx, c, key, want[key], claimed)
+				if err != nil {
+					return err
+				}
+				compareSum(c, key, want[key], sum, stored)
+				if pending && len(c.differences) > 0 {
+					report.NotVerified.Hours++
+					continue
+				}
+				report.Hours++
+				report.Differences = append(report.Differences, c.differences...)
+			}
+		}
+	}
+	return nil
+}
+
+// hour compares what devices add to one hour. pending reports whether an instance still derives one of them.
+func (v *Verifier) hour(ctx context.Context, c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow, claimed map[string]bool) (pending bool, err error) {
+	name := hourName(key)
+	rows, err := v.Store.Hours(ctx, key.FleetID, key.HourMs)
+	if err != nil {
+		return false, err
+	}
+	for _, row := range rows {
+		pending = pending || claimed[row.DeviceID]
+		if should, ok := want[row.DeviceID]; !ok {
+			c.differ(cassandra.TableHours, name+" "+row.DeviceID, "should not exist")
+		} else if row != should {
+			c.differ(cassandra.TableHours, name+" "+row.DeviceID, "adds %g km of %d records and %d alerts, should add %g km of %d records and %d alerts",
+				row.DistanceKm, row.Records, row.Alerts, should.DistanceKm, should.Records, should.Alerts)
+		}
+	}
+	for id := range want {
+		pending = pending || claimed[id]
+	}
+	if len(rows) < len(want) {
+		c.differ(cassandra.TableHours, name, "has %d devices, should have %d", len(rows), len(want))
+	}
+	return pending, nil
+}
+
+// compareSum compares the sum of one hour.
+func compareSum(c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow, was cassandra.AnalyticsRow, stored bool) {
+	sum, exists := derived.SumHours(slices.Collect(maps.Values(want)))
+	switch {
+	case !stored:
+		c.differ(cassandra.TableAnalytics, hourName(key), "missing")
+	case !exists:
+		c.differ(cassandra.TableAnalytics, hourName(key), "should not exist")
+	case !derived.SameAnalytics(sum, was):
+		c.differ(cassandra.TableAnalytics, hourName(key), "is %g km, %d devices, %d alerts; should be %g km, %d devices, %d alerts",
+			was.TotalDistanceKm, was.ActiveDevicesCount, was.AlertsCount, sum.TotalDistanceKm, sum.ActiveDevicesCount, sum.AlertsCount)
+	}
+}
+
+func hourName(key cassandra.FleetHour) string { return key.FleetID + " " + formatMs(key.HourMs) }
+
+func alertName(a cassandra.Alert) string {
+	return a.DeviceID + " " + a.Type + " of " + formatMs(a.OpenedMs)
+}
+
+func formatMs(ms int64) string {
+	if ms == 0 {
+		return "never"
+	}
+	return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z")
+}
