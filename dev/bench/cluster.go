@@ -24,7 +24,6 @@ type Nodes struct {
 	DCs     string   // such as dc1=2,dc2=2; each node holds a replica of everything
 	LocalDC string   // the data center that clients use
 	Hosts   []string // CQL addresses, host:port
-	Metrics []string // URLs
 	PIDs    []int
 }
 
@@ -45,7 +44,6 @@ func WithCluster(ctx context.Context, c *cluster.Cluster, dcs []cluster.DC, do f
 	n := Nodes{DCs: cluster.FormatDCs(dcs), LocalDC: dcs[0].Name}
 	for _, node := range nodes {
 		n.Hosts, n.PIDs = append(n.Hosts, node.CQL().String()), append(n.PIDs, node.PID)
-		n.Metrics = append(n.Metrics, fmt.Sprintf("http://%s/metrics", node.Metrics()))
 	}
 	return do(n)
 }

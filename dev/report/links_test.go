@@ -117,7 +117,7 @@ func brokenLinks(name string, page parsed, pages map[string]parsed) (broken []st
 	return broken
 }
 
-// diagramKinds are those that GitHub and the report draw.
+// diagramKinds lists the diagrams that both GitHub and the report draw.
 var diagramKinds = []string{"flowchart", "sequenceDiagram", "stateDiagram-v2", "erDiagram", "gantt", "timeline", "pie", "xychart-beta"}
 
 var frontMatter = regexp.MustCompile(`(?s)\A---\n.*?\n---\n`)

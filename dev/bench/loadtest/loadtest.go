@@ -63,9 +63,8 @@ type Run struct {
 
 	Load *bench.Usage `json:"load,omitempty"` // a file that was loaded at full speed
 
-	Days   int     `json:"days_stored,omitempty"`
-	Before int64   `json:"records_before,omitempty"` // stored when the measurement began
-	Reads  []Reads `json:"reads,omitempty"`
+	Days   int   `json:"days_stored,omitempty"`
+	Before int64 `json:"records_before,omitempty"` // stored when the measurement began
 }
 
 // run puts one load on a fleet-etl of its own and measures it. The tables keep what they have.
@@ -141,7 +140,7 @@ func (r *Run) Verdict() string {
 
 // measure waits for the first record and the warm-up, and measures.
 func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Measurement, error) {
-	watch := probe.Probe{Address: address, Nodes: t.keyspace.Nodes, Keyspace: t.keyspace.Name, Every: cmp.Or(p.every, p.lasts), Sampled: func(s probe.Sample) {
+	watch := probe.Probe{Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts), Sampled: func(s probe.Sample) {
 		if p.every > 0 {
 			fmt.Fprintf(t.log, "%.0f s: %.0f records, due to readable P50 %s P99 %s, %.0f MB\n", s.At, s.Records, probe.Seconds(s.Latency.P50), probe.Seconds(s.Latency.P99), s.Resident/1e6)
 		}

@@ -9,8 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/probe"
@@ -51,7 +49,7 @@ const (
 	fourNodes = "dc1=2,dc2=2"
 )
 
-// Parts are those of the load test, in the order of docs/performance.md. Each takes less than eight minutes.
+// Parts lists the parts of the load test, in the order of docs/performance.md. Each takes less than eight minutes.
 func Parts() []Part {
 	return []Part{
 		{"steady", oneNode, KindSteady, constant{2000}.do},
@@ -88,9 +86,6 @@ var (
 	errSaturated = errors.New("soak: the load was not sustained, so its trends mean nothing; lower the rate")
 )
 
-// keyspaceName is the platform's own keyspace: the nodes export metrics of its tables alone.
-const keyspaceName = "fleet_iot"
-
 // Run measures a part on empty tables. A report with runs is good also where there is an error.
 func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.Writer) (r *Report, err error) {
 	r = &Report{Kind: p.kind, Name: p.Name, Taken: time.Now(), Machine: probe.ThisMachine(), DCs: nodes.DCs, Nodes: len(nodes.Hosts)}
@@ -99,7 +94,7 @@ func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.
 		return r, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	keyspace, err := nodes.MakeKeyspace(ctx, keyspaceName, binary, dir)
+	keyspace, err := nodes.MakeKeyspace(ctx, "fleet_bench", binary, dir)
 	if err != nil {
 		return r, err
 	}
@@ -191,7 +186,7 @@ func growingFleet(ctx context.Context, t *test, r *Report) error {
 	return nil
 }
 
-// growingHistory measures writes and reads with ever more days stored.
+// growingHistory measures writes with ever more days stored.
 func growingHistory(ctx context.Context, t *test, r *Report) error {
 	const vehicles, interval = 100, time.Minute
 	newest := time.Now().Add(-time.Hour)
@@ -214,63 +209,7 @@ func growingHistory(ctx context.Context, t *test, r *Report) error {
 			return err
 		}
 		run.Days, run.Before = days, stored
-		if run.Reads, err = t.read(ctx, vehicles, days, newest); err != nil {
-			return err
-		}
 		r.Runs = append(r.Runs, run)
 	}
 	return nil
-}
-
-// Reads is one thing that dashboards read, measured many times.
-type Reads struct {
-	Name string `json:"name"`
-	Rows int    `json:"rows"` // mean of one read
-	probe.Quantiles
-}
-
-const readsEach = 200
-
-// read reads the generated history, one read after the other.
-func (t *test) read(ctx context.Context, vehicles, days int, newest time.Time) (all []Reads, err error) {
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
-	nodes := t.keyspace.Nodes
-	store, err := cassandra.Open(ctx, cassandra.Config{Hosts: nodes.Hosts, LocalDC: nodes.LocalDC, Keyspace: t.keyspace.Name}, logger, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	const fleet = "fleet-001"
-	for _, read := range []struct {
-		name string
-		rows func(device string, i int) (int, error)
-	}{
-		{"map: latest positions of a fleet", func(string, int) (int, error) {
-			rows, err := store.LatestOfFleet(ctx, fleet)
-			return len(rows), err
-		}},
-		{"track: 24 hours of a vehicle", func(device string, i int) (int, error) {
-			to := newest.AddDate(0, 0, -(i % min(days, 29)))
-			page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device, From: to.AddDate(0, 0, -1), To: to})
-			return len(page.Rows), err
-		}},
-		{"list: devices of a fleet", func(string, int) (int, error) {
-			page, err := store.Devices(ctx, fleet, 1000, "")
-			return len(page.Rows), err
-		}},
-	} {
-		var took []time.Duration
-		rows := 0
-		for i := range readsEach {
-			started := time.Now()
-			n, err := read.rows(fmt.Sprintf("vehicle-%04d", i%vehicles+1), i)
-			if err != nil {
-				return nil, fmt.Errorf("read %s: %w", read.name, err)
-			}
-			took, rows = append(took, time.Since(started)), rows+n
-		}
-		all = append(all, Reads{Name: read.name, Rows: rows / readsEach, Quantiles: probe.QuantilesOf(took)})
-	}
-	return all, nil
 }

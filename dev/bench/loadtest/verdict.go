@@ -142,7 +142,7 @@ func trendOf(name, unit string, samples []float64) Trend {
 	return t
 }
 
-// trends are those of everything that has to stay flat.
+// trends looks at everything that has to stay flat.
 func trends(samples []probe.Sample) (all []Trend) {
 	for _, of := range []struct {
 		name, unit string

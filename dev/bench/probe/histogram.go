@@ -4,7 +4,6 @@ import (
 	"maps"
 	"math"
 	"slices"
-	"time"
 
 	dto "github.com/prometheus/client_model/go"
 )
@@ -63,7 +62,7 @@ func (h histogram) plus(other histogram, times float64) histogram {
 	return sum
 }
 
-// Quantiles of durations, in seconds. Those of a histogram are exact to a tenth.
+// Quantiles of durations, in seconds. Quantiles of a histogram are exact to a tenth.
 type Quantiles struct {
 	Count float64 `json:"count"`
 	P50   float64 `json:"p50_seconds"`
@@ -90,16 +89,4 @@ func (h histogram) quantiles() Quantiles {
 	}
 	q.P50, q.P95, q.P99, q.Max = at(.50), at(.95), at(.99), at(1)
 	return q
-}
-
-// QuantilesOf takes the nearest rank of some durations.
-func QuantilesOf(times []time.Duration) Quantiles {
-	if len(times) == 0 {
-		return Quantiles{}
-	}
-	slices.Sort(times)
-	at := func(share float64) float64 {
-		return times[max(int(math.Ceil(share*float64(len(times))))-1, 0)].Seconds()
-	}
-	return Quantiles{Count: float64(len(times)), P50: at(.50), P95: at(.95), P99: at(.99), Max: at(1)}
 }

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -45,12 +44,4 @@ func TestHistogramsOfSeveralResolutionsAddUp(t *testing.T) {
 	var empty histogram
 	assert.EqualValues(t, 1000, empty.plus(observed(t, 1.1, 1), 1).quantiles().Count)
 	assert.EqualValues(t, 1000, observed(t, 1.1, 1).plus(empty, -1).quantiles().Count)
-}
-
-func TestQuantilesOfDurations(t *testing.T) {
-	var times []time.Duration
-	for i := range 1000 {
-		times = append(times, time.Duration(i*7%1000+1)*time.Millisecond)
-	}
-	assert.Equal(t, Quantiles{Count: 1000, P50: .5, P95: .95, P99: .99, Max: 1}, QuantilesOf(times))
 }

@@ -1,5 +1,5 @@
-// Package probe measures a running fleet-etl from outside: by its metrics and a CPU profile of it, by the nodes' metrics,
-// and by what the kernel knows of the processes.
+// Package probe measures a running fleet-etl from outside: by its metrics and a CPU profile, and by
+// the CPU times of the kernel.
 package probe
 
 import (
@@ -49,7 +49,6 @@ type Measurement struct {
 	PeakMemory int64              `json:"peak_memory_bytes"` // of the whole run
 	Profile    []Share            `json:"cpu_profile"`
 	NodesCPU   float64            `json:"nodes_cpu_seconds"`
-	Nodes      *NodeMetrics       `json:"nodes"`
 	InFlight   float64            `json:"writes_in_flight"` // mean
 	Limit      float64            `json:"writes_in_flight_limit"`
 	MaxLimit   float64            `json:"writes_in_flight_max_limit"` // greatest seen; ETL_MAX_IN_FLIGHT where it never fell
@@ -98,11 +97,10 @@ const (
 
 // Probe measures a fleet-etl that serves its metrics and profiles.
 type Probe struct {
-	Address  string // of ETL_METRICS_ADDRESS
-	Nodes    bench.Nodes
-	Keyspace string
-	Every    time.Duration // between two samples
-	Sampled  func(Sample)  // called with each sample
+	Address string // of ETL_METRICS_ADDRESS
+	Nodes   bench.Nodes
+	Every   time.Duration // between two samples
+	Sampled func(Sample)  // called with each sample
 }
 
 func (p *Probe) scrape(ctx context.Context) (snapshot, error) {
@@ -147,10 +145,6 @@ func (p *Probe) state(ctx context.Context) (s state, err error) {
 // Measure measures for so long. The caller adds what is known only when the run has ended.
 func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement, error) {
 	m := &Measurement{Cores: runtime.NumCPU(), Writes: map[string]Writes{}, Queues: map[string]float64{}}
-	nodesBefore, err := scrapeAll(ctx, p.Nodes.Metrics)
-	if err != nil {
-		return nil, err
-	}
 	before, err := p.state(ctx)
 	if err != nil {
 		return nil, err
@@ -171,9 +165,7 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 	}
 	m.Profile = shares(cpu)
 	m.compare(before, after)
-	nodesAfter, err := scrapeAll(ctx, p.Nodes.Metrics)
-	m.Nodes = compareNodes(nodesBefore, nodesAfter, p.Keyspace)
-	return m, err
+	return m, nil
 }
 
 // watch looks every second, and takes a sample now and then, until the time is over.

@@ -10,7 +10,6 @@ import (
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 )
 
 // snapshot is what a program exports at one moment, by "name|value|value": the name of a metric and the values of its
@@ -20,13 +19,13 @@ type snapshot struct {
 	histograms map[string]histogram
 }
 
-// scrape reads a metrics endpoint, with native histograms where the program has them.
+// scrape reads a metrics endpoint as protobuf, the only format with native histograms.
 func scrape(ctx context.Context, url string) (s snapshot, err error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return s, err
 	}
-	request.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim))+";q=1,text/plain;version=0.0.4;q=0.5")
+	request.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return s, fmt.Errorf("read metrics: %w", err)
@@ -37,17 +36,6 @@ func scrape(ctx context.Context, url string) (s snapshot, err error) {
 	}
 	s = snapshot{values: map[string]float64{}, histograms: map[string]histogram{}}
 	decoder := expfmt.NewDecoder(response.Body, expfmt.ResponseFormat(response.Header))
-	if expfmt.ResponseFormat(response.Header).FormatType() != expfmt.TypeProtoDelim {
-		parser := expfmt.NewTextParser(model.UTF8Validation)
-		families, err := parser.TextToMetricFamilies(response.Body)
-		for _, family := range families {
-			s.add(family)
-		}
-		if err != nil {
-			return s, fmt.Errorf("read metrics of %s: %w", url, err)
-		}
-		return s, nil
-	}
 	for {
 		family := new(dto.MetricFamily)
 		if err := decoder.Decode(family); errors.Is(err, io.EOF) {

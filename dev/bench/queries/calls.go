@@ -109,7 +109,7 @@ const (
 // batches are the statements that the pipeline sends for many rows of a partition at once.
 var batches = map[string]int{"insertHistory": batchRows, "insertLatestByFleet": batchRows, "insertDeviceStatus": batchRows, "insertHour": batchRows, "insertTrip": 30}
 
-// rows are those of the i-th run of a statement.
+// rows are what the i-th run of a statement is about.
 func (s sample) rows(st Statement, i int, f *Fill) []row {
 	day := s.day(i)
 	if st.writes() {

@@ -227,7 +227,7 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 	})
 }
 
-// rows are those of a vehicle from a time to another.
+// rows makes rows of a vehicle at regular times.
 func (f *Fill) rows(n int, from, to time.Time, every time.Duration) (rows []row) {
 	for at := from; !at.After(to); at = at.Add(every) {
 		rows = append(rows, f.row(n, at))

@@ -90,7 +90,7 @@ const (
 	endMark   = "<!-- end -->"
 )
 
-// Into replaces the tables of a document by those of the report.
+// Into replaces the measured tables of a document.
 func (r *Report) Into(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -102,5 +102,5 @@ func (r *Report) Into(path string) error {
 		return fmt.Errorf("%s: has no lines %q and %q for the tables", path, beginMark, endMark)
 	}
 	lines = slices.Concat(lines[:from+1], []string{strings.TrimRight(r.Markdown(), "\n")}, lines[to:])
-	return os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644) //nolint:gosec // the page that the caller names
+	return os.WriteFile(path, []byte(strings.Join(lines, "\n")), 0o644) //nolint:gosec // the caller names the page
 }

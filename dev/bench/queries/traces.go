@@ -34,7 +34,7 @@ type trace struct {
 // traceWithin is how long a node may take to write a trace. It writes none when it is too busy.
 const traceWithin = 5 * time.Second
 
-// read reads the traces, without those of preparing a statement and those that are not written.
+// read reads the traces. It leaves out the preparing of statements, and traces that the nodes did not write.
 func (t *traces) read(ctx context.Context, session *gocql.Session) (found []trace, err error) {
 	for _, id := range t.ids {
 		one, ok, err := readTrace(ctx, session, id)

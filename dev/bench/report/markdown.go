@@ -31,8 +31,8 @@ func (s *Section) Markdown(images string) string {
 }
 
 const (
-	beginMark = "<!-- figures: %s -->\n"
-	endMark   = "<!-- end of figures -->"
+	beginMark = "<!-- results: %s -->\n"
+	endMark   = "<!-- end of results -->"
 )
 
 // WriteInto puts sections into a page, each between its own two marks, and draws their plots into a folder beside the
@@ -70,5 +70,5 @@ func WriteInto(page string, sections []Section, images string) (without []string
 			}
 		}
 	}
-	return without, os.WriteFile(page, []byte(text), 0o644) //nolint:gosec // the page that the caller names
+	return without, os.WriteFile(page, []byte(text), 0o644) //nolint:gosec // the caller names the page
 }

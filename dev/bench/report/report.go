@@ -77,7 +77,6 @@ func steady(s *Section, r *loadtest.Report) {
 		vehicles(run), count(m.Records), probe.Seconds(m.Seconds), count(m.PerSecond), count(float64(m.Stored)), count(float64(m.Rejected)), count(float64(run.Counted)), count(m.Retries)),
 		outcome(run), limiting("Limiting", m))
 	s.Tables = append(s.Tables, latencies(s.Name, m), durations(m), cpu("CPU time per record", m))
-	s.Tables = append(s.Tables, nodeTables(m)...)
 }
 
 func outcome(r *loadtest.Run) string {
@@ -121,9 +120,6 @@ func quantiles(q probe.Quantiles) []string {
 	return []string{probe.Seconds(q.P50), probe.Seconds(q.P95), probe.Seconds(q.P99), probe.Seconds(q.Max)}
 }
 
-// Rarer things than one for every thousandth record are left out.
-const rare = 0.001
-
 func durations(m *probe.Measurement) Table {
 	t := Table{Title: "Stages and requests to Cassandra, by fleet-etl's own metrics", Head: []string{"", "times", "mean"}}
 	for _, d := range m.Durations {
@@ -143,34 +139,6 @@ func cpu(title string, m *probe.Measurement) Table {
 		}
 	}
 	return t
-}
-
-func nodeTables(m *probe.Measurement) []Table {
-	n := m.Nodes
-	if n == nil {
-		return nil
-	}
-	t := Table{Title: "The nodes, by their own metrics", Head: []string{"", "P50", "P99"}}
-	for _, kind := range slices.Sorted(maps.Keys(n.Coordinator)) {
-		if n.Requests[kind] > 0 {
-			l := n.Coordinator[kind]
-			t.Rows = append(t.Rows, []string{fmt.Sprintf("coordinator, %s: %.3f per record", kind, n.Requests[kind]/max(m.Records, 1)), probe.Seconds(l.P50), probe.Seconds(l.P99)})
-		}
-	}
-	for _, table := range slices.Sorted(maps.Keys(n.Local)) {
-		if l := n.Local[table]; l.P99 > 0 && m.Writes[table].Count >= rare*m.Records {
-			t.Rows = append(t.Rows, []string{"write on the node itself, " + table, probe.Seconds(l.P50), probe.Seconds(l.P99)})
-		}
-	}
-	rest := Table{Title: "The nodes besides", Head: []string{"", ""}, Rows: [][]string{
-		{"garbage collection", probe.Seconds(n.Collection)}, {"messages dropped", count(n.Dropped)}, {"compactions pending at the end", count(n.Compactions)},
-	}}
-	for _, pool := range slices.Sorted(maps.Keys(n.Pending)) {
-		if n.Pending[pool] > 0 {
-			rest.Rows = append(rest.Rows, []string{"tasks pending at the end, " + pool, count(n.Pending[pool])})
-		}
-	}
-	return []Table{t, rest}
 }
 
 func ramp(s *Section, r *loadtest.Report) {
@@ -283,21 +251,11 @@ func devices(s *Section, r *loadtest.Report) {
 
 func history(s *Section, r *loadtest.Report) {
 	s.Title = "Growth with history"
-	s.Facts = append(s.Facts, fmt.Sprintf("%s records/s are offered: %s. Reads come one after the other, while nothing is written.", count(r.Runs[0].Measurement.Offered), vehicles(&r.Runs[0])))
+	s.Facts = append(s.Facts, fmt.Sprintf("%s records/s are offered: %s.", count(r.Runs[0].Measurement.Offered), vehicles(&r.Runs[0])))
 	write := Table{Title: "Writing", Head: []string{
 		"days stored", "records stored", "written/s", "history write P50", "P95", "P99", "due → readable P50", "P95", "P99", "fleet-etl CPU per record", "nodes' CPU per record",
 	}}
-	read := Table{Title: "Reading", Head: []string{"read, days stored", "rows", "P50", "P95", "P99", "max"}}
-	read.Plot = &Plot{Name: s.Name, Title: "Latency of reads against the stored history", X: "days stored", Y: "P95 (ms)", LogY: true}
-	for i, first := range r.Runs[0].Reads {
-		line := Line{Name: first.Name}
-		for _, run := range r.Runs {
-			q := run.Reads[i]
-			read.Rows = append(read.Rows, append([]string{fmt.Sprintf("%s, %d", q.Name, run.Days), count(float64(q.Rows))}, quantiles(q.Quantiles)...))
-			line.add(float64(run.Days), 1e3*q.P95)
-		}
-		read.Plot.Lines = append(read.Plot.Lines, line)
-	}
+	p50, p99 := Line{Name: "P50"}, Line{Name: "P99"}
 	for _, run := range r.Runs {
 		m := run.Measurement
 		h, l := m.Writes[cassandra.TableHistory], m.Latency
@@ -305,8 +263,11 @@ func history(s *Section, r *loadtest.Report) {
 			count(float64(run.Days)), count(float64(run.Before)), count(m.PerSecond), probe.Seconds(h.P50), probe.Seconds(h.P95), probe.Seconds(h.P99),
 			probe.Seconds(l.P50), probe.Seconds(l.P95), probe.Seconds(l.P99), micros(m.ClientMicros()), micros(m.NodesMicros()),
 		})
+		p50.add(float64(run.Days), 1e3*h.P50)
+		p99.add(float64(run.Days), 1e3*h.P99)
 	}
-	s.Tables = append(s.Tables, write, read)
+	write.Plot = &Plot{Name: s.Name, Title: "History writes against the stored history", X: "days stored", Y: "latency (ms)", LogY: true, Lines: []Line{p50, p99}}
+	s.Tables = append(s.Tables, write)
 }
 
 func soak(s *Section, r *loadtest.Report) {

@@ -29,12 +29,9 @@ func example(kind, name string, nodes int) *loadtest.Report {
 		m := &probe.Measurement{
 			Offered: rate, PerSecond: min(rate, 3000), Seconds: 20, Records: 20 * min(rate, 3000), Cores: 2, Profile: []probe.Share{{Name: "driver", Share: 1}},
 			Durations: []probe.Duration{{Name: "stage load", Count: 100, Mean: .1}}, Samples: []probe.Sample{{At: 10}, {At: 20}},
-			Nodes: &probe.NodeMetrics{
-				Requests: map[string]float64{"write": 1}, Coordinator: map[string]probe.Latency{"write": {}}, Local: map[string]probe.Latency{cassandra.TableHistory: {P99: 1}},
-			},
 			Writes: map[string]probe.Writes{cassandra.TableHistory: {Quantiles: probe.Quantiles{Count: 20 * rate, P50: .001, P95: .002, P99: .003}, Rows: 20 * rate}},
 		}
-		run := loadtest.Run{Vehicles: 1000, Fleets: 10, Interval: 1000 / rate, Measurement: m, Load: &bench.Usage{Records: 1}, Days: 1 + i, Reads: []loadtest.Reads{{Name: "map"}}}
+		run := loadtest.Run{Vehicles: 1000, Fleets: 10, Interval: 1000 / rate, Measurement: m, Load: &bench.Usage{Records: 1}, Days: 1 + i}
 		if rate > 3000 {
 			run.Saturated = "3000 of 4000 records/s offered were stored"
 		}
@@ -104,14 +101,14 @@ func TestWriteIntoReplacesSections(t *testing.T) {
 		{Name: "ramp", Title: "Ramp", Tables: []Table{{Head: []string{"a", "b"}, Rows: [][]string{{"1", "2"}}, Plot: &Plot{Name: "ramp-latency", Title: "Latency"}}}},
 		{Name: "soak"},
 	}
-	require.NoError(t, os.WriteFile(page, []byte("before\n<!-- figures: ramp -->\nold\n<!-- end of figures -->\nafter\n"), 0o600))
+	require.NoError(t, os.WriteFile(page, []byte("before\n<!-- results: ramp -->\nold\n<!-- end of results -->\nafter\n"), 0o600))
 	for range 2 {
 		without, err := WriteInto(page, sections, "plots")
 		require.NoError(t, err)
 		assert.Equal(t, []string{"soak"}, without)
 		text, err := os.ReadFile(page)
 		require.NoError(t, err)
-		assert.Equal(t, "before\n<!-- figures: ramp -->\n\n### Ramp\n\n| a | b |\n|---|---:|\n| 1 | 2 |\n\n![Latency](plots/ramp-latency.svg)\n\n<!-- end of figures -->\nafter\n", string(text))
+		assert.Equal(t, "before\n<!-- results: ramp -->\n\n### Ramp\n\n| a | b |\n|---|---:|\n| 1 | 2 |\n\n![Latency](plots/ramp-latency.svg)\n\n<!-- end of results -->\nafter\n", string(text))
 	}
 	assert.FileExists(t, filepath.Join(filepath.Dir(page), "plots", "ramp-latency.svg"))
 }
