@@ -10,7 +10,7 @@ NODE_MODULES := $(PLUGIN)/node_modules/.package-lock.json
 # Names of servers, separated by commas, whose tests may be skipped, such as grafana. Tests fail without the others.
 export FLEET_ALLOW_SKIP ?=
 # Packages whose tests need a real Cassandra or a real Kafka. A package that is missing here fails in rest, which has neither.
-ON_CASSANDRA := ./cassandra/... ./dev/cluster ./etl/internal/api/query
+ON_CASSANDRA := ./cassandra/... ./dev/bench/queries ./dev/cluster ./etl/internal/api/query
 AS_PROGRAMS := ./etl ./grafana ./grafana-datasource/pkg ./prometheus ./dev/chaos
 ON_KAFKA := ./dev/kafka ./etl/internal/notifier ./etl/internal/source/kafka
 # Packages without concurrency, apart from the tests in RACED_PURE.

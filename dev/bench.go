@@ -39,7 +39,7 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	against := bench.Against{
+	comparison := bench.DriverComparison{
 		Binary: binary, Records: cmd.Records, Rounds: cmd.Repeat, Log: os.Stderr,
 		Driver: func(ctx context.Context, d bench.Driver) *exec.Cmd {
 			write := exec.CommandContext(ctx, self, "bench", "write")
@@ -52,7 +52,7 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
 	var results []bench.Result
 	for _, dcs := range cmd.DCs {
 		err := s.withBenchNodes(ctx, dcs, func(nodes bench.Nodes) error {
-			found, err := against.Run(ctx, nodes)
+			found, err := comparison.Run(ctx, nodes)
 			results = append(results, found...)
 			return err
 		})
@@ -93,11 +93,11 @@ func (cmd benchCompareCmd) Run(ctx context.Context, s *settings) (err error) {
 			return err
 		}
 	}
-	compare := bench.Compare{
+	comparison := bench.BuildComparison{
 		Old: cmd.Old, New: cmd.New, Records: cmd.Records, Vehicles: cmd.Vehicles, Rounds: cmd.Repeat, Taxis: cmd.Taxis, Only: cmd.Only, Log: os.Stderr,
 	}
 	return s.withBenchNodes(ctx, cmd.DCs, func(nodes bench.Nodes) error {
-		results, err := compare.Run(ctx, nodes)
+		results, err := comparison.Run(ctx, nodes)
 		if err != nil {
 			return err
 		}

@@ -8,8 +8,8 @@ import (
 	"os/exec"
 )
 
-// Compare measures two builds of fleet-etl in one run, each in a keyspace of its own.
-type Compare struct {
+// BuildComparison measures two builds of fleet-etl in one run, each in a keyspace of its own.
+type BuildComparison struct {
 	Old, New string // paths of the binaries
 	Records  int    // of each made input
 	Vehicles int
@@ -26,7 +26,7 @@ const comparedFleets = 10
 var WithoutDerivedRows = []string{"ETL_DERIVE=false", "ETL_PROCESSOR_ENABLED=false"}
 
 // Run measures on these nodes.
-func (c Compare) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
+func (c BuildComparison) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
 	dir, err := os.MkdirTemp("", "fleet-bench-")
 	if err != nil {
 		return nil, err

@@ -9,8 +9,8 @@ import (
 	"os/exec"
 )
 
-// Against compares fleet-etl with the bare driver.
-type Against struct {
+// DriverComparison compares fleet-etl with the bare driver.
+type DriverComparison struct {
 	Binary  string // fleet-etl
 	Records int    // of each case; cases of single statements store a fifth
 	Rounds  int
@@ -28,28 +28,28 @@ const (
 )
 
 // Run measures on these nodes.
-func (a Against) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
+func (c DriverComparison) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
 	dir, err := os.MkdirTemp("", "fleet-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	k, err := nodes.MakeKeyspace(ctx, "fleet_bench", a.Binary, dir)
+	k, err := nodes.MakeKeyspace(ctx, "fleet_bench", c.Binary, dir)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, k.Drop(ctx)) }()
 	var cases []Case
-	for _, size := range []int{a.Records, a.Records / 5} {
+	for _, size := range []int{c.Records, c.Records / 5} {
 		interleaved, sorted := within(dir, fmt.Sprintf("interleaved-%d", size)), within(dir, fmt.Sprintf("sorted-%d", size))
-		if err := (Simulation{Records: size, Vehicles: driverVehicles, Fleets: 1}).Write(ctx, a.Binary, interleaved); err != nil {
+		if err := (Simulation{Records: size, Vehicles: driverVehicles, Fleets: 1}).Write(ctx, c.Binary, interleaved); err != nil {
 			return nil, err
 		}
 		if err := sortByDevice(interleaved, sorted); err != nil {
 			return nil, err
 		}
 		form, mode := Grouped, "batch"
-		if size != a.Records {
+		if size != c.Records {
 			form, mode = Single, "async"
 		}
 		for _, in := range []struct{ name, file string }{{"interleaved", interleaved}, {"sorted", sorted}} {
@@ -62,7 +62,7 @@ func (a Against) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 				return func(ctx context.Context) *exec.Cmd { return k.Command(ctx, env, "load", "--report", "json", in.file) }
 			}
 			add(base, func(ctx context.Context) *exec.Cmd {
-				return a.Driver(ctx, Driver{Nodes: nodes, Keyspace: k.Name, File: in.file, Form: form, InFlight: driverInFlight, Rows: driverRows})
+				return c.Driver(ctx, Driver{Nodes: nodes, Keyspace: k.Name, File: in.file, Form: form, InFlight: driverInFlight, Rows: driverRows})
 			})
 			add("fleet-etl, "+mode, load(WithoutDerivedRows...))
 			if form == Grouped {
@@ -70,5 +70,5 @@ func (a Against) Run(ctx context.Context, nodes Nodes) (results []Result, err er
 			}
 		}
 	}
-	return runCases(ctx, nodes, cases, a.Rounds, a.Log)
+	return runCases(ctx, nodes, cases, c.Rounds, c.Log)
 }
