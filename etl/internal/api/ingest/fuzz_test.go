@@ -82,11 +82,11 @@ func (w *fuzzed) send(t *testing.T, r *http.Request, size int) (status int, kept
 	text := w.spool.entries[0]
 	e, err := decodeEntry(text)
 	require.NoError(t, err)
-	require.Less(t, len(text), 4*size+len(e.messages)*1000+1000, "the entry is not much longer than the request")
-	for _, r := range e.messages {
+	require.Less(t, len(text), 4*size+len(e.Messages)*1000+1000, "the entry is not much longer than the request")
+	for _, r := range e.Messages {
 		w.checkKept(t, &r)
 	}
-	return status, e.messages
+	return status, e.Messages
 }
 
 func (w *fuzzed) checkKept(t *testing.T, r *protocol.Message) {

@@ -249,7 +249,7 @@ func (q *request) accept(name string, messages []protocol.Message, verbose bool)
 	if err := q.limitRate(messages); err != nil {
 		return nil, err
 	}
-	e := entry{at: q.Received, origin: q.ID, protocol: name, messages: messages}
+	e := entry{AcceptedMs: nowMs, Origin: q.ID, Protocol: name, Messages: messages}
 	text, err := e.encode()
 	if err != nil {
 		return nil, err

@@ -28,6 +28,8 @@ type pendingEntry struct {
 	weight int64 // of Limits.MaxPending
 }
 
+func (e *pendingEntry) acceptedAt() time.Time { return time.UnixMilli(e.AcceptedMs) }
+
 // Run passes the entries of the spool to the pipeline, in order, until ctx ends.
 func (g *Ingest) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	group, reading := errgroup.WithContext(ctx)
@@ -69,13 +71,13 @@ func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 			g.metrics.unreadable.Inc()
 			e = unreadable(text, number, g.Now())
 		}
-		p := pendingEntry{entry: e, number: number, weight: min(int64(len(e.messages)), int64(g.Limits.MaxPending))}
+		p := pendingEntry{entry: e, number: number, weight: min(int64(len(e.Messages)), int64(g.Limits.MaxPending))}
 		if g.pending.Acquire(ctx, p.weight) != nil {
 			return nil // ctx ended; the entry stays in the spool
 		}
 		select {
 		case entries <- p:
-			g.metrics.pending.Add(float64(len(e.messages)))
+			g.metrics.pending.Add(float64(len(e.Messages)))
 		case <-ctx.Done():
 			g.pending.Release(p.weight)
 			return nil
@@ -85,7 +87,7 @@ func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 
 // unreadable preserves the bytes of a damaged entry: they contain records of a sender.
 func unreadable(text []byte, number uint64, now time.Time) entry {
-	return entry{at: now, origin: fmt.Sprintf("spool entry %d", number), messages: []protocol.Message{{
+	return entry{AcceptedMs: now.UnixMilli(), Origin: fmt.Sprintf("spool entry %d", number), Messages: []protocol.Message{{
 		Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the spool entry is damaged; raw is all of it in base64"),
 		Raw:       base64.StdEncoding.EncodeToString(text),
 	}}}
@@ -93,7 +95,7 @@ func unreadable(text []byte, number uint64, now time.Time) entry {
 
 // batch merges an entry with the entries that wait behind it.
 func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline.Batch {
-	b := builder{accepted: first.at}
+	b := builder{accepted: first.acceptedAt()}
 	b.add(first)
 merging:
 	for b.records() < batchRecords && len(b.rejecting) < batchRejecting {
@@ -138,8 +140,8 @@ func (b *builder) records() int { return len(b.items) + len(b.rejected) }
 
 func (b *builder) add(e pendingEntry) {
 	before := len(b.rejected)
-	for i := range e.messages {
-		m := &e.messages[i]
+	for i := range e.Messages {
+		m := &e.Messages[i]
 		if m.Rejection != nil {
 			rejected := pipeline.Rejected{Rejection: m.Rejection, Position: int64(m.Index), Raw: m.Raw}
 			// In every protocol, a dead letter that can be read as a record can be reprocessed as one.
@@ -152,16 +154,16 @@ func (b *builder) add(e pendingEntry) {
 		}
 	}
 	if len(b.rejected) > before {
-		b.rejecting = append(b.rejecting, e.origin)
+		b.rejecting = append(b.rejecting, e.Origin)
 	}
 	if len(b.entries) == 0 {
-		b.first = e.origin
+		b.first = e.Origin
 	}
-	b.last = e.origin
-	if e.at.Before(b.accepted) {
-		b.accepted = e.at
+	b.last = e.Origin
+	if at := e.acceptedAt(); at.Before(b.accepted) {
+		b.accepted = at
 	}
-	b.entries = append(b.entries, merged{e.number, e.weight, len(e.messages)})
+	b.entries = append(b.entries, merged{e.number, e.weight, len(e.Messages)})
 }
 
 // origin names every request with rejected records, so that the dead letters can be searched for each of them. Without

@@ -21,7 +21,7 @@ import (
 
 // spooled is an entry with a record per device. Records of odd devices are rejected.
 func spooled(origin string, at int64, devices ...int) []byte {
-	e := entry{at: time.UnixMilli(at), origin: origin, protocol: protocol.NameTelemetry}
+	e := entry{AcceptedMs: at, Origin: origin, Protocol: protocol.NameTelemetry}
 	for i, d := range devices {
 		m := protocol.Message{Index: i, Raw: fmt.Sprint("raw ", d)}
 		if d%2 == 1 {
@@ -29,7 +29,7 @@ func spooled(origin string, at int64, devices ...int) []byte {
 		} else {
 			m.Record = telemetry.Record{DeviceID: fmt.Sprint("v", d), FleetID: "wuxi", TimeMs: 1_795_000_000_000, Lat: 1, Lon: 2}
 		}
-		e.messages = append(e.messages, m)
+		e.Messages = append(e.Messages, m)
 	}
 	text, err := e.encode()
 	if err != nil {
@@ -231,7 +231,7 @@ func TestFatalErrors(t *testing.T) {
 func TestUnstoredEntriesComeAgainAfterRestart(t *testing.T) {
 	spool := newMemorySpool()
 	s := newIngest(spool, 100)
-	e := entry{at: time.Now(), origin: "a", protocol: protocol.NameTelemetry, messages: []protocol.Message{{Record: telemetry.Record{DeviceID: "v", FleetID: "wuxi", TimeMs: time.Now().UnixMilli()}}}}
+	e := entry{AcceptedMs: time.Now().UnixMilli(), Origin: "a", Protocol: protocol.NameTelemetry, Messages: []protocol.Message{{Record: telemetry.Record{DeviceID: "v", FleetID: "wuxi", TimeMs: time.Now().UnixMilli()}}}}
 	text, err := e.encode()
 	require.NoError(t, err)
 	require.NoError(t, spool.Append(t.Context(), text))
