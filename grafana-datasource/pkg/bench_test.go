@@ -68,17 +68,17 @@ func TestMeasure(t *testing.T) {
 	points := 0
 	for day := -1; day < 30; day++ {
 		from := first.AddDate(0, 0, day)
-		var fixes []cassandra.TelemetryRow
+		var positions []cassandra.TelemetryRow
 		for i := range 8640 {
 			ts := from.Add(time.Duration(i) * 10 * time.Second)
-			fixes = append(fixes, cassandra.TelemetryRow{
+			positions = append(positions, cassandra.TelemetryRow{
 				TsMs: ts.UnixMilli(), FleetID: "north", Lat: 52 + float64(i)/1e5, Lon: 9 + float64(i)/1e5, SpeedKmh: ptr(40 + 30*math.Sin(float64(i)/300)),
 				HeadingDeg: ptr(float64(i % 360)), BatteryPct: ptr(int32(100 - i/100)), TempC: ptr(4.0), Zone: "centre",
 			})
 		}
-		require.NoError(t, w.writeDay(t.Context(), store, "long", from, fixes))
+		require.NoError(t, w.writeDay(t.Context(), store, "long", from, positions))
 		if day >= 0 {
-			points += len(fixes)
+			points += len(positions)
 		}
 	}
 	to := first.AddDate(0, 0, 30).Add(-time.Millisecond)

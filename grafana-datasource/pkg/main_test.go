@@ -256,10 +256,10 @@ func (w *fixture) source(uid string, changes ...map[string]any) plugintest.Sourc
 // run runs one query that must succeed.
 func (w *fixture) run(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) data.Frames {
 	t.Helper()
-	answer := w.try(t, s, from, to, q)
-	require.NoError(t, answer.Error)
-	require.Equal(t, backend.StatusOK, answer.Status)
-	return answer.Frames
+	response := w.try(t, s, from, to, q)
+	require.NoError(t, response.Error)
+	require.Equal(t, backend.StatusOK, response.Status)
+	return response.Frames
 }
 
 func (w *fixture) try(t testing.TB, s plugintest.Source, from, to time.Time, q map[string]any) backend.DataResponse {
@@ -541,7 +541,7 @@ func (w *fixture) golden(t *testing.T, frames data.Frames) []byte {
 			f.Meta.Custom = nil
 		}
 		for i := range f.Meta.Stats {
-			f.Meta.Stats[i].Value = 0 // the cache may answer
+			f.Meta.Stats[i].Value = 0 // the cache may response
 		}
 	}
 	text, err := json.MarshalIndent(frames, "", " ")
@@ -574,11 +574,11 @@ func TestForbiddenFleetsAreRejectedInEveryQueryType(t *testing.T) {
 		"track":     {"queryType": "track", "devices": []string{"n-moving"}, "fleets": []string{"south"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			answer := w.try(t, s, from, to, q)
-			require.ErrorContains(t, answer.Error, `fleet "south": not allowed for this data source (allowed: middle, north)`)
-			assert.Equal(t, backend.StatusForbidden, answer.Status)
-			assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
-			assert.Empty(t, answer.Frames)
+			response := w.try(t, s, from, to, q)
+			require.ErrorContains(t, response.Error, `fleet "south": not allowed for this data source (allowed: middle, north)`)
+			assert.Equal(t, backend.StatusForbidden, response.Status)
+			assert.Equal(t, backend.ErrorSourceDownstream, response.ErrorSource)
+			assert.Empty(t, response.Frames)
 		})
 	}
 	assert.Equal(t, 505, w.run(t, s, from, to, map[string]any{"queryType": "latest"})[0].Rows(), "all fleets means all allowed fleets")
@@ -662,10 +662,10 @@ func TestRawShowsEveryTypeAndRejectsHostileStatements(t *testing.T) {
 		"SELECT nothing FROM every_type WHERE k = 1":                                    "nothing",
 		"SELECT * FROM telemetry_by_device_day WHERE device_id='x' AND day IN ($__days": "not closed",
 	} {
-		answer := w.try(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "cql": statement})
-		require.ErrorContains(t, answer.Error, reason)
-		assert.Equal(t, backend.StatusBadRequest, answer.Status, reason)
-		assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
+		response := w.try(t, s, january, january.Add(time.Hour), map[string]any{"queryType": "raw", "cql": statement})
+		require.ErrorContains(t, response.Error, reason)
+		assert.Equal(t, backend.StatusBadRequest, response.Status, reason)
+		assert.Equal(t, backend.ErrorSourceDownstream, response.ErrorSource)
 	}
 	huge := w.try(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", 10<<20) + "'"})
 	require.ErrorContains(t, huge.Error, "at most")
@@ -694,9 +694,9 @@ func TestErrorsNameFieldValueAndRemedy(t *testing.T) {
 		`filter speed_kmh > "fast": give a number`:            {"queryType": "latest", "filters": []map[string]any{{"key": "speed_kmh", "operator": ">", "value": "fast"}}},
 		"cannot unmarshal":                                    {"queryType": "latest", "fleets": "north"},
 	} {
-		answer := w.try(t, s, w.now, w.now, q)
-		require.ErrorContains(t, answer.Error, want)
-		assert.Equal(t, backend.StatusBadRequest, answer.Status)
+		response := w.try(t, s, w.now, w.now, q)
+		require.ErrorContains(t, response.Error, want)
+		assert.Equal(t, backend.StatusBadRequest, response.Status)
 	}
 	// An invalid query does not affect the others of its request.
 	responses, err := w.plugin.Query(t.Context(), s, w.now, w.now, nil,
@@ -783,7 +783,7 @@ func TestResources(t *testing.T) {
 	require.GreaterOrEqual(t, i, 0)
 	assert.Equal(t, []string{"fleet_id", "day", "severity"}, schema.Tables[i].PartitionKey)
 	assert.Equal(t, []string{"ts", "device_id", "alert_type"}, schema.Tables[i].ClusteringKey)
-	var zones struct {
+	var geofences struct {
 		Type     string
 		Features []struct {
 			Geometry struct {
@@ -793,12 +793,12 @@ func TestResources(t *testing.T) {
 			Properties map[string]any
 		}
 	}
-	require.Equal(t, 200, get("geofences?fleet=north", &zones))
-	require.Len(t, zones.Features, 2)
-	circle := zones.Features[0].Geometry
+	require.Equal(t, 200, get("geofences?fleet=north", &geofences))
+	require.Len(t, geofences.Features, 2)
+	circle := geofences.Features[0].Geometry
 	assert.Equal(t, "Polygon", circle.Type, "GeoJSON has no circles")
 	north := slices.MaxFunc(circle.Coordinates[0], func(a, b []float64) int { return cmp.Compare(a[1], b[1]) })
-	assert.InDelta(t, 200, (north[1]-52.5)*111_195, 1, "its radius, in metres")
+	assert.InDelta(t, 200, (north[1]-52.5)*111_195, 1, "its radius, in meters")
 	var problem struct{ Message string }
 	assert.Equal(t, 404, get("secrets", &problem))
 	assert.Equal(t, 400, get("devices?limit=x", &problem))
@@ -931,7 +931,7 @@ func TestEqualQueriesShareReadsAndCancel(t *testing.T) {
 	assert.Less(t, partitions, 12.0, "eight equal queries of three days each")
 	assert.InDelta(t, 24, partitions+sharedReads, 0)
 
-	cold := w.source("cancelled", map[string]any{"closedDayCache": "0s"})
+	cold := w.source("canceled", map[string]any{"closedDayCache": "0s"})
 	_ = w.run(t, cold, from, from.Add(time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}}) // connected
 	start := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
@@ -1036,16 +1036,16 @@ func TestRealTaxis(t *testing.T) {
 		assert.InDelta(t, 31.5, y, 1.5, "Wuxi")
 		assert.InDelta(t, 120.3, x, 1.5)
 	}
-	fixes := 0.0
+	points := 0.0
 	for i := range frame.Rows() {
 		taxi := frame.Fields[0].At(i).(string)
 		f := w.run(t, s, end.Add(-36*time.Hour), end, map[string]any{"queryType": "track", "devices": []string{taxi}, "fields": []string{"lat"}, "maxDataPoints": 100_000})
-		fixes += float64(f[0].Rows())
+		points += float64(f[0].Rows())
 		if i == 20 {
 			break
 		}
 	}
-	assert.Positive(t, fixes)
+	assert.Positive(t, points)
 }
 
 // TestClusterOutage kills one node, then all, then starts them again. It is the last test, because it leaves cold nodes.
@@ -1061,7 +1061,7 @@ func TestClusterOutage(t *testing.T) {
 		done := make(chan struct{})
 		var g errgroup.Group
 		var failed []string
-		asked := 0
+		queries := 0
 		g.Go(func() error {
 			for {
 				select {
@@ -1069,13 +1069,13 @@ func TestClusterOutage(t *testing.T) {
 					return nil
 				default:
 				}
-				answer := w.try(t, s, w.now, w.now, query)
-				asked++
+				response := w.try(t, s, w.now, w.now, query)
+				queries++
 				switch {
-				case answer.Error != nil:
-					failed = append(failed, answer.Error.Error())
-				case answer.Frames[0].Rows() != 500:
-					failed = append(failed, fmt.Sprintf("%d rows", answer.Frames[0].Rows()))
+				case response.Error != nil:
+					failed = append(failed, response.Error.Error())
+				case response.Frames[0].Rows() != 500:
+					failed = append(failed, fmt.Sprintf("%d rows", response.Frames[0].Rows()))
 				}
 			}
 		})
@@ -1085,7 +1085,7 @@ func TestClusterOutage(t *testing.T) {
 		close(done)
 		require.NoError(t, g.Wait())
 		assert.Empty(t, failed)
-		assert.Greater(t, asked, 20)
+		assert.Greater(t, queries, 20)
 	})
 	t.Run("one data center down: the other serves", func(t *testing.T) {
 		require.NoError(t, c.Kill(t.Context(), 2))
@@ -1097,16 +1097,16 @@ func TestClusterOutage(t *testing.T) {
 		require.NoError(t, c.Kill(t.Context(), 4))
 		for range 5 {
 			start := time.Now()
-			answer := w.try(t, s, w.now, w.now, query)
-			require.Error(t, answer.Error)
+			response := w.try(t, s, w.now, w.now, query)
+			require.Error(t, response.Error)
 			assert.Less(t, time.Since(start), 8*time.Second)
-			assert.Equal(t, backend.ErrorSourceDownstream, answer.ErrorSource)
-			assert.Regexp(t, "no node is reachable|query timed out after 6s|connection", answer.Error.Error())
+			assert.Equal(t, backend.ErrorSourceDownstream, response.ErrorSource)
+			assert.Regexp(t, "no node is reachable|query timed out after 6s|connection", response.Error.Error())
 		}
 		fresh := w.source("fresh", map[string]any{"queryTimeout": "6s", "connectTimeout": "2s"})
 		start := time.Now()
-		answer := w.try(t, fresh, w.now, w.now, query)
-		require.ErrorContains(t, answer.Error, "cannot connect to Cassandra")
+		response := w.try(t, fresh, w.now, w.now, query)
+		require.ErrorContains(t, response.Error, "cannot connect to Cassandra")
 		assert.Less(t, time.Since(start), 8*time.Second)
 		health, err := w.plugin.Health(t.Context(), s)
 		require.NoError(t, err)

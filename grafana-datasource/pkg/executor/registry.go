@@ -125,14 +125,14 @@ func (x *execution) values(ctx context.Context, q *query.Variable) ([]string, er
 		rows, err := x.readDevices(ctx, fleets)
 		return distinct(rows, func(d *cassandra.Device) string { return d.DeviceID }), err
 	case query.VariableZones:
-		return x.zones(ctx, q)
+		return x.geofenceNames(ctx, q)
 	default:
 		return x.alertTypes(ctx, q)
 	}
 }
 
-// zones returns the names of the configured geofences, and of the geofences in the latest records.
-func (x *execution) zones(ctx context.Context, q *query.Variable) ([]string, error) {
+// geofenceNames returns the names of the configured geofences, and of the geofences in the latest records.
+func (x *execution) geofenceNames(ctx context.Context, q *query.Variable) ([]string, error) {
 	fleets, err := x.plannedFleets(ctx, &q.Common, cassandra.FleetBuckets+1)
 	if err != nil {
 		return nil, err
@@ -153,9 +153,9 @@ func (x *execution) zones(ctx context.Context, q *query.Variable) ([]string, err
 	err = g.Wait()
 	configured := distinct(geofences, func(g *cassandra.Geofence) string { return g.Name })
 	visited := distinct(latest, func(t *cassandra.Telemetry) string { return t.Zone })
-	zones := append(configured, visited...)
-	slices.Sort(zones)
-	return slices.Compact(zones), err
+	names := append(configured, visited...)
+	slices.Sort(names)
+	return slices.Compact(names), err
 }
 
 // alertTypes returns the types of the alerts in the time range.
