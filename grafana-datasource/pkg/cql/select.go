@@ -88,9 +88,10 @@ type selection struct {
 
 // relation is one condition: a column and the values of its "=" or IN. Other conditions have no values.
 type relation struct {
-	column   string
-	values   [][]token // one for "=", several for IN
-	from, to int       // byte offsets in the statement
+	column    string
+	values    [][]token // one for "=", several for IN
+	from, to  int       // byte offsets in the statement
+	columnEnd int       // byte offset of the end of the column's name
 }
 
 func parse(statement string) (*selection, error) {
@@ -260,7 +261,7 @@ func (t token) beginsClause() bool {
 
 // relation parses a condition. A condition that the server would reject has no values, so it selects no partitions.
 func (s *selection) relation(part []token) relation {
-	none := relation{from: part[0].from, to: part[len(part)-1].to}
+	none := relation{from: part[0].from, to: part[len(part)-1].to, columnEnd: part[0].to}
 	r := none
 	if len(part) < 3 || !part[0].name() || slices.ContainsFunc(part[2:], token.endsCondition) {
 		return none
@@ -448,7 +449,7 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 	statements := []string{""}
 	done := 0
 	for _, key := range keys {
-		column := s.statement[key.from:s.columnEnd(key)]
+		column := s.statement[key.from:key.columnEnd]
 		gap := "" // text directly behind the parenthesis must not become a part of the value
 		if key.to < len(s.statement) && !strings.ContainsRune(" \t\r\n", rune(s.statement[key.to])) {
 			gap = " "
@@ -465,14 +466,4 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 		statements[i] += s.statement[done:]
 	}
 	return statements, nil
-}
-
-// columnEnd returns where the name of the column in a condition ends.
-func (s *selection) columnEnd(r relation) int {
-	for _, t := range s.tokens {
-		if t.from == r.from {
-			return t.to
-		}
-	}
-	return r.from
 }
