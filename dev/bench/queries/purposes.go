@@ -51,6 +51,8 @@ var purposes = []struct{ statement, purpose string }{
 	{"updateDeviceDay", "the state of a device at the end of a day"},
 	{"selectInstances", "running instances, every 5 s"},
 	{"updateHeartbeat", "heartbeat, every 5 s"},
+	{"updateRole", "heartbeat of an instance that starts, with its role"},
+	{"updateFenced", "an instance is fenced: another one takes over its claims"},
 	{"addSharedDevices", "adds devices that another instance also received records of"},
 	{"removeSharedDevices", "clears shared devices once their instance has read them"},
 	{"deleteInstance", "an instance has ended"},
@@ -60,4 +62,7 @@ var purposes = []struct{ statement, purpose string }{
 	{"selectClaimsByInstance", "claims of an instance that is down, one of its buckets"},
 	{"insertClaimByInstance", "the same claim by instance"},
 	{"deleteClaimByInstance", "the same, deleted"},
+	{"selectPendingHours", "hours to sum again after an instance that has ended"},
+	{"insertPendingHour", "an hour of a fleet that is not summed yet"},
+	{"deletePendingHours", "another instance has summed them"},
 }

@@ -3,6 +3,7 @@
 package queries
 
 import (
+	"errors"
 	"fmt"
 	"go/ast"
 	"go/constant"
@@ -60,19 +61,21 @@ func Statements(root string) ([]Statement, error) {
 		}
 	}
 	var statements []Statement
+	var problems []error
 	for _, p := range purposes {
 		text, ok := found[p.statement]
 		if !ok {
-			return nil, fmt.Errorf("purposes.go: package cassandra has no statement %s", p.statement)
+			problems = append(problems, fmt.Errorf("purposes.go: package cassandra has no statement %s", p.statement))
+			continue
 		}
 		table := statementTable.FindStringSubmatch(text)
 		statements = append(statements, Statement{Name: p.statement, CQL: text, Table: table[1], Purpose: p.purpose})
 		delete(found, p.statement)
 	}
 	for name := range found {
-		return nil, fmt.Errorf("purposes.go: statement %s of package cassandra has no purpose; add one", name)
+		problems = append(problems, fmt.Errorf("purposes.go: statement %s of package cassandra has no purpose; add one", name))
 	}
-	return statements, nil
+	return statements, errors.Join(problems...)
 }
 
 func (s Statement) writes() bool { return !strings.HasPrefix(s.CQL, "SELECT") }
