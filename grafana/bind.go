@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Values are what variables stand for. "All" is every value of the variable.
+// Values are the selected values of variables. "All" is a list of all values.
 type Values struct {
 	Variables map[string][]string
 	From, To  time.Time
@@ -17,9 +17,8 @@ type Values struct {
 // reference is $name, ${name} or ${name:format}.
 var reference = regexp.MustCompile(`\$(?:\{(\w+)(?::([^}]+))?\}|(\w+))`)
 
-// Bind writes the values of variables into a query, as Grafana and our data source do before it is sent: an entry of a
-// list becomes one for each value, in CQL the values of a variable that may have several are quoted, elsewhere they are
-// joined to a regular expression. The caller replaces the built-in variables, except dates.
+// Bind replaces the variables in a query, as Grafana and the data source do before it is sent. An entry of a list becomes
+// one entry per value. In CQL, the values of a multi-value variable are quoted; elsewhere they form a regular expression. The caller replaces the built-in variables, except dates.
 func (d *Dashboard) Bind(query json.RawMessage, values Values) (json.RawMessage, error) {
 	var model any
 	if err := json.Unmarshal(query, &model); err != nil {
@@ -73,8 +72,7 @@ func wholeReference(text string) (string, bool) {
 	return m[1] + m[3], true
 }
 
-// Expand writes the values of variables into a text; join says how the values of one are written where the text asks
-// for no format.
+// Expand replaces the variables in a text. join formats the values of a variable without an explicit format.
 func (d *Dashboard) Expand(text string, values Values, join func(v *Variable, values []string) string) string {
 	return reference.ReplaceAllStringFunc(text, func(found string) string {
 		m := reference.FindStringSubmatch(found)

@@ -12,7 +12,7 @@ import (
 //go:embed dashboards
 var files embed.FS
 
-// Dashboard is a dashboard as Grafana reads it.
+// Dashboard is a Grafana dashboard.
 type Dashboard struct {
 	Path string `json:"-"` // below the folder of dashboards, for example fleet/fleet-alerts.json
 
@@ -36,13 +36,13 @@ type Dashboard struct {
 		List []Annotation `json:"list"`
 	} `json:"annotations"`
 
-	// JSON is the whole of it.
+	// JSON is the whole file.
 	JSON json.RawMessage `json:"-"`
 
 	TopLevel []Panel `json:"panels"` // including rows; see Panels
 }
 
-// DashboardLink is a link in the head of a dashboard.
+// DashboardLink is a link at the top of a dashboard.
 type DashboardLink struct {
 	Type        string   `json:"type"`
 	Tags        []string `json:"tags"`
@@ -51,7 +51,7 @@ type DashboardLink struct {
 	KeepTime    bool     `json:"keepTime"`
 }
 
-// Datasource names a data source, as a rule by a variable.
+// Datasource refers to a data source, usually by a variable.
 type Datasource struct {
 	Type string `json:"type"`
 	UID  string `json:"uid"`
@@ -68,7 +68,7 @@ type Variable struct {
 	AllValue   string          `json:"allValue"`
 	Regex      string          `json:"regex"`
 	Datasource Datasource      `json:"datasource"`
-	Query      json.RawMessage `json:"query"` // a text, or the query of the data source
+	Query      json.RawMessage `json:"query"` // a string, or a query of the data source
 	Current    struct {
 		Value json.RawMessage `json:"value"`
 	} `json:"current"`
@@ -77,8 +77,7 @@ type Variable struct {
 	} `json:"options"`
 }
 
-// Annotation is a query for marks on the panels of a dashboard. Our data source keeps its query in Target, Prometheus in
-// Expr.
+// Annotation is an annotation query. The Fleet Tracing data source has its query in Target, Prometheus in Expr.
 type Annotation struct {
 	Name       string          `json:"name"`
 	Enable     bool            `json:"enable"`
@@ -106,12 +105,12 @@ type Panel struct {
 	Transformations json.RawMessage `json:"transformations"`
 	TimeFrom        string          `json:"timeFrom"`
 	TimeShift       string          `json:"timeShift"`
-	Inner           []Panel         `json:"panels"` // of a row that is folded
+	Inner           []Panel         `json:"panels"` // of a collapsed row
 
 	Queries []json.RawMessage `json:"targets"`
 }
 
-// FieldConfig is how a panel shows values.
+// FieldConfig configures how a panel shows values.
 type FieldConfig struct {
 	Defaults struct {
 		Unit   string   `json:"unit"`
@@ -135,7 +134,7 @@ type FieldConfig struct {
 	} `json:"overrides"`
 }
 
-// Mapping gives values other texts and colours.
+// Mapping maps values to texts and colors.
 type Mapping struct {
 	Type    string `json:"type"`
 	Options map[string]struct {
@@ -156,10 +155,10 @@ type Target struct {
 	RefID      string
 	Datasource Datasource
 	Hide       bool
-	Expr       string          // the PromQL, where Prometheus is asked
-	Format     string          // what the answer is asked for as
-	Instant    bool            // Prometheus is asked for one moment
-	JSON       json.RawMessage // all of it, as our data source takes it; see Dashboard.Bind
+	Expr       string          // PromQL, for Prometheus
+	Format     string          // result format
+	Instant    bool            // an instant query of Prometheus
+	JSON       json.RawMessage // the whole query, for the Fleet Tracing data source; see Dashboard.Bind
 }
 
 // Load reads all dashboards, sorted by their paths.
@@ -198,7 +197,7 @@ func (d *Dashboard) Panels() []*Panel {
 	return panels
 }
 
-// Targets gives the queries of all panels.
+// Targets returns the queries of all panels.
 func (d *Dashboard) Targets() ([]Target, error) {
 	var all []Target
 	for _, p := range d.Panels() {
@@ -211,7 +210,7 @@ func (d *Dashboard) Targets() ([]Target, error) {
 	return all, nil
 }
 
-// Targets gives the queries of a panel. One that names no data source has the panel's.
+// Targets returns the queries of a panel. A query without a data source has that of the panel.
 func (p *Panel) Targets() ([]Target, error) {
 	var all []Target
 	for _, text := range p.Queries {
@@ -234,7 +233,7 @@ func (p *Panel) Targets() ([]Target, error) {
 	return all, nil
 }
 
-// Variable finds a variable by its name; nil where there is none.
+// Variable returns a variable by name, or nil.
 func (d *Dashboard) Variable(name string) *Variable {
 	i := slices.IndexFunc(d.Templating.List, func(v Variable) bool { return v.Name == name })
 	if i < 0 {

@@ -27,7 +27,7 @@ func load(t *testing.T) []*Dashboard {
 	return boards
 }
 
-// each runs a rule for every dashboard.
+// each runs a test for every dashboard.
 func each(t *testing.T, rule func(t *testing.T, d *Dashboard)) {
 	for _, d := range load(t) {
 		t.Run(d.UID, func(t *testing.T) { rule(t, d) })
@@ -220,7 +220,7 @@ func TestPanelLayout(t *testing.T) {
 	})
 }
 
-// Variables that Grafana, our data source or a link fill in.
+// Variables that Grafana, the data source or a link sets.
 var builtIn = []string{"__all", "__from", "__to", "__range", "__rate_interval", "__interval", "__days", "__timeFilter", "__timeFrom", "__timeTo", "__url_time_range", "__value", "__data", "__field", "__auto"}
 
 func TestVariablesAreDefined(t *testing.T) {
@@ -239,7 +239,7 @@ func TestVariablesAreDefined(t *testing.T) {
 	})
 }
 
-// The links between dashboards carry all variables on: what has one name must be one thing.
+// Links between dashboards pass on all variables, so variables of one name must be equal.
 func TestVariablesOfOneNameAreEqual(t *testing.T) {
 	first := map[string]Variable{}
 	each(t, func(t *testing.T, d *Dashboard) {
@@ -268,7 +268,7 @@ func TestFleetsOfThePlatformAreHidden(t *testing.T) {
 	})
 }
 
-// links gives every link of a panel and of its values, with the texts that the value it stands at is mapped to.
+// links returns the links of a panel and of its values, with the texts that the values are mapped to.
 func links(t *testing.T, p *Panel) (all []Link, texts map[string][]string) {
 	all = append(slices.Clone(p.Links), p.FieldConfig.Defaults.Links...)
 	texts = map[string][]string{}
@@ -319,7 +319,7 @@ func TestLinksHaveTargets(t *testing.T) {
 					}
 					for _, page := range pages {
 						if strings.Contains(page, "$") {
-							continue // named by an alert of Prometheus, whose own tests hold it
+							continue // from an alert of Prometheus; package prometheus tests it
 						}
 						assert.FileExists(t, filepath.Join("..", "docs", "runbooks", page), p.Title)
 					}
@@ -331,7 +331,7 @@ func TestLinksHaveTargets(t *testing.T) {
 					continue
 				}
 				target := boards[parts[2]]
-				if !assert.NotNil(t, target, "%s: %s: there is no such dashboard", p.Title, link.URL) {
+				if !assert.NotNil(t, target, "%s: %s: dashboard not found", p.Title, link.URL) {
 					continue
 				}
 				toDashboards++
@@ -382,7 +382,7 @@ func TestBind(t *testing.T) {
 	}
 }
 
-// What Grafana is provisioned with fits the dashboards: the uids that the variables choose, the folders that are there.
+// Provisioning matches the dashboards: the uids that the variables select, and the folders.
 func TestProvisioning(t *testing.T) {
 	read := func(t *testing.T, file string, into any) {
 		text, err := os.ReadFile(filepath.Join("provisioning", file))
@@ -436,7 +436,7 @@ func TestProvisioning(t *testing.T) {
 			require.NotNil(t, p.AllowUIUpdates, p.Name)
 			require.NotNil(t, p.DisableDeletion, p.Name)
 			assert.False(t, *p.AllowUIUpdates, p.Name)
-			assert.False(t, *p.DisableDeletion, "%s: what is no longer in the folder goes", p.Name)
+			assert.False(t, *p.DisableDeletion, "%s: Grafana deletes removed dashboards", p.Name)
 			folder, ok := strings.CutPrefix(p.Options.Path, "$GRAFANA_DASHBOARDS/")
 			assert.True(t, ok, p.Options.Path)
 			assert.Equal(t, folder, p.FolderUID)

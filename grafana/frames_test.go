@@ -23,10 +23,9 @@ const (
 	aSwitch = "boolean"
 )
 
-// column is a field of a frame as panels see it. Numbers and times (in milliseconds) are float64; what is null or no
-// finite number is nil.
+// column is a field of a frame. Numbers and times (in milliseconds) are float64; null and non-finite values are nil.
 type column struct {
-	name, title string // the title is the name that people see
+	name, title string // the title is the displayed name
 	kind        string
 	labels      map[string]string
 	values      []any
@@ -38,12 +37,12 @@ func (c *column) hasValue() bool {
 	return slices.ContainsFunc(c.values, func(v any) bool { return v != nil })
 }
 
-// like is a column without values that is else the same.
+// like returns an equal column without values.
 func (c *column) like() *column {
 	return &column{name: c.name, title: c.title, kind: c.kind, labels: c.labels}
 }
 
-// frame is an answer to a query.
+// frame is a query result.
 type frame struct {
 	refID   string
 	columns []*column
@@ -56,8 +55,7 @@ func (f *frame) rows() int {
 	return len(f.columns[0].values)
 }
 
-// find gives a column by its name or title, titled by its title alone; nil where there is none. Most transformations
-// heed titles only.
+// find returns a column by name or title, and titled by title only, or nil. Most transformations use titles only.
 func (f *frame) find(name string) *column { return f.first(func(c *column) bool { return c.is(name) }) }
 
 func (f *frame) titled(title string) *column {
@@ -75,7 +73,7 @@ func (f *frame) first(fits func(*column) bool) *column {
 	return nil
 }
 
-// only gives the frame with the rows of these numbers, in this order.
+// only returns the frame with these rows, in this order.
 func (f *frame) only(rows []int) *frame {
 	part := &frame{refID: f.refID}
 	for _, c := range f.columns {
@@ -138,11 +136,11 @@ func finite(number float64) any {
 
 var labelOfLegend = regexp.MustCompile(`\{\{\s*(\w+)\s*\}\}`)
 
-// fromPrometheus makes of series what Grafana's Prometheus data source makes: a frame each, a single table, or for a heat map
-// a single frame with a column for each bucket.
+// fromPrometheus converts series as Grafana's Prometheus data source does: to a frame each, to a single table, or for a heat map
+// to a single frame with a column per bucket.
 func fromPrometheus(target Target, list []promSeries) []*frame {
 	var query struct{ LegendFormat string }
-	_ = json.Unmarshal(target.JSON, &query) // it was read before
+	_ = json.Unmarshal(target.JSON, &query) // it was parsed before
 	switch {
 	case len(list) == 0:
 		return nil
@@ -198,7 +196,7 @@ func fromPrometheus(target Target, list []promSeries) []*frame {
 	return []*frame{whole}
 }
 
-// bound is the upper bound of a bucket.
+// bound returns the upper bound of a bucket.
 func bound(c *column) float64 {
 	le, err := strconv.ParseFloat(c.labels["le"], 64)
 	if err != nil {
@@ -207,14 +205,13 @@ func bound(c *column) float64 {
 	return le
 }
 
-// transformation is a step between answers and panel, with the options of those kinds that the dashboards use.
+// transformation is a transformation with the options that the dashboards use.
 type transformation struct {
 	ID      string
 	Options json.RawMessage
 }
 
-// transform does to frames what Grafana does before a panel sees them. A field that is named and not there is an error:
-// Grafana would go on without a word.
+// transform applies transformations as Grafana does. A missing field is an error here, while Grafana ignores it.
 func transform(frames []*frame, steps []transformation) ([]*frame, error) {
 	kinds := map[string]func(f *frame, options json.RawMessage) (*frame, error){
 		"filterByValue": filterByValue, "organize": organize, "sortBy": sortBy, "groupBy": groupBy, "limit": limit,
@@ -254,10 +251,10 @@ func transform(frames []*frame, steps []transformation) ([]*frame, error) {
 }
 
 func missing(f *frame, name string) error {
-	return fmt.Errorf("there is no field %q; there are %s", name, titles([]*frame{f}))
+	return fmt.Errorf("no field %q; known fields are %s", name, titles([]*frame{f}))
 }
 
-// titles are those of the columns of frames, with what they hold.
+// titles lists the titles and types of the columns of frames.
 func titles(frames []*frame) string {
 	var all []string
 	for _, f := range frames {
@@ -268,7 +265,7 @@ func titles(frames []*frame) string {
 	return strings.Join(all, ", ")
 }
 
-// merge puts the rows of all frames together, equal ones once.
+// merge joins the rows of all frames, without duplicates.
 func merge(frames []*frame) []*frame {
 	whole, seen := &frame{}, map[string]bool{}
 	for _, f := range frames {
@@ -698,7 +695,7 @@ func TestTransform(t *testing.T) {
 	for name, c := range map[string]struct{ steps, want string }{
 		"filter":    {`[{"id":"filterByValue","options":{"type":"include","match":"all","filters":[{"fieldName":"Vehicle","config":{"id":"regex","options":{"value":"^(b|c)$"}}},{"fieldName":"hour","config":{"id":"equal","options":{"value":9}}}]}}]`, "Vehicle=[b] hour=[9] km=[4]"},
 		"not null":  {`[{"id":"filterByValue","options":{"type":"include","match":"all","filters":[{"fieldName":"km","config":{"id":"isNotNull","options":{}}}]}}]`, "Vehicle=[b b] hour=[10 9] km=[3 4]"},
-		"by name":   {`[{"id":"filterByValue","options":{"type":"include","match":"all","filters":[{"fieldName":"device_id","config":{"id":"isNotNull","options":{}}}]}}]`, `transformation 1, filterByValue: there is no field "device_id"; there are "Vehicle" (text), "hour" (number), "km" (number)`},
+		"by name":   {`[{"id":"filterByValue","options":{"type":"include","match":"all","filters":[{"fieldName":"device_id","config":{"id":"isNotNull","options":{}}}]}}]`, `transformation 1, filterByValue: no field "device_id"; known fields are "Vehicle" (text), "hour" (number), "km" (number)`},
 		"group":     {`[{"id":"groupBy","options":{"fields":{"Vehicle":{"operation":"groupby"},"km":{"operation":"aggregate","aggregations":["sum","max","count"]}}}}]`, "Vehicle=[b a] km (sum)=[7 <nil>] km (max)=[4 <nil>] km (count)=[2 1]"},
 		"sort":      {`[{"id":"sortBy","options":{"sort":[{"field":"hour"}]}},{"id":"limit","options":{"limitField":2}}]`, "Vehicle=[a b] hour=[9 9] km=[<nil> 4]"},
 		"organize":  {`[{"id":"organize","options":{"excludeByName":{"km":true},"renameByName":{"Vehicle":"Who"}}}]`, "Who=[b a b] hour=[10 9 9]"},

@@ -24,15 +24,15 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// How Prometheus is asked: with a scrape each second, a rate needs a few seconds. What is not instant is asked for the
-// time since the stack began.
+// Parameters of Prometheus queries: with a scrape per second, a rate needs a few seconds. Range queries cover the time since the
+// stack started.
 const (
 	liveStep  = 2 * time.Second
 	liveRate  = "15s"
 	liveRange = "5m"
 )
 
-// absence is why a query may be answered with nothing.
+// absence is why a query may have no result.
 type absence struct {
 	reason string
 	// unknown: the metrics do not exist in this stack. Otherwise the query without its final comparison has a result.
@@ -100,7 +100,7 @@ func TestEveryQueryHasAnAnswer(t *testing.T) {
 	began := time.Now()
 	defer func() { t.Logf("all queries took %.1f s", time.Since(began).Seconds()) }()
 	for key := range mayBeEmpty {
-		assert.True(t, slices.ContainsFunc(load(t), func(d *Dashboard) bool { return slices.Contains(keys(t, d), key) }), "%s: there is no such query", key)
+		assert.True(t, slices.ContainsFunc(load(t), func(d *Dashboard) bool { return slices.Contains(keys(t, d), key) }), "%s: query not found", key)
 	}
 	each(t, func(t *testing.T, d *Dashboard) {
 		v := s.viewer(t, d)
@@ -117,7 +117,7 @@ func TestEveryQueryHasAnAnswer(t *testing.T) {
 	})
 }
 
-// keys are how mayBeEmpty names the queries of a dashboard.
+// keys returns the names in mayBeEmpty of the queries of a dashboard.
 func keys(t *testing.T, d *Dashboard) (all []string) {
 	targets, err := d.Targets()
 	require.NoError(t, err)
@@ -134,7 +134,7 @@ func key(d *Dashboard, p *Panel, refID string) string {
 	return fmt.Sprintf("%s: %s: %s", d.UID, p.Title, refID)
 }
 
-// viewer looks at a dashboard, all of whose variables are at All, or at the first of their values.
+// viewer is a dashboard with all variables at All, or at their first value.
 type viewer struct {
 	*stack
 	d      *Dashboard
@@ -172,7 +172,7 @@ func fixedValue(t *testing.T, v *Variable) (value string) {
 	return value
 }
 
-// ago reads a duration as Grafana writes it.
+// ago parses a duration in the format of Grafana.
 func ago(text string) (time.Duration, error) {
 	units := map[string]time.Duration{"m": time.Minute, "h": time.Hour, "d": 24 * time.Hour}
 	number, unit := text[:max(len(text)-1, 0)], text[max(len(text)-1, 0):]
@@ -183,7 +183,7 @@ func ago(text string) (time.Duration, error) {
 	return time.Duration(n) * units[unit], nil
 }
 
-// check tries until there is nothing to complain about: what is counted each second needs some seconds to be a rate.
+// check retries until there are no errors, because rates need some seconds of samples.
 func (v *viewer) check(t *testing.T, complaint func() error) {
 	for deadline := time.Now().Add(panelWithin); ; time.Sleep(500 * time.Millisecond) {
 		err := complaint()
@@ -197,7 +197,7 @@ func (v *viewer) check(t *testing.T, complaint func() error) {
 	}
 }
 
-// choose asks for the values of a variable and chooses.
+// choose queries the values of a variable and selects one.
 func (v *viewer) choose(ctx context.Context, variable *Variable) error {
 	var list []string
 	var err error
@@ -209,7 +209,7 @@ func (v *viewer) choose(ctx context.Context, variable *Variable) error {
 	if err != nil {
 		return err
 	}
-	if variable.Regex == "/^(?!_).*/" { // Go knows no lookahead
+	if variable.Regex == "/^(?!_).*/" { // Go regular expressions have no lookahead
 		list = slices.DeleteFunc(list, func(value string) bool { return strings.HasPrefix(value, "_") })
 	} else if variable.Regex != "" {
 		return fmt.Errorf("regex %s: this test does not know it", variable.Regex)
@@ -266,7 +266,7 @@ func (v *viewer) labelValues(ctx context.Context, variable *Variable) (list []st
 	return list, err
 }
 
-// askPlugin asks the plugin several queries of one panel at once; what goes wrong names the query.
+// askPlugin sends several queries of one panel to the plugin at once. The error names the query.
 func (v *viewer) askPlugin(ctx context.Context, values Values, name string, queries ...json.RawMessage) ([]*frame, error) {
 	var models []map[string]any
 	for _, query := range queries {
@@ -314,7 +314,7 @@ func notices(f *data.Frame) []data.Notice {
 	return f.Meta.Notices
 }
 
-// promQL is a query for Prometheus with everything written in.
+// promQL returns a query for Prometheus without variables.
 func (v *viewer) promQL(expr string, values Values) string {
 	expr = v.d.Expand(expr, values, joinPattern)
 	return strings.NewReplacer("$__rate_interval", liveRate, "$__range", liveRange).Replace(expr)
@@ -327,7 +327,7 @@ func (v *viewer) askPrometheus(ctx context.Context, expr string, instant bool, v
 	return v.ask(ctx, expr, instant, v.began, time.Now())
 }
 
-// annotation has what Grafana reads of marks: time, title, text and tags.
+// annotation checks the fields of annotations: time, title, text and tags.
 func (v *viewer) annotation(ctx context.Context, a Annotation) error {
 	may := mayBeEmpty[v.d.UID+": annotation "+a.Name]
 	if a.Datasource.Type != ourType {
@@ -354,10 +354,10 @@ func (v *viewer) annotation(ctx context.Context, a Annotation) error {
 	return nil
 }
 
-// trailingComparison is what hides the series that are at zero.
+// trailingComparison is a comparison that hides series at zero.
 var trailingComparison = regexp.MustCompile(`\s*>=? 0$`)
 
-// panel asks for all that a panel shows, and says what the panel would lack.
+// panel runs the queries of a panel and returns what it cannot show.
 func (v *viewer) panel(ctx context.Context, p *Panel) error {
 	targets, err := p.Targets()
 	if err != nil {
@@ -397,11 +397,11 @@ func (v *viewer) panel(ctx context.Context, p *Panel) error {
 			empty = append(empty, target.RefID)
 		}
 	}
-	// Queries that are merged share what there is, such as the months of a range.
+	// Merged queries share their results, such as the months of a range.
 	if len(empty) > 0 && (!merged || len(empty) == len(targets)) {
 		return fmt.Errorf("nothing comes of %s: %s", strings.Join(empty, ", "), queriesOf(v, targets, empty))
 	}
-	// With one value chosen there may be nothing to show, but never an error.
+	// With one value selected, a result may be empty, but not an error.
 	one := Values{Variables: v.single, From: values.From, To: values.To}
 	for _, target := range targets {
 		if _, err := v.target(ctx, target, one); err != nil {
@@ -418,7 +418,7 @@ func (v *viewer) panel(ctx context.Context, p *Panel) error {
 	return errors.Join(v.shape(ctx, p, frames), v.named(p, frames, excused > 0), v.live(ctx, p, targets))
 }
 
-// rangeOf are the values for a panel, which may look at a time of its own.
+// rangeOf returns the values for a panel, which may have its own time range.
 func (v *viewer) rangeOf(p *Panel) (Values, error) {
 	values := v.values
 	if p.TimeFrom != "" {
@@ -457,7 +457,7 @@ func (f *frame) hasValues() bool {
 	return slices.ContainsFunc(f.columns, func(c *column) bool { return c.kind != aTime && c.hasValue() })
 }
 
-// target asks one query.
+// target runs one query.
 func (v *viewer) target(ctx context.Context, target Target, values Values) ([]*frame, error) {
 	if target.Datasource.Type == ourType {
 		return v.askPlugin(ctx, values, target.Panel.Title, target.JSON)
@@ -476,7 +476,7 @@ func (v *viewer) target(ctx context.Context, target Target, values Values) ([]*f
 	return frames, err
 }
 
-// shape says what a kind of panel can't make anything of.
+// shape returns why a type of panel cannot show frames.
 func (v *viewer) shape(ctx context.Context, p *Panel, frames []*frame) error {
 	if len(frames) == 0 {
 		return errors.New("no row is left after the transformations")
@@ -576,7 +576,7 @@ func statShape(p *Panel, frames []*frame) error {
 	return fmt.Errorf("no field %s has a value: %s", options.ReduceOptions.Fields, titles(frames))
 }
 
-// mapShape looks at each layer of a map.
+// mapShape checks each layer of a map.
 func (v *viewer) mapShape(ctx context.Context, p *Panel, frames []*frame) error {
 	type style struct {
 		Color, Rotation, Size struct{ Field string }
@@ -634,7 +634,7 @@ func (v *viewer) mapShape(ctx context.Context, p *Panel, frames []*frame) error 
 	return nil
 }
 
-// geoJSON gets the features of a resource of our data source, and gives the properties that they have.
+// geoJSON returns the properties of the features in a resource of the data source.
 func (v *viewer) geoJSON(ctx context.Context, src string) (map[string]bool, error) {
 	src = v.d.Expand(src, v.values, joinPattern)
 	path, ok := strings.CutPrefix(src, "../api/datasources/uid/"+v.source.UID+"/resources/")
@@ -682,8 +682,8 @@ var (
 	fieldLabel = regexp.MustCompile(`\$\{__field\.labels\.(\w+)`)
 )
 
-// named says which fields an override, a link or the order of a table names though they are not there. Where some series
-// may be missing, a name may be of one of them.
+// named returns the missing fields that an override, a link or the sort order of a table refers to. If some series may be
+// missing, a name may refer to one of them.
 func (v *viewer) named(p *Panel, frames []*frame, incomplete bool) error {
 	some := func(fits func(*column) bool) bool {
 		return slices.ContainsFunc(frames, func(f *frame) bool { return f.first(fits) != nil })
@@ -707,7 +707,7 @@ func (v *viewer) named(p *Panel, frames []*frame, incomplete bool) error {
 			return fmt.Errorf("matcher %s: this test does not know it", o.Matcher.ID)
 		}
 		if !some(fits) && !incomplete {
-			wrong("override of %q: there is no such field: %s", name, titles(frames))
+			wrong("override of %q: field not found: %s", name, titles(frames))
 		}
 		for _, property := range o.Properties {
 			var title string
@@ -733,7 +733,7 @@ func (v *viewer) named(p *Panel, frames []*frame, incomplete bool) error {
 	}
 	for _, m := range dataField.FindAllSubmatch(text, -1) {
 		if !some(func(c *column) bool { return c.is(string(m[1])) }) {
-			wrong("link to %s: there is no such field", m[0])
+			wrong("link to %s: field not found", m[0])
 		}
 	}
 	for _, m := range fieldLabel.FindAllSubmatch(text, -1) {
@@ -744,7 +744,7 @@ func (v *viewer) named(p *Panel, frames []*frame, incomplete bool) error {
 	return errors.Join(failed...)
 }
 
-// text is a panel as it stands in the file.
+// text returns the JSON of a panel.
 func (d *Dashboard) text(p *Panel) (json.RawMessage, error) {
 	type panel struct {
 		ID     int
@@ -769,7 +769,7 @@ func (d *Dashboard) text(p *Panel) (json.RawMessage, error) {
 	return find(d.JSON)
 }
 
-// live joins the stream of a map that follows its vehicles, and waits for a packet.
+// live subscribes to the stream of a map and waits for a packet.
 func (v *viewer) live(ctx context.Context, p *Panel, targets []Target) error {
 	for _, target := range targets {
 		var query struct{ Live bool }
@@ -882,7 +882,7 @@ func inSources(t *testing.T, name string) (found bool) {
 	return found
 }
 
-// metricsOf finds the names of metrics in a query: what is left when labels, ranges, functions and words are gone.
+// metricsOf returns the names of metrics in a query, which remain without labels, ranges, functions and keywords.
 func metricsOf(query string) (names []string) {
 	for _, noise := range []string{
 		`"(?:[^"\\]|\\.)*"`, `\{[^}]*\}`, `\[[^\]]*\]`, `\b(?:by|without|on|ignoring|group_left|group_right)\s*\([^)]*\)`,

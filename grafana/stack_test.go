@@ -29,9 +29,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
 
-const liveFleet = "fleet-001" // the generator's, which data/geofences.geojson has zones for
+const liveFleet = "fleet-001" // the generator's; data/geofences.geojson has its geofences
 
-// liveRules raise alerts of every severity at once, some of which stay open and some of which do not.
+// liveRules raise alerts of every severity at once. Some stay open and some are resolved.
 const liveRules = `
 defaults:
   speed_limit: {limit: 20, for: 0s}
@@ -43,22 +43,22 @@ devices:
     battery_low: {levels: {MEDIUM: 100}}
 `
 
-// Bounds of what is waited for. On a quiet machine all of it is there within seconds.
+// Deadlines. On an idle machine everything takes seconds.
 const (
 	readyWithin = 2 * time.Minute
 	panelWithin = 30 * time.Second
 )
 
-// stack is the platform at work, with the past of a day and a half, and everybody who uses it but Grafana.
+// stack is the running platform with one and a half days of history and simulated users. It has no Grafana.
 type stack struct {
 	began      time.Time
-	source     plugintest.Source // as it is provisioned
+	source     plugintest.Source // as provisioned
 	plugin     *plugintest.Plugin
 	pluginLog  *process.Output
 	prometheus string // http://host:port
 }
 
-// startStack runs all of it until the test ends.
+// startStack runs the stack until the test ends.
 func startStack(t *testing.T) *stack {
 	platform.NeedMonitoring(t)
 	_, nodes := platform.Cluster(t)
@@ -76,7 +76,7 @@ func startStack(t *testing.T) *stack {
 		"ETL_GENERATOR_LATE=0.02", "ETL_GENERATOR_DUPLICATE=0.02", "ETL_GENERATOR_BROKEN=0.02",
 		"ETL_GEOFENCES_FILES=../data/geofences.geojson", "ETL_ALERTMANAGER_URLS=http://"+alertmanager.Address)
 	past := filepath.Join(dir, "past.csv")
-	etl.Do("generate", "--vehicles=10", "--interval=2m", "--records=9600", "--out="+past) // 32 hours: some of the day before, too
+	etl.Do("generate", "--vehicles=10", "--interval=2m", "--records=9600", "--out="+past) // 32 hours, to include the day before
 	etl.Do("load", past, "--end-at=now")
 	etl.Run()
 
@@ -101,7 +101,7 @@ func startStack(t *testing.T) *stack {
 	return s
 }
 
-// provisionedSource is the data source as Grafana makes it of what it is provisioned with.
+// provisionedSource returns the data source as Grafana provisions it.
 func provisionedSource(t *testing.T, config cassandra.Config) plugintest.Source {
 	environment := map[string]string{"CASSANDRA_HOSTS": strings.Join(config.Hosts, ","), "CASSANDRA_DC": config.LocalDC, "CASSANDRA_KEYSPACE": config.Keyspace}
 	text, err := os.ReadFile(filepath.Join("provisioning", "datasources", "fleet.yml"))
@@ -120,8 +120,8 @@ func provisionedSource(t *testing.T, config cassandra.Config) plugintest.Source 
 	return plugintest.Source{UID: found.UID, JSON: found.JSON, Secure: found.Secure, Updated: time.Now()}
 }
 
-// serveMetrics passes the plugin's metrics on as Grafana does. Metrics of its own this Grafana has not got: an alert
-// tells of it, so that there is one.
+// serveMetrics exposes the plugin's metrics as Grafana does. It has no metrics of Grafana, which makes an alert fire, as the test
+// needs.
 func (s *stack) serveMetrics(t *testing.T) (address string) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/metrics/plugins/"+plugintest.ID {
@@ -150,15 +150,15 @@ func shortenPrometheus(t *testing.T) func(file, text string) string {
 	})
 }
 
-// useIt does each second what vehicles, programs and people do: send to the IoT API and read from it, look at vehicles, at
-// fewer than there are, at what is refused, and at the health of the data source.
+// useIt simulates users each second: it sends records, runs queries, truncated and rejected ones too, and checks the health of the
+// data source.
 func (s *stack) useIt(t *testing.T, api string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	g, ctx := errgroup.WithContext(ctx)
 	t.Cleanup(func() {
 		cancel()
 		if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-			t.Error("those who use it:", err)
+			t.Error("simulated users:", err)
 		}
 	})
 	tick := func(do func() error) func() error {
@@ -224,7 +224,7 @@ func send(ctx context.Context, api string) error {
 	return nil
 }
 
-// awaitRules returns when each recording rule that the dashboards show has had its time.
+// awaitRules waits until each recording rule in the dashboards was evaluated.
 func (s *stack) awaitRules(t *testing.T) {
 	begun := time.Now()
 	for _, name := range []string{
@@ -247,7 +247,7 @@ type promSeries struct {
 	values []float64
 }
 
-// ask has Prometheus answer a query, for one moment or a range.
+// ask runs an instant or range query on Prometheus.
 func (s *stack) ask(ctx context.Context, expr string, instant bool, from, to time.Time) ([]promSeries, error) {
 	stamp := func(at time.Time) string { return strconv.FormatFloat(float64(at.UnixMilli())/1000, 'f', 3, 64) }
 	path := "/api/v1/query?" + url.Values{"query": {expr}, "time": {stamp(to)}}.Encode()
@@ -293,7 +293,7 @@ func (s *stack) ask(ctx context.Context, expr string, instant bool, from, to tim
 	return found, nil
 }
 
-// api gets what Prometheus answers at a path.
+// api returns the response of Prometheus at a path.
 func (s *stack) api(ctx context.Context, path string, into any) error {
 	_, body, err := platform.Get(ctx, s.prometheus+path)
 	if err != nil {

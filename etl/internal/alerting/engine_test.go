@@ -365,7 +365,7 @@ func TestMessages(t *testing.T) {
 		"cold":                         {"temperature: {low: {LOW: -2}}", every(1, degrees, -2.5), "temperature -2.5 °C, below -2 °C"},
 		"cold, just":                   {"temperature: {low: {LOW: -2}}", every(1, degrees, -2), "temperature down to -2 °C"},
 		"stuck":                        {"device_stuck: {for: 60s, positions: 2}", every(120, kmh, 20, 20), "position unchanged for 2 min while reporting 10 km/h or more"},
-		"zone of the record":           {"battery_low: {}", []telemetry.Record{at(0, 0, pct(1), func(r *telemetry.Record) { r.Zone = "harbour" })}, "battery at 1 %, below 5 %, in harbour"},
+		"zone of the record":           {"battery_low: {}", []telemetry.Record{at(0, 0, pct(1), func(r *telemetry.Record) { r.Zone = "harbor" })}, "battery at 1 %, below 5 %, in harbor"},
 		"zone of the opening position": {"battery_low: {}", []telemetry.Record{at(0, 100_000, pct(1), func(r *telemetry.Record) { r.Zone = "a" }), at(1, 0, pct(99)), at(2, 0, pct(2))}, "battery at 2 %, below 5 %"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,7 +62,7 @@ func TestEnterAndExit(t *testing.T) {
 		"turning back resolves it, also without an exit alert": {enterAndExit, circles{{NearbyGeofence: telemetry.NearbyGeofence{Name: "depot", OnEnter: true}, radius: 200}}, along(500, 0, 0, 500, 500), []string{
 			"+20 opened geofence_enter LOW 0/0 since 10 in depot", "+40 resolved geofence_enter LOW 0/0 since 10 in depot"}},
 		"a geofence that does not ask": {enterAndExit, circles{quiet}, along(500, 0, 0, 500, 500), nil},
-		"unless a rule names it":       {"geofence_exit: {geofences: [harbour, depot], severity: HIGH}", circles{quiet}, along(500, 0, 0, 500, 500), []string{"+40 opened geofence_exit HIGH 0/0 since 30 in depot"}},
+		"unless a rule names it":       {"geofence_exit: {geofences: [harbor, depot], severity: HIGH}", circles{quiet}, along(500, 0, 0, 500, 500), []string{"+40 opened geofence_exit HIGH 0/0 since 30 in depot"}},
 		"or every geofence":            {`geofence_enter: {geofences: ["*"]}`, circles{quiet}, along(500, 0, 0, 500, 500), []string{"+20 opened geofence_enter LOW 0/0 since 10 in depot", "+40 resolved geofence_enter LOW 0/0 since 10 in depot"}},
 	} {
 		t.Run(name, func(t *testing.T) {

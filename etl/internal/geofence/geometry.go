@@ -245,18 +245,18 @@ func selfCrossing(ring geom.Sequence) (int, int, bool) {
 		a, b := ring.GetXY(i), ring.GetXY(i+1)
 		for l, j := range starts[k+1:] {
 			c, d := ring.GetXY(j), ring.GetXY(j+1)
-			var meet bool
+			var crosses bool
 			switch {
 			case max(c.X, d.X) < min(a.X, b.X) || min(c.X, d.X) > max(a.X, b.X) ||
 				max(c.Y, d.Y) < min(a.Y, b.Y) || min(c.Y, d.Y) > max(a.Y, b.Y):
 			case l == 0: // the second of two neighbors goes back over the first
-				meet = turn(a, b, d) == 0 && d.Sub(c).Dot(a.Sub(b)) > 0
+				crosses = turn(a, b, d) == 0 && d.Sub(c).Dot(a.Sub(b)) > 0
 			case k == 0 && l == len(starts)-2: // the first and the last are neighbors too
-				meet = turn(c, d, b) == 0 && b.Sub(a).Dot(c.Sub(d)) > 0
+				crosses = turn(c, d, b) == 0 && b.Sub(a).Dot(c.Sub(d)) > 0
 			default:
-				meet = turn(a, b, c)*turn(a, b, d) <= 0 && turn(c, d, a)*turn(c, d, b) <= 0
+				crosses = turn(a, b, c)*turn(a, b, d) <= 0 && turn(c, d, a)*turn(c, d, b) <= 0
 			}
-			if meet {
+			if crosses {
 				return i, j, true
 			}
 		}

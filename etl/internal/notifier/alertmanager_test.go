@@ -203,7 +203,7 @@ func alertOf(device string, kind telemetry.AlertType, severity telemetry.Severit
 	opened := time.Now().Add(-time.Minute).UnixMilli()
 	return telemetry.Alert{
 		FleetID: "wuxi", DeviceID: device, Type: kind, Severity: severity, OpenedMs: opened, StartedMs: opened - 30_000,
-		Peak: 97.25, Threshold: 80, Zone: "harbour", Lat: 52.374214, Lon: 9.738119, Message: "97 km/h, limit 80 km/h",
+		Peak: 97.25, Threshold: 80, Zone: "harbor", Lat: 52.374214, Lon: 9.738119, Message: "97 km/h, limit 80 km/h",
 	}
 }
 
@@ -255,7 +255,7 @@ func TestPostedAlerts(t *testing.T) {
   "annotations": {
     "dashboard_url": "http://grafana:3000/d/fleet-analytics?var-fleet=wuxi\u0026var-device=truck-7\u0026from=946681140150\u0026to=now",
     "description": "97 km/h, limit 80 km/h",
-    "location": "harbour (52.37421, 9.73812)",
+    "location": "harbor (52.37421, 9.73812)",
     "runbook_url": "https://docs/runbooks/FleetVehicleSpeedLimit.md",
     "summary": "truck-7: speed limit",
     "threshold": "80 km/h",

@@ -48,7 +48,7 @@ func TestRealKafka(t *testing.T) {
 	require.NoError(t, err)
 	a := telemetry.Alert{
 		FleetID: "wuxi", DeviceID: "truck-7", Type: telemetry.SpeedLimit, Severity: telemetry.Medium,
-		OpenedMs: 1_750_000_000_123, StartedMs: 1_749_999_990_000, Peak: 97.5, Threshold: 80, Zone: "harbour", Lat: 31.5, Lon: 120.25, Message: "97.5 km/h",
+		OpenedMs: 1_750_000_000_123, StartedMs: 1_749_999_990_000, Peak: 97.5, Threshold: 80, Zone: "harbor", Lat: 31.5, Lon: 120.25, Message: "97.5 km/h",
 	}
 	escalated, resolved := a, a
 	escalated.Severity, resolved.Severity, resolved.EndedMs = telemetry.High, telemetry.High, 1_750_000_060_000
@@ -79,7 +79,7 @@ func TestRealKafka(t *testing.T) {
 	}
 	assert.Equal(t, `{"fleet_id":"wuxi","device_id":"truck-7","type":"speed_limit","severity":"MEDIUM","transition":"opened",`+
 		`"opened_at":"2025-06-15T15:06:40.123Z","started_at":"2025-06-15T15:06:30.000Z","ended_at":null,"peak":97.5,"threshold":80,`+
-		`"zone":"harbour","lat":31.5,"lon":120.25,"message":"97.5 km/h"}`, values[0])
+		`"zone":"harbor","lat":31.5,"lon":120.25,"message":"97.5 km/h"}`, values[0])
 	assert.Contains(t, values[1], `"severity":"HIGH","transition":"escalated"`)
 	assert.Contains(t, values[2], `"transition":"resolved"`)
 	assert.Contains(t, values[2], `"ended_at":"2025-06-15T15:07:40.000Z"`)

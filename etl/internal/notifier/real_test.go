@@ -199,7 +199,7 @@ func speeding(device string) telemetry.Alert {
 	at := time.Now().Add(-3 * time.Second).UnixMilli()
 	return telemetry.Alert{
 		FleetID: "wuxi", DeviceID: device, Type: telemetry.SpeedLimit, Severity: telemetry.Medium, OpenedMs: at, StartedMs: at,
-		Peak: 97, Threshold: 80, Zone: "harbour/α \"7\"\n", Lat: 52.37421, Lon: 9.73812, Message: "97 km/h, limit 80 km/h",
+		Peak: 97, Threshold: 80, Zone: "harbor/α \"7\"\n", Lat: 52.37421, Lon: 9.73812, Message: "97 km/h, limit 80 km/h",
 	}
 }
 

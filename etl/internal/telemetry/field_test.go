@@ -63,7 +63,7 @@ func TestParseTimestamps(t *testing.T) {
 		"the first such number before the epoch": {text: "-100000000000", want: time.UnixMilli(-100000000000)},
 		"epoch has no zone to be moved by":       {format: telemetry.TimeFormat{Location: shanghai}, text: "1772366400", want: noon},
 
-		"naive is UTC unless told otherwise":  {text: "2026-03-01 12:00:00", want: noon},
+		"naive is UTC by default":             {text: "2026-03-01 12:00:00", want: noon},
 		"naive with T":                        {text: "2026-03-01T12:00:00", want: noon},
 		"naive with a fraction":               {text: "2026-03-01 12:00:00.250", want: utc("2026-03-01 12:00:00.250")},
 		"naive in Shanghai":                   {format: telemetry.TimeFormat{Location: shanghai}, text: "2026-03-01 20:00:00", want: noon},
@@ -154,7 +154,7 @@ func TestSetText(t *testing.T) {
 		"battery in exponent form":    {telemetry.FieldBattery, "5e1", telemetry.Record{BatteryPct: telemetry.Some(int32(50))}},
 		"space around a number":       {telemetry.FieldSpeed, " 7\t", telemetry.Record{SpeedKmh: telemetry.Some(7.0)}},
 		"space around a name":         {telemetry.FieldDeviceID, " truck-1 ", telemetry.Record{DeviceID: "truck-1"}},
-		"unknown field":               {"colour", "red", telemetry.Record{}},
+		"unknown field":               {"color", "red", telemetry.Record{}},
 		"no speed":                    {telemetry.FieldSpeed, "", telemetry.Record{}},
 		"blank heading":               {telemetry.FieldHeading, "  ", telemetry.Record{}},
 		"no temperature":              {telemetry.FieldTemp, "", telemetry.Record{}},

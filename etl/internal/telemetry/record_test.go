@@ -22,8 +22,8 @@ func full() telemetry.Record {
 	}
 }
 
-func accurate(r telemetry.Record, metres float64) telemetry.Record {
-	r.AccuracyM = telemetry.Some(metres)
+func accurate(r telemetry.Record, meters float64) telemetry.Record {
+	r.AccuracyM = telemetry.Some(meters)
 	return r
 }
 
