@@ -204,7 +204,10 @@ func (p *recordPath) Finish(ctx context.Context, wait bool) error {
 	if err := errors.Join(err, d.close()); err != nil {
 		return err
 	}
-	return d.claims.End(ctx, left)
+	if left {
+		return nil // with this instance's row, for the one that takes over
+	}
+	return d.claims.Remove(ctx)
 }
 
 // watch returns when the heartbeats fail, or ctx ends.

@@ -70,6 +70,7 @@ type Claims struct {
 
 	mu         sync.Mutex
 	id         string
+	role       cassandra.InstanceRole
 	epoch      int64         // number of times that the instance was fenced and has claimed its devices again
 	reclaiming bool          // fenced, and not all devices are claimed again
 	confirmed  time.Time     // start of the last heartbeat that did not find the instance fenced
@@ -109,7 +110,7 @@ func New(o Options, stores executor.Views[Store], exec *executor.Executor, stamp
 	return &Claims{
 		options: o, stores: stores, exec: exec, stamps: stamps, logger: logger, now: now, metrics: newMetrics(reg),
 		urgent: make(chan struct{}, 1), reclaims: make(chan struct{}, 1),
-		id: newInstanceID(), renewed: make(chan struct{}), held: map[string]*claim{}, releasing: map[string]chan struct{}{},
+		id: newInstanceID(), role: o.Role, renewed: make(chan struct{}), held: map[string]*claim{}, releasing: map[string]chan struct{}{},
 		seen: map[string]sighting{}, pending: map[string][]cassandra.FleetHour{},
 	}
 }

@@ -103,9 +103,8 @@ func (c *Claims) sendHeartbeats(ctx context.Context) error {
 		case <-c.urgent:
 		}
 		c.mu.Lock()
-		id := c.id
+		id, role := c.id, c.role
 		c.mu.Unlock()
-		role := c.options.Role
 		if id == registered {
 			role = ""
 		}

@@ -87,8 +87,9 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 	if len(instances) > 1 {
 		c.peersAt = now
 	}
+	role := c.role
 	c.mu.Unlock()
-	if successor && c.options.Role == cassandra.RoleBatch {
+	if successor && role == cassandra.RoleBatch {
 		return p, nil // the other takes them over
 	}
 	for _, id := range gone {
@@ -213,15 +214,50 @@ func (c *Claims) LeaveHours(ctx context.Context, hours []cassandra.FleetHour) er
 	return c.do(ctx, cassandra.TablePendingHours, func(ctx context.Context) error { return c.stores.Strong.AddPendingHours(ctx, id, hours) })
 }
 
-// End removes this instance. With leave set, its claims and hours stay for another instance. Run must have ended.
-func (c *Claims) End(ctx context.Context, leave bool) error {
+// StopAccepting announces that this instance is ending: from now on it accepts nothing that others leave.
+func (c *Claims) StopAccepting(ctx context.Context) error {
+	c.mu.Lock()
+	id, before := c.id, c.role
+	c.role = cassandra.RoleBatch
+	c.mu.Unlock()
+	if before == cassandra.RoleBatch {
+		return nil
+	}
+	return c.announce(ctx, id, cassandra.RoleBatch)
+}
+
+// Leave leaves the claims and hours of this instance to another. It announces that before it looks for the other: of two
+// instances that end at the same time, at least one sees that the other does. ok is false if there is none.
+func (c *Claims) Leave(ctx context.Context) (ok bool, err error) {
 	c.mu.Lock()
 	id := c.id
 	c.mu.Unlock()
-	return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
-		if leave {
-			return c.stores.Strong.Heartbeat(ctx, id, cassandra.RoleEnded, c.now())
-		}
-		return c.stores.Strong.RemoveInstance(ctx, id)
-	})
+	if err := c.announce(ctx, id, cassandra.RoleEnded); err != nil {
+		return false, err
+	}
+	var instances []cassandra.Instance
+	if _, err := executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
+		instances, err = s.Instances(ctx)
+		return err
+	}); err != nil {
+		return false, err
+	}
+	if slices.ContainsFunc(instances, func(i cassandra.Instance) bool {
+		return i.ID != id && i.Role == cassandra.RoleStream && !i.Fenced && c.now().Sub(i.HeartbeatAt) <= c.options.MaxClockSkew+2*c.options.Heartbeat
+	}) {
+		return true, nil
+	}
+	return false, c.announce(ctx, id, cassandra.RoleBatch)
+}
+
+func (c *Claims) announce(ctx context.Context, id string, role cassandra.InstanceRole) error {
+	return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.Heartbeat(ctx, id, role, c.now()) })
+}
+
+// Remove removes this instance. Run must have ended, or its next heartbeat would write the row again.
+func (c *Claims) Remove(ctx context.Context) error {
+	c.mu.Lock()
+	id := c.id
+	c.mu.Unlock()
+	return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.RemoveInstance(ctx, id) })
 }

@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -246,6 +248,9 @@ func (p *Processor) summed(hours []cassandra.FleetHour) bool {
 // of other instances are left to a running instance, if there is one that accepts them; left reports that. With wait
 // set, Finish waits for instances that may have failed, to derive what they left.
 func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error) {
+	if err := p.claims.StopAccepting(ctx); err != nil {
+		return false, err
+	}
 	for {
 		waiting, err := p.poll(ctx, wait)
 		if err == nil {
@@ -271,10 +276,7 @@ func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error
 // reports whether anything was left.
 func (p *Processor) handOver(ctx context.Context) (finished, left bool, err error) {
 	p.mu.Lock()
-	var hours []cassandra.FleetHour
-	for h := range p.sumAgain {
-		hours = append(hours, h)
-	}
+	hours := slices.Collect(maps.Keys(p.sumAgain))
 	ready := len(p.hours) == 0
 	for _, v := range p.devices {
 		ready = ready && !v.dirty && !v.recomputing && !v.loading && v.clean()
@@ -289,7 +291,6 @@ func (p *Processor) handOver(ctx context.Context) (finished, left bool, err erro
 			return false, false, err
 		}
 		p.mu.Lock()
-		clear(p.sumAgain)
 		p.leaving = true
 		p.mu.Unlock()
 		if err := p.runCycle(ctx, true); err != nil { // releases the devices that waited for these hours
@@ -299,12 +300,15 @@ func (p *Processor) handOver(ctx context.Context) (finished, left bool, err erro
 		devices = len(p.devices)
 		p.mu.Unlock()
 	}
-	left = devices > 0 || len(hours) > 0
+	if devices == 0 && len(hours) == 0 {
+		return true, false, nil
+	}
+	left, err = p.claims.Leave(ctx)
 	if left {
 		p.logger.WithFields(logrus.Fields{"devices": devices, "hours": len(hours)}).
 			Info("another instance takes over what must wait because clocks may differ")
 	}
-	return true, left, nil
+	return left, left, err
 }
 
 // done reports whether nothing is left to write.
