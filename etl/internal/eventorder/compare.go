@@ -6,7 +6,7 @@ import (
 	"encoding/binary"
 )
 
-// compare ranks two encoded entries.
+// compare orders two encoded entries.
 func (o Order) compare(a, b []byte) int {
 	if c := cmp.Compare(a[0]&isRecord, b[0]&isRecord); c != 0 {
 		return c
@@ -26,7 +26,7 @@ func (o Order) compare(a, b []byte) int {
 	return compareRest(a, b)
 }
 
-// compareRest ranks two encoded entries that are alike in device and time, or that are no records.
+// compareRest orders two encoded entries of equal device and time, or two rejected ones.
 func compareRest(a, b []byte) int {
 	if c := compareUint64(a, b, atHash); c != 0 {
 		return c

@@ -1,5 +1,5 @@
-// Package eventorder puts what was read from files into the order of events, in memory that doesn't grow with the
-// files: entries are encoded into an arena of a fixed size, spilled as sorted runs to one temporary file, and merged.
+// Package eventorder sorts the entries of files by event time with bounded memory. Entries are encoded into an arena of
+// fixed size, spilled as sorted runs to one temporary file, and merged.
 package eventorder
 
 import (
@@ -11,15 +11,15 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Entry is what one place of an input held: a record, or text that could not be read as one.
+// Entry is one line of an input: a record, or text that was rejected.
 type Entry struct {
 	pipeline.Item
-	Origin    string               // the file that Position refers to
-	Rejection *telemetry.Rejection // set for what is no record; only Position, Raw and Origin count then
+	Origin    string               // file that Position refers to
+	Rejection *telemetry.Rejection // set for rejected text; then only Position, Raw and Origin are valid
 }
 
-// Order says how entries are sorted. In either order, what was rejected comes first, as it was read; entries that are
-// alike in device and time are ranked by PayloadHash, then by origin (in the order in which Sort met them) and position.
+// Order is a sort order. In either order, rejected text comes first, in input order. Entries of equal device and time are
+// ordered by PayloadHash, then by origin (in order of first appearance) and position.
 type Order int
 
 // The orders.
@@ -28,7 +28,7 @@ const (
 	ByTime                // by time, then device
 )
 
-// An encoded entry starts with what it is compared by, at fixed places, so that sorting and merging decode nothing:
+// An encoded entry starts with its sort keys at fixed offsets, so that sorting and merging need no decoding:
 //
 //	flags 1 | time 8 | payload hash 8 | origin 4 | position 8 | length of device 4 | device | the rest
 const (
@@ -50,7 +50,7 @@ const (
 
 var errCorrupt = errors.New("an entry is cut short: the temporary file was damaged")
 
-// appendEntry adds the encoded entry to dst. Origins are told apart by number.
+// appendEntry appends an encoded entry to dst. A number identifies its origin.
 func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 	var flags byte
 	var hash uint64
@@ -101,7 +101,7 @@ func appendText(dst []byte, s string) []byte {
 	return append(dst, s...)
 }
 
-// readEntry is the inverse of appendEntry. The strings of an entry share one allocation.
+// readEntry decodes an entry. Its strings share one allocation.
 func readEntry(b []byte, origins []string) (Entry, error) {
 	var e Entry
 	d := decoder{text: string(b)}
@@ -142,7 +142,7 @@ func readEntry(b []byte, origins []string) (Entry, error) {
 	return e, nil
 }
 
-// decoder takes values off the front of text. Past its end it gives zeros and remembers that it was short.
+// decoder decodes values from the front of text. Beyond its end it returns zeros and sets short.
 type decoder struct {
 	text  string
 	short bool

@@ -17,27 +17,27 @@ import (
 	"strings"
 )
 
-// DefaultMemory is the arena of a Sorter that names none, in bytes. Ten million records make about fifty runs of it.
+// DefaultMemory is the default size of the arena in bytes. Ten million records make about fifty runs.
 const DefaultMemory = 32 << 20
 
-// Sorter sorts entries with the help of a directory for what doesn't fit into memory.
+// Sorter sorts entries externally: it spills to a directory what exceeds its memory.
 type Sorter struct {
-	Dir    string // where the temporary file goes; empty is the system's directory for such files
+	Dir    string // directory of the temporary file; empty is the system's temporary directory
 	Memory int    // bytes of encoded entries held at once; 0 is DefaultMemory
 }
 
 const (
-	checkEvery  = 1024          // entries between two looks at the context
-	maxMemory   = 1<<32 - 1<<20 // so that a place in the arena fits into a ref; bytes, as are the next
+	checkEvery  = 1024          // entries between two checks of the context
+	maxMemory   = 1<<32 - 1<<20 // so that an offset into the arena fits into a ref; bytes, like the next ones
 	firstArena  = 1 << 20
 	writeBuffer = 256 << 10
 	minReadBuf  = 4 << 10
 	maxReadBuf  = 256 << 10
 )
 
-// Sort reads in to its end when the result is ranged over, then gives its entries in the given order. An error of in,
-// of the temporary file or of ctx is given last. The temporary file has no name while it is in use, where the system
-// allows that, so it goes away even when the process is killed; it is closed when the range ends, however it ends.
+// Sort reads in to its end when the result is ranged over, then yields its entries in the given order. An error of in, of
+// the temporary file or of ctx comes last. Where the system allows it, the temporary file is unlinked while in use, so that
+// it disappears even if the process is killed. It is closed when the range ends.
 func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		w := &sorting{
@@ -55,10 +55,10 @@ func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error
 	}
 }
 
-// errStopped says that the range over the sorted entries was left.
+// errStopped means that the consumer of the range stopped.
 var errStopped = errors.New("stopped")
 
-// sorting is one sort under way.
+// sorting is a sort in progress.
 type sorting struct {
 	order   Order
 	dir     string
@@ -67,33 +67,32 @@ type sorting struct {
 	numbers map[string]uint32 // of the origins
 
 	arena   []byte            // encoded entries, each after its length
-	refs    []ref             // where they are
+	refs    []ref             // offsets of the entries
 	devices map[string]uint32 // numbers of the devices in the arena
 
 	file  *os.File
-	named bool // the system didn't let go of the open file's name, so close has to remove it
+	named bool // the file could not be unlinked while open, so close removes it
 	out   *bufio.Writer
 	runs  []run
 }
 
-// ref points at an encoded entry in the arena. It has most of what the entry is compared by, so that few comparisons
-// visit the arena.
+// ref points to an encoded entry in the arena. It has the main sort keys, so that few comparisons read the arena.
 type ref struct {
 	timeMs int64
 	device uint32 // the device's number, or notRecord
 	at     uint32
 }
 
-// notRecord is the device number of what was rejected.
+// notRecord is the device number of rejected text.
 const notRecord = 0
 
-// What a ref and a device add to the memory that a sort holds, in bytes; a map's entry takes more than its key.
+// Memory of a ref and of a device in bytes; a map entry takes more than its key.
 const (
 	refBytes    = 16
 	deviceBytes = 64
 )
 
-// run is a stretch of the temporary file that is sorted, in bytes.
+// run is a sorted section of the temporary file, in bytes.
 type run struct{ from, size int64 }
 
 func (s *sorting) close() {
@@ -127,13 +126,13 @@ func (s *sorting) fill(ctx context.Context, in iter.Seq2[Entry, error]) error {
 	return ctx.Err()
 }
 
-// held is the memory in use for entries, in bytes.
+// held returns the memory in use for entries, in bytes.
 func (s *sorting) held() int {
 	return len(s.arena) + refBytes*len(s.refs) + deviceBytes*len(s.devices)
 }
 
 func (s *sorting) add(e *Entry, encoded []byte) {
-	r := ref{timeMs: math.MinInt64, device: notRecord, at: uint32(len(s.arena))} // what was rejected comes first
+	r := ref{timeMs: math.MinInt64, device: notRecord, at: uint32(len(s.arena))} // rejected text comes first
 	if e.Rejection == nil {
 		r.timeMs = e.TimeMs
 		var known bool
@@ -144,7 +143,7 @@ func (s *sorting) add(e *Entry, encoded []byte) {
 	}
 	s.refs = append(s.refs, r)
 	if need := len(s.arena) + binary.MaxVarintLen32 + len(encoded); need > firstArena && need > cap(s.arena) {
-		s.arena = slices.Grow(s.arena, max(need, s.memory)-len(s.arena)) // at once: doubling would leave as much behind
+		s.arena = slices.Grow(s.arena, max(need, s.memory)-len(s.arena)) // at once: doubling would waste as much memory
 	}
 	s.arena = binary.AppendUvarint(s.arena, uint64(len(encoded)))
 	s.arena = append(s.arena, encoded...)
@@ -160,7 +159,7 @@ func (s *sorting) number(origin string) uint32 {
 	return n
 }
 
-// entry is the encoded entry at a place of the arena.
+// entry returns the encoded entry at an offset of the arena.
 func (s *sorting) entry(at uint32) []byte {
 	n, width := binary.Uvarint(s.arena[at:])
 	return s.arena[int(at)+width:][:n]
@@ -187,11 +186,11 @@ func (s *sorting) sortRefs() {
 	})
 }
 
-// spill writes what the arena holds as a sorted run and empties it.
+// spill writes the arena as a sorted run and empties it.
 func (s *sorting) spill() error {
 	s.sortRefs()
 	if err := s.writeRun(); err != nil {
-		return fmt.Errorf("sort: write temporary file: %w: make room there, or name another directory", err)
+		return fmt.Errorf("sort: write temporary file: %w: free disk space, or use another directory", err)
 	}
 	s.arena, s.refs = s.arena[:0], s.refs[:0]
 	clear(s.devices)
@@ -216,14 +215,14 @@ func (s *sorting) writeRun() error {
 		e := s.entry(ref.at)
 		width := binary.PutUvarint(length[:], uint64(len(e)))
 		_, _ = s.out.Write(length[:width])
-		_, _ = s.out.Write(e) // the writer keeps its first error for Flush
+		_, _ = s.out.Write(e) // the writer returns its first error from Flush
 		r.size += int64(width + len(e))
 	}
 	s.runs = append(s.runs, r)
 	return s.out.Flush()
 }
 
-// drain gives the entries in order; errStopped when yield wants no more.
+// drain yields the entries in order. It returns errStopped if yield returns false.
 func (s *sorting) drain(ctx context.Context, yield func(Entry, error) bool) error {
 	n := 0
 	give := func(encoded []byte) error {
@@ -252,7 +251,7 @@ func (s *sorting) mergeRuns(give func([]byte) error) error {
 	if err := s.spill(); err != nil {
 		return err
 	}
-	s.arena, s.refs, s.devices, s.out = nil, nil, nil, nil // the merge has buffers of its own
+	s.arena, s.refs, s.devices, s.out = nil, nil, nil, nil // the merge has its own buffers
 
 	m := merge{order: s.order}
 	for _, r := range s.runs {
@@ -280,18 +279,18 @@ func (s *sorting) mergeRuns(give func([]byte) error) error {
 	return nil
 }
 
-// readBuffer shares the arena's memory among the runs, between what makes reading slow and what makes it no faster.
+// readBuffer divides the memory of the arena among the runs, within useful bounds.
 func (s *sorting) readBuffer() int {
 	return min(max(s.memory/len(s.runs), minReadBuf), maxReadBuf)
 }
 
-// runHead is the first entry of a run that was not given yet.
+// runHead is the next entry of a run.
 type runHead struct {
 	in    *bufio.Reader
 	entry []byte
 }
 
-// next moves on to the run's next entry; at the run's end its error is io.EOF.
+// next reads the next entry of the run. It returns io.EOF at the end.
 func (h *runHead) next() error {
 	n, err := binary.ReadUvarint(h.in)
 	if err == io.EOF {
@@ -307,7 +306,7 @@ func (h *runHead) next() error {
 	return nil
 }
 
-// merge is a heap of runs, the one with the least entry first.
+// merge is a heap of runs, ordered by their next entry.
 type merge struct {
 	heads []*runHead
 	order Order
@@ -316,7 +315,7 @@ type merge struct {
 func (m *merge) Len() int           { return len(m.heads) }
 func (m *merge) Less(i, j int) bool { return m.order.compare(m.heads[i].entry, m.heads[j].entry) < 0 }
 func (m *merge) Swap(i, j int)      { m.heads[i], m.heads[j] = m.heads[j], m.heads[i] }
-func (m *merge) Push(any)           {} // runs only end
+func (m *merge) Push(any)           {} // runs are never added
 func (m *merge) Pop() any {
 	m.heads = m.heads[:len(m.heads)-1]
 	return nil

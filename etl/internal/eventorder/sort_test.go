@@ -255,7 +255,7 @@ func TestNoPlaceForTheTemporaryFile(t *testing.T) {
 	s := Sorter{Dir: filepath.Join(t.TempDir(), "absent"), Memory: 1000}
 	for _, last = range s.Sort(t.Context(), ByTime, each(many(100))) {
 	}
-	if !errors.Is(last, os.ErrNotExist) || !strings.Contains(last.Error(), "name another directory") {
+	if !errors.Is(last, os.ErrNotExist) || !strings.Contains(last.Error(), "use another directory") {
 		t.Errorf("got %v", last)
 	}
 }

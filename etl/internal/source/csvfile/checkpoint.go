@@ -20,19 +20,18 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
-// Checkpoint remembers on disk how far the files of one command are stored, so that the same command goes on from
-// there after a crash. It takes in every batch that is done, but moves on only over those before which nothing is
-// missing. The zero Checkpoint keeps nothing.
+// Checkpoint stores on disk how far the files of one command are durable, so that the same command resumes from there after
+// a crash. It advances only over batches before which everything is durable. The zero Checkpoint stores nothing.
 type Checkpoint struct {
 	path    string
 	changed []string
-	resumes bool // an earlier run left something that still holds
+	resumes bool // an earlier run left progress that still applies
 	files   []string
 
 	mu      sync.Mutex
 	state   state
 	unsaved bool
-	pending ack.Tracker[progress] // points that were passed and are not durable yet
+	pending ack.Tracker[progress] // points that are not durable yet
 	sent    bool                  // the last batch was sent
 
 	stop    chan struct{}
@@ -43,17 +42,17 @@ type Checkpoint struct {
 type state struct {
 	Version int         `json:"version"`
 	ShiftMs int64       `json:"shift_ms"`
-	InOrder int64       `json:"in_order,omitempty"` // entries stored in the sorted order; files have no places then
+	InOrder int64       `json:"in_order,omitempty"` // entries stored in sorted order; then files have no places
 	Files   []fileState `json:"files"`
 }
 
 type fileState struct {
 	Path      string `json:"path"`
 	Size      int64  `json:"size"`       // bytes, as on disk
-	HeadBytes int64  `json:"head_bytes"` // how much of the file's start the hash covers
+	HeadBytes int64  `json:"head_bytes"` // length of the hashed start of the file
 	Head      string `json:"head_sha256"`
-	Offset    int64  `json:"offset"` // bytes stored, uncompressed
-	Line      int64  `json:"line"`   // lines stored, the header included
+	Offset    int64  `json:"offset"` // bytes stored, decompressed
+	Line      int64  `json:"line"`   // lines stored, header included
 	Done      bool   `json:"done"`
 }
 
@@ -63,23 +62,23 @@ const (
 	saveEvery    = time.Second
 )
 
-// progress is a point in the input: a place in a file or a number in the sorted order.
+// progress is a point in the input: a place in a file, or the number of an entry in sorted order.
 type progress struct {
 	file    int
 	place   place
-	done    bool // the file's end
+	done    bool // end of the file
 	inOrder int64
 }
 
-// OpenCheckpoint finds what an earlier run of the same command left in the directory, or starts a new checkpoint. A
-// command is its files, Map, Set, Times and whether it has InEventOrder. A file that is shorter than before or starts
-// with something else is read anew; in event order, any change of any file starts everything anew. A checkpoint that
-// can't be read is an error, which names its file. Reading standard input in event order leaves no checkpoint.
+// OpenCheckpoint opens the checkpoint of an earlier run of the same command, or creates one. A command is identified by its
+// files, Map, Set, Times and whether it has InEventOrder. A file that became shorter or starts differently is read from the
+// start; in event order, any change of any file restarts everything. An unreadable checkpoint is an error that names it.
+// Standard input in event order has no checkpoint.
 func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
 	sorted := o.InEventOrder != nil
 	c := &Checkpoint{files: o.Files, state: state{Version: stateVersion}}
 	for _, path := range o.Files {
-		f, err := look(path)
+		f, err := inspect(path)
 		if err != nil {
 			return nil, fmt.Errorf("read file %s: %w", path, cause(err))
 		}
@@ -90,7 +89,7 @@ func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
 		return c, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return nil, fmt.Errorf("make checkpoint directory: %w: name another directory", err)
+		return nil, fmt.Errorf("create checkpoint directory: %w: use another directory", err)
 	}
 	c.path = filepath.Join(dir, "csvfile-"+commandHash(o, c.state.Files)+".json")
 	disk.RemoveTemporary(c.path)
@@ -106,7 +105,7 @@ func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
 	return c, nil
 }
 
-// commandHash names a command.
+// commandHash identifies a command.
 func commandHash(o Options, files []fileState) string {
 	id := struct {
 		Files            []string
@@ -125,8 +124,8 @@ func commandHash(o Options, files []fileState) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// look takes the measure of a file.
-func look(path string) (fileState, error) {
+// inspect returns the size and the hashed start of a file.
+func inspect(path string) (fileState, error) {
 	if path == Stdin {
 		return fileState{Path: Stdin}, nil
 	}
@@ -158,7 +157,7 @@ func hash(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// load reads the state of an earlier run; nil when there is none.
+// load reads the state of an earlier run, or returns nil if there is none.
 func (c *Checkpoint) load() (*state, error) {
 	text, err := os.ReadFile(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -172,18 +171,18 @@ func (c *Checkpoint) load() (*state, error) {
 		return nil, err
 	}
 	if old.Version != stateVersion {
-		return nil, fmt.Errorf("version %d is not %d, which this program writes", old.Version, stateVersion)
+		return nil, fmt.Errorf("unsupported version %d, want %d", old.Version, stateVersion)
 	}
 	ok := old.InOrder >= 0 && slices.EqualFunc(old.Files, c.state.Files, func(a, b fileState) bool {
 		return a.Path == b.Path && a.Offset >= 0 && a.Line >= 0 && (a.Offset > 0) == (a.Line > 0) && a.HeadBytes >= 0
 	})
 	if !ok {
-		return nil, errors.New("it doesn't fit the command that it is named after")
+		return nil, errors.New("it does not match the command that it is named after")
 	}
 	return &old, nil
 }
 
-// resume takes over the places of the files that are what they were. The sorted order is what it was only if all are.
+// resume adopts the places in unchanged files. A sorted order resumes only if all files are unchanged.
 func (c *Checkpoint) resume(old *state, sorted bool) error {
 	all := true
 	for i := range old.Files {
@@ -191,7 +190,7 @@ func (c *Checkpoint) resume(old *state, sorted bool) error {
 		if was.Path == Stdin {
 			continue
 		}
-		same, err := was.goesOn(is)
+		same, err := was.continuedBy(is)
 		if err != nil {
 			return fmt.Errorf("read file %s: %w", c.files[i], cause(err))
 		}
@@ -215,8 +214,8 @@ func (c *Checkpoint) resume(old *state, sorted bool) error {
 	return nil
 }
 
-// goesOn tells whether a file still starts with what was stored of it.
-func (was *fileState) goesOn(is *fileState) (bool, error) {
+// continuedBy returns whether a file still starts with the part that was stored.
+func (was *fileState) continuedBy(is *fileState) (bool, error) {
 	f, err := os.Open(was.Path)
 	if err != nil {
 		return false, err
@@ -230,7 +229,7 @@ func (was *fileState) goesOn(is *fileState) (bool, error) {
 		return false, nil
 	}
 	if bytes.HasPrefix(head, gzipMagic) {
-		return is.Size >= was.Size, nil // the place in it is checked when it is reached
+		return is.Size >= was.Size, nil // skip checks the place
 	}
 	if was.Offset == 0 || was.Offset == is.Size {
 		return true, nil
@@ -244,8 +243,8 @@ func (was *fileState) goesOn(is *fileState) (bool, error) {
 	return last[0] == '\n', nil
 }
 
-// Resumed tells the last line that an earlier run stored, and its file; ok is false when there was no such run. In
-// event order the file is empty and the line is how many lines were stored.
+// Resumed returns the last line that an earlier run stored, and its file; ok is false without such a run. In event order,
+// the file is empty and the line is the number of stored lines.
 func (c *Checkpoint) Resumed() (file string, line int64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -263,19 +262,18 @@ func (c *Checkpoint) Resumed() (file string, line int64, ok bool) {
 	return "", 0, false
 }
 
-// Changed is the files of which an earlier run stored something and that are read anew because they were changed.
+// Changed returns the files that an earlier run stored in part and that restart because they have changed.
 func (c *Checkpoint) Changed() []string { return c.changed }
 
-// Shift is what an earlier run that is gone on with added to the event times. New takes it by itself; there is no need
-// to compute another.
+// Shift returns the shift of the event times in the earlier run that is resumed. New applies it.
 func (c *Checkpoint) Shift() (shift time.Duration, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return time.Duration(c.state.ShiftMs) * time.Millisecond, c.resumes
 }
 
-// begin saves the state before the first batch is sent, because the shift must not be another one after a crash, and
-// starts to save it about once a second until Close or Complete.
+// begin saves the state before the first batch is sent, so that the shift stays the same after a crash. Then it saves it
+// every second until Close or Complete.
 func (c *Checkpoint) begin(shiftMs int64) error {
 	if c.path == "" {
 		return nil
@@ -300,12 +298,12 @@ func (c *Checkpoint) keepSaving() {
 		case <-c.stop:
 			return
 		case <-tick.C:
-			_ = c.save() // what fails now is tried again, and at last by Close, which tells
+			_ = c.save() // retried at the next tick and by Close, which returns the error
 		}
 	}
 }
 
-// from is where to go on in a file, or that there is nothing left of it.
+// from returns the place to resume a file from, and whether the file is done.
 func (c *Checkpoint) from(file int) (at place, done bool) {
 	if c.path == "" {
 		return place{}, false
@@ -316,15 +314,15 @@ func (c *Checkpoint) from(file int) (at place, done bool) {
 	return place{offset: f.Offset, line: f.Line}, f.Done
 }
 
-// inOrder is how many entries of the sorted order were stored.
+// inOrder returns the number of entries of the sorted order that are stored.
 func (c *Checkpoint) inOrder() int64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.state.InOrder
 }
 
-// expect returns the Done of a batch that is about to be sent and ends at a point.
-func (c *Checkpoint) expect(p progress) func(pipeline.Outcome) {
+// add registers a batch that ends at a point, and returns its Done.
+func (c *Checkpoint) add(p progress) func(pipeline.Outcome) {
 	if c.path == "" {
 		return func(pipeline.Outcome) {}
 	}
@@ -338,10 +336,10 @@ func (c *Checkpoint) expect(p progress) func(pipeline.Outcome) {
 	}
 }
 
-// pass passes a point without a batch.
-func (c *Checkpoint) pass(p progress) {
+// skip registers a point without a batch.
+func (c *Checkpoint) skip(p progress) {
 	if c.path != "" {
-		c.expect(p)(pipeline.Outcome{})
+		c.add(p)(pipeline.Outcome{})
 	}
 }
 
@@ -357,14 +355,14 @@ func (c *Checkpoint) advance(p progress) {
 	}
 }
 
-// allSent takes note that no batch follows.
+// allSent records that no batch follows.
 func (c *Checkpoint) allSent() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sent = true
 }
 
-// Close saves the checkpoint a last time. Call it when no batch can become done any more.
+// Close saves the checkpoint a last time. Call it when no further batch can complete.
 func (c *Checkpoint) Close() error {
 	if c.stop != nil {
 		close(c.stop)
@@ -374,8 +372,8 @@ func (c *Checkpoint) Close() error {
 	return c.save()
 }
 
-// Complete removes the checkpoint, so that the same command starts anew. Call it instead of Close, or before it, when
-// everything is stored. As long as a batch is not done, it is an error, and the checkpoint stays.
+// Complete removes the checkpoint, so that the same command starts from the beginning. Call it instead of Close, or before
+// it, when everything is stored. It fails and keeps the checkpoint while a batch is not durable.
 func (c *Checkpoint) Complete() error {
 	if c.path == "" {
 		return nil
@@ -386,10 +384,10 @@ func (c *Checkpoint) Complete() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.sent || c.pending.Len() > 0 {
-		return fmt.Errorf("checkpoint %s: not everything is stored: run the command again to go on", c.path)
+		return fmt.Errorf("checkpoint %s: not everything is stored: run the command again to resume", c.path)
 	}
 	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("remove checkpoint: %w: delete it, or the next run starts where this one ended", err)
+		return fmt.Errorf("remove checkpoint: %w: delete it, or the next run resumes where this one ended", err)
 	}
 	return disk.SyncDir(filepath.Dir(c.path))
 }
@@ -412,7 +410,7 @@ func (c *Checkpoint) save() error {
 		c.mu.Lock()
 		c.unsaved = true
 		c.mu.Unlock()
-		return fmt.Errorf("write checkpoint %s: %w: make room there, or name another directory", c.path, cause(err))
+		return fmt.Errorf("write checkpoint %s: %w: free disk space, or use another directory", c.path, cause(err))
 	}
 	return nil
 }

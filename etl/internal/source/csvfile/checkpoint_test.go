@@ -479,7 +479,7 @@ func TestBadCheckpoints(t *testing.T) {
 	}
 	t.Run("directory is a file", func(t *testing.T) {
 		_, err := OpenCheckpoint(path, o)
-		mentions(t, err, "make checkpoint directory", "name another directory")
+		mentions(t, err, "create checkpoint directory", "use another directory")
 	})
 	t.Run("file is gone", func(t *testing.T) {
 		_, err := OpenCheckpoint(dir, Options{Files: []string{"gone.csv"}})
@@ -496,7 +496,7 @@ func TestBadCheckpoints(t *testing.T) {
 			t.Fatal(err)
 		}
 		items, _, err := read(t, o)
-		mentions(t, err, "write checkpoint "+dir, "name another directory")
+		mentions(t, err, "write checkpoint "+dir, "use another directory")
 		if len(items) > 0 {
 			t.Error("records flowed though their shift could not be kept")
 		}

@@ -10,15 +10,15 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// fields says where the fields of a record come from, for any file: columns of other names, fixed values.
+// fields maps record fields to columns and constant values, for all files.
 type fields struct {
-	column map[string]string // by field, where it is not the field's own name
-	fixed  telemetry.Record  // the values that are the same for every record
+	column map[string]string // by field, if the column has another name
+	fixed  telemetry.Record  // the constant values
 	set    map[string]string
 	times  telemetry.TimeFormat
 }
 
-// newFields checks the mapping of fields to columns and the fixed values of fields.
+// newFields checks the mapping of fields to columns and the constant values.
 func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fields, error) {
 	f := &fields{column: column, set: set, times: times}
 	for _, field := range slices.Sorted(maps.Keys(column)) {
@@ -27,10 +27,10 @@ func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fiel
 			return nil, unknownField(place, field)
 		}
 		if strings.TrimSpace(column[field]) == "" {
-			return nil, fmt.Errorf("%s: the column's name is missing: write it as in the header", place)
+			return nil, fmt.Errorf("%s: the column name is missing: use the name in the header", place)
 		}
 		if _, ok := set[field]; ok {
-			return nil, fmt.Errorf("%s: %s has a fixed value as well, --set %s=%s: leave out one of the two", place, field, field, set[field])
+			return nil, fmt.Errorf("%s: %s has a constant value too, --set %s=%s: use only one of them", place, field, field, set[field])
 		}
 	}
 	for _, field := range slices.Sorted(maps.Keys(set)) {
@@ -40,20 +40,20 @@ func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fiel
 		}
 		value := strings.TrimSpace(set[field])
 		if value == "" && required(field) {
-			return nil, fmt.Errorf("%s: the value is missing, and no record can do without %s: give one", place, field)
+			return nil, fmt.Errorf("%s: %s is required: set a value", place, field)
 		}
 		if err := f.fixed.SetText(field, value, times); err != nil {
 			return nil, fmt.Errorf("%s: %w", place, err)
 		}
 		if isName(field) && value != "" && !telemetry.ValidName(value) {
-			return nil, fmt.Errorf("%s: every record would be refused: give 1 to %d characters of A-Za-z0-9._:-", place, telemetry.MaxNameLen)
+			return nil, fmt.Errorf("%s: every record would be rejected: use 1 to %d characters of A-Za-z0-9._:-", place, telemetry.MaxNameLen)
 		}
 	}
 	return f, nil
 }
 
 func unknownField(place, field string) error {
-	return fmt.Errorf("%s: there is no field %q: the fields are %s", place, field, strings.Join(telemetry.Fields, ", "))
+	return fmt.Errorf("%s: unknown field %q: the fields are %s", place, field, strings.Join(telemetry.Fields, ", "))
 }
 
 func required(field string) bool { return slices.Contains(telemetry.RequiredFields, field) }
@@ -62,7 +62,7 @@ func isName(field string) bool {
 	return field == telemetry.FieldDeviceID || field == telemetry.FieldFleetID || field == telemetry.FieldZone
 }
 
-// columns says where the fields of a record stand in the lines of one file.
+// columns maps the fields of a record to positions in the lines of one file.
 type columns struct {
 	*fields
 	count int // fields of every line
@@ -75,16 +75,16 @@ type column struct {
 	required bool
 }
 
-// bind finds the fields in a header. A fixed value takes the place of a column; columns that are no field are ignored.
+// bind finds the fields in a header. A constant value replaces a column; other columns are ignored.
 func (f *fields) bind(header []string) (*columns, error) {
 	index := make(map[string]int, len(header))
 	for i, name := range header {
 		name = strings.TrimSpace(name)
 		if name == "" {
-			continue // what a comma at the end of each line leaves
+			continue // a comma at the end of each line
 		}
 		if _, twice := index[name]; twice {
-			return nil, fmt.Errorf("column %q is in the header twice: rename one of them", name)
+			return nil, fmt.Errorf("column %q appears twice in the header: rename one of them", name)
 		}
 		index[name] = i
 	}
@@ -103,19 +103,19 @@ func (f *fields) bind(header []string) (*columns, error) {
 		case ok:
 			c.found = append(c.found, column{field, i, required(field)})
 		case mapped:
-			return nil, fmt.Errorf("--map %s=%s: there is no such column: the header has %s", field, name, list(header))
+			return nil, fmt.Errorf("--map %s=%s: no such column: the header has %s", field, name, list(header))
 		case required(field):
 			missing = append(missing, field)
 		}
 	}
 	if len(missing) > 0 {
-		return nil, fmt.Errorf("no column for %s: say where to find it with --map FIELD=COLUMN, or give it a fixed value with --set FIELD=VALUE; the header has %s",
+		return nil, fmt.Errorf("no column for %s: map it with --map FIELD=COLUMN, or set a constant value with --set FIELD=VALUE; the header has %s",
 			strings.Join(missing, ", "), list(header))
 	}
 	return c, nil
 }
 
-// list shows a header in a message. What is no header at all may be long.
+// list formats a header for a message. The first line of another kind of file may be long.
 func list(header []string) string {
 	const most = 400
 	s := strings.Join(header, ", ")
@@ -132,11 +132,11 @@ func parseHeader(line string) ([]string, error) {
 	line = strings.TrimPrefix(line, bom)
 	switch {
 	case len(line) > telemetry.MaxRawLen:
-		return nil, fmt.Errorf("the header is longer than %d bytes: this is hardly a CSV file", telemetry.MaxRawLen)
+		return nil, fmt.Errorf("the header is longer than %d bytes: it is probably not a CSV file", telemetry.MaxRawLen)
 	case !isText(line):
-		return nil, errors.New("the header is no UTF-8 text: save the file as UTF-8 CSV")
+		return nil, errors.New("the header is not UTF-8 text: save the file as UTF-8 CSV")
 	case strings.TrimSpace(line) == "":
-		return nil, errors.New("the header is blank: put the names of the columns in the first line")
+		return nil, errors.New("the header is blank: put the column names in the first line")
 	}
 	var s splitter
 	names, err := s.split(line)

@@ -77,22 +77,22 @@ func TestWrongColumns(t *testing.T) {
 			"f.csv line 1: no column for fleet_id, lon", "--map FIELD=COLUMN", "--set FIELD=VALUE", "device_id, timestamp, lat"}},
 		{"no header", "bus-1,wuxi,1793527200,31.5,120.5\n", Options{}, []string{"no column for device_id, fleet_id, timestamp, lat, lon", "the header has bus-1, wuxi"}},
 		{"another separator", "device_id;fleet_id;timestamp;lat;lon\n", Options{}, []string{"no column for", "the header has device_id;fleet_id"}},
-		{"mapped to no column", header + "\n", Options{Map: map[string]string{"lon": "longitude"}}, []string{
-			"f.csv line 1: --map lon=longitude: there is no such column", "device_id, fleet_id, timestamp, lat, lon"}},
-		{"column twice", header + ",lat\n", Options{}, []string{`f.csv line 1: column "lat" is in the header twice`, "rename"}},
+		{"mapped to a missing column", header + "\n", Options{Map: map[string]string{"lon": "longitude"}}, []string{
+			"f.csv line 1: --map lon=longitude: no such column", "device_id, fleet_id, timestamp, lat, lon"}},
+		{"column twice", header + ",lat\n", Options{}, []string{`f.csv line 1: column "lat" appears twice in the header`, "rename"}},
 		{"quote in the header", `device_id,"fleet_id,timestamp,lat,lon` + "\n", Options{}, []string{"f.csv line 1: header: wrong or unclosed quote"}},
-		{"UTF-16", "\xff\xfed\x00e\x00v\x00\n\x00", Options{}, []string{"f.csv line 1: the header is no UTF-8 text", "save the file as UTF-8"}},
+		{"UTF-16", "\xff\xfed\x00e\x00v\x00\n\x00", Options{}, []string{"f.csv line 1: the header is not UTF-8 text", "save the file as UTF-8"}},
 		{"long first line", strings.Repeat("x", 200_000), Options{}, []string{"f.csv line 1: the header is longer than 65536 bytes"}},
 		{"unknown field mapped", header, Options{Map: map[string]string{"lng": "lon"}}, []string{
-			`--map lng=lon: there is no field "lng"`, "device_id, fleet_id, timestamp, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone, accuracy_m"}},
-		{"unknown field set", header, Options{Set: map[string]string{"fleet": "wuxi"}}, []string{`--set fleet=wuxi: there is no field "fleet"`, "fleet_id"}},
-		{"mapped to nothing", header, Options{Map: map[string]string{"lon": " "}}, []string{"--map lon= : the column's name is missing"}},
+			`--map lng=lon: unknown field "lng"`, "device_id, fleet_id, timestamp, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone, accuracy_m"}},
+		{"unknown field set", header, Options{Set: map[string]string{"fleet": "wuxi"}}, []string{`--set fleet=wuxi: unknown field "fleet"`, "fleet_id"}},
+		{"mapped to nothing", header, Options{Map: map[string]string{"lon": " "}}, []string{"--map lon= : the column name is missing"}},
 		{"mapped and set", header, Options{Map: map[string]string{"zone": "area"}, Set: map[string]string{"zone": "port"}},
-			[]string{"--map zone=area: zone has a fixed value as well, --set zone=port", "leave out"}},
+			[]string{"--map zone=area: zone has a constant value too, --set zone=port", "use only one of them"}},
 		{"set to no number", header, Options{Set: map[string]string{"lat": "north"}}, []string{"--set lat=north: malformed", "decimal number"}},
 		{"set to no time", header, Options{Set: map[string]string{"timestamp": "now"}}, []string{"--set timestamp=now: bad_timestamp"}},
-		{"set to nothing", header, Options{Set: map[string]string{"fleet_id": ""}}, []string{"--set fleet_id=: the value is missing", "give one"}},
-		{"set to a name that is refused", header, Options{Set: map[string]string{"fleet_id": "my fleet"}}, []string{"--set fleet_id=my fleet: every record would be refused", "A-Za-z0-9._:-"}},
+		{"set to nothing", header, Options{Set: map[string]string{"fleet_id": ""}}, []string{"--set fleet_id=: fleet_id is required", "set a value"}},
+		{"set to an invalid name", header, Options{Set: map[string]string{"fleet_id": "my fleet"}}, []string{"--set fleet_id=my fleet: every record would be rejected", "A-Za-z0-9._:-"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := write(t, "f.csv", c.file)
@@ -126,5 +126,5 @@ func TestFilesAreCheckedBeforeAnyRecordFlows(t *testing.T) {
 	_, err = New(Options{Files: []string{Stdin}})
 	mentions(t, err, "read standard input: there is none")
 	_, err = New(Options{})
-	mentions(t, err, "no file is named")
+	mentions(t, err, "no files")
 }

@@ -12,9 +12,9 @@ import (
 // Stdin is the path that stands for standard input.
 const Stdin = "-"
 
-// Expand gives the files that the patterns name, in their order and each of them once: paths, globs in the syntax of
-// path/filepath, and Stdin. What a glob matches is sorted; directories that it matches are left out. An error names
-// the pattern: no such file, no match, a directory, or something that is no regular file.
+// Expand returns the files of the patterns in their order, each once. Patterns are paths, globs in the syntax of
+// path/filepath, and Stdin. The matches of a glob are sorted, without directories. An error names the pattern: no such
+// file, no match, a directory, or not a regular file.
 func Expand(patterns []string) ([]string, error) {
 	var files []string
 	seen := map[string]bool{}
@@ -35,12 +35,12 @@ func Expand(patterns []string) ([]string, error) {
 		}
 	}
 	if len(files) == 0 {
-		return nil, errors.New("no file is named: name CSV files, a pattern such as 'data/*.csv', or - for standard input")
+		return nil, errors.New("no files: give CSV files, a pattern such as 'data/*.csv', or - for standard input")
 	}
 	return files, nil
 }
 
-// match gives the files of one pattern. A file whose name happens to look like a pattern is found under its name.
+// match returns the files of one pattern. A file whose name looks like a pattern is found by its name.
 func match(pattern string) ([]string, error) {
 	if pattern == Stdin {
 		return []string{Stdin}, nil
@@ -73,25 +73,25 @@ func match(pattern string) ([]string, error) {
 		files = append(files, path)
 	}
 	if len(files) == 0 {
-		return nil, errors.New("no file matches the pattern: check it, and the directory from which it starts")
+		return nil, errors.New("no file matches the pattern: check it and the working directory")
 	}
 	return files, nil
 }
 
-// checkRegular refuses what can't be read twice: files are looked at before the first record flows, and read again
-// from the middle after a crash.
+// checkRegular rejects files that can't be read twice: headers are read before the first record, and a load that resumes
+// reads from the middle of a file.
 func checkRegular(info fs.FileInfo, path string) error {
 	switch {
 	case info.Mode().IsRegular():
 		return nil
 	case info.IsDir():
-		return fmt.Errorf("it is a directory: name the files in it, for example '%s'", filepath.Join(path, "*.csv"))
+		return fmt.Errorf("it is a directory: give the files in it, for example '%s'", filepath.Join(path, "*.csv"))
 	default:
-		return errors.New("it is no regular file: pipe its content in, and name the input -")
+		return errors.New("it is not a regular file: pipe its contents in, and use - as the file")
 	}
 }
 
-// identity is the same for every path to one file.
+// identity returns the same text for every path to a file.
 func identity(path string) (string, error) {
 	if path == Stdin {
 		return Stdin, nil
@@ -103,7 +103,7 @@ func identity(path string) (string, error) {
 	return filepath.Abs(real)
 }
 
-// cause is what the system said, without the path and the call that the caller's message has already.
+// cause returns the system's error without the path and the call, which the caller's message already has.
 func cause(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {

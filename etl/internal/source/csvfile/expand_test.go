@@ -39,13 +39,13 @@ func TestExpand(t *testing.T) {
 		{name: "a glob is sorted and has no directories", patterns: []string{"data/*.csv"}, want: []string{"data/[1].csv", "data/a.csv", "data/b.csv"}},
 		{name: "once each", patterns: []string{"data/b.csv", "-", "data/[ab].csv", "./data/../data/b.csv", "link.csv", "-"}, want: []string{"data/b.csv", "-", "data/a.csv"}},
 		{name: "a name that looks like a glob", patterns: []string{"data/[1].csv"}, want: []string{"data/[1].csv"}},
-		{name: "nothing", err: []string{"no file is named", "data/*.csv"}},
+		{name: "nothing", err: []string{"no files", "data/*.csv"}},
 		{name: "absent", patterns: []string{"data/x.csv"}, err: []string{"find file data/x.csv: it does not exist", "check the path"}},
 		{name: "no match", patterns: []string{"data/*.txt"}, err: []string{"find file data/*.txt: no file matches", "check"}},
 		{name: "only directories match", patterns: []string{"emp*"}, err: []string{"find file emp*: no file matches"}},
 		{name: "bad pattern", patterns: []string{"data/[.csv"}, err: []string{"find file data/[.csv: syntax error in pattern", "bracket"}},
 		{name: "directory", patterns: []string{"data"}, err: []string{"find file data: it is a directory", "'data/*.csv'"}},
-		{name: "pipe", patterns: []string{"pipe"}, err: []string{"find file pipe: it is no regular file", "name the input -"}},
+		{name: "pipe", patterns: []string{"pipe"}, err: []string{"find file pipe: it is not a regular file", "use - as the file"}},
 		{name: "broken link in a glob", patterns: []string{"data/*.gz"}, err: []string{"find file data/*.gz: match data/broken.gz: no such file"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

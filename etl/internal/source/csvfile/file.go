@@ -15,12 +15,12 @@ import (
 
 // file is one input.
 type file struct {
-	path    string // as it was given
+	path    string // as given by the user
 	size    int64  // bytes when its header was read, compressed if it is; 0 for standard input
 	columns *columns
 }
 
-// name is the file in messages.
+// name returns the name of the file for messages.
 func (f *file) name() string {
 	if f.path == Stdin {
 		return "standard input"
@@ -28,31 +28,31 @@ func (f *file) name() string {
 	return "file " + f.path
 }
 
-// errorAt puts the place at which reading stopped before the error that stopped it.
+// errorAt adds the file and line to a read error.
 func (f *file) errorAt(line int64, err error) error {
 	return fmt.Errorf("read %s line %d: %w", f.name(), line, explain(err))
 }
 
-// explain adds what to do about damaged data, and takes off what errorAt says already.
+// explain adds the remedy for damaged data, and removes what errorAt adds.
 func explain(err error) error {
 	var corrupt flate.CorruptInputError
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("%w: the gzip data is cut short: put the whole file in its place and run the command again", err)
+		return fmt.Errorf("%w: the gzip data is cut short: replace it with the complete file and run the command again", err)
 	case errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum), errors.As(err, &corrupt):
-		return fmt.Errorf("%w: the gzip data is damaged: put a sound file in its place and run the command again", err)
+		return fmt.Errorf("%w: the gzip data is damaged: replace it with an intact file and run the command again", err)
 	default:
 		return cause(err)
 	}
 }
 
-// stream is an opened file, uncompressed.
+// stream is an open file, decompressed.
 type stream struct {
 	*lines
 	io.Closer
 }
 
-// open opens the file at the given place and adds the bytes that are read from it, compressed if they are, to read.
+// open opens the file at the given place. It adds the bytes read from disk to read.
 func (f *file) open(ctx context.Context, stdin io.Reader, at place, read *atomic.Int64) (*stream, error) {
 	var raw io.ReadCloser
 	if f.path == Stdin {
@@ -63,7 +63,7 @@ func (f *file) open(ctx context.Context, stdin io.Reader, at place, read *atomic
 			return nil, fmt.Errorf("read %s: %w", f.name(), cause(err))
 		}
 	}
-	text, err := uncompress(ctx, raw, at.offset, read)
+	text, err := decompress(ctx, raw, at.offset, read)
 	if err != nil {
 		raw.Close()
 		return nil, f.errorAt(at.line+1, err)
@@ -71,11 +71,11 @@ func (f *file) open(ctx context.Context, stdin io.Reader, at place, read *atomic
 	return &stream{newLines(text, at, f.path == Stdin), raw}, nil
 }
 
-// readHeader reads the first line of a stream and finds the fields in it.
+// readHeader reads the first line of a stream and binds the fields to its columns.
 func (f *file) readHeader(s *stream, fields *fields) error {
 	first, err := s.next(1)
 	if err == io.EOF {
-		return fmt.Errorf("read %s: it is empty: its first line has to name the columns", f.name())
+		return fmt.Errorf("read %s: it is empty: the first line must name the columns", f.name())
 	}
 	if err != nil {
 		return f.errorAt(1, err)
@@ -92,9 +92,9 @@ func (f *file) readHeader(s *stream, fields *fields) error {
 
 var gzipMagic = []byte{0x1f, 0x8b}
 
-// uncompress gives what raw holds from the offset on. Whether that is gzip is told by its first bytes: names mislead,
-// and standard input has none.
-func uncompress(ctx context.Context, raw io.Reader, offset int64, read *atomic.Int64) (io.Reader, error) {
+// decompress returns the contents of raw from the offset. It detects gzip by the first bytes: names may mislead, and
+// standard input has none.
+func decompress(ctx context.Context, raw io.Reader, offset int64, read *atomic.Int64) (io.Reader, error) {
 	counted := &counter{raw, read}
 	magic := make([]byte, len(gzipMagic))
 	n, err := io.ReadFull(counted, magic)
@@ -117,10 +117,10 @@ func uncompress(ctx context.Context, raw io.Reader, offset int64, read *atomic.I
 	return whole, nil
 }
 
-// errChanged says that a file is not what an earlier run read.
+// errChanged means that a file differs from the one that an earlier run read.
 var errChanged = errors.New("no line ends where an earlier run stopped: the file was changed")
 
-// skip passes over the lines that an earlier run stored.
+// skip discards the lines that an earlier run stored.
 func skip(ctx context.Context, r io.Reader, n int64) error {
 	const step = 1 << 20
 	for n > 1 {
@@ -145,7 +145,7 @@ func skip(ctx context.Context, r io.Reader, n int64) error {
 	return nil
 }
 
-// counter adds the bytes that are read through it to a sum that others may look at.
+// counter adds the bytes read through it to a shared sum.
 type counter struct {
 	io.Reader
 	sum *atomic.Int64
@@ -157,8 +157,8 @@ func (c *counter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// interruptible reads r until ctx ends. A read from a terminal or a pipe can't be called off, so a goroutine does it;
-// when ctx ends during such a read, the goroutine ends with the next byte or with the process. Close stops it too.
+// interruptible reads r until ctx ends. A read from a terminal or a pipe can't be canceled, so a goroutine does it. If ctx
+// ends during such a read, the goroutine ends with the next byte or with the process. Close stops it too.
 func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {
 	out, in := io.Pipe()
 	go func() {

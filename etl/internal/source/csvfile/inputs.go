@@ -14,7 +14,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// inputs is the files of one command, each with a header that was found to be good.
+// inputs are the files of one command, with valid headers.
 type inputs struct {
 	fields  *fields
 	files   []*file
@@ -22,8 +22,8 @@ type inputs struct {
 	shiftMs int64
 }
 
-// newInputs reads the header of every file, so that a mistake shows before the first record flows. The header of
-// standard input has to wait, because a pipe may have nothing to read for long.
+// newInputs reads the header of every file, so that mistakes show before the first record. The header of standard input is
+// read later: a pipe may have no data for a long time.
 func newInputs(o Options) (*inputs, error) {
 	fields, err := newFields(o.Map, o.Set, o.Times)
 	if err != nil {
@@ -31,7 +31,7 @@ func newInputs(o Options) (*inputs, error) {
 	}
 	in := &inputs{fields: fields, stdin: o.Stdin, shiftMs: o.Shift.Milliseconds()}
 	if len(o.Files) == 0 {
-		return nil, errors.New("no file is named: name CSV files, or - for standard input")
+		return nil, errors.New("no files: give CSV files, or - for standard input")
 	}
 	for _, path := range o.Files {
 		f := &file{path: path}
@@ -46,7 +46,7 @@ func newInputs(o Options) (*inputs, error) {
 func (in *inputs) check(f *file) error {
 	if f.path == Stdin {
 		if in.stdin == nil {
-			return errors.New("read standard input: there is none here: name a file")
+			return errors.New("read standard input: there is none: give a file")
 		}
 		return nil
 	}
@@ -66,22 +66,22 @@ func (in *inputs) check(f *file) error {
 	return f.readHeader(s, in.fields)
 }
 
-// fromStdin tells whether standard input is among the files.
+// fromStdin returns whether standard input is one of the files.
 func (in *inputs) fromStdin() bool {
 	return slices.ContainsFunc(in.files, func(f *file) bool { return f.path == Stdin })
 }
 
-// chunk is what one block of lines held.
+// chunk is the parsed contents of one block of lines.
 type chunk struct {
-	file    int // index
-	items   []pipeline.Item
-	refused []pipeline.Rejected
-	end     place // where the file goes on
-	last    bool  // the file ends here; there are no items then
+	file     int // index
+	items    []pipeline.Item
+	rejected []pipeline.Rejected
+	end      place // place of the next line
+	last     bool  // end of the file; without items
 }
 
-// each reads the files from the places that from gives, or skips them, until one of them breaks, take gives an error,
-// or ctx ends. A file that breaks has given all its whole lines before.
+// each reads the files from the places that from returns, or skips them, until a file or take fails, or ctx ends. All whole
+// lines before a read error reach take.
 func (in *inputs) each(ctx context.Context, from func(file int) (at place, skip bool), read *atomic.Int64, take func(chunk) error) error {
 	var stdin *stream
 	for _, f := range in.files {
@@ -128,7 +128,7 @@ func (in *inputs) each(ctx context.Context, from func(file int) (at place, skip 
 
 func fromStart(int) (place, bool) { return place{}, false }
 
-// readFile reads the lines of one file from where the stream stands.
+// readFile reads the remaining lines of a stream.
 func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(chunk) error) error {
 	f := in.files[index]
 	parser := &lineParser{columns: f.columns, names: names{}}
@@ -149,7 +149,7 @@ func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(
 	return ctx.Err()
 }
 
-// parseBlock reads the lines of a block. Blank ones are nothing.
+// parseBlock parses the lines of a block. It ignores blank lines.
 func (p *lineParser) parseBlock(b block, shiftMs int64) chunk {
 	c := chunk{items: make([]pipeline.Item, 0, len(b.ends))}
 	start := 0
@@ -164,9 +164,9 @@ func (p *lineParser) parseBlock(b block, shiftMs int64) chunk {
 		item := &c.items[len(c.items)-1]
 		if rejection := p.parse(line, &item.Record); rejection != nil {
 			c.items = c.items[:len(c.items)-1]
-			c.refused = append(c.refused, pipeline.Rejected{
+			c.rejected = append(c.rejected, pipeline.Rejected{
 				Rejection: rejection, Position: position, Raw: line[:min(len(line), telemetry.MaxRawLen)],
-				Fields: p.apart(line, shiftMs),
+				Fields: p.texts(line, shiftMs),
 			})
 			continue
 		}

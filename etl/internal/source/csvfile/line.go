@@ -13,21 +13,21 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// lineParser makes records of a file's lines.
+// lineParser parses the lines of a file into records.
 type lineParser struct {
 	*columns
 	splitter
 	names names
 }
 
-// parse reads one line without its end into a record that holds the file's fixed values. Bounds are not checked here.
+// parse parses a line without its newline into r. It does not check bounds.
 func (p *lineParser) parse(line string, r *telemetry.Record) *telemetry.Rejection {
 	if len(line) > telemetry.MaxRawLen {
 		return telemetry.Reject(telemetry.TooLarge, "", "",
-			fmt.Sprintf("the line is longer than %d bytes: leave out columns that are no field", telemetry.MaxRawLen))
+			fmt.Sprintf("the line is longer than %d bytes: remove columns that are not fields", telemetry.MaxRawLen))
 	}
 	if !isText(line) {
-		return telemetry.Reject(telemetry.Malformed, "", "", "the line is no UTF-8 text: save the file as UTF-8")
+		return telemetry.Reject(telemetry.Malformed, "", "", "the line is not UTF-8 text: save the file as UTF-8")
 	}
 	values, err := p.split(line)
 	if err != nil {
@@ -35,25 +35,25 @@ func (p *lineParser) parse(line string, r *telemetry.Record) *telemetry.Rejectio
 	}
 	if len(values) != p.count {
 		return telemetry.Reject(telemetry.Malformed, "", "", fmt.Sprintf(
-			"the line has %d fields, the header has %d: give as many, and put a field with a comma in quotes", len(values), p.count))
+			"the line has %d fields, the header has %d: give the same number, and quote fields that contain a comma", len(values), p.count))
 	}
 	*r = p.fixed
 	for _, c := range p.found {
 		value := values[c.index]
 		if c.required && strings.TrimSpace(value) == "" {
-			return telemetry.Reject(telemetry.MissingField, c.field, "", "fill in the column, or give a fixed value with --set")
+			return telemetry.Reject(telemetry.MissingField, c.field, "", "fill the column, or set a constant value with --set")
 		}
 		if err := r.SetText(c.field, value, p.times); err != nil {
 			return rejection(err)
 		}
 	}
-	r.DeviceID, r.FleetID, r.Zone = p.names.own(r.DeviceID), p.names.own(r.FleetID), p.names.own(r.Zone)
+	r.DeviceID, r.FleetID, r.Zone = p.names.intern(r.DeviceID), p.names.intern(r.FleetID), p.names.intern(r.Zone)
 	return nil
 }
 
-// apart is what a line says of each field, for the dead letters, so that it can be replayed without this file's columns,
-// fixed values, layout of times and shift. It is nil for a line that can't be split into the columns.
-func (p *lineParser) apart(line string, shiftMs int64) map[string]string {
+// texts returns the text of each field, for dead letters: they are reprocessed without the columns, constant values, time
+// layout and shift of this file. It is nil for a line that can't be split into the columns.
+func (p *lineParser) texts(line string, shiftMs int64) map[string]string {
 	if len(line) > telemetry.MaxRawLen || !isText(line) {
 		return nil
 	}
@@ -90,24 +90,23 @@ func rejection(err error) *telemetry.Rejection {
 	return telemetry.Reject(telemetry.Malformed, "", "", err.Error())
 }
 
-// isText tells whether s is UTF-8 without a NUL byte. Cassandra takes no other text, and JSON has none.
+// isText returns whether s is UTF-8 without a NUL byte. Cassandra and JSON accept no other text.
 func isText(s string) bool {
 	return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s)
 }
 
-// names gives equal names one string of their own, so that whoever keeps the name of a device doesn't keep the block
-// of lines that it was read from.
+// names interns names, so that a kept name does not keep its whole block of lines in memory.
 type names map[string]string
 
-// maxNames bounds the memory for names; beyond it they are forgotten and learned anew.
+// maxNames bounds the memory for names; beyond it, they are all evicted.
 const maxNames = 1 << 16
 
-func (n names) own(s string) string {
+func (n names) intern(s string) string {
 	if name, ok := n[s]; ok {
 		return name
 	}
 	if len(s) > telemetry.MaxNameLen {
-		return s // it will be refused
+		return s // it will be rejected
 	}
 	if len(n) >= maxNames {
 		clear(n)
@@ -117,11 +116,11 @@ func (n names) own(s string) string {
 	return s
 }
 
-// splitter splits lines into fields. What it returns is good until the next call.
+// splitter splits lines into fields. Its result is valid until the next call.
 type splitter struct {
 	values []string
 	quoted *csv.Reader
-	line   strings.Reader // what quoted reads
+	line   strings.Reader // input of quoted
 }
 
 func (s *splitter) split(line string) ([]string, error) {
@@ -139,7 +138,7 @@ func (s *splitter) split(line string) ([]string, error) {
 	}
 }
 
-// splitQuoted splits a line that has a quote as RFC 4180 says, but for line ends, which can't be quoted.
+// splitQuoted splits a line with quotes by RFC 4180, except that a newline can't be quoted.
 func (s *splitter) splitQuoted(line string) ([]string, error) {
 	if s.quoted == nil {
 		s.quoted = csv.NewReader(&s.line)
@@ -149,7 +148,7 @@ func (s *splitter) splitQuoted(line string) ([]string, error) {
 	s.line.Reset(line)
 	values, err := s.quoted.Read()
 	if err != nil {
-		_, _ = io.Copy(io.Discard, &s.line) // what is left must not stand before the next line
+		_, _ = io.Copy(io.Discard, &s.line) // the rest must not precede the next line
 		return nil, quoteError(err)
 	}
 	return values, nil
@@ -161,8 +160,8 @@ func quoteError(err error) error {
 		return err
 	}
 	if errors.Is(p.Err, csv.ErrBareQuote) {
-		return fmt.Errorf("stray quote at byte %d: put the whole field in quotes and double the quotes in it", p.Column)
+		return fmt.Errorf("stray quote at byte %d: quote the whole field and double the quotes in it", p.Column)
 	}
-	return fmt.Errorf("wrong or unclosed quote at byte %d: close it at the field's end, and double the quotes in the field; "+
-		"a field can't go on in the next line", p.Column)
+	return fmt.Errorf("wrong or unclosed quote at byte %d: close it at the end of the field, and double the quotes in the field; "+
+		"a field can't span lines", p.Column)
 }

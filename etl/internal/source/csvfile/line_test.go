@@ -30,11 +30,11 @@ func TestBrokenLines(t *testing.T) {
 		{"too many fields", good + ",", telemetry.Malformed, "", "the line has 8 fields, the header has 7"},
 		{"too many quoted fields", good + `,"a"`, telemetry.Malformed, "", "the line has 8 fields, the header has 7"},
 		{"one word", "?", telemetry.Malformed, "", "the line has 1 fields"},
-		{"not UTF-8", "bus-1,wuxi,1793527200,31.5,120.5,42,\xff", telemetry.Malformed, "", "no UTF-8 text"},
-		{"NUL", "bus-1,wuxi,1793527200,31.5,120.5,42,\x00", telemetry.Malformed, "", "no UTF-8 text"},
+		{"not UTF-8", "bus-1,wuxi,1793527200,31.5,120.5,42,\xff", telemetry.Malformed, "", "not UTF-8 text"},
+		{"NUL", "bus-1,wuxi,1793527200,31.5,120.5,42,\x00", telemetry.Malformed, "", "not UTF-8 text"},
 		{"longer than a record", long, telemetry.TooLarge, "", "longer than 65536 bytes"},
 		{"longer than a block", huge, telemetry.TooLarge, "", "longer than 65536 bytes"},
-		{"no device", ",wuxi,1793527200,31.5,120.5,42,port", telemetry.MissingField, "device_id", "fill in the column"},
+		{"no device", ",wuxi,1793527200,31.5,120.5,42,port", telemetry.MissingField, "device_id", "fill the column"},
 		{"no fleet", "bus-1,  ,1793527200,31.5,120.5,42,port", telemetry.MissingField, "fleet_id", "--set"},
 		{"no time", `bus-1,wuxi,"",31.5,120.5,42,port`, telemetry.MissingField, "timestamp", "timestamp"},
 		{"no latitude", "bus-1,wuxi,1793527200,,120.5,42,port", telemetry.MissingField, "lat", "lat"},
@@ -94,11 +94,11 @@ func TestQuotedFields(t *testing.T) {
 func TestNamesAreTheirOwn(t *testing.T) {
 	n := names{}
 	line := "bus-1,rest"
-	if a, b := n.own(line[:5]), n.own("bus-1"); a != "bus-1" || b != a {
+	if a, b := n.intern(line[:5]), n.intern("bus-1"); a != "bus-1" || b != a {
 		t.Errorf("got %q, %q", a, b)
 	}
 	for i := range 2 * maxNames {
-		n.own(fmt.Sprint(i))
+		n.intern(fmt.Sprint(i))
 	}
 	if len(n) > maxNames {
 		t.Errorf("%d names are remembered, want no more than %d", len(n), maxNames)

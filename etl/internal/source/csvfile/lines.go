@@ -9,32 +9,32 @@ import (
 
 // A block of lines becomes one batch.
 const (
-	blockBytes = 128 << 10 // more than MaxRawLen, so that only a line that is too long can be longer than a block
+	blockBytes = 128 << 10 // more than MaxRawLen, so that only a line above that limit exceeds a block
 	blockLines = 1000
 )
 
-// place is a point between two lines of a file.
+// place is a position between two lines of a file.
 type place struct {
-	offset int64 // bytes before it, uncompressed
+	offset int64 // bytes before it, decompressed
 	line   int64 // lines before it
 }
 
-// lines cuts a stream into blocks of whole lines, in one buffer whatever the length of a line.
+// lines splits a stream into blocks of whole lines, with one buffer of fixed size.
 type lines struct {
 	in     io.Reader
-	prompt bool // give what is there rather than wait until a block is full
+	prompt bool // return available lines instead of waiting for a full block
 	at     place
 	buf    []byte
-	start  int // of what was read and not given yet
+	start  int // of the data that was read but not returned
 	end    int
-	err    error // why there is nothing more to read
-	ends   []int // of the latest block, to use its memory again
+	err    error // the error that ended the stream
+	ends   []int // of the latest block, reused
 }
 
-// block is some lines of a file. Its text is one string, of which every field of its records is a part.
+// block is a block of lines. All fields of its records are substrings of its text.
 type block struct {
 	text string
-	ends []int // where each line ends in text, its line end included; good until the next block
+	ends []int // end of each line in text, newline included; valid until the next block
 	from place
 }
 
@@ -42,8 +42,8 @@ func newLines(in io.Reader, at place, prompt bool) *lines {
 	return &lines{in: in, at: at, prompt: prompt, buf: make([]byte, blockBytes)}
 }
 
-// next gives up to most lines. Its error is io.EOF after the last line of a stream that ended well, be there an end to
-// that line or not. When the stream broke, an incomplete last line is left out, and the error is what broke it.
+// next returns up to most lines. The error is io.EOF after the last line, with or without a newline. If the stream fails,
+// next omits an incomplete last line and returns the error of the stream.
 func (l *lines) next(most int) (block, error) {
 	b := block{from: l.at, ends: l.ends[:0]}
 	defer func() { l.ends = b.ends }()
@@ -74,12 +74,12 @@ func (l *lines) next(most int) (block, error) {
 		b.ends = append(b.ends, size)
 	}
 	b.text = string(l.buf[l.start : l.start+size])
-	l.pass(size)
+	l.skip(size)
 	l.at.line += int64(len(b.ends))
 	return b, nil
 }
 
-// fill moves what is left to the front of the buffer and reads once behind it.
+// fill moves the remaining data to the front of the buffer and reads once after it.
 func (l *lines) fill() {
 	l.end = copy(l.buf, l.buf[l.start:l.end])
 	l.start = 0
@@ -88,22 +88,22 @@ func (l *lines) fill() {
 	l.err = err
 }
 
-func (l *lines) pass(n int) {
+func (l *lines) skip(n int) {
 	l.start += n
 	l.at.offset += int64(n)
 }
 
-// overlong gives the start of a line that the buffer doesn't hold, one byte longer than a line may be, and passes over
-// the rest of it.
+// overlong returns the start of a line that exceeds the buffer, one byte longer than the limit of a line, and discards the
+// rest of it.
 func (l *lines) overlong(b block) (block, error) {
 	b.text = string(l.buf[:telemetry.MaxRawLen+1])
 	b.ends = append(b.ends, len(b.text))
 	for {
 		if i := bytes.IndexByte(l.buf[l.start:l.end], '\n'); i >= 0 {
-			l.pass(i + 1)
+			l.skip(i + 1)
 			break
 		}
-		l.pass(l.end - l.start)
+		l.skip(l.end - l.start)
 		if l.err == io.EOF {
 			break
 		}

@@ -12,8 +12,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// runInEventOrder sends batches of neighbours in the sorted order that come from one file. The order is the same
-// whenever the files are, so a number in it is a place from which to go on.
+// runInEventOrder sends batches of consecutive entries from one file in sorted order. Equal files give an equal order, so
+// the number of an entry is a place to resume from.
 func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) error) error {
 	var count int64
 	entries := counted(s.in.entries(ctx), &count)
@@ -24,13 +24,13 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		if len(batch.Items)+len(batch.Rejected) == 0 {
 			return nil
 		}
-		batch.Accepted, batch.Done = s.options.Now(), s.checkpoint.expect(progress{inOrder: number})
+		batch.Accepted, batch.Done = s.options.Now(), s.checkpoint.add(progress{inOrder: number})
 		b := batch
 		batch = pipeline.Batch{}
 		s.done.Store(int64(float64(s.total) * float64(number) / float64(count)))
 		return emit(b)
 	}
-	for e, err := range deriving(ctx, s.options, entries) {
+	for e, err := range sortedByDevice(ctx, s.options, entries) {
 		if err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		number++
 		if e.Rejection != nil {
 			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
-				Rejection: e.Rejection, Position: e.Position, Raw: e.Raw, Fields: s.in.apart(e.Origin, e.Raw, e.Rejection),
+				Rejection: e.Rejection, Position: e.Position, Raw: e.Raw, Fields: s.in.texts(e.Origin, e.Raw, e.Rejection),
 			})
 		} else {
 			batch.Items = append(batch.Items, e.Item)
@@ -57,45 +57,45 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 	return send()
 }
 
-// apart takes a refused line of a file apart once more: sorting keeps only the line.
-func (in *inputs) apart(origin, raw string, why *telemetry.Rejection) map[string]string {
+// texts splits a rejected line again: sorting keeps only the line.
+func (in *inputs) texts(origin, raw string, why *telemetry.Rejection) map[string]string {
 	i := slices.IndexFunc(in.files, func(f *file) bool { return f.path == origin })
-	if i < 0 || why.Reason == telemetry.TooLarge { // only its beginning is left
+	if i < 0 || why.Reason == telemetry.TooLarge { // the line was truncated
 		return nil
 	}
 	p := lineParser{columns: in.files[i].columns}
-	return p.apart(raw, in.shiftMs)
+	return p.texts(raw, in.shiftMs)
 }
 
-// errLeft says that a range was left.
-var errLeft = errors.New("left")
+// errStopped means that the consumer of a range stopped.
+var errStopped = errors.New("stopped")
 
-// entries is every line of the files, as they stand there.
+// entries yields every line of the files in file order.
 func (in *inputs) entries(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
 	return func(yield func(eventorder.Entry, error) bool) {
 		err := in.each(ctx, fromStart, new(atomic.Int64), func(c chunk) error {
 			e := eventorder.Entry{Origin: in.files[c.file].path}
-			for _, r := range c.refused {
+			for _, r := range c.rejected {
 				e.Item, e.Rejection = pipeline.Item{Position: r.Position, Raw: r.Raw}, r.Rejection
 				if !yield(e, nil) {
-					return errLeft
+					return errStopped
 				}
 			}
 			e.Rejection = nil
 			for _, e.Item = range c.items {
 				if !yield(e, nil) {
-					return errLeft
+					return errStopped
 				}
 			}
 			return nil
 		})
-		if err != nil && err != errLeft {
+		if err != nil && err != errStopped {
 			yield(eventorder.Entry{}, err)
 		}
 	}
 }
 
-// counted counts what passes.
+// counted counts the entries of in.
 func counted(in iter.Seq2[eventorder.Entry, error], n *int64) iter.Seq2[eventorder.Entry, error] {
 	return func(yield func(eventorder.Entry, error) bool) {
 		for e, err := range in {
@@ -107,8 +107,8 @@ func counted(in iter.Seq2[eventorder.Entry, error], n *int64) iter.Seq2[eventord
 	}
 }
 
-// deriving gives the entries by device and time, after InEventOrder has seen the valid records.
-func deriving(ctx context.Context, o Options, in iter.Seq2[eventorder.Entry, error]) iter.Seq2[eventorder.Entry, error] {
+// sortedByDevice yields the entries by device and time, after InEventOrder was called for the valid records.
+func sortedByDevice(ctx context.Context, o Options, in iter.Seq2[eventorder.Entry, error]) iter.Seq2[eventorder.Entry, error] {
 	sorted := eventorder.Sorter{Dir: o.SortDir}.Sort(ctx, eventorder.ByDevice, in)
 	return func(yield func(eventorder.Entry, error) bool) {
 		for e, err := range sorted {
@@ -122,8 +122,8 @@ func deriving(ctx context.Context, o Options, in iter.Seq2[eventorder.Entry, err
 	}
 }
 
-// Trace is the records of files in order of time, after InEventOrder has seen them, and first of all what the files
-// have that is no record. It is what package replay plays.
+// Trace yields the records of files by event time, after InEventOrder was called for them. Rejected lines come first.
+// Package replay replays it.
 type Trace struct {
 	in      *inputs
 	options Options
@@ -138,11 +138,11 @@ func NewTrace(o Options) (*Trace, error) {
 	return &Trace{in, o}, nil
 }
 
-// Records reads the files to their end and gives what they hold. An error comes last.
+// Records reads the files to their end and yields their entries. An error comes last.
 func (t *Trace) Records(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
 	entries := t.in.entries(ctx)
 	if t.options.InEventOrder != nil {
-		entries = deriving(ctx, t.options, entries)
+		entries = sortedByDevice(ctx, t.options, entries)
 	}
 	return eventorder.Sorter{Dir: t.options.SortDir}.Sort(ctx, eventorder.ByTime, entries)
 }

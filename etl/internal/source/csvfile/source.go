@@ -1,6 +1,6 @@
 // Package csvfile reads telemetry from CSV files, compressed or not, and from standard input. One physical line is one
-// record, so that a broken line costs no other: quoted fields can't hold line ends. A checkpoint lets the same command
-// go on where it was killed.
+// record, so that a broken line never costs another one: quoted fields can't contain newlines. With a checkpoint, the same
+// command resumes after a crash.
 package csvfile
 
 import (
@@ -16,29 +16,29 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Options say what is read and how.
+// Options are the settings of a Source.
 type Options struct {
-	Files []string  // what Expand gave
-	Stdin io.Reader // what the path "-" stands for
+	Files []string  // result of Expand
+	Stdin io.Reader // input of the path "-"
 
-	Map   map[string]string    // the column of a field, by the field's name, where the two differ
-	Set   map[string]string    // fixed values by field; they take the place of columns
-	Times telemetry.TimeFormat // how timestamps are written
+	Map   map[string]string    // column by field, if the names differ
+	Set   map[string]string    // constant values by field; they replace columns
+	Times telemetry.TimeFormat // format of timestamps
 	Shift time.Duration        // added to every event time, in whole milliseconds
 
-	// InEventOrder, when set, is called for every valid record in the order of its device's events, to derive what
-	// follows from the records before it. The files are then read to their end and sorted before a record flows.
+	// InEventOrder, if set, is called for every valid record in the event order of its device, to compute values from
+	// earlier records. The source then reads and sorts all files before it emits the first record.
 	InEventOrder func(*telemetry.Record)
-	// Valid tells which records InEventOrder sees; nil is all. The others flow as they are.
+	// Valid selects the records for InEventOrder; nil selects all. The others are emitted unchanged.
 	Valid func(*telemetry.Record) bool
-	// SortDir is where sorting puts what doesn't fit into memory; empty is the system's temporary directory.
+	// SortDir is the directory of temporary files for sorting; empty is the system's temporary directory.
 	SortDir string
 
-	Checkpoint *Checkpoint      // nil starts anew and keeps nothing
+	Checkpoint *Checkpoint      // nil starts at the beginning and stores no progress
 	Now        func() time.Time // nil is time.Now
 }
 
-// Source reads files into batches, one file's lines in each. It implements pipeline.Source.
+// Source reads files into batches; each batch has lines of one file. It implements pipeline.Source.
 type Source struct {
 	in         *inputs
 	options    Options
@@ -47,8 +47,8 @@ type Source struct {
 	done       atomic.Int64
 }
 
-// New checks the options and reads the header of every file; that of standard input is read by Run. An error names the
-// file or the setting at fault. A shift in the checkpoint of an earlier run takes the place of Options.Shift.
+// New checks the options and reads the header of every file; Run reads that of standard input. An error names the file or
+// the setting. The shift in the checkpoint of an earlier run overrides Options.Shift.
 func New(o Options) (*Source, error) {
 	s := &Source{options: o, checkpoint: cmp.Or(o.Checkpoint, &Checkpoint{})}
 	if shift, ok := s.checkpoint.Shift(); ok {
@@ -69,11 +69,11 @@ func New(o Options) (*Source, error) {
 	return s, nil
 }
 
-// Name is the source's label.
+// Name implements pipeline.Source.
 func (s *Source) Name() string { return "csvfile" }
 
-// Progress tells how much of the files was read, in bytes of the files as they are on disk; with InEventOrder, how much
-// of them was sent, since reading comes before. The total is 0 when it isn't known. It may be called at any time.
+// Progress returns how much of the files was read, in bytes on disk, or with InEventOrder how much of them was sent. The total
+// is 0 if unknown. It is safe for concurrent use.
 func (s *Source) Progress() (done, total int64) {
 	done = s.done.Load()
 	if s.total > 0 {
@@ -82,8 +82,8 @@ func (s *Source) Progress() (done, total int64) {
 	return done, s.total
 }
 
-// Run reads the files one after the other from where an earlier run left them. An error names file and line. Without
-// InEventOrder, all lines before a damaged part of a file have been emitted when Run returns its error.
+// Run reads the files one after the other and resumes where an earlier run stopped. An error names file and line. Without
+// InEventOrder, Run emits all lines before a damaged part of a file.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	if err := s.checkpoint.begin(s.in.shiftMs); err != nil {
 		return err
@@ -115,16 +115,16 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 	}
 	return s.in.each(ctx, from, &s.done, func(c chunk) error {
 		p := progress{file: c.file, place: c.end, done: c.last}
-		if len(c.items)+len(c.refused) == 0 {
-			s.checkpoint.pass(p)
+		if len(c.items)+len(c.rejected) == 0 {
+			s.checkpoint.skip(p)
 			return nil
 		}
 		return emit(pipeline.Batch{
 			Origin:   s.in.files[c.file].path,
 			Items:    c.items,
-			Rejected: c.refused,
+			Rejected: c.rejected,
 			Accepted: s.options.Now(),
-			Done:     s.checkpoint.expect(p),
+			Done:     s.checkpoint.add(p),
 		})
 	})
 }

@@ -70,8 +70,8 @@ func TestDamagedGzip(t *testing.T) {
 		says []string
 	}{
 		{"truncated", packed[:third], false, []string{"unexpected EOF: the gzip data is cut short", "run the command again"}},
-		{"corrupt", flipped, false, []string{"the gzip data is damaged", "sound file"}},
-		{"wrong checksum", wrongSum, true, []string{"gzip: invalid checksum", "sound file"}},
+		{"corrupt", flipped, false, []string{"the gzip data is damaged", "intact file"}},
+		{"wrong checksum", wrongSum, true, []string{"gzip: invalid checksum", "intact file"}},
 		{"rubbish behind it", append(bytes.Clone(packed), "rubbish"...), true, []string{"the gzip data"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -7,10 +7,9 @@ import (
 	"sync/atomic"
 )
 
-// TimeRange reads the files once and tells the least and the greatest event time of their n records, in Unix
-// milliseconds and before any shift; both are 0 when there is no record. A line that is no record doesn't count; a
-// record whose values are out of bounds does, so one wrong clock can stretch the range. Standard input is an error,
-// since it can't be read twice.
+// TimeRange reads the files once and returns the smallest and largest event time of their n records, in Unix milliseconds
+// before any shift; both are 0 without records. Lines that can't be parsed don't count. Records with values out of bounds
+// do, so one wrong clock can extend the range. Standard input is an error, since it can't be read twice.
 func TimeRange(ctx context.Context, o Options) (minMs, maxMs, n int64, err error) {
 	o.Shift = 0
 	in, err := newInputs(o)
