@@ -187,8 +187,7 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 	}
 	o.server.Query = query.New(o.query)
 	t.Cleanup(o.server.Query.Close)
-	o.server.Ingest, err = ingest.New(o.ingest)
-	require.NoError(t, err)
+	o.server.Ingest = ingest.New(o.ingest)
 	r.Server, err = New(o.server)
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())

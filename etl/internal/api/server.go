@@ -11,6 +11,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -23,6 +24,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
+
+// Name is the source of the records of a Server.
+const Name = "api"
 
 // Options are what a Server needs. All fields but TLS must be set.
 type Options struct {
@@ -63,15 +67,12 @@ func DefaultLimits() Limits {
 type Server struct {
 	Options
 	router      *rest.Router
-	requests    gate
+	requests    sync.RWMutex // read-locked by each request in progress; write-locked for good by the shutdown
 	connections *connections
 }
 
-// New makes a server. It accepts requests while Run runs. The error names the option that can't be used.
+// New makes a server. It accepts requests while Run runs.
 func New(o Options) (*Server, error) {
-	if err := o.check(); err != nil {
-		return nil, fmt.Errorf("API: %w", err)
-	}
 	document, err := openAPIRoute()
 	if err != nil {
 		return nil, fmt.Errorf("API: %w", err)
@@ -82,37 +83,8 @@ func New(o Options) (*Server, error) {
 	return s, nil
 }
 
-func (o *Options) check() error {
-	switch {
-	case o.Listener == nil:
-		return errors.New("no listener")
-	case o.Tokens == nil:
-		return errors.New("no tokens: load a token file, or allow open access explicitly")
-	case o.Ingest == nil || o.Query == nil:
-		return errors.New("no ingest or query")
-	case o.Logger == nil || o.Registerer == nil || o.Now == nil:
-		return errors.New("no logger, registerer or clock")
-	}
-	l := o.Limits
-	for _, n := range []struct {
-		name  string
-		value int64
-	}{
-		{"MaxConnections", int64(l.MaxConnections)}, {"HeaderTimeout", int64(l.HeaderTimeout)}, {"ReadTimeout", int64(l.ReadTimeout)},
-		{"IdleTimeout", int64(l.IdleTimeout)},
-	} {
-		if n.value <= 0 {
-			return fmt.Errorf("limit %s %d: give more than 0", n.name, n.value)
-		}
-	}
-	if least := l.ReadTimeout + o.Ingest.Limits.AppendTimeout; l.WriteTimeout <= least {
-		return fmt.Errorf("limit WriteTimeout %s: give more than ReadTimeout and AppendTimeout together, %s", l.WriteTimeout, least)
-	}
-	return nil
-}
-
-// Name is the label of the source.
-func (s *Server) Name() string { return "api" }
+// Name implements pipeline.Source.
+func (s *Server) Name() string { return Name }
 
 // Run serves until ctx ends, and passes what it receives to the pipeline. Requests in progress end within the grace period.
 // Run returns after its last emit. Call it once.
@@ -145,7 +117,11 @@ func (s *Server) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 }
 
 func (s *Server) shutdown(server *http.Server) {
-	ended := s.requests.close()
+	ended := make(chan struct{})
+	go func() {
+		s.requests.Lock() // from now on new requests are rejected
+		close(ended)
+	}()
 	s.connections.closeIdle()
 	ctx, cancel := context.WithTimeout(context.Background(), s.Limits.Grace)
 	defer cancel()
@@ -161,11 +137,11 @@ func (s *Server) shutdown(server *http.Server) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !s.requests.enter() {
+	if !s.requests.TryRLock() {
 		s.router.Reject(w, rest.Temporary(rest.ShuttingDown, "the server is shutting down", "retry after Retry-After", time.Second, nil))
 		return
 	}
-	defer s.requests.leave()
+	defer s.requests.RUnlock()
 	s.router.ServeHTTP(w, r)
 }
 

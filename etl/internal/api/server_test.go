@@ -52,7 +52,13 @@ func TestShutdownAbortsSlowRequests(t *testing.T) {
 	conn := r.raw()
 	_, err := fmt.Fprintf(conn, "POST /v1/telemetry HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1000\r\n\r\n{", r.token)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { r.requests.mu.Lock(); defer r.requests.mu.Unlock(); return r.requests.inside == 1 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool {
+		if r.requests.TryLock() {
+			r.requests.Unlock()
+			return false
+		}
+		return true
+	}, 10*time.Second, time.Millisecond)
 	started := time.Now()
 	require.NoError(t, r.end())
 	require.Less(t, time.Since(started), 5*time.Second)
@@ -71,25 +77,4 @@ type brokenSpool struct{ *memorySpool }
 
 func (brokenSpool) Next(context.Context) ([]byte, uint64, error) {
 	return nil, 0, errors.New("input/output error")
-}
-
-func TestInvalidOptionsAreRejectedByName(t *testing.T) {
-	r := start(t)
-	for name, c := range map[string]struct {
-		change func(*Options)
-		want   string
-	}{
-		"no tokens":    {func(o *Options) { o.Tokens = nil }, "no tokens"},
-		"no listener":  {func(o *Options) { o.Listener = nil }, "no listener"},
-		"no ingest":    {func(o *Options) { o.Ingest = nil }, "no ingest"},
-		"no time":      {func(o *Options) { o.Limits.ReadTimeout = 0 }, "limit ReadTimeout 0: give more than 0"},
-		"short writes": {func(o *Options) { o.Limits.WriteTimeout = time.Second }, "limit WriteTimeout 1s: give more than"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			o := r.Options
-			c.change(&o)
-			_, err := New(o)
-			require.ErrorContains(t, err, c.want)
-		})
-	}
 }

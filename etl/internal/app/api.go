@@ -58,13 +58,10 @@ func (p *program) api(x *parts) (_ pipeline.Source, made closers, err error) {
 		return nil, made, err
 	}
 	serverLimits, ingestLimits := apiLimits(c)
-	receiver, err := ingest.New(ingest.Options{
+	receiver := ingest.New(ingest.Options{
 		Spool: buffer, Check: validate.NewBounds(c.Fleets).Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
 		Limits: ingestLimits, Logger: p.logger, Registerer: p.reg, Now: time.Now,
 	})
-	if err != nil {
-		return nil, made, err
-	}
 	server, err := api.New(api.Options{
 		Listener: listener, TLS: serverTLS, Tokens: tokens, Ingest: receiver, Query: queries,
 		Limits: serverLimits, Logger: p.logger, Registerer: p.reg, Now: time.Now,

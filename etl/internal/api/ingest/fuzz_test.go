@@ -47,11 +47,10 @@ func newFuzzed(f *testing.F) *fuzzed {
 	limits, now, reg := DefaultLimits(), func() time.Time { return w.now }, prometheus.NewRegistry()
 	limits.TokenRate, limits.DeviceRate = 0, 0
 	limits.MaxRecords = 50
-	g, err := New(Options{
+	g := New(Options{
 		Spool: w.spool, Check: w.check, Seen: func(*telemetry.Record) telemetry.Seen { return telemetry.New },
 		Limits: limits, Logger: logger, Registerer: reg, Now: now,
 	})
-	require.NoError(f, err)
 	w.Router = rest.NewRouter(rest.Options{Routes: g.Routes(), Tokens: tokens, Logger: logger, Registerer: reg, Now: now})
 	return w
 }

@@ -4,8 +4,6 @@ package ingest
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
 
@@ -82,59 +80,15 @@ type Ingest struct {
 	appends     sync.WaitGroup
 }
 
-// New makes an Ingest and registers its metrics. The error names the option that can't be used.
-func New(o Options) (*Ingest, error) {
-	if err := o.check(); err != nil {
-		return nil, fmt.Errorf("ingest: %w", err)
-	}
+// New makes an Ingest and registers its metrics.
+func New(o Options) *Ingest {
 	l := o.Limits
-	g := &Ingest{
+	return &Ingest{
 		Options: o, metrics: newMetrics(o.Registerer),
-		bodies: semaphore.NewWeighted(l.MaxBodies), pending: semaphore.NewWeighted(int64(l.MaxPending)), slots: make(chan struct{}, l.MaxAppends),
+		tokenRates:  newLimiters(l.TokenRate, l.TokenBurst, l.Devices),
+		deviceRates: newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices),
+		bodies:      semaphore.NewWeighted(l.MaxBodies), pending: semaphore.NewWeighted(int64(l.MaxPending)), slots: make(chan struct{}, l.MaxAppends),
 	}
-	var err error
-	if g.tokenRates, err = newLimiters(l.TokenRate, l.TokenBurst, l.Devices); err != nil {
-		return nil, fmt.Errorf("ingest: %w", err)
-	}
-	if g.deviceRates, err = newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices); err != nil {
-		return nil, fmt.Errorf("ingest: %w", err)
-	}
-	return g, nil
-}
-
-func (o *Options) check() error {
-	switch {
-	case o.Spool == nil:
-		return errors.New("no spool")
-	case o.Check == nil || o.Seen == nil:
-		return errors.New("no check of records")
-	case o.Logger == nil || o.Registerer == nil || o.Now == nil:
-		return errors.New("no logger, registerer or clock")
-	}
-	return o.Limits.check()
-}
-
-func (l *Limits) check() error {
-	for _, n := range []struct {
-		name  string
-		value int64
-	}{
-		{"MaxBody", l.MaxBody}, {"MaxRecords", int64(l.MaxRecords)}, {"AppendTimeout", int64(l.AppendTimeout)},
-		{"MaxAppends", int64(l.MaxAppends)}, {"MaxPending", int64(l.MaxPending)}, {"Devices", int64(l.Devices)},
-	} {
-		if n.value <= 0 {
-			return fmt.Errorf("limit %s %d: give more than 0", n.name, n.value)
-		}
-	}
-	switch {
-	case l.MaxBodies < l.MaxBody:
-		return fmt.Errorf("limit MaxBodies %d: give at least MaxBody, %d", l.MaxBodies, l.MaxBody)
-	case l.TokenRate > 0 && l.TokenBurst < 1:
-		return fmt.Errorf("limit TokenBurst %d: give at least 1", l.TokenBurst)
-	case l.DeviceRate > 0 && l.DeviceBurst < 1:
-		return fmt.Errorf("limit DeviceBurst %d: give at least 1", l.DeviceBurst)
-	}
-	return nil
 }
 
 // WaitForAppends waits for appends that outlived their request. It returns false after AppendTimeout. Call it when the

@@ -44,15 +44,11 @@ func newIngest(spool Spool, pending int) *Ingest {
 	limits.MaxPending = pending
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	g, err := New(Options{
+	return New(Options{
 		Spool: spool, Limits: limits, Logger: logger, Registerer: prometheus.NewRegistry(), Now: time.Now,
 		Check: func(*telemetry.Record, int64) *telemetry.Rejection { return nil },
 		Seen:  func(*telemetry.Record) telemetry.Seen { return telemetry.New },
 	})
-	if err != nil {
-		panic(err)
-	}
-	return g
 }
 
 func TestSmallEntriesAreMerged(t *testing.T) {

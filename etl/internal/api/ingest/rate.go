@@ -21,12 +21,11 @@ type limiters struct {
 }
 
 // newLimiters makes limiters of so many records/s. 0 is unlimited: nil.
-func newLimiters(perSecond float64, burst, names int) (*limiters, error) {
+func newLimiters(perSecond float64, burst, names int) *limiters {
 	if perSecond <= 0 {
-		return nil, nil
+		return nil
 	}
-	byName, err := otter.New(&otter.Options[string, *rate.Limiter]{MaximumSize: names})
-	return &limiters{rate: rate.Limit(perSecond), burst: burst, byName: byName}, err
+	return &limiters{rate: rate.Limit(perSecond), burst: burst, byName: otter.Must(&otter.Options[string, *rate.Limiter]{MaximumSize: names})}
 }
 
 func (l *limiters) of(name string) *rate.Limiter {

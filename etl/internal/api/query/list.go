@@ -92,26 +92,26 @@ func serveList[T any](a *API, l list[T]) rest.Handler {
 		if l.generation != nil {
 			generation = l.generation(ctx, q)
 		}
-		p, err := a.shared(ctx, pageKey(q, generation), l.ttl(q, a.Now()), func(ctx context.Context, store Store) (page, error) {
+		encoded, err := a.loader.Get(ctx, pageKey(q, generation), l.ttl(q, a.Now()), isPage, func(ctx context.Context) ([]byte, error) {
+			store, leave, err := a.reach(ctx)
+			if err != nil {
+				return nil, err
+			}
+			defer leave()
 			items, position, err := l.page(ctx, store, q)
 			if err != nil {
-				return page{}, err
+				return nil, err
 			}
-			return l.render(q, items, q.Next(position))
+			p, err := l.render(q, items, q.Next(position))
+			return p.encode(), err
 		})
 		if err != nil {
 			return err
 		}
+		p, _ := decodePage(encoded)
 		servePage(w, r, l.route, q, p)
 		return nil
 	}
-}
-
-// page is a part of a list as the client receives it.
-type page struct {
-	next string
-	etag string
-	body []byte
 }
 
 // render writes items in the requested format.

@@ -7,12 +7,10 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/singleflight"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
@@ -65,28 +63,18 @@ func (l Limits) withDefaults() Limits {
 // API answers queries.
 type API struct {
 	Options
-	cached  *cache.Metrics
-	slots   chan struct{} // one per read in progress
-	flights singleflight.Group
-
-	ctx     context.Context // of reads that several requests share; ends with Close
-	cancel  context.CancelFunc
-	running sync.WaitGroup
+	loader *cache.Loader
+	slots  chan struct{} // one per read in progress
 }
 
 // New makes an API and registers its metrics.
 func New(o Options) *API {
 	o.Limits = o.Limits.withDefaults()
-	a := &API{Options: o, cached: cache.NewMetrics(o.Registry, o.Cache), slots: make(chan struct{}, o.Limits.InFlight)}
-	a.ctx, a.cancel = context.WithCancel(context.Background())
-	return a
+	return &API{Options: o, loader: cache.NewLoader(o.Cache, o.Limits.Timeout, o.Registry), slots: make(chan struct{}, o.Limits.InFlight)}
 }
 
-// Close ends the reads that no request waits for any longer. Call it after the shutdown of the server.
-func (a *API) Close() {
-	a.cancel()
-	a.running.Wait()
-}
+// Close ends the reads in progress. Call it after the shutdown of the server.
+func (a *API) Close() { a.loader.Close() }
 
 // The routes, as metrics name them.
 const (

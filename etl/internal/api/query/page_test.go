@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/cache"
 )
 
 // keptCache is a cache that records times to live and never evicts.
@@ -97,11 +99,11 @@ func TestInvalidCacheValuesAreIgnored(t *testing.T) {
 	for name, value := range map[string]string{
 		"nothing": "", "a text": "<html>", "a length beyond the end": "\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01x", "a page cut short": "\x00\x05ab", "no tag": "\x00\x00{}",
 	} {
-		cache := newKeptCache()
-		g := newFixture(t, twoFleets(), func(o *Options) { o.Cache = cache })
+		kept := newKeptCache()
+		g := newFixture(t, twoFleets(), func(o *Options) { o.Cache = kept })
 		require.Equal(t, 200, g.get("all", "/v1/fleets").Code)
-		for key := range cache.entries {
-			cache.entries[key] = []byte(value)
+		for key := range kept.entries {
+			kept.entries[key] = []byte(value)
 		}
 		fleets, _ := items[fleetItem](g, "all", "/v1/fleets")
 		require.Len(t, fleets, 2, name)
@@ -115,19 +117,19 @@ func TestVeryLongPageIsNotCached(t *testing.T) {
 			store.positions = append(store.positions, drive(fmt.Sprint(device, i), "fleet-a", noon, 1, 0)...)
 		}
 	}
-	cache := newKeptCache()
-	g := newFixture(t, store, func(o *Options) { o.Cache = cache })
+	kept := newKeptCache()
+	g := newFixture(t, store, func(o *Options) { o.Cache = kept })
 	w := g.get("a", "/v1/fleets/fleet-a/latest?limit=10000&format=json")
 	require.Equal(t, 200, w.Code)
-	require.Less(t, w.Body.Len(), maxCached, "an answer of the most rows is kept")
-	require.Len(t, cache.entries, 1)
+	require.Less(t, w.Body.Len(), cache.MaxValue, "an answer of the most rows is kept")
+	require.Len(t, kept.entries, 1)
 
 	for i := range store.positions {
 		store.positions[i].Zone = strings.Repeat("z", 400)
 	}
 	w = g.get("a", "/v1/fleets/fleet-a/latest?limit=9999")
-	require.Greater(t, w.Body.Len(), maxCached)
-	require.Len(t, cache.entries, 1)
+	require.Greater(t, w.Body.Len(), cache.MaxValue)
+	require.Len(t, kept.entries, 1)
 }
 
 const pastDay = "/v1/devices/truck-1/track?from=2026-11-04T00:00:00Z&to=2026-11-04T23:59:59Z"
