@@ -7,10 +7,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/grafana/grafana-plugin-sdk-go/backend"
-
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
 // The path of a channel is fleet/FLEET or fleet/FLEET/FILTER, both in base64 without padding. It contains everything
@@ -58,8 +55,8 @@ func ParsePath(path string) (*query.Latest, error) {
 		return nil, fmt.Errorf("stream %q: use fleet/FLEET or fleet/FLEET/FILTER", path)
 	}
 	fleet, err := base64.RawURLEncoding.DecodeString(parts[1])
-	if err != nil || !settings.ValidName(string(fleet)) {
-		return nil, fmt.Errorf("stream %q: the fleet is not a base64 name", path)
+	if err != nil {
+		return nil, fmt.Errorf("stream %q: the fleet is not base64: %w", path, err)
 	}
 	var f filter
 	if len(parts) == 3 {
@@ -71,16 +68,12 @@ func ParsePath(path string) (*query.Latest, error) {
 			return nil, fmt.Errorf("stream %q: the filter is not JSON: %w", path, err)
 		}
 	}
-	model, err := json.Marshal(query.Latest{
-		Common:        query.Common{Fleets: []string{string(fleet)}, Filters: f.Filters, Limit: f.Limit},
+	q := &query.Latest{
+		Common:        query.Common{Type: query.TypeLatest, Fleets: []string{string(fleet)}, Filters: f.Filters, Limit: f.Limit},
 		VehicleFilter: query.VehicleFilter(f.vehicles),
-	})
-	if err != nil {
+	}
+	if err := query.Validate(q, false); err != nil {
 		return nil, fmt.Errorf("stream %q: %w", path, err)
 	}
-	q, err := query.Parse(backend.DataQuery{QueryType: query.TypeLatest, JSON: model}, false)
-	if err != nil {
-		return nil, fmt.Errorf("stream %q: %w", path, err)
-	}
-	return q.(*query.Latest), nil
+	return q, nil
 }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/geojson"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
 // maxSuggestions is the longest list of suggestions for an editor.
@@ -58,11 +57,11 @@ func (d *Datasource) routes() http.Handler {
 		return options(values), err
 	}))
 	mux.HandleFunc("GET /geofences", d.resource(func(ctx context.Context, r *http.Request) (any, error) {
-		fleets, err := fleetParams(r)
-		if err != nil {
+		q := &query.Geofences{Common: query.Common{Type: query.TypeGeofences, Fleets: fleetParams(r)}}
+		if err := query.Validate(q, false); err != nil {
 			return nil, err
 		}
-		geofences, err := d.executor.Geofences(ctx, &query.Geofences{Common: query.Common{Fleets: fleets}})
+		geofences, err := d.executor.Geofences(ctx, q)
 		return geojson.Collection(geofences), err
 	}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
@@ -100,12 +99,12 @@ func (d *Datasource) suggestions(ctx context.Context, r *http.Request, kind stri
 		}
 		limit = min(n, maxSuggestions)
 	}
-	fleets, err := fleetParams(r)
-	if err != nil {
+	now := d.now()
+	q := &query.Variable{Kind: kind, Common: query.Common{Type: query.TypeVariable, From: now.Add(-alertTypesRange), To: now, Fleets: fleetParams(r)}}
+	if err := query.Validate(q, false); err != nil {
 		return nil, err
 	}
-	now := d.now()
-	values, err := d.executor.Values(ctx, &query.Variable{Kind: kind, Common: query.Common{From: now.Add(-alertTypesRange), To: now, Fleets: fleets}})
+	values, err := d.executor.Values(ctx, q)
 	if err != nil {
 		return nil, err
 	}
@@ -119,14 +118,8 @@ func (d *Datasource) suggestions(ctx context.Context, r *http.Request, kind stri
 }
 
 // fleetParams returns the fleets that a request names; a map layer may leave the parameter empty.
-func fleetParams(r *http.Request) ([]string, error) {
-	fleets := slices.DeleteFunc(r.URL.Query()["fleet"], func(s string) bool { return s == "" })
-	for _, fleet := range fleets {
-		if !settings.ValidName(fleet) {
-			return nil, query.Invalid("fleet %q: %s", fleet, settings.NameRule)
-		}
-	}
-	return fleets, nil
+func fleetParams(r *http.Request) []string {
+	return slices.DeleteFunc(r.URL.Query()["fleet"], func(s string) bool { return s == "" })
 }
 
 // options converts values to the form in which Grafana expects the options of ad hoc filters.

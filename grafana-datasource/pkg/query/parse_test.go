@@ -17,27 +17,27 @@ func dataQuery(text string) backend.DataQuery {
 		TimeRange: backend.TimeRange{From: start, To: start.Add(time.Hour)}}
 }
 
-func common(format string, fleets ...string) Common {
-	return Common{RefID: "A", From: start, To: start.Add(time.Hour), Interval: time.Minute, MaxDataPoints: 500, Format: format, Fleets: fleets}
+func common(kind, format string, fleets ...string) Common {
+	return Common{Type: kind, RefID: "A", From: start, To: start.Add(time.Hour), Interval: time.Minute, MaxDataPoints: 500, Format: format, Fleets: fleets}
 }
 
 func TestParseEachType(t *testing.T) {
 	speed := 5.0
 	for text, want := range map[string]Query{
 		`{"queryType":"latest","fleets":["f"],"states":["moving"],"minSpeedKmh":5,"live":true}`: &Latest{
-			Common: common("table", "f"), VehicleFilter: VehicleFilter{States: []string{"moving"}, MinSpeedKmh: &speed}, Live: true},
-		`{"queryType":"track","devices":["d"],"fields":["lat"]}`:       &Track{Common: common("time_series"), Devices: []string{"d"}, Fields: []string{"lat"}},
-		`{"queryType":"analytics","format":"table"}`:                   &Analytics{Common: common("table")},
-		`{"queryType":"alerts","severities":["HIGH"],"format":"logs"}`: &Alerts{Common: common("logs"), Severities: []string{"HIGH"}, Resolved: "any"},
-		`{"queryType":"devices","devices":["d"]}`:                      &Devices{Common: common("table"), Devices: []string{"d"}},
-		`{"queryType":"fleets"}`:                                       &Fleets{common("table")},
-		`{"queryType":"geofences","zones":["z"]}`:                      &Geofences{Common: common("table"), Zones: []string{"z"}},
-		`{"queryType":"raw","cql":"SELECT 1"}`:                         &Raw{Common: common("table"), CQL: "SELECT 1"},
-		`{"queryType":"variable","variable":"zones"}`:                  &Variable{Common: common("table"), Kind: "zones"},
-		`{}`: &Latest{Common: common("table")},
-		``:   &Latest{Common: common("table")},
+			Common: common(TypeLatest, "table", "f"), VehicleFilter: VehicleFilter{States: []string{"moving"}, MinSpeedKmh: &speed}, Live: true},
+		`{"queryType":"track","devices":["d"],"fields":["lat"]}`:       &Track{Common: common(TypeTrack, "time_series"), Devices: []string{"d"}, Fields: []string{"lat"}},
+		`{"queryType":"analytics","format":"table"}`:                   &Analytics{Common: common(TypeAnalytics, "table")},
+		`{"queryType":"alerts","severities":["HIGH"],"format":"logs"}`: &Alerts{Common: common(TypeAlerts, "logs"), Severities: []string{"HIGH"}, Resolved: "any"},
+		`{"queryType":"devices","devices":["d"]}`:                      &Devices{Common: common(TypeDevices, "table"), Devices: []string{"d"}},
+		`{"queryType":"fleets"}`:                                       &Fleets{common(TypeFleets, "table")},
+		`{"queryType":"geofences","zones":["z"]}`:                      &Geofences{Common: common(TypeGeofences, "table"), Zones: []string{"z"}},
+		`{"queryType":"raw","cql":"SELECT 1"}`:                         &Raw{Common: common(TypeRaw, "table"), CQL: "SELECT 1"},
+		`{"queryType":"variable","variable":"zones"}`:                  &Variable{Common: common(TypeVariable, "table"), Kind: "zones"},
+		`{}`: &Latest{Common: common(TypeLatest, "table")},
+		``:   &Latest{Common: common(TypeLatest, "table")},
 		// A panel that changed its type keeps fields of other types, which do not matter.
-		`{"queryType":"fleets","severities":["old"],"fields":["old"]}`: &Fleets{common("table")},
+		`{"queryType":"fleets","severities":["old"],"fields":["old"]}`: &Fleets{common(TypeFleets, "table")},
 	} {
 		got, err := Parse(dataQuery(text), false)
 		require.NoError(t, err, text)

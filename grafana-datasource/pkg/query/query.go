@@ -100,6 +100,7 @@ type Query interface {
 
 // Common is the part that all query types share. An empty Fleets means all fleets that the data source may read.
 type Common struct {
+	Type          string        `json:"-"`
 	RefID         string        `json:"-"`
 	From          time.Time     `json:"-"`
 	To            time.Time     `json:"-"`
