@@ -17,7 +17,7 @@ ON_KAFKA := ./dev/kafka ./etl/internal/notifier ./etl/internal/source/kafka
 PURE := $(addprefix ./etl/internal/,alerting alerting/rules eventorder geofence rollup source/generator telemetry validate)
 RACED_PURE := ^(TestOneEngineServesSeveralGoroutines|TestIndexServesSeveralGoroutines)$$
 # Tests of ./etl that run all of fleet-etl, under the race detector.
-RACED := ^(TestWhatWasAcknowledgedSurvivesKills|TestRunDrainsWhenItIsToldToStop)$$
+RACED := ^(TestAcknowledgedRecordsSurviveKills|TestRunDrainsOnSIGTERM)$$
 # golangci-lint includes go vet.
 GO_TEST := go test -vet=off
 # Nodes and brokers of tests run for minutes: the fast JIT compiler suffices. Those that tests start inherit the setting.

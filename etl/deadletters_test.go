@@ -116,7 +116,7 @@ func TestDeadLettersAreReprocessedAfterAFix(t *testing.T) {
 	c = s.contents()
 	require.Equal(t, want, c.history)
 
-	t.Run("killed and repeated", func(t *testing.T) { reprocessIsKilled(t, s.anew(t)) })
+	t.Run("killed and repeated", func(t *testing.T) { reprocessIsKilled(t, s.empty(t)) })
 }
 
 func reprocessIsKilled(t *testing.T, s *site) {

@@ -28,7 +28,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 )
 
-// asProgram makes the test binary be fleet-etl, so that tests run it as a user does: as a process that can be killed.
+// asProgram turns the test binary into fleet-etl, so that tests can run and kill it as a process.
 const asProgram = "FLEET_ETL_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// site is an empty keyspace on the real cluster and a state directory, where one test's fleet-etl works.
+// site is an empty keyspace on the real cluster and a state directory, for the fleet-etl of one test.
 type site struct {
 	t      *testing.T
 	config cassandra.Config
@@ -51,15 +51,15 @@ func newSite(t *testing.T) *site {
 	s.config.ReadConsistency = "ALL"
 	s.env = []string{
 		"CASSANDRA_HOSTS=" + strings.Join(s.config.Hosts, ","), "CASSANDRA_KEYSPACE=" + s.config.Keyspace, "ETL_STATE_DIR=" + s.dir, "ETL_METRICS_ADDRESS=",
-		"ETL_CANARY_INTERVAL=0", "ETL_PROCESSOR_ENABLED=false", // but for the tests of what is derived
+		"ETL_CANARY_INTERVAL=0", "ETL_PROCESSOR_ENABLED=false", // the tests of derived rows enable it
 	}
 	out, status := s.run("schema", "apply")
 	require.Zero(t, status, out)
 	return s
 }
 
-// anew is the same keyspace, empty, for a part of a test with a state directory of its own.
-func (s *site) anew(t *testing.T) *site {
+// empty returns a site with the same, truncated keyspace and its own state directory, for a part of a test.
+func (s *site) empty(t *testing.T) *site {
 	other := &site{t: t, config: s.config, dir: t.TempDir()}
 	other.env = append(append([]string{}, s.env...), "ETL_STATE_DIR="+other.dir)
 	other.truncate()
@@ -73,7 +73,7 @@ func (s *site) command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// run gives what the program printed, to both outputs, and its exit status.
+// run returns the output of the program, stdout and stderr, and its exit status.
 func (s *site) run(args ...string) (string, int) {
 	out, err := s.command(args...).CombinedOutput()
 	return string(out), exitStatus(s.t, err)
@@ -87,7 +87,7 @@ func exitStatus(t *testing.T, err error) int {
 	return 0
 }
 
-// report is what tests look at in the report of a load.
+// report is the part of the report of a load that tests check.
 type report struct {
 	Read       int64            `json:"records_read"`
 	Stored     int64            `json:"records_stored"`
@@ -100,7 +100,7 @@ type report struct {
 	Result     string           `json:"result"`
 }
 
-// load loads and reads the report.
+// load runs a load and parses its report.
 func (s *site) load(args ...string) (report, int) {
 	cmd := s.command(append([]string{"load", "--report", "json"}, args...)...)
 	var stdout, stderr bytes.Buffer
@@ -122,12 +122,12 @@ func (s *site) open() *cassandra.Store {
 	return store
 }
 
-// contents is everything that is stored, as text to be compared.
+// contents has all stored rows, for comparison.
 type contents struct {
 	fleets  []string
 	devices map[string][]cassandra.Device    // by fleet
 	latest  map[string][]cassandra.Telemetry // by fleet
-	byID    map[string]cassandra.Telemetry   // the newest fix, by device
+	byID    map[string]cassandra.Telemetry   // latest position by device
 	history map[string][]cassandra.Telemetry // newest first, by device
 }
 
@@ -181,7 +181,7 @@ func checkWuxi(t *testing.T, c contents) {
 	require.Len(t, c.latest["wuxi"], 475)
 	require.Equal(t, 20188, c.rows())
 	for _, newest := range c.latest["wuxi"] {
-		require.Equal(t, c.history[newest.DeviceID][0], newest, "the map shows the newest fix")
+		require.Equal(t, c.history[newest.DeviceID][0], newest, "the latest row is the newest record")
 		require.Equal(t, c.byID[newest.DeviceID], newest)
 		require.Nil(t, newest.SpeedKmh)
 		require.Nil(t, newest.BatteryPct)
@@ -190,7 +190,7 @@ func checkWuxi(t *testing.T, c contents) {
 	}
 }
 
-func TestARealDayIsStoredOnceHoweverOftenItIsLoaded(t *testing.T) {
+func TestRepeatedLoadsStoreADayOnce(t *testing.T) {
 	s, args := newSite(t), wuxi(t)
 	var first contents
 	for run := range 3 {
@@ -225,7 +225,7 @@ func TestARealDayIsStoredOnceHoweverOftenItIsLoaded(t *testing.T) {
 		require.Equal(t, int64(20188)-kept+1, r.Read, "and misses nothing")
 		require.Equal(t, first, s.contents())
 		again, _ := s.load(args...)
-		require.Equal(t, int64(20188), again.Read, "a load that came to its end begins anew")
+		require.Equal(t, int64(20188), again.Read, "a completed load starts from the beginning")
 	})
 
 	t.Run("with speed derived in event order", func(t *testing.T) {
@@ -261,7 +261,7 @@ func checkpointed(dir string) int64 {
 	return 0
 }
 
-func TestABrokenFileIsReportedLineByLine(t *testing.T) {
+func TestInvalidLinesAreReported(t *testing.T) {
 	s := newSite(t)
 	now := time.Now().UTC().Truncate(time.Second)
 	at := func(d time.Duration) string { return now.Add(d).Format(time.RFC3339) }
@@ -304,7 +304,7 @@ func TestABrokenFileIsReportedLineByLine(t *testing.T) {
 	s.env = append(s.env, "ETL_FLEETS=f1,"+"f2")
 
 	r, status := s.load(path)
-	require.Equal(t, 2, status, "all that is valid is stored, some was refused")
+	require.Equal(t, 2, status, "valid records are stored, others are rejected")
 	require.EqualValues(t, len(lines), r.Read)
 	require.EqualValues(t, 2, r.Stored)
 	require.EqualValues(t, 2, r.Duplicates)
@@ -351,7 +351,7 @@ func TestABrokenFileIsReportedLineByLine(t *testing.T) {
 		require.NoError(t, w.Close())
 		files := map[string]string{
 			"empty.csv": "", "columns.csv": "device_id,fleet_id,timestamp,lat\nv1,f1,1,2\n", "map.csv": "a,b\n1,2\n",
-			"cut.csv.gz": zipped.String()[:zipped.Len()*2/3], "no.csv.gz": "this is no gzip",
+			"cut.csv.gz": zipped.String()[:zipped.Len()*2/3], "no.csv.gz": "not gzip",
 		}
 		for name, text := range files {
 			require.NoError(t, os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600))
@@ -386,7 +386,7 @@ func TestABrokenFileIsReportedLineByLine(t *testing.T) {
 	})
 }
 
-func TestOrderAndRepetitionLeaveNoTrace(t *testing.T) {
+func TestOrderAndRepetitionDoNotMatter(t *testing.T) {
 	s := newSite(t)
 	sorted := filepath.Join(s.dir, "sorted.csv")
 	out, status := s.run("generate", "--records", "6000", "--vehicles", "40", "--fleets", "3", "--interval", "30s", "-o", sorted)
@@ -447,7 +447,7 @@ func stored(metrics string) (n float64) {
 	return n
 }
 
-func TestNothingIsLostWhileNodesDie(t *testing.T) {
+func TestKilledNodesLoseNothing(t *testing.T) {
 	s, c := newSite(t), nodes(t)
 	const records = 150_000
 	file := filepath.Join(s.dir, "many.csv")
@@ -492,7 +492,7 @@ func TestNothingIsLostWhileNodesDie(t *testing.T) {
 		}
 	}
 
-	t.Run("one node of four, then the whole local data centre", func(t *testing.T) {
+	t.Run("one node of four, then the whole local data center", func(t *testing.T) {
 		wait, metrics := started()
 		require.NoError(t, c.Kill(t.Context(), 2))
 		before := stored(metrics())
@@ -516,7 +516,7 @@ func TestNothingIsLostWhileNodesDie(t *testing.T) {
 	})
 }
 
-func TestRunDrainsWhenItIsToldToStop(t *testing.T) {
+func TestRunDrainsOnSIGTERM(t *testing.T) {
 	s := newSite(t)
 	const address = "127.0.0.1:19465"
 	cmd := s.command("run")
@@ -559,7 +559,7 @@ func TestRunDrainsWhenItIsToldToStop(t *testing.T) {
 	contents := s.contents()
 	require.Equal(t, last.Stored, contents.rows(), "and is there")
 
-	t.Run("a load test counts what is stored", func(t *testing.T) { loadIsMeasured(t, s.anew(t)) })
+	t.Run("a load test counts stored records", func(t *testing.T) { loadIsMeasured(t, s.empty(t)) })
 }
 
 // loadIsMeasured measures a replay from outside, as the load test does.

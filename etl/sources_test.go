@@ -83,7 +83,7 @@ func (v *service) metric(name string) float64 {
 	return monitoring.Metric(http.DefaultClient, "http://"+v.metrics+"/metrics", name)
 }
 
-// killsPerSource is how often each way in is cut off by kill -9: FLEET_KILLS, or four times.
+// killsPerSource returns how often a test kills fleet-etl per source: FLEET_KILLS, or four times.
 func killsPerSource(t *testing.T) int {
 	text := os.Getenv("FLEET_KILLS")
 	if text == "" {
@@ -94,7 +94,7 @@ func killsPerSource(t *testing.T) int {
 	return n
 }
 
-// stream is one set of records in every form, and what is stored of it when nobody disturbs.
+// stream is a set of records in every format, with the rows that an undisturbed load stores.
 type stream struct {
 	csv, ndjson string
 	generate    []string // flags that make it
@@ -127,7 +127,7 @@ func (x *stream) chunks(t *testing.T, lines int) [][]byte {
 	return chunks
 }
 
-func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
+func TestAcknowledgedRecordsSurviveKills(t *testing.T) {
 	s := newSite(t)
 	x := s.stream(10_000)
 
@@ -175,7 +175,7 @@ func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
 		assert.Equal(t, x.want, s.contents(), "as an undisturbed load leaves it")
 	})
 
-	t.Run("HTTP while Cassandra is away", func(t *testing.T) { whileCassandraIsAway(t, s.anew(t), x) })
+	t.Run("HTTP while Cassandra is down", func(t *testing.T) { whileCassandraIsDown(t, s.empty(t), x) })
 
 	t.Run("Kafka", func(t *testing.T) {
 		testenv.KafkaBrokers(t)
@@ -224,7 +224,7 @@ func TestWhatWasAcknowledgedSurvivesKills(t *testing.T) {
 				require.NoError(t, cmd.Process.Kill())
 				<-ended
 				kills++
-			case err := <-ended: // it was faster; the next begins anew
+			case err := <-ended: // it was faster; the next one starts from the beginning
 				require.NoError(t, err)
 			}
 		}
@@ -266,8 +266,8 @@ func up(address string) bool {
 	return response.StatusCode == http.StatusOK
 }
 
-// whileCassandraIsAway stops all nodes in the middle of a stream, and kills fleet-etl meanwhile.
-func whileCassandraIsAway(t *testing.T, s *site, x *stream) {
+// whileCassandraIsDown stops all nodes in the middle of a stream, and kills fleet-etl meanwhile.
+func whileCassandraIsDown(t *testing.T, s *site, x *stream) {
 	c := nodes(t)
 	const address = "127.0.0.1:18080"
 	v := s.service("ETL_SOURCES=api", "ETL_API_ADDRESS="+address, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0", "ETL_DRAIN_TIMEOUT=60s")
