@@ -87,9 +87,12 @@ func (d Driver) Run(ctx context.Context, out io.Writer) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	took := time.Since(started)
+	took, writes := time.Since(started), len(parts)
+	if d.Form == Single {
+		writes *= 2
+	}
 	_, err = fmt.Fprintf(out, `{"records_stored": %d, "seconds": %f, "cpu_seconds": %f, "peak_memory_bytes": %d, "tables": {"all": {"writes": %d}}}`,
-		len(rows), took.Seconds(), ownCPU()-cpu, peakMemory(os.Getpid()), len(parts))
+		len(rows), took.Seconds(), ownCPU()-cpu, peakMemory(os.Getpid()), writes)
 	return err
 }
 
