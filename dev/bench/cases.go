@@ -30,9 +30,8 @@ type Result struct {
 	Usage
 }
 
-// runCases measures each case so many times, round by round, each time on empty tables. Every second round goes through
-// the cases backwards, so that a drift of the machine hits all cases alike. One round without the clock precedes them,
-// in which the nodes compile their code.
+// runCases measures every case once per round, each time on empty tables. Every second round runs the cases backwards, so
+// that a drift of the machine affects all cases alike. A first round does not count: the nodes compile their code in it.
 func runCases(ctx context.Context, nodes Nodes, cases []Case, rounds int, log io.Writer) ([]Result, error) {
 	runs := make([][]Usage, len(cases))
 	for round := range rounds + 1 {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/probe"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // test puts load on a fleet-etl binary.
@@ -148,7 +149,7 @@ func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Mea
 	if err := watch.Started(ctx); err != nil {
 		return nil, err
 	}
-	if err := probe.Sleep(ctx, p.warmup); err != nil {
+	if err := process.Sleep(ctx, p.warmup); err != nil {
 		return nil, err
 	}
 	m, err := watch.Measure(ctx, p.lasts)

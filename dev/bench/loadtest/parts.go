@@ -52,14 +52,14 @@ const (
 // Parts lists the parts of the load test, in the order of docs/performance.md. Each takes less than eight minutes.
 func Parts() []Part {
 	return []Part{
-		{"steady", oneNode, KindSteady, constant{2000}.do},
-		{"ramp", oneNode, KindRamp, growth{warm: 30 * time.Second}.do},
-		{"ramp-fleet", oneNode, KindRamp, growth{warm: 30 * time.Second, interval: 5 * time.Second}.do},
+		{"steady", oneNode, KindSteady, steadyLoad{2000}.do},
+		{"ramp", oneNode, KindRamp, rampLoad{warm: 30 * time.Second}.do},
+		{"ramp-fleet", oneNode, KindRamp, rampLoad{warm: 30 * time.Second, interval: 5 * time.Second}.do},
 		{"devices", oneNode, KindDevices, growingFleet},
 		{"history", oneNode, KindHistory, growingHistory},
-		{"ramp-2", "dc1=2", KindRamp, growth{warm: 30 * time.Second}.do},
-		{"ramp-4", fourNodes, KindRamp, growth{warm: time.Minute}.do},
-		{"steady-4", fourNodes, KindSteady, constant{1000}.do},
+		{"ramp-2", "dc1=2", KindRamp, rampLoad{warm: 30 * time.Second}.do},
+		{"ramp-4", fourNodes, KindRamp, rampLoad{warm: time.Minute}.do},
+		{"steady-4", fourNodes, KindSteady, steadyLoad{1000}.do},
 	}
 }
 
@@ -105,11 +105,11 @@ func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.
 // manyVehicles send the load of most parts.
 const manyVehicles = 1000
 
-// constant is a steady load.
-type constant struct{ rate float64 }
+// steadyLoad keeps one rate.
+type steadyLoad struct{ rate float64 }
 
-func (c constant) do(ctx context.Context, t *test, r *Report) error {
-	run, err := t.run(ctx, phase{rate: c.rate, vehicles: manyVehicles, warmup: 10 * time.Second, lasts: time.Minute, every: 5 * time.Second})
+func (l steadyLoad) do(ctx context.Context, t *test, r *Report) error {
+	run, err := t.run(ctx, phase{rate: l.rate, vehicles: manyVehicles, warmup: 10 * time.Second, lasts: time.Minute, every: 5 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -124,8 +124,8 @@ func (c constant) do(ctx context.Context, t *test, r *Report) error {
 	return nil
 }
 
-// growth is a ramp.
-type growth struct {
+// rampLoad raises the rate step by step.
+type rampLoad struct {
 	warm     time.Duration // a first step that does not count: nodes compile their code
 	interval time.Duration // of each vehicle, so that a higher rate is more vehicles; 0: a higher rate of the same vehicles
 }
@@ -137,18 +137,18 @@ const (
 	rampWithin = 10 * time.Minute
 )
 
-func (g growth) do(ctx context.Context, t *test, r *Report) (err error) {
+func (l rampLoad) do(ctx context.Context, t *test, r *Report) (err error) {
 	step := func(rate float64, lasts time.Duration) (Run, error) {
 		p := phase{rate: rate, vehicles: manyVehicles, warmup: 5 * time.Second, lasts: lasts}
-		if g.interval > 0 { // each vehicle sends several times before the measurement
-			p.vehicles, p.warmup = max(1, int(rate*g.interval.Seconds())), 6*g.interval
+		if l.interval > 0 { // each vehicle sends several times before the measurement
+			p.vehicles, p.warmup = max(1, int(rate*l.interval.Seconds())), 6*l.interval
 		}
 		if err := t.keyspace.Empty(ctx); err != nil {
 			return Run{}, err
 		}
 		return t.run(ctx, p)
 	}
-	if _, err := step(firstRate, g.warm); err != nil {
+	if _, err := step(firstRate, l.warm); err != nil {
 		return err
 	}
 	began, longest := time.Now(), time.Duration(0)

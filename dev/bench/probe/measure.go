@@ -14,9 +14,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Metrics of fleet-etl that have a meaning of their own in a report.
+// Metrics of fleet-etl that a report names.
 const (
 	metricReceived   = "fleet_etl_records_received_total"
 	metricFreshness  = "fleet_etl_freshness_seconds"
@@ -33,17 +34,17 @@ const (
 type Measurement struct {
 	Offered   float64 `json:"offered_per_second"`
 	Seconds   float64 `json:"seconds"`
-	Records   float64 `json:"records"` // that became readable
+	Records   float64 `json:"records"` // became readable
 	PerSecond float64 `json:"records_per_second"`
 	Stored    int64   `json:"records_stored"` // of the whole run, warm-up included
 	Rejected  int64   `json:"records_rejected"`
 	Received  float64 `json:"records_received"` // until the measurement ended, warm-up included
-	Backlog   float64 `json:"records_backlog"`  // due by then and not sent
+	Backlog   float64 `json:"records_backlog"`  // due but not sent
 	Retries   float64 `json:"write_retries"`
 
 	Latency   Quantiles         `json:"due_to_readable"`
 	Writes    map[string]Writes `json:"writes"`    // by table
-	Durations []Duration        `json:"durations"` // of everything else that fleet-etl times
+	Durations []Duration        `json:"durations"` // all other histograms of durations
 
 	ClientCPU  float64            `json:"client_cpu_seconds"`
 	PeakMemory int64              `json:"peak_memory_bytes"` // of the whole run
@@ -91,8 +92,8 @@ type Sample struct {
 }
 
 const (
-	lookEvery    = time.Second // between two scrapes
-	profiledMost = time.Minute
+	scrapeInterval = time.Second
+	maxProfile     = time.Minute
 )
 
 // Probe measures a fleet-etl that serves its metrics and profiles.
@@ -113,23 +114,13 @@ func (p *Probe) Started(ctx context.Context) error {
 		if s, err := p.scrape(ctx); err == nil && s.sum(metricReceived) > 0 {
 			return nil
 		}
-		if err := Sleep(ctx, 20*time.Millisecond); err != nil {
+		if err := process.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
 }
 
-// Sleep waits, or returns the error of ctx when that ends first.
-func Sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-time.After(d):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// state is what counts up.
+// state holds counters at one moment.
 type state struct {
 	at          time.Time
 	own         snapshot
@@ -142,7 +133,7 @@ func (p *Probe) state(ctx context.Context) (s state, err error) {
 	return s, err
 }
 
-// Measure measures for so long. The caller adds what is known only when the run has ended.
+// Measure takes a measurement of the given duration. The caller adds the numbers that are known after the run.
 func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement, error) {
 	m := &Measurement{Cores: runtime.NumCPU(), Writes: map[string]Writes{}, Queues: map[string]float64{}}
 	before, err := p.state(ctx)
@@ -153,7 +144,7 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 	var cpu *profile.Profile
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
-		cpu, err = cpuProfile(running, p.Address, min(lasts, profiledMost))
+		cpu, err = cpuProfile(running, p.Address, min(lasts, maxProfile))
 		return err
 	})
 	g.Go(func() (err error) {
@@ -168,11 +159,11 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 	return m, nil
 }
 
-// watch looks every second, and takes a sample now and then, until the time is over.
+// watch scrapes every second and takes samples until the time is over.
 func (p *Probe) watch(ctx context.Context, m *Measurement, before state, lasts time.Duration) (state, error) {
 	from, until := before, before.at.Add(lasts)
-	for looks := 1.0; ; looks++ {
-		if err := Sleep(ctx, min(lookEvery, time.Until(until))); err != nil {
+	for scrapes := 1.0; ; scrapes++ {
+		if err := process.Sleep(ctx, min(scrapeInterval, time.Until(until))); err != nil {
 			return before, err
 		}
 		now, err := p.state(ctx)
@@ -180,7 +171,7 @@ func (p *Probe) watch(ctx context.Context, m *Measurement, before state, lasts t
 			return before, err
 		}
 		last := !now.at.Before(until)
-		m.look(now.own, looks)
+		m.addGauges(now.own, scrapes)
 		if last || now.at.Sub(from.at) >= p.Every {
 			s := sampleOf(before, from, now)
 			m.Samples = append(m.Samples, s)
@@ -193,8 +184,8 @@ func (p *Probe) watch(ctx context.Context, m *Measurement, before state, lasts t
 	}
 }
 
-// look takes in the n-th look at what goes up and down.
-func (m *Measurement) look(s snapshot, n float64) {
+// addGauges adds the gauges of the n-th scrape to the means.
+func (m *Measurement) addGauges(s snapshot, n float64) {
 	mean := func(old, value float64) float64 { return old + (value-old)/n }
 	m.InFlight, m.Limit = mean(m.InFlight, s.values[metricInFlight]), mean(m.Limit, s.values[metricLimit])
 	m.MaxLimit = max(m.MaxLimit, s.values[metricLimit])
@@ -220,7 +211,7 @@ func sampleOf(start, from, to state) Sample {
 	}
 }
 
-// compare takes in what lies between two states.
+// compare sets the numbers that lie between two states.
 func (m *Measurement) compare(before, after state) {
 	m.Seconds = after.at.Sub(before.at).Seconds()
 	m.Records = after.own.grown(before.own, metricFreshness+"_count")
