@@ -56,6 +56,8 @@ type recordPath struct {
 	reg       prometheus.Registerer
 
 	derivation atomic.Pointer[derivation] // nil until the store is reached, and where nothing is derived
+	deriving   chan struct{}              // closed once derivation is set
+	setOnce    sync.Once
 	mu         sync.Mutex
 	order      ack.Tracker[*writer.Batch] // batches that are not applied yet
 }
@@ -120,6 +122,7 @@ func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *deriva
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() { d.ended <- d.claims.Run(ctx) }()
 	p.derivation.Store(d)
+	p.setOnce.Do(func() { close(p.deriving) })
 	return d
 }
 
@@ -245,11 +248,12 @@ func (p *recordPath) recompute(ctx context.Context, deviceIDs []string, from cas
 	return p.Finish(ctx, false)
 }
 
-// openAlerts reads the open alerts that receivers are to be notified of.
+// openAlerts reads the open alerts that receivers are to be notified of. It waits until the store is reached.
 func (p *recordPath) openAlerts(ctx context.Context) ([]telemetry.Alert, error) {
-	d := p.derivation.Load()
-	if d == nil {
-		return nil, cassandra.ErrNotConnected
+	select {
+	case <-p.deriving:
+		return p.derivation.Load().processor.OpenAlerts(ctx)
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return d.processor.OpenAlerts(ctx)
 }

@@ -8,8 +8,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
 const (
@@ -69,10 +71,26 @@ func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Sourc
 			}
 			return x.alertmanager.Run(side)
 		})
+	} else if p.config.ProcessorEnabled {
+		sides.Go(func() error { p.countOpenAlerts(side, x.path); return nil })
 	}
 	err := p.runPath(ctx, x, false, sources...)
 	end() // after the last event was notified
 	return errors.Join(err, sides.Wait())
+}
+
+// countOpenAlerts reads the open alerts for their metric, as Alertmanager does where there is one.
+func (p *program) countOpenAlerts(ctx context.Context, path *recordPath) {
+	outage := ratelog.New(p.logger, time.Now, ratelog.Interval, ratelog.Messages{
+		Down: "reading open alerts failed, their metric is out of date",
+		Up:   "reading open alerts works again",
+	})
+	for ctx.Err() == nil {
+		if _, err := path.openAlerts(ctx); ctx.Err() == nil {
+			outage.Note(err)
+		}
+		_ = backoff.Sleep(ctx, alertResend)
+	}
 }
 
 // runToEnd runs one source to its end. It notifies no receiver: a process that streams does.

@@ -84,6 +84,7 @@ func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	}
 	x.path = &recordPath{
 		config: c, role: cassandra.RoleBatch, connector: x.connector, exec: x.exec, rules: rules, linger: linger, logger: p.logger, reg: p.reg,
+		deriving: make(chan struct{}),
 	}
 	if len(sources) > 0 {
 		x.path.role = cassandra.RoleStream

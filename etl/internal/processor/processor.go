@@ -117,7 +117,7 @@ func New(o Options, rules func() derived.Rules, stores executor.Views[Store], ex
 // Run writes what changes until stop ends, or at once until ctx does: what is not written then is left to the instance
 // that takes over.
 func (p *Processor) Run(ctx, stop context.Context) error {
-	var polled, counted, flushed, alerts time.Time
+	var polled, flushed, alerts time.Time
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -151,12 +151,6 @@ func (p *Processor) Run(ctx, stop context.Context) error {
 			}
 			if err == nil {
 				err = p.runCycle(ctx, false)
-			}
-			if err == nil && p.options.Sweep && now.Sub(counted) >= slowEvery {
-				counted = now
-				if _, err := p.OpenAlerts(ctx); err != nil && ctx.Err() == nil {
-					p.logger.WithError(err).Warn("reading open alerts failed; their metric is out of date")
-				}
 			}
 		}
 		if err != nil && ctx.Err() == nil {
@@ -360,7 +354,8 @@ func (p *Processor) read(ctx context.Context, table string, read func(context.Co
 	return executor.Read(ctx, p.exec, p.stores, table, read)
 }
 
-// OpenAlerts reads the open alerts of all fleets that receivers are to be notified of. Reads are retried until ctx ends.
+// OpenAlerts reads the open alerts of all fleets that receivers are to be notified of, and updates the metric of open
+// alerts. Reads are retried until ctx ends.
 func (p *Processor) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
 	var fleets []string
 	if _, err := p.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
