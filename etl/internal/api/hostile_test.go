@@ -193,7 +193,7 @@ func TestFullSpoolRecovers(t *testing.T) {
 		})
 	}
 	require.Equal(t, 6.0, r.metric("fleet_etl_api_spool_append_errors_total"))
-	require.Equal(t, 1, strings.Count(r.logs.String(), "request failed"), "logged once, not for every request")
+	require.Equal(t, 1, strings.Count(r.logs.String(), "request failed"), "not logged once per request")
 }
 
 func TestHangingSpoolDoesNotBlockRequests(t *testing.T) {

@@ -18,7 +18,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// AllFleets stands in a token file for every fleet.
+// AllFleets is the fleet of a token for all fleets.
 const AllFleets = "*"
 
 // Right is what a request needs.

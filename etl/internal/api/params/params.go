@@ -295,7 +295,7 @@ func (q *Query) Key() []string {
 	return []string{q.Scope, q.spec.Route, q.ID, q.given, strconv.Itoa(q.Limit), q.Page, string(q.Format)}
 }
 
-// Next is the parameter page for the page that starts at a position. It is empty for no position.
+// Next encodes a position as the value of the parameter page. It is empty for no position.
 func (q *Query) Next(position string) string {
 	if position == "" {
 		return ""
@@ -304,7 +304,7 @@ func (q *Query) Next(position string) string {
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-// Link is the address of another page of the list. It does not repeat a token among the parameters.
+// Link is the address of the list at another page. It does not repeat a token among the parameters.
 func Link(r *http.Request, page string) string {
 	values, _ := url.ParseQuery(r.URL.RawQuery) // Parse read it before
 	values.Del(paramToken)
@@ -340,7 +340,7 @@ func (c cursor) fits(s *Span) bool {
 	return c.From >= 0 && c.From <= c.To && c.To <= MaxTime && (s.Max == 0 || c.To-c.From <= s.Max.Milliseconds())
 }
 
-// BadPage is the problem of a page that the API did not issue.
+// BadPage is the problem of an invented page.
 func (q *Query) BadPage() *rest.Problem {
-	return rest.Invalid(paramPage, q.Page, "not issued by this API", "give next of the previous page, or no page for the first one")
+	return rest.Invalid(paramPage, q.Page, "not issued by this API", "give next of the previous page, or leave page out")
 }

@@ -98,7 +98,7 @@ func TestAlertIDContainsKey(t *testing.T) {
 		"an unknown severity": alertID{"f", "URGENT", 1, "d", "t"}.String(),
 		"an empty fleet":      alertID{"", "HIGH", 1, "d", "t"}.String(),
 		"a time before 1970":  alertID{"f", "HIGH", -1, "d", "t"}.String(),
-		"a second spelling":   alertID{"f", "HIGH", 1, "d", "t"}.String() + "=",
+		"another spelling":    alertID{"f", "HIGH", 1, "d", "t"}.String() + "=",
 	} {
 		_, ok := parseAlertID(text)
 		require.False(t, ok, name)

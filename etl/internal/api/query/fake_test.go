@@ -48,7 +48,7 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// fakeStore answers from memory as the real store does, limits and all.
+// fakeStore is a store in memory with the limits of the real one.
 type fakeStore struct {
 	mu        sync.Mutex
 	fleets    []string
@@ -64,13 +64,13 @@ type fakeStore struct {
 	gate  chan struct{} // reads wait for it to be closed, or for the end of their context
 	calls int
 	fail  int // from this call on; 0: never
-	most  int // rows of the largest answer
+	most  int // rows of the largest result
 
 	sorted   map[string][]cassandra.Telemetry
 	sortedOf int
 }
 
-// deletedAlert is an alert that was taken off the open ones.
+// deletedAlert is an alert that was removed from the open alerts.
 type resolvedAlert struct {
 	alertID
 	writeTimeUs int64
@@ -149,7 +149,7 @@ func (f *fakeStore) LatestOfFleet(ctx context.Context, fleetID string) (rows []c
 	return slices.CompactFunc(rows, func(a, b cassandra.Telemetry) bool { return a.DeviceID == b.DeviceID }), nil
 }
 
-// track is the positions of a device, newest first; they are sorted anew when there are more.
+// track is the positions of a device, newest first; a new position sorts them again.
 func (f *fakeStore) track(device string) []cassandra.Telemetry {
 	if f.sorted == nil || f.sortedOf != len(f.positions) {
 		f.sorted, f.sortedOf = map[string][]cassandra.Telemetry{}, len(f.positions)
@@ -195,7 +195,7 @@ func (f *fakeStore) Alerts(ctx context.Context, q cassandra.AlertQuery) (rows []
 			rows = append(rows, a)
 		}
 	}
-	// Severities of one instant and device come in any order.
+	// Alerts with the same timestamp and device are in any order.
 	slices.SortFunc(rows, func(a, b cassandra.Alert) int {
 		return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type), strings.Compare(b.Severity, a.Severity))
 	})
@@ -341,7 +341,7 @@ func withMemory(t *testing.T) func(*Options) {
 	return func(o *Options) { o.Cache = memory }
 }
 
-// get asks for a path with a token, and headers in pairs.
+// get requests a path with a token, and headers in pairs.
 func (g *fixture) get(token, path string, headers ...string) *httptest.ResponseRecorder {
 	return g.do(http.MethodGet, token, path, headers...)
 }
@@ -360,7 +360,7 @@ func (g *fixture) do(method, token, path string, headers ...string) *httptest.Re
 	return w
 }
 
-// items asks for a list and gives its items with the cursor of the next page.
+// items reads one page, and returns its items and the cursor of the next page.
 func items[T any](g *fixture, token, path string) ([]T, string) {
 	g.t.Helper()
 	w := g.get(token, path)
@@ -408,7 +408,7 @@ func problemIn(t *testing.T, w *httptest.ResponseRecorder) (p rest.Details) {
 	return p
 }
 
-// drive gives positions of a device, one each interval up to the last.
+// drive returns positions of a device, one per interval up to the last.
 func drive(device, fleet string, last time.Time, n int, interval time.Duration) []cassandra.Telemetry {
 	positions := make([]cassandra.Telemetry, n)
 	for i := range positions {

@@ -77,7 +77,7 @@ func TestPageOfAnotherListIsRejected(t *testing.T) {
 	require.Equal(t, 400, w.Code, "a position that the store does not know")
 }
 
-// forged is the next page of a list with a changed cursor.
+// forged changes the cursor of the next page.
 func forged(t *testing.T, g *fixture, path string, change func(map[string]any)) string {
 	t.Helper()
 	_, next := items[map[string]any](g, "all", path)
@@ -117,11 +117,11 @@ func TestPagesOfFleetsDevicesAndLatestPositions(t *testing.T) {
 	require.Equal(t, 3, pages)
 
 	devices, pages := everyPage[deviceItem](g, "all", "/v1/fleets/fleet-000/devices?limit=10", nil)
-	require.Len(t, devices, 40, "without those that moved")
-	require.LessOrEqual(t, pages, 5, "pages are full although those of the store are not")
+	require.Len(t, devices, 40, "without moved devices")
+	require.LessOrEqual(t, pages, 5, "pages are full although the pages in the store are not")
 
 	latest, pages := everyPage[positionItem](g, "all", "/v1/fleets/fleet-000/latest?limit=25", func() {
-		store.positions = append(store.positions, drive("truck-0000", "fleet-000", noon, 1, 0)...) // sorts before what was given
+		store.positions = append(store.positions, drive("truck-0000", "fleet-000", noon, 1, 0)...) // sorts before the previous page
 	})
 	require.Equal(t, 3, pages)
 	seen := map[string]bool{}
@@ -219,7 +219,7 @@ func TestHoursOfRange(t *testing.T) {
 	require.Equal(t, 1, pages, "a full page at the end is the last")
 }
 
-// rows reads an answer as CSV.
+// rows reads a response as CSV.
 func rows(t *testing.T, w *httptest.ResponseRecorder) [][]string {
 	t.Helper()
 	require.Equal(t, 200, w.Code, w.Body.String())
@@ -299,7 +299,7 @@ func TestLongTrackIsStreamed(t *testing.T) {
 	require.Equal(t, formatTime(noon.Add(-(n-1)*time.Second)), all[n][2])
 	gpx := g.get("a", "/v1/devices/truck-1/track?format=gpx")
 	require.Len(t, readGPX(t, gpx.Body.Bytes()).points(), n)
-	require.LessOrEqual(t, store.most, streamRows+1, "no more is held than one part")
+	require.LessOrEqual(t, store.most, streamRows+1, "only one part is in memory")
 	require.Equal(t, "private, no-store", gpx.Header().Get("Cache-Control"))
 	w := g.do(http.MethodHead, "a", "/v1/devices/truck-1/track?format=csv")
 	require.Equal(t, 200, w.Code)

@@ -20,7 +20,7 @@ func hashKey(kind string, parts ...string) string {
 
 func generationKey(fleet string) string { return hashKey("generation", fleet) }
 
-// pageKey names a page. The fleet of the token is part of it, so that no token receives the page of another fleet.
+// pageKey names a page. It contains the fleet of the token, so that no token receives data of another fleet.
 func pageKey(q *params.Query, generation string) string {
 	return hashKey("page", append(q.Key(), generation)...)
 }
@@ -32,7 +32,7 @@ type page struct {
 	body []byte
 }
 
-// encode encodes a page for the cache: two texts after their length, then the body.
+// encode encodes two texts after their length, then the body.
 func (p page) encode() []byte {
 	b := make([]byte, 0, len(p.next)+len(p.etag)+len(p.body)+2*binary.MaxVarintLen32)
 	for _, text := range []string{p.next, p.etag} {

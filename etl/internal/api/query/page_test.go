@@ -61,7 +61,7 @@ func TestTimeToLiveInCache(t *testing.T) {
 			require.Equal(t, []time.Duration{c.want}, cache.ttls)
 			asked := g.store.asked()
 			require.Equal(t, 200, g.get("all", c.path).Code)
-			require.Equal(t, asked, g.store.asked(), "the second comes from the cache")
+			require.Equal(t, asked, g.store.asked(), "the second response comes from the cache")
 		})
 	}
 	t.Run("a track of yesterday, shortly after midnight", func(t *testing.T) {
@@ -121,7 +121,7 @@ func TestVeryLongPageIsNotCached(t *testing.T) {
 	g := newFixture(t, store, func(o *Options) { o.Cache = kept })
 	w := g.get("a", "/v1/fleets/fleet-a/latest?limit=10000&format=json")
 	require.Equal(t, 200, w.Code)
-	require.Less(t, w.Body.Len(), cache.MaxValue, "an answer of the most rows is kept")
+	require.Less(t, w.Body.Len(), cache.MaxValue, "a page with the maximum of rows is cached")
 	require.Len(t, kept.entries, 1)
 
 	for i := range store.positions {

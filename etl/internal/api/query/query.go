@@ -1,5 +1,5 @@
-// Package query answers what is stored: fleets, devices, latest positions, tracks, alerts and hourly statistics, as JSON,
-// CSV and GPX. It also resolves alerts. A cache stands in front of its reads.
+// Package query returns fleets, devices, latest positions, tracks, alerts and hourly statistics, as JSON, CSV and GPX, and
+// resolves alerts. A cache stands in front of its reads.
 package query
 
 import (

@@ -66,7 +66,7 @@ func TestTokenReadsItsFleetOnly(t *testing.T) {
 			require.Equal(t, c.status, w.Code, w.Body.String())
 			if c.status != 200 {
 				assert.Equal(t, c.field, problemIn(t, w).Field)
-				assert.Zero(t, g.store.asked(), "the store is not asked for what may not be seen")
+				assert.Zero(t, g.store.asked(), "the store is not read")
 			}
 			assert.Equal(t, c.status == 401, w.Header().Get("WWW-Authenticate") != "")
 		})
@@ -113,7 +113,7 @@ func TestInvalidRequestsExplainThemselves(t *testing.T) {
 		"a fleet's name with a slash":        {"GET /v1/fleets/fleet%2Fa/latest", 400, "fleet", "fleet/a"},
 		"a device's name that is too long":   {"GET /v1/devices/" + strings.Repeat("x", 129) + "/track", 400, "device", strings.Repeat("x", 64) + "…"},
 		"a misspelled parameter":             {"GET /v1/devices/truck-1/track?form=-7d", 400, "form", "-7d"},
-		"a range where there is no time":     {"GET /v1/fleets?from=-7d", 400, "from", "-7d"},
+		"a range without times":              {"GET /v1/fleets?from=-7d", 400, "from", "-7d"},
 		"a limit twice":                      {"GET /v1/fleets?limit=1&limit=2", 400, "limit", "1, 2"},
 		"a limit of nothing":                 {"GET /v1/fleets?limit=0", 400, "limit", "0"},
 		"a limit above the maximum":          {"GET /v1/fleets?limit=10001", 400, "limit", "10001"},
@@ -221,14 +221,14 @@ func TestTimeoutAndParallelReads(t *testing.T) {
 		}
 		begin := time.Now()
 		held, waiting := ask("/v1/fleets"), ask("/v1/fleets/fleet-a/latest")
-		require.Equal(t, 1, store.asked(), "the second waits for the place of the first")
+		require.Equal(t, 1, store.asked(), "the second request waits for the first")
 		for _, answered := range []chan *httptest.ResponseRecorder{held, waiting} {
 			w := <-answered
 			require.Equal(t, 503, w.Code)
 			require.NotEmpty(t, w.Header().Get("Retry-After"))
 		}
 		require.Equal(t, 10*time.Second, time.Since(begin))
-		synctest.Wait() // until the reads have ended too, which others would share
+		synctest.Wait() // until the reads have ended, because others would share them
 		close(store.gate)
 		require.Equal(t, 200, g.get("all", "/v1/fleets").Code, "and the place is free again")
 		g.api.Close()

@@ -64,7 +64,7 @@ func (a *API) fleets() list[fleetItem] {
 	}
 }
 
-// after is the page of a list that is sorted by name and entirely in memory.
+// after cuts a page from a list that is sorted by name and entirely in memory.
 func after[T any](items []T, q *params.Query, name func(T) string) (page []T, position string) {
 	from := 0
 	if q.Position != "" {
@@ -101,8 +101,7 @@ func (a *API) devices() list[deviceItem] {
 	}
 }
 
-// devicesPage continues to read when a page of the store contains devices that moved to another fleet, so that its own pages
-// are full.
+// devicesPage continues to read when the store returns devices that moved to another fleet, so that its own pages are full.
 func devicesPage(ctx context.Context, store Store, q *params.Query) (items []deviceItem, position string, err error) {
 	position = q.Position
 	for {

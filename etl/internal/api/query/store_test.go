@@ -18,7 +18,7 @@ import (
 // The real store implements Store.
 var _ Store = (*cassandra.Store)(nil)
 
-// realStore opens the tests' keyspace on a real cluster, with reads at ALL, so that a test sees what it wrote.
+// realStore opens a keyspace on a real cluster. It reads at ALL, so that a test sees its writes.
 func realStore(t *testing.T) *cassandra.Store {
 	cfg := platform.Keyspace(t)
 	cfg.ReadConsistency, cfg.Timeout = "ALL", 20*time.Second
@@ -31,11 +31,11 @@ func realStore(t *testing.T) *cassandra.Store {
 func TestRealStore(t *testing.T) {
 	store := realStore(t)
 	ctx := t.Context()
-	// The store reads no further than its own clock says.
+	// The store reads up to the time of its own clock.
 	now := time.Now().UTC().Truncate(time.Second)
 	g := newFixture(t, nil, func(o *Options) {
 		o.Store = func() (Store, bool) { return store, true }
-		o.Limits.Timeout = time.Minute // a busy machine is no failure
+		o.Limits.Timeout = time.Minute // the machine may be busy
 	})
 	g.now = now
 
@@ -115,7 +115,7 @@ func TestRealStore(t *testing.T) {
 		w := g.get("a", "/v1/fleets/fleet-a/devices?page="+forged(t, g, "/v1/fleets/fleet-a/devices?limit=1", func(c map[string]any) { c["p"] = "bm9uZQ" }))
 		require.Equal(t, http.StatusBadRequest, w.Code, "a position that the store did not return: %s", w.Body.String())
 	})
-	t.Run("alerts, one of which is resolved", func(t *testing.T) {
+	t.Run("alerts and a resolved one", func(t *testing.T) {
 		path := "/v1/fleets/fleet-a/alerts?from=-30d&limit=7"
 		all, _ := everyPage[alertItem](g, "a", path, nil)
 		require.Len(t, all, len(alerts))

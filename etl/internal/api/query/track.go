@@ -194,8 +194,8 @@ func visible(rows []cassandra.Telemetry, scope string) []cassandra.Telemetry {
 	return slices.DeleteFunc(rows, func(t cassandra.Telemetry) bool { return t.FleetID != scope })
 }
 
-// The bounds in milliseconds of the interval that is read at once when a track is read from its beginning. A second has at
-// most 1,000 positions, one per millisecond, which is less than streamRows.
+// The bounds in milliseconds of the interval that is read at once when a track is read from its beginning. One second
+// has at most 1,000 positions, one per millisecond, which is less than streamRows.
 const (
 	minInterval   = int64(1000)
 	maxInterval   = int64(4 * msPerDay)
