@@ -405,8 +405,8 @@ func TestBatchEmittedAfterAnotherSourceFailedIsStored(t *testing.T) {
 		}), 2)
 		done := func(name string) func(pipeline.Outcome) { return func(pipeline.Outcome) { log.add("%s", name) } }
 		err := h.Run(t.Context(), t.Context(),
-			source{"good", func(ctx context.Context, emit func(pipeline.Batch) error) error {
-				if err := emit(batchOf("good", done("good"))); err != nil {
+			source{"valid", func(ctx context.Context, emit func(pipeline.Batch) error) error {
+				if err := emit(batchOf("valid", done("valid"))); err != nil {
 					return err
 				}
 				<-ctx.Done()
@@ -423,7 +423,7 @@ func TestBatchEmittedAfterAnotherSourceFailedIsStored(t *testing.T) {
 		assert.ErrorContains(t, err, "source torn: ")
 		got := log.all()
 		slices.Sort(got)
-		assert.Equal(t, []string{"good", "last", "torn"}, got)
+		assert.Equal(t, []string{"last", "torn", "valid"}, got)
 	})
 }
 

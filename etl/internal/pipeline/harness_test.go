@@ -120,7 +120,7 @@ func (e *events) all() []string {
 	return slices.Clone(e.lines)
 }
 
-// harness is a pipeline with a writer that the test gives, and everything else that it can look at afterwards.
+// harness is a pipeline with the writer of a test, its metrics and its dead letters.
 type harness struct {
 	*pipeline.Pipeline
 	reg         *prometheus.Registry

@@ -19,8 +19,8 @@ const (
 	day    = 24 * 60 * minute
 )
 
-// good returns a valid record.
-func good() telemetry.Record {
+// valid returns a valid record.
+func valid() telemetry.Record {
 	return telemetry.Record{
 		DeviceID: "truck-1", FleetID: "wuxi", Zone: "depot", TimeMs: now - 1000, Lat: 31.5, Lon: 120.25,
 		SpeedKmh: telemetry.Some(60.0), HeadingDeg: telemetry.Some(90.0), TempC: telemetry.Some(-18.0), BatteryPct: telemetry.Some(int32(80)),
@@ -30,7 +30,7 @@ func good() telemetry.Record {
 
 // changed returns a valid record with one change.
 func changed(change func(*telemetry.Record)) *telemetry.Record {
-	r := good()
+	r := valid()
 	change(&r)
 	return &r
 }

@@ -51,7 +51,7 @@ func TestNormalize(t *testing.T) {
 			func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} },
 			func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} },
 		},
-		"-0 metres are 0": {
+		"-0 meters are 0": {
 			func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(minus0) },
 			func(r *telemetry.Record) { r.AccuracyM = telemetry.Some(0.0) },
 		},
@@ -61,7 +61,7 @@ func TestNormalize(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, want := good(), good()
+			got, want := valid(), valid()
 			c.change(&got)
 			c.want(&want)
 			Normalize(&got)
@@ -89,7 +89,7 @@ func TestValidateFindsDuplicates(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			x := New(nil, 100, nil)
-			first, second := good(), good()
+			first, second := valid(), valid()
 			assert.Equal(t, telemetry.New, validate(t, x, &first))
 			c.change(&second)
 			assert.Equal(t, c.want, validate(t, x, &second))
@@ -99,7 +99,7 @@ func TestValidateFindsDuplicates(t *testing.T) {
 
 func TestValidateSeesTwoFormsOfOneRecordAsDuplicates(t *testing.T) {
 	x := New(nil, 100, nil)
-	north, alsoNorth := good(), good()
+	north, alsoNorth := valid(), valid()
 	north.HeadingDeg, north.Zone, north.Lat = telemetry.Some(0.0), "", 0
 	alsoNorth.HeadingDeg, alsoNorth.Zone, alsoNorth.Lat = telemetry.Some(360.0), "unknown", math.Copysign(0, -1)
 	assert.Equal(t, telemetry.New, validate(t, x, &north))
@@ -109,7 +109,7 @@ func TestValidateSeesTwoFormsOfOneRecordAsDuplicates(t *testing.T) {
 // The corrected form of a rejected record is new.
 func TestRejectedRecordsAreNotRemembered(t *testing.T) {
 	x := New(nil, 100, nil)
-	broken, corrected := good(), good()
+	broken, corrected := valid(), valid()
 	broken.Lat = 91
 	_, _, rejection := x.Validate(&broken, now)
 	require.NotNil(t, rejection)
@@ -120,7 +120,7 @@ func TestRejectedRecordsAreNotRemembered(t *testing.T) {
 // csvfile calls Valid before it emits a record.
 func TestValidRemembersNothing(t *testing.T) {
 	x := New(nil, 100, nil)
-	r := good()
+	r := valid()
 	before := r
 	assert.True(t, x.Valid(&r, now))
 	assert.Equal(t, before, r)
@@ -128,7 +128,7 @@ func TestValidRemembersNothing(t *testing.T) {
 }
 
 func TestValidatorKnowsItsFleets(t *testing.T) {
-	r := good()
+	r := valid()
 	assert.True(t, New([]string{"wuxi"}, 10, nil).Valid(&r, now))
 	assert.False(t, New([]string{"berlin"}, 10, nil).Valid(&r, now))
 }

@@ -145,7 +145,7 @@ type store struct {
 	workers int
 	durable func([]place) // called before Done; may be nil
 	gate    chan struct{} // closed when batches may become durable; nil is at once
-	taken   *atomic.Int64 // counts emitted records; may be nil
+	emitted *atomic.Int64 // counts emitted records; may be nil
 
 	mu   sync.Mutex
 	done map[place]int
@@ -183,8 +183,8 @@ func (s *store) run(ctx context.Context, source pipeline.Source) error {
 	for range max(1, s.workers) {
 		workers.Go(func() {
 			for b := range in {
-				if s.taken != nil {
-					s.taken.Add(int64(len(b.Items)))
+				if s.emitted != nil {
+					s.emitted.Add(int64(len(b.Items)))
 				}
 				if s.gate != nil {
 					select {
@@ -486,8 +486,8 @@ func TestRebalanceUnderLoadLosesNothing(t *testing.T) {
 	until(t, "all is committed", func() bool { return sum(s.committed()) == sum(ends) })
 	a.end()
 	s.covers(ends, a.places(), v.durable(), c.places())
-	given, _ := value(t, a.reg, "fleet_etl_kafka_rebalances_total", "event=revoked")
-	assert.Greater(t, given, 0.0)
+	revoked, _ := value(t, a.reg, "fleet_etl_kafka_rebalances_total", "event=revoked")
+	assert.Greater(t, revoked, 0.0)
 	again := 0
 	for _, r := range []map[place]int{a.places(), c.places()} {
 		for _, n := range r {
@@ -503,9 +503,9 @@ func TestRevokedPartitionIsCommittedFirst(t *testing.T) {
 	o := s.options()
 	o.CommitInterval, o.BatchRecords = time.Hour, 20
 	gate := make(chan struct{})
-	var taken atomic.Int64
-	a := start(t, o, &store{workers: 100, gate: gate, taken: &taken})
-	until(t, "the first has read all", func() bool { return taken.Load() == 600 })
+	var emitted atomic.Int64
+	a := start(t, o, &store{workers: 100, gate: gate, emitted: &emitted})
+	until(t, "the first has read all", func() bool { return emitted.Load() == 600 })
 	b := start(t, s.options(), &store{})
 	until(t, "the second joins", func() bool {
 		groups, err := s.admin.DescribeGroups(t.Context(), s.group)
@@ -596,14 +596,14 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 	reg := o.Registerer.(*prometheus.Registry)
 	source, err := kafka.New(o)
 	require.NoError(t, err)
-	letters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
+	deadLetters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
 		Connection: s.connection, Topic: deadTopic, Logger: quiet(), Registerer: reg,
 	})
 	require.NoError(t, err)
-	defer letters.Close()
+	defer deadLetters.Close()
 	var stored []string
 	p := pipeline.New(pipeline.Options{
-		Validator: validate.New(nil, 1000, nil), DeadLetters: letters, Registerer: reg, Now: time.Now, Queue: 2,
+		Validator: validate.New(nil, 1000, nil), DeadLetters: deadLetters, Registerer: reg, Now: time.Now, Queue: 2,
 		Writer: writer(func(_ context.Context, in <-chan pipeline.ValidBatch) error {
 			for c := range in {
 				for _, i := range c.Items {
@@ -623,8 +623,8 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 	require.NoError(t, <-ended)
 	assert.Equal(t, []string{"truck-1", "truck-7", "truck-9", "truck-10"}, stored)
 
-	type letter struct{ key, raw, reason, field, position string }
-	var got []letter
+	type deadLetter struct{ key, raw, reason, field, position string }
+	var got []deadLetter
 	client, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...), kgo.ConsumeTopics(deadTopic))
 	require.NoError(t, err)
 	defer client.Close()
@@ -639,7 +639,7 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 			for _, header := range r.Headers {
 				h[header.Key] = string(header.Value)
 			}
-			got = append(got, letter{string(r.Key), string(r.Value), h["reason"], h["field"], h["position"]})
+			got = append(got, deadLetter{string(r.Key), string(r.Value), h["reason"], h["field"], h["position"]})
 			assert.Equal(t, "kafka", h["source"])
 			assert.Equal(t, s.topic+"/0", h["origin"])
 			assert.NotEmpty(t, h["remedy"])
@@ -652,7 +652,7 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 			cut += h["cut"]
 		})
 	}
-	assert.ElementsMatch(t, []letter{
+	assert.ElementsMatch(t, []deadLetter{
 		{"truck-3", string(torn), "malformed", "", "3"},
 		{"", "\xff\x00 no JSON", "malformed", "", "4"},
 		{"truck-4", string(values[5]), "missing_field", "fleet_id", "5"},
@@ -675,15 +675,15 @@ func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { 
 
 func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	letters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
+	deadLetters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
 		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "dead", Logger: quiet(), Registerer: prometheus.NewRegistry(),
 	})
 	require.NoError(t, err)
-	defer letters.Close()
+	defer deadLetters.Close()
 	time.AfterFunc(500*time.Millisecond, cancel)
-	err = letters.Append(ctx, "kafka", "t/0", []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: "{"}})
+	err = deadLetters.Append(ctx, "kafka", "t/0", []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: "{"}})
 	require.ErrorIs(t, err, context.Canceled)
-	assert.ErrorContains(t, err, `write dead letters of t/0: topic "dead"`)
+	assert.ErrorContains(t, err, `write dead deadLetters of t/0: topic "dead"`)
 }
 
 func TestConsumerContinuesWhenTheBrokerIsBack(t *testing.T) {
