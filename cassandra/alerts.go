@@ -26,9 +26,6 @@ type Alert struct {
 	Resolved bool // other alerts: it has ended, or was resolved by hand
 }
 
-// AlertState is the old name of Alert.
-type AlertState = Alert
-
 // Opened is the time at which the alert was opened.
 func (a *Alert) Opened() time.Time { return time.UnixMilli(a.OpenedMs).UTC() }
 
@@ -147,37 +144,6 @@ func (s *AlertStore) fleetAlerts(ctx context.Context, fleetID string, day Day, s
 // aheadMs is how far the clock of a device may be ahead.
 const aheadMs = 5 * 60 * 1000
 
-// WriteFleetAlert is WriteFleetAlerts of one alert.
-func (s *AlertStore) WriteFleetAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
-	return s.WriteFleetAlerts(ctx, []Alert{*r}, writeTimeUs)
-}
-
-// WriteFleetAlerts writes alerts of one fleet, day (of OpenedMs, UTC) and severity as one mutation. An alert that was
-// resolved by hand stays resolved: its open state is written with a time before anyone can have seen the alert.
-func (s *AlertStore) WriteFleetAlerts(ctx context.Context, rows []Alert, writeTimeUs int64) error {
-	a := newArena(2*len(rows), 14)
-	b := s.db.batch(ctx, 2*len(rows))
-	for i := range rows {
-		r := &rows[i]
-		from := a.fleetAlertKey(r)
-		a.alert(r)
-		a.bigint(writeTimeUs)
-		b.add(insertFleetAlert, a.row(from))
-
-		from = a.fleetAlertKey(r)
-		a.bool(r.EndedMs != 0)
-		if r.EndedMs != 0 {
-			a.timestamp(r.EndedMs)
-			a.bigint(writeTimeUs)
-		} else {
-			a.unset()
-			a.bigint((r.OpenedMs - aheadMs) * 1000)
-		}
-		b.add(insertFleetAlertEnd, a.row(from))
-	}
-	return b.exec(TableAlerts)
-}
-
 // fleetAlertKey adds the primary key of alerts_by_fleet_day, and returns where it begins.
 func (a *arena) fleetAlertKey(r *Alert) (from int) {
 	from = len(a.args)
@@ -197,38 +163,6 @@ func (s *AlertStore) ResolveAlert(ctx context.Context, r *Alert, writeTimeUs int
 		r.DeviceID, r.Type, writeTimeUs)
 }
 
-// DeleteFleetAlert deletes an alert of a fleet that late records have disproved, or whose severity has changed.
-func (s *AlertStore) DeleteFleetAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableAlerts, deleteFleetAlert, writeTimeUs, r.FleetID, DayOf(r.OpenedMs).Time(), r.Severity, time.UnixMilli(r.OpenedMs), r.DeviceID, r.Type)
-}
-
-// WriteDeviceAlert writes an alert of a device.
-func (s *AlertStore) WriteDeviceAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
-	a := newArena(1, 16)
-	b := s.db.batch(ctx, 1)
-	a.text(r.DeviceID)
-	a.date(DayOf(r.OpenedMs).Month())
-	a.timestamp(r.OpenedMs)
-	a.text(r.Type)
-	a.text(r.FleetID)
-	a.text(r.Severity)
-	a.bool(r.EndedMs != 0)
-	if r.EndedMs != 0 {
-		a.timestamp(r.EndedMs)
-	} else {
-		a.null() // a late record may have removed the end
-	}
-	a.alert(r)
-	a.bigint(writeTimeUs)
-	b.add(insertDeviceAlert, a.row(0))
-	return b.exec(TableDeviceAlerts)
-}
-
-// DeleteDeviceAlert deletes an alert of a device.
-func (s *AlertStore) DeleteDeviceAlert(ctx context.Context, deviceID string, openedMs int64, alertType string, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableDeviceAlerts, deleteDeviceAlert, writeTimeUs, deviceID, DayOf(openedMs).Month().Time(), time.UnixMilli(openedMs), alertType)
-}
-
 // DeviceAlerts lists the alerts of a device that were opened between two instants in Unix milliseconds, both included,
 // oldest first.
 func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]Alert, error) {
@@ -244,12 +178,6 @@ func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, 
 		})
 	})
 	return rows, opError("read "+TableDeviceAlerts, err)
-}
-
-// WriteOpenAlert adds an alert to the open alerts of its fleet.
-func (s *AlertStore) WriteOpenAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableOpenAlerts, insertOpenAlert, r.FleetID, r.DeviceID, r.Type, time.UnixMilli(r.OpenedMs), r.Severity, r.Notify,
-		r.Message, time.UnixMilli(r.StartedMs), r.Peak, r.Threshold, r.Zone, r.Lat, r.Lon, writeTimeUs)
 }
 
 // DeleteOpenAlert removes an alert from the open alerts of its fleet.

@@ -27,7 +27,7 @@ func TestDeviceAlertsAreReadByMonth(t *testing.T) {
 	}
 	rows[1].EndedMs, rows[1].Resolved = rows[1].OpenedMs+60_000, true
 	for i := range rows {
-		require.NoError(t, s.WriteDeviceAlert(ctx, &rows[i], readUs))
+		require.NoError(t, s.ApplyDeviceAlerts(ctx, Put(readUs, rows[i])))
 	}
 	read := func(from, to string) []Alert {
 		found, err := s.DeviceAlerts(ctx, device, at(t, from), at(t, to))
@@ -39,13 +39,13 @@ func TestDeviceAlertsAreReadByMonth(t *testing.T) {
 
 	open := rows[1]
 	open.EndedMs, open.Resolved, open.Severity = 0, false, "HIGH"
-	require.NoError(t, s.WriteDeviceAlert(ctx, &open, readUs+1))
-	require.NoError(t, s.WriteDeviceAlert(ctx, &rows[1], readUs)) // which readUs before
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, Put(readUs+1, open)))
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, Put(readUs, rows[1]))) // which readUs before
 	require.Equal(t, []Alert{open}, read("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), "a late record can remove the end")
 
-	require.NoError(t, s.DeleteDeviceAlert(ctx, device, rows[0].OpenedMs, "battery_low", readUs+9)) // a different alert
-	require.NoError(t, s.DeleteDeviceAlert(ctx, device, open.OpenedMs, open.Type, readUs))          // before the last write
-	require.NoError(t, s.DeleteDeviceAlert(ctx, device, rows[2].OpenedMs, rows[2].Type, readUs))
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, Remove(readUs+9, Alert{DeviceID: device, OpenedMs: rows[0].OpenedMs, Type: "battery_low"}))) // a different alert
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, Remove(readUs, Alert{DeviceID: device, OpenedMs: open.OpenedMs, Type: open.Type})))          // before the last write
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, Remove(readUs, Alert{DeviceID: device, OpenedMs: rows[2].OpenedMs, Type: rows[2].Type})))
 	require.Equal(t, []Alert{rows[0], open}, read("2025-12-01T00:00:00Z", "2026-03-31T00:00:00Z"))
 }
 
@@ -63,16 +63,16 @@ func TestFleetAlertLifecycle(t *testing.T) {
 	}
 	t.Run("opened and ended", func(t *testing.T) {
 		open := anAlert(t, fleet, "d1", "2026-11-24T08:00:00.001Z")
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, open)))
 		require.Equal(t, []Alert{open}, read(open))
 		worse := open
 		worse.Peak, worse.Message = 99, "99 km/h in depot"
-		require.NoError(t, s.WriteFleetAlert(ctx, &worse, readUs+10))
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs+5))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, worse)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+5, open)))
 		require.Equal(t, []Alert{worse}, read(open), "who readUs last wins")
 		ended := worse
 		ended.EndedMs, ended.Resolved = open.OpenedMs+90_000, true
-		require.NoError(t, s.WriteFleetAlert(ctx, &ended, readUs+20))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+20, ended)))
 		require.Equal(t, []Alert{ended}, read(open))
 		alerts, err := s.Alerts(ctx, AlertQuery{FleetID: fleet, From: time.UnixMilli(open.OpenedMs), To: time.UnixMilli(open.OpenedMs)})
 		require.NoError(t, err)
@@ -80,34 +80,34 @@ func TestFleetAlertLifecycle(t *testing.T) {
 		require.Equal(t, worse.Message, alerts[0].Message)
 		require.True(t, alerts[0].Resolved)
 
-		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, readUs+19))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+19, ended)))
 		require.Equal(t, []Alert{ended}, read(open), "a deletion only removes earlier writes")
-		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, readUs+20))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+20, ended)))
 		require.Empty(t, read(open))
 	})
 	t.Run("resolved by hand", func(t *testing.T) {
 		open := anAlert(t, fleet, "d2", "2026-11-24T08:00:00.002Z")
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, open)))
 		byHand(open, readUs+10)
 		resolved := open
 		resolved.Resolved = true
 		require.Equal(t, []Alert{resolved}, read(open), "without an end")
 		resolved.Peak, open.Peak = 120, 120
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs+20))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+20, open)))
 		require.Equal(t, []Alert{resolved}, read(open), "a repeated write does not reopen it")
 		ended := open
 		ended.EndedMs = open.OpenedMs + 90_000
-		require.NoError(t, s.WriteFleetAlert(ctx, &ended, readUs+30))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+30, ended)))
 		resolved.EndedMs = ended.EndedMs
 		require.Equal(t, []Alert{resolved}, read(open), "its end is stored")
 	})
 	t.Run("severity changed", func(t *testing.T) {
 		mild := anAlert(t, fleet, "d3", "2026-11-24T08:00:00.003Z")
-		require.NoError(t, s.WriteFleetAlert(ctx, &mild, readUs))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, mild)))
 		severe := mild
 		severe.Severity = "HIGH"
-		require.NoError(t, s.DeleteFleetAlert(ctx, &mild, readUs+10))
-		require.NoError(t, s.WriteFleetAlert(ctx, &severe, readUs+10))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+10, mild)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, severe)))
 		require.Equal(t, []Alert{severe}, read(mild))
 	})
 	t.Run("deleted and written again", func(t *testing.T) {
@@ -115,21 +115,21 @@ func TestFleetAlertLifecycle(t *testing.T) {
 		ended := anAlert(t, fleet, "d4", "2026-11-24T08:00:00.004Z")
 		open := ended
 		ended.EndedMs, ended.Resolved = ended.OpenedMs+90_000, true
-		require.NoError(t, s.WriteFleetAlert(ctx, &ended, readUs))
-		require.NoError(t, s.DeleteFleetAlert(ctx, &ended, readUs+9))
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs+10))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, ended)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+9, ended)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, open)))
 		require.Equal(t, []Alert{open}, read(open))
 	})
 	t.Run("fast device clock", func(t *testing.T) {
 		open := anAlert(t, fleet, "d6", "2026-11-24T08:00:00.006Z")
 		open.OpenedMs = readUs/1000 + 5*60*1000 // the most that records may be ahead
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, open)))
 		byHand(open, readUs+5)
 		resolved := open
 		resolved.Resolved = true
-		require.NoError(t, s.WriteFleetAlert(ctx, &open, readUs+10))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, open)))
 		require.Equal(t, []Alert{resolved}, read(open), "resolved by hand before its event time")
-		require.NoError(t, s.DeleteFleetAlert(ctx, &open, readUs+20))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+20, open)))
 		require.Empty(t, read(open), "deleted completely")
 	})
 	t.Run("by time", func(t *testing.T) {
@@ -139,7 +139,7 @@ func TestFleetAlertLifecycle(t *testing.T) {
 			a := anAlert(t, fleet, "d5", "2026-11-23T00:00:00Z")
 			a.Severity, a.OpenedMs = severity, a.OpenedMs+int64(i)
 			all = append(all, a)
-			require.NoError(t, s.WriteFleetAlert(ctx, &a, readUs))
+			require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, a)))
 		}
 		found, err := s.FleetAlerts(ctx, fleet, day, all[0].OpenedMs, all[2].OpenedMs)
 		require.NoError(t, err)
@@ -165,7 +165,7 @@ func TestOpenAlerts(t *testing.T) {
 	battery := one
 	battery.Type, battery.Notify = "battery_low", false
 	for _, a := range []Alert{one, other, battery} {
-		require.NoError(t, s.WriteOpenAlert(ctx, &a, readUs))
+		require.NoError(t, s.ApplyOpenAlerts(ctx, Put(readUs, a)))
 	}
 	require.Equal(t, []Alert{battery, one, other}, read(), "by device and type")
 	ofOne, err := s.OpenAlertsOfDevice(ctx, fleet, "d1")
@@ -175,9 +175,9 @@ func TestOpenAlerts(t *testing.T) {
 	// The alert has ended and another of its type has opened: the end is written just before.
 	next := one
 	next.OpenedMs += 60_000
-	require.NoError(t, s.WriteOpenAlert(ctx, &next, readUs+11))
+	require.NoError(t, s.ApplyOpenAlerts(ctx, Put(readUs+11, next)))
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, readUs+10))
-	require.NoError(t, s.WriteOpenAlert(ctx, &one, readUs+1))
+	require.NoError(t, s.ApplyOpenAlerts(ctx, Put(readUs+1, one)))
 	require.Equal(t, []Alert{battery, next, other}, read(), "who readUs last wins, deletions included")
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, readUs+11))
 	require.Equal(t, []Alert{battery, other}, read())
@@ -192,8 +192,8 @@ func TestAlertsAndAnalyticsAreReadByDay(t *testing.T) {
 		return Alert{FleetID: "fleet-alerts", Severity: severity, OpenedMs: ts.UnixMilli(), DeviceID: "d", Type: kind, Message: kind + "!"}
 	}
 	speed, battery, offline := alert(late, "HIGH", "speed_limit"), alert(late, "HIGH", "battery_low"), alert(early, "LOW", "device_offline")
-	require.NoError(t, s.WriteFleetAlerts(ctx, []Alert{speed, battery}, readUs))
-	require.NoError(t, s.WriteFleetAlerts(ctx, []Alert{offline}, readUs))
+	require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, speed, battery)))
+	require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, offline)))
 	require.NoError(t, s.ResolveAlert(ctx, &speed, readUs+1))
 	speed.Resolved = true
 

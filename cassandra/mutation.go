@@ -9,6 +9,23 @@ type Mutation[R any] struct {
 	WriteTimeUs int64
 }
 
+// Put returns mutations that write rows at a write timestamp in µs.
+func Put[R any](writeTimeUs int64, rows ...R) []Mutation[R] {
+	return mutations(false, writeTimeUs, rows)
+}
+
+// Remove returns mutations that delete rows at a write timestamp in µs.
+func Remove[R any](writeTimeUs int64, rows ...R) []Mutation[R] {
+	return mutations(true, writeTimeUs, rows)
+}
+
+func mutations[R any](remove bool, writeTimeUs int64, rows []R) (all []Mutation[R]) {
+	for _, row := range rows {
+		all = append(all, Mutation[R]{Row: row, Delete: remove, WriteTimeUs: writeTimeUs})
+	}
+	return all
+}
+
 // FleetHour is one hour of one fleet.
 type FleetHour struct {
 	FleetID string

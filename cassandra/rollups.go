@@ -67,34 +67,6 @@ const (
 		" FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
 
-// WriteHours writes devices' shares of one hour of one fleet as one mutation.
-func (s *RollupStore) WriteHours(ctx context.Context, rows []HourRow, writeTimeUs int64) error {
-	a := newArena(len(rows), 11)
-	b := s.db.batch(ctx, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		from := len(a.args)
-		a.text(r.FleetID)
-		a.timestamp(r.HourMs)
-		a.text(r.DeviceID)
-		a.double(r.DistanceKm)
-		a.double(r.SpeedSumKmh)
-		a.bigint(r.SpeedCount)
-		a.bigint(r.Records)
-		a.double(r.MaxSpeedKmh)
-		a.double(r.DrivingS)
-		a.int(r.Alerts)
-		a.bigint(writeTimeUs)
-		b.add(insertHour, a.row(from))
-	}
-	return b.exec(TableHours)
-}
-
-// DeleteHour deletes a device's share of an hour of a fleet.
-func (s *RollupStore) DeleteHour(ctx context.Context, fleetID string, hourMs int64, deviceID string, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableHours, deleteHour, writeTimeUs, fleetID, time.UnixMilli(hourMs), deviceID)
-}
-
 // Hours lists the devices' shares of an hour of a fleet, sorted by device.
 func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
 	rows, err := collect(s.db, s.db.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(iter *gocql.Iter) (HourRow, bool) {

@@ -23,16 +23,16 @@ func TestHoursKeepTheShareOfEachDevice(t *testing.T) {
 		return rows
 	}
 	require.Empty(t, read())
-	require.NoError(t, s.WriteHours(ctx, []HourRow{row("b", 2), row("a", 1)}, readUs))
-	require.NoError(t, s.WriteHours(ctx, []HourRow{row("c", 3)}, readUs))
+	require.NoError(t, s.ApplyHours(ctx, Put(readUs, row("b", 2), row("a", 1))))
+	require.NoError(t, s.ApplyHours(ctx, Put(readUs, row("c", 3))))
 	require.Equal(t, []HourRow{row("a", 1), row("b", 2), row("c", 3)}, read(), "sorted by device")
 
-	require.NoError(t, s.WriteHours(ctx, []HourRow{row("a", 9)}, readUs-1))
-	require.NoError(t, s.WriteHours(ctx, []HourRow{row("b", 8)}, readUs+1))
-	require.NoError(t, s.DeleteHour(ctx, fleet, hour, "b", readUs)) // it readUs before the latest did
-	require.NoError(t, s.DeleteHour(ctx, fleet, hour, "c", readUs))
+	require.NoError(t, s.ApplyHours(ctx, Put(readUs-1, row("a", 9))))
+	require.NoError(t, s.ApplyHours(ctx, Put(readUs+1, row("b", 8))))
+	require.NoError(t, s.ApplyHours(ctx, Remove(readUs, HourRow{FleetID: fleet, HourMs: hour, DeviceID: "b"}))) // it readUs before the latest did
+	require.NoError(t, s.ApplyHours(ctx, Remove(readUs, HourRow{FleetID: fleet, HourMs: hour, DeviceID: "c"})))
 	require.Equal(t, []HourRow{row("a", 1), row("b", 8)}, read(), "who readUs last wins, deletions included")
-	require.NoError(t, s.WriteHours(ctx, []HourRow{row("c", 7)}, readUs+1))
+	require.NoError(t, s.ApplyHours(ctx, Put(readUs+1, row("c", 7))))
 	require.Equal(t, []HourRow{row("a", 1), row("b", 8), row("c", 7)}, read())
 
 	other, err := s.Hours(ctx, fleet, hour+3_600_000)

@@ -50,8 +50,3 @@ func scanDeviceDay(iter *gocql.Iter) (DeviceDay, bool) {
 	d.Day = DayOf(day.UnixMilli())
 	return d, ok
 }
-
-// WriteDeviceDay writes the state of a device for a day.
-func (s *StateStore) WriteDeviceDay(ctx context.Context, deviceID string, d DeviceDay, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableDeviceDays, updateDeviceDay, writeTimeUs, d.State, d.Rules, d.Fleets, deviceID, d.Day.Time())
-}

@@ -20,7 +20,7 @@ func TestDeviceDaysKeepTheLatestState(t *testing.T) {
 	require.Empty(t, none)
 
 	write := func(day Day, state, rules string, writeTimeUs int64, fleets ...string) {
-		require.NoError(t, s.WriteDeviceDay(ctx, device, DeviceDay{Day: day, State: []byte(state), Rules: rules, Fleets: fleets}, writeTimeUs))
+		require.NoError(t, s.ApplyDeviceDays(ctx, device, Put(writeTimeUs, DeviceDay{Day: day, State: []byte(state), Rules: rules, Fleets: fleets})))
 	}
 	write(today-3, "old", "r1", readUs, "north")
 	write(today-1, "first", "r1", readUs+10, "north")

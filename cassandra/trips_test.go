@@ -28,7 +28,9 @@ func TestTripsAreReadByMonth(t *testing.T) {
 	}
 	rows[1].MaxSpeedKmh = ptr(0.0)
 	rows[4].Open, rows[4].MaxSpeedKmh = true, ptr(51.5)
-	require.NoError(t, s.WriteTrips(ctx, device, rows, readUs))
+	for _, row := range rows {
+		require.NoError(t, s.ApplyTrips(ctx, device, Put(readUs, row)))
+	}
 	read := func(from, to string) []TripRow {
 		found, err := s.Trips(ctx, device, at(t, from), at(t, to))
 		require.NoError(t, err)
@@ -47,12 +49,12 @@ func TestTripsAreReadByMonth(t *testing.T) {
 
 	closed := rows[4]
 	closed.Open, closed.EndMs, closed.MaxSpeedKmh = false, closed.EndMs+1, nil
-	require.NoError(t, s.WriteTrips(ctx, device, []TripRow{closed}, readUs+5))
-	require.NoError(t, s.WriteTrips(ctx, device, []TripRow{rows[4]}, readUs+4))
+	require.NoError(t, s.ApplyTrips(ctx, device, Put(readUs+5, closed)))
+	require.NoError(t, s.ApplyTrips(ctx, device, Put(readUs+4, rows[4])))
 	require.Equal(t, []TripRow{closed}, read("2026-03-01T00:00:00Z", "2026-03-02T00:00:00Z"), "who readUs last wins, also where it has no speed any more")
 
-	require.NoError(t, s.DeleteTrip(ctx, device, rows[0].StartMs, "trip", readUs))
-	require.NoError(t, s.DeleteTrip(ctx, device, rows[2].StartMs, "trip", readUs+1))
-	require.NoError(t, s.DeleteTrip(ctx, device, closed.StartMs, "trip", readUs+4)) // before it was closed
+	require.NoError(t, s.ApplyTrips(ctx, device, Remove(readUs, TripRow{StartMs: rows[0].StartMs, Kind: "trip"})))
+	require.NoError(t, s.ApplyTrips(ctx, device, Remove(readUs+1, TripRow{StartMs: rows[2].StartMs, Kind: "trip"})))
+	require.NoError(t, s.ApplyTrips(ctx, device, Remove(readUs+4, TripRow{StartMs: closed.StartMs, Kind: "trip"}))) // before it was closed
 	require.Equal(t, []TripRow{rows[1], rows[3], closed}, read("2025-12-01T00:00:00Z", "2026-03-31T00:00:00Z"))
 }

@@ -334,7 +334,7 @@ func rulesAndZones(t *testing.T, s *site) {
 		}
 		return fmt.Sprintf("%s %s %s %s %s/%d %g/%g in %s", device, kind, severity, stamp(sec(started)), stamp(sec(opened)), until, peak, threshold, zone)
 	}
-	shown := func(alerts []cassandra.AlertState) (lines []string) {
+	shown := func(alerts []cassandra.Alert) (lines []string) {
 		for _, a := range alerts {
 			lines = append(lines, fmt.Sprintf("%s %s %s %s %s/%d %g/%g in %s", a.DeviceID, a.Type, a.Severity, stamp(a.StartedMs), stamp(a.OpenedMs), a.EndedMs, a.Peak, a.Threshold, a.Zone))
 			assert.Equal(t, a.EndedMs != 0, a.Resolved)
@@ -344,7 +344,7 @@ func rulesAndZones(t *testing.T, s *site) {
 		return lines
 	}
 	lives := func() (lines []string) {
-		var all []cassandra.AlertState
+		var all []cassandra.Alert
 		for day := cassandra.DayOf(sec(0)); day <= cassandra.DayOf(time.Now().UnixMilli()); day++ {
 			found, err := store.FleetAlerts(t.Context(), "yard", day, sec(0), time.Now().UnixMilli())
 			assert.NoError(t, err)
@@ -498,10 +498,10 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 	}, first.Labels)
 	require.Contains(t, first.Annotations["dashboard_url"], "http://grafana:3000/d/fleet-analytics?var-fleet=told&var-device=fast&")
 	store := s.open()
-	open := func(device string) []cassandra.AlertState {
+	open := func(device string) []cassandra.Alert {
 		found, err := store.OpenAlerts(t.Context(), "told")
 		assert.NoError(t, err)
-		return slices.DeleteFunc(found, func(a cassandra.AlertState) bool { return a.DeviceID != device || a.Type != kind })
+		return slices.DeleteFunc(found, func(a cassandra.Alert) bool { return a.DeviceID != device || a.Type != kind })
 	}
 	v.waitFor("it is stored", func() bool { return len(open("fast")) == 1 && len(open("stubborn")) == 1 })
 	before := open("fast")[0]
@@ -528,10 +528,10 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 		require.False(t, ended && p.firing(), "once over, it is not told of as open again")
 		ended = ended || !p.firing()
 	}
-	alerts := func(device string) []cassandra.AlertState {
+	alerts := func(device string) []cassandra.Alert {
 		found, err := store.DeviceAlerts(t.Context(), device, start.UnixMilli(), time.Now().UnixMilli())
 		assert.NoError(t, err)
-		return slices.DeleteFunc(found, func(a cassandra.AlertState) bool { return a.Type != kind })
+		return slices.DeleteFunc(found, func(a cassandra.Alert) bool { return a.Type != kind })
 	}
 	v.waitFor("it is one alert with its end", func() bool {
 		found := alerts("fast")
@@ -580,9 +580,9 @@ type derived struct {
 	figures []cassandra.AnalyticsRow
 	hours   []cassandra.HourRow
 	trips   []tripOf
-	alerts  []cassandra.AlertState // by device
-	lives   []cassandra.AlertState // by fleet
-	open    []cassandra.AlertState
+	alerts  []cassandra.Alert // by device
+	lives   []cassandra.Alert // by fleet
+	open    []cassandra.Alert
 	days    []string // devices' states
 }
 
@@ -662,7 +662,7 @@ func derivedOf(s *site, fleet string) *derived {
 	d.open, err = store.OpenAlerts(s.t.Context(), fleet)
 	require.NoError(s.t, err)
 	slices.SortFunc(d.trips, func(a, b tripOf) int { return strings.Compare(a.key(), b.key()) })
-	slices.SortFunc(d.alerts, func(a, b cassandra.AlertState) int {
+	slices.SortFunc(d.alerts, func(a, b cassandra.Alert) int {
 		return strings.Compare(a.DeviceID+a.Type+stamp(a.OpenedMs), b.DeviceID+b.Type+stamp(b.OpenedMs))
 	})
 	slices.SortFunc(d.figures, func(a, b cassandra.AnalyticsRow) int { return int(a.Day-b.Day)*24 + int(a.Hour-b.Hour) })
@@ -690,7 +690,7 @@ func (d *derived) text(names ...string) []string {
 	for _, r := range d.trips {
 		add("trips of "+r.device, r.TripRow)
 	}
-	for table, alerts := range map[string][]cassandra.AlertState{"alerts by device": d.alerts, "alerts by fleet": d.lives, "open alerts": d.open} {
+	for table, alerts := range map[string][]cassandra.Alert{"alerts by device": d.alerts, "alerts by fleet": d.lives, "open alerts": d.open} {
 		for _, r := range alerts {
 			add(table, r)
 		}

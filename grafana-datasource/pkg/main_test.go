@@ -185,7 +185,7 @@ func (w *fixture) fillAlerts(ctx context.Context, s *cassandra.Store) error {
 		{FleetID: "north", Severity: "LOW", OpenedMs: january.Add(9 * time.Hour).UnixMilli(), DeviceID: "n-offline", Type: "battery_low"},
 		{FleetID: "south", Severity: "MEDIUM", OpenedMs: january.Add(10 * time.Hour).UnixMilli(), DeviceID: "s-1", Type: "device_offline", Message: "silent"},
 	} {
-		if err := s.WriteFleetAlert(ctx, &alert, alert.OpenedMs*1000); err != nil {
+		if err := s.ApplyFleetAlerts(ctx, cassandra.Put(alert.OpenedMs*1000, alert)); err != nil {
 			return err
 		}
 	}

@@ -77,7 +77,7 @@ func TestRealStore(t *testing.T) {
 		})
 	}
 	for _, row := range alerts {
-		require.NoError(t, store.WriteFleetAlert(ctx, &row, row.OpenedMs*1000))
+		require.NoError(t, store.ApplyFleetAlerts(ctx, cassandra.Put(row.OpenedMs*1000, row)))
 	}
 	for d := range 10 {
 		day := cassandra.DayOf(now.UnixMilli()) - cassandra.Day(d)
@@ -128,7 +128,7 @@ func TestRealStore(t *testing.T) {
 		other := open
 		other.Type = "battery"
 		for _, a := range []cassandra.Alert{open, other} {
-			require.NoError(t, store.WriteOpenAlert(ctx, &a, now.Add(-time.Minute).UnixMicro()))
+			require.NoError(t, store.ApplyOpenAlerts(ctx, cassandra.Put(now.Add(-time.Minute).UnixMicro(), a)))
 		}
 		for range 2 {
 			require.Equal(t, http.StatusOK, g.do(http.MethodPost, "a-full", "/v1/alerts/"+chosen.ID+"/resolve").Code)
@@ -139,7 +139,7 @@ func TestRealStore(t *testing.T) {
 		require.Equal(t, other.Type, left[0].Type)
 		// The same input again, as a replay writes it.
 		for _, row := range alerts {
-			require.NoError(t, store.WriteFleetAlert(ctx, &row, row.OpenedMs*1000))
+			require.NoError(t, store.ApplyFleetAlerts(ctx, cassandra.Put(row.OpenedMs*1000, row)))
 		}
 		again, _ := everyPage[alertItem](g, "a", path, nil)
 		require.Len(t, again, len(alerts))
