@@ -22,82 +22,84 @@ import (
 // spoolSegment is the size of a spool file: small enough to be freed soon, large enough to be rare.
 const spoolSegment = 16 << 20
 
-// api makes the server of the HTTP API.
+// api creates the server of the HTTP API.
 //
 //	devices ─┬─► api ─► ingest ─► spool ─► pipeline
 //	clients ─┘     └─► query ─► cache ─► store
-func (p *program) api(x *parts) (_ pipeline.Source, made closers, err error) {
-	c := p.config
-	tokens, err := p.tokens()
+func (a *App) api() (pipeline.Source, error) {
+	c := a.config
+	tokens, err := a.tokens()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	x.apiFiles = append(x.apiFiles, reload.Target{Name: "API tokens", Files: tokens.Files, Load: tokens.Prepare})
+	a.reloads = append(a.reloads, reload.Target{Name: "API tokens", Files: tokens.Files, Load: tokens.Prepare})
 	var serverTLS *tls.Config
 	if c.APITLSCert != "" {
 		certificate, err := api.LoadCertificate(c.APITLSCert, c.APITLSKey)
 		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_API_TLS_CERT_FILE and ETL_API_TLS_KEY_FILE: %w", err)
+			return nil, fmt.Errorf("ETL_API_TLS_CERT_FILE and ETL_API_TLS_KEY_FILE: %w", err)
 		}
 		serverTLS = certificate.TLSConfig()
-		x.apiFiles = append(x.apiFiles, reload.Target{Name: "API certificate", Files: certificate.Files, Load: certificate.Prepare})
+		a.reloads = append(a.reloads, reload.Target{Name: "API certificate", Files: certificate.Files, Load: certificate.Prepare})
 	}
-	buffer, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes, SegmentBytes: spoolSegment}, p.logger, p.reg, time.Now)
+	buffer, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes, SegmentBytes: spoolSegment}, a.logger, a.reg, time.Now)
 	if err != nil {
-		return nil, nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
+		return nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
 	}
-	made = append(made, buffer.Close)
+	a.cleanups.add("spool", buffer.Close)
 	listener, err := net.Listen("tcp", c.APIAddress)
 	if err != nil {
-		return nil, made, fmt.Errorf("ETL_API_ADDRESS %q: %w; choose another", c.APIAddress, err)
+		return nil, fmt.Errorf("ETL_API_ADDRESS %q: %w; use another address", c.APIAddress, err)
 	}
-	made = append(made, func() error { _ = listener.Close(); return nil }) // Run closes it too, if it ever runs
-	queries, end, err := p.queries(x)
-	made = append(made, end...)
+	a.apiAddr = listener.Addr()
+	a.cleanups.add("API listener", func() error { _ = listener.Close(); return nil }) // the server closes it too, if it ever runs
+	queries, err := a.queries()
 	if err != nil {
-		return nil, made, err
+		return nil, err
 	}
 	serverLimits, ingestLimits := apiLimits(c)
 	receiver := ingest.New(ingest.Options{
 		Spool: buffer, Check: validate.NewBounds(c.Fleets).Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
-		Limits: ingestLimits, Logger: p.logger, Registerer: p.reg, Now: time.Now,
+		Limits: ingestLimits, Logger: a.logger, Registerer: a.reg, Now: time.Now,
 	})
 	server, err := api.New(api.Options{
 		Listener: listener, TLS: serverTLS, Tokens: tokens, Ingest: receiver, Query: queries,
-		Limits: serverLimits, Logger: p.logger, Registerer: p.reg, Now: time.Now,
+		Limits: serverLimits, Logger: a.logger, Registerer: a.reg, Now: time.Now,
 	})
 	if err != nil {
-		return nil, made, err
+		return nil, err
 	}
-	p.logger.WithField("address", listener.Addr().String()).Info("serving the HTTP API")
-	return server, made, nil
+	a.logger.WithField("address", a.apiAddr.String()).Info("serving the HTTP API")
+	return server, nil
 }
 
-func (p *program) queries(x *parts) (*query.API, closers, error) {
-	c := p.config
-	var made closers
+func (a *App) queries() (*query.API, error) {
+	c := a.config
 	o := query.Options{
 		Store: func() (query.Store, bool) {
-			return x.connector.Get()
+			return a.parts.connector.Get()
 		},
-		Now: time.Now, Logger: p.logger, Registry: p.reg,
+		Now: time.Now, Logger: a.logger, Registry: a.reg,
 	}
 	switch {
 	case c.APIRedisURL != "":
-		shared, err := cache.NewRedis(cache.RedisOptions{URL: c.APIRedisURL}, p.logger, p.reg)
+		shared, err := cache.NewRedis(cache.RedisOptions{URL: c.APIRedisURL}, a.logger, a.reg)
 		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_API_REDIS_URL: %w", err)
+			return nil, fmt.Errorf("ETL_API_REDIS_URL: %w", err)
 		}
-		o.Cache, made = shared, append(made, shared.Close)
+		o.Cache = shared
+		a.cleanups.add("Redis cache", shared.Close)
 	case c.APICacheBytes > 0:
 		memory, err := cache.NewMemory(uint64(c.APICacheBytes))
 		if err != nil {
-			return nil, nil, fmt.Errorf("ETL_API_CACHE_BYTES: %w", err)
+			return nil, fmt.Errorf("ETL_API_CACHE_BYTES: %w", err)
 		}
-		o.Cache, made = memory, append(made, func() error { memory.Close(); return nil })
+		o.Cache = memory
+		a.cleanups.add("cache", func() error { memory.Close(); return nil })
 	}
 	queries := query.New(o)
-	return queries, append(made, func() error { queries.Close(); return nil }), nil
+	a.cleanups.add("queries", func() error { queries.Close(); return nil })
+	return queries, nil
 }
 
 func (p *program) tokens() (*auth.Tokens, error) {

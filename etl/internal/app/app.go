@@ -1,195 +1,210 @@
-// Package app is the command line of fleet-etl. It wires the parts of the program together and runs them.
 package app
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/signal"
-	"runtime/debug"
-	"syscall"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	versioncollector "github.com/prometheus/client_golang/prometheus/collectors/version"
-	"github.com/prometheus/common/version"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/term"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 )
 
-// Streams are the standard streams of a command.
-type Streams struct {
-	In       io.Reader
-	Out, Err io.Writer
+// App ingests from the sources of the settings until it is stopped. Call New, Start and Stop in this order, each once.
+//
+//	HTTP API ─► spool ─┐
+//	Kafka ─────────────┼─► validate ─► recordPath: store, derive (path.go) ─► Alertmanager, Kafka
+//	generator, canary ─┘       └─► dead letters
+//
+//	SIGHUP, POST /-/reload, changed files ─► reload ─► rules, geofences, tokens, certificate
+type App struct {
+	*program
+	parts       *parts
+	sources     []pipeline.Source
+	reloads     []reload.Target // files of the HTTP API
+	coordinator *reload.Coordinator
+	operations  *operationsServer // nil if disabled
+	apiAddr     net.Addr          // nil without the HTTP API
+
+	cleanups cleanups
+	stopping atomic.Bool
+	drain    context.CancelFunc // stops the sources
+	abort    context.CancelFunc // stops everything at once
+	ended    chan struct{}
+	err      error // after ended is closed
 }
 
-// The exit statuses.
-const (
-	exitOK       = 0
-	exitFailed   = 1 // some valid records were not stored
-	exitRejected = 2 // all valid records were stored and some records were rejected; or verify found differences
-	exitBadUsage = 64
-)
-
-// rejectedError is the result of a load that stored all valid records and rejected others.
-type rejectedError struct{ records int64 }
-
-func (e rejectedError) Error() string { return fmt.Sprintf("%d records were rejected", e.records) }
-
-type commands struct {
-	Run         runCommand         `cmd:"" help:"Ingest from ETL_SOURCES until stopped."`
-	Load        loadCommand        `cmd:"" help:"Load CSV files and print a report."`
-	Replay      replayCommand      `cmd:"" help:"Replay recorded CSV files at a chosen speed."`
-	Generate    generateCommand    `cmd:"" help:"Generate records of simulated vehicles."`
-	Token       tokenCommand       `cmd:"" help:"Create a token for the HTTP API."`
-	DeadLetters deadLetterCommands `cmd:"" name:"deadletters" help:"List or reprocess dead letters (rejected records)."`
-	Verify      verifyCommand      `cmd:"" help:"Recompute alerts, trips and statistics from the stored telemetry and print each difference."`
-	Schema      schemaCommands     `cmd:"" help:"Create or check the keyspace and its tables."`
-	Health      healthCommand      `cmd:"" help:"Check whether the fleet-etl on this host is ready (container health check)."`
-	Config      configCommand      `cmd:"" help:"Print every setting with its value, default and description."`
-
-	Version kong.VersionFlag `help:"Print the version and exit."`
-}
-
-const description = `Ingests vehicle telemetry, validates and enriches it, and stores it in Cassandra.
-
-Settings come from the environment; "fleet-etl config" prints them. Without a command, ETL_MODE decides: streaming runs
-"run", batch runs "load" with ETL_FILES. Exit status: 0 if all records are stored, 2 if all valid records are stored and
-some were rejected, 1 otherwise.`
-
-// program is the environment of a command.
-type program struct {
-	Streams
-	ctx    context.Context // canceled to abort
-	stop   context.Context // canceled to shut down gracefully
-	config *config.Config
-	logger *logrus.Logger
-	reg    *prometheus.Registry
-}
-
-// Run runs fleet-etl with the given arguments and returns its exit status. The first interrupt or termination signal
-// shuts it down gracefully, the second aborts it.
-func Run(ctx context.Context, args []string, streams Streams) int {
-	cfg, configErr := config.FromEnvironment(checkReplication)
-	if len(args) == 0 && configErr == nil {
-		args = []string{"run"}
-		if cfg.Mode == "batch" {
-			args = append([]string{"load"}, cfg.Files...)
-		}
-	}
-	setVersion()
-	var cli commands
-	exited := -1
-	parser, err := kong.New(&cli, kong.Name("fleet-etl"), kong.Description(description), kong.Writers(streams.Out, streams.Err),
-		kong.Exit(func(status int) { exited = status }), kong.UsageOnError(), kong.Vars{"version": version.Print("fleet-etl")}, kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
-	if err != nil {
-		return fail(streams, err, exitFailed)
-	}
-	command, err := parser.Parse(args)
-	switch {
-	case exited >= 0: // help or version
-		return exited
-	case err != nil:
-		return fail(streams, fmt.Errorf("%w; see fleet-etl --help", err), exitBadUsage)
-	case configErr != nil:
-		return fail(streams, configErr, exitFailed)
-	}
-
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := followLiveHeap(ctx); err != nil { // only a wrong AUTOMEMLIMIT fails
-		return fail(streams, err, exitFailed)
-	}
-	stop, quit := context.WithCancel(ctx)
-	defer quit()
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	defer signal.Stop(signals)
-	go func() {
-		for _, end := range []func(){quit, cancel} {
-			select {
-			case <-signals:
-				end()
-			case <-ctx.Done():
-				return
-			}
+// New wires an App: it reads the files of the settings and listens, but connects to nothing yet. An error names the
+// setting. Metrics are registered with reg.
+func New(c *config.Config, logger *logrus.Logger, reg *prometheus.Registry) (_ *App, err error) {
+	a := &App{program: &program{config: c, logger: logger, reg: reg}, ended: make(chan struct{})}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.cleanups.run())
 		}
 	}()
+	if a.parts, err = a.wire(c.Linger, c.Sources); err != nil {
+		return nil, err
+	}
+	a.cleanups.add("pipeline", func() error { a.parts.close(); return nil })
+	if err := a.addSources(); err != nil {
+		return nil, err
+	}
+	if c.MetricsAddress != "" {
+		o := operationsOptions{Address: c.MetricsAddress, Gatherer: reg, Ready: a.Ready, Pprof: c.Pprof}
+		if c.ReloadEnabled {
+			o.Reload = a.Reload
+		}
+		if a.operations, err = newOperationsServer(o, logger); err != nil {
+			return nil, err
+		}
+	}
+	rules := a.parts.rules.target(func(*ruleset) { a.parts.publisher.notify() })
+	a.coordinator = reload.New(append(a.reloads, rules), c.ReloadInterval, logger, reg, time.Now)
+	return a, nil
+}
 
-	reg := prometheus.NewRegistry()
-	reg.MustRegister(versioncollector.NewCollector("fleet_etl"), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	p := &program{Streams: streams, ctx: ctx, stop: stop, config: cfg, reg: reg, logger: newLogger(streams.Err, cfg, reg)}
-	err = command.Run(p)
-	rejected, differ := rejectedError{}, differencesError{}
-	switch {
-	case err == nil:
-		return exitOK
-	case errors.As(err, &rejected), errors.As(err, &differ):
-		return exitRejected
+// Start runs the App in the background.
+func (a *App) Start() {
+	ctx, abort := context.WithCancel(context.Background())
+	draining, drain := context.WithCancel(ctx)
+	a.abort, a.drain = abort, drain
+	if a.operations != nil {
+		a.operations.Start()
+		a.cleanups.add("metrics server", func() error { a.operations.Stop(); return nil })
+	}
+	var background sync.WaitGroup
+	reloading, stopReloads := context.WithCancel(ctx)
+	background.Go(func() { a.coordinator.Run(reloading) })
+	a.cleanups.add("reload", func() error { stopReloads(); background.Wait(); return nil })
+	go func() {
+		defer close(a.ended)
+		a.err = a.run(ctx, draining)
+	}()
+	a.logger.WithField("sources", a.config.Sources).Info("running")
+}
+
+// Done returns a channel that is closed when the App has ended, by Stop or by a failure.
+func (a *App) Done() <-chan struct{} { return a.ended }
+
+// Stop shuts down gracefully: sources stop, and everything received is stored. When ctx ends first, Stop aborts; sources
+// send unstored records again. It returns the error that ended the App, if any.
+func (a *App) Stop(ctx context.Context) error {
+	running := true
+	select {
+	case <-a.ended:
+		running = false
 	default:
-		return fail(streams, err, exitFailed)
 	}
-}
-
-// setVersion sets the version that --version and fleet_etl_build_info report. Without one from the linker it is the one that
-// the Go toolchain recorded.
-func setVersion() {
-	if info, ok := debug.ReadBuildInfo(); ok && version.Version == "" {
-		version.Version = info.Main.Version
+	a.stopping.Store(true)
+	a.drain()
+	_, connected := a.parts.connector.Get()
+	if !connected {
+		a.abort() // nothing can be stored
 	}
-}
-
-func fail(streams Streams, err error, status int) int {
-	fmt.Fprintf(streams.Err, "fleet-etl: %v\n", err)
-	return status
-}
-
-// newLogger logs text to a terminal and JSON elsewhere, and counts lines by level.
-func newLogger(w io.Writer, cfg *config.Config, reg prometheus.Registerer) *logrus.Logger {
-	logger := logrus.New()
-	logger.SetOutput(w)
-	logger.SetLevel(logLevel(cfg))
-	if isTerminal(w) {
-		logger.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "15:04:05"})
-	} else {
-		logger.SetFormatter(&logrus.JSONFormatter{})
+	select {
+	case <-a.ended:
+	case <-ctx.Done():
+		a.logger.WithError(ctx.Err()).Error("shutdown aborted before all records were stored (ETL_DRAIN_TIMEOUT, or a second signal)")
+		a.abort()
+		<-a.ended
 	}
-	logger.AddHook(newLogCounter(reg))
-	return logger
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && term.IsTerminal(int(f.Fd()))
-}
-
-// logCounter counts log lines by level.
-type logCounter struct{ lines *prometheus.CounterVec }
-
-func newLogCounter(reg prometheus.Registerer) logCounter {
-	c := logCounter{prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_log_messages_total",
-		Help: "Log lines, by level.",
-	}, []string{"level"})}
-	for _, level := range c.Levels() {
-		c.lines.WithLabelValues(level.String())
+	a.abort()
+	if err := a.cleanups.run(); err != nil {
+		a.logger.WithError(err).Error("shutdown cleanup failed")
 	}
-	reg.MustRegister(c.lines)
-	return c
+	s := a.parts.pipeline.Summary()
+	log := a.logger.WithFields(logrus.Fields{"received": s.Received, "stored": s.Stored, "duplicates": s.Duplicates, "rejected": total(s.Rejected)})
+	switch {
+	case a.err == nil:
+		log.Info("shutdown complete; all received records are stored")
+	case running && !connected:
+		log.Info("shutdown before cassandra was reached")
+		return nil
+	default:
+		log.Error("shutdown with unstored records; their sources send them again")
+	}
+	return a.err
 }
 
-// Levels implements logrus.Hook.
-func (c logCounter) Levels() []logrus.Level {
-	return []logrus.Level{logrus.ErrorLevel, logrus.WarnLevel, logrus.InfoLevel}
+// Reload reloads rules, geofences, tokens and certificates. On an error nothing changes.
+func (a *App) Reload() error { return a.coordinator.Reload() }
+
+// Addr returns the address of metrics and health checks, or nil if they are disabled.
+func (a *App) Addr() net.Addr {
+	if a.operations == nil {
+		return nil
+	}
+	return a.operations.Addr()
 }
 
-// Fire implements logrus.Hook.
-func (c logCounter) Fire(e *logrus.Entry) error {
-	c.lines.WithLabelValues(e.Level.String()).Inc()
-	return nil
+// APIAddr returns the address of the HTTP API, or nil without it.
+func (a *App) APIAddr() net.Addr { return a.apiAddr }
+
+var errStopping = errors.New("stopping")
+
+// Ready returns an error while records can't be stored.
+func (a *App) Ready(ctx context.Context) error {
+	if a.stopping.Load() {
+		return errStopping
+	}
+	return a.parts.connector.Ready(ctx)
+}
+
+// run runs the sources until draining ends, and notifies the receivers of alerts.
+func (a *App) run(ctx, draining context.Context) error {
+	side, end := context.WithCancel(ctx)
+	defer end()
+	var sides errgroup.Group
+	if a.config.ProcessorEnabled {
+		sides.Go(func() error {
+			if store, err := a.parts.connector.Wait(side); err == nil { // the record path reports an error
+				a.parts.publisher.Run(side, store)
+			}
+			return nil
+		})
+	}
+	if alertmanager := a.parts.alertmanager; alertmanager != nil {
+		sides.Go(func() error {
+			if _, err := a.parts.connector.Wait(side); err != nil {
+				return nil // the record path reports it
+			}
+			return alertmanager.Run(side)
+		})
+	} else if a.config.ProcessorEnabled {
+		sides.Go(func() error { a.countOpenAlerts(side, a.parts.path); return nil })
+	}
+	err := a.runPath(ctx, draining, a.parts, false, a.sources...)
+	end() // after the last event was sent
+	return errors.Join(err, sides.Wait())
+}
+
+// cleanups run in reverse order.
+type cleanups []cleanup
+
+type cleanup struct {
+	name string
+	run  func() error
+}
+
+func (c *cleanups) add(name string, run func() error) { *c = append(*c, cleanup{name, run}) }
+
+// run runs all cleanups. The error names those that failed.
+func (c *cleanups) run() error {
+	var failed []error
+	for i := len(*c) - 1; i >= 0; i-- {
+		if err := (*c)[i].run(); err != nil {
+			failed = append(failed, fmt.Errorf("close %s: %w", (*c)[i].name, err))
+		}
+	}
+	*c = nil
+	return errors.Join(failed...)
 }

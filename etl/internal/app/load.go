@@ -58,10 +58,10 @@ func (p *program) runUntilDone(source pipeline.Source, names []string) (*report,
 		return nil, err
 	}
 	defer x.close()
-	if end, err := p.serve(x.connector.Ready, nil); err != nil {
+	if stop, err := p.serveOperations(x.connector.Ready); err != nil {
 		p.logger.WithError(err).Info("metrics are not served") // another fleet-etl may use the port; the load does not need it
 	} else {
-		defer end()
+		defer stop()
 	}
 
 	progress := func() (done, total int64) { return 0, 0 }

@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"os"
@@ -17,47 +16,34 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 )
 
-// closers are cleanups. They run in reverse order.
-type closers []func() error
-
-func (c closers) close() error {
-	var failed []error
-	for i := len(c) - 1; i >= 0; i-- {
-		failed = append(failed, c[i]())
-	}
-	return errors.Join(failed...)
-}
-
-// sources creates the sources of ETL_SOURCES, and the canary. The caller closes them after the pipeline has ended, also
-// after an error.
-func (p *program) sources(x *parts) (sources []pipeline.Source, made closers, err error) {
-	for _, name := range p.config.Sources {
+// addSources creates the sources of ETL_SOURCES, and the canary.
+func (a *App) addSources() error {
+	for _, name := range a.config.Sources {
 		var s pipeline.Source
-		var end closers
+		var err error
 		switch name {
 		case "generator":
-			s, err = p.generator()
+			s, err = a.generator()
 		case "api":
-			s, end, err = p.api(x)
+			s, err = a.api()
 		case "kafka":
-			s, err = p.kafka()
+			s, err = a.kafka()
 		default:
-			err = fmt.Errorf("ETL_SOURCES %q: unknown source; use generator, httpapi or kafka", name)
+			err = fmt.Errorf("ETL_SOURCES %q: unknown source; use generator, api or kafka", name)
 		}
-		made = append(made, end...)
 		if err != nil {
-			return nil, made, err
+			return err
 		}
-		sources = append(sources, s)
+		a.sources = append(a.sources, s)
 	}
-	if p.config.CanaryInterval > 0 {
-		s, err := p.canary(x)
+	if a.config.CanaryInterval > 0 {
+		s, err := a.canary(a.parts)
 		if err != nil {
-			return nil, made, fmt.Errorf("canary: %w", err)
+			return fmt.Errorf("canary: %w", err)
 		}
-		sources = append(sources, s)
+		a.sources = append(a.sources, s)
 	}
-	return sources, made, nil
+	return nil
 }
 
 // fleets returns the fleets that may send, the canary's included. Without any, all may send.

@@ -2,11 +2,8 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
@@ -49,36 +46,6 @@ func (p *program) receivers(x *parts) error {
 	return nil
 }
 
-// stream runs sources until the process is asked to stop, and notifies the receivers of alerts.
-func (p *program) stream(ctx context.Context, x *parts, sources []pipeline.Source) error {
-	side, end := context.WithCancel(ctx)
-	defer end()
-	var sides errgroup.Group
-	if p.config.ProcessorEnabled {
-		sides.Go(func() error {
-			store, err := x.connector.Wait(side)
-			if err != nil {
-				return nil // the record path reports it
-			}
-			x.publisher.Run(side, store)
-			return nil
-		})
-	}
-	if x.alertmanager != nil {
-		sides.Go(func() error {
-			if _, err := x.connector.Wait(side); err != nil {
-				return nil // until the store is reached there is no alert
-			}
-			return x.alertmanager.Run(side)
-		})
-	} else if p.config.ProcessorEnabled {
-		sides.Go(func() error { p.countOpenAlerts(side, x.path); return nil })
-	}
-	err := p.runPath(ctx, x, false, sources...)
-	end() // after the last event was notified
-	return errors.Join(err, sides.Wait())
-}
-
 // countOpenAlerts reads the open alerts for their metric, as Alertmanager does where there is one.
 func (p *program) countOpenAlerts(ctx context.Context, path *recordPath) {
 	outage := ratelog.New(p.logger, time.Now, ratelog.Interval, ratelog.Messages{
@@ -93,7 +60,7 @@ func (p *program) countOpenAlerts(ctx context.Context, path *recordPath) {
 	}
 }
 
-// runToEnd runs one source to its end. It notifies no receiver: a process that streams does.
+// toEnd runs one source to its end. It notifies no receiver: a streaming process does.
 func (p *program) toEnd(ctx context.Context, x *parts, source pipeline.Source) error {
 	if p.config.ProcessorEnabled {
 		store, err := x.connector.Wait(ctx)
@@ -104,15 +71,15 @@ func (p *program) toEnd(ctx context.Context, x *parts, source pipeline.Source) e
 			return err
 		}
 	}
-	return p.runPath(ctx, x, true, source)
+	return p.runPath(ctx, p.stop, x, true, source)
 }
 
-// runPath runs sources, and then derives what is left.
-func (p *program) runPath(ctx context.Context, x *parts, wait bool, sources ...pipeline.Source) error {
-	if err := x.pipeline.Run(ctx, p.stop, sources...); err != nil {
+// runPath runs sources until they end or draining does, and then derives what is left.
+func (p *program) runPath(ctx, draining context.Context, x *parts, wait bool, sources ...pipeline.Source) error {
+	if err := x.pipeline.Run(ctx, draining, sources...); err != nil {
 		return err
 	}
-	err := x.path.Finish(ctx, wait && p.stop.Err() == nil)
+	err := x.path.Finish(ctx, wait && draining.Err() == nil)
 	if err != nil && ctx.Err() != nil {
 		p.logger.WithError(err).Warn("all records are stored, but not all derived rows; the next process derives the rest")
 		return nil

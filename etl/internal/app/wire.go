@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -16,7 +15,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
-	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
@@ -34,12 +32,6 @@ type parts struct {
 	publisher       *geofencePublisher
 	alertmanager    *notifier.Alertmanager // nil if there is none
 	alertTopic      *notifier.Kafka        // nil if there is none
-	apiFiles        []reload.Target
-}
-
-// reloadTargets are the configuration files that a running process reloads.
-func (x *parts) reloadTargets() []reload.Target {
-	return append([]reload.Target{x.rules.target(func(*ruleset) { x.publisher.notify() })}, x.apiFiles...)
 }
 
 // connect puts the pipeline together and connects to Cassandra, within wait.
@@ -113,23 +105,13 @@ func (p *program) deadLetterTopic() (*kafka.DeadLetterTopic, error) {
 	return topic, nil
 }
 
-// serve serves ETL_METRICS_ADDRESS, if it is set, until end is called. onReload may be nil.
-func (p *program) serve(ready func(context.Context) error, onReload func() error) (end func(), err error) {
-	c := p.config
-	if c.MetricsAddress == "" {
+// serveOperations serves ETL_METRICS_ADDRESS, if it is set, until stop is called.
+func (p *program) serveOperations(ready func(context.Context) error) (stop func(), err error) {
+	if p.config.MetricsAddress == "" {
 		return func() {}, nil
 	}
-	if !c.ReloadEnabled {
-		onReload = nil
-	}
 	s, err := newOperationsServer(operationsOptions{
-		Address: c.MetricsAddress, Gatherer: p.reg, Pprof: c.Pprof, Reload: onReload,
-		Ready: func(ctx context.Context) error {
-			if p.stop.Err() != nil {
-				return errStopping
-			}
-			return ready(ctx)
-		},
+		Address: p.config.MetricsAddress, Gatherer: p.reg, Pprof: p.config.Pprof, Ready: ready,
 	}, p.logger)
 	if err != nil {
 		return nil, err
@@ -138,8 +120,7 @@ func (p *program) serve(ready func(context.Context) error, onReload func() error
 	return s.Stop, nil
 }
 
-var errStopping = errors.New("stopping")
-
+// close closes the parts after the pipeline has ended.
 func (x *parts) close() {
 	if store, ok := x.connector.Get(); ok {
 		store.Close()
@@ -208,14 +189,14 @@ func (p *program) patiently(wait time.Duration, do func(context.Context) error) 
 	}
 }
 
-// drain gives a pipeline that was told to stop so long to store what it has, then ends it.
+// drain returns a context for a pipeline. After the process is asked to stop, the pipeline may run on for timeout.
 func (p *program) drain(timeout time.Duration) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(p.ctx)
 	forget := context.AfterFunc(p.stop, func() {
-		p.logger.WithField("timeout", timeout.String()).Info("stopping: storing what was taken in")
+		p.logger.WithField("timeout", timeout.String()).Info("stopping, storing received records")
 		select {
 		case <-time.After(timeout):
-			p.logger.Error("gave up storing what was taken in: ETL_DRAIN_TIMEOUT is over")
+			p.logger.Error("drain timed out (ETL_DRAIN_TIMEOUT), aborting; the same command resumes")
 			cancel()
 		case <-ctx.Done():
 		}
