@@ -32,7 +32,7 @@ var purposes = []struct{ statement, purpose string }{
 	{"selectDeviceAlerts", "alerts of a device by months, to recompute"},
 	{"insertDeviceAlert", "an alert, among its device's"},
 	{"deleteDeviceAlert", "a late record removed an alert"},
-	{"selectOpenAlerts", "open alerts of a fleet: for Alertmanager, every 30 s"},
+	{"selectOpenAlerts", "open alerts of a fleet: for Alertmanager and a metric, every minute"},
 	{"selectOpenAlertsOfDevice", "open alerts of a device, when it is loaded"},
 	{"insertOpenAlert", "an alert opened, or its severity rose"},
 	{"deleteOpenAlert", "an alert has ended"},
