@@ -20,7 +20,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
-// TestMeasureSources prints how many records a second come in by each way, and how soon a record can be read at a
+// TestMeasureSources prints how many records per second come in by each way, and how soon a record can be read at a
 // steady 2,000 a second. It decides nothing: make bench runs it.
 func TestMeasureSources(t *testing.T) {
 	testenv.Benchmark(t, "make bench")

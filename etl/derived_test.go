@@ -26,8 +26,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
-// TestWhatIsDerivedFollowsFromWhatIsStored does not empty the keyspace between its parts. Each has fleets and vehicles of its own.
-func TestWhatIsDerivedFollowsFromWhatIsStored(t *testing.T) {
+// TestDerivedRowsFollowFromStoredRecords does not truncate the keyspace between its parts. Each has its own fleets and vehicles.
+func TestDerivedRowsFollowFromStoredRecords(t *testing.T) {
 	s := newSite(t)
 	part := func(name string, run func(t *testing.T, s *site)) {
 		t.Run(name, func(t *testing.T) {
@@ -36,22 +36,22 @@ func TestWhatIsDerivedFollowsFromWhatIsStored(t *testing.T) {
 			run(t, other)
 		})
 	}
-	part("two processes on one fleet, of which one is killed", oneIsKilled)
-	part("a row that somebody changed", aRowIsSpoilt) // of the fleet of the part before
-	part("rules and zones", rulesAndZones)
-	part("an alert outlives its process", anAlertOutlivesItsProcess)
-	part("a real day", aRealDay)
+	part("two instances with the same fleet, one is killed", oneIsKilled)
+	part("changed rows", changedRows) // of the fleet of the previous part
+	part("rules and geofences", rulesAndGeofences)
+	part("an alert survives a kill", alertSurvivesKill)
+	part("a day of taxis", dayOfTaxis)
 }
 
-// deriver is a process with an IoT API of its own.
-type deriver struct {
+// instance is a fleet-etl with its own API and state directory.
+type instance struct {
 	*service
 	api string // address
 }
 
-func (s *site) deriver(env ...string) *deriver {
+func (s *site) instance(env ...string) *instance {
 	addresses := platform.FreeAddresses(s.t, 2)
-	v := &deriver{s.service(slices.Concat([]string{
+	v := &instance{s.service(slices.Concat([]string{
 		"ETL_SOURCES=api", "ETL_API_ADDRESS=" + addresses[0], "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0",
 		"ETL_STATE_DIR=" + s.t.TempDir(), "ETL_METRICS_ADDRESS=" + addresses[1], "ETL_DRAIN_TIMEOUT=2m",
 	}, env)...), addresses[0]}
@@ -59,35 +59,35 @@ func (s *site) deriver(env ...string) *deriver {
 	return v
 }
 
-// starts starts it and waits until it stores.
-func (v *deriver) starts() {
+// starts starts the instance and waits until it is connected.
+func (v *instance) starts() {
 	v.start()
-	v.waitFor("it stores", func() bool { return v.metric("fleet_etl_store_up") == 1 && up(v.api) })
+	v.waitFor("it is connected to Cassandra", func() bool { return v.metric("fleet_etl_store_up") == 1 && up(v.api) })
 }
 
-// waitFor gives a busy machine time.
-func (v *deriver) waitFor(what string, done func() bool) {
+// waitFor waits for a condition, long enough for a busy machine.
+func (v *instance) waitFor(what string, done func() bool) {
 	v.s.t.Helper()
 	if !assert.Eventually(v.s.t, done, 2*time.Minute, 20*time.Millisecond, what) {
 		v.s.t.Fatal(v.said())
 	}
 }
 
-// takes posts lines until they are acknowledged.
-func (v *deriver) takes(lines ...string) {
+// takes sends lines until they are acknowledged.
+func (v *instance) takes(lines ...string) {
 	v.s.t.Helper()
 	v.waitFor("records are acknowledged", func() bool { return post(v.api, []byte(strings.Join(lines, ""))) == http.StatusOK })
 }
 
-// stores posts lines and waits until they are stored.
-func (v *deriver) stores(lines ...string) {
+// stores sends lines and waits until they are stored.
+func (v *instance) stores(lines ...string) {
 	v.s.t.Helper()
 	v.takes(lines...)
-	v.waitFor("all is stored", func() bool { return v.metric("fleet_etl_spool_entries") == 0 })
+	v.waitFor("all records are stored", func() bool { return v.metric("fleet_etl_spool_entries") == 0 })
 }
 
-// stopAll has all end in good order, at the same time.
-func stopAll(t *testing.T, all ...*deriver) {
+// stopAll stops all instances at the same time.
+func stopAll(t *testing.T, all ...*instance) {
 	for _, v := range all {
 		require.NoError(t, v.cmd.Process.Signal(syscall.SIGTERM))
 	}
@@ -98,12 +98,12 @@ func stopAll(t *testing.T, all ...*deriver) {
 	}
 }
 
-// verifies gives what verify prints of a fleet, and its exit status.
+// verifies runs verify for a fleet and returns its output and exit status.
 func (s *site) verifies(fleet string, args ...string) (string, int) {
 	return s.run(append([]string{"verify", "--fleet", fleet}, args...)...)
 }
 
-const shared = "fleet-001" // as generate calls it
+const shared = "fleet-001" // of the generator
 
 func oneIsKilled(t *testing.T, s *site) {
 	file := filepath.Join(s.dir, "stream.ndjson")
@@ -115,14 +115,14 @@ func oneIsKilled(t *testing.T, s *site) {
 	lines := slices.Collect(strings.Lines(string(text)))
 	require.Greater(t, len(lines), 6000)
 
-	a, b, c := s.deriver(), s.deriver(), s.deriver()
+	a, b, c := s.instance(), s.instance(), s.instance()
 	a.starts()
 	b.starts()
 	first, killed := a, false
 	chunks := slices.Collect(slices.Chunk(lines, 100))
 	for i, chunk := range chunks {
 		var odd, even []string
-		for j, line := range chunk { // alternate records, so that each of the two has every vehicle
+		for j, line := range chunk { // alternate records, so that both receive every vehicle
 			if j%2 == 0 {
 				even = append(even, line)
 			} else {
@@ -131,7 +131,7 @@ func oneIsKilled(t *testing.T, s *site) {
 		}
 		first.takes(even...)
 		if i == len(chunks)/2 {
-			a.kill() // what it has just acknowledged is in its spool
+			a.kill() // its spool has acknowledged records
 			killed = true
 			c.starts()
 			first = c
@@ -140,8 +140,8 @@ func oneIsKilled(t *testing.T, s *site) {
 	}
 	require.True(t, killed)
 	a.starts()
-	for _, v := range []*deriver{a, b, c} {
-		v.waitFor("all is stored", func() bool { return v.metric("fleet_etl_spool_entries") == 0 })
+	for _, v := range []*instance{a, b, c} {
+		v.waitFor("all records are stored", func() bool { return v.metric("fleet_etl_spool_entries") == 0 })
 	}
 	stopAll(t, a, b, c)
 
@@ -171,26 +171,26 @@ func oneIsKilled(t *testing.T, s *site) {
 	require.NotEmpty(t, d.trips)
 	require.NotEmpty(t, d.alerts)
 	for device := range d.fixes {
-		marks, err := store.ClaimsOfDevice(t.Context(), device)
+		claims, err := store.ClaimsOfDevice(t.Context(), device)
 		require.NoError(t, err)
-		require.Empty(t, marks, "nothing is left to derive")
+		require.Empty(t, claims, "no claim is left")
 	}
-	processes, err := store.Instances(t.Context())
+	instances, err := store.Instances(t.Context())
 	require.NoError(t, err)
-	require.Empty(t, processes, "who ended is off the list, the killed one too")
+	require.Empty(t, instances, "ended instances are not listed, not even the killed one")
 }
 
-func aRowIsSpoilt(t *testing.T, s *site) {
+func changedRows(t *testing.T, s *site) {
 	d := derivedOf(s, shared)
-	sum, alert := d.figures[len(d.figures)/2], d.alerts[0]
+	sum, alert := d.analytics[len(d.analytics)/2], d.alerts[0]
 	trip := d.trips[slices.IndexFunc(d.trips, func(r tripOf) bool { return r.Kind == "trip" && !r.Open })]
 	hour, open := d.hours[0], d.open[0]
 	for what, c := range map[string]struct{ statement, table, key string }{
-		"figures": {
+		"hourly statistics": {
 			fmt.Sprintf("UPDATE fleet_analytics_by_day SET total_distance_km = 4711 WHERE fleet_id = '%s' AND day = '%s' AND hour = %d", shared, sum.Day, sum.Hour),
 			"fleet_analytics_by_day", shared + " " + sum.Day.Time().Add(time.Duration(sum.Hour)*time.Hour).Format("2006-01-02T15"),
 		},
-		"what a device adds": {
+		"hour of a device": {
 			fmt.Sprintf("UPDATE hours_by_fleet SET records_count = 4711 WHERE fleet_id = '%s' AND hour = %d AND device_id = '%s'", shared, hour.HourMs, hour.DeviceID),
 			"hours_by_fleet", shared + " " + stamp(hour.HourMs) + " " + hour.DeviceID,
 		},
@@ -210,7 +210,7 @@ func aRowIsSpoilt(t *testing.T, s *site) {
 		require.NoError(t, cassandra.Exec(t.Context(), s.config, platform.Quiet(), c.statement))
 		out, status := s.verifies(shared)
 		require.Equal(t, 2, status, "%s: %s", what, out)
-		require.Regexp(t, "(?m)^"+c.table+" "+c.key, out, "%s: the row is named", what)
+		require.Regexp(t, "(?m)^"+c.table+" "+c.key, out, "%s: the output has the row", what)
 	}
 	out, status := s.verifies(shared, "--report", "json")
 	require.Equal(t, 2, status)
@@ -226,14 +226,14 @@ func aRowIsSpoilt(t *testing.T, s *site) {
 	require.Zero(t, status, out)
 	out, status = s.verifies(shared)
 	require.Zero(t, status, out)
-	require.Equal(t, d.text(), derivedOf(s, shared).text(), "all is as it was")
+	require.Equal(t, d.text(), derivedOf(s, shared).text(), "the rows are as before")
 	_, status = s.run("verify", "--from", "yesterday")
-	require.Equal(t, 1, status, "a mistake is no difference")
+	require.Equal(t, 1, status, "a usage error is not a difference")
 }
 
 func stamp(ms int64) string { return time.UnixMilli(ms).UTC().Format("2006-01-02T15:04:05.000Z") }
 
-// at is a line of a vehicle's record: so many metres east of the middle of the zones, so many seconds after start.
+// at is a record of a vehicle: meters east of the center of the geofences, seconds after start.
 type at struct {
 	device      string
 	start       time.Time
@@ -250,11 +250,11 @@ func (a at) line() string {
 	if a.zone != "" {
 		r["zone"] = a.zone
 	}
-	text, _ := json.Marshal(r) // numbers and texts always can
+	text, _ := json.Marshal(r) // it has only numbers and strings
 	return string(text) + "\n"
 }
 
-const someZones = `{"type": "FeatureCollection", "features": [
+const someGeofences = `{"type": "FeatureCollection", "features": [
 {"type": "Feature", "geometry": {"type": "Point", "coordinates": [9, 52]},
  "properties": {"fleet": "yard", "name": "town", "radius_m": 3000, "speed_limit_kmh": 50}},
 {"type": "Feature", "geometry": {"type": "Point", "coordinates": [9, 52]},
@@ -275,8 +275,8 @@ devices:
     speed_limit: {enabled: false}
 `
 
-func rulesAndZones(t *testing.T, s *site) {
-	zones, rules := filepath.Join(s.dir, "zones.geojson"), filepath.Join(s.dir, "rules.yml")
+func rulesAndGeofences(t *testing.T, s *site) {
+	geofences, rules := filepath.Join(s.dir, "geofences.geojson"), filepath.Join(s.dir, "rules.yml")
 	write := func(path, text string) { require.NoError(t, os.WriteFile(path, []byte(text), 0o600)) }
 	s.env = append(s.env, "ETL_GEOFENCES_FILES="+filepath.Join(s.dir, "*.geojson"), "ETL_ALERT_RULES_FILE="+rules)
 
@@ -284,10 +284,10 @@ func rulesAndZones(t *testing.T, s *site) {
 		text string
 		want []string
 	}{
-		rules: {fmt.Sprintf(someRules, "soon"), []string{"ETL_ALERT_RULES_FILE", "rules.yml line 5: fleets.yard.speed_limit.for", "soon", "give a duration such as 90s"}},
-		zones: {fmt.Sprintf(someZones, strings.Replace(gate, "10}", `"slow"}`, 1)), []string{"ETL_GEOFENCES_FILES", `zones.geojson: feature 3 "gate": speed_limit_kmh is "slow"`, "give a number"}},
+		rules:     {fmt.Sprintf(someRules, "soon"), []string{"ETL_ALERT_RULES_FILE", "rules.yml line 5: fleets.yard.speed_limit.for", "soon", "give a duration such as 90s"}},
+		geofences: {fmt.Sprintf(someGeofences, strings.Replace(gate, "10}", `"slow"}`, 1)), []string{"ETL_GEOFENCES_FILES", `geofences.geojson: feature 3 "gate": speed_limit_kmh is "slow"`, "give a number"}},
 	} {
-		write(zones, fmt.Sprintf(someZones, ""))
+		write(geofences, fmt.Sprintf(someGeofences, ""))
 		write(rules, fmt.Sprintf(someRules, "20s"))
 		write(file, c.text)
 		out, status := s.run("run")
@@ -297,9 +297,9 @@ func rulesAndZones(t *testing.T, s *site) {
 		}
 	}
 
-	write(zones, fmt.Sprintf(someZones, ""))
+	write(geofences, fmt.Sprintf(someGeofences, ""))
 	write(rules, fmt.Sprintf(someRules, "20s"))
-	v := s.deriver()
+	v := s.instance()
 	v.starts()
 	start := time.Now().UTC().Add(-5 * time.Minute).Truncate(time.Second)
 	moves := func(device string, speeds, east []float64) (lines []string) {
@@ -343,7 +343,7 @@ func rulesAndZones(t *testing.T, s *site) {
 		slices.Sort(lines)
 		return lines
 	}
-	lives := func() (lines []string) {
+	fleetAlerts := func() (lines []string) {
 		var all []cassandra.Alert
 		for day := cassandra.DayOf(sec(0)); day <= cassandra.DayOf(time.Now().UnixMilli()); day++ {
 			found, err := store.FleetAlerts(t.Context(), "yard", day, sec(0), time.Now().UnixMilli())
@@ -356,7 +356,7 @@ func rulesAndZones(t *testing.T, s *site) {
 		found, err := store.OpenAlerts(t.Context(), "yard")
 		assert.NoError(t, err)
 		for _, a := range found {
-			assert.True(t, a.Notify, "it is news")
+			assert.True(t, a.Notify, "receivers must be notified")
 		}
 		return shown(found)
 	}
@@ -372,7 +372,7 @@ func rulesAndZones(t *testing.T, s *site) {
 	left := alert("visits", "geofence_exit", "LOW", 100, 110, 0, 0, 0, "depot")
 	raced := alert("races", "speed_limit", "HIGH", 10, 30, 60, 90, 80, "town")
 	hurries := alert("hurries", "speed_limit", "LOW", 10, 30, 0, 56, 50, "town")
-	is("all alerts, each under the gravest severity that it had", lives, entered, dwelt, left, raced, hurries)
+	is("all alerts with their highest severity", fleetAlerts, entered, dwelt, left, raced, hurries)
 	is("open alerts", open, left, hurries)
 	zonesOf := func(device string) (names []string) {
 		page, err := store.History(t.Context(), cassandra.HistoryQuery{DeviceID: device, From: start, To: time.Now()})
@@ -382,9 +382,9 @@ func rulesAndZones(t *testing.T, s *site) {
 		}
 		return names
 	}
-	require.Equal(t, []string{"town", "town", "depot", "depot", "depot", "depot", "depot", "depot", "depot", "depot", "town", "town"}, zonesOf("visits"), "the smallest zone")
-	require.Equal(t, []string{"market", "unknown"}, zonesOf("away"), "what a record says goes before")
-	require.Equal(t, []string{"unknown"}, zonesOf("elsewhere"), "another fleet's zones are not its own")
+	require.Equal(t, []string{"town", "town", "depot", "depot", "depot", "depot", "depot", "depot", "depot", "depot", "town", "town"}, zonesOf("visits"), "the smallest geofence")
+	require.Equal(t, []string{"market", "unknown"}, zonesOf("away"), "the zone of the record takes precedence")
+	require.Equal(t, []string{"unknown"}, zonesOf("elsewhere"), "geofences of another fleet do not apply")
 	drawn := func() (names []string) {
 		found, err := store.Geofences(t.Context(), "yard")
 		assert.NoError(t, err)
@@ -393,38 +393,38 @@ func rulesAndZones(t *testing.T, s *site) {
 		}
 		return names
 	}
-	is("zones for screens", drawn, "depot", "town")
+	is("stored geofences", drawn, "depot", "town")
 
-	// Other rules and one more zone.
-	hangUp := func(says string) {
+	// Other rules and one more geofence.
+	reload := func(says string) {
 		require.NoError(t, v.cmd.Process.Signal(syscall.SIGHUP))
 		v.waitFor(says, func() bool { return strings.Contains(v.said(), says) })
 	}
-	write(zones, fmt.Sprintf(someZones, gate))
+	write(geofences, fmt.Sprintf(someGeofences, gate))
 	write(rules, fmt.Sprintf(someRules, "0s"))
-	hangUp("rules and zones read again")
-	is("zones for screens", drawn, "depot", "gate", "town")
+	reload("configuration reloaded")
+	is("stored geofences", drawn, "depot", "gate", "town")
 	is("open alerts stay", open, left, hurries)
 	v.stores(
 		at{device: "hurries", fleet: "yard", start: start, s: 40, east: 1000, speed: 57}.line(),
 		at{device: "slips", fleet: "yard", start: start, s: 40, east: 2000, speed: 30}.line())
 	slips := alert("slips", "speed_limit", "MEDIUM", 40, 40, 0, 30, 25, "gate")
-	is("the new zone and the new rule hold at once", open, left, hurries, slips)
+	is("the new geofence and the new rule apply at once", open, left, hurries, slips)
 
 	write(rules, fmt.Sprintf(someRules, "soon"))
-	hangUp("rules and zones are as they were")
+	reload("configuration reload failed")
 	require.Contains(t, v.said(), `rules.yml line 5: fleets.yard.speed_limit.for \"soon\": give a duration`)
 	v.stores(at{device: "slides", fleet: "yard", start: start, s: 50, east: 2000, speed: 21}.line())
 	slides := alert("slides", "speed_limit", "LOW", 50, 50, 0, 21, 10, "gate")
 	is("the old rules stay", open, left, hurries, slips, slides)
 	v.stores(at{device: "hurries", fleet: "yard", start: start, s: 50, east: 1000, speed: 20}.line())
 	hurried := alert("hurries", "speed_limit", "LOW", 10, 30, 50, 57, 50, "town")
-	is("an alert that was open before is the same until it ends", lives, entered, dwelt, left, raced, hurried, slips, slides)
+	is("an alert that was open stays the same until it resolves", fleetAlerts, entered, dwelt, left, raced, hurried, slips, slides)
 	is("open alerts", open, left, slips, slides)
 	stopAll(t, v)
 }
 
-// alertmanager takes what is posted to Alertmanager's API.
+// alertmanager is a fake of the Alertmanager API.
 type alertmanager struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -461,7 +461,7 @@ func newAlertmanager(t *testing.T) *alertmanager {
 	return a
 }
 
-// of gives what was posted of a device and type since the first so many.
+// of returns the posted alerts of a device and type from an index on.
 func (a *alertmanager) of(device, kind string, since int) (found []postedAlert) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -479,27 +479,27 @@ func (a *alertmanager) count() int {
 	return len(a.posted)
 }
 
-func anAlertOutlivesItsProcess(t *testing.T, s *site) {
+func alertSurvivesKill(t *testing.T, s *site) {
 	manager := newAlertmanager(t)
-	v := s.deriver("ETL_ALERTMANAGER_URLS="+manager.URL, "ETL_GRAFANA_URL=http://grafana:3000")
+	v := s.instance("ETL_ALERTMANAGER_URLS="+manager.URL, "ETL_GRAFANA_URL=http://grafana:3000")
 	v.starts()
 	start := time.Now().UTC().Add(-3 * time.Minute).Truncate(time.Second)
 	drives := func(device string, second, kmh float64) string {
-		return at{device: device, fleet: "told", start: start, s: second, east: 1000, speed: kmh}.line()
+		return at{device: device, fleet: "alerted", start: start, s: second, east: 1000, speed: kmh}.line()
 	}
 	v.stores(drives("fast", 0, 150), drives("fast", 10, 151), drives("fast", 20, 152), drives("stubborn", 0, 140), drives("stubborn", 10, 141))
 	const kind = "speed_limit"
-	v.waitFor("people are told", func() bool { return len(manager.of("fast", kind, 0)) > 0 && len(manager.of("stubborn", kind, 0)) > 0 })
+	v.waitFor("Alertmanager is notified", func() bool { return len(manager.of("fast", kind, 0)) > 0 && len(manager.of("stubborn", kind, 0)) > 0 })
 	first := manager.of("fast", kind, 0)[0]
 	require.True(t, first.firing())
 	require.Equal(t, start.Add(10*time.Second), first.StartsAt.UTC())
 	require.Equal(t, map[string]string{
-		"alertname": "FleetVehicleSpeedLimit", "kind": "fleet", "fleet": "told", "device": "fast", "type": kind, "severity": "warning", "fleet_severity": "MEDIUM",
+		"alertname": "FleetVehicleSpeedLimit", "kind": "fleet", "fleet": "alerted", "device": "fast", "type": kind, "severity": "warning", "fleet_severity": "MEDIUM",
 	}, first.Labels)
-	require.Contains(t, first.Annotations["dashboard_url"], "http://grafana:3000/d/fleet-analytics?var-fleet=told&var-device=fast&")
+	require.Contains(t, first.Annotations["dashboard_url"], "http://grafana:3000/d/fleet-analytics?var-fleet=alerted&var-device=fast&")
 	store := s.open()
 	open := func(device string) []cassandra.Alert {
-		found, err := store.OpenAlerts(t.Context(), "told")
+		found, err := store.OpenAlerts(t.Context(), "alerted")
 		assert.NoError(t, err)
 		return slices.DeleteFunc(found, func(a cassandra.Alert) bool { return a.DeviceID != device || a.Type != kind })
 	}
@@ -510,14 +510,14 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 	v.kill()
 	v.starts()
 	v.stores(drives("fast", 30, 150), drives("fast", 40, 150))
-	v.waitFor("people are told that it goes on", func() bool { return len(manager.of("fast", kind, since)) > 0 })
+	v.waitFor("Alertmanager is notified again", func() bool { return len(manager.of("fast", kind, since)) > 0 })
 	now := open("fast")[0]
 	require.Equal(t, before.OpenedMs, now.OpenedMs, "it is the same alert")
 	require.Equal(t, before.Severity, now.Severity)
 	require.True(t, now.Notify)
 	v.stores(drives("fast", 50, 60))
 	v.waitFor("its end is stored", func() bool { return len(open("fast")) == 0 })
-	v.waitFor("people are told of its end", func() bool {
+	v.waitFor("Alertmanager is notified of the end", func() bool {
 		posted := manager.of("fast", kind, since)
 		return !posted[len(posted)-1].firing()
 	})
@@ -525,7 +525,7 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 	for _, p := range manager.of("fast", kind, 0) {
 		require.Equal(t, first.Labels, p.Labels)
 		require.Equal(t, first.StartsAt, p.StartsAt, "to Alertmanager it is one alert from its start to its end")
-		require.False(t, ended && p.firing(), "once over, it is not told of as open again")
+		require.False(t, ended && p.firing(), "after its end, it does not fire again")
 		ended = ended || !p.firing()
 	}
 	alerts := func(device string) []cassandra.Alert {
@@ -538,8 +538,8 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 		return len(found) == 1 && found[0].OpenedMs == start.UnixMilli()+10_000 && found[0].EndedMs == start.UnixMilli()+50_000
 	})
 
-	// Somebody resolves the other by hand: nobody is told of it any more, also when a late record has it derived anew.
-	response, err := client.Get("http://" + v.api + "/v1/fleets/told/alerts")
+	// A person resolves the other alert: no notification follows, not even after a late record causes a recompute.
+	response, err := client.Get("http://" + v.api + "/v1/fleets/alerted/alerts")
 	require.NoError(t, err)
 	var list struct {
 		Items []struct {
@@ -559,31 +559,31 @@ func anAlertOutlivesItsProcess(t *testing.T, s *site) {
 		}
 	}
 	require.Empty(t, open("stubborn"))
-	anew := v.metric("fleet_etl_recomputed_devices_total")
+	recomputed := v.metric("fleet_etl_recomputed_devices_total")
 	v.stores(drives("stubborn", 5, 140))
-	v.waitFor("it is derived anew", func() bool { return v.metric("fleet_etl_recomputed_devices_total") > anew })
+	v.waitFor("it is recomputed", func() bool { return v.metric("fleet_etl_recomputed_devices_total") > recomputed })
 	stopAll(t, v)
 	require.Len(t, alerts("stubborn"), 1)
 	require.Empty(t, open("stubborn"), "it does not come back")
 	opened := start.UnixMilli() + 10_000
-	lives, err := store.FleetAlerts(t.Context(), "told", cassandra.DayOf(opened), opened, opened)
+	fleetAlerts, err := store.FleetAlerts(t.Context(), "alerted", cassandra.DayOf(opened), opened, opened)
 	require.NoError(t, err)
-	require.Len(t, lives, 2)
-	for _, a := range lives {
+	require.Len(t, fleetAlerts, 2)
+	for _, a := range fleetAlerts {
 		require.True(t, a.Resolved, "%s %s", a.DeviceID, a.Type)
 	}
 }
 
-// derived is every derived row of a fleet.
+// derived has all derived rows of a fleet.
 type derived struct {
-	fixes   map[string][]cassandra.Telemetry // by device, oldest first
-	figures []cassandra.AnalyticsRow
-	hours   []cassandra.HourRow
-	trips   []tripOf
-	alerts  []cassandra.Alert // by device
-	lives   []cassandra.Alert // by fleet
-	open    []cassandra.Alert
-	days    []string // devices' states
+	fixes       map[string][]cassandra.Telemetry // by device, oldest first
+	analytics   []cassandra.AnalyticsRow
+	hours       []cassandra.HourRow
+	trips       []tripOf
+	alerts      []cassandra.Alert // by device
+	fleetAlerts []cassandra.Alert // by fleet
+	open        []cassandra.Alert
+	days        []string // states of devices
 }
 
 type tripOf struct {
@@ -591,7 +591,7 @@ type tripOf struct {
 	cassandra.TripRow
 }
 
-// derivedOf reads what is derived of a fleet of the last days.
+// derivedOf reads the derived rows of a fleet in the last days.
 func derivedOf(s *site, fleet string) *derived {
 	store := s.open()
 	to := time.Now()
@@ -640,7 +640,7 @@ func derivedOf(s *site, fleet string) *derived {
 			if err != nil {
 				return err
 			}
-			lives, err := store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+			fleetAlerts, err := store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
 			if err != nil {
 				return err
 			}
@@ -654,7 +654,7 @@ func derivedOf(s *site, fleet string) *derived {
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			d.figures, d.lives, d.hours = append(d.figures, sums...), append(d.lives, lives...), append(d.hours, hours...)
+			d.analytics, d.fleetAlerts, d.hours = append(d.analytics, sums...), append(d.fleetAlerts, fleetAlerts...), append(d.hours, hours...)
 			return nil
 		})
 	}
@@ -665,24 +665,24 @@ func derivedOf(s *site, fleet string) *derived {
 	slices.SortFunc(d.alerts, func(a, b cassandra.Alert) int {
 		return strings.Compare(a.DeviceID+a.Type+stamp(a.OpenedMs), b.DeviceID+b.Type+stamp(b.OpenedMs))
 	})
-	slices.SortFunc(d.figures, func(a, b cassandra.AnalyticsRow) int { return int(a.Day-b.Day)*24 + int(a.Hour-b.Hour) })
+	slices.SortFunc(d.analytics, func(a, b cassandra.AnalyticsRow) int { return int(a.Day-b.Day)*24 + int(a.Hour-b.Hour) })
 	return d
 }
 
 func (t tripOf) key() string { return t.device + " " + stamp(t.StartMs) + " " + t.Kind }
 
-// text is every row as a line, to be compared. names go before the names of fleets and devices, and are left away.
+// text returns every row as a line, for comparison, without the prefixes of fleets and devices in names.
 func (d *derived) text(names ...string) []string {
 	lines := slices.Clone(d.days)
 	add := func(table string, rows any) {
 		text, err := json.Marshal(rows)
 		if err != nil {
-			panic(err) // these always can
+			panic(err) // cannot happen
 		}
 		lines = append(lines, table+" "+string(text))
 	}
-	for _, r := range d.figures {
-		add("figures", r)
+	for _, r := range d.analytics {
+		add("analytics", r)
 	}
 	for _, r := range d.hours {
 		add("hours", r)
@@ -690,7 +690,7 @@ func (d *derived) text(names ...string) []string {
 	for _, r := range d.trips {
 		add("trips of "+r.device, r.TripRow)
 	}
-	for table, alerts := range map[string][]cassandra.Alert{"alerts by device": d.alerts, "alerts by fleet": d.lives, "open alerts": d.open} {
+	for table, alerts := range map[string][]cassandra.Alert{"alerts by device": d.alerts, "alerts by fleet": d.fleetAlerts, "open alerts": d.open} {
 		for _, r := range alerts {
 			add(table, r)
 		}
@@ -704,9 +704,9 @@ func (d *derived) text(names ...string) []string {
 	return lines
 }
 
-func aRealDay(t *testing.T, s *site) {
+func dayOfTaxis(t *testing.T, s *site) {
 	args := wuxi(t)
-	// With the built-in rules an alert of silence becomes graver while the test runs.
+	// With the built-in rules, offline alerts escalate during the test.
 	rules := filepath.Join(s.dir, "rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte("defaults:\n  device_offline: {after: {LOW: 15m}}\n"), 0o600))
 	s.env = append(s.env, "ETL_ALERT_RULES_FILE="+rules)
@@ -720,20 +720,20 @@ func aRealDay(t *testing.T, s *site) {
 		t.Helper()
 		out, status := s.verifies(fleet, "--from", time.Now().UTC().AddDate(0, 0, -3).Format(time.DateOnly))
 		require.Zero(t, status, out)
-		require.Contains(t, out, ": 1 fleets, 475 devices, 20188 fixes;")
+		require.Contains(t, out, ": 1 fleets, 475 devices, 20188 records;")
 	}
 	load(append(args, "--derive-speed")...)
 	sound("wuxi")
 	once := derivedOf(s, "wuxi")
-	require.Equal(t, figuresOf(t, once), once.shown())
+	require.Equal(t, hourlyStatisticsOf(t, once), once.shown())
 	checkTrips(t, once)
 	for range 2 {
 		load(append(args, "--derive-speed")...)
 	}
 	sound("wuxi")
-	require.Equal(t, once.text(), derivedOf(s, "wuxi").text(), "loaded again, it is the same")
+	require.Equal(t, once.text(), derivedOf(s, "wuxi").text(), "a repeated load changes nothing")
 
-	// Once more in order and once shuffled, without derived speeds, which depend on what a load has met before.
+	// Once in order and once shuffled, without derived speeds, which depend on the order of the file.
 	text, err := os.ReadFile(args[0])
 	require.NoError(t, err)
 	records, err := csv.NewReader(bytes.NewReader(text)).ReadAll()
@@ -761,42 +761,42 @@ func aRealDay(t *testing.T, s *site) {
 	inOrder := copyOf("in-order-", records)
 	rng := rand.New(rand.NewPCG(1, 2))
 	rng.Shuffle(len(records)-1, func(i, j int) { records[i+1], records[j+1] = records[j+1], records[i+1] })
-	require.Equal(t, inOrder.text("in-order-"), copyOf("shuffled-", records).text("shuffled-"), "whatever the order")
+	require.Equal(t, inOrder.text("in-order-"), copyOf("shuffled-", records).text("shuffled-"), "the order of the file does not matter")
 }
 
-// shown is the figures as lines, rounded to what sums in another order may differ by.
+// shown returns the hourly statistics as lines, rounded so that the order of a sum does not matter.
 func (d *derived) shown() (lines []string) {
-	for _, r := range d.figures {
+	for _, r := range d.analytics {
 		mean, most := math.NaN(), math.NaN()
 		if r.AvgSpeedKmh != nil {
 			mean, most = *r.AvgSpeedKmh, *r.MaxSpeedKmh
 		}
-		lines = append(lines, figureLine(r.Day.Time().Add(time.Duration(r.Hour)*time.Hour), r.TotalDistanceKm, mean, most, int(*r.RecordsCount), int(r.ActiveDevicesCount), int(r.AlertsCount)))
+		lines = append(lines, hourLine(r.Day.Time().Add(time.Duration(r.Hour)*time.Hour), r.TotalDistanceKm, mean, most, int(*r.RecordsCount), int(r.ActiveDevicesCount), int(r.AlertsCount)))
 	}
 	return lines
 }
 
-func figureLine(hour time.Time, km, mean, most float64, records, devices, alerts int) string {
+func hourLine(hour time.Time, km, mean, most float64, records, devices, alerts int) string {
 	return fmt.Sprintf("%s %.6f km, %.6f km/h, at most %.6f km/h, %d records of %d devices, %d alerts", hour.Format("2006-01-02 15h"), km, mean, most, records, devices, alerts)
 }
 
-// figuresOf computes the figures of hours from the history, in the plainest way. Of the alerts it finds those of silence
-// itself, and takes the others from their table.
-func figuresOf(t *testing.T, d *derived) (lines []string) {
-	type figures struct {
+// hourlyStatisticsOf computes the hourly statistics from the history in the simplest way. It computes the offline alerts, and reads
+// other alerts from their table.
+func hourlyStatisticsOf(t *testing.T, d *derived) (lines []string) {
+	type statistics struct {
 		km, speeds, most         float64
 		records, counted, alerts int
 		devices                  map[string]bool
 	}
-	hours := map[time.Time]*figures{}
-	in := func(at time.Time) *figures {
+	hours := map[time.Time]*statistics{}
+	in := func(at time.Time) *statistics {
 		hour := at.UTC().Truncate(time.Hour)
 		if hours[hour] == nil {
-			hours[hour] = &figures{devices: map[string]bool{}}
+			hours[hour] = &statistics{devices: map[string]bool{}}
 		}
 		return hours[hour]
 	}
-	var silences, found []string
+	var gaps, found []string
 	for device, fixes := range d.fixes {
 		for i, fix := range fixes {
 			h := in(fix.Ts)
@@ -815,28 +815,28 @@ func figuresOf(t *testing.T, d *derived) (lines []string) {
 					in(next).km += km
 				}
 			}
-			if silent := fix.Ts.Add(15 * time.Minute); !silent.After(next) {
-				in(silent).alerts++
-				silences = append(silences, device+" "+stamp(silent.UnixMilli()))
+			if offlineAt := fix.Ts.Add(15 * time.Minute); !offlineAt.After(next) {
+				in(offlineAt).alerts++
+				gaps = append(gaps, device+" "+stamp(offlineAt.UnixMilli()))
 			}
 		}
 	}
-	for _, a := range d.lives {
+	for _, a := range d.fleetAlerts {
 		if a.Type != "device_offline" {
 			in(time.UnixMilli(a.OpenedMs)).alerts++
 			continue
 		}
 		found = append(found, a.DeviceID+" "+stamp(a.OpenedMs))
 	}
-	slices.Sort(silences)
+	slices.Sort(gaps)
 	slices.Sort(found)
-	require.Equal(t, silences, found, "every silence of 15 minutes is an alert, and no other")
+	require.Equal(t, gaps, found, "exactly the gaps of 15 minutes are offline alerts")
 	for hour, h := range hours {
 		mean, most := math.NaN(), math.NaN()
 		if h.counted > 0 {
 			mean, most = h.speeds/float64(h.counted), h.most
 		}
-		lines = append(lines, figureLine(hour, h.km, mean, most, h.records, len(h.devices), h.alerts))
+		lines = append(lines, hourLine(hour, h.km, mean, most, h.records, len(h.devices), h.alerts))
 	}
 	slices.Sort(lines)
 	return lines
@@ -849,7 +849,7 @@ func haversineKm(lat1, lon1, lat2, lon2 float64) float64 {
 	return 2 * 6371.0088 * math.Atan2(math.Sqrt(h), math.Sqrt(1-h))
 }
 
-// checkTrips checks that trips and stops are such as taxis make, and prints what they come to.
+// checkTrips checks that trips and stops are plausible for taxis, and prints a summary.
 func checkTrips(t *testing.T, d *derived) {
 	var trips, stops int
 	var km, longest, driven, stood float64
@@ -858,8 +858,8 @@ func checkTrips(t *testing.T, d *derived) {
 	for i, r := range d.trips {
 		require.Positive(t, r.EndMs-r.StartMs, r.key())
 		if i > 0 && d.trips[i-1].device == r.device {
-			require.LessOrEqual(t, d.trips[i-1].EndMs, r.StartMs, "%s begins before the one before ends", r.key())
-			require.False(t, d.trips[i-1].Open, "only the last one goes on")
+			require.LessOrEqual(t, d.trips[i-1].EndMs, r.StartMs, "%s starts before the previous one ends", r.key())
+			require.False(t, d.trips[i-1].Open, "only the last one is open")
 		}
 		fixes := d.fixes[r.device]
 		require.LessOrEqual(t, fixes[0].Ts.UnixMilli(), r.StartMs)
@@ -874,7 +874,7 @@ func checkTrips(t *testing.T, d *derived) {
 		}
 		trips++
 		require.GreaterOrEqual(t, r.DistanceKm, 0.2, r.key())
-		require.Less(t, r.DistanceKm/minutes*60, 300.0, "%s is faster than anything that drives", r.key())
+		require.Less(t, r.DistanceKm/minutes*60, 300.0, "%s is faster than a vehicle", r.key())
 		require.LessOrEqual(t, r.IdleS/60, minutes, r.key())
 		km += r.DistanceKm
 		driven += minutes

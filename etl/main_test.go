@@ -310,7 +310,7 @@ func TestInvalidLinesAreReported(t *testing.T) {
 	require.EqualValues(t, 2, r.Duplicates)
 	require.Zero(t, r.NotStored)
 	require.Equal(t, rejected, r.Rejected)
-	require.Contains(t, r.Result, "some records were refused")
+	require.Contains(t, r.Result, "some records were rejected")
 
 	letters, err := os.ReadFile(filepath.Join(s.dir, "deadletters", "deadletters.ndjson"))
 	require.NoError(t, err)
@@ -339,7 +339,7 @@ func TestInvalidLinesAreReported(t *testing.T) {
 	require.Contains(t, text, "rejected                    ")
 	require.Contains(t, text, "lat_range")
 
-	t.Run("what can't be read at all", func(t *testing.T) {
+	t.Run("unreadable files", func(t *testing.T) {
 		var zipped bytes.Buffer
 		w := gzip.NewWriter(&zipped)
 		good := "device_id,fleet_id,timestamp,lat,lon\n"
@@ -382,7 +382,7 @@ func TestInvalidLinesAreReported(t *testing.T) {
 		store := s.open()
 		fixes, err := store.LatestOfFleet(t.Context(), "f2")
 		require.NoError(t, err)
-		require.Len(t, fixes, 7, "what stands before the cut is stored")
+		require.Len(t, fixes, 7, "the records before the cut are stored")
 	})
 }
 
@@ -509,7 +509,7 @@ func TestKilledNodesLoseNothing(t *testing.T) {
 			require.NoError(t, c.Kill(t.Context(), n))
 		}
 		require.Eventually(t, func() bool { return strings.Contains(metrics(), "fleet_etl_store_up 0") }, time.Minute, 100*time.Millisecond,
-			"a load that waits says so")
+			"the metric shows that Cassandra is down")
 		require.NoError(t, c.Up(t.Context()))
 		wait()
 		whole()
@@ -538,7 +538,7 @@ func TestRunDrainsOnSIGTERM(t *testing.T) {
 	status, _ := get("/-/healthy")
 	require.Equal(t, http.StatusOK, status)
 	status, _ = get("/debug/pprof/")
-	require.Equal(t, http.StatusNotFound, status, "only when asked for")
+	require.Equal(t, http.StatusNotFound, status, "off by default")
 	time.Sleep(3 * time.Second) // of traffic
 	require.NoError(t, cmd.Process.Signal(syscall.SIGTERM))
 	require.NoError(t, cmd.Wait(), log.String())
@@ -548,16 +548,16 @@ func TestRunDrainsOnSIGTERM(t *testing.T) {
 		Received, Stored, Duplicates, Rejected int
 	}
 	for line := range strings.Lines(log.String()) {
-		if strings.Contains(line, "everything that was taken in is stored") {
+		if strings.Contains(line, "all received records are stored") {
 			require.NoError(t, json.Unmarshal([]byte(line), &last))
 		}
 	}
 	require.Positive(t, last.Stored, log.String())
 	require.Positive(t, last.Duplicates)
 	require.Positive(t, last.Rejected)
-	require.Equal(t, last.Received, last.Stored+last.Duplicates+last.Rejected, "each record is accounted for")
+	require.Equal(t, last.Received, last.Stored+last.Duplicates+last.Rejected, "each record is counted once")
 	contents := s.contents()
-	require.Equal(t, last.Stored, contents.rows(), "and is there")
+	require.Equal(t, last.Stored, contents.rows(), "and in the table")
 
 	t.Run("a load test counts stored records", func(t *testing.T) { loadIsMeasured(t, s.empty(t)) })
 }

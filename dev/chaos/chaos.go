@@ -71,7 +71,7 @@ type Outcome struct {
 	Rejected     int   `json:"rejected"`  // in responses; all of them are dead letters
 	Resent       int   `json:"resent"`    // requests sent again after no response or an error
 	Differences  int   `json:"verify_differences"`
-	Positions    int   `json:"verify_positions"`
+	Verified     int   `json:"verify_records"`
 	PeakRSS      int64 `json:"peak_rss_bytes"` // of fleet-etl
 
 	Alerts []string `json:"alerts"` // that fired meanwhile
@@ -164,9 +164,9 @@ func (o Outcome) String() string {
 		return fmt.Sprintf("%-18s skipped: %s", o.Fault, o.Why)
 	}
 	line := fmt.Sprintf("%-18s %s  injected %s for %.1f s, detected after %.1f s, ingest interrupted for %.1f s, storing for %.1f s, recovered after %.1f s; "+
-		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, rejected %d; verify: %d positions, %d differences; peak RSS %.0f MB; alerts: %s",
+		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, rejected %d; verify: %d records, %d differences; peak RSS %.0f MB; alerts: %s",
 		o.Fault, o.Result, o.Injected.UTC().Format(time.TimeOnly), o.Lasted, o.Detected, o.Ingest, o.Storing, o.Recovered,
-		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Rejected, o.Positions, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
+		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Rejected, o.Verified, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
 	for _, n := range o.Notes {
 		line += "\n" + strings.Repeat(" ", 19) + n
 	}

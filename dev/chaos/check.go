@@ -109,11 +109,9 @@ func (r record) is(row cassandra.Telemetry) bool {
 
 // verification is the report of fleet-etl verify.
 type verification struct {
-	Positions   int `json:"fixes"`
-	Alerts      int
-	Hours       int
-	Moving      int // devices that were not checked
-	Differences []json.RawMessage
+	Records, Alerts, Hours int
+	NotVerified            struct{ Sending, Pending, Hours int }
+	Differences            []json.RawMessage
 }
 
 // checkDerived waits until verify finds no difference, and checks that it looked at every stored record.
@@ -132,15 +130,15 @@ func (s *scenario) checkDerived(ctx context.Context, stopped time.Time) error {
 	if err != nil {
 		return err
 	}
-	s.Positions, s.Differences = v.Positions, len(v.Differences)
+	s.Verified, s.Differences = v.Records, len(v.Differences)
 	s.Derived = time.Since(stopped).Seconds()
 	switch {
 	case len(v.Differences) > 0:
 		return fmt.Errorf("verify finds %d differences %s after the last record, such as %s", len(v.Differences), time.Since(stopped).Round(time.Second), v.Differences[0])
-	case v.Positions != s.Stored:
-		return fmt.Errorf("verify read %d positions, and %d are stored", v.Positions, s.Stored)
-	case v.Moving > 0:
-		return fmt.Errorf("verify did not check %d devices", v.Moving)
+	case v.Records != s.Stored:
+		return fmt.Errorf("verify read %d records, and %d are stored", v.Records, s.Stored)
+	case v.NotVerified.Sending+v.NotVerified.Pending+v.NotVerified.Hours > 0:
+		return fmt.Errorf("verify left out a part: %+v", v.NotVerified)
 	case v.Alerts == 0 || v.Hours == 0: // a trip may still be open
 		return fmt.Errorf("derived rows are missing: %d alerts, %d hours", v.Alerts, v.Hours)
 	}

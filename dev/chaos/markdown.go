@@ -49,11 +49,11 @@ func Markdown(w io.Writer, files ...string) error {
 		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f MB |\n", o.Title, o.Result, seconds(o.Lasted), fired, seconds(o.Ingest), seconds(o.Storing),
 			seconds(o.Recovered), resolved, float64(o.PeakRSS)/1e6)
 	}
-	fmt.Fprintln(w, "\n| fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: positions | verify: differences |")
+	fmt.Fprintln(w, "\n| fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: records | verify: differences |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
 	for _, o := range outcomes {
 		if o.Result != Skipped {
-			fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %d |\n", o.Title, o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Positions, o.Differences)
+			fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %d |\n", o.Title, o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Verified, o.Differences)
 		}
 	}
 	fmt.Fprintln(w)
