@@ -106,15 +106,15 @@ func (c *listDeadLettersCommand) Run(p *program) error {
 	encoder.SetEscapeHTML(false)
 	byReason := map[string]int64{}
 	var n int64
-	for e, err := range filter.Select(snapshot.All(), func(id deadletter.ID) bool { return !c.All && reprocessed[id] }) {
+	for e, err := range filter.Select(snapshot.All(), func(id deadletter.ID) bool { return !c.All && reprocessed.Has(id) }) {
 		switch {
 		case err != nil:
 		case p.stop.Err() != nil:
 			err = errors.New("interrupted")
 		case c.Format == "json":
-			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), reprocessed[e.ID], &e})
+			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), reprocessed.Has(e.ID), &e})
 		default:
-			err = printDeadLetter(out, &e, reprocessed[e.ID])
+			err = printDeadLetter(out, &e, reprocessed.Has(e.ID))
 		}
 		if err != nil {
 			return errors.Join(err, out.Flush())
@@ -201,30 +201,23 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 	if err != nil {
 		return nil, nil, err
 	}
-	var isDone func(deadletter.ID) bool
-	done, unlock := func([]deadletter.ID) error { return nil }, func() {}
+	open := deadletter.OpenReprocessed
 	if c.DryRun {
-		reprocessed, err := deadletter.ReadReprocessed(dir)
-		if err != nil {
-			return nil, nil, err
-		}
-		isDone = func(id deadletter.ID) bool { return reprocessed[id] }
-	} else {
-		reprocessed, err := deadletter.OpenReprocessed(dir)
-		if err != nil {
-			return nil, nil, err
-		}
-		isDone, done, unlock = reprocessed.Has, reprocessed.Add, reprocessed.Close
+		open = deadletter.ReadReprocessed
+	}
+	reprocessed, err := open(dir)
+	if err != nil {
+		return nil, nil, err
 	}
 	snapshot, err := deadletter.Open(dir)
 	if err != nil {
-		unlock()
+		reprocessed.Close()
 		return nil, nil, err
 	}
-	end = func() { snapshot.Close(); unlock() }
+	end = func() { snapshot.Close(); reprocessed.Close() }
 	source, err := deadletter.NewReprocessor(deadletter.ReprocessOptions{
 		Entries: func(yield func(deadletter.Entry, error) bool) {
-			for e, err := range filter.Select(snapshot.All(), isDone) {
+			for e, err := range filter.Select(snapshot.All(), reprocessed.Has) {
 				if err == nil {
 					report.DeadLetters++
 				}
@@ -234,7 +227,7 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 			}
 			report.Torn = snapshot.Torn()
 		},
-		Set: c.Set, Done: done,
+		Set: c.Set, Done: reprocessed.Add,
 		Skipped: func(e deadletter.Entry, why string) {
 			report.Skipped++
 			report.fail(e.Number, fmt.Sprintf("%s:%d", e.Origin, e.Position), why)

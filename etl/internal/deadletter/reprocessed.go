@@ -17,14 +17,14 @@ import (
 const reprocessedName = "deadletters.reprocessed"
 
 // Reprocessed records which dead letters of a directory were reprocessed: they are stored, or were rejected again as a
-// new dead letter. It has a lock, since two processes at once would reprocess the same dead letters.
+// new dead letter.
 type Reprocessed struct {
-	file *os.File
+	file *os.File // nil when it is only read
 	ids  map[ID]bool
 }
 
 // OpenReprocessed opens the list of a directory, which is created when it is missing. It fails while another process has
-// the list open.
+// the list open: both would reprocess the same dead letters.
 func OpenReprocessed(dir string) (*Reprocessed, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
@@ -76,20 +76,24 @@ func (r *Reprocessed) Add(ids []ID) error {
 }
 
 // Close releases the lock. Everything is on disk already.
-func (r *Reprocessed) Close() { r.file.Close() }
+func (r *Reprocessed) Close() {
+	if r.file != nil {
+		r.file.Close()
+	}
+}
 
-// ReadReprocessed returns the reprocessed dead letters of a directory. It takes no lock.
-func ReadReprocessed(dir string) (map[ID]bool, error) {
-	ids := map[ID]bool{}
+// ReadReprocessed reads the list of a directory without a lock. The result is without Add.
+func ReadReprocessed(dir string) (*Reprocessed, error) {
+	r := &Reprocessed{ids: map[ID]bool{}}
 	f, err := os.Open(filepath.Join(dir, reprocessedName))
 	if errors.Is(err, os.ErrNotExist) {
-		return ids, nil
+		return r, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read reprocessed dead letters: %w", err)
 	}
 	defer f.Close()
-	return ids, readIDs(f, ids)
+	return r, readIDs(f, r.ids)
 }
 
 func readIDs(in io.Reader, ids map[ID]bool) error {

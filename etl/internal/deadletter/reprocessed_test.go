@@ -14,7 +14,7 @@ func TestReprocessedIsDurable(t *testing.T) {
 	a, b, c := idOf([]byte("a")), idOf([]byte("b")), idOf([]byte("c"))
 	none, err := ReadReprocessed(dir)
 	require.NoError(t, err)
-	require.Empty(t, none)
+	require.Empty(t, none.ids)
 
 	r, err := OpenReprocessed(dir)
 	require.NoError(t, err)
@@ -25,7 +25,7 @@ func TestReprocessedIsDurable(t *testing.T) {
 	require.ErrorContains(t, err, "directory "+dir+" is in use by another process")
 	listed, err := ReadReprocessed(dir)
 	require.NoError(t, err)
-	require.Equal(t, map[ID]bool{a: true, b: true}, listed, "before Close, as after a crash")
+	require.Equal(t, map[ID]bool{a: true, b: true}, listed.ids, "before Close, as after a crash")
 	r.Close()
 
 	// A torn line lists nothing, and the next line is complete.
@@ -47,6 +47,6 @@ func TestReprocessedIsDurable(t *testing.T) {
 		if cut <= 1 {
 			want[b] = true
 		}
-		require.Equal(t, want, listed, "cut by %d", cut)
+		require.Equal(t, want, listed.ids, "cut by %d", cut)
 	}
 }
