@@ -9,8 +9,8 @@ import (
 
 // Optional is a value that a record may lack. The zero value is absent.
 type Optional[T any] struct {
-	Value T
-	Valid bool
+	Value T    `cbor:"1,keyasint"`
+	Valid bool `cbor:"2,keyasint"`
 }
 
 // Some returns a present value.
@@ -35,21 +35,22 @@ func (o *Optional[T]) Ptr() *T {
 // UnknownZone is the zone of a record that has none and is in no geofence.
 const UnknownZone = "unknown"
 
-// Record is one telemetry message. DeviceID and TimeMs identify it: another record with the same two is a duplicate.
+// Record is one telemetry message. DeviceID and TimeMs identify it: another record with the same two is a duplicate. The
+// numbers in the tags are its format in the spool.
 type Record struct {
-	DeviceID string
-	FleetID  string
-	Zone     string // empty until it is known
-	TimeMs   int64  // event time, Unix milliseconds, UTC
+	DeviceID string `cbor:"1,keyasint,omitzero"`
+	FleetID  string `cbor:"2,keyasint,omitzero"`
+	Zone     string `cbor:"3,keyasint,omitzero"` // empty until it is known
+	TimeMs   int64  `cbor:"4,keyasint,omitzero"` // event time, Unix milliseconds, UTC
 
-	Lat float64 // WGS 84 degrees, -90 to 90
-	Lon float64 // WGS 84 degrees, -180 to 180
+	Lat float64 `cbor:"5,keyasint,omitzero"` // WGS 84 degrees, -90 to 90
+	Lon float64 `cbor:"6,keyasint,omitzero"` // WGS 84 degrees, -180 to 180
 
-	SpeedKmh   Optional[float64] // km/h
-	HeadingDeg Optional[float64] // degrees clockwise from north, 0 ≤ h < 360
-	TempC      Optional[float64] // degrees Celsius
-	BatteryPct Optional[int32]   // percent, 0 to 100
-	AccuracyM  Optional[float64] // radius around Lat, Lon that contains the true position, meters, 0 to MaxAccuracyM
+	SpeedKmh   Optional[float64] `cbor:"7,keyasint,omitzero"`  // km/h
+	HeadingDeg Optional[float64] `cbor:"8,keyasint,omitzero"`  // degrees clockwise from north, 0 ≤ h < 360
+	TempC      Optional[float64] `cbor:"9,keyasint,omitzero"`  // degrees Celsius
+	BatteryPct Optional[int32]   `cbor:"10,keyasint,omitzero"` // percent, 0 to 100
+	AccuracyM  Optional[float64] `cbor:"11,keyasint,omitzero"` // radius around Lat, Lon that contains the true position, meters, 0 to MaxAccuracyM
 }
 
 // Time returns the event time in UTC.

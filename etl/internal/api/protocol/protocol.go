@@ -25,12 +25,12 @@ var Names = []string{NameTelemetry, NameOsmAnd, NameTraccar, NameOwnTracks}
 // ErrTooMany means that a request has more records than allowed.
 var ErrTooMany = errors.New("too many records")
 
-// Message is one record of a request, or the reason why it was rejected.
+// Message is one record of a request, or the reason why it was rejected. The numbers in the tags are its format in the spool.
 type Message struct {
-	Index     int // in the request, from 0
-	Record    telemetry.Record
-	Rejection *telemetry.Rejection
-	Raw       string // as it arrived, with what it took from the request
+	Index     int                  `cbor:"1,keyasint"` // in the request, from 0
+	Record    telemetry.Record     `cbor:"2,keyasint"`
+	Rejection *telemetry.Rejection `cbor:"3,keyasint,omitempty"`
+	Raw       string               `cbor:"4,keyasint"` // as it arrived, with what it took from the request
 }
 
 // Defaults are what a record takes from its request when it does not say so itself: the fleet of the token, the device
