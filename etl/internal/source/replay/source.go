@@ -1,4 +1,4 @@
-// Package replay plays a recorded trace at a multiple of its own speed, as if its vehicles were on the road now.
+// Package replay replays a recorded trace at a multiple of its own speed, as if its vehicles were on the road now.
 package replay
 
 import (
@@ -14,34 +14,34 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
-// Trace is a recorded trace: what is no record first, then the records in order of time.
+// Trace is a recorded trace: rejected lines first, then the records in order of time.
 type Trace interface {
 	Records(ctx context.Context) iter.Seq2[eventorder.Entry, error]
 }
 
-// Options say what is played and how fast.
+// Options say what is replayed and how fast.
 type Options struct {
 	Trace Trace
-	Speed float64 // event time that passes in a unit of the clock's time: 1 is the speed of the recording
-	Total int64   // records in the trace, for Progress; 0 when it isn't known
+	Speed float64 // relative to the recording: 1 is the speed of the recording
+	Total int64   // records in the trace, for Progress; 0 when unknown
 
 	Now  func() time.Time                                 // nil is time.Now
-	Wait func(ctx context.Context, d time.Duration) error // passes the time; nil waits, or until ctx ends
+	Wait func(ctx context.Context, d time.Duration) error // nil is backoff.Sleep
 }
 
-// A batch holds no more than this, so that no record comes much later than its time.
+// The limits of a batch keep the delay of a record small.
 const (
 	batchSpan    = 100 * time.Millisecond // of the clock's time
 	batchRecords = 1000
 )
 
-// Source plays a trace. It implements pipeline.Source.
+// Source replays a trace. It implements pipeline.Source.
 type Source struct {
 	options Options
 	done    atomic.Int64
 }
 
-// New makes a source that plays a trace. A speed that is no positive number is an error.
+// New makes a source. A speed that is not a positive number is an error.
 func New(o Options) (*Source, error) {
 	if err := checkSpeed(o.Speed); err != nil {
 		return nil, err
@@ -62,18 +62,18 @@ func checkSpeed(speed float64) error {
 	return nil
 }
 
-// Name is the source's label.
+// Name implements pipeline.Source.
 func (s *Source) Name() string { return "replay" }
 
-// Progress tells how many records were played, of how many; the total is 0 when it isn't known. It may be called at
-// any time.
+// Progress returns how many records were emitted, of how many; the total is 0 when unknown. It is safe for concurrent use.
 func (s *Source) Progress() (done, total int64) { return s.done.Load(), s.options.Total }
 
-// Run plays the trace once. The first record is sent at once, every other one when as much time has passed as lies
-// between the two in the trace, divided by the speed; up to 100 ms later, but never earlier. When the pipeline is slow,
-// what is overdue follows without a pause. What is no record is sent at the start. The trace's own error ends the run.
+// Run implements pipeline.Source. It replays the trace once. It emits the first record at once and every later one after
+// the time between the two in the trace, divided by the speed; up to 100 ms later, but never earlier. After a slow
+// pipeline, overdue records follow without a pause. Rejected lines are emitted at the start. An error of the trace ends
+// the run.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
-	p := playing{Source: s, emit: emit}
+	p := player{Source: s, emit: emit}
 	err := p.play(ctx)
 	if ctx.Err() != nil {
 		return nil
@@ -81,8 +81,8 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 	return err
 }
 
-// playing is one run.
-type playing struct {
+// player is one run.
+type player struct {
 	*Source
 	emit    func(pipeline.Batch) error
 	started bool
@@ -93,20 +93,20 @@ type playing struct {
 	due     time.Time // when the last one is
 }
 
-func (p *playing) play(ctx context.Context) error {
+func (p *player) play(ctx context.Context) error {
 	for e, err := range p.options.Trace.Records(ctx) {
 		if err != nil {
 			return err
 		}
-		if err := p.take(ctx, &e); err != nil {
+		if err := p.add(ctx, &e); err != nil {
 			return err
 		}
 	}
 	return p.send(ctx)
 }
 
-// take puts an entry into the batch, after the batch was sent if the entry doesn't belong into it.
-func (p *playing) take(ctx context.Context, e *eventorder.Entry) error {
+// add adds an entry to the batch. It first sends the batch if the entry does not belong to it.
+func (p *player) add(ctx context.Context, e *eventorder.Entry) error {
 	var due time.Time // at once
 	if e.Rejection == nil {
 		due = p.dueTime(e.TimeMs)
@@ -127,15 +127,15 @@ func (p *playing) take(ctx context.Context, e *eventorder.Entry) error {
 	return nil
 }
 
-// dueTime is when a record is to be sent. The first record sets the clock.
-func (p *playing) dueTime(timeMs int64) time.Time {
+// dueTime returns when a record is due. The first record sets the clock.
+func (p *player) dueTime(timeMs int64) time.Time {
 	if !p.started {
 		p.started, p.start, p.firstMs = true, p.options.Now(), timeMs
 	}
 	return p.start.Add(milliseconds(float64(timeMs-p.firstMs) / p.options.Speed))
 }
 
-func (p *playing) send(ctx context.Context) error {
+func (p *player) send(ctx context.Context) error {
 	n := len(p.batch.Items)
 	if n+len(p.batch.Rejected) == 0 {
 		return nil
@@ -147,7 +147,7 @@ func (p *playing) send(ctx context.Context) error {
 		}
 	}
 	if !p.due.IsZero() {
-		now = p.due // a pipeline that falls behind shows in the latency of every record that was due meanwhile
+		now = p.due // the latency of overdue records includes the delay
 	}
 	b := p.batch
 	b.Accepted, b.Done = now, func(pipeline.Outcome) {}

@@ -88,8 +88,8 @@ func play(t *testing.T, tr Trace, speed float64) []string {
 
 func TestPace(t *testing.T) {
 	refused := []eventorder.Entry{
-		{Origin: "a", Rejection: telemetry.Reject(telemetry.Malformed, "", "", "mend it")},
-		{Origin: "b", Rejection: telemetry.Reject(telemetry.Malformed, "", "", "mend it")},
+		{Origin: "a", Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it")},
+		{Origin: "b", Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it")},
 	}
 	minute := at("a", 5000, 5050, 5090, 15_000, 65_000)
 	for _, c := range []struct {
@@ -118,14 +118,14 @@ func TestPace(t *testing.T) {
 	}
 }
 
-func TestManyRecordsAtOneInstant(t *testing.T) {
+func TestManyRecordsAtTheSameTime(t *testing.T) {
 	got := play(t, trace{entries: at("a", make([]int64, 2500)...)}, 1)
 	if want := []string{"0s a:0+1000", "0s a:0+1000", "0s a:0+500"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
 
-func TestASlowPipelineIsCaughtUpWith(t *testing.T) {
+func TestOverdueRecordsFollowWithoutPause(t *testing.T) {
 	c := &clock{began}
 	s, _ := New(Options{Trace: trace{entries: at("a", 0, 1000, 2000, 10_000)}, Speed: 1, Now: c.Now, Wait: c.Wait, Total: 4})
 	var sent, accepted []time.Duration
@@ -149,7 +149,7 @@ func TestASlowPipelineIsCaughtUpWith(t *testing.T) {
 	}
 }
 
-func TestEndsOfARun(t *testing.T) {
+func TestEndOfRun(t *testing.T) {
 	full, broken := errors.New("pipeline is closed"), errors.New("read a line 3: broken")
 	for _, c := range []struct {
 		name   string
@@ -225,7 +225,7 @@ func TestCheckPace(t *testing.T) {
 // What CheckPace advises is good.
 func TestCheckPaceRemedies(t *testing.T) {
 	first, last := began.UnixMilli(), began.Add(7*time.Hour).UnixMilli()
-	if err := CheckPace(first, last, began, 3); err == nil || !strings.HasSuffix(err.Error(), "start with --start-at 2026-11-01T07:25:00Z or before, or play with --speed 1.01 or less") {
+	if err := CheckPace(first, last, began, 3); err == nil || !strings.HasSuffix(err.Error(), "start with --start-at 2026-11-01T07:25:00Z or before, or use --speed 1.01 or less") {
 		t.Fatal(err)
 	}
 	if err := CheckPace(first, last, began, 1.01); err != nil {
