@@ -1,12 +1,12 @@
 package generator
 
-// battery is the drive battery of a vehicle. Diesel vehicles report none.
+// battery is the drive battery of a vehicle. Vehicles with a combustion engine report none.
 type battery struct {
 	fitted   bool
 	pct      float64
-	perMetre float64 // percent that a metre takes
-	perSec   float64 // percent that a second at work takes: heating, electronics, a cooling unit
-	charging float64 // percent that a second at the charger gives
+	perMetre float64 // percent per meter
+	perSec   float64 // percent per second at work: heating, electronics, cooling unit
+	charging float64 // percent per second at the charger
 	returnAt float64 // percent at which the driver turns back to the depot
 }
 
@@ -14,10 +14,10 @@ const (
 	fullEnough  = 82.0 // percent at which a vehicle at work leaves the charger
 	taperFrom   = 80.0 // percent from which a charger slows down
 	taper       = 0.35 // to so much of its power
-	emptyAt     = 1.0  // percent; nobody drives until the vehicle stops
-	carelessOf  = 0.12 // of the drivers turn back too late
-	dieselOf    = 0.08 // of the vehicles
-	unpluggedOf = 0.06 // of the nights at which nobody plugs the vehicle in
+	emptyAt     = 1.0  // percent; drivers avoid an empty battery
+	carelessOf  = 0.12 // share of drivers who turn back too late
+	dieselOf    = 0.08 // share of vehicles
+	unpluggedOf = 0.06 // share of nights without charging
 )
 
 func rollBattery(d *dice, refrigerated bool) battery {
@@ -37,12 +37,12 @@ func rollBattery(d *dice, refrigerated bool) battery {
 	return b
 }
 
-// drain takes what driving so far and being at work for so long costs.
+// drain subtracts the consumption of a distance and a time at work.
 func (b *battery) drain(metres, seconds float64) {
 	b.pct = max(emptyAt, b.pct-metres*b.perMetre-seconds*b.perSec)
 }
 
-// charge adds what a charger gives in so many seconds.
+// charge adds the energy of some seconds at the charger.
 func (b *battery) charge(seconds float64) {
 	if b.pct < taperFrom {
 		fast := min(seconds, (taperFrom-b.pct)/b.charging)

@@ -2,7 +2,7 @@ package generator
 
 import "math"
 
-// cargo is what a vehicle's hold is like. Some vehicles have no sensor.
+// cargo is the cargo hold of a vehicle and its temperature. Some vehicles have no sensor.
 type cargo struct {
 	sensor   bool
 	cooled   bool
@@ -24,7 +24,7 @@ const (
 	ordinaryHold = 35 * minute // in which an ordinary hold follows the air outside
 	doorCooled   = 0.06        // of the difference to the air outside that an open door takes away
 	doorOrdinary = 0.4         // the same without insulation
-	engineWarmth = 14.0        // °C at the least that a hold with a dead cooling unit goes to: it sits by the engine
+	engineWarmth = 14.0        // °C; minimum that a hold with a failed cooling unit warms to, since it is next to the engine
 )
 
 func rollCargo(d *dice) cargo {
@@ -42,7 +42,7 @@ func rollCargo(d *dice) cargo {
 	return c
 }
 
-// rest is the temperature that the hold has when nothing happened for long.
+// rest returns the steady temperature of the hold.
 func (c *cargo) rest(outside float64) float64 {
 	if c.cooled {
 		return c.setPoint
@@ -50,7 +50,7 @@ func (c *cargo) rest(outside float64) float64 {
 	return outside + c.offset
 }
 
-// pass lets so many seconds go by until the given instant.
+// pass simulates some seconds, up to an instant in Unix seconds.
 func (c *cargo) pass(d *dice, unix, seconds, outside float64) {
 	goal, slowness := c.rest(outside), ordinaryHold
 	if c.cooled {
@@ -65,7 +65,7 @@ func (c *cargo) pass(d *dice, unix, seconds, outside float64) {
 	c.temp += (goal - c.temp) * seconds / (slowness + seconds)
 }
 
-// open is the door at a stop.
+// open simulates the open door at a stop.
 func (c *cargo) open(outside float64) {
 	share := doorOrdinary
 	if c.cooled {
@@ -74,13 +74,13 @@ func (c *cargo) open(outside float64) {
 	c.temp += (outside - c.temp) * share
 }
 
-// reading is the temperature that the sensor shows.
+// reading returns the temperature of the sensor.
 func (c *cargo) reading(d *dice, unix float64) float64 {
 	t := c.temp + d.between(-0.15, 0.15)
 	if c.cooled && unix >= c.faultUntil {
 		x := unix / c.cycle
 		x -= math.Floor(x)
-		t += c.swing * (4*math.Abs(x-0.5) - 1) // a saw that rises and falls
+		t += c.swing * (4*math.Abs(x-0.5) - 1) // triangle wave
 	}
 	return t
 }

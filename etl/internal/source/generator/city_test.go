@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestEveryPlaceIsReachedFromEveryOther(t *testing.T) {
+func TestPlacesAreConnected(t *testing.T) {
 	c := buildCity()
 	for i := range c.places {
 		for j := range c.places {
@@ -21,7 +21,7 @@ func TestEveryPlaceIsReachedFromEveryOther(t *testing.T) {
 	}
 }
 
-func TestStreetsLeaveRoomToBrake(t *testing.T) {
+func TestStreetsAllowBraking(t *testing.T) {
 	c := buildCity()
 	for i, n := range c.nodes {
 		for _, e := range n.edges {

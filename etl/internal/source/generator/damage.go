@@ -8,16 +8,16 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// breakable is every reason that one vehicle's record can be refused for by itself. Simulated fixes tell no accuracy.
+// breakable are the reasons for which a single simulated record can be rejected. Simulated positions have no accuracy.
 var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r telemetry.Reason) bool {
 	return r == telemetry.TooLarge || r == telemetry.UnknownFleet || r == telemetry.AccuracyRange
 })
 
-// rollover is the 1024 weeks after which the week number of GPS begins anew. Receivers that miss one are wrong by that.
-// It is also far enough for a sample file to be refused whenever it is read.
+// rolloverMs is the period of the GPS week number, 1024 weeks. Receivers that miss a rollover are off by it. It is also large
+// enough that the records of a sample file are rejected at any time.
 const rolloverMs = 1024 * 7 * 24 * 3600 * 1000
 
-// breakIt breaks a good record for one of the reasons, each of them as likely.
+// breakIt damages a valid record for one of the reasons, chosen uniformly.
 func breakIt(e *Emission, damage uint64) {
 	d := roll(damage, 0)
 	r := &e.Record
@@ -51,7 +51,7 @@ func breakIt(e *Emission, damage uint64) {
 	case telemetry.BatteryRange:
 		r.BatteryPct = telemetry.Some(pick(&d, -1, 255, 101+int32(d.below(100))))
 	case telemetry.TempRange:
-		// What a DS18B20 says when its wire is broken, what a PT100 says, and noise.
+		// Values of a DS18B20 and a PT100 with a broken wire, and noise.
 		r.TempC = telemetry.Some(pick(&d, -127, 850, decimals(d.between(200.1, 999), 1)))
 	case telemetry.BadID:
 		spoil := pick(&d, " ", "/", "#", "é")
@@ -65,7 +65,7 @@ func breakIt(e *Emission, damage uint64) {
 
 func pick[T any](d *dice, from ...T) T { return from[d.below(len(from))] }
 
-// decimals rounds to so many decimals, to the number that its shortest text is read as.
+// decimals rounds v to n decimals.
 func decimals(v float64, n int) float64 {
 	p := math.Pow10(n)
 	return math.Round(v*p) / p

@@ -9,13 +9,13 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-func TestBrokenRecordsAreRefusedForTheirReason(t *testing.T) {
+func TestBrokenRecordsAreRejectedForTheirReason(t *testing.T) {
 	opts := messy
 	opts.Broken = 0.5
 	seen := map[telemetry.Reason]int{}
 	cut, texts := 0, 0
 	for _, e := range run(t, opts) {
-		if e.Spoilt() && !e.Broken() {
+		if e.Damaged() && !e.Broken() {
 			t.Fatalf("spoilt but not broken: %+v", e)
 		}
 		now := e.At.Add(10 * time.Minute)
@@ -28,7 +28,7 @@ func TestBrokenRecordsAreRefusedForTheirReason(t *testing.T) {
 		if e.Text != "" {
 			texts++
 		}
-		if !e.Spoilt() {
+		if !e.Damaged() {
 			if got := verdict(&e.Record, now); got != e.Reason {
 				t.Fatalf("record is %q, want %q: %+v", got, e.Reason, e)
 			}
@@ -53,7 +53,7 @@ func TestBrokenRecordsAreRefusedForTheirReason(t *testing.T) {
 	}
 }
 
-func TestBrokenTimesAreWrongWheneverTheyAreRead(t *testing.T) {
+func TestBrokenTimesAreInvalidAtAnyTime(t *testing.T) {
 	opts := messy
 	opts.Broken = 1
 	for _, e := range run(t, opts) {
@@ -102,7 +102,7 @@ func TestFractions(t *testing.T) {
 	}
 }
 
-func TestQueueGivesTheEarliestFirst(t *testing.T) {
+func TestQueueReturnsTheEarliestFirst(t *testing.T) {
 	d := roll(1, 2)
 	var q queue[held]
 	var want []held

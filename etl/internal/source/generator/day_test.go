@@ -85,7 +85,7 @@ func TestDayOfAFleet(t *testing.T) {
 	}
 	for _, zone := range []string{"depot", "city-centre", "industrial", "airport", "harbour", ""} {
 		if seen["zone "+zone] == 0 {
-			t.Errorf("nobody was in zone %q", zone)
+			t.Errorf("no vehicle was in zone %q", zone)
 		}
 	}
 	if n := len(drained); n < vehicles*8/10 || len(charged) < vehicles*7/10 {
@@ -96,7 +96,7 @@ func TestDayOfAFleet(t *testing.T) {
 	}
 }
 
-func TestSomeAreOnTheRoadAtAnyHour(t *testing.T) {
+func TestVehiclesMoveAtAnyHour(t *testing.T) {
 	opts := Options{Seed: 1, Vehicles: 100, Interval: time.Minute, Start: monday, Records: 100 * 1440}
 	moving := map[int]map[string]bool{}
 	for _, e := range run(t, opts) {
@@ -118,7 +118,7 @@ func TestSomeAreOnTheRoadAtAnyHour(t *testing.T) {
 	}
 }
 
-func TestOutsideFollowsDayAndYear(t *testing.T) {
+func TestOutsideTemperatureFollowsDayAndYear(t *testing.T) {
 	at := func(month time.Month, hour int) (sum float64) {
 		for d := range 28 {
 			sum += outside(float64(time.Date(2026, month, 1+d, hour, 0, 0, 0, time.UTC).Unix())) / 28

@@ -4,7 +4,7 @@ import "math"
 
 // A driver's limits. The test of plausibility holds vehicles to 2 m/s².
 const (
-	stretch     = 0.01     // metres; a shorter rest of a straight is its end
+	stretch     = 0.01     // meters; a shorter remainder of a straight counts as its end
 	pickUp      = 15 / 3.6 // m/s that a vehicle gains before it changes gear, that is, acceleration
 	fadingSpeed = 55.0     // m/s at which no acceleration would be left
 	wobble      = 0.04     // how far the speed strays from the one that is aimed at
@@ -19,7 +19,7 @@ const (
 	onArc                 // in a corner
 )
 
-// phase is a time of constant acceleration along the path, so that any length of time is passed over exactly and at once.
+// phase is a period of constant acceleration along the path. It makes any time step exact.
 type phase struct {
 	from, to float64 // speed at its beginning and end, m/s
 	length   float64 // metres

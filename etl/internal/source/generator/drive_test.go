@@ -32,7 +32,7 @@ func greatCircle(a, b *telemetry.Record) (metres, bearing float64) {
 // apart is the angle between two headings, 0 to 180 degrees.
 func apart(a, b float64) float64 { return math.Abs(math.Remainder(a-b, 360)) }
 
-func TestVehiclesDriveAsVehiclesDo(t *testing.T) {
+func TestVehiclesDrivePlausibly(t *testing.T) {
 	const vehicles, hours = 25, 3
 	opts := Options{Seed: 110, Vehicles: vehicles, Interval: time.Second, Start: monday, Records: vehicles * hours * 3600}
 	moving, total, turns := 0, 0, 0
@@ -87,7 +87,7 @@ func TestVehiclesDriveAsVehiclesDo(t *testing.T) {
 }
 
 // A longer interval passes over many phases at once and must come to the same.
-func TestIntervalDoesNotChangeTheDrive(t *testing.T) {
+func TestIntervalDoesNotAffectRoutes(t *testing.T) {
 	opts := Options{Seed: 2, Vehicles: 20, Interval: 10 * time.Minute, Start: monday, Records: 20 * 6 * 8}
 	for id, track := range byVehicle(t, opts) {
 		for i := 1; i < len(track); i++ {
@@ -99,7 +99,7 @@ func TestIntervalDoesNotChangeTheDrive(t *testing.T) {
 	}
 }
 
-func TestStopsAreOfEveryKind(t *testing.T) {
+func TestStopsOfEveryLength(t *testing.T) {
 	opts := Options{Seed: 5, Vehicles: 30, Interval: 2 * time.Second, Start: monday, Records: 30 * 1800 * 8}
 	lights, visits, rests := 0, 0, 0
 	for _, track := range byVehicle(t, opts) {

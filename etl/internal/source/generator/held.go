@@ -1,7 +1,6 @@
 package generator
 
-// held is a record that arrives later than it was made, or once more. It is small: a fleet of 100,000 vehicles may have
-// as many of them under way.
+// held is a record that arrives late, or again. It is small: a fleet of 100,000 vehicles may have as many in flight.
 type held struct {
 	at      int64  // when it arrives, nanoseconds after the start
 	seq     uint64 // in which order records of one instant arrive
@@ -27,7 +26,7 @@ func (s *Simulator) hold(h held) {
 	s.held.push(h)
 }
 
-// release makes an emission of a record that was held.
+// release emits a held record.
 func (s *Simulator) release(e *Emission, h held) {
 	s.fill(e, &s.vehicles[h.vehicle], h.at, &h.reading)
 	switch h.kind {

@@ -8,9 +8,9 @@ const horizon = 4
 
 const (
 	sideways     = 2.0  // m/s² that a driver accepts in a bend
-	yaw          = 0.7  // radians a second that a vehicle turns at most, in a yard
+	yaw          = 0.7  // maximum turn rate in a yard, radians/s
 	crawl        = 0.3  // m/s that every corner can be taken at
-	straightOn   = 1e-3 // radians; less is no corner
+	straightOn   = 1e-3 // radians; a smaller turn is not a corner
 	sharp        = math.Pi / 4
 	lightChance  = 0.22 // that a traffic light on an arterial is red
 	yieldChance  = 0.05 // that crossing traffic makes a vehicle stop elsewhere
@@ -34,7 +34,7 @@ type corner struct {
 	arcLimit float64 // m/s
 	wait     float64 // seconds at a red light before the arc
 
-	// The highest speeds at the ends of the straight and of the arc from which everything ahead can still be met.
+	// The maximum speeds at the ends of the straight and of the arc that allow to brake for everything ahead.
 	straightCap, arcCap float64
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
-var update = flag.Bool("update", false, "write data/sample_telemetry.csv anew")
+var update = flag.Bool("update", false, "rewrite data/sample_telemetry.csv")
 
 // sample is how data/sample_telemetry.csv is made: a fleet of 50 from six o'clock on a Monday, a record a minute.
 // After a change of the simulation: go test ./etl/internal/source/generator -run Sample -update
@@ -24,7 +24,7 @@ var sample = Options{
 	Records:  10_000,
 }
 
-func TestSampleFileIsWhatTheGeneratorMakes(t *testing.T) {
+func TestSampleFileIsUpToDate(t *testing.T) {
 	if runtime.GOARCH != "amd64" {
 		testenv.Missing(t, testenv.Machine, "the sample was made on amd64: processors with fused multiply-add round differently")
 	}

@@ -12,7 +12,7 @@ const (
 // shift is when a vehicle works: every day from begin, in seconds of the UTC day, for length seconds.
 type shift struct{ begin, length float64 }
 
-// rollShift gives most vehicles a day's work, some the late or the night turn; some never rest. So some are on the
+// rollShift gives most vehicles a day shift, some a late or night shift, and some no rest, so that some vehicles are on the
 // road at any hour.
 func rollShift(d *dice) shift {
 	switch kind := d.unit(); {
@@ -32,7 +32,7 @@ func rollShift(d *dice) shift {
 // into is how many seconds ago the latest shift began.
 func (s shift) into(unix float64) float64 { return math.Mod(math.Mod(unix-s.begin, day)+day, day) }
 
-// on tells whether the vehicle is at work.
+// on returns whether the vehicle is at work.
 func (s shift) on(unix float64) bool { return s.into(unix) < s.length }
 
 // untilNext is the seconds until the next shift begins.

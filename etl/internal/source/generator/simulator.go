@@ -14,24 +14,24 @@ import (
 // Emission is one record as it arrives.
 type Emission struct {
 	At     time.Time        // when it arrives; a good record that is not late arrives at its event time
-	Record telemetry.Record // what it says, as far as a Record can hold it
+	Record telemetry.Record // its contents, as far as a Record can represent them
 
-	Late      bool             // a good record that was held back until after the vehicle's next one
-	Duplicate bool             // a second copy of a good record
-	Reason    telemetry.Reason // why a broken one is to be refused; empty for a good record and for a duplicate
+	Late      bool             // a valid record that arrives after the next one of its vehicle
+	Duplicate bool             // a second copy of a valid record
+	Reason    telemetry.Reason // reason to reject a broken record; empty for a valid one and a duplicate
 
-	// What a Record can't hold of a broken one: Text stands in place of the field called Field, which is missing
-	// where Text is empty. Cut is a line of which only the first half came.
+	// A broken record that a Record can't represent: Text replaces the value of Field, which is missing if Text is empty. Cut
+	// means that only the first half of the line arrives.
 	Field string
 	Text  string
 	Cut   bool
 }
 
-// Broken tells whether the record is one that must be refused.
+// Broken returns whether the record must be rejected.
 func (e *Emission) Broken() bool { return e.Reason != "" }
 
-// Spoilt tells whether the record is broken in a way that only its text can show.
-func (e *Emission) Spoilt() bool { return e.Field != "" || e.Cut }
+// Damaged returns whether only the text of the record shows that it is broken.
+func (e *Emission) Damaged() bool { return e.Field != "" || e.Cut }
 
 // Simulator yields records in the order in which they arrive. It reads no clock and is not safe for concurrent use.
 type Simulator struct {
@@ -85,7 +85,7 @@ type turn struct {
 	phase  int64 // nanoseconds
 }
 
-// reportingOrder spreads the vehicles over the interval, each at an instant that is its own whoever the others are.
+// reportingOrder spreads the vehicles over the interval. The instant of a vehicle does not depend on the others.
 func reportingOrder(opts Options) []turn {
 	turns := make([]turn, opts.Vehicles)
 	for i := range turns {
@@ -98,8 +98,7 @@ func reportingOrder(opts Options) []turn {
 	return turns
 }
 
-// Next puts the next record to arrive into e. It is false, and e unchanged, when Records good ones have been yielded
-// along with everything that was held back.
+// Next stores the next record to arrive in e. It returns false after Records valid ones and everything that was delayed.
 func (s *Simulator) Next(e *Emission) bool { return s.nextBy(e, math.MaxInt64) }
 
 // nextBy is Next as long as a record arrives by an instant, in nanoseconds after the start.
@@ -151,7 +150,7 @@ func (s *Simulator) skip(to int64) {
 	}
 }
 
-// report makes the next vehicle's record. It is false when the record was held back.
+// report creates the record of the next vehicle. It returns false if the record is delayed.
 func (s *Simulator) report(e *Emission, at int64) bool {
 	v := &s.vehicles[s.next]
 	index := int32(s.next)
@@ -198,7 +197,7 @@ func (s *Simulator) outside(at int64) float64 {
 	return s.air
 }
 
-// fill makes an emission of a reading.
+// fill converts a reading into an emission.
 func (s *Simulator) fill(e *Emission, v *vehicle, at int64, r *reading) {
 	*e = Emission{At: time.Unix(0, s.startNs+at).UTC()}
 	out := &e.Record

@@ -77,7 +77,7 @@ func TestVehicleDoesNotDependOnTheOthers(t *testing.T) {
 	}
 }
 
-func TestFaultsLeaveTheGoodRecordsAlone(t *testing.T) {
+func TestFaultsDoNotAffectValidRecords(t *testing.T) {
 	clean := messy
 	clean.Late, clean.Duplicate, clean.Broken = 0, 0, 0
 	all := run(t, clean)
@@ -173,7 +173,7 @@ func TestVehiclesReportInTurn(t *testing.T) {
 	}
 }
 
-func TestSkippedTimeIsDrivenAllTheSame(t *testing.T) {
+func TestVehiclesDriveDuringSkippedTime(t *testing.T) {
 	opts := Options{Seed: 1, Vehicles: 30, Interval: 10 * time.Second, Start: monday}
 	whole, err := New(opts)
 	if err != nil {
@@ -207,13 +207,13 @@ func TestOptions(t *testing.T) {
 		mend func(*Options)
 		want string
 	}{
-		{"no vehicles", func(o *Options) { o.Vehicles = 0 }, "vehicles 0: give 1 to"},
-		{"negative fleets", func(o *Options) { o.Fleets = -1 }, "fleets -1: give 1 or more"},
-		{"no interval", func(o *Options) { o.Interval = 0 }, "interval 0s: give 1ms or more"},
-		{"no start", func(o *Options) { o.Start = time.Time{} }, "start 0001-01-01T00:00:00Z: give a time from 1970"},
-		{"negative records", func(o *Options) { o.Records = -5 }, "records -5: give"},
-		{"percent", func(o *Options) { o.Late = 5 }, "late 5: give a fraction from 0 to 1"},
-		{"negative fraction", func(o *Options) { o.Broken = -0.1 }, "broken -0.1: give a fraction"},
+		{"no vehicles", func(o *Options) { o.Vehicles = 0 }, "vehicles 0: use 1 to"},
+		{"negative fleets", func(o *Options) { o.Fleets = -1 }, "fleets -1: use 1 or more"},
+		{"no interval", func(o *Options) { o.Interval = 0 }, "interval 0s: use 1ms or more"},
+		{"no start", func(o *Options) { o.Start = time.Time{} }, "start 0001-01-01T00:00:00Z: use a time from 1970"},
+		{"negative records", func(o *Options) { o.Records = -5 }, "records -5: use"},
+		{"percent", func(o *Options) { o.Late = 5 }, "late 5: use a fraction from 0 to 1"},
+		{"negative fraction", func(o *Options) { o.Broken = -0.1 }, "broken -0.1: use a fraction"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			opts := ok

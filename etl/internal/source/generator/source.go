@@ -56,9 +56,8 @@ func (s *Source) Name() string { return sourceName }
 // Run implements pipeline.Source. It ends when ctx does, or after Records good records with all that belongs to them.
 //
 // A paced source emits what is due every 100 ms, in batches of 1000 at most. When emit blocks or the machine sleeps, what
-// is more than a second overdue is never made: vehicles drive on, but the records that they would have sent meanwhile
-// are missing, as those of a vehicle in a tunnel. Skipped records don't count towards Records, and late records that
-// were held back before are still sent.
+// is overdue by more than one second is skipped: vehicles drive on, but their records are missing, as in a tunnel. Skipped
+// records don't count towards Records. Late records that were delayed before are still sent.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	opts := s.opts.Options
 	if s.opts.Pace {
@@ -153,7 +152,7 @@ func (f *feed) add(b *pipeline.Batch, e *Emission) {
 		f.text = encoder(appendJSON).line(f.text[:0], e)
 		raw = string(f.text)
 	}
-	if e.Spoilt() {
+	if e.Damaged() {
 		b.Rejected = append(b.Rejected, pipeline.Rejected{Rejection: rejection(e), Position: f.position, Raw: raw})
 		return
 	}

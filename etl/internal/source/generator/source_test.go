@@ -12,7 +12,7 @@ import (
 
 var _ pipeline.Source = (*Source)(nil)
 
-// clock is a time that passes only when somebody waits.
+// clock advances only while a caller waits.
 type clock struct {
 	now   time.Time
 	until time.Time // when ctx ends; zero is never
@@ -136,7 +136,7 @@ func TestBlockedSourceSkipsWhatItMissed(t *testing.T) {
 		return nil
 	})
 	if want := 20 * 3600; total < want-100 || total > want+100 {
-		t.Errorf("%d records in two hours of which one was blocked, want about %d", total, want)
+		t.Errorf("%d records in two hours, one of them blocked, want about %d", total, want)
 	}
 }
 
@@ -169,7 +169,7 @@ func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
 	var want []telemetry.Record
 	spoilt := 0
 	for _, e := range run(t, messy) {
-		if e.Spoilt() {
+		if e.Damaged() {
 			spoilt++
 		} else {
 			want = append(want, e.Record)
@@ -190,7 +190,7 @@ func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
 	}
 }
 
-func TestRejectionsSayWhatAReaderWould(t *testing.T) {
+func TestRejectionsMatchThoseOfAReader(t *testing.T) {
 	opts := messy
 	opts.Broken = 1
 	for _, e := range run(t, opts) {

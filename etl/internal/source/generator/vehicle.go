@@ -2,14 +2,14 @@ package generator
 
 import "math"
 
-// vehicle is one simulated vehicle: it goes from its depot to customers and back, rests and charges. It takes no
-// time but what step gives it, so that it lives the same life whatever the others do.
+// vehicle is a simulated vehicle: it drives from its depot to customers and back, rests and charges. Only step advances it,
+// so that it does not depend on other vehicles.
 type vehicle struct {
 	id, fleet string
 	phase     int64 // nanoseconds into each interval at which it reports
 	clock     int64 // nanoseconds since the start to which it has been simulated
-	life      dice  // decides what happens to the vehicle
-	radio     dice  // decides what happens to its records
+	life      dice  // randomness of the vehicle
+	radio     dice  // randomness of its records
 
 	driver  driver
 	cargo   cargo

@@ -11,10 +11,10 @@ import (
 
 // Counts is what was written, in lines.
 type Counts struct {
-	Good      int                      // distinct good records, late ones among them
-	Late      int                      // good records that were held back
-	Duplicate int                      // second copies of good records
-	Broken    map[telemetry.Reason]int // broken records by the reason to refuse them for
+	Good      int                      // distinct valid records, including late ones
+	Late      int                      // valid records that arrive late
+	Duplicate int                      // second copies of valid records
+	Broken    map[telemetry.Reason]int // broken records by reason
 }
 
 // Lines is how many records were written in all, not counting a header.
@@ -41,9 +41,8 @@ func (c *Counts) add(e *Emission) {
 }
 
 // WriteCSV writes what a simulator yields as CSV: a header, the fields in their order, timestamps in
-// RFC 3339 UTC with milliseconds, absent fields empty. It ends when the simulator does, that is after Options.Records
-// good records with all that belongs to them, or when ctx ends or w fails, both of which are errors. The counts say what
-// was handed to w in any case.
+// RFC 3339 UTC with milliseconds, absent fields empty. It ends with the simulator, or with an error when ctx ends or w fails.
+// The counts are valid in any case.
 func WriteCSV(ctx context.Context, w io.Writer, s *Simulator) (Counts, error) {
 	return write(ctx, w, s, appendCSV, []byte(strings.Join(fields, ",")+"\n"))
 }

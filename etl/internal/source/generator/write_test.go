@@ -26,7 +26,7 @@ func simulator(t testing.TB, opts Options) *Simulator {
 	return s
 }
 
-func TestFilesHoldWhatTheCountsSay(t *testing.T) {
+func TestFilesMatchTheCounts(t *testing.T) {
 	type writer func(context.Context, io.Writer, *Simulator) (Counts, error)
 	type reader func(string, time.Time) (telemetry.Record, telemetry.Reason)
 	for _, tc := range []struct {
@@ -107,7 +107,7 @@ func TestTextAndNumberAgree(t *testing.T) {
 	}
 }
 
-func TestAwkwardNamesSurvive(t *testing.T) {
+func TestUnusualNamesAreQuoted(t *testing.T) {
 	for _, name := range []string{`a"b`, "a,b", "a\\b", "a\nb", "é", "\x00", "日本", "<&>"} {
 		record := telemetry.Record{DeviceID: name, FleetID: "f", Zone: name}
 		var members map[string]any
@@ -127,7 +127,7 @@ func TestAwkwardNamesSurvive(t *testing.T) {
 	}
 }
 
-func TestWritingEndsWithItsContext(t *testing.T) {
+func TestWritingStopsWithItsContext(t *testing.T) {
 	endless := messy
 	endless.Records = 0
 	ctx, cancel := context.WithCancel(t.Context())
@@ -143,7 +143,7 @@ func TestWritingEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestWriterThatFails(t *testing.T) {
+func TestFailingWriter(t *testing.T) {
 	full := errors.New("no space left on device")
 	_, err := WriteNDJSON(t.Context(), writerFunc(func([]byte) (int, error) { return 0, full }), simulator(t, messy))
 	if !errors.Is(err, full) || !strings.HasPrefix(err.Error(), "write after ") {
