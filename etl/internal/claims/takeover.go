@@ -83,9 +83,10 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 	c.mu.Lock()
 	c.leads, c.successor = first == own, successor
 	recently := 2 * (c.options.FenceAfter + c.options.Lease)
-	c.peers = len(instances) > 1 || c.peers && now.Sub(c.peersAt) < recently
-	if len(instances) > 1 {
-		c.peersAt = now
+	if slices.ContainsFunc(instances, func(i cassandra.Instance) bool { return i.ID != own }) {
+		c.peers, c.peersAt = true, now
+	} else if now.Sub(c.peersAt) >= recently {
+		c.peers = false
 	}
 	role := c.role
 	c.mu.Unlock()

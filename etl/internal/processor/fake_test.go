@@ -201,7 +201,7 @@ func (f *fakeStore) at(table, key string) *cell {
 	return c
 }
 
-// list gives the rows of a table whose keys begin so, by their keys.
+// list returns the rows of a table whose keys have a prefix, in the order of their keys.
 func list[T any](f *fakeStore, table, prefix string) []T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -367,7 +367,7 @@ func (f *view) FleetAlerts(_ context.Context, fleetID string, day cassandra.Day,
 	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.OpenedMs < from || r.OpenedMs > to }), f.alive()
 }
 
-// resolve is what somebody does by hand.
+// resolve resolves an alert by hand.
 func (f *view) resolve(r cassandra.Alert, at int64) {
 	f.remove(cassandra.TableOpenAlerts, keyOf(r.FleetID, r.DeviceID, r.Type), at)
 	r.Notify, r.Resolved = false, true

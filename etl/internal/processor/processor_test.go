@@ -46,7 +46,7 @@ func engine(t testing.TB) (*alerting.Engine, string) {
 	return alerting.New(parsed, circle{}), parsed.Fingerprint()
 }
 
-// circle is one zone around the middle of the tracks.
+// circle is one geofence around the middle of the tracks.
 type circle struct{}
 
 func (circle) Near(_ string, lat, lon, reachM float64, found []telemetry.NearbyGeofence) []telemetry.NearbyGeofence {
@@ -158,7 +158,7 @@ func (p *process) finish(t testing.TB) {
 	}
 }
 
-// drive makes a device's records: trips, stops, speeding, an emptying battery, silences, some values absent.
+// drive makes the records of a device: trips, stops, speeding, a battery that empties, silence, absent values.
 func drive(rng *rand.Rand, id string, from, to time.Time) []telemetry.Record {
 	var records []telemetry.Record
 	lat, lon, battery := 52+rng.Float64()*.02-.01, 9+rng.Float64()*.02-.01, 100.0
@@ -200,7 +200,7 @@ func drive(rng *rand.Rand, id string, from, to time.Time) []telemetry.Record {
 	return records
 }
 
-// arrive is the records in the order in which they come: shuffled as far as a seed says, with duplicates and rivals.
+// arrive returns the records in order of arrival: shuffled as the seed says, with duplicates and conflicting payloads.
 func arrive(rng *rand.Rand, tracks [][]telemetry.Record) []telemetry.Record {
 	var all []telemetry.Record
 	for _, track := range tracks {
@@ -220,7 +220,7 @@ func arrive(rng *rand.Rand, tracks [][]telemetry.Record) []telemetry.Record {
 	}
 	for range len(all) / 10 {
 		r := all[rng.IntN(len(all))]
-		if rng.IntN(4) == 0 { // another payload of the same instant
+		if rng.IntN(4) == 0 { // another payload with the same time
 			r.Lat += .0001
 			r.SpeedKmh = telemetry.Some(float64(rng.IntN(100)))
 			if rng.IntN(4) == 0 {
@@ -251,9 +251,8 @@ func seeds(t *testing.T) []uint64 {
 	return all
 }
 
-// Any shuffle, duplication, split over processes and crash point of one input gives the rows that a fresh computation
-// over what is stored gives.
-func TestRowsAreAFunctionOfWhatIsStored(t *testing.T) {
+// Any order, duplication, number of processes, crash and pause gives the rows that follow from the stored records.
+func TestRowsAreAFunctionOfTheStoredRecords(t *testing.T) {
 	for _, seed := range seeds(t) {
 		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { surviveFaults(t, seed) })
@@ -330,15 +329,15 @@ func surviveFaults(t *testing.T, seed uint64) {
 	requireFresh(t, store)
 }
 
-// requireFresh compares every derived row with a computation from nothing: all fixes of a device, one after the other.
+// requireFresh compares every derived row with a computation over all stored records of each device.
 func requireFresh(t testing.TB, store *fakeStore) {
 	e, _ := engine(t)
 	all := &view{fakeStore: store, left: -1}
 	wantHours := map[cassandra.FleetHour][]cassandra.HourRow{}
 	var wantOpen []string
 	alerts := 0
-	for id, fixes := range store.history {
-		o := fold(e, fixes, time.Now().UnixMilli())
+	for id, records := range store.history {
+		o := expected(e, records, time.Now().UnixMilli())
 		var trips []cassandra.TripRow
 		for _, trip := range o.Trips {
 			trips = append(trips, derived.TripRow(trip))
@@ -362,10 +361,10 @@ func requireFresh(t testing.TB, store *fakeStore) {
 			wantHours[key] = append(wantHours[key], derived.HourRow(id, h))
 		}
 	}
-	lives := list[cassandra.Alert](store, cassandra.TableAlerts, "")
+	byFleet := list[cassandra.Alert](store, cassandra.TableAlerts, "")
 	byDevice := list[cassandra.Alert](store, cassandra.TableDeviceAlerts, "")
-	require.ElementsMatch(t, byDevice, lives, "alerts of fleets")
-	require.Len(t, lives, alerts, "alerts of fleets")
+	require.ElementsMatch(t, byDevice, byFleet, "alerts of fleets")
+	require.Len(t, byFleet, alerts, "alerts of fleets")
 	var open []string
 	for _, a := range list[cassandra.Alert](store, cassandra.TableOpenAlerts, "") {
 		open = append(open, keyOf(a.FleetID, a.DeviceID, a.Type, a.OpenedMs, a.Severity))
@@ -383,17 +382,17 @@ func requireFresh(t testing.TB, store *fakeStore) {
 		i := slices.IndexFunc(sums, func(s cassandra.AnalyticsRow) bool {
 			return int64(s.Hour) == key.HourMs%(24*derived.HourMs)/derived.HourMs
 		})
-		require.GreaterOrEqual(t, i, 0, "figures of hour %s of %s", time.UnixMilli(key.HourMs).UTC(), key.FleetID)
+		require.GreaterOrEqual(t, i, 0, "statistics of hour %s of %s", time.UnixMilli(key.HourMs).UTC(), key.FleetID)
 		requireSum(t, want, sums[i])
 	}
 	require.Len(t, list[cassandra.HourRow](store, cassandra.TableHours, ""), rows, "no hours but these")
-	require.Len(t, list[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no figures but these")
-	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaims, ""), "no mark is left")
-	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaimsByInstance, ""), "no mark is left")
-	require.Empty(t, store.instances, "no process is left")
+	require.Len(t, list[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no statistics but these")
+	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaims, ""), "no claim is left")
+	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaimsByInstance, ""), "no claim is left")
+	require.Empty(t, store.instances, "no instance is left")
 }
 
-// requireSum adds up in the plainest way.
+// requireSum compares a sum with one that is added up in the simplest way.
 func requireSum(t testing.TB, rows []cassandra.HourRow, sum cassandra.AnalyticsRow) {
 	var km, speeds, driving, most float64
 	var count, records int64
@@ -418,11 +417,11 @@ func requireSum(t testing.TB, rows []cassandra.HourRow, sum cassandra.AnalyticsR
 	}
 }
 
-// fold computes what follows from a device's fixes, one after the other.
-func fold(e *alerting.Engine, fixes map[int64]telemetry.Record, nowMs int64) *recompute.Outcome {
+// expected computes what follows from the records of a device.
+func expected(e *alerting.Engine, records map[int64]telemetry.Record, nowMs int64) *recompute.Outcome {
 	o := recompute.NewOutcome()
 	var order []telemetry.Record
-	for _, r := range fixes {
+	for _, r := range records {
 		order = append(order, r)
 	}
 	slices.SortFunc(order, func(a, b telemetry.Record) int { return int(a.TimeMs - b.TimeMs) })
@@ -437,8 +436,8 @@ func fold(e *alerting.Engine, fixes map[int64]telemetry.Record, nowMs int64) *re
 	return o
 }
 
-// Verify says nothing of rows that are right, and names each that is not.
-func TestVerifyFindsWhatIsWrong(t *testing.T) {
+// Verify reports no row that is right, and each one that is wrong.
+func TestVerifyFindsWrongRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(3, 3))
 		store := newFakeStore()
@@ -488,12 +487,12 @@ func TestVerifyFindsWhatIsWrong(t *testing.T) {
 		spoil(cassandra.TableTrips, func(c *cell) { r := c.row.(cassandra.TripRow); r.EndMs++; c.row = r })
 		spoil(cassandra.TableDeviceAlerts, func(c *cell) { r := c.row.(cassandra.Alert); r.EndedMs++; c.row = r })
 		spoil(cassandra.TableOpenAlerts, func(c *cell) { r := c.row.(cassandra.Alert); r.OpenedMs++; c.row = r })
-		require.Empty(t, compare(), "what was spoilt is mended")
+		require.Empty(t, compare(), "the changes are undone")
 	})
 }
 
-// People are told of an alert once, by whoever finds it while it is news; a late record is none.
-func TestPeopleAreToldOnce(t *testing.T) {
+// An alert is notified once, by the instance that finds it first. Late records notify nothing.
+func TestAlertIsNotifiedOnce(t *testing.T) {
 	fast := func(at time.Time, kmh float64) telemetry.Record {
 		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8, SpeedKmh: telemetry.Some(kmh)}
 	}
@@ -509,7 +508,7 @@ func TestPeopleAreToldOnce(t *testing.T) {
 		store := newFakeStore()
 		time.Sleep(48 * time.Hour)
 		p := start(t, store, true)
-		for range 10 { // two minutes too fast, by 10 s
+		for range 10 { // too fast for 100 s
 			require.NoError(t, p.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
@@ -520,7 +519,7 @@ func TestPeopleAreToldOnce(t *testing.T) {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
-		require.Zero(t, opened(*again.notified), "it has been open all the time")
+		require.Zero(t, opened(*again.notified), "it was open before")
 		open, err := again.view.OpenAlerts(context.Background(), "north")
 		require.NoError(t, err)
 		require.Len(t, open, 1)
@@ -529,7 +528,7 @@ func TestPeopleAreToldOnce(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		require.Equal(t, telemetry.AlertResolved, (*again.notified)[len(*again.notified)-1].Transition)
 
-		// Ten minutes that come two hours late.
+		// Ten minutes that arrive two hours late.
 		for i := range 60 {
 			kmh := 100.0
 			if i == 59 {
@@ -538,17 +537,17 @@ func TestPeopleAreToldOnce(t *testing.T) {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now().Add(-2*time.Hour+time.Duration(10*i)*time.Second), kmh)}))
 		}
 		time.Sleep(30 * time.Second)
-		require.Zero(t, opened(*again.notified), "late records raise no alert as if it were new")
+		require.Zero(t, opened(*again.notified), "late records notify no alert")
 		rows, err := again.view.DeviceAlerts(context.Background(), "v1", 0, 1<<60)
 		require.NoError(t, err)
-		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.Alert) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are alerts all the same")
+		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.Alert) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are stored as alerts")
 		again.finish(t)
 		requireFresh(t, store)
 	})
 }
 
-// A fix that comes late may break a silence that has become an alert, also after the device was let go and met again.
-func TestALateFixBreaksASilence(t *testing.T) {
+// A late record may end a silence that has raised an alert, even after the device was unloaded and loaded again.
+func TestLateRecordEndsASilence(t *testing.T) {
 	at := func(at time.Time) telemetry.Record {
 		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8}
 	}
@@ -561,7 +560,7 @@ func TestALateFixBreaksASilence(t *testing.T) {
 		time.Sleep(2 * time.Hour)
 		open, err := p.view.OpenAlerts(context.Background(), "north")
 		require.NoError(t, err)
-		require.Len(t, open, 1, "it is offline, though it was let go long before")
+		require.Len(t, open, 1, "offline, although it was unloaded long before")
 		require.Zero(t, p.loaded())
 		require.NoError(t, p.store([]telemetry.Record{at(last.Add(10 * time.Minute))}))
 		time.Sleep(time.Minute)
@@ -570,7 +569,7 @@ func TestALateFixBreaksASilence(t *testing.T) {
 	})
 }
 
-// A device that another process had for a while is derived in memory again once that one has let it go.
+// A device that another instance had for a while is derived in memory again once that instance has released it.
 func TestSharingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore()
@@ -598,30 +597,30 @@ func TestSharingEnds(t *testing.T) {
 	})
 }
 
-// What a process left is taken over soon after its death, wherever its clock stood.
-func TestADeadProcessWhoseClockWasAheadIsTakenOver(t *testing.T) {
+// An instance with a fast clock is taken over soon after its crash, too.
+func TestCrashedInstanceWithFastClockIsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := newFakeStore()
 		time.Sleep(48 * time.Hour)
-		dead, other := start(t, store, true), start(t, store, true)
-		require.NoError(t, dead.store([]telemetry.Record{{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: time.Now().UnixMilli(), Lat: 51, Lon: 8}}))
+		crashed, other := start(t, store, true), start(t, store, true)
+		require.NoError(t, crashed.store([]telemetry.Record{{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: time.Now().UnixMilli(), Lat: 51, Lon: 8}}))
 		time.Sleep(20 * time.Second)
-		dead.kill()
+		crashed.kill()
 		store.mu.Lock()
-		store.instances[dead.claims.InstanceID()].HeartbeatAt = time.Now().Add(45 * time.Minute)
+		store.instances[crashed.claims.InstanceID()].HeartbeatAt = time.Now().Add(45 * time.Minute)
 		store.mu.Unlock()
 		time.Sleep(10 * time.Minute)
 		store.mu.Lock()
 		processes := maps.Clone(store.instances)
 		store.mu.Unlock()
 		require.Contains(t, processes, other.claims.InstanceID())
-		require.NotContains(t, processes, dead.claims.InstanceID(), "45 minutes before its sign of life is old")
+		require.NotContains(t, processes, crashed.claims.InstanceID(), "long before its heartbeat is old by its own clock")
 		other.finish(t)
 		requireFresh(t, store)
 	})
 }
 
-func TestADeadProcessEndsWithItsError(t *testing.T) {
+func TestFailedRequestEndsTheProcessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := start(t, newFakeStore(), false)
 		p.view.mu.Lock()
