@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -127,5 +128,19 @@ func TestIncompleteReportsAreErrors(t *testing.T) {
 func TestCount(t *testing.T) {
 	for n, want := range map[float64]string{0: "0", 999: "999", 1000: "1,000", 123456.4: "123,456", 12345678: "12,345,678", -1000: "-1,000", -100: "-100"} {
 		assert.Equal(t, want, count(n))
+	}
+}
+
+func TestDocsHavePlacesForPartsOnly(t *testing.T) {
+	text, err := os.ReadFile("../../../docs/performance.md")
+	require.NoError(t, err)
+	known := []string{"nodes", loadtest.KindSoak}
+	for _, p := range loadtest.Parts() {
+		known = append(known, p.Name)
+	}
+	places := regexp.MustCompile(`<!-- results: (.*) -->`).FindAllStringSubmatch(string(text), -1)
+	require.NotEmpty(t, places)
+	for _, place := range places {
+		assert.Contains(t, known, place[1])
 	}
 }
