@@ -71,7 +71,7 @@ lint: $(LINT) prose ## Check style, import rules and wording
 
 # File names after -- are the patterns to check and, with :!, to leave out: data, recorded findings and files of other projects.
 PROSE_FILES = $(shell git ls-files -- '*.go' '*.ts' '*.tsx' '*.yml' '*.yaml' '*.json' '*.sh' '*.cql' \
-	':!*testdata*' ':!*package-lock.json' ':!.vale' ':!.golangci.yml')
+	':!*testdata*' ':!*package-lock.json' ':!*/.config/*' ':!.vale' ':!.golangci.yml')
 
 prose: $(VALE) # the rules are in .vale/styles/FleetTracing
 	@$(VALE) --output=line $(PROSE_FILES)

@@ -28,7 +28,7 @@ import (
 
 const repository = "../../.."
 
-var update = flag.Bool("update", false, "write prometheus/rules.yaml anew")
+var update = flag.Bool("update", false, "update prometheus/rules.yaml")
 
 var build = sync.OnceValues(func() ([]byte, error) {
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "..")

@@ -197,7 +197,7 @@ type cleanup struct {
 
 func (c *cleanups) add(name string, run func() error) { *c = append(*c, cleanup{name, run}) }
 
-// run runs all cleanups. The error names those that failed.
+// run runs all cleanups. The error names the failed ones.
 func (c *cleanups) run() error {
 	var failed []error
 	for i := len(*c) - 1; i >= 0; i-- {

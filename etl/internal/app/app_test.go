@@ -45,7 +45,7 @@ func TestAppStopsBeforeCassandraIsReached(t *testing.T) {
 	require.NoError(t, response.Body.Close())
 	select {
 	case <-a.Done():
-		t.Fatal("the App ended by itself")
+		t.Fatal("the App ended without Stop")
 	default:
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)

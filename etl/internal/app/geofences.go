@@ -65,7 +65,7 @@ func (p *geofencePublisher) Run(ctx context.Context, store geofenceStore) {
 	}
 }
 
-// publish stores the geofences of each fleet and deletes those that the files no longer have.
+// publish stores the geofences of each fleet and deletes geofences that the files no longer have.
 func (p *geofencePublisher) publish(ctx context.Context, store geofenceStore) error {
 	if len(p.rules.config.GeofencesFiles) == 0 {
 		return nil

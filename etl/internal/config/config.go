@@ -125,7 +125,7 @@ type Config struct {
 	GeneratorBroken    float64       `envconfig:"ETL_GENERATOR_BROKEN" default:"0" desc:"Share of invalid records added, 0 to 1."`
 }
 
-// FromEnvironment reads and checks the settings. checks are those that need other packages. The error names each wrong
+// FromEnvironment reads and checks the settings. checks need other packages. The error names each wrong
 // variable, its value and the accepted values.
 func FromEnvironment(checks ...func(*Config) error) (*Config, error) {
 	var c Config

@@ -199,7 +199,7 @@ func TestTemporaryFileGoesAwayHoweverTheSortEnds(t *testing.T) {
 		want error
 	}{
 		{name: "left early", stop: func(n int, _ func()) bool { return n == 10 }},
-		{name: "cancelled while merging", stop: func(n int, cancel func()) bool { cancel(); return false }, want: context.Canceled},
+		{name: "canceled while merging", stop: func(n int, cancel func()) bool { cancel(); return false }, want: context.Canceled},
 		{name: "input broken", want: broken, in: func(yield func(Entry, error) bool) {
 			for e := range each(in) {
 				if !yield(e, nil) {
@@ -245,7 +245,7 @@ func TestCancelledBeforeItsInputEnds(t *testing.T) {
 	}
 	for _, err := range (Sorter{}).Sort(ctx, ByTime, endless) {
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("got %v, want a cancelled context", err)
+			t.Errorf("got %v, want a canceled context", err)
 		}
 	}
 }

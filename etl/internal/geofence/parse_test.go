@@ -42,7 +42,7 @@ const (
 func TestParse(t *testing.T) {
 	geofences, err := Parse("f", collection(
 		feature(`{"type":"Point","coordinates":[9.7,52.3,57.5]}`, `{"fleet":"a","name":"depot","kind":"depot","radius_m":180.5,"dwell_s":14400,
-			"speed_limit_kmh":7.5,"alerts":["exit","enter"],"colour":"#f00","note":{"by":[1,2]}}`),
+			"speed_limit_kmh":7.5,"alerts":["exit","enter"],"color":"#f00","note":{"by":[1,2]}}`),
 		feature(polygon(`[[9,52],[9,53],[10,53],[10,52],[9,52]],`+hole), `{"fleet":["a","b"],"name":"town","kind":null,"dwell_s":null,"alerts":["enter"],"radius_m":null}`),
 		feature(`{"type":"MultiPolygon","coordinates":[[`+square+`],[[[11,52],[12,52],[11,53],[11,52]]]]}`, `{"fleet":"*","name":"x","alerts":[],"dwell_s":1e3}`),
 	))

@@ -16,7 +16,7 @@ import (
 	"github.com/sirupsen/logrus/hooks/test"
 )
 
-// text is a target of one file: its contents are in force, and "bad" contents are refused.
+// text is a target of one file: its contents are in force, and "bad" contents are rejected.
 type text struct {
 	file    string
 	inForce string

@@ -27,7 +27,7 @@ func (r *harness) drainIntact(t *testing.T) (entries []string, numbers []uint64)
 	}
 }
 
-// FuzzOpen checks that corruption of a segment or the cursor costs the entries that it hits and no others: whichever bytes
+// FuzzOpen checks that corruption of a segment or the cursor costs the entries that it hits and no others: whatever bytes
 // change, and wherever the file ends, Next returns each intact entry once and in order, and nothing that was never
 // written. New entries follow.
 func FuzzOpen(f *testing.F) {

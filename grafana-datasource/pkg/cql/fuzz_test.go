@@ -9,7 +9,7 @@ import (
 )
 
 // FuzzValidate checks that accepted statements only read: a single SELECT of a known table, without anything outside of
-// strings that writes or hides something. Each planned statement is valid by itself, for one partition of the same table.
+// strings that writes or hides something. Each planned statement is valid on its own, for one partition of the same table.
 func FuzzValidate(f *testing.F) {
 	for _, statement := range []string{
 		"SELECT * FROM latest_telemetry_by_device WHERE device_id IN ('a', 'b') LIMIT 5",

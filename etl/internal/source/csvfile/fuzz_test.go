@@ -16,7 +16,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// FuzzFile holds that nothing of a file is lost: every line behind the header that is not blank is a record or is refused
+// FuzzFile holds that nothing of a file is lost: every line behind the header that is not blank is a record or rejected
 // with a reason, under its own number and as it stands in the file, in the order of the file or in that of the events.
 func FuzzFile(f *testing.F) {
 	const line = "bus-1,wuxi,1793527200,31.5,120.5\n"
@@ -95,7 +95,7 @@ func checkItem(t *testing.T, item *pipeline.Item, line string, want map[int64]bo
 	}
 }
 
-// checkRefused holds also that what a dead letter has of each field is refused for the same reason when it is replayed.
+// checkRefused holds also that what a dead letter has of each field is rejected for the same reason when it is reprocessed.
 func checkRefused(t *testing.T, r *pipeline.Rejected, line string, want map[int64]bool) {
 	t.Helper()
 	if !want[r.Position] || r.Raw != line[:min(len(line), telemetry.MaxRawLen)] {

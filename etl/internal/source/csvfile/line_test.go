@@ -42,14 +42,14 @@ func TestBrokenLines(t *testing.T) {
 		{"no such time", "bus-1,wuxi,2026-13-01T00:00:00Z,31.5,120.5,42,port", telemetry.BadTimestamp, "timestamp", `"2026-13-01T00:00:00Z"`},
 		{"no number", "bus-1,wuxi,1793527200,31.5N,120.5,42,port", telemetry.Malformed, "lat", `"31.5N"`},
 		{"not finite", "bus-1,wuxi,1793527200,31.5,NaN,42,port", telemetry.Malformed, "lon", `"NaN"`},
-		{"optional field is no number", "bus-1,wuxi,1793527200,31.5,120.5,fast,port", telemetry.Malformed, "speed_kmh", `"fast"`},
+		{"optional field is not a number", "bus-1,wuxi,1793527200,31.5,120.5,fast,port", telemetry.Malformed, "speed_kmh", `"fast"`},
 	} {
 		for _, end := range []string{"\n", "\r\n"} {
 			t.Run(fmt.Sprintf("%s %q", c.name, end), func(t *testing.T) {
 				file := strings.Join([]string{header + ",speed_kmh,zone", good, "", c.line, " \t", good, ""}, end)
 				items, refused := mustRead(t, Options{Files: []string{write(t, "f.csv", file)}})
 				if len(items) != 2 || items[0].Position != 2 || items[1].Position != 6 {
-					t.Fatalf("neighbours: %+v", items)
+					t.Fatalf("neighbors: %+v", items)
 				}
 				if items[0].Raw != good || items[1].Raw != good {
 					t.Errorf("raw lines %q, %q", items[0].Raw, items[1].Raw)
@@ -141,7 +141,7 @@ func FuzzLine(f *testing.F) {
 			return
 		}
 		if !utf8.ValidString(line) || strings.Contains(line, "\x00") || len(line) > telemetry.MaxRawLen {
-			t.Fatal("taken though it is no text, or too long")
+			t.Fatal("accepted although it is not UTF-8 or too long")
 		}
 		values, err := csv.NewReader(strings.NewReader(line)).Read()
 		if err != nil {

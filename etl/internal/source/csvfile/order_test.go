@@ -22,7 +22,7 @@ var _ interface {
 	Records(context.Context) iter.Seq2[eventorder.Entry, error]
 } = (*Trace)(nil)
 
-// gaps derives from each record how long ago its device was heard before, in seconds, and puts it where speed goes.
+// gaps stores the seconds since the previous record of the device in the speed.
 func gaps() func(*telemetry.Record) {
 	last := map[string]int64{}
 	return func(r *telemetry.Record) {
@@ -76,9 +76,9 @@ func TestDerivedInEventOrderWhateverTheOrderOfLines(t *testing.T) {
 			t.Fatalf("record %d is out of order: %+v, %+v", i, a, b)
 		}
 	}
-	heard := map[string]int64{}
+	previous := map[string]int64{}
 	for i, r := range want {
-		before, known := heard[r.DeviceID]
+		before, known := previous[r.DeviceID]
 		switch {
 		case !inBounds(&r):
 			if r.SpeedKmh.Valid {
@@ -86,9 +86,9 @@ func TestDerivedInEventOrderWhateverTheOrderOfLines(t *testing.T) {
 			}
 			continue
 		case known != r.SpeedKmh.Valid || known && r.SpeedKmh.Value != float64(r.TimeMs-before)/1000:
-			t.Fatalf("record %d has %+v, its device was heard at %d", i, r, before)
+			t.Fatalf("record %d has %+v, the previous record of the device is at %d", i, r, before)
 		}
-		heard[r.DeviceID] = r.TimeMs
+		previous[r.DeviceID] = r.TimeMs
 	}
 	for seed := range uint64(5) {
 		got, refused := derive(drives(3000, rand.New(rand.NewPCG(seed, 1))))
@@ -125,7 +125,7 @@ func TestBatchesInEventOrder(t *testing.T) {
 	}
 }
 
-// Resuming sorts again; what was derived behind the place is what would have been derived without the crash.
+// Resuming sorts again. Derived values behind the position are the same as without the crash.
 func TestResumeInEventOrder(t *testing.T) {
 	o := Options{Files: []string{write(t, "a.csv", drives(3000, nil)), write(t, "b.csv", drives(500, nil))}, InEventOrder: gaps(), Valid: inBounds}
 	all, allRefused := mustRead(t, o)

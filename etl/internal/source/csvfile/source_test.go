@@ -200,7 +200,7 @@ func TestEndsOfARun(t *testing.T) {
 	}
 }
 
-// Nobody waits for a pipe that has nothing to say: what it said flows at once, and stopping doesn't wait for more.
+// Records of an idle pipe are emitted at once, and stopping does not wait for more.
 func TestQuietStandardInput(t *testing.T) {
 	in, out := io.Pipe()
 	defer out.Close()
@@ -250,7 +250,7 @@ func TestTimeRange(t *testing.T) {
 	stopped, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, _, _, err = TimeRange(stopped, o); !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v, want a cancelled context", err)
+		t.Errorf("got %v, want a canceled context", err)
 	}
 }
 

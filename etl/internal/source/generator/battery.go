@@ -4,7 +4,7 @@ package generator
 type battery struct {
 	fitted   bool
 	pct      float64
-	perMetre float64 // percent per meter
+	perMeter float64 // percent per meter
 	perSec   float64 // percent per second at work: heating, electronics, cooling unit
 	charging float64 // percent per second at the charger
 	returnAt float64 // percent at which the driver turns back to the depot
@@ -23,7 +23,7 @@ const (
 func rollBattery(d *dice, refrigerated bool) battery {
 	b := battery{
 		fitted:   !d.chance(dieselOf),
-		perMetre: d.between(0.22, 0.55) / 1000,
+		perMeter: d.between(0.22, 0.55) / 1000,
 		perSec:   d.between(0.8, 1.8) / hour,
 		charging: d.between(22, 75) / hour,
 		returnAt: d.between(19, 33),
@@ -38,8 +38,8 @@ func rollBattery(d *dice, refrigerated bool) battery {
 }
 
 // drain subtracts the consumption of a distance and a time at work.
-func (b *battery) drain(metres, seconds float64) {
-	b.pct = max(emptyAt, b.pct-metres*b.perMetre-seconds*b.perSec)
+func (b *battery) drain(meters, seconds float64) {
+	b.pct = max(emptyAt, b.pct-meters*b.perMeter-seconds*b.perSec)
 }
 
 // charge adds the energy of some seconds at the charger.

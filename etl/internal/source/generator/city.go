@@ -12,9 +12,9 @@ const (
 	cityLat = 52.3740
 	cityLon = 9.7380
 
-	metresPerLat   = telemetry.EarthRadiusM * math.Pi / 180
+	metersPerLat   = telemetry.EarthRadiusM * math.Pi / 180
 	gridLines      = 33
-	gridSpacing    = 430.0 // metres between two streets, on average
+	gridSpacing    = 430.0 // meters between two streets, on average
 	gridRadius     = 7200.0
 	arterialEvery  = 4
 	ringRadius     = 5600.0
@@ -22,8 +22,8 @@ const (
 	interchangeGap = 4 // ring nodes from one interchange to the next
 )
 
-// metresPerLon is taken at the centre: 15 km north or south of it the error is 0.3 %.
-var metresPerLon = metresPerLat * math.Cos(cityLat*math.Pi/180)
+// metersPerLon is taken at the center: 15 km north or south of it the error is 0.3 %.
+var metersPerLon = metersPerLat * math.Cos(cityLat*math.Pi/180)
 
 // Speed limits of the streets in m/s.
 const (
@@ -34,7 +34,7 @@ const (
 	motorwayLimit = 84 / 3.6
 )
 
-// node is a crossing, or a bend of a motorway. Positions are metres east and north of the centre.
+// node is a crossing, or a bend of a motorway. Positions are meters east and north of the center.
 type node struct {
 	x, y  float64
 	edges []edge
@@ -56,7 +56,7 @@ type place struct {
 type zone struct {
 	name   string
 	x, y   float64
-	radius float64 // metres
+	radius float64 // meters
 }
 
 // city is the streets, and for each place the way to it from everywhere. It is read-only once built.
@@ -186,7 +186,7 @@ func (c *city) layGrid(d *dice) {
 	}
 }
 
-// layRing lays the motorway around the centre, over the streets, with ramps to the nearest crossings.
+// layRing lays the motorway around the center, over the streets, with ramps to the nearest crossings.
 func (c *city) layRing(crossings int) []uint16 {
 	ring := make([]uint16, ringNodes)
 	for i := range ring {

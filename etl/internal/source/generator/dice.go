@@ -5,13 +5,13 @@ import "math/rand/v2"
 // dice is a seeded stream of chance, held by value so that 100,000 vehicles need no allocation each.
 type dice struct{ pcg rand.PCG }
 
-// roll starts a stream. Streams of one seed differ even where their numbers are neighbours.
+// roll starts a stream. Streams of one seed differ even where their numbers are neighbors.
 func roll(seed, stream uint64) (d dice) {
 	d.pcg.Seed(mix(seed), mix(stream+0x9e3779b97f4a7c15))
 	return d
 }
 
-// mix is the finisher of SplitMix64 (Steele, Lea, Flood 2014): it spreads neighbouring numbers over all 64 bits.
+// mix is the finisher of SplitMix64 (Steele, Lea, Flood 2014): it spreads neighboring numbers over all 64 bits.
 func mix(x uint64) uint64 {
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb

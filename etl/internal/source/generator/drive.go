@@ -22,13 +22,13 @@ const (
 // phase is a period of constant acceleration along the path. It makes any time step exact.
 type phase struct {
 	from, to float64 // speed at its beginning and end, m/s
-	length   float64 // metres
+	length   float64 // meters
 	duration float64 // seconds
 	spent    float64 // seconds of it that are over
 }
 
-// now is the speed in m/s and the metres covered.
-func (p *phase) now() (speed, metres float64) {
+// now is the speed in m/s and the meters covered.
+func (p *phase) now() (speed, meters float64) {
 	if p.length == 0 {
 		return 0, 0
 	}
@@ -36,9 +36,9 @@ func (p *phase) now() (speed, metres float64) {
 	return p.from + acc*p.spent, p.spent * (p.from + 0.5*acc*p.spent)
 }
 
-// over makes a phase that changes the speed from one to another over so many metres.
-func over(from, to, metres float64) phase {
-	return phase{from: from, to: to, length: metres, duration: 2 * metres / (from + to)}
+// over makes a phase that changes the speed from one to another over so many meters.
+func over(from, to, meters float64) phase {
+	return phase{from: from, to: to, length: meters, duration: 2 * meters / (from + to)}
 }
 
 // driver is how one vehicle is driven along its way.
@@ -46,7 +46,7 @@ type driver struct {
 	way   way
 	phase phase
 	leg   leg
-	along float64 // metres of the leg that were covered before the phase
+	along float64 // meters of the leg that were covered before the phase
 	speed float64 // m/s at the beginning of the phase
 
 	accelerate float64 // m/s² from a standstill
@@ -94,7 +94,7 @@ func (v *driver) end(c *city, d *dice, unix float64) (moving bool) {
 	}
 }
 
-// ahead is what remains of the leg in metres, its limit and the highest speed at its end.
+// ahead is what remains of the leg in meters, its limit and the highest speed at its end.
 func (v *driver) ahead() (left, limit, exit float64) {
 	k := &v.way.corners[0]
 	if v.leg == onArc {
@@ -131,7 +131,7 @@ func (v *driver) enter(d *dice, unix float64) {
 	v.target = v.aim
 }
 
-// next is what the driver does with so many metres left of a leg: brake for what comes, gain speed, or keep it.
+// next is what the driver does with so many meters left of a leg: brake for what comes, gain speed, or keep it.
 func (v *driver) next(d *dice, left, target, exit float64) phase {
 	speed, brake := v.speed, v.way.brake
 	braking := max(0, (speed*speed-exit*exit)/(2*brake))
@@ -162,14 +162,14 @@ func (v *driver) next(d *dice, left, target, exit float64) phase {
 	}
 }
 
-// position is where the vehicle is now, in metres, with its heading in radians and its speed in m/s. It is not to be
+// position is where the vehicle is now, in meters, with its heading in radians and its speed in m/s. It is not to be
 // called while it stands at a place.
 func (v *driver) position() (x, y, heading, speed float64) {
-	speed, metres := v.phase.now()
+	speed, meters := v.phase.now()
 	if v.leg == onArc {
-		x, y, heading = v.way.onArc(v.along + metres)
+		x, y, heading = v.way.onArc(v.along + meters)
 	} else {
-		x, y, heading = v.way.onStraight(v.along + metres)
+		x, y, heading = v.way.onStraight(v.along + meters)
 	}
 	return x, y, heading, speed
 }

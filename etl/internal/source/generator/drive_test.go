@@ -18,15 +18,15 @@ func byVehicle(t testing.TB, opts Options) map[string][]telemetry.Record {
 	return tracks
 }
 
-// greatCircle is the distance in metres and the bearing in degrees, by the haversine formula.
-func greatCircle(a, b *telemetry.Record) (metres, bearing float64) {
+// greatCircle is the distance in meters and the bearing in degrees, by the haversine formula.
+func greatCircle(a, b *telemetry.Record) (meters, bearing float64) {
 	rad := math.Pi / 180
 	sinLat, sinLon := math.Sin((b.Lat-a.Lat)*rad/2), math.Sin((b.Lon-a.Lon)*rad/2)
 	cosA, cosB := math.Cos(a.Lat*rad), math.Cos(b.Lat*rad)
-	metres = 2 * telemetry.EarthRadiusM * math.Asin(math.Sqrt(sinLat*sinLat+cosA*cosB*sinLon*sinLon))
+	meters = 2 * telemetry.EarthRadiusM * math.Asin(math.Sqrt(sinLat*sinLat+cosA*cosB*sinLon*sinLon))
 	y := math.Sin((b.Lon-a.Lon)*rad) * cosB
 	x := cosA*math.Sin(b.Lat*rad) - math.Sin(a.Lat*rad)*cosB*math.Cos((b.Lon-a.Lon)*rad)
-	return metres, math.Mod(math.Atan2(y, x)/rad+360, 360)
+	return meters, math.Mod(math.Atan2(y, x)/rad+360, 360)
 }
 
 // apart is the angle between two headings, 0 to 180 degrees.
@@ -41,16 +41,16 @@ func TestVehiclesDrivePlausibly(t *testing.T) {
 		for i := 1; i < len(track); i++ {
 			a, b := &track[i-1], &track[i]
 			from, to := a.SpeedKmh.Value/3.6, b.SpeedKmh.Value/3.6
-			metres, bearing := greatCircle(a, b)
-			driven, claimed = driven+metres, claimed+(from+to)/2
+			meters, bearing := greatCircle(a, b)
+			driven, claimed = driven+meters, claimed+(from+to)/2
 			total++
 			if to > 0 {
 				moving++
 			}
 
 			// 1e-6 degrees are 0.11 m; within a second a speed may rise and fall by what 2 m/s² give.
-			if off := math.Abs(metres - (from+to)/2); off > 0.6 {
-				t.Fatalf("%s %v: moved %.2f m in a second at %.2f to %.2f m/s", id, b.Time(), metres, from, to)
+			if off := math.Abs(meters - (from+to)/2); off > 0.6 {
+				t.Fatalf("%s %v: moved %.2f m in a second at %.2f to %.2f m/s", id, b.Time(), meters, from, to)
 			}
 			if acc := to - from; math.Abs(acc) > 1.9 {
 				t.Fatalf("%s %v: acceleration %.2f m/s²", id, b.Time(), acc)
@@ -70,7 +70,7 @@ func TestVehiclesDrivePlausibly(t *testing.T) {
 			}
 			// The mean heading is the direction of movement; rounding to 0.11 m blurs short moves.
 			middle := a.HeadingDeg.Value + math.Remainder(b.HeadingDeg.Value-a.HeadingDeg.Value, 360)/2
-			if off := apart(bearing, middle); metres > 2 && off > 5+turn/2 {
+			if off := apart(bearing, middle); meters > 2 && off > 5+turn/2 {
 				t.Fatalf("%s %v: heads %.0f° but moves %.0f°", id, b.Time(), middle, bearing)
 			}
 		}
@@ -91,9 +91,9 @@ func TestIntervalDoesNotAffectRoutes(t *testing.T) {
 	opts := Options{Seed: 2, Vehicles: 20, Interval: 10 * time.Minute, Start: monday, Records: 20 * 6 * 8}
 	for id, track := range byVehicle(t, opts) {
 		for i := 1; i < len(track); i++ {
-			metres, _ := greatCircle(&track[i-1], &track[i])
-			if metres > 600*140/3.6 {
-				t.Errorf("%s moved %.0f m in ten minutes", id, metres)
+			meters, _ := greatCircle(&track[i-1], &track[i])
+			if meters > 600*140/3.6 {
+				t.Errorf("%s moved %.0f m in ten minutes", id, meters)
 			}
 		}
 	}

@@ -19,18 +19,18 @@ const (
 
 // corner is the end of a straight and the arc that leads from it into the next one.
 type corner struct {
-	x, y    float64 // where the two straights would meet, metres
+	x, y    float64 // where the two straights would meet, meters
 	ux, uy  float64 // direction of the straight that leads here
 	heading float64 // the same in radians clockwise from north
-	length  float64 // of that straight, corner to corner, metres
+	length  float64 // of that straight, corner to corner, meters
 	limit   float64 // on it, m/s
 	node    uint16
 	final   bool // the vehicle stops here and stays
 	closed  bool // the next corner is known, and with it what follows
 
 	turn     float64 // radians, clockwise positive
-	cut      float64 // metres before and after the corner where the arc begins and ends
-	arc      float64 // length of the arc, metres
+	cut      float64 // meters before and after the corner where the arc begins and ends
+	arc      float64 // length of the arc, meters
 	arcLimit float64 // m/s
 	wait     float64 // seconds at a red light before the arc
 
@@ -47,7 +47,7 @@ type way struct {
 	at      uint16 // the last node that is in corners
 	dest    uint8  // the place it goes to
 	yardX   float64
-	yardY   float64 // where in the place's yard, metres
+	yardY   float64 // where in the place's yard, meters
 	brake   float64 // m/s² that the driver brakes with
 }
 
@@ -163,16 +163,16 @@ func (w *way) plan() {
 	}
 }
 
-// straight is the length in metres of the straight that is being driven, without what arcs take of it.
+// straight is the length in meters of the straight that is being driven, without what arcs take of it.
 func (w *way) straight() float64 { return max(0, w.corners[0].length-w.corners[0].cut-w.cut) }
 
-// onStraight is the position and the heading after s metres of the straight.
+// onStraight is the position and the heading after s meters of the straight.
 func (w *way) onStraight(s float64) (x, y, heading float64) {
 	k := &w.corners[0]
 	return w.x + k.ux*(w.cut+s), w.y + k.uy*(w.cut+s), k.heading
 }
 
-// onArc is the position and the heading after s metres of the arc.
+// onArc is the position and the heading after s meters of the arc.
 func (w *way) onArc(s float64) (x, y, heading float64) {
 	k := &w.corners[0]
 	angle := math.Abs(k.turn)

@@ -11,7 +11,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// The readers here say what a pipeline with the clock at now makes of a line: the record, or why it is refused.
+// The readers here say what a pipeline with the clock at now makes of a line: the record, or the reason of its rejection.
 
 func readCSV(line string, now time.Time) (telemetry.Record, telemetry.Reason) {
 	cells, err := csv.NewReader(strings.NewReader(line)).Read()

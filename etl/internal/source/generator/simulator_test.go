@@ -204,7 +204,7 @@ func TestOptions(t *testing.T) {
 	ok := Options{Vehicles: 1, Interval: time.Second, Start: monday}
 	for _, tc := range []struct {
 		name string
-		mend func(*Options)
+		change func(*Options)
 		want string
 	}{
 		{"no vehicles", func(o *Options) { o.Vehicles = 0 }, "vehicles 0: use 1 to"},
@@ -217,7 +217,7 @@ func TestOptions(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			opts := ok
-			tc.mend(&opts)
+			tc.change(&opts)
 			if _, err := New(opts); err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("error %v, want %q in it", err, tc.want)
 			}

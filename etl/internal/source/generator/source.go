@@ -144,7 +144,7 @@ func (f *feed) batch(by int64, room int) error {
 }
 
 // add puts an emission into a batch. Broken ones have a text, which is what they would have been on the wire; those
-// that no Record can hold are refused here, as by any source that reads text.
+// that no Record can hold are rejected here, as by any source that reads text.
 func (f *feed) add(b *pipeline.Batch, e *Emission) {
 	f.position++
 	raw := ""

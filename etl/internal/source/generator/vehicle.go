@@ -17,11 +17,11 @@ type vehicle struct {
 	shift   shift
 
 	depot      uint8
-	bayX, bayY float64 // where in its depot it parks, metres
+	bayX, bayY float64 // where in its depot it parks, meters
 	regional   bool    // mostly drives to the towns around
 
 	place   uint8   // where it stands or is going
-	x, y    float64 // where it stands, metres
+	x, y    float64 // where it stands, meters
 	heading float64 // in which direction it stands, radians
 	until   float64 // Unix seconds until which it stands
 	plugged bool    // it stands at a charger
@@ -243,8 +243,8 @@ func (v *vehicle) read(c *city, unix float64) reading {
 		x, y, heading, speed = v.driver.position()
 	}
 	r := reading{
-		lat:     int32(math.Round((cityLat + y/metresPerLat) * 1e6)),
-		lon:     int32(math.Round((cityLon + x/metresPerLon) * 1e6)),
+		lat:     int32(math.Round((cityLat + y/metersPerLat) * 1e6)),
+		lon:     int32(math.Round((cityLon + x/metersPerLon) * 1e6)),
 		speed:   uint16(speed*36 + 0.5),
 		heading: uint16(int(heading*(1800/math.Pi)+7200.5) % 3600),
 		temp:    noTemp,
