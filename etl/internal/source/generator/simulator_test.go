@@ -203,9 +203,9 @@ func TestVehiclesDriveDuringSkippedTime(t *testing.T) {
 func TestOptions(t *testing.T) {
 	ok := Options{Vehicles: 1, Interval: time.Second, Start: monday}
 	for _, tc := range []struct {
-		name string
+		name   string
 		change func(*Options)
-		want string
+		want   string
 	}{
 		{"no vehicles", func(o *Options) { o.Vehicles = 0 }, "vehicles 0: use 1 to"},
 		{"negative fleets", func(o *Options) { o.Fleets = -1 }, "fleets -1: use 1 or more"},
