@@ -144,6 +144,39 @@ func (s *AlertStore) fleetAlerts(ctx context.Context, fleetID string, day Day, s
 // aheadMs is how far the clock of a device may be ahead.
 const aheadMs = 5 * 60 * 1000
 
+// ApplyFleetAlerts applies alerts of one fleet, day and severity. An alert that was resolved by hand stays resolved: that
+// it is open is written with a time before anyone can have seen it.
+func (s *AlertStore) ApplyFleetAlerts(ctx context.Context, rows []Mutation[Alert]) error {
+	a := newArena(2*len(rows), 14)
+	b := s.db.batch(ctx, 2*len(rows))
+	for i := range rows {
+		r, at := &rows[i].Row, rows[i].WriteTimeUs
+		if rows[i].Delete {
+			from := len(a.args)
+			a.bigint(at)
+			a.fleetAlertKey(r)
+			b.add(deleteFleetAlert, a.row(from))
+			continue
+		}
+		from := a.fleetAlertKey(r)
+		a.alert(r)
+		a.bigint(at)
+		b.add(insertFleetAlert, a.row(from))
+
+		from = a.fleetAlertKey(r)
+		a.bool(r.EndedMs != 0)
+		if r.EndedMs != 0 {
+			a.timestamp(r.EndedMs)
+			a.bigint(at)
+		} else {
+			a.unset()
+			a.bigint((r.OpenedMs - aheadMs) * 1000)
+		}
+		b.add(insertFleetAlertEnd, a.row(from))
+	}
+	return b.exec(TableAlerts)
+}
+
 // fleetAlertKey adds the primary key of alerts_by_fleet_day, and returns where it begins.
 func (a *arena) fleetAlertKey(r *Alert) (from int) {
 	from = len(a.args)
@@ -163,6 +196,27 @@ func (s *AlertStore) ResolveAlert(ctx context.Context, r *Alert, writeTimeUs int
 		r.DeviceID, r.Type, writeTimeUs)
 }
 
+// ApplyDeviceAlerts applies alerts of one device and month.
+func (s *AlertStore) ApplyDeviceAlerts(ctx context.Context, rows []Mutation[Alert]) error {
+	return apply(ctx, s.db, TableDeviceAlerts, 16, rows, insertDeviceAlert, deleteDeviceAlert,
+		func(a *arena, r *Alert) {
+			a.text(r.DeviceID)
+			a.date(DayOf(r.OpenedMs).Month())
+			a.timestamp(r.OpenedMs)
+			a.text(r.Type)
+		}, func(a *arena, r *Alert) {
+			a.text(r.FleetID)
+			a.text(r.Severity)
+			a.bool(r.EndedMs != 0)
+			if r.EndedMs != 0 {
+				a.timestamp(r.EndedMs)
+			} else {
+				a.null() // a late record may have removed the end
+			}
+			a.alert(r)
+		})
+}
+
 // DeviceAlerts lists the alerts of a device that were opened between two instants in Unix milliseconds, both included,
 // oldest first.
 func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]Alert, error) {
@@ -178,6 +232,21 @@ func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, 
 		})
 	})
 	return rows, opError("read "+TableDeviceAlerts, err)
+}
+
+// ApplyOpenAlerts applies open alerts of one fleet.
+func (s *AlertStore) ApplyOpenAlerts(ctx context.Context, rows []Mutation[Alert]) error {
+	return apply(ctx, s.db, TableOpenAlerts, 14, rows, insertOpenAlert, deleteOpenAlert,
+		func(a *arena, r *Alert) {
+			a.text(r.FleetID)
+			a.text(r.DeviceID)
+			a.text(r.Type)
+		}, func(a *arena, r *Alert) {
+			a.timestamp(r.OpenedMs)
+			a.text(r.Severity)
+			a.bool(r.Notify)
+			a.alert(r)
+		})
 }
 
 // DeleteOpenAlert removes an alert from the open alerts of its fleet.

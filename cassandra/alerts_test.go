@@ -1,16 +1,18 @@
-package cassandra
+package cassandra_test
 
 import (
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 // anAlert returns an open alert with every field set.
-func anAlert(t *testing.T, fleet, device, opened string) Alert {
+func anAlert(t *testing.T, fleet, device, opened string) cassandra.Alert {
 	ms := at(t, opened)
-	return Alert{
+	return cassandra.Alert{
 		FleetID: fleet, DeviceID: device, Type: "speed_limit", Severity: "MEDIUM", OpenedMs: ms, StartedMs: ms - 10_000,
 		Message: "93 km/h in depot", Peak: 93.5, Threshold: 70, Zone: "depot", Lat: 31.1, Lon: 120.1,
 	}
@@ -20,16 +22,16 @@ func TestDeviceAlertsAreReadByMonth(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const device = "d-alerts"
-	rows := []Alert{
+	rows := []cassandra.Alert{
 		anAlert(t, "f", device, "2025-12-31T23:59:59.999Z"),
 		anAlert(t, "f", device, "2026-01-01T00:00:00Z"),
 		anAlert(t, "g", device, "2026-03-05T06:07:08.009Z"),
 	}
 	rows[1].EndedMs, rows[1].Resolved = rows[1].OpenedMs+60_000, true
 	for i := range rows {
-		require.NoError(t, s.ApplyDeviceAlerts(ctx, Put(readUs, rows[i])))
+		require.NoError(t, s.ApplyDeviceAlerts(ctx, cassandra.Put(readUs, rows[i])))
 	}
-	read := func(from, to string) []Alert {
+	read := func(from, to string) []cassandra.Alert {
 		found, err := s.DeviceAlerts(ctx, device, at(t, from), at(t, to))
 		require.NoError(t, err)
 		return found
@@ -39,107 +41,107 @@ func TestDeviceAlertsAreReadByMonth(t *testing.T) {
 
 	open := rows[1]
 	open.EndedMs, open.Resolved, open.Severity = 0, false, "HIGH"
-	require.NoError(t, s.ApplyDeviceAlerts(ctx, Put(readUs+1, open)))
-	require.NoError(t, s.ApplyDeviceAlerts(ctx, Put(readUs, rows[1]))) // which readUs before
-	require.Equal(t, []Alert{open}, read("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), "a late record can remove the end")
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, cassandra.Put(readUs+1, open)))
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, cassandra.Put(readUs, rows[1]))) // which readUs before
+	require.Equal(t, []cassandra.Alert{open}, read("2026-01-01T00:00:00Z", "2026-01-01T00:00:00Z"), "a late record can remove the end")
 
-	require.NoError(t, s.ApplyDeviceAlerts(ctx, Remove(readUs+9, Alert{DeviceID: device, OpenedMs: rows[0].OpenedMs, Type: "battery_low"}))) // a different alert
-	require.NoError(t, s.ApplyDeviceAlerts(ctx, Remove(readUs, Alert{DeviceID: device, OpenedMs: open.OpenedMs, Type: open.Type})))          // before the last write
-	require.NoError(t, s.ApplyDeviceAlerts(ctx, Remove(readUs, Alert{DeviceID: device, OpenedMs: rows[2].OpenedMs, Type: rows[2].Type})))
-	require.Equal(t, []Alert{rows[0], open}, read("2025-12-01T00:00:00Z", "2026-03-31T00:00:00Z"))
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, cassandra.Remove(readUs+9, cassandra.Alert{DeviceID: device, OpenedMs: rows[0].OpenedMs, Type: "battery_low"}))) // a different alert
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, cassandra.Remove(readUs, cassandra.Alert{DeviceID: device, OpenedMs: open.OpenedMs, Type: open.Type})))          // before the last write
+	require.NoError(t, s.ApplyDeviceAlerts(ctx, cassandra.Remove(readUs, cassandra.Alert{DeviceID: device, OpenedMs: rows[2].OpenedMs, Type: rows[2].Type})))
+	require.Equal(t, []cassandra.Alert{rows[0], open}, read("2025-12-01T00:00:00Z", "2026-03-31T00:00:00Z"))
 }
 
 func TestFleetAlertLifecycle(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const fleet = "fleet-lifecycle"
-	read := func(a Alert) []Alert {
-		found, err := s.FleetAlerts(ctx, fleet, DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
+	read := func(a cassandra.Alert) []cassandra.Alert {
+		found, err := s.FleetAlerts(ctx, fleet, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
 		require.NoError(t, err)
 		return found
 	}
-	byHand := func(a Alert, at int64) {
+	byHand := func(a cassandra.Alert, at int64) {
 		require.NoError(t, s.ResolveAlert(ctx, &a, at))
 	}
 	t.Run("opened and ended", func(t *testing.T) {
 		open := anAlert(t, fleet, "d1", "2026-11-24T08:00:00.001Z")
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, open)))
-		require.Equal(t, []Alert{open}, read(open))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, open)))
+		require.Equal(t, []cassandra.Alert{open}, read(open))
 		worse := open
 		worse.Peak, worse.Message = 99, "99 km/h in depot"
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, worse)))
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+5, open)))
-		require.Equal(t, []Alert{worse}, read(open), "who readUs last wins")
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+10, worse)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+5, open)))
+		require.Equal(t, []cassandra.Alert{worse}, read(open), "who readUs last wins")
 		ended := worse
 		ended.EndedMs, ended.Resolved = open.OpenedMs+90_000, true
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+20, ended)))
-		require.Equal(t, []Alert{ended}, read(open))
-		alerts, err := s.Alerts(ctx, AlertQuery{FleetID: fleet, From: time.UnixMilli(open.OpenedMs), To: time.UnixMilli(open.OpenedMs)})
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+20, ended)))
+		require.Equal(t, []cassandra.Alert{ended}, read(open))
+		alerts, err := s.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: time.UnixMilli(open.OpenedMs), To: time.UnixMilli(open.OpenedMs)})
 		require.NoError(t, err)
 		require.Len(t, alerts, 1, "dashboards read the same row")
 		require.Equal(t, worse.Message, alerts[0].Message)
 		require.True(t, alerts[0].Resolved)
 
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+19, ended)))
-		require.Equal(t, []Alert{ended}, read(open), "a deletion only removes earlier writes")
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+20, ended)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Remove(readUs+19, ended)))
+		require.Equal(t, []cassandra.Alert{ended}, read(open), "a deletion only removes earlier writes")
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Remove(readUs+20, ended)))
 		require.Empty(t, read(open))
 	})
 	t.Run("resolved by hand", func(t *testing.T) {
 		open := anAlert(t, fleet, "d2", "2026-11-24T08:00:00.002Z")
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, open)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, open)))
 		byHand(open, readUs+10)
 		resolved := open
 		resolved.Resolved = true
-		require.Equal(t, []Alert{resolved}, read(open), "without an end")
+		require.Equal(t, []cassandra.Alert{resolved}, read(open), "without an end")
 		resolved.Peak, open.Peak = 120, 120
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+20, open)))
-		require.Equal(t, []Alert{resolved}, read(open), "a repeated write does not reopen it")
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+20, open)))
+		require.Equal(t, []cassandra.Alert{resolved}, read(open), "a repeated write does not reopen it")
 		ended := open
 		ended.EndedMs = open.OpenedMs + 90_000
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+30, ended)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+30, ended)))
 		resolved.EndedMs = ended.EndedMs
-		require.Equal(t, []Alert{resolved}, read(open), "its end is stored")
+		require.Equal(t, []cassandra.Alert{resolved}, read(open), "its end is stored")
 	})
 	t.Run("severity changed", func(t *testing.T) {
 		mild := anAlert(t, fleet, "d3", "2026-11-24T08:00:00.003Z")
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, mild)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, mild)))
 		severe := mild
 		severe.Severity = "HIGH"
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+10, mild)))
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, severe)))
-		require.Equal(t, []Alert{severe}, read(mild))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Remove(readUs+10, mild)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+10, severe)))
+		require.Equal(t, []cassandra.Alert{severe}, read(mild))
 	})
 	t.Run("deleted and written again", func(t *testing.T) {
 		// A late record removed the end: the row is deleted just before it is written again.
 		ended := anAlert(t, fleet, "d4", "2026-11-24T08:00:00.004Z")
 		open := ended
 		ended.EndedMs, ended.Resolved = ended.OpenedMs+90_000, true
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, ended)))
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+9, ended)))
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, open)))
-		require.Equal(t, []Alert{open}, read(open))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, ended)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Remove(readUs+9, ended)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+10, open)))
+		require.Equal(t, []cassandra.Alert{open}, read(open))
 	})
 	t.Run("fast device clock", func(t *testing.T) {
 		open := anAlert(t, fleet, "d6", "2026-11-24T08:00:00.006Z")
 		open.OpenedMs = readUs/1000 + 5*60*1000 // the most that records may be ahead
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, open)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, open)))
 		byHand(open, readUs+5)
 		resolved := open
 		resolved.Resolved = true
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs+10, open)))
-		require.Equal(t, []Alert{resolved}, read(open), "resolved by hand before its event time")
-		require.NoError(t, s.ApplyFleetAlerts(ctx, Remove(readUs+20, open)))
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs+10, open)))
+		require.Equal(t, []cassandra.Alert{resolved}, read(open), "resolved by hand before its event time")
+		require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Remove(readUs+20, open)))
 		require.Empty(t, read(open), "deleted completely")
 	})
 	t.Run("by time", func(t *testing.T) {
-		day := DayOf(at(t, "2026-11-23T00:00:00Z"))
-		var all []Alert
-		for i, severity := range Severities {
+		day := cassandra.DayOf(at(t, "2026-11-23T00:00:00Z"))
+		var all []cassandra.Alert
+		for i, severity := range cassandra.Severities {
 			a := anAlert(t, fleet, "d5", "2026-11-23T00:00:00Z")
 			a.Severity, a.OpenedMs = severity, a.OpenedMs+int64(i)
 			all = append(all, a)
-			require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, a)))
+			require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, a)))
 		}
 		found, err := s.FleetAlerts(ctx, fleet, day, all[0].OpenedMs, all[2].OpenedMs)
 		require.NoError(t, err)
@@ -154,7 +156,7 @@ func TestOpenAlerts(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const fleet = "fleet-open"
-	read := func() []Alert {
+	read := func() []cassandra.Alert {
 		found, err := s.OpenAlerts(ctx, fleet)
 		require.NoError(t, err)
 		return found
@@ -164,23 +166,23 @@ func TestOpenAlerts(t *testing.T) {
 	one.Notify = true
 	battery := one
 	battery.Type, battery.Notify = "battery_low", false
-	for _, a := range []Alert{one, other, battery} {
-		require.NoError(t, s.ApplyOpenAlerts(ctx, Put(readUs, a)))
+	for _, a := range []cassandra.Alert{one, other, battery} {
+		require.NoError(t, s.ApplyOpenAlerts(ctx, cassandra.Put(readUs, a)))
 	}
-	require.Equal(t, []Alert{battery, one, other}, read(), "by device and type")
+	require.Equal(t, []cassandra.Alert{battery, one, other}, read(), "by device and type")
 	ofOne, err := s.OpenAlertsOfDevice(ctx, fleet, "d1")
 	require.NoError(t, err)
-	require.Equal(t, []Alert{battery, one}, ofOne)
+	require.Equal(t, []cassandra.Alert{battery, one}, ofOne)
 
 	// The alert has ended and another of its type has opened: the end is written just before.
 	next := one
 	next.OpenedMs += 60_000
-	require.NoError(t, s.ApplyOpenAlerts(ctx, Put(readUs+11, next)))
+	require.NoError(t, s.ApplyOpenAlerts(ctx, cassandra.Put(readUs+11, next)))
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, readUs+10))
-	require.NoError(t, s.ApplyOpenAlerts(ctx, Put(readUs+1, one)))
-	require.Equal(t, []Alert{battery, next, other}, read(), "who readUs last wins, deletions included")
+	require.NoError(t, s.ApplyOpenAlerts(ctx, cassandra.Put(readUs+1, one)))
+	require.Equal(t, []cassandra.Alert{battery, next, other}, read(), "who readUs last wins, deletions included")
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, readUs+11))
-	require.Equal(t, []Alert{battery, other}, read())
+	require.Equal(t, []cassandra.Alert{battery, other}, read())
 }
 
 func TestAlertsAndAnalyticsAreReadByDay(t *testing.T) {
@@ -188,36 +190,36 @@ func TestAlertsAndAnalyticsAreReadByDay(t *testing.T) {
 	ctx := t.Context()
 	late := midnight()
 	early := late.Add(-time.Millisecond)
-	alert := func(ts time.Time, severity, kind string) Alert {
-		return Alert{FleetID: "fleet-alerts", Severity: severity, OpenedMs: ts.UnixMilli(), DeviceID: "d", Type: kind, Message: kind + "!"}
+	alert := func(ts time.Time, severity, kind string) cassandra.Alert {
+		return cassandra.Alert{FleetID: "fleet-alerts", Severity: severity, OpenedMs: ts.UnixMilli(), DeviceID: "d", Type: kind, Message: kind + "!"}
 	}
 	speed, battery, offline := alert(late, "HIGH", "speed_limit"), alert(late, "HIGH", "battery_low"), alert(early, "LOW", "device_offline")
-	require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, speed, battery)))
-	require.NoError(t, s.ApplyFleetAlerts(ctx, Put(readUs, offline)))
+	require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, speed, battery)))
+	require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, offline)))
 	require.NoError(t, s.ResolveAlert(ctx, &speed, readUs+1))
 	speed.Resolved = true
 
-	alerts, err := s.Alerts(ctx, AlertQuery{FleetID: "fleet-alerts", From: early, To: late})
+	alerts, err := s.Alerts(ctx, cassandra.AlertQuery{FleetID: "fleet-alerts", From: early, To: late})
 	require.NoError(t, err)
-	require.Equal(t, []Alert{battery, speed, offline}, alerts, "newest first across midnight, and alerts of one instant by type")
-	alerts, err = s.Alerts(ctx, AlertQuery{FleetID: "fleet-alerts", From: early, To: late, Severities: []string{"LOW"}})
+	require.Equal(t, []cassandra.Alert{battery, speed, offline}, alerts, "newest first across midnight, and alerts of one instant by type")
+	alerts, err = s.Alerts(ctx, cassandra.AlertQuery{FleetID: "fleet-alerts", From: early, To: late, Severities: []string{"LOW"}})
 	require.NoError(t, err)
 	require.Len(t, alerts, 1)
-	alerts, err = s.Alerts(ctx, AlertQuery{FleetID: "fleet-alerts", From: early, To: late, Limit: 2})
+	alerts, err = s.Alerts(ctx, cassandra.AlertQuery{FleetID: "fleet-alerts", From: early, To: late, Limit: 2})
 	require.NoError(t, err)
 	require.Len(t, alerts, 2)
-	_, err = s.Alerts(ctx, AlertQuery{FleetID: "fleet-alerts", From: early.AddDate(-3, 0, 0), To: late})
+	_, err = s.Alerts(ctx, cassandra.AlertQuery{FleetID: "fleet-alerts", From: early.AddDate(-3, 0, 0), To: late})
 	require.ErrorContains(t, err, "at most 400")
 
-	today := DayOf(late.UnixMilli())
-	hour := func(day Day, h int32, mean *float64) AnalyticsRow {
-		return AnalyticsRow{FleetID: "fleet-alerts", Day: day, Hour: h, TotalDistanceKm: 12.5, AvgSpeedKmh: mean, AlertsCount: 2, ActiveDevicesCount: 3, WriteTimeUs: 1}
+	today := cassandra.DayOf(late.UnixMilli())
+	hour := func(day cassandra.Day, h int32, mean *float64) cassandra.AnalyticsRow {
+		return cassandra.AnalyticsRow{FleetID: "fleet-alerts", Day: day, Hour: h, TotalDistanceKm: 12.5, AvgSpeedKmh: mean, AlertsCount: 2, ActiveDevicesCount: 3, WriteTimeUs: 1}
 	}
-	require.NoError(t, s.WriteAnalytics(ctx, []AnalyticsRow{hour(today, 1, nil), hour(today, 0, ptr(40.5))}))
-	require.NoError(t, s.WriteAnalytics(ctx, []AnalyticsRow{hour(today-1, 23, ptr(0.0))}))
+	require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{hour(today, 1, nil), hour(today, 0, ptr(40.5))}))
+	require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{hour(today-1, 23, ptr(0.0))}))
 	hours, err := s.Analytics(ctx, "fleet-alerts", today-1, today)
 	require.NoError(t, err)
-	require.Equal(t, []Hour{
+	require.Equal(t, []cassandra.Hour{
 		{FleetID: "fleet-alerts", Start: late.Add(-time.Hour), TotalDistanceKm: 12.5, AvgSpeedKmh: ptr(0.0), AlertsCount: 2, ActiveDevicesCount: 3},
 		{FleetID: "fleet-alerts", Start: late, TotalDistanceKm: 12.5, AvgSpeedKmh: ptr(40.5), AlertsCount: 2, ActiveDevicesCount: 3},
 		{FleetID: "fleet-alerts", Start: late.Add(time.Hour), TotalDistanceKm: 12.5, AlertsCount: 2, ActiveDevicesCount: 3},

@@ -11,7 +11,7 @@ import (
 // Instance is a process that claims devices, for one epoch of it: a process that was fenced continues under a new ID.
 type Instance struct {
 	ID            string
-	Role          InstanceRole //  empty if the row was removed and only a late update wrote it again
+	Role          InstanceRole // empty if the row was removed and only a late update wrote it again
 	HeartbeatAt   time.Time    // its last heartbeat, by its own clock
 	Fenced        bool         // another instance takes over its claims; the ID is never used again
 	SharedDevices []string     // devices it claims that another instance received records of
@@ -20,7 +20,7 @@ type Instance struct {
 // InstanceRole is what an instance does.
 type InstanceRole string
 
-// The roles.
+// Values of InstanceRole.
 const (
 	RoleStream InstanceRole = "stream" // runs until it is stopped, and accepts what ended instances leave
 	RoleBatch  InstanceRole = "batch"  // ends with its input
@@ -102,8 +102,8 @@ func (s *ClaimStore) Instances(ctx context.Context) ([]Instance, error) {
 	return rows, opError("read "+TableInstances, err)
 }
 
-// UpdateSharedDevices adds to an instance's row devices that another instance received records of, and removes those that
-// the instance knows to be shared.
+// UpdateSharedDevices adds devices to an instance's row that another instance received records of. It removes devices that
+// the instance already handles as shared.
 func (s *ClaimStore) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
 	var err error
 	if len(add) > 0 {
@@ -153,6 +153,26 @@ func (s *ClaimStore) Leftovers(ctx context.Context, instanceID string) ([]Claim,
 		return h, ok
 	})
 	return claims, hours, opError("read "+TablePendingHours, err)
+}
+
+// ApplyInstanceClaims applies claims of one instance on devices of one ClaimBucket. A claim is written here before
+// ApplyDeviceClaim writes it, so that every claim on a device is also found by its instance.
+func (s *ClaimStore) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim]) error {
+	return apply(ctx, s.db, TableClaimsByInstance, 5, rows, insertClaimByInstance, deleteClaimByInstance,
+		func(a *arena, c *Claim) {
+			a.text(c.InstanceID)
+			a.int(ClaimBucket(c.DeviceID))
+			a.text(c.DeviceID)
+		}, func(a *arena, c *Claim) { a.date(c.FromDay) })
+}
+
+// ApplyDeviceClaim applies the claim of an instance on a device.
+func (s *ClaimStore) ApplyDeviceClaim(ctx context.Context, m Mutation[Claim]) error {
+	c := m.Row
+	if m.Delete {
+		return s.db.exec(ctx, TableClaims, deleteClaim, m.WriteTimeUs, c.DeviceID, c.InstanceID)
+	}
+	return s.db.exec(ctx, TableClaims, updateClaim, m.WriteTimeUs, c.FromDay.Time(), c.Fleets, c.DeviceID, c.InstanceID)
 }
 
 // ClaimsOfDevice lists the claims on a device, one for each instance.

@@ -1,4 +1,4 @@
-package cassandra
+package cassandra_test
 
 import (
 	"fmt"
@@ -8,48 +8,50 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const instance, other = "i~1", "i~2"
-	claim := func(instance, device string, from Day, writeTimeUs int64, fleets ...string) {
-		m := Mutation[Claim]{Row: Claim{InstanceID: instance, DeviceID: device, FromDay: from, Fleets: fleets}, WriteTimeUs: writeTimeUs}
-		require.NoError(t, s.ApplyInstanceClaims(ctx, []Mutation[Claim]{m}))
+	claim := func(instance, device string, from cassandra.Day, writeTimeUs int64, fleets ...string) {
+		m := cassandra.Mutation[cassandra.Claim]{Row: cassandra.Claim{InstanceID: instance, DeviceID: device, FromDay: from, Fleets: fleets}, WriteTimeUs: writeTimeUs}
+		require.NoError(t, s.ApplyInstanceClaims(ctx, []cassandra.Mutation[cassandra.Claim]{m}))
 		require.NoError(t, s.ApplyDeviceClaim(ctx, m))
 	}
 	remove := func(instance, device string, writeTimeUs int64) {
-		m := Mutation[Claim]{Row: Claim{InstanceID: instance, DeviceID: device}, Delete: true, WriteTimeUs: writeTimeUs}
-		require.NoError(t, s.ApplyInstanceClaims(ctx, []Mutation[Claim]{m}))
+		m := cassandra.Mutation[cassandra.Claim]{Row: cassandra.Claim{InstanceID: instance, DeviceID: device}, Delete: true, WriteTimeUs: writeTimeUs}
+		require.NoError(t, s.ApplyInstanceClaims(ctx, []cassandra.Mutation[cassandra.Claim]{m}))
 		require.NoError(t, s.ApplyDeviceClaim(ctx, m))
 	}
-	var want []Claim
+	var want []cassandra.Claim
 	for i := range 40 {
 		device := fmt.Sprintf("m-%02d", i)
 		claim(instance, device, 20000, readUs, "north")
-		want = append(want, Claim{InstanceID: instance, DeviceID: device, FromDay: 20000})
+		want = append(want, cassandra.Claim{InstanceID: instance, DeviceID: device, FromDay: 20000})
 	}
 	claim(other, "m-00", 20005, readUs)
 	claim(instance, "m-00", 19999, readUs+2, "south") // an earlier record arrived
-	claim(instance, "m-00", 19990, readUs+1)          // which was readUs at before
+	claim(instance, "m-00", 19990, readUs+1)          // an earlier write
 	want[0].FromDay = 19999
 
-	of := func(instance string) []Claim {
+	of := func(instance string) []cassandra.Claim {
 		claims, _, err := s.Leftovers(ctx, instance)
 		require.NoError(t, err)
-		slices.SortFunc(claims, func(a, b Claim) int { return strings.Compare(a.DeviceID, b.DeviceID) })
+		slices.SortFunc(claims, func(a, b cassandra.Claim) int { return strings.Compare(a.DeviceID, b.DeviceID) })
 		return claims
 	}
 	require.Equal(t, want, of(instance), "every device, from all buckets")
-	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
+	require.Equal(t, []cassandra.Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
 	require.Empty(t, of("i~3"))
-	on := func(device string) []Claim {
+	on := func(device string) []cassandra.Claim {
 		claims, err := s.ClaimsOfDevice(ctx, device)
 		require.NoError(t, err)
 		return claims
 	}
-	require.Equal(t, []Claim{
+	require.Equal(t, []cassandra.Claim{
 		{InstanceID: instance, DeviceID: "m-00", FromDay: 19999, Fleets: []string{"north", "south"}},
 		{InstanceID: other, DeviceID: "m-00", FromDay: 20005},
 	}, on("m-00"), "fleets are added")
@@ -58,7 +60,7 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	require.Len(t, on("m-00"), 2, "a claim that was moved since stays")
 	require.Equal(t, want, of(instance))
 	remove(instance, "m-00", readUs+2)
-	require.Equal(t, []Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, on("m-00"))
+	require.Equal(t, []cassandra.Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, on("m-00"))
 	require.Equal(t, want[1:], of(instance))
 	require.Len(t, on("m-01"), 1)
 	remove(instance, "unknown", readUs)
@@ -67,7 +69,7 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
-	find := func(id string) (found Instance, ok bool) {
+	find := func(id string) (found cassandra.Instance, ok bool) {
 		all, err := s.Instances(ctx)
 		require.NoError(t, err)
 		for _, p := range all {
@@ -78,14 +80,14 @@ func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
 		return found, ok
 	}
 	now := time.Now().UTC().Truncate(time.Millisecond)
-	require.NoError(t, s.Heartbeat(ctx, "i~1", RoleStream, now))
-	require.NoError(t, s.Heartbeat(ctx, "i~2", RoleStream, now.Add(-time.Hour)))
-	require.NoError(t, s.Heartbeat(ctx, "i~2", RoleStream, now.Add(-time.Minute)))
+	require.NoError(t, s.Heartbeat(ctx, "i~1", cassandra.RoleStream, now))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", cassandra.RoleStream, now.Add(-time.Hour)))
+	require.NoError(t, s.Heartbeat(ctx, "i~2", cassandra.RoleStream, now.Add(-time.Minute)))
 	p, ok := find("i~1")
 	require.True(t, ok)
-	require.Equal(t, Instance{ID: "i~1", Role: RoleStream, HeartbeatAt: now}, p)
+	require.Equal(t, cassandra.Instance{ID: "i~1", Role: cassandra.RoleStream, HeartbeatAt: now}, p)
 	p, _ = find("i~2")
-	require.Equal(t, Instance{ID: "i~2", Role: RoleStream, HeartbeatAt: now.Add(-time.Minute)}, p)
+	require.Equal(t, cassandra.Instance{ID: "i~2", Role: cassandra.RoleStream, HeartbeatAt: now.Add(-time.Minute)}, p)
 
 	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", []string{"b", "a"}, nil))
 	require.NoError(t, s.UpdateSharedDevices(ctx, "i~1", []string{"c", "a"}, nil))
@@ -115,7 +117,7 @@ func TestInstancesKeepHeartbeatsAndSharedDevices(t *testing.T) {
 	p, _ = find("i~2")
 	require.True(t, p.Fenced, "a heartbeat does not remove the mark")
 
-	hours := []FleetHour{{"north", 3_600_000}, {"south", 0}}
+	hours := []cassandra.FleetHour{{"north", 3_600_000}, {"south", 0}}
 	require.NoError(t, s.AddPendingHours(ctx, "i~2", hours))
 	_, left, err := s.Leftovers(ctx, "i~2")
 	require.NoError(t, err)

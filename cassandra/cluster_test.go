@@ -1,4 +1,4 @@
-package cassandra
+package cassandra_test
 
 import (
 	"context"
@@ -16,6 +16,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 )
 
 // readUs is the write timestamp, in µs, of the first derived rows. It is later than all their records; later rows count up.
@@ -30,17 +33,17 @@ func at(t *testing.T, text string) int64 {
 
 // realCluster returns the settings of a new keyspace on the cluster of CASSANDRA_TEST_HOSTS, which has four nodes in dc1 and
 // dc2 like the cluster of `go run ./dev cluster up`.
-func realCluster(t *testing.T) Config {
-	cfg := Config{Hosts: testHosts(t), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
+func realCluster(t *testing.T) cassandra.Config {
+	cfg := cassandra.Config{Hosts: testHosts(t), Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1"}
 	t.Cleanup(func() {
-		assert.NoError(t, DropKeyspace(context.WithoutCancel(t.Context()), cfg, quiet()))
+		assert.NoError(t, schema.Drop(context.WithoutCancel(t.Context()), cfg, quiet()))
 	})
 	return cfg
 }
 
 func testHosts(t *testing.T) []string { return testenv.CassandraHosts(t) }
 
-var twoAndTwo = Replication{"dc1": 2, "dc2": 2}
+var twoAndTwo = cassandra.Replication{"dc1": 2, "dc2": 2}
 
 func quiet() logrus.FieldLogger {
 	logger := logrus.New()
@@ -52,14 +55,14 @@ func quiet() logrus.FieldLogger {
 // uses names of its own.
 var shared struct {
 	once   sync.Once
-	config Config
+	config cassandra.Config
 	err    error
 }
 
 func TestMain(m *testing.M) {
 	status := m.Run()
 	if shared.config.Keyspace != "" {
-		if err := DropKeyspace(context.Background(), shared.config, quiet()); err != nil {
+		if err := schema.Drop(context.Background(), shared.config, quiet()); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			status = max(status, 1)
 		}
@@ -68,15 +71,15 @@ func TestMain(m *testing.M) {
 }
 
 // realStore opens the shared keyspace with reads at ALL, so that a test sees its writes.
-func realStore(t *testing.T) (*Store, *prometheus.Registry) {
+func realStore(t *testing.T) (*cassandra.Store, *prometheus.Registry) {
 	hosts := testHosts(t)
 	shared.once.Do(func() {
-		shared.config = Config{Hosts: hosts, Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", ReadConsistency: "ALL"}
-		shared.err = ApplySchema(t.Context(), shared.config, twoAndTwo, quiet())
+		shared.config = cassandra.Config{Hosts: hosts, Keyspace: fmt.Sprintf("test_%08x", rand.Uint32()), LocalDC: "dc1", ReadConsistency: "ALL"}
+		shared.err = schema.Apply(t.Context(), shared.config, twoAndTwo, quiet())
 	})
 	require.NoError(t, shared.err)
 	reg := prometheus.NewRegistry()
-	s, err := Open(t.Context(), shared.config, quiet(), reg)
+	s, err := cassandra.Open(t.Context(), shared.config, quiet(), reg)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s, reg

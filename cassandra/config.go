@@ -46,15 +46,16 @@ type Config struct {
 	hasty bool // do not wait for schema agreement after each change
 }
 
-// setting is the name of a setting that the user knows.
-func (c Config) setting(variable string) string {
+// Setting is the name of a setting that the user knows.
+func (c Config) Setting(variable string) string {
 	if name, ok := c.Settings[variable]; ok {
 		return name
 	}
 	return variable
 }
 
-func (c Config) withDefaults() Config {
+// WithDefaults returns the configuration with defaults in place of zero values.
+func (c Config) WithDefaults() Config {
 	setDefault(&c.Port, 9042)
 	setDefault(&c.ReadConsistency, "LOCAL_ONE")
 	setDefault(&c.Timeout, 5*time.Second)
@@ -109,8 +110,8 @@ func (r Replication) Total() int {
 	return total
 }
 
-// cql returns the replication as a CQL map.
-func (r Replication) cql() string {
+// CQL returns the replication as a CQL map.
+func (r Replication) CQL() string {
 	var b strings.Builder
 	b.WriteString("{'class': 'NetworkTopologyStrategy'")
 	for _, dc := range slices.Sorted(maps.Keys(r)) {

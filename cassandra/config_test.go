@@ -20,7 +20,7 @@ func TestParseReplication(t *testing.T) {
 	require.Equal(t, Replication{"dc1": 3, "dc2": 2}, r)
 	require.Equal(t, "dc1=3,dc2=2", r.String())
 	require.Equal(t, 5, r.Total())
-	require.Equal(t, "{'class': 'NetworkTopologyStrategy', 'dc1': 3, 'dc2': 2}", r.cql())
+	require.Equal(t, "{'class': 'NetworkTopologyStrategy', 'dc1': 3, 'dc2': 2}", r.CQL())
 	for bad, want := range map[string]string{
 		"": "DATACENTER=REPLICAS", "dc1": "DATACENTER=REPLICAS", "dc1=": "DATACENTER=REPLICAS", "dc1=0": "DATACENTER=REPLICAS",
 		"dc1=x": `"dc1=x" is not`, "=2": "DATACENTER=REPLICAS", "dc1=1,dc1=2": `"dc1" is listed twice`, "dc1'=1": "DATACENTER=REPLICAS",
@@ -31,13 +31,13 @@ func TestParseReplication(t *testing.T) {
 }
 
 func TestConfigDefaults(t *testing.T) {
-	c := Config{Fanout: 4}.withDefaults()
+	c := Config{Fanout: 4}.WithDefaults()
 	require.Equal(t, Config{
 		Port: 9042, ReadConsistency: "LOCAL_ONE", Timeout: 5 * time.Second, ConnectTimeout: 5 * time.Second, Connections: 2, Fanout: 4,
 	}, c)
 	c.Settings = map[string]string{"CASSANDRA_HOSTS": "Contact points"}
-	require.Equal(t, "Contact points", c.setting("CASSANDRA_HOSTS"))
-	require.Equal(t, "CASSANDRA_DC", c.setting("CASSANDRA_DC"))
+	require.Equal(t, "Contact points", c.Setting("CASSANDRA_HOSTS"))
+	require.Equal(t, "CASSANDRA_DC", c.Setting("CASSANDRA_DC"))
 }
 
 func TestNewTLS(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 // connect opens a driver session. With an empty keyspace, it serves system tables and schema changes only.
 func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*gocql.Session, error) {
 	if len(cfg.Hosts) == 0 {
-		return nil, fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.setting("CASSANDRA_HOSTS"))
+		return nil, fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.Setting("CASSANDRA_HOSTS"))
 	}
 	cluster := gocql.NewCluster(cfg.Hosts...)
 	cluster.Port = cfg.Port
@@ -113,7 +113,7 @@ func connectError(cfg Config, err, seen error) error {
 	case seen != nil && classify(seen) == ReasonUnauthorized:
 		reason, err = ReasonUnauthorized, seen
 	case strings.Contains(err.Error(), "authentication required"):
-		reason, err = ReasonUnauthorized, fmt.Errorf("%w; set %s and %s", err, cfg.setting("CASSANDRA_USERNAME"), cfg.setting("CASSANDRA_PASSWORD"))
+		reason, err = ReasonUnauthorized, fmt.Errorf("%w; set %s and %s", err, cfg.Setting("CASSANDRA_USERNAME"), cfg.Setting("CASSANDRA_PASSWORD"))
 	}
 	return &Error{Op: "connect to Cassandra at " + strings.Join(cfg.Hosts, ", "), Reason: reason, Err: err}
 }

@@ -11,7 +11,12 @@ import (
 
 func TestOpenWithoutContactPoints(t *testing.T) {
 	_, err := Open(t.Context(), Config{Keyspace: "k"}, quiet(), nil)
-	require.EqualError(t, err, "connect to Cassandra: no contact points; set CASSANDRA_HOSTS")
+	const want = "connect to Cassandra: no contact points; set CASSANDRA_HOSTS"
+	require.EqualError(t, err, want)
+	_, err = Connect(t.Context(), Config{}, quiet())
+	require.EqualError(t, err, want)
+	_, err = ConnectNode(t.Context(), Config{}, quiet())
+	require.EqualError(t, err, want)
 }
 
 func TestOpenOfAnUnreachableClusterAdvisesToWait(t *testing.T) {
@@ -35,20 +40,4 @@ func TestConnectErrorNamesTheSettingsOfTheLogin(t *testing.T) {
 	err = connectError(cfg, errors.New("no hosts"), requestError{0x0100})
 	require.Equal(t, ReasonUnauthorized, ReasonOf(err), "the reason of the last connection")
 	require.Equal(t, ReasonNoHosts, ReasonOf(connectError(cfg, errors.New("no hosts"), nil)))
-}
-
-func TestDiagnoseStopsAtTheFirstFailure(t *testing.T) {
-	stages := func(cfg Config) (names []string, last Finding) {
-		for _, f := range Diagnose(t.Context(), cfg, quiet()) {
-			names, last = append(names, f.Stage), f
-		}
-		return names, last
-	}
-	names, last := stages(Config{Settings: map[string]string{"CASSANDRA_HOSTS": "Contact points"}})
-	require.Equal(t, []string{"address"}, names)
-	require.Equal(t, Finding{"address", FindingError, "no contact points", "Set Contact points."}, last)
-	names, last = stages(Config{Hosts: []string{"127.0.0.1:1"}, ConnectTimeout: time.Second})
-	require.Equal(t, []string{"address", "tcp"}, names)
-	require.Equal(t, FindingError, last.Status)
-	require.Contains(t, last.Remedy, "native_transport_port")
 }

@@ -67,7 +67,7 @@ func checkLocalDC(ctx context.Context, session *gocql.Session, cfg Config) error
 	}
 	if nodes[cfg.LocalDC] == 0 {
 		return fmt.Errorf("local data center %q (%s): not in the cluster, which has %s",
-			cfg.LocalDC, cfg.setting("CASSANDRA_DC"), strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+			cfg.LocalDC, cfg.Setting("CASSANDRA_DC"), strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Rep
 		WithContext(ctx).Consistency(gocql.One).Scan(&options)
 	if err != nil {
 		if errors.Is(err, gocql.ErrNotFound) {
-			return nil, &Error{Op: "open keyspace " + keyspace + " (" + cfg.setting("CASSANDRA_KEYSPACE") + ")", Reason: ReasonNotFound,
+			return nil, &Error{Op: "open keyspace " + keyspace + " (" + cfg.Setting("CASSANDRA_KEYSPACE") + ")", Reason: ReasonNotFound,
 				Err: errors.New("it does not exist; create it with: fleet-etl schema apply")}
 		}
 		return nil, opError("read replication of keyspace "+keyspace, err)
@@ -112,16 +112,16 @@ func chooseLevels(cfg Config, replication Replication) (levels, error) {
 			write = "ONE"
 		}
 	}
-	w, err := checkLevel(cfg.setting("CASSANDRA_WRITE_CONSISTENCY"), write, cfg, replication)
+	w, err := checkLevel(cfg.Setting("CASSANDRA_WRITE_CONSISTENCY"), write, cfg, replication)
 	if err != nil {
 		return levels{}, err
 	}
-	r, err := checkLevel(cfg.setting("CASSANDRA_READ_CONSISTENCY"), cfg.ReadConsistency, cfg, replication)
+	r, err := checkLevel(cfg.Setting("CASSANDRA_READ_CONSISTENCY"), cfg.ReadConsistency, cfg, replication)
 	if err != nil {
 		return levels{}, err
 	}
 	if r == gocql.EachQuorum {
-		return levels{}, fmt.Errorf("%s EACH_QUORUM: Cassandra supports it for writes only; choose QUORUM or LOCAL_QUORUM", cfg.setting("CASSANDRA_READ_CONSISTENCY"))
+		return levels{}, fmt.Errorf("%s EACH_QUORUM: Cassandra supports it for writes only; choose QUORUM or LOCAL_QUORUM", cfg.Setting("CASSANDRA_READ_CONSISTENCY"))
 	}
 	return levels{write: w, read: r}, nil
 }
@@ -134,12 +134,12 @@ func checkLevel(variable, name string, cfg Config, replication Replication) (goc
 	need := map[gocql.Consistency]int{gocql.One: 1, gocql.Two: 2, gocql.Three: 3}[level]
 	if have := replication.Total(); have < need {
 		return 0, fmt.Errorf("%s %s needs %d replicas, and keyspace %q has %d (%s); lower the level or raise %s",
-			variable, level, need, cfg.Keyspace, have, replication, cfg.setting("CASSANDRA_REPLICATION"))
+			variable, level, need, cfg.Keyspace, have, replication, cfg.Setting("CASSANDRA_REPLICATION"))
 	}
 	if level == gocql.LocalOne || level == gocql.LocalQuorum {
 		if _, simple := replication["*"]; !simple && replication[cfg.LocalDC] == 0 {
 			return 0, fmt.Errorf("%s %s needs replicas in the local data center %q, and keyspace %q has them in %s only; set %s or %s",
-				variable, level, cfg.LocalDC, cfg.Keyspace, replication, cfg.setting("CASSANDRA_DC"), cfg.setting("CASSANDRA_REPLICATION"))
+				variable, level, cfg.LocalDC, cfg.Keyspace, replication, cfg.Setting("CASSANDRA_DC"), cfg.Setting("CASSANDRA_REPLICATION"))
 		}
 	}
 	return level, nil

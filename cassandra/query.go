@@ -41,7 +41,7 @@ func (s *QueryStore) Schema(ctx context.Context) ([]Table, error) {
 		keys := slices.Concat(table.PartitionKey, table.ClusteringKey)
 		names := slices.DeleteFunc(slices.Sorted(maps.Keys(found[name])), func(c string) bool { return slices.Contains(keys, c) })
 		for _, c := range append(keys, names...) {
-			table.Columns = append(table.Columns, TableColumn{Name: c, Type: found[name][c].cqlType})
+			table.Columns = append(table.Columns, TableColumn{Name: c, Type: found[name][c].Type})
 		}
 		tables = append(tables, table)
 	}
@@ -49,10 +49,10 @@ func (s *QueryStore) Schema(ctx context.Context) ([]Table, error) {
 }
 
 // keyColumns lists the columns of a kind by their position.
-func keyColumns(columns map[string]column, kind string) []string {
+func keyColumns(columns map[string]Column, kind string) []string {
 	keys := map[int]string{}
 	for name, c := range columns {
-		if place, ok := strings.CutPrefix(c.kind, kind); ok {
+		if place, ok := strings.CutPrefix(c.Kind, kind); ok {
 			position, _, _ := strings.Cut(place, " ")
 			n, _ := strconv.Atoi(position)
 			keys[n] = name

@@ -9,6 +9,12 @@ import (
 	"github.com/gocql/gocql"
 )
 
+// FleetHour is one hour of one fleet.
+type FleetHour struct {
+	FleetID string
+	HourMs  int64 // first instant of the hour, Unix milliseconds
+}
+
 // HourRow is a device's share of one hour of a fleet.
 type HourRow struct {
 	FleetID     string
@@ -66,6 +72,24 @@ const (
 	selectHourRows  = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count, records_count, max_speed_kmh, driving_s" +
 		" FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
+
+// ApplyHours applies what devices add to one hour of one fleet.
+func (s *RollupStore) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error {
+	return apply(ctx, s.db, TableHours, 11, rows, insertHour, deleteHour,
+		func(a *arena, r *HourRow) {
+			a.text(r.FleetID)
+			a.timestamp(r.HourMs)
+			a.text(r.DeviceID)
+		}, func(a *arena, r *HourRow) {
+			a.double(r.DistanceKm)
+			a.double(r.SpeedSumKmh)
+			a.bigint(r.SpeedCount)
+			a.bigint(r.Records)
+			a.double(r.MaxSpeedKmh)
+			a.double(r.DrivingS)
+			a.int(r.Alerts)
+		})
+}
 
 // Hours lists the devices' shares of an hour of a fleet, sorted by device.
 func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {

@@ -1,9 +1,11 @@
-package cassandra
+package cassandra_test
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 func TestHoursKeepTheShareOfEachDevice(t *testing.T) {
@@ -11,29 +13,29 @@ func TestHoursKeepTheShareOfEachDevice(t *testing.T) {
 	ctx := t.Context()
 	const fleet = "fleet-hours"
 	hour := at(t, "2026-11-24T23:00:00Z")
-	row := func(device string, km float64) HourRow {
-		return HourRow{
+	row := func(device string, km float64) cassandra.HourRow {
+		return cassandra.HourRow{
 			FleetID: fleet, HourMs: hour, DeviceID: device, DistanceKm: km, SpeedSumKmh: 120.5, SpeedCount: 3, Records: 4_000_000_000,
 			MaxSpeedKmh: 61.25, DrivingS: 59.875, Alerts: 2,
 		}
 	}
-	read := func() []HourRow {
+	read := func() []cassandra.HourRow {
 		rows, err := s.Hours(ctx, fleet, hour)
 		require.NoError(t, err)
 		return rows
 	}
 	require.Empty(t, read())
-	require.NoError(t, s.ApplyHours(ctx, Put(readUs, row("b", 2), row("a", 1))))
-	require.NoError(t, s.ApplyHours(ctx, Put(readUs, row("c", 3))))
-	require.Equal(t, []HourRow{row("a", 1), row("b", 2), row("c", 3)}, read(), "sorted by device")
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Put(readUs, []cassandra.HourRow{row("b", 2), row("a", 1)}...)))
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Put(readUs, []cassandra.HourRow{row("c", 3)}...)))
+	require.Equal(t, []cassandra.HourRow{row("a", 1), row("b", 2), row("c", 3)}, read(), "sorted by device")
 
-	require.NoError(t, s.ApplyHours(ctx, Put(readUs-1, row("a", 9))))
-	require.NoError(t, s.ApplyHours(ctx, Put(readUs+1, row("b", 8))))
-	require.NoError(t, s.ApplyHours(ctx, Remove(readUs, HourRow{FleetID: fleet, HourMs: hour, DeviceID: "b"}))) // it readUs before the latest did
-	require.NoError(t, s.ApplyHours(ctx, Remove(readUs, HourRow{FleetID: fleet, HourMs: hour, DeviceID: "c"})))
-	require.Equal(t, []HourRow{row("a", 1), row("b", 8)}, read(), "who readUs last wins, deletions included")
-	require.NoError(t, s.ApplyHours(ctx, Put(readUs+1, row("c", 7))))
-	require.Equal(t, []HourRow{row("a", 1), row("b", 8), row("c", 7)}, read())
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Put(readUs-1, []cassandra.HourRow{row("a", 9)}...)))
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Put(readUs+1, []cassandra.HourRow{row("b", 8)}...)))
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Remove(readUs, cassandra.HourRow{FleetID: fleet, HourMs: hour, DeviceID: "b"}))) // it readUs before the latest did
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Remove(readUs, cassandra.HourRow{FleetID: fleet, HourMs: hour, DeviceID: "c"})))
+	require.Equal(t, []cassandra.HourRow{row("a", 1), row("b", 8)}, read(), "who readUs last wins, deletions included")
+	require.NoError(t, s.ApplyHours(ctx, cassandra.Put(readUs+1, []cassandra.HourRow{row("c", 7)}...)))
+	require.Equal(t, []cassandra.HourRow{row("a", 1), row("b", 8), row("c", 7)}, read())
 
 	other, err := s.Hours(ctx, fleet, hour+3_600_000)
 	require.NoError(t, err)
@@ -45,30 +47,30 @@ func TestAnalyticsCanLoseValues(t *testing.T) {
 	ctx := t.Context()
 	const fleet = "fleet-statistics"
 	hour := at(t, "2026-11-24T23:00:00Z")
-	day := DayOf(hour)
-	full := AnalyticsRow{
+	day := cassandra.DayOf(hour)
+	full := cassandra.AnalyticsRow{
 		FleetID: fleet, Day: day, Hour: 23, TotalDistanceKm: 12.5, AvgSpeedKmh: ptr(40.5), AlertsCount: 2, ActiveDevicesCount: 3,
 		RecordsCount: ptr(int64(77)), MaxSpeedKmh: ptr(61.25), DrivingS: ptr(int64(59)),
 	}
-	write := func(r AnalyticsRow, writeTimeUs int64) {
+	write := func(r cassandra.AnalyticsRow, writeTimeUs int64) {
 		r.WriteTimeUs = writeTimeUs
-		require.NoError(t, s.WriteAnalytics(ctx, []AnalyticsRow{r}))
+		require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{r}))
 	}
-	read := func() []AnalyticsRow {
+	read := func() []cassandra.AnalyticsRow {
 		rows, err := s.AnalyticsRows(ctx, fleet, day)
 		require.NoError(t, err)
 		return rows
 	}
 	write(full, readUs)
-	require.Equal(t, []AnalyticsRow{full}, read())
+	require.Equal(t, []cassandra.AnalyticsRow{full}, read())
 	silent := full
 	silent.AvgSpeedKmh, silent.MaxSpeedKmh = nil, nil
 	write(silent, readUs+1)
-	require.Equal(t, []AnalyticsRow{silent}, read(), "a value without records is deleted")
+	require.Equal(t, []cassandra.AnalyticsRow{silent}, read(), "a value without records is deleted")
 	write(full, readUs)
-	require.Equal(t, []AnalyticsRow{silent}, read())
+	require.Equal(t, []cassandra.AnalyticsRow{silent}, read())
 	require.NoError(t, s.DeleteAnalytics(ctx, fleet, hour, readUs))
-	require.Equal(t, []AnalyticsRow{silent}, read(), "a deletion only removes earlier writes")
+	require.Equal(t, []cassandra.AnalyticsRow{silent}, read(), "a deletion only removes earlier writes")
 	require.NoError(t, s.DeleteAnalytics(ctx, fleet, hour+10, readUs+1))
 	require.Empty(t, read(), "any instant of the hour works")
 }

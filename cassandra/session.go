@@ -25,7 +25,7 @@ type Session struct {
 // configuration. It tries once: a caller that can wait calls it again while ReasonOf(err).Advice() allows. The metrics
 // are registered on reg, which may be nil.
 func OpenSession(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg prometheus.Registerer) (*Session, error) {
-	cfg = cfg.withDefaults()
+	cfg = cfg.WithDefaults()
 	o := newObserver(nil)
 	if cfg.LocalDC == "" {
 		var err error

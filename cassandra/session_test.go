@@ -1,4 +1,4 @@
-package cassandra
+package cassandra_test
 
 import (
 	"fmt"
@@ -7,28 +7,28 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 func TestOpenChoosesTheConsistencyLevelByReplication(t *testing.T) {
 	for name, c := range map[string]struct {
-		replication Replication
+		replication cassandra.Replication
 		level, want string
 	}{
 		"two of four": {twoAndTwo, "", "TWO"},
-		"one replica": {Replication{"dc1": 1}, "", "ONE"},
+		"one replica": {cassandra.Replication{"dc1": 1}, "", "ONE"},
 		"configured":  {twoAndTwo, "local_quorum", "LOCAL_QUORUM"},
-		"one per dc":  {Replication{"dc1": 1, "dc2": 1}, "", "TWO"},
+		"one per dc":  {cassandra.Replication{"dc1": 1, "dc2": 1}, "", "TWO"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := realCluster(t)
-			statements, err := schemaStatements(cfg.Keyspace, c.replication)
+			admin, err := cassandra.Connect(t.Context(), cfg, quiet())
 			require.NoError(t, err)
-			system, err := connect(t.Context(), cfg.withDefaults(), "", newObserver(nil), quiet())
-			require.NoError(t, err)
-			defer system.Close()
-			require.NoError(t, execSchema(t.Context(), system, statements[:1]))
+			defer admin.Close()
+			require.NoError(t, admin.Exec(t.Context(), "CREATE KEYSPACE "+cfg.Keyspace+" WITH replication = "+c.replication.CQL()))
 			cfg.WriteConsistency = c.level
-			s, err := Open(t.Context(), cfg, quiet(), nil)
+			s, err := cassandra.Open(t.Context(), cfg, quiet(), nil)
 			require.NoError(t, err)
 			defer s.Close()
 			require.Equal(t, c.want, s.WriteConsistency())
@@ -39,14 +39,14 @@ func TestOpenChoosesTheConsistencyLevelByReplication(t *testing.T) {
 
 func TestOpenReturnsTheReason(t *testing.T) {
 	cfg := realCluster(t)
-	_, err := Open(t.Context(), cfg, quiet(), nil)
+	_, err := cassandra.Open(t.Context(), cfg, quiet(), nil)
 	require.ErrorContains(t, err, "create it with: fleet-etl schema apply")
-	require.Equal(t, GiveUp, ReasonOf(err).Advice())
+	require.Equal(t, cassandra.GiveUp, cassandra.ReasonOf(err).Advice())
 
 	cfg.Hosts, cfg.ConnectTimeout = []string{"127.0.0.1:1"}, time.Second
-	_, err = Open(t.Context(), cfg, quiet(), nil)
+	_, err = cassandra.Open(t.Context(), cfg, quiet(), nil)
 	require.ErrorContains(t, err, "127.0.0.1:1")
-	require.Equal(t, Wait, ReasonOf(err).Advice(), "the cluster may start later")
+	require.Equal(t, cassandra.Wait, cassandra.ReasonOf(err).Advice(), "the cluster may start later")
 }
 
 func TestOnlyTheLocalDataCenterCoordinates(t *testing.T) {
@@ -54,7 +54,7 @@ func TestOnlyTheLocalDataCenterCoordinates(t *testing.T) {
 	require.NoError(t, s.Ready(t.Context()))
 	for i := range 200 {
 		_, err := s.Latest(t.Context(), fmt.Sprint("absent-", i))
-		require.ErrorIs(t, err, ErrNotFound)
+		require.ErrorIs(t, err, cassandra.ErrNotFound)
 	}
 	families, err := reg.Gather()
 	require.NoError(t, err)
@@ -77,11 +77,9 @@ func TestOnlyTheLocalDataCenterCoordinates(t *testing.T) {
 
 func TestInvalidStatementIsCountedByReason(t *testing.T) {
 	s, reg := realStore(t)
-	b := s.batch(t.Context(), 1) // as after an incompatible change of the schema
-	b.add("INSERT INTO fleets (shard, color) VALUES (?, ?)", []any{int32(0), "red"})
-	err := b.exec(TableFleets)
-	require.Equal(t, ReasonInvalid, ReasonOf(err))
-	require.Equal(t, GiveUp, ReasonOf(err).Advice())
+	err := s.WriteInvalid(t.Context()) // as after an incompatible change of the schema
+	require.Equal(t, cassandra.ReasonInvalid, cassandra.ReasonOf(err))
+	require.Equal(t, cassandra.GiveUp, cassandra.ReasonOf(err).Advice())
 	require.ErrorContains(t, err, "write fleets: invalid")
 	require.ErrorContains(t, err, "color")
 	families, err := reg.Gather()

@@ -50,3 +50,13 @@ func scanDeviceDay(iter *gocql.Iter) (DeviceDay, bool) {
 	d.Day = DayOf(day.UnixMilli())
 	return d, ok
 }
+
+// ApplyDeviceDays writes the states of one device at the end of some days.
+func (s *StateStore) ApplyDeviceDays(ctx context.Context, deviceID string, rows []Mutation[DeviceDay]) error {
+	b := s.db.batch(ctx, len(rows))
+	for i := range rows {
+		d := &rows[i].Row
+		b.add(updateDeviceDay, []any{rows[i].WriteTimeUs, d.State, d.Rules, d.Fleets, deviceID, d.Day.Time()})
+	}
+	return b.exec(TableDeviceDays)
+}

@@ -1,17 +1,19 @@
-package cassandra
+package cassandra_test
 
 import (
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 func TestDeviceDaysKeepTheLatestState(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()
 	const device = "d-days"
-	today := DayOf(time.Now().UnixMilli())
+	today := cassandra.DayOf(time.Now().UnixMilli())
 	_, found, err := s.LastDeviceDay(ctx, device, today)
 	require.NoError(t, err)
 	require.False(t, found)
@@ -19,8 +21,8 @@ func TestDeviceDaysKeepTheLatestState(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, none)
 
-	write := func(day Day, state, rules string, writeTimeUs int64, fleets ...string) {
-		require.NoError(t, s.ApplyDeviceDays(ctx, device, Put(writeTimeUs, DeviceDay{Day: day, State: []byte(state), Rules: rules, Fleets: fleets})))
+	write := func(day cassandra.Day, state, rules string, writeTimeUs int64, fleets ...string) {
+		require.NoError(t, s.ApplyDeviceDays(ctx, device, cassandra.Put(writeTimeUs, cassandra.DeviceDay{Day: day, State: []byte(state), Rules: rules, Fleets: fleets})))
 	}
 	write(today-3, "old", "r1", readUs, "north")
 	write(today-1, "first", "r1", readUs+10, "north")
@@ -28,7 +30,7 @@ func TestDeviceDaysKeepTheLatestState(t *testing.T) {
 	write(today-1, "late", "r0", readUs+15, "east") // readUs before the second did, came after it
 	write(today, "now", "r2", readUs+30)            // without a fleet
 
-	want := []DeviceDay{
+	want := []cassandra.DeviceDay{
 		{Day: today - 3, State: []byte("old"), Rules: "r1", Fleets: []string{"north"}, WriteTimeUs: readUs},
 		{Day: today - 1, State: []byte("second"), Rules: "r2", Fleets: []string{"east", "north", "south"}, WriteTimeUs: readUs + 20},
 		{Day: today, State: []byte("now"), Rules: "r2", WriteTimeUs: readUs + 30},
@@ -40,7 +42,7 @@ func TestDeviceDaysKeepTheLatestState(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want[1:], days)
 
-	for day, state := range map[Day]string{today + 1: "now", today: "now", today - 1: "second", today - 2: "old"} {
+	for day, state := range map[cassandra.Day]string{today + 1: "now", today: "now", today - 1: "second", today - 2: "old"} {
 		before, found, err := s.LastDeviceDay(ctx, device, day)
 		require.NoError(t, err)
 		require.True(t, found)

@@ -32,6 +32,30 @@ const (
 		" FROM trips_by_device_month WHERE device_id = ? AND month = ? AND start_ts >= ? AND start_ts <= ?"
 )
 
+// ApplyTrips applies trips and stops of one device that began in one month.
+func (s *TripStore) ApplyTrips(ctx context.Context, deviceID string, rows []Mutation[TripRow]) error {
+	return apply(ctx, s.db, TableTrips, 17, rows, insertTrip, deleteTrip,
+		func(a *arena, r *TripRow) {
+			a.text(deviceID)
+			a.date(DayOf(r.StartMs).Month())
+			a.timestamp(r.StartMs)
+			a.text(r.Kind)
+		}, func(a *arena, r *TripRow) {
+			a.text(r.FleetID)
+			a.timestamp(r.EndMs)
+			a.bool(r.Open)
+			a.double(r.DistanceKm)
+			a.nullableDouble(r.MaxSpeedKmh)
+			a.double(r.IdleS)
+			a.double(r.StartLat)
+			a.double(r.StartLon)
+			a.double(r.EndLat)
+			a.double(r.EndLon)
+			a.optionalText(r.StartZone)
+			a.optionalText(r.EndZone)
+		})
+}
+
 // Trips lists the trips and stops of a device that started between two instants in Unix milliseconds, both included,
 // oldest first.
 func (s *TripStore) Trips(ctx context.Context, deviceID string, fromMs, toMs int64) ([]TripRow, error) {

@@ -65,3 +65,48 @@ func buckets(n int32) []int32 {
 	}
 	return list
 }
+
+// Mutation is a row to write or to delete at a write timestamp in µs. The later of two mutations of a row wins. The Apply
+// methods take rows of one partition and send them as one mutation; callers bound their number.
+type Mutation[R any] struct {
+	Row         R // of a deletion only the key counts
+	Delete      bool
+	WriteTimeUs int64
+}
+
+// Put returns mutations that write rows at a write timestamp in µs.
+func Put[R any](writeTimeUs int64, rows ...R) []Mutation[R] {
+	return mutations(false, writeTimeUs, rows)
+}
+
+// Remove returns mutations that delete rows at a write timestamp in µs.
+func Remove[R any](writeTimeUs int64, rows ...R) []Mutation[R] {
+	return mutations(true, writeTimeUs, rows)
+}
+
+func mutations[R any](remove bool, writeTimeUs int64, rows []R) (all []Mutation[R]) {
+	for _, row := range rows {
+		all = append(all, Mutation[R]{Row: row, Delete: remove, WriteTimeUs: writeTimeUs})
+	}
+	return all
+}
+
+// apply builds a statement per row. A deletion begins with the write timestamp, an insertion ends with it.
+func apply[R any](ctx context.Context, db *Session, table string, width int, rows []Mutation[R], insert, remove string, key, cells func(*arena, *R)) error {
+	a := newArena(len(rows), width)
+	b := db.batch(ctx, len(rows))
+	for i := range rows {
+		from, statement := len(a.args), insert
+		if rows[i].Delete {
+			statement = remove
+			a.bigint(rows[i].WriteTimeUs)
+		}
+		key(a, &rows[i].Row)
+		if !rows[i].Delete {
+			cells(a, &rows[i].Row)
+			a.bigint(rows[i].WriteTimeUs)
+		}
+		b.add(statement, a.row(from))
+	}
+	return b.exec(table)
+}

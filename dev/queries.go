@@ -13,6 +13,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/queries"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
@@ -70,7 +71,7 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root, dir
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	config := cassandra.Config{Hosts: nodes.Hosts, Keyspace: queriesKeyspace, LocalDC: nodes.LocalDC, Timeout: 20 * time.Second}
-	if err := cassandra.ApplySchema(ctx, config, cassandra.Replication{nodes.LocalDC: 1}, logger); err != nil {
+	if err := schema.Apply(ctx, config, cassandra.Replication{nodes.LocalDC: 1}, logger); err != nil {
 		return nil, err
 	}
 	store, err := cassandra.Open(ctx, config, logger, nil)

@@ -23,6 +23,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
@@ -207,7 +208,7 @@ func changedRows(t *testing.T, s *site) {
 			"open_alerts_by_fleet", open.DeviceID + " " + open.Type + " of " + stamp(open.OpenedMs),
 		},
 	} {
-		require.NoError(t, cassandra.Exec(t.Context(), s.config, platform.Quiet(), c.statement))
+		require.NoError(t, schema.Exec(t.Context(), s.config, platform.Quiet(), c.statement))
 		out, status := s.verifies(shared)
 		require.Equal(t, 2, status, "%s: %s", what, out)
 		require.Regexp(t, "(?m)^"+c.table+" "+c.key, out, "%s: the output has the row", what)

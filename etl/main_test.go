@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/bench/probe"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
@@ -112,7 +113,7 @@ func (s *site) load(args ...string) (report, int) {
 }
 
 func (s *site) truncate() {
-	require.NoError(s.t, cassandra.Truncate(s.t.Context(), s.config, platform.Quiet()))
+	require.NoError(s.t, schema.Truncate(s.t.Context(), s.config, platform.Quiet()))
 }
 
 func (s *site) open() *cassandra.Store {

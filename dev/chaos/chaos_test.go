@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
@@ -42,7 +43,7 @@ func TestPlatformSurvivesFaults(t *testing.T) {
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		assert.NoError(t, c.Up(ctx))
-		assert.NoError(t, cassandra.DropKeyspace(ctx, cassandra.Config{Hosts: hosts(nodes), Keyspace: o.Keyspace, LocalDC: "dc1"}, quiet()))
+		assert.NoError(t, schema.Drop(ctx, cassandra.Config{Hosts: hosts(nodes), Keyspace: o.Keyspace, LocalDC: "dc1"}, quiet()))
 	})
 	_, err = Run(t.Context(), o)
 	require.NoError(t, err, "seed %d", o.Seed)

@@ -6,13 +6,14 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // schemaChanged adds columns as a later version does, and creates and drops a table.
 func schemaChanged(ctx context.Context, s *scenario) error {
 	change := func(statements ...string) func() error {
-		return func() error { return cassandra.Exec(ctx, s.store, quiet(), statements...) }
+		return func() error { return schema.Exec(ctx, s.store, quiet(), statements...) }
 	}
 	var add, drop []string
 	for _, table := range []string{cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet} {
@@ -35,7 +36,7 @@ func schemaChanged(ctx context.Context, s *scenario) error {
 // truncated empties the history and the latest positions. Earlier records are gone, later ones must be stored.
 func truncated(ctx context.Context, s *scenario) error {
 	err := s.breakIt("truncates the history and the latest positions", func() error {
-		return cassandra.Exec(ctx, s.store, quiet(), "TRUNCATE "+cassandra.TableHistory, "TRUNCATE "+cassandra.TableLatest, "TRUNCATE "+cassandra.TableLatestByFleet)
+		return schema.Exec(ctx, s.store, quiet(), "TRUNCATE "+cassandra.TableHistory, "TRUNCATE "+cassandra.TableLatest, "TRUNCATE "+cassandra.TableLatestByFleet)
 	})
 	if err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
@@ -84,7 +85,7 @@ func TestMetricsOfRealNodes(t *testing.T) {
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	store := cassandra.Config{Hosts: []string{nodes[0].CQL().String()}, LocalDC: nodes[0].DC, Keyspace: "fleet_iot"}
-	do(t, "make the keyspace whose tables have metrics", cassandra.ApplySchema(t.Context(), store, replication, logger))
+	do(t, "make the keyspace whose tables have metrics", schema.Apply(t.Context(), store, replication, logger))
 
 	golden := filepath.Join("..", "..", "cassandra", "metrics", "names.txt")
 	names, delivered := []string{}, "cassandra_hints_delivered_total{result}"

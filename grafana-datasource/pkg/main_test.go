@@ -25,6 +25,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
@@ -609,7 +611,7 @@ func TestForbiddenFleetsAreRejectedInEveryQueryType(t *testing.T) {
 func TestRawShowsEveryTypeAndRejectsHostileStatements(t *testing.T) {
 	w := open(t)
 	s := w.source("raw", map[string]any{"maxPartitions": 100})
-	require.NoError(t, cassandra.Exec(t.Context(), w.config, platform.Quiet(),
+	require.NoError(t, schema.Exec(t.Context(), w.config, platform.Quiet(),
 		"CREATE TYPE IF NOT EXISTS place (name text, floor int)",
 		"CREATE TABLE IF NOT EXISTS every_type (k int PRIMARY KEY, a ascii, bi bigint, bl blob, bo boolean, da date, de decimal, dou double, du duration, fl float, ine inet, i int, sm smallint, te text, ti time, ts timestamp, tu timeuuid, ty tinyint, uu uuid, va varint, li list<int>, se set<text>, ma map<text, timestamp>, tup tuple<int, text>, udt frozen<place>, nest list<frozen<map<text, int>>>, vec vector<float, 2>)",
 		"INSERT INTO every_type (k) VALUES (1)",
@@ -716,7 +718,7 @@ func TestHealthNamesTheStageAndTheRemedy(t *testing.T) {
 	assert.Contains(t, healthy.Message, "latest record")
 	assert.Contains(t, healthy.Message, "only fleets north")
 	var details struct {
-		Findings []cassandra.Finding `json:"findings"`
+		Findings []diagnose.Finding `json:"findings"`
 	}
 	require.NoError(t, json.Unmarshal(healthy.JSONDetails, &details))
 	var stages []string

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
@@ -74,7 +75,7 @@ func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
 	require.NoError(t, err)
 	standard := e.Config
 	standard.Keyspace = "fleet_iot"
-	require.NoError(t, cassandra.ApplySchema(t.Context(), standard, Replication(t), Quiet()))
+	require.NoError(t, schema.Apply(t.Context(), standard, Replication(t), Quiet()))
 
 	rules := filepath.Join(e.Dir, "alert-rules.yml")
 	require.NoError(t, os.WriteFile(rules, []byte(alertRules), 0o600))

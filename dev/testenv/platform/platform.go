@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 	"github.com/fleettracing/fleet-tracing/dev/process"
@@ -63,14 +64,14 @@ func Keyspace(t testing.TB) cassandra.Config {
 		})
 		require.NoError(t, err)
 		replication := Replication(t)
-		differences, err := cassandra.CheckSchema(t.Context(), config, replication, Quiet())
+		differences, err := schema.Check(t.Context(), config, replication, Quiet())
 		if err != nil || len(differences) > 0 { // missing, or from another version
-			require.NoError(t, cassandra.DropKeyspace(t.Context(), config, Quiet()))
-			require.NoError(t, cassandra.ApplySchema(t.Context(), config, replication, Quiet()))
+			require.NoError(t, schema.Drop(t.Context(), config, Quiet()))
+			require.NoError(t, schema.Apply(t.Context(), config, replication, Quiet()))
 			return config
 		}
 	}
-	require.NoError(t, cassandra.Truncate(t.Context(), config, Quiet()))
+	require.NoError(t, schema.Truncate(t.Context(), config, Quiet()))
 	return config
 }
 

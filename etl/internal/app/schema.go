@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 )
 
 type schemaCommands struct {
@@ -30,7 +30,7 @@ func (c *schemaInit) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	roles := []cassandra.Role{{Name: c.Writer, Writes: true}, {Name: c.Reader}}
+	roles := []schema.Role{{Name: c.Writer, Writes: true}, {Name: c.Reader}}
 	for i, path := range []string{c.WriterPassword, c.ReaderPassword} {
 		text, err := os.ReadFile(path)
 		if err != nil {
@@ -41,7 +41,7 @@ func (c *schemaInit) Run(p *program) error {
 	wanted := replication(p.config)
 	// A new cluster creates its first superuser some seconds after it accepts connections, and may still wait for a node.
 	for started := time.Now(); ; {
-		err := cassandra.MakeAdministrator(p.stop, cfg, wanted, p.logger)
+		err := schema.MakeAdministrator(p.stop, cfg, wanted, p.logger)
 		if err == nil {
 			break
 		}
@@ -58,7 +58,7 @@ func (c *schemaInit) Run(p *program) error {
 		return err
 	}
 	if err := p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) error {
-		return cassandra.ApplyRoles(ctx, cfg, roles, p.logger)
+		return schema.ApplyRoles(ctx, cfg, roles, p.logger)
 	}); err != nil {
 		return err
 	}
@@ -76,7 +76,7 @@ func (schemaApply) Run(p *program) error {
 	}
 	wanted := replication(p.config)
 	err = p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) error {
-		return cassandra.ApplySchema(ctx, cfg, wanted, p.logger)
+		return schema.Apply(ctx, cfg, wanted, p.logger)
 	})
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ func (schemaCheck) Run(p *program) error {
 	}
 	var differences []string
 	err = p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) (err error) {
-		differences, err = cassandra.CheckSchema(ctx, cfg, replication(p.config), p.logger)
+		differences, err = schema.Check(ctx, cfg, replication(p.config), p.logger)
 		return err
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/executor"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/live"
@@ -29,7 +30,7 @@ type Datasource struct {
 	executor    *executor.Executor
 	live        *live.Broadcaster
 	metrics     *Metrics
-	diagnose    func(context.Context) []cassandra.Finding
+	diagnose    func(context.Context) []diagnose.Finding
 	now         func() time.Time
 }
 
@@ -52,7 +53,7 @@ func Factory(reg prometheus.Registerer, m *Metrics) func(context.Context, backen
 			open: func(ctx context.Context) (reader.Store, error) {
 				return cassandra.Open(ctx, s.Cluster, logger, driverReg)
 			},
-			diagnose: func(ctx context.Context) []cassandra.Finding { return cassandra.Diagnose(ctx, s.Cluster, logger) },
+			diagnose: func(ctx context.Context) []diagnose.Finding { return diagnose.Run(ctx, s.Cluster, logger) },
 		}
 		return newDatasource(frames.Links{UID: source.UID, Name: source.Name}, s, err, cluster, m, time.Now)
 	}
@@ -61,7 +62,7 @@ func Factory(reg prometheus.Registerer, m *Metrics) func(context.Context, backen
 // cluster is the access to the Cassandra cluster of a data source.
 type cluster struct {
 	open     func(context.Context) (reader.Store, error)
-	diagnose func(context.Context) []cassandra.Finding
+	diagnose func(context.Context) []diagnose.Finding
 }
 
 // newDatasource makes a data source, which connects to the cluster on its first read.

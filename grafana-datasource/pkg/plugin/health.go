@@ -10,7 +10,7 @@ import (
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
 
-	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
 )
 
 // healthTimeout bounds a health check. Grafana ends its request after 30 seconds.
@@ -39,8 +39,8 @@ func (d *Datasource) checkHealth(ctx context.Context) (*backend.CheckHealthResul
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	findings := d.diagnose(ctx)
-	if last := findings[len(findings)-1]; last.Status != cassandra.FindingError && d.settings.Access.Restricted() {
-		findings = append(findings, cassandra.Finding{Stage: "permissions", Status: cassandra.FindingOK,
+	if last := findings[len(findings)-1]; last.Status != diagnose.Error && d.settings.Access.Restricted() {
+		findings = append(findings, diagnose.Finding{Stage: "permissions", Status: diagnose.OK,
 			Detail: "only fleets " + strings.Join(d.settings.Access.Fleets(), ", ")})
 	}
 	result := summarize(findings)
@@ -58,16 +58,16 @@ func (d *Datasource) checkHealth(ctx context.Context) (*backend.CheckHealthResul
 }
 
 // summarize turns findings into one sentence: the failure, or the state of the cluster with its warnings.
-func summarize(findings []cassandra.Finding) *backend.CheckHealthResult {
+func summarize(findings []diagnose.Finding) *backend.CheckHealthResult {
 	var details, warnings []string
 	for _, f := range findings {
 		problem := strings.TrimSpace(fmt.Sprintf("%s: %s. %s", f.Stage, strings.TrimSuffix(f.Detail, "."), f.Remedy))
 		switch {
-		case f.Status == cassandra.FindingError:
+		case f.Status == diagnose.Error:
 			return &backend.CheckHealthResult{Status: backend.HealthStatusError, Message: "Failed at " + problem}
-		case f.Status == cassandra.FindingWarning:
+		case f.Status == diagnose.Warning:
 			warnings = append(warnings, problem)
-		case f.Status == cassandra.FindingOK && slices.Contains(summaryStages, f.Stage):
+		case f.Status == diagnose.OK && slices.Contains(summaryStages, f.Stage):
 			details = append(details, f.Detail)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
@@ -43,7 +44,7 @@ func (f *fakeStore) Geofences(_ context.Context, fleet string) ([]cassandra.Geof
 func (f *fakeStore) Close() {}
 
 // newTestDatasource makes a data source on a fake store.
-func newTestDatasource(t *testing.T, store *fakeStore, values map[string]any, findings ...cassandra.Finding) *Datasource {
+func newTestDatasource(t *testing.T, store *fakeStore, values map[string]any, findings ...diagnose.Finding) *Datasource {
 	t.Helper()
 	if _, ok := values["contactPoints"]; !ok {
 		values["contactPoints"] = "127.0.0.1"
@@ -53,7 +54,7 @@ func newTestDatasource(t *testing.T, store *fakeStore, values map[string]any, fi
 	s, settingsErr := settings.Parse(backend.DataSourceInstanceSettings{JSONData: text})
 	c := cluster{
 		open:     func(context.Context) (reader.Store, error) { return store, nil },
-		diagnose: func(context.Context) []cassandra.Finding { return findings },
+		diagnose: func(context.Context) []diagnose.Finding { return findings },
 	}
 	d, err := newDatasource(frames.Links{UID: "uid", Name: "Fleet"}, s, settingsErr, c, NewMetrics(prometheus.NewRegistry()), func() time.Time { return now })
 	require.NoError(t, err)

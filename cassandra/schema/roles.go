@@ -1,4 +1,4 @@
-package cassandra
+package schema
 
 import (
 	"context"
@@ -7,8 +7,9 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/gocql/gocql"
 	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 // Role is a login that may read the keyspace and, if Writes is set, change its rows. It may not change the schema or
@@ -25,19 +26,17 @@ var validRole = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
 // MakeAdministrator makes the user of cfg the superuser of a cluster with password authentication. It replicates logins
 // like the keyspace and disables Cassandra's default superuser. It can be repeated at any time. All nodes must be up.
-func MakeAdministrator(ctx context.Context, cfg Config, replication Replication, logger logrus.FieldLogger) error {
-	cfg = cfg.withDefaults()
-	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
+func MakeAdministrator(ctx context.Context, cfg cassandra.Config, replication cassandra.Replication, logger logrus.FieldLogger) error {
 	admin := Role{Name: cfg.Username, Password: cfg.Password}
 	if err := admin.check(); err != nil {
 		return err
 	}
 	if admin.Name == defaultSuperuser {
-		return fmt.Errorf("user %q (%s): this is the default superuser; choose another name for the administrator", admin.Name, cfg.setting("CASSANDRA_USERNAME"))
+		return fmt.Errorf("user %q (%s): this is the default superuser; choose another name for the administrator", admin.Name, cfg.Setting("CASSANDRA_USERNAME"))
 	}
 	first := cfg
 	first.Username, first.Password = defaultSuperuser, defaultSuperuserPassword
-	open, err := connect(ctx, first, "", newObserver(nil), logger)
+	open, err := connect(ctx, first, logger)
 	switch {
 	case err == nil:
 		defer open.Close()
@@ -45,19 +44,19 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 			return err
 		}
 		// First, so that every role is stored on all replicas from the start and needs no repair.
-		if err := execSchema(ctx, open, []string{"ALTER KEYSPACE system_auth\nWITH replication = " + replication.cql()}); err != nil {
+		if err := open.Exec(ctx, "ALTER KEYSPACE system_auth\nWITH replication = "+replication.CQL()); err != nil {
 			return err
 		}
 		if err := admin.apply(ctx, open, cfg, "SUPERUSER = true AND ", logger); err != nil {
 			return err
 		}
-	case ReasonOf(err) != ReasonUnauthorized:
+	case cassandra.ReasonOf(err) != cassandra.ReasonUnauthorized:
 		return err
 	}
-	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
-	if ReasonOf(err) == ReasonUnauthorized {
+	session, err := connect(ctx, cfg, logger)
+	if cassandra.ReasonOf(err) == cassandra.ReasonUnauthorized {
 		return fmt.Errorf("log in as %s (%s): wrong password, and the default superuser is disabled already; use the password that was set when the cluster was created: %w",
-			admin.Name, cfg.setting("CASSANDRA_PASSWORD"), err)
+			admin.Name, cfg.Setting("CASSANDRA_PASSWORD"), err)
 	}
 	if err != nil {
 		return err
@@ -66,41 +65,39 @@ func MakeAdministrator(ctx context.Context, cfg Config, replication Replication,
 	if open == nil {
 		return nil // the default superuser is disabled already
 	}
-	return execSchema(ctx, session, []string{
+	return session.Exec(ctx,
 		fmt.Sprintf("ALTER ROLE %s\nWITH PASSWORD = %s AND LOGIN = false", defaultSuperuser, quoted(rand.Text())),
-	})
+	)
 }
 
 // apply creates the role and ensures that it can log in. It sets a changed password only: Cassandra accepts a new one at
 // most every five seconds.
-func (r Role) apply(ctx context.Context, session *gocql.Session, cfg Config, options string, logger logrus.FieldLogger) error {
+func (r Role) apply(ctx context.Context, session *cassandra.Admin, cfg cassandra.Config, options string, logger logrus.FieldLogger) error {
 	with := fmt.Sprintf(" %s\nWITH %sLOGIN = true AND PASSWORD = %s", r.Name, options, quoted(r.Password))
-	if err := execSchema(ctx, session, []string{"CREATE ROLE IF NOT EXISTS" + with}); err != nil {
+	if err := session.Exec(ctx, "CREATE ROLE IF NOT EXISTS"+with); err != nil {
 		return err
 	}
 	cfg.Username, cfg.Password = r.Name, r.Password
-	own, err := connect(ctx, cfg, "", newObserver(nil), logger)
+	own, err := connect(ctx, cfg, logger)
 	if err == nil {
 		own.Close()
 		return nil
 	}
-	if ReasonOf(err) != ReasonUnauthorized {
+	if cassandra.ReasonOf(err) != cassandra.ReasonUnauthorized {
 		return err
 	}
-	return execSchema(ctx, session, []string{"ALTER ROLE" + with})
+	return session.Exec(ctx, "ALTER ROLE"+with)
 }
 
 // ApplyRoles creates the roles, sets their passwords, and grants their permissions on the keyspace. cfg has the login of
 // an administrator. It can be repeated at any time. All nodes must be up.
-func ApplyRoles(ctx context.Context, cfg Config, roles []Role, logger logrus.FieldLogger) error {
-	cfg = cfg.withDefaults()
-	cfg.Timeout = max(cfg.Timeout, schemaTimeout)
+func ApplyRoles(ctx context.Context, cfg cassandra.Config, roles []Role, logger logrus.FieldLogger) error {
 	for _, r := range roles {
 		if err := r.check(); err != nil {
 			return err
 		}
 	}
-	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
+	session, err := connect(ctx, cfg, logger)
 	if err != nil {
 		return err
 	}
@@ -109,7 +106,7 @@ func ApplyRoles(ctx context.Context, cfg Config, roles []Role, logger logrus.Fie
 		if err := r.apply(ctx, session, cfg, "", logger); err != nil {
 			return err
 		}
-		if err := execSchema(ctx, session, r.rights(cfg.Keyspace)); err != nil {
+		if err := session.Exec(ctx, r.rights(cfg.Keyspace)...); err != nil {
 			return err
 		}
 	}

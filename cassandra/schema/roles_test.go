@@ -1,9 +1,11 @@
-package cassandra
+package schema
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 func TestRightsOfReadersAndWriters(t *testing.T) {
@@ -17,7 +19,7 @@ func TestPasswordsAreQuoted(t *testing.T) {
 }
 
 func TestRolesAreCheckedBeforeConnecting(t *testing.T) {
-	cfg := Config{Hosts: []string{"127.0.0.1:1"}, Keyspace: "fleet"}
+	cfg := cassandra.Config{Hosts: []string{"127.0.0.1:1"}, Keyspace: "fleet"}
 	for want, role := range map[string]Role{
 		`role "Reader": use 1 to 48 characters of a-z0-9_, a letter first`: {Name: "Reader", Password: "p"},
 		"role reader: the password is empty":                               {Name: "reader"},

@@ -1,0 +1,160 @@
+package schema
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+// Table is a table as the schema files define it.
+type Table struct {
+	Columns map[string]cassandra.Column
+	options map[string]option
+}
+
+// option is a table option: its CQL text and the values in it. A number has a single value, named "".
+type option struct {
+	text   string
+	values map[string]string
+}
+
+// Tables returns the tables of the schema files, the only place that defines them.
+func Tables() map[string]Table {
+	statements, err := render("keyspace", nil)
+	if err != nil {
+		panic(err) // the embedded files do not parse; a test renders them
+	}
+	return parse(statements)
+}
+
+var (
+	createTable = regexp.MustCompile(`(?s)^CREATE TABLE IF NOT EXISTS (\w+) \((.*?)\n\)(.*)$`)
+	primaryKey  = regexp.MustCompile(`PRIMARY KEY \((?:\(([^)]*)\)|(\w+))((?:, *\w+)*)\)`)
+	columnLine  = regexp.MustCompile(`(?m)^\s*(\w+)\s+([a-z<>]+),$`)
+	descending  = regexp.MustCompile(`(\w+) DESC`)
+	mapEntry    = regexp.MustCompile(`'(\w+)': '?([\w.]+)'?`)
+)
+
+// tableOptions are the options that can change on a table with rows, and their form in CQL.
+var tableOptions = map[string]*regexp.Regexp{
+	"gc_grace_seconds": regexp.MustCompile(`\bgc_grace_seconds = (\d+)`),
+	"compaction":       regexp.MustCompile(`\bcompaction = (\{[^}]*\})`),
+}
+
+func parse(statements []string) map[string]Table {
+	tables := map[string]Table{}
+	for _, statement := range statements {
+		if m := createTable.FindStringSubmatch(statement); m != nil {
+			tables[m[1]] = Table{parseColumns(m[2], m[3]), parseOptions(m[3])}
+		}
+	}
+	return tables
+}
+
+func parseColumns(body, options string) map[string]cassandra.Column {
+	columns := map[string]cassandra.Column{}
+	for _, m := range columnLine.FindAllStringSubmatch(body, -1) {
+		columns[m[1]] = cassandra.Column{Type: m[2], Kind: "regular"}
+	}
+	desc := map[string]bool{}
+	for _, m := range descending.FindAllStringSubmatch(options, -1) {
+		desc[m[1]] = true
+	}
+	key := primaryKey.FindStringSubmatch(body)
+	for i, name := range splitNames(key[1] + key[2]) {
+		columns[name] = cassandra.Column{Type: columns[name].Type, Kind: cassandra.ColumnKind("partition_key", i, "none")}
+	}
+	for i, name := range splitNames(key[3]) {
+		order := "asc"
+		if desc[name] {
+			order = "desc"
+		}
+		columns[name] = cassandra.Column{Type: columns[name].Type, Kind: cassandra.ColumnKind("clustering", i, order)}
+	}
+	return columns
+}
+
+func splitNames(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return r == ',' || r == ' ' })
+}
+
+func parseOptions(text string) map[string]option {
+	options := map[string]option{}
+	for name, form := range tableOptions {
+		found := form.FindStringSubmatch(text)
+		if found == nil {
+			continue
+		}
+		o := option{text: found[1], values: map[string]string{}}
+		for _, entry := range mapEntry.FindAllStringSubmatch(found[1], -1) {
+			o.values[entry[1]] = entry[2]
+		}
+		if len(o.values) == 0 {
+			o.values[""] = found[1]
+		}
+		options[name] = o
+	}
+	return options
+}
+
+// missingColumns returns the statements that add columns which existing tables lack. Keys cannot be added.
+func missingColumns(want map[string]Table, have map[string]map[string]cassandra.Column) []string {
+	var statements []string
+	for _, table := range slices.Sorted(maps.Keys(want)) {
+		for _, name := range slices.Sorted(maps.Keys(want[table].Columns)) {
+			if c := want[table].Columns[name]; have[table][name] == (cassandra.Column{}) && c.Kind == "regular" {
+				statements = append(statements, fmt.Sprintf("ALTER TABLE %s ADD %s %s", table, name, c.Type))
+			}
+		}
+	}
+	return statements
+}
+
+func compareColumns(want map[string]Table, have map[string]map[string]cassandra.Column) []string {
+	var differences []string
+	for _, table := range slices.Sorted(maps.Keys(want)) {
+		if have[table] == nil {
+			differences = append(differences, fmt.Sprintf("table %s: missing; create it with: fleet-etl schema apply", table))
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(want[table].Columns)) {
+			expected, got := want[table].Columns[name], have[table][name]
+			prefix := fmt.Sprintf("table %s: column %s is ", table, name)
+			switch {
+			case got == cassandra.Column{}:
+				differences = append(differences, fmt.Sprintf("%smissing; add it with: ALTER TABLE %s ADD %s %s", prefix, table, name, expected.Type))
+			case got.Type != expected.Type:
+				differences = append(differences, fmt.Sprintf("%s%s, not %s", prefix, got.Type, expected.Type))
+			case got.Kind != expected.Kind:
+				differences = append(differences, fmt.Sprintf("%s%s, not %s", prefix, got.Kind, expected.Kind))
+			}
+		}
+	}
+	return differences
+}
+
+// compareOptions returns the statements that set differing options to the values of the schema, and a message for each.
+func compareOptions(want map[string]Table, have map[string]map[string]map[string]string) (changes, messages []string) {
+	for _, table := range slices.Sorted(maps.Keys(want)) {
+		if have[table] == nil {
+			continue // the whole table is missing
+		}
+		for _, name := range slices.Sorted(maps.Keys(want[table].options)) {
+			o, got := want[table].options[name], have[table][name]
+			for _, key := range slices.Sorted(maps.Keys(o.values)) {
+				// Cassandra stores the full names of classes.
+				if value := got[key]; value != o.values[key] && !strings.HasSuffix(value, "."+o.values[key]) {
+					changes = append(changes, fmt.Sprintf("ALTER TABLE %s WITH %s = %s", table, name, o.text))
+					messages = append(messages, fmt.Sprintf("table %s: %s is %q, not %q; set it with: fleet-etl schema apply",
+						table, strings.TrimSpace(name+" "+key), value, o.values[key]))
+					break
+				}
+			}
+		}
+	}
+	return changes, messages
+}

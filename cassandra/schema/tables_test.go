@@ -1,0 +1,97 @@
+package schema
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+)
+
+func TestStatementsAreRendered(t *testing.T) {
+	statements, err := render("fleet_iot", twoAndTwo)
+	require.NoError(t, err)
+	require.Equal(t, "CREATE KEYSPACE IF NOT EXISTS fleet_iot WITH replication = {'class': 'NetworkTopologyStrategy', 'dc1': 2, 'dc2': 2}", statements[0])
+	require.Len(t, statements, 1+len(Tables()))
+	for _, statement := range statements {
+		require.NotContains(t, statement, "--")
+		require.NotContains(t, statement, ";")
+	}
+}
+
+func TestTablesAreParsed(t *testing.T) {
+	tables := Tables()
+	for _, name := range slices.Concat(cassandra.DerivedTables, []string{cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet,
+		cassandra.TableDevices, cassandra.TableFleets, cassandra.TableGeofences}) {
+		require.NotEmpty(t, tables[name].Columns, name)
+		delete(tables, name)
+	}
+	require.Empty(t, tables, "every table has a constant")
+
+	tables = Tables()
+	require.Equal(t, map[string]cassandra.Column{
+		"shard": {Type: "int", Kind: "partition key 1"}, "fleet_id": {Type: "text", Kind: "clustering key 1 asc"},
+	}, tables[cassandra.TableFleets].Columns)
+	history := tables[cassandra.TableHistory].Columns
+	require.Equal(t, cassandra.Column{Type: "text", Kind: "partition key 1"}, history["device_id"])
+	require.Equal(t, cassandra.Column{Type: "date", Kind: "partition key 2"}, history["day"])
+	require.Equal(t, cassandra.Column{Type: "timestamp", Kind: "clustering key 1 desc"}, history["ts"])
+	require.Equal(t, cassandra.Column{Type: "double", Kind: "regular"}, history["lat"])
+	require.Equal(t, cassandra.Column{Type: "set<text>", Kind: "regular"}, tables[cassandra.TableDeviceDays].Columns["fleets"])
+}
+
+func TestOptionsAreParsed(t *testing.T) {
+	tables := Tables()
+	options := tables[cassandra.TableHistory].options
+	require.Equal(t, map[string]string{"": "86400"}, options["gc_grace_seconds"].values)
+	require.Equal(t, map[string]string{
+		"class": "TimeWindowCompactionStrategy", "compaction_window_unit": "DAYS", "compaction_window_size": "1",
+	}, options["compaction"].values)
+	leveled := option{text: "{'class': 'LeveledCompactionStrategy'}", values: map[string]string{"class": "LeveledCompactionStrategy"}}
+	require.Equal(t, leveled, tables[cassandra.TableLatest].options["compaction"])
+	require.Empty(t, tables[cassandra.TableFleets].options)
+}
+
+// stored are tables as a cluster reports them.
+func stored(tables map[string]Table) map[string]map[string]cassandra.Column {
+	columns := map[string]map[string]cassandra.Column{}
+	for name, table := range tables {
+		columns[name] = table.Columns
+	}
+	return columns
+}
+
+func TestDifferencesOfColumns(t *testing.T) {
+	have := stored(Tables())
+	require.Empty(t, compareColumns(Tables(), have))
+	require.Empty(t, missingColumns(Tables(), have))
+
+	delete(have, cassandra.TableFleets)
+	delete(have[cassandra.TableHistory], "zone")
+	have[cassandra.TableHistory]["lat"] = cassandra.Column{Type: "float", Kind: "regular"}
+	have[cassandra.TableHistory]["ts"] = cassandra.Column{Type: "timestamp", Kind: "clustering key 1 asc"}
+	have[cassandra.TableHistory]["odometer_km"] = cassandra.Column{Type: "double", Kind: "regular"}
+	require.Equal(t, []string{
+		"table fleets: missing; create it with: fleet-etl schema apply",
+		"table telemetry_by_device_day: column lat is float, not double",
+		"table telemetry_by_device_day: column ts is clustering key 1 asc, not clustering key 1 desc",
+		"table telemetry_by_device_day: column zone is missing; add it with: ALTER TABLE telemetry_by_device_day ADD zone text",
+	}, compareColumns(Tables(), have))
+	require.Equal(t, []string{"ALTER TABLE telemetry_by_device_day ADD zone text"}, missingColumns(Tables(), have))
+}
+
+func TestDifferencesOfOptions(t *testing.T) {
+	want := map[string]Table{"t": {options: parseOptions(" WITH compaction = {'class': 'LeveledCompactionStrategy'} AND gc_grace_seconds = 86400")}, "absent": {}}
+	have := map[string]map[string]map[string]string{"t": {
+		"gc_grace_seconds": {"": "86400"},
+		"compaction":       {"class": "org.apache.cassandra.db.compaction.LeveledCompactionStrategy", "min_threshold": "4"},
+	}}
+	changes, messages := compareOptions(want, have)
+	require.Empty(t, changes)
+	require.Empty(t, messages)
+	have["t"]["gc_grace_seconds"][""] = "864000"
+	changes, messages = compareOptions(want, have)
+	require.Equal(t, []string{"ALTER TABLE t WITH gc_grace_seconds = 86400"}, changes)
+	require.Equal(t, []string{`table t: gc_grace_seconds is "864000", not "86400"; set it with: fleet-etl schema apply`}, messages)
+}
