@@ -20,7 +20,8 @@ tools pdftotext poppler-utils
 
 packages=()
 while read -r name program package; do
-  if [[ -n $program && ",${FLEET_ALLOW_SKIP:-}," != *",$name,"* ]] && ! command -v "$program" >/dev/null; then
+  allowed=${FLEET_ALLOW_SKIP:-}
+  if [[ -n $program && ",${allowed// /}," != *",$name,"* ]] && ! command -v "$program" >/dev/null; then
     echo "make test needs $program, which is missing: Debian package $package"
     packages+=("$package")
   fi
