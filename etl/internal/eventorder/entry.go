@@ -3,6 +3,8 @@
 package eventorder
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -28,165 +30,119 @@ const (
 	ByTime                // by time, then device
 )
 
-// An encoded entry starts with its sort keys at fixed offsets, so that sorting and merging need no decoding:
-//
-//	flags 1 | time 8 | payload hash 8 | origin 4 | position 8 | length of device 4 | device | the rest
+// An encoded entry is its numbers as little-endian words at fixed places, so that sorting and merging need no decoding,
+// and then its texts, each after its length. The device is the first text.
 const (
-	atTime     = 1
-	atHash     = atTime + 8
-	atOrigin   = atHash + 8
-	atPosition = atOrigin + 4
-	atDevice   = atPosition + 8 + 4
-)
+	wordTime = iota
+	wordHash
+	wordOrigin
+	wordPosition
+	wordLat
+	wordLon
+	wordPresent // bits: isRecord, and one for each of the optional values
+	wordOptional
 
-const (
-	isRecord byte = 1 << iota
-	hasSpeed
-	hasHeading
-	hasTemp
-	hasBattery
-	hasAccuracy
+	optionalValues = 5
+	textsAt        = 8 * (wordOptional + optionalValues)
+	isRecord       = 1 << optionalValues
 )
 
 var errCorrupt = errors.New("an entry is cut short: the temporary file was damaged")
 
 // appendEntry appends an encoded entry to dst. A number identifies its origin.
 func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
-	var flags byte
-	var hash uint64
-	if e.Rejection == nil {
-		flags = isRecord | present(hasSpeed, e.SpeedKmh.Valid) | present(hasHeading, e.HeadingDeg.Valid) |
-			present(hasTemp, e.TempC.Valid) | present(hasBattery, e.BatteryPct.Valid) |
-			present(hasAccuracy, e.AccuracyM.Valid)
-		hash = e.PayloadHash()
+	words := [textsAt / 8]uint64{
+		wordTime: uint64(e.TimeMs), wordOrigin: uint64(origin), wordPosition: uint64(e.Position),
+		wordLat: math.Float64bits(e.Lat), wordLon: math.Float64bits(e.Lon),
 	}
-	le := binary.LittleEndian
-	dst = append(dst, flags)
-	dst = le.AppendUint64(dst, uint64(e.TimeMs))
-	dst = le.AppendUint64(dst, hash)
-	dst = le.AppendUint32(dst, origin)
-	dst = le.AppendUint64(dst, uint64(e.Position))
-	dst = le.AppendUint32(dst, uint32(len(e.DeviceID)))
-	dst = append(dst, e.DeviceID...)
-	if r := e.Rejection; r != nil {
-		for _, s := range [...]string{string(r.Reason), r.Field, r.Value, r.Remedy, e.Raw} {
-			dst = appendText(dst, s)
-		}
-		return dst
-	}
-	dst = le.AppendUint64(dst, math.Float64bits(e.Lat))
-	dst = le.AppendUint64(dst, math.Float64bits(e.Lon))
-	for _, o := range [...]telemetry.Optional[float64]{e.SpeedKmh, e.HeadingDeg, e.TempC, e.AccuracyM} {
+	battery := telemetry.Optional[float64]{Value: float64(e.BatteryPct.Value), Valid: e.BatteryPct.Valid}
+	for i, o := range [optionalValues]telemetry.Optional[float64]{e.SpeedKmh, e.HeadingDeg, e.TempC, e.AccuracyM, battery} {
 		if o.Valid {
-			dst = le.AppendUint64(dst, math.Float64bits(o.Value))
+			words[wordPresent] |= 1 << i
+			words[wordOptional+i] = math.Float64bits(o.Value)
 		}
 	}
-	if e.BatteryPct.Valid {
-		dst = le.AppendUint32(dst, uint32(e.BatteryPct.Value))
+	rejection := e.Rejection
+	if rejection == nil {
+		words[wordPresent] |= isRecord
+		words[wordHash] = e.PayloadHash()
+		rejection = &telemetry.Rejection{}
 	}
-	dst = appendText(dst, e.FleetID)
-	dst = appendText(dst, e.Zone)
-	return appendText(dst, e.Raw)
-}
-
-func present(flag byte, yes bool) byte {
-	if yes {
-		return flag
+	for _, w := range words {
+		dst = binary.LittleEndian.AppendUint64(dst, w)
 	}
-	return 0
-}
-
-func appendText(dst []byte, s string) []byte {
-	dst = binary.AppendUvarint(dst, uint64(len(s)))
-	return append(dst, s...)
+	for _, text := range [...]string{
+		e.DeviceID, e.FleetID, e.Zone, e.Raw, string(rejection.Reason), rejection.Field, rejection.Value, rejection.Remedy,
+	} {
+		dst = binary.AppendUvarint(dst, uint64(len(text)))
+		dst = append(dst, text...)
+	}
+	return dst
 }
 
 // readEntry decodes an entry. Its strings share one allocation.
 func readEntry(b []byte, origins []string) (Entry, error) {
-	var e Entry
-	d := decoder{text: string(b)}
-	flags := d.byte()
-	e.TimeMs = int64(d.uint64())
-	d.uint64() // the hash
-	origin := d.uint32()
-	e.Position = int64(d.uint64())
-	e.DeviceID = d.take(int(d.uint32()))
-	if flags&isRecord == 0 {
-		e.Rejection = &telemetry.Rejection{
-			Reason: telemetry.Reason(d.string()), Field: d.string(), Value: d.string(), Remedy: d.string(),
-		}
-	} else {
-		e.Lat, e.Lon = d.float64(), d.float64()
-		if flags&hasSpeed != 0 {
-			e.SpeedKmh = telemetry.Some(d.float64())
-		}
-		if flags&hasHeading != 0 {
-			e.HeadingDeg = telemetry.Some(d.float64())
-		}
-		if flags&hasTemp != 0 {
-			e.TempC = telemetry.Some(d.float64())
-		}
-		if flags&hasAccuracy != 0 {
-			e.AccuracyM = telemetry.Some(d.float64())
-		}
-		if flags&hasBattery != 0 {
-			e.BatteryPct = telemetry.Some(int32(d.uint32()))
-		}
-		e.FleetID, e.Zone = d.string(), d.string()
-	}
-	e.Raw = d.string()
-	if d.short || len(d.text) > 0 || int(origin) >= len(origins) {
+	if len(b) < textsAt || word(b, wordOrigin) >= uint64(len(origins)) {
 		return Entry{}, errCorrupt
 	}
-	e.Origin = origins[origin]
+	e := Entry{Origin: origins[word(b, wordOrigin)]}
+	var reason, field, value, remedy string
+	all, at := string(b), textsAt
+	for _, text := range [...]*string{
+		&e.DeviceID, &e.FleetID, &e.Zone, &e.Raw, &reason, &field, &value, &remedy,
+	} {
+		n, width := binary.Uvarint(b[at:])
+		at += max(0, width)
+		if width <= 0 || n > uint64(len(b)-at) {
+			return Entry{}, errCorrupt
+		}
+		*text = all[at:][:n]
+		at += int(n)
+	}
+	e.TimeMs, e.Position = timeMs(b), int64(word(b, wordPosition))
+	e.Lat, e.Lon = math.Float64frombits(word(b, wordLat)), math.Float64frombits(word(b, wordLon))
+	var battery telemetry.Optional[float64]
+	for i, o := range [optionalValues]*telemetry.Optional[float64]{&e.SpeedKmh, &e.HeadingDeg, &e.TempC, &e.AccuracyM, &battery} {
+		if word(b, wordPresent)&(1<<i) != 0 {
+			*o = telemetry.Some(math.Float64frombits(word(b, wordOptional+i)))
+		}
+	}
+	e.BatteryPct = telemetry.Optional[int32]{Value: int32(battery.Value), Valid: battery.Valid}
+	if word(b, wordPresent)&isRecord == 0 {
+		e.Rejection = &telemetry.Rejection{Reason: telemetry.Reason(reason), Field: field, Value: value, Remedy: remedy}
+	}
 	return e, nil
 }
 
-// decoder decodes values from the front of text. Beyond its end it returns zeros and sets short.
-type decoder struct {
-	text  string
-	short bool
+func word(e []byte, i int) uint64 { return binary.LittleEndian.Uint64(e[8*i:]) }
+
+func timeMs(e []byte) int64 { return int64(word(e, wordTime)) }
+
+func device(e []byte) []byte {
+	n, width := binary.Uvarint(e[textsAt:])
+	return e[textsAt+width:][:n]
 }
 
-func (d *decoder) take(n int) string {
-	if n < 0 || n > len(d.text) {
-		d.short, d.text = true, ""
-		return ""
+// compare orders two encoded entries.
+func (o Order) compare(a, b []byte) int {
+	if c := cmp.Compare(word(a, wordPresent)&isRecord, word(b, wordPresent)&isRecord); c != 0 {
+		return c
 	}
-	s := d.text[:n]
-	d.text = d.text[n:]
-	return s
-}
-
-func (d *decoder) byte() byte {
-	if s := d.take(1); s != "" {
-		return s[0]
+	if word(a, wordPresent)&isRecord == 0 {
+		return compareRest(a, b)
 	}
-	return 0
-}
-
-func (d *decoder) uint32() uint32 {
-	s := d.take(4)
-	if s == "" {
-		return 0
+	byDevice, byTime := bytes.Compare(device(a), device(b)), cmp.Compare(timeMs(a), timeMs(b))
+	if o == ByTime {
+		return cmp.Or(byTime, byDevice, compareRest(a, b))
 	}
-	return uint32(s[0]) | uint32(s[1])<<8 | uint32(s[2])<<16 | uint32(s[3])<<24
+	return cmp.Or(byDevice, byTime, compareRest(a, b))
 }
 
-func (d *decoder) uint64() uint64 {
-	return uint64(d.uint32()) | uint64(d.uint32())<<32
-}
-
-func (d *decoder) float64() float64 { return math.Float64frombits(d.uint64()) }
-
-func (d *decoder) string() string {
-	var n uint64
-	for shift := 0; shift < 64; shift += 7 {
-		c := d.byte()
-		n |= uint64(c&0x7f) << shift
-		if c < 0x80 {
-			break
-		}
-	}
-	return d.take(int(n))
+// compareRest orders two encoded entries of equal device and time, or two rejected ones.
+func compareRest(a, b []byte) int {
+	return cmp.Or(
+		cmp.Compare(word(a, wordHash), word(b, wordHash)),
+		cmp.Compare(word(a, wordOrigin), word(b, wordOrigin)),
+		cmp.Compare(word(a, wordPosition), word(b, wordPosition)),
+	)
 }
