@@ -10,8 +10,8 @@ import (
 
 func TestSelectDoesNotPrepareStatements(t *testing.T) {
 	s, _ := realStore(t)
-	require.NoError(t, s.WriteFleet(t.Context(), "cassandra.Unprepared"))
-	const statement = "SELECT fleet_id FROM fleets WHERE shard = 1 AND fleet_id > 'cassandra.Unprepared-%'"
+	require.NoError(t, s.WriteFleet(t.Context(), "unprepared"))
+	const statement = "SELECT fleet_id FROM fleets WHERE shard = 1 AND fleet_id > 'unprepared-%'"
 	result, err := s.Select(t.Context(), statement, 10)
 	require.NoError(t, err)
 	require.Equal(t, "fleet_id", result.Columns[0].Name)
