@@ -187,7 +187,7 @@ func (d *derivation) claim(ctx context.Context, b *writer.Batch) error {
 	return d.processor.Load(ctx, acquired)
 }
 
-// apply derives what follows from a stored batch. Batches come in order, whichever was durable first.
+// apply derives what follows from a stored batch. Batches come in order, even if a later one was durable first.
 func (p *recordPath) apply(b *writer.Batch) {
 	if d := p.derivation.Load(); d != nil {
 		if events := d.processor.Apply(slices.AppendSeq([]*telemetry.Record(nil), b.Records())); len(events) > 0 {

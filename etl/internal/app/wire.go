@@ -51,7 +51,7 @@ func (p *program) connect(wait, linger time.Duration) (*parts, error) {
 }
 
 // wire puts the pipeline together. The record path connects to Cassandra when the pipeline runs, however long it takes:
-// sources run from the first moment on, and those that can keep records do. sources are the names of those that stream;
+// sources run from the first moment on, and the API spools records until then. sources names the streaming sources;
 // without any, the process ends with its input.
 func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
 	c := p.config

@@ -163,8 +163,8 @@ type Acquired struct {
 // claimsInParallel is the number of devices that are claimed or released in parallel.
 const claimsInParallel = 64
 
-// Acquire claims devices before their records are stored. It returns those that were not claimed before. The caller
-// calls Applied for every record.
+// Acquire claims devices before their records are stored. It returns the devices that were not claimed before. The
+// caller calls Applied once for each record.
 func (c *Claims) Acquire(ctx context.Context, wants map[string]*Want) ([]Acquired, error) {
 	if _, err := c.Confirm(ctx); err != nil {
 		return nil, err
@@ -315,7 +315,7 @@ type Status struct {
 	Fleets   []string
 	InFlight int
 	Shared   bool // another instance has records of the device too
-	Adopted  bool // its claims include those of an instance that ended
+	Adopted  bool // it was taken over from another instance
 }
 
 // Status returns the status of a device that this instance claims; ok is false if it does not.

@@ -47,20 +47,20 @@ func NewChanges() *Changes {
 	}
 }
 
-// PutAlert writes an alert among those of its device and of its fleet.
+// PutAlert writes an alert to the rows of its device and of its fleet.
 func (c *Changes) PutAlert(r cassandra.Alert, at int64) {
 	key := deviceMonth{r.DeviceID, cassandra.DayOf(r.OpenedMs).Month()}
 	c.deviceAlerts[key] = append(c.deviceAlerts[key], cassandra.Mutation[cassandra.Alert]{Row: r, WriteTimeUs: at})
 	c.fleetAlert(r, at, false)
 }
 
-// DeleteDeviceAlert deletes an alert from those of its device.
+// DeleteDeviceAlert deletes an alert from the rows of its device.
 func (c *Changes) DeleteDeviceAlert(r cassandra.Alert, at int64) {
 	key := deviceMonth{r.DeviceID, cassandra.DayOf(r.OpenedMs).Month()}
 	c.goneAlerts[key] = append(c.goneAlerts[key], cassandra.Mutation[cassandra.Alert]{Row: r, Delete: true, WriteTimeUs: at})
 }
 
-// DeleteFleetAlert deletes an alert from those of its fleet, day and severity.
+// DeleteFleetAlert deletes an alert from the rows of its fleet, day and severity.
 func (c *Changes) DeleteFleetAlert(r cassandra.Alert, at int64) { c.fleetAlert(r, at, true) }
 
 func (c *Changes) fleetAlert(r cassandra.Alert, at int64, gone bool) {

@@ -15,7 +15,7 @@ import (
 // Rules are the alert rules and geofences in force.
 type Rules struct {
 	Engine      *alerting.Engine
-	Fingerprint string // stored with what is derived
+	Fingerprint string // stored with the state of each device
 }
 
 // State is everything about a device's past records that its future records need.

@@ -7,7 +7,6 @@ import (
 	"maps"
 	"time"
 
-	"github.com/HdrHistogram/hdrhistogram-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
@@ -128,9 +127,6 @@ func Read[S any](ctx context.Context, x *Executor, v Views[S], table string, rea
 
 // Latency returns the quantiles of the writes so far, by table.
 func (x *Executor) Latency() map[string]Quantiles { return x.latency.quantiles() }
-
-// TakeLatency returns the durations of writes since the last call, in µs by table.
-func (x *Executor) TakeLatency() map[string]*hdrhistogram.Histogram { return x.latency.take() }
 
 // Retries returns the number of requests that were retried so far.
 func (x *Executor) Retries() int64 {

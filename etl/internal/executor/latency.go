@@ -26,16 +26,7 @@ func (l *latency) record(table string, took time.Duration) {
 	_ = h.RecordValue(min(took.Microseconds(), h.HighestTrackableValue()))
 }
 
-// take returns the histograms, in µs by table, and starts new ones.
-func (l *latency) take() map[string]*hdrhistogram.Histogram {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	taken := l.tables
-	l.tables = map[string]*hdrhistogram.Histogram{}
-	return taken
-}
-
-// Quantiles are those of the writes of one table.
+// Quantiles describe the writes of one table.
 type Quantiles struct {
 	Writes        int64
 	P50, P95, P99 time.Duration

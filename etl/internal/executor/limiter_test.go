@@ -15,14 +15,14 @@ import (
 
 const slow = 250 * time.Millisecond
 
-// hand is a clock that a test moves.
+// hand is a clock that the test sets.
 type hand struct{ at time.Time }
 
 func newHand() *hand { return &hand{time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)} }
 
 func (h *hand) now() time.Time { return h.at }
 
-// fill takes every place that is free.
+// fill takes every free place.
 func fill(t *testing.T, l *limiter) {
 	t.Helper()
 	for n, limit := l.state(); n < limit; n, limit = l.state() {
@@ -62,7 +62,7 @@ func TestLimiterKeepsItsBound(t *testing.T) {
 	})
 }
 
-// Whatever the answers say, nobody gets a place above the bound of that moment, and nobody is left behind.
+// Whatever the responses are, no caller gets a place above the current bound, and every caller gets one in the end.
 func TestLimiterKeepsItsBoundWhileItMoves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(16, 4, 32, slow, time.Now)
@@ -94,7 +94,7 @@ func TestLimiterKeepsItsBoundWhileItMoves(t *testing.T) {
 	})
 }
 
-func TestLimiterGrowsByOneForARoundOfGoodAnswers(t *testing.T) {
+func TestLimiterGrowsByOnePerRoundOfGoodResponses(t *testing.T) {
 	l := newLimiter(16, 4, 20, slow, newHand().now)
 	fill(t, l)
 	for range 15 {
@@ -112,7 +112,7 @@ func TestLimiterGrowsByOneForARoundOfGoodAnswers(t *testing.T) {
 	assert.Equal(t, 20, limitOf(l), "and never above its most")
 }
 
-// A bound that nobody comes up to says nothing about what the cluster bears.
+// A bound that is not reached says nothing about the capacity of the cluster.
 func TestLimiterDoesNotGrowUnlessItIsReached(t *testing.T) {
 	l := newLimiter(16, 4, 128, slow, newHand().now)
 	for range 14 {
@@ -124,7 +124,7 @@ func TestLimiterDoesNotGrowUnlessItIsReached(t *testing.T) {
 	assert.Equal(t, 16, limitOf(l))
 }
 
-func TestLimiterFallsByAFifth(t *testing.T) {
+func TestLimiterDecreasesByAFifth(t *testing.T) {
 	for name, c := range map[string]struct {
 		took    time.Duration
 		tooMuch bool
@@ -143,7 +143,7 @@ func TestLimiterFallsByAFifth(t *testing.T) {
 	}
 }
 
-func TestLimiterFallsOnceForOneBurst(t *testing.T) {
+func TestLimiterDecreasesOncePerBurst(t *testing.T) {
 	clock := newHand()
 	l := newLimiter(100, 4, 128, slow, clock.now)
 	for range 100 {
@@ -158,9 +158,9 @@ func TestLimiterFallsOnceForOneBurst(t *testing.T) {
 	assert.Equal(t, 64, limitOf(l))
 }
 
-// After a fall there are more under way than there may be: places that come free are not given away until there are
+// After a decrease more writes are in flight than allowed: places that come free are not granted until there are
 // fewer.
-func TestLimiterWaitsForAFallToTakeEffect(t *testing.T) {
+func TestLimiterWaitsForADecreaseToTakeEffect(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(10, 1, 10, slow, time.Now)
 		fill(t, l)
@@ -203,7 +203,7 @@ func TestLimiterServesInTurn(t *testing.T) {
 	})
 }
 
-func TestLimiterThatGrowsLetsTheNextIn(t *testing.T) {
+func TestLimiterThatGrowsGrantsThePlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(1, 1, 2, slow, time.Now)
 		fill(t, l)
@@ -218,7 +218,7 @@ func TestLimiterThatGrowsLetsTheNextIn(t *testing.T) {
 	})
 }
 
-func TestLimiterLetsGoOfThoseWhoGiveUp(t *testing.T) {
+func TestLimiterForgetsCanceledCallers(t *testing.T) {
 	for name, gone := range map[string]int{"the first in the queue": 0, "one in the middle": 1, "the last": 2} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -245,7 +245,7 @@ func TestLimiterLetsGoOfThoseWhoGiveUp(t *testing.T) {
 				cancel()
 				synctest.Wait()
 				require.ErrorIs(t, gaveUp, context.Canceled)
-				assert.Empty(t, order, "its place in the queue is nobody's place")
+				assert.Empty(t, order, "its place in the queue is gone")
 				l.release()
 				synctest.Wait()
 				assert.Len(t, order, 2)
@@ -257,8 +257,8 @@ func TestLimiterLetsGoOfThoseWhoGiveUp(t *testing.T) {
 	}
 }
 
-// Who gives up in the moment in which a place is given must give it on.
-func TestLimiterLosesNoPlaceToAGivingUpAtTheSameMoment(t *testing.T) {
+// A caller that is canceled while it gets a place must pass the place on.
+func TestLimiterLosesNoPlaceToACancellation(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLimiter(1, 1, 1, slow, time.Now)
 		fill(t, l)

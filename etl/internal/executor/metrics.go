@@ -10,7 +10,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
-// tables are those that fleet-etl writes while it stores records.
+// tables lists the tables that fleet-etl writes while it stores records.
 var tables = append([]string{
 	cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet, cassandra.TableDevices, cassandra.TableFleets,
 }, cassandra.DerivedTables...)

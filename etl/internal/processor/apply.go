@@ -53,7 +53,7 @@ func (p *Processor) Apply(records []*telemetry.Record) []telemetry.AlertEvent {
 	return events
 }
 
-// batchKept is the number of records of a batch that a device keeps room for.
+// batchKept is the number of records of a batch that a device keeps memory for.
 const batchKept = 32
 
 // apply applies one stored record to its device.

@@ -44,7 +44,7 @@ func (p *Processor) Load(ctx context.Context, acquired []claims.Acquired) error 
 	return p.load(ctx, acquired, reasonShared)
 }
 
-// load reads the states of devices. Those of other instances are recomputed, for the given reason.
+// load reads the states of devices. Devices of other instances are recomputed, for the given reason.
 func (p *Processor) load(ctx context.Context, acquired []claims.Acquired, reason string) error {
 	p.mu.Lock()
 	for _, a := range acquired {

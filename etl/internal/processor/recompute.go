@@ -27,8 +27,8 @@ type recomputation struct {
 	others  bool // other instances claim the device
 }
 
-// recompute recomputes dirty devices. Those that sent recently go first, those without any derived rows last. What takes
-// longer than the interval of flushes continues after the next flush, so that a backlog delays nothing that is live.
+// recompute recomputes dirty devices. Devices that sent recently go first, devices without derived rows last. A run ends
+// after one flush interval and continues after the next flush, so that a backlog does not delay live devices.
 func (p *Processor) recompute(ctx context.Context, lease claims.Lease, all bool) error {
 	now := p.now()
 	dirty := p.pick(func(v *device) bool {
@@ -138,7 +138,7 @@ func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
 	return err
 }
 
-// install makes a recomputation the device's state and applies what was stored meanwhile. It returns the events to notify,
+// install makes a recomputation the device's state and applies the records that were stored meanwhile. It returns the events to notify,
 // and which of the alerts receivers know.
 func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, notified map[derived.AlertKey]bool) {
 	p.mu.Lock()
@@ -192,7 +192,7 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 }
 
 // reconcile brings what receivers know of a device's alerts together with what a recomputation found: it restores what
-// another instance notified, follows an alert that opens at another time now, and resolves those that do not exist.
+// another instance notified, follows an alert that opens at another time now, and resolves alerts that do not exist.
 func (p *Processor) reconcile(v *device, fresh *recompute.Result) (events []telemetry.AlertEvent) {
 	old := &fresh.Existing
 	v.restoreNotified(old.Open)

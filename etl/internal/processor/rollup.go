@@ -43,7 +43,7 @@ func (p *Processor) rollUp(ctx context.Context, lease claims.Lease, _ bool) erro
 	return nil
 }
 
-// sumHours sums hours of fleets and writes the sums, those of one fleet and day together.
+// sumHours sums hours of fleets and writes the sums, one mutation per fleet and day.
 func (p *Processor) sumHours(ctx context.Context, lease claims.Lease, hours []cassandra.FleetHour) error {
 	type fleetDay struct {
 		fleet string
@@ -88,7 +88,7 @@ func (p *Processor) sumHours(ctx context.Context, lease claims.Lease, hours []ca
 	return failed
 }
 
-// sumHour sums one hour. The stamp precedes the read: whoever reads last has seen the latest row of every device.
+// sumHour sums one hour. The stamp precedes the read: the last reader has seen the latest row of every device.
 func (p *Processor) sumHour(ctx context.Context, lease claims.Lease, h cassandra.FleetHour) (sum cassandra.AnalyticsRow, found bool, err error) {
 	at := p.stamps.Next()
 	var rows []cassandra.HourRow

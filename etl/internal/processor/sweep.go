@@ -25,7 +25,7 @@ func (p *Processor) sweep(ctx context.Context, _ claims.Lease, all bool) error {
 	p.mu.Lock()
 	for id, s := range p.silent {
 		if len(wants) == sweepAtOnce || dirty > sweepAtOnce {
-			break // until those that were found are recomputed
+			break // until the loaded ones are recomputed
 		}
 		if s.dueMs > now.UnixMilli() || p.devices[id] != nil {
 			continue

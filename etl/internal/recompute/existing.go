@@ -90,7 +90,7 @@ func OpenAlerts(ctx context.Context, s interface {
 	return open, nil
 }
 
-// FleetRows reads the rows of a device's alert among those of its fleet: one, unless it is there with several severities.
+// FleetRows reads the rows of a device's alert in alerts_by_fleet_day: one, unless it is there with several severities.
 func FleetRows(ctx context.Context, s Store, a *cassandra.Alert) ([]cassandra.Alert, error) {
 	rows, err := s.FleetAlerts(ctx, a.FleetID, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
 	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.DeviceID != a.DeviceID || r.Type != a.Type }), err

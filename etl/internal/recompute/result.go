@@ -21,7 +21,7 @@ type Request struct {
 	Now      time.Time
 }
 
-// Result is a recomputation that replaces what is stored.
+// Result is a recomputation that replaces stored rows.
 type Result struct {
 	Request
 	*Outcome
@@ -79,7 +79,7 @@ func (r *Result) deleteAlerts(c *derived.Changes, gone map[cassandra.FleetHour]b
 	}
 }
 
-// putAlerts writes the alerts that differ from what is stored. Of a shared device, whose rows another instance may have
+// putAlerts writes the alerts that differ from the stored ones. Of a shared device, whose rows another instance may have
 // written or deleted with a fast clock, it writes all, and deletes them from where the other may have found them.
 func (r *Result) putAlerts(c *derived.Changes) {
 	known := map[derived.AlertKey]cassandra.Alert{}
@@ -119,7 +119,7 @@ func (r *Result) deleteElsewhere(c *derived.Changes, is cassandra.Alert) {
 	}
 }
 
-// replaceTrips deletes trips and stops that do not exist any more, and writes those that differ.
+// replaceTrips deletes trips and stops that do not exist any more, and writes the ones that differ.
 func (r *Result) replaceTrips(c *derived.Changes) {
 	known := map[derived.TripKey]cassandra.TripRow{}
 	for _, was := range r.Existing.Trips {
@@ -137,8 +137,8 @@ func (r *Result) replaceTrips(c *derived.Changes) {
 	}
 }
 
-// replaceHours deletes what the device added to hours that are gone, and to those of fleets that it turns out not to have
-// been in. It writes what the device adds now.
+// replaceHours deletes what the device added to hours that are gone, and to hours of fleets that it was not in. It writes
+// what the device adds now.
 func (r *Result) replaceHours(c *derived.Changes, gone map[cassandra.FleetHour]bool) {
 	fleets := slices.Clone(r.Fleets)
 	for _, day := range slices.Concat(r.Days, r.Existing.Days) {
@@ -167,7 +167,7 @@ func (r *Result) replaceHours(c *derived.Changes, gone map[cassandra.FleetHour]b
 	}
 }
 
-// OpenAlerts returns the open alerts to write, without those that a person resolved. notified reports whether receivers
+// OpenAlerts returns the open alerts to write, except manually resolved ones. notified reports whether receivers
 // know of an alert.
 func (r *Result) OpenAlerts(notified func(derived.AlertKey) bool) *derived.Changes {
 	c := derived.NewChanges()

@@ -32,7 +32,7 @@ type Store interface {
 }
 
 type rows interface {
-	DeviceIDs(ctx context.Context, fleetID string) ([]string, error) // those that moved to another fleet included
+	DeviceIDs(ctx context.Context, fleetID string) ([]string, error) // devices that moved to another fleet included
 	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
 	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
 	AnalyticsRows(ctx context.Context, fleetID string, day cassandra.Day) ([]cassandra.AnalyticsRow, error)

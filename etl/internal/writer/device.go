@@ -176,7 +176,7 @@ func (d *device) raise(c cells, v int64) {
 	}
 }
 
-// olderCells returns those of c that the device has in no newer version. An equal version may belong to a conflicting
+// olderCells returns the cells of c that the device has in no newer version. An equal version may belong to a conflicting
 // payload; the store decides.
 func (d *device) olderCells(c cells, v int64) (older cells) {
 	for bit, version := range d.versions() {

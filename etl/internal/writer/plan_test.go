@@ -27,7 +27,7 @@ func at(device string, ms int64) *pipeline.Item {
 	return &pipeline.Item{Record: r, Hash: r.PayloadHash()}
 }
 
-// planOf plans items in order, with new devices, and counts those that are late.
+// planOf plans items in order, with new devices, and counts the late ones.
 func planOf(items ...*pipeline.Item) (p *plan, late int) {
 	p = newPlan(len(items))
 	devices := map[string]*device{}
@@ -142,7 +142,7 @@ func TestConflictsThatAgreeBelowTheMillisecondDifferInTheHistory(t *testing.T) {
 	}
 }
 
-// A null would be a tombstone, and a 0 that nobody measured a lie.
+// A null would be a tombstone, and a 0 would be a false measurement.
 func TestHistoryRowHasNoCellForAbsentValues(t *testing.T) {
 	full := at("a", 0)
 	row := historyRow(full, midnight)

@@ -33,7 +33,7 @@ type Options struct {
 	DevicesKept int // devices whose latest row is kept in memory; others are read again when they send
 }
 
-// mutationBytes is the size of one mutation: a larger one is no cheaper for a node, and delays its other requests.
+// mutationBytes is the size of one mutation: a larger one costs a node no less, and delays its other requests.
 const mutationBytes = 16 << 10
 
 // Store is what the writer reads and writes.
@@ -87,7 +87,7 @@ func (w *Writer) finish(number uint64) {
 	w.inFlight.Ack(number, func(struct{}) {})
 }
 
-// Start plans a batch and starts its writes, as far as the executor has room for them. It returns when the last one is
+// Start plans a batch and starts its writes, as far as the limit of the executor allows. It returns when the last one is
 // started, with a function that waits until all of them are durable.
 func (w *Writer) Start(ctx context.Context, b *Batch) (wait func() error, err error) {
 	started := w.now()
@@ -188,7 +188,7 @@ func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
 // registryWrites is the number of registry writes of one batch that run in parallel.
 const registryWrites = 16
 
-// starter starts one write of some rows of a table, once there is room for it.
+// starter starts one write of some rows of a table, once the executor has a place.
 type starter func(table string, rows int, write func(context.Context) error) error
 
 func (w *Writer) startHistory(p *plan, start starter) error {
