@@ -146,11 +146,7 @@ func (p *Processor) flushAlerts(ctx context.Context) error {
 // write writes changes under a lease, and notes the hours that must be summed.
 func (p *Processor) write(ctx context.Context, lease claims.Lease, c *derived.Changes) error {
 	err := p.rows.Write(ctx, c, lease.Check)
-	p.mu.Lock()
-	for h := range c.Hours() {
-		p.hours[h] = true
-	}
-	p.mu.Unlock()
+	p.hours.Add(c.Hours())
 	if err != nil {
 		return err
 	}
@@ -158,4 +154,9 @@ func (p *Processor) write(ctx context.Context, lease claims.Lease, c *derived.Ch
 		p.metrics.trips[kind].Add(float64(c.EndedTrips(kind)))
 	}
 	return nil
+}
+
+// sumHours sums the hours of fleets that changed.
+func (p *Processor) sumHours(ctx context.Context, lease claims.Lease, _ bool) error {
+	return p.hours.Run(ctx, lease, p.claims.Peers())
 }

@@ -16,9 +16,6 @@ type metrics struct {
 	apply      prometheus.Observer
 	recompute  prometheus.Observer
 	flush      prometheus.Observer
-	rollup     prometheus.Observer
-	rolledUp   prometheus.Gauge
-	hours      prometheus.Counter
 	open       map[telemetry.Severity]prometheus.Gauge
 }
 
@@ -44,21 +41,13 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 		Help: "Trips and stops written with an end, by kind. One that a recomputation changes counts again.",
 	}, []string{"kind"})
 	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_processor_duration_seconds",
-		"Time of one operation of the processor: apply (a batch of records), recompute (one device from the store), flush and rollup (everything that changed).",
+		"Time of one operation of the processor: apply (a batch of records), recompute (one device from the store) and flush (everything that changed).",
 		cassandra.RequestBuckets), []string{"operation"})
 	m := &metrics{
 		alerts: alerts, recomputed: map[string]prometheus.Counter{}, trips: map[rollup.TripKind]prometheus.Counter{},
 		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"),
-		flush: duration.WithLabelValues("flush"), rollup: duration.WithLabelValues("rollup"),
-		rolledUp: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_rollup_last_success_timestamp_seconds",
-			Help: "Time at which hourly statistics were last up to date, in seconds since 1970.",
-		}),
-		hours: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_rollup_hours_total",
-			Help: "Hours of fleets that were summed and written.",
-		}),
-		open: map[telemetry.Severity]prometheus.Gauge{},
+		flush: duration.WithLabelValues("flush"),
+		open:  map[telemetry.Severity]prometheus.Gauge{},
 	}
 	open := prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "fleet_etl_alerts_open",
@@ -81,7 +70,7 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 		Name: "fleet_etl_processor_dirty_devices",
 		Help: "Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.",
 	}, func() float64 { return float64(p.dirty()) })
-	reg.MustRegister(alerts, open, recomputed, trips, duration, m.rolledUp, m.hours, devices, dirty)
+	reg.MustRegister(alerts, open, recomputed, trips, duration, devices, dirty)
 	return m
 }
 

@@ -9,8 +9,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -22,6 +20,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/hourly"
 	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -31,17 +30,15 @@ import (
 type Store interface {
 	recompute.Store
 	derived.Store
-	stats
+	hourly.Store
+	devices
 }
 
-type stats interface {
+type devices interface {
 	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
 	LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error)
 	Fleets(ctx context.Context) ([]string, error)
 	OpenAlerts(ctx context.Context, fleetID string) ([]cassandra.Alert, error)
-	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
-	WriteAnalytics(ctx context.Context, rows []cassandra.AnalyticsRow) error
-	DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error
 }
 
 // Options are the settings of a Processor. All of them must be set.
@@ -75,6 +72,7 @@ type Processor struct {
 	stores  executor.Views[Store]
 	exec    *executor.Executor
 	rows    derived.Writer
+	hours   *hourly.Sums
 	claims  *claims.Claims
 	stamps  *stamp.Clock
 	notify  func([]telemetry.AlertEvent)
@@ -84,17 +82,15 @@ type Processor struct {
 
 	urgent chan struct{} // alerts are to be written soon
 
-	mu       sync.Mutex
-	epoch    int64 // of the claims
-	devices  map[string]*device
-	room     *sync.Cond // devices were unloaded, or records applied
-	crowded  bool       // a batch waits for devices to be unloaded
-	alerted  []*device  // devices with alert events since the last flush
-	hours    map[cassandra.FleetHour]bool
-	sumAgain map[cassandra.FleetHour]time.Time // hours to sum once more, because another instance may have summed them too
-	silent   map[string]silence                // devices that are not in memory, if this instance looks after them
-	sweptAt  time.Time
-	leaving  bool // hours that must be summed again are left to another instance
+	mu      sync.Mutex
+	epoch   int64 // of the claims
+	devices map[string]*device
+	room    *sync.Cond         // devices were unloaded, or records applied
+	crowded bool               // a batch waits for devices to be unloaded
+	alerted []*device          // devices with alert events since the last flush
+	silent  map[string]silence // devices that are not in memory, if this instance looks after them
+	sweptAt time.Time
+	leaving bool // hours that must be summed again are left to another instance
 
 	cycle sync.Mutex // held while rows are written: one writer of a device's rows at a time
 }
@@ -107,7 +103,8 @@ func New(o Options, rules func() derived.Rules, stores executor.Views[Store], ex
 		options: o, rules: rules, stores: stores, exec: exec, rows: derived.Writer{Store: stores.Strong, Exec: exec}, claims: c, stamps: stamps,
 		notify: notify, logger: logger, now: now,
 		urgent: make(chan struct{}, 1), devices: map[string]*device{},
-		hours: map[cassandra.FleetHour]bool{}, sumAgain: map[cassandra.FleetHour]time.Time{}, silent: map[string]silence{},
+		silent: map[string]silence{},
+		hours:  hourly.New(o.MaxClockSkew, executor.Views[hourly.Store]{Strong: stores.Strong, Fallback: stores.Fallback}, exec, stamps, reg, now),
 	}
 	p.room = sync.NewCond(&p.mu)
 	p.metrics = newMetrics(reg, p)
@@ -170,7 +167,7 @@ func (p *Processor) runCycle(ctx context.Context, all bool) error {
 		return err
 	}
 	p.advance()
-	for _, step := range []func(context.Context, claims.Lease, bool) error{p.sweep, p.flush, p.recompute, p.rollUp, p.release} {
+	for _, step := range []func(context.Context, claims.Lease, bool) error{p.sweep, p.flush, p.recompute, p.sumHours, p.release} {
 		if err := step(ctx, lease, all); err != nil {
 			return unlessFenced(err)
 		}
@@ -203,7 +200,7 @@ func (p *Processor) syncEpoch() {
 
 // poll takes over devices and hours of other instances.
 func (p *Processor) poll(ctx context.Context, wait bool) (waiting bool, err error) {
-	polled, err := p.claims.Poll(ctx, wait, p.summed)
+	polled, err := p.claims.Poll(ctx, wait, p.hours.Done)
 	if err != nil {
 		return false, err
 	}
@@ -215,27 +212,13 @@ func (p *Processor) poll(ctx context.Context, wait bool) (waiting bool, err erro
 			}
 		}
 	}
-	for _, h := range polled.Hours {
-		p.sumAgain[h] = p.now().Add(p.options.MaxClockSkew)
-	}
 	p.mu.Unlock()
+	p.hours.AddLater(polled.Hours)
 	err = p.load(ctx, polled.Adopted, reasonTakenOver)
 	for _, a := range polled.Adopted {
 		p.claims.Applied(a.DeviceID, 1)
 	}
 	return polled.Waiting, err
-}
-
-// summed reports whether none of some hours is still to be summed.
-func (p *Processor) summed(hours []cassandra.FleetHour) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, h := range hours {
-		if _, again := p.sumAgain[h]; again || p.hours[h] {
-			return false
-		}
-	}
-	return true
 }
 
 // Finish derives and writes everything, and releases every device. Devices and hours that must wait because of the clocks
@@ -270,8 +253,7 @@ func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error
 // reports whether anything was left.
 func (p *Processor) handOver(ctx context.Context) (finished, left bool, err error) {
 	p.mu.Lock()
-	hours := slices.Collect(maps.Keys(p.sumAgain))
-	ready := len(p.hours) == 0
+	hours, ready := p.hours.Later(), !p.hours.Due()
 	for _, v := range p.devices {
 		ready = ready && !v.dirty && !v.recomputing && !v.loading && v.clean()
 	}
@@ -309,7 +291,7 @@ func (p *Processor) handOver(ctx context.Context) (finished, left bool, err erro
 func (p *Processor) done() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.devices) == 0 && len(p.hours) == 0 && len(p.sumAgain) == 0
+	return len(p.devices) == 0 && !p.hours.Due() && len(p.hours.Later()) == 0
 }
 
 // loaded is the number of devices in memory.

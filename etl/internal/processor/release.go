@@ -11,13 +11,12 @@ import (
 
 // release unloads devices that have been silent for long, or all: it stores their states and deletes their claims.
 func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) error {
+	if p.hours.Due() {
+		return nil // hours that changed meanwhile are summed first
+	}
 	var begun []claims.Release
 	c := derived.NewChanges()
 	p.mu.Lock()
-	if len(p.hours) > 0 {
-		p.mu.Unlock()
-		return nil // hours that changed meanwhile are summed first
-	}
 	at := p.stamps.Next()
 	rules := p.rules()
 	for _, v := range p.idle(all) {

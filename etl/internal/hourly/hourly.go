@@ -1,0 +1,190 @@
+// Package hourly sums what devices add to the hours of fleets.
+package hourly
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
+)
+
+// Store has what devices add to hours, and their sums.
+type Store interface {
+	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
+	WriteAnalytics(ctx context.Context, rows []cassandra.AnalyticsRow) error
+	DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error
+}
+
+// readsInParallel is the number of hours that are read in parallel.
+const readsInParallel = 8
+
+// Sums keeps the sums of hours up to date. It is safe for concurrent use, but only one Run at a time.
+type Sums struct {
+	skew    time.Duration // largest expected clock difference between instances
+	stores  executor.Views[Store]
+	exec    *executor.Executor
+	stamps  *stamp.Clock
+	now     func() time.Time
+	metrics *metrics
+
+	mu    sync.Mutex
+	due   map[cassandra.FleetHour]bool
+	again map[cassandra.FleetHour]time.Time // to be summed once more, because another instance may have summed them too
+}
+
+// New makes sums of which none is due, and registers their metrics with reg.
+func New(maxClockSkew time.Duration, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, reg prometheus.Registerer, now func() time.Time) *Sums {
+	return &Sums{
+		skew: maxClockSkew, stores: stores, exec: exec, stamps: stamps, now: now, metrics: newMetrics(reg),
+		due: map[cassandra.FleetHour]bool{}, again: map[cassandra.FleetHour]time.Time{},
+	}
+}
+
+// Add has hours summed by the next Run.
+func (s *Sums) Add(hours iter.Seq[cassandra.FleetHour]) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range hours {
+		s.due[h] = true
+	}
+}
+
+// AddLater has hours summed when the clocks of all instances have passed now.
+func (s *Sums) AddLater(hours []cassandra.FleetHour) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, h := range hours {
+		s.again[h] = s.now().Add(s.skew)
+	}
+}
+
+// Due reports whether hours wait for the next Run.
+func (s *Sums) Due() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.due) > 0
+}
+
+// Later returns the hours that must be summed once more.
+func (s *Sums) Later() []cassandra.FleetHour {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.again))
+}
+
+// Done reports whether none of some hours is still to be summed.
+func (s *Sums) Done(hours []cassandra.FleetHour) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !slices.ContainsFunc(hours, func(h cassandra.FleetHour) bool {
+		_, again := s.again[h]
+		return again || s.due[h]
+	})
+}
+
+// Run sums the hours that are due. With peers set, other instances may sum them too, so they are summed once more when
+// the difference of clocks has passed.
+func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
+	started := s.now()
+	s.mu.Lock()
+	due := s.due
+	s.due = map[cassandra.FleetHour]bool{}
+	if peers {
+		for h := range due {
+			s.again[h] = started.Add(s.skew)
+		}
+	}
+	for h, at := range s.again {
+		if !started.Before(at) {
+			due[h] = true
+			delete(s.again, h)
+		}
+	}
+	s.mu.Unlock()
+	if err := s.sum(ctx, lease, slices.Collect(maps.Keys(due))); err != nil {
+		s.Add(maps.Keys(due))
+		return err
+	}
+	s.metrics.duration.Observe(s.now().Sub(started).Seconds())
+	s.metrics.last.Set(float64(s.now().UnixMilli()) / 1000)
+	return nil
+}
+
+// sum sums hours of fleets and writes the sums, one mutation per fleet and day.
+func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.FleetHour) error {
+	type fleetDay struct {
+		fleet string
+		day   cassandra.Day
+	}
+	var mu sync.Mutex
+	sums := map[fleetDay][]cassandra.AnalyticsRow{}
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(readsInParallel)
+	for _, h := range hours {
+		g.Go(func() error {
+			sum, found, err := s.read(gctx, lease, h)
+			if err != nil || !found {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			key := fleetDay{h.FleetID, sum.Day}
+			sums[key] = append(sums[key], sum)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	g, gctx = errgroup.WithContext(ctx)
+	var failed error
+	for _, rows := range sums {
+		if failed == nil {
+			failed = s.exec.Start(gctx, g, cassandra.TableAnalytics, len(rows), func(ctx context.Context) error {
+				if err := lease.Check(ctx); err != nil {
+					return err
+				}
+				return s.stores.Strong.WriteAnalytics(ctx, rows)
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	s.metrics.hours.Add(float64(len(hours)))
+	return failed
+}
+
+// read sums one hour, or deletes its sum if nothing is left to add up. The stamp precedes the read: the last reader has
+// seen the latest row of every device.
+func (s *Sums) read(ctx context.Context, lease claims.Lease, h cassandra.FleetHour) (sum cassandra.AnalyticsRow, found bool, err error) {
+	at := s.stamps.Next()
+	var rows []cassandra.HourRow
+	if _, err := executor.Read(ctx, s.exec, s.stores, cassandra.TableHours, func(ctx context.Context, store Store) (err error) {
+		rows, err = store.Hours(ctx, h.FleetID, h.HourMs)
+		return err
+	}); err != nil {
+		return sum, false, err
+	}
+	if sum, found = derived.SumHours(rows); found {
+		sum.WriteTimeUs = at
+		return sum, true, nil
+	}
+	return sum, false, s.exec.Write(ctx, cassandra.TableAnalytics, 0, func(ctx context.Context) error {
+		if err := lease.Check(ctx); err != nil {
+			return err
+		}
+		return s.stores.Strong.DeleteAnalytics(ctx, h.FleetID, h.HourMs, at)
+	})
+}
