@@ -116,7 +116,7 @@ func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *deriva
 	}, executor.Views[claims.Store]{Strong: strong, Fallback: fallback}, p.exec, stamps, p.logger, p.reg, time.Now)
 	d.processor = processor.New(processor.Options{
 		Flush: p.config.ProcessorFlushInterval, MaxClockSkew: p.config.ProcessorMaxClockSkew, Idle: deviceIdle,
-		Devices: p.config.DevicesInMemory, NotifyMaxAge: p.config.AlertNotifyMaxAge, Sweep: p.role == cassandra.RoleStream,
+		Devices: p.config.DevicesInMemory, NotifyMaxAge: p.config.AlertNotifyMaxAge, Stream: p.role == cassandra.RoleStream,
 	}, p.rulesInForce, executor.Views[processor.Store]{Strong: strong, Fallback: fallback}, p.exec, d.claims, stamps,
 		p.receivers.Notify, p.logger, p.reg, time.Now)
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))

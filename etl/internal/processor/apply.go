@@ -103,7 +103,9 @@ func (p *Processor) newEvents(v *device) []telemetry.AlertEvent {
 	}
 	if len(v.events) > v.considered {
 		p.alerted = append(p.alerted, v)
-		p.wake()
+		if p.options.Stream {
+			p.wake()
+		}
 	}
 	v.considered = len(v.events)
 	if v.laterOver {

@@ -48,13 +48,13 @@ type Options struct {
 	Idle         time.Duration // time without a record after which a device is unloaded
 	Devices      int           // devices in memory, besides those with records in flight
 	NotifyMaxAge time.Duration // alerts detected later than this after they opened are not notified
-	Sweep        bool          // look after devices of the store that are silent, too
+	Stream       bool          // store alerts soon, and look after devices of the store that are silent
 }
 
 // These intervals and bounds need no setting.
 const (
 	pollEvery         = 5 * time.Second
-	alertsEvery       = 200 * time.Millisecond // alerts are stored at most this often
+	alertsEvery       = 300 * time.Millisecond // alerts are stored at most this often
 	slowEvery         = 30 * time.Second       // open trips and alerts are written again
 	sweepEvery        = time.Minute
 	sharedEvery       = 15 * time.Second // a shared device is recomputed

@@ -89,7 +89,7 @@ func start(t testing.TB, store *fakeStore, stream bool) *process {
 	}, executor.Views[claims.Store]{Strong: p.view, Fallback: p.view}, exec, stamps, logger, reg, now)
 	var mu sync.Mutex
 	p.Processor = New(Options{
-		Flush: 5 * time.Second, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Sweep: stream,
+		Flush: 5 * time.Second, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Stream: stream,
 	}, func() derived.Rules { return derived.Rules{Engine: e, Fingerprint: fingerprint} },
 		executor.Views[Store]{Strong: p.view, Fallback: p.view}, exec, p.claims, stamps, func(events []telemetry.AlertEvent) {
 			mu.Lock()

@@ -10,7 +10,7 @@ import (
 
 // sweep loads silent devices of the store that no instance has in memory, once their silence leads to an alert.
 func (p *Processor) sweep(ctx context.Context, _ claims.Lease, all bool) error {
-	if all || !p.options.Sweep || !p.claims.Leads() {
+	if all || !p.options.Stream || !p.claims.Leads() {
 		return nil
 	}
 	now := p.now()
