@@ -7,7 +7,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+	"github.com/fleettracing/fleet-tracing/etl/internal/verify"
 )
 
 func position(at time.Time) telemetry.Record {
@@ -116,5 +118,36 @@ func TestRemovedInstanceContinuesUnderANewID(t *testing.T) {
 		p.finish(t)
 		start(t, store, true).finish(t)
 		requireFresh(t, store)
+	})
+}
+
+// Rows of a device that an instance still derives are not judged, and never count as right.
+func TestVerifyCountsWhatItCannotJudge(t *testing.T) {
+	simulated(t, func(t *testing.T, store *fakeStore) {
+		e, fingerprint := engine(t)
+		v := &verify.Verifier{Store: &view{fakeStore: store, left: -1}, Rules: derived.Rules{Engine: e, Fingerprint: fingerprint}, Now: time.Now}
+		today := cassandra.DayOf(time.Now().UnixMilli())
+		compare := func() *verify.Report {
+			report, err := v.Verify(t.Context(), []string{"north"}, today-1, today)
+			require.NoError(t, err)
+			return report
+		}
+		p := start(t, store, true)
+		require.NoError(t, p.store([]telemetry.Record{position(time.Now().Add(-3 * time.Hour))}))
+		require.NoError(t, p.store([]telemetry.Record{position(time.Now())}))
+		p.kill() // before the rows of the last record are written
+		report := compare()
+		require.Empty(t, report.Differences)
+		require.True(t, report.NotVerified.Any())
+		require.Equal(t, 1, report.NotVerified.Sending)
+		time.Sleep(10 * time.Minute)
+		report = compare()
+		require.Empty(t, report.Differences)
+		require.Positive(t, report.NotVerified.Pending+report.NotVerified.Hours, "claimed by an instance that has crashed")
+		start(t, store, true).finish(t)
+		report = compare()
+		require.Empty(t, report.Differences)
+		require.False(t, report.NotVerified.Any())
+		require.Equal(t, 2, report.Records)
 	})
 }
