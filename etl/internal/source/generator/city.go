@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"container/heap"
 	"math"
 	"slices"
 
@@ -309,9 +310,9 @@ func (c *city) waysTo(target uint16) []uint8 {
 		way[i], cost[i] = noWay, math.Inf(1)
 	}
 	cost[target] = 0
-	open := queue[reach]{{target, 0}}
-	for len(open) > 0 {
-		at := open.pop()
+	open := &queue[reach]{{target, 0}}
+	for open.Len() > 0 {
+		at := heap.Pop(open).(reach)
 		if at.cost > cost[at.node] {
 			continue
 		}
@@ -326,7 +327,7 @@ func (c *city) waysTo(target uint16) []uint8 {
 					way[e.to] = uint8(i)
 				}
 			}
-			open.push(reach{e.to, total})
+			heap.Push(open, reach{e.to, total})
 		}
 	}
 	return way

@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"container/heap"
 	"math"
 	"slices"
 	"testing"
@@ -108,7 +109,7 @@ func TestQueueReturnsTheEarliestFirst(t *testing.T) {
 	var want []held
 	for i := range 500 {
 		h := held{at: int64(d.below(50)), seq: uint64(i)}
-		q.push(h)
+		heap.Push(&q, h)
 		want = append(want, h)
 	}
 	slices.SortFunc(want, func(a, b held) int {
@@ -118,7 +119,7 @@ func TestQueueReturnsTheEarliestFirst(t *testing.T) {
 		return 1
 	})
 	for i := range want {
-		if got := q.pop(); got != want[i] {
+		if got := heap.Pop(&q).(held); got != want[i] {
 			t.Fatalf("element %d is %+v, want %+v", i, got, want[i])
 		}
 	}

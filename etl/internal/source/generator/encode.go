@@ -2,11 +2,9 @@ package generator
 
 import (
 	"encoding/json"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -27,93 +25,65 @@ func AppendJSON(dst []byte, r *telemetry.Record) []byte { return appendJSON(dst,
 
 func appendJSON(dst []byte, r *telemetry.Record, damaged, text string) []byte {
 	separator := byte('{')
-	for _, field := range fields {
-		v := valueOf(r, field)
-		if field == damaged {
-			v = value{text: text, present: text != ""}
-		}
-		if !v.present {
+	for i, value := range values(r, damaged, text) {
+		if value == "" {
 			continue
 		}
-		dst = append(append(append(dst, separator, '"'), field...), '"', ':')
+		dst = append(append(append(dst, separator, '"'), fields[i]...), '"', ':')
 		separator = ','
 		switch {
-		case !v.numeric:
-			dst = appendJSONString(dst, v.text)
-		case math.IsNaN(v.number) || math.IsInf(v.number, 0):
+		case fields[i] == damaged || isText(fields[i]):
+			quoted, _ := json.Marshal(value) // every string has a JSON form
+			dst = append(dst, quoted...)
+		case strings.ContainsAny(value, "NI"): // NaN, +Inf, -Inf
 			dst = append(dst, "null"...)
 		default:
-			dst = strconv.AppendFloat(dst, v.number, 'f', -1, 64)
+			dst = append(dst, value...)
 		}
 	}
 	return append(dst, '}')
 }
 
-func appendJSONString(dst []byte, s string) []byte {
-	if strings.ContainsFunc(s, func(c rune) bool { return c < ' ' || c > '~' || c == '"' || c == '\\' }) {
-		quoted, _ := json.Marshal(s) // every string has a JSON form
-		return append(dst, quoted...)
-	}
-	return append(append(append(dst, '"'), s...), '"')
-}
-
 // appendCSV appends a record as a CSV row without a newline. Absent values are empty cells.
 func appendCSV(dst []byte, r *telemetry.Record, damaged, text string) []byte {
-	for i, field := range fields {
+	for i, value := range values(r, damaged, text) {
 		if i > 0 {
 			dst = append(dst, ',')
 		}
-		v := valueOf(r, field)
-		if field == damaged {
-			v = value{text: text, present: true}
+		if strings.ContainsAny(value, "\",\r\n") { // RFC 4180
+			value = `"` + strings.ReplaceAll(value, `"`, `""`) + `"`
 		}
-		switch {
-		case !v.present:
-		case v.numeric:
-			dst = strconv.AppendFloat(dst, v.number, 'f', -1, 64)
-		case strings.ContainsAny(v.text, "\",\r\n"): // RFC 4180
-			dst = append(append(append(dst, '"'), strings.ReplaceAll(v.text, `"`, `""`)...), '"')
-		default:
-			dst = append(dst, v.text...)
-		}
+		dst = append(dst, value...)
 	}
 	return dst
 }
 
-// value is the value of one field: a text or a number.
-type value struct {
-	text             string
-	number           float64
-	numeric, present bool
+// isText returns whether the values of a field are texts. The others are numbers.
+func isText(field string) bool {
+	switch field {
+	case telemetry.FieldDeviceID, telemetry.FieldFleetID, telemetry.FieldTimestamp, telemetry.FieldZone:
+		return true
+	}
+	return false
 }
 
-func valueOf(r *telemetry.Record, field string) value {
-	text := func(s string) value { return value{text: s, present: s != ""} }
-	number := func(o telemetry.Optional[float64]) value {
-		return value{number: o.Value, numeric: true, present: o.Valid}
+// values returns the values of a record in the order of fields. Absent values are empty.
+func values(r *telemetry.Record, damaged, text string) [10]string {
+	number := func(v float64, valid bool) string {
+		if !valid {
+			return ""
+		}
+		return strconv.FormatFloat(v, 'f', -1, 64)
 	}
-	switch field {
-	case telemetry.FieldDeviceID:
-		return text(r.DeviceID)
-	case telemetry.FieldFleetID:
-		return text(r.FleetID)
-	case telemetry.FieldTimestamp:
-		return text(time.UnixMilli(r.TimeMs).UTC().Format(timeLayout))
-	case telemetry.FieldLat:
-		return number(telemetry.Some(r.Lat))
-	case telemetry.FieldLon:
-		return number(telemetry.Some(r.Lon))
-	case telemetry.FieldSpeed:
-		return number(r.SpeedKmh)
-	case telemetry.FieldHeading:
-		return number(r.HeadingDeg)
-	case telemetry.FieldBattery:
-		return value{number: float64(r.BatteryPct.Value), numeric: true, present: r.BatteryPct.Valid}
-	case telemetry.FieldTemp:
-		return number(r.TempC)
-	default:
-		return text(r.Zone)
+	all := [...]string{
+		r.DeviceID, r.FleetID, r.Time().Format(timeLayout), number(r.Lat, true), number(r.Lon, true),
+		number(r.SpeedKmh.Value, r.SpeedKmh.Valid), number(r.HeadingDeg.Value, r.HeadingDeg.Valid),
+		number(float64(r.BatteryPct.Value), r.BatteryPct.Valid), number(r.TempC.Value, r.TempC.Valid), r.Zone,
 	}
+	if i := slices.Index(fields, damaged); i >= 0 {
+		all[i] = text
+	}
+	return all
 }
 
 // line appends an emission as a sender would transmit it, without a newline.

@@ -1,5 +1,7 @@
 package generator
 
+import "container/heap"
+
 // held is a record that arrives late, or again. It is small: a fleet of 100,000 vehicles may have as many in flight.
 type held struct {
 	at      int64  // when it arrives, nanoseconds after the start
@@ -23,7 +25,7 @@ func (h held) before(o held) bool { return h.at < o.at || h.at == o.at && h.seq 
 func (s *Simulator) hold(h held) {
 	s.seq++
 	h.seq = s.seq
-	s.held.push(h)
+	heap.Push(&s.held, h)
 }
 
 // release emits a held record.

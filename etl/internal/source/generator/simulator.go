@@ -2,6 +2,7 @@ package generator
 
 import (
 	"cmp"
+	"container/heap"
 	"fmt"
 	"math"
 	"slices"
@@ -109,7 +110,7 @@ func (s *Simulator) nextBy(e *Emission, by int64) bool {
 			return false
 		}
 		if len(s.held) > 0 && s.held[0].at <= at {
-			s.release(e, s.held.pop())
+			s.release(e, heap.Pop(&s.held).(held))
 			return true
 		}
 		if s.report(e, at) {

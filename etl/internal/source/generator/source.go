@@ -67,12 +67,34 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 	if err != nil {
 		return err
 	}
-	f := feed{sim: sim, now: s.opts.Now, emit: emit}
-	if s.opts.Pace {
-		err = s.pace(ctx, &f)
-	} else {
-		err = f.stream(ctx)
+	var position int64
+	for ctx.Err() == nil {
+		now := int64(math.MaxInt64) // without a pace, everything is due
+		if s.opts.Pace {
+			now = int64(s.wall().Sub(opts.Start))
+			sim.skip(now - int64(patience))
+		}
+		if b := nextBatch(sim, now, &position); len(b.Items)+len(b.Rejected) > 0 {
+			b.Accepted = s.opts.Now()
+			if err := emit(b); err != nil {
+				return unlessDone(ctx, err)
+			}
+		}
+		at, more := sim.due()
+		if !more {
+			return nil
+		}
+		if at > now {
+			if err := s.opts.Wait(ctx, max(beat, time.Duration(at-now))); err != nil {
+				return unlessDone(ctx, err)
+			}
+		}
 	}
+	return nil
+}
+
+// unlessDone returns the error unless ctx has ended.
+func unlessDone(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
 	}
@@ -82,93 +104,24 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 // wall is the time without its monotonic part, which would leave out the time that a machine sleeps.
 func (s *Source) wall() time.Time { return s.opts.Now().Round(0) }
 
-// pace emits each record when its time has come.
-func (s *Source) pace(ctx context.Context, f *feed) error {
-	for ctx.Err() == nil {
-		now := int64(s.wall().Sub(f.sim.opts.Start))
-		f.sim.skip(now - int64(patience))
-		if err := f.batch(now, 0); err != nil {
-			return err
-		}
-		at, more := f.sim.due()
-		switch {
-		case !more:
-			return nil
-		case at > now:
-			if err := s.opts.Wait(ctx, max(beat, time.Duration(at-now))); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-// feed turns one run of a simulator into batches.
-type feed struct {
-	sim      *Simulator
-	now      func() time.Time
-	emit     func(pipeline.Batch) error
-	position int64 // of the last record, counted from 1
-	text     []byte
-}
-
-// stream emits everything as fast as it is taken.
-func (f *feed) stream(ctx context.Context) error {
-	for ctx.Err() == nil {
-		if err := f.batch(math.MaxInt64, batchSize); err != nil {
-			return err
-		}
-		if _, more := f.sim.due(); !more {
-			return nil
-		}
-	}
-	return nil
-}
-
-// batch emits what is due by an instant, in nanoseconds after the start, but no more than a batch holds. Batches belong
-// to the pipeline, so each has an array of its own, made for so many records.
-func (f *feed) batch(by int64, room int) error {
-	b := pipeline.Batch{Origin: sourceName, Items: make([]pipeline.Item, 0, room), Done: func(pipeline.Outcome) {}}
+// nextBatch returns what is due by an instant, in nanoseconds after the start, but no more than a batch holds. Positions
+// continue from the given one. Broken records have a text: what they would have been on the wire. A record that is damaged
+// as a text is rejected here, as by any source that reads text.
+func nextBatch(sim *Simulator, by int64, position *int64) pipeline.Batch {
+	b := pipeline.Batch{Origin: sourceName, Done: func(pipeline.Outcome) {}}
 	var e Emission
-	for range batchSize {
-		if !f.sim.nextBy(&e, by) {
-			break
+	for n := 0; n < batchSize && sim.nextBy(&e, by); n++ {
+		*position++
+		var raw []byte
+		if e.Broken() {
+			raw = encoder(appendJSON).line(nil, &e)
 		}
-		f.add(&b, &e)
+		if e.Damaged() {
+			_, rejection := telemetry.ParseJSON(raw, "")
+			b.Rejected = append(b.Rejected, pipeline.Rejected{Rejection: rejection, Position: *position, Raw: string(raw)})
+			continue
+		}
+		b.Items = append(b.Items, pipeline.Item{Record: e.Record, Position: *position, Raw: string(raw)})
 	}
-	if len(b.Items)+len(b.Rejected) == 0 {
-		return nil
-	}
-	b.Accepted = f.now()
-	return f.emit(b)
-}
-
-// add puts an emission into a batch. Broken ones have a text, which is what they would have been on the wire; those
-// that no Record can hold are rejected here, as by any source that reads text.
-func (f *feed) add(b *pipeline.Batch, e *Emission) {
-	f.position++
-	raw := ""
-	if e.Broken() {
-		f.text = encoder(appendJSON).line(f.text[:0], e)
-		raw = string(f.text)
-	}
-	if e.Damaged() {
-		b.Rejected = append(b.Rejected, pipeline.Rejected{Rejection: rejection(e), Position: f.position, Raw: raw})
-		return
-	}
-	b.Items = append(b.Items, pipeline.Item{Record: e.Record, Position: f.position, Raw: raw})
-}
-
-// rejection is what a reader of the text would say.
-func rejection(e *Emission) *telemetry.Rejection {
-	switch {
-	case e.Cut:
-		return telemetry.Reject(e.Reason, "", "", "send whole JSON objects, this one ends in the middle")
-	case e.Text == "":
-		return telemetry.Reject(e.Reason, e.Field, "", "give it in every record")
-	case e.Field == telemetry.FieldTimestamp:
-		return telemetry.Reject(e.Reason, e.Field, e.Text, "give RFC 3339, epoch seconds or milliseconds")
-	default:
-		return telemetry.Reject(e.Reason, e.Field, e.Text, "give a decimal number")
-	}
+	return b
 }
