@@ -39,30 +39,28 @@ func (c *verifyCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	store, err := p.openStore(p.config.CassandraConnectWait)
+	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer x.close()
+	connected, _ := x.connector.Get()
+	store := connected.Strong()
 	fleets := c.Fleets
 	if len(fleets) == 0 {
-		if fleets, err = store.Strong().Fleets(p.stop); err != nil {
+		if fleets, err = store.Fleets(p.stop); err != nil {
 			return err
 		}
 		fleets = slices.DeleteFunc(fleets, telemetry.PlatformFleet)
 	}
 	started := time.Now()
 	if c.Fix {
-		if err := c.fix(p, store, fleets, first); err != nil {
+		if err := c.fix(p, x, store, fleets, first); err != nil {
 			return err
 		}
 	}
-	rules, err := newRules(p.config)
-	if err != nil {
-		return err
-	}
-	set := rules.current.Load()
-	v := verify.Verifier{Store: store.Strong(), Rules: derived.Rules{Engine: set.engine, Fingerprint: set.fingerprint}, Now: time.Now}
+	set := x.rules.current.Load()
+	v := verify.Verifier{Store: store, Rules: derived.Rules{Engine: set.engine, Fingerprint: set.fingerprint}, Now: time.Now}
 	report, err := v.Verify(p.stop, fleets, first, last)
 	for err == nil && report.NotVerified.Any() && time.Since(started)+verifyPause < c.Wait {
 		p.logger.WithFields(logrus.Fields{
@@ -114,24 +112,19 @@ func (c *verifyCommand) days() (first, last cassandra.Day, err error) {
 }
 
 // fix recomputes every device of the fleets.
-func (c *verifyCommand) fix(p *program, store *cassandra.Store, fleets []string, first cassandra.Day) error {
+func (c *verifyCommand) fix(p *program, x *parts, store *cassandra.Store, fleets []string, first cassandra.Day) error {
 	if !p.config.ProcessorEnabled {
 		return fmt.Errorf("--fix: ETL_PROCESSOR_ENABLED is false; set it to true for this command")
 	}
 	var all []string
 	for _, fleet := range fleets {
-		ids, err := store.Strong().DeviceIDs(p.stop, fleet)
+		ids, err := store.DeviceIDs(p.stop, fleet)
 		if err != nil {
 			return err
 		}
 		all = append(all, ids...)
 	}
 	slices.Sort(all)
-	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
-	if err != nil {
-		return err
-	}
-	defer x.close()
 	return x.path.recompute(p.stop, slices.Compact(all), first)
 }
 

@@ -156,15 +156,6 @@ func (p *program) open(ctx context.Context) (*cassandra.Store, error) {
 	return store, nil
 }
 
-// openStore connects within wait.
-func (p *program) openStore(wait time.Duration) (store *cassandra.Store, err error) {
-	err = p.patiently(wait, func(ctx context.Context) (err error) {
-		store, err = p.open(ctx)
-		return err
-	})
-	return store, err
-}
-
 // patiently repeats what fails because the cluster is unavailable, for at most wait; 0 is without a limit.
 func (p *program) patiently(wait time.Duration, do func(context.Context) error) error {
 	started, said := time.Now(), time.Time{}
