@@ -57,7 +57,7 @@ func (c *schemaInit) Run(p *program) error {
 	if err := (schemaApply{}).Run(p); err != nil {
 		return err
 	}
-	if err := p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) error {
+	if err := p.retryUntilUp(p.config.CassandraConnectWait, func(ctx context.Context) error {
 		return schema.ApplyRoles(ctx, cfg, roles, p.logger)
 	}); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (schemaApply) Run(p *program) error {
 		return err
 	}
 	wanted := replication(p.config)
-	err = p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) error {
+	err = p.retryUntilUp(p.config.CassandraConnectWait, func(ctx context.Context) error {
 		return schema.Apply(ctx, cfg, wanted, p.logger)
 	})
 	if err != nil {
@@ -94,7 +94,7 @@ func (schemaCheck) Run(p *program) error {
 		return err
 	}
 	var differences []string
-	err = p.patiently(p.config.CassandraConnectWait, func(ctx context.Context) (err error) {
+	err = p.retryUntilUp(p.config.CassandraConnectWait, func(ctx context.Context) (err error) {
 		differences, err = schema.Check(ctx, cfg, replication(p.config), p.logger)
 		return err
 	})

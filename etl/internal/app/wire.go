@@ -40,7 +40,7 @@ func (p *program) connect(wait, linger time.Duration) (*parts, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.patiently(wait, func(ctx context.Context) error {
+	if err := p.retryUntilUp(wait, func(ctx context.Context) error {
 		_, err := x.connector.Connect(ctx)
 		return err
 	}); err != nil {
@@ -156,8 +156,8 @@ func (p *program) open(ctx context.Context) (*cassandra.Store, error) {
 	return store, nil
 }
 
-// patiently repeats what fails because the cluster is unavailable, for at most wait; 0 is without a limit.
-func (p *program) patiently(wait time.Duration, do func(context.Context) error) error {
+// retryUntilUp repeats do while Cassandra is unavailable, for at most wait; 0 means no limit.
+func (p *program) retryUntilUp(wait time.Duration, do func(context.Context) error) error {
 	started, said := time.Now(), time.Time{}
 	for {
 		err := do(p.stop)

@@ -43,7 +43,7 @@ type Sums struct {
 	again map[cassandra.FleetHour]time.Time // to be summed once more, because another instance may have summed them too
 }
 
-// New makes sums of which none is due, and registers their metrics with reg.
+// New returns sums, none of them due, and registers their metrics with reg.
 func New(maxClockSkew time.Duration, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, reg prometheus.Registerer, now func() time.Time) *Sums {
 	return &Sums{
 		skew: maxClockSkew, stores: stores, exec: exec, stamps: stamps, now: now, metrics: newMetrics(reg),

@@ -45,7 +45,7 @@ func TestHandoverSurvivesTheSuccessor(t *testing.T) {
 		require.NoError(t, batch.store([]telemetry.Record{position(time.Now().Add(-time.Hour)), position(time.Now())}))
 		batch.finish(t)
 		stream.kill()
-		time.Sleep(time.Minute) // until nobody takes it for running
+		time.Sleep(time.Minute) // until no instance takes it for running
 		start(t, store, true).finish(t)
 		requireFresh(t, store)
 	})

@@ -241,7 +241,7 @@ func TestRowsAreWhatTheRecordsSay(t *testing.T) {
 		}
 		for device, n := range newest {
 			if got := s.cells["device "+device]["last_ts"].value; got != fmt.Sprint(n.TimeMs) {
-				t.Fatalf("seed %d: device %s: newest fix at %s, not %d", seed, device, got, n.TimeMs)
+				t.Fatalf("seed %d: device %s: latest position at %s, not %d", seed, device, got, n.TimeMs)
 			}
 			for _, fleet := range []string{"f0", "f1", "f2"} {
 				status := s.cells["devices "+fleet+" "+device]["status"].value
