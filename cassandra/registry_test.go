@@ -2,6 +2,7 @@ package cassandra_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -55,5 +56,6 @@ func TestRegistryKeepsEarliestActivationAndLatestStatus(t *testing.T) {
 	}
 	fleets, err := s.Fleets(ctx)
 	require.NoError(t, err)
+	fleets = slices.DeleteFunc(fleets, func(fleet string) bool { return !slices.Contains([]string{"alpha", "beta", "gamma"}, fleet) }) // of other tests
 	require.Equal(t, []string{"alpha", "beta", "gamma"}, fleets)
 }
