@@ -43,23 +43,11 @@ type Reprocessor struct {
 // it.
 func NewReprocessor(o ReprocessOptions) (*Reprocessor, error) {
 	for _, field := range slices.Sorted(maps.Keys(o.Set)) {
-		if err := checkSet(field, strings.TrimSpace(o.Set[field])); err != nil {
+		if err := new(telemetry.Record).SetConstant(field, o.Set[field], telemetry.TimeFormat{}); err != nil {
 			return nil, fmt.Errorf("--set %s=%s: %w", field, o.Set[field], err)
 		}
 	}
 	return &Reprocessor{o: o}, nil
-}
-
-func checkSet(field, value string) error {
-	switch {
-	case !slices.Contains(telemetry.Fields, field):
-		return fmt.Errorf("unknown field %q: the fields are %s", field, strings.Join(telemetry.Fields, ", "))
-	case value == "" && slices.Contains(telemetry.RequiredFields, field):
-		return fmt.Errorf("the value is missing, and %s is required: give one", field)
-	case value != "" && (field == telemetry.FieldDeviceID || field == telemetry.FieldFleetID || field == telemetry.FieldZone) && !telemetry.ValidName(value):
-		return fmt.Errorf("every record would be rejected: give 1 to %d characters of A-Za-z0-9._:-", telemetry.MaxNameLen)
-	}
-	return new(telemetry.Record).SetText(field, value, telemetry.TimeFormat{})
 }
 
 // Name implements pipeline.Source.
@@ -101,7 +89,7 @@ func (s *Reprocessor) Run(ctx context.Context, emit func(pipeline.Batch) error) 
 		record, rejection := telemetry.ParseJSON(text, "")
 		if rejection != nil {
 			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
-				Rejection: rejection, Position: e.Number, Raw: e.Raw, Fields: fieldsOf(text),
+				Rejection: rejection, Position: e.Number, Raw: e.Raw, Fields: textsOf(text),
 			})
 		} else {
 			batch.Items = append(batch.Items, pipeline.Item{Record: record, Position: e.Number, Raw: e.Raw})
@@ -137,7 +125,7 @@ func (s *Reprocessor) text(e *Entry) (text []byte, why string) {
 		}
 	case strings.HasPrefix(strings.TrimSpace(e.Raw), "{"):
 		var err error
-		if fields, err = parseRaw(e.Raw); err != nil {
+		if fields, err = telemetry.JSONFields(e.Raw); err != nil {
 			return nil, "its raw text is not valid JSON: " + err.Error()
 		}
 	default:
@@ -154,48 +142,22 @@ func (s *Reprocessor) text(e *Entry) (text []byte, why string) {
 	return text, ""
 }
 
-// parseRaw returns the values of an object by field, as telemetry.ParseJSON sees them: names in any case, and the last
-// of several equal names.
-func parseRaw(object string) (map[string]json.RawMessage, error) {
-	fields := map[string]json.RawMessage{}
-	if err := json.Unmarshal([]byte(object), &fields); err != nil {
-		return nil, err
-	}
-	clear(fields)
-	d := json.NewDecoder(strings.NewReader(object))
-	_, _ = d.Token() // the text is valid: it was unmarshaled before
-	for d.More() {
-		name, _ := d.Token()
-		var value json.RawMessage
-		_ = d.Decode(&value)
-		if i := slices.IndexFunc(telemetry.Fields, func(field string) bool { return strings.EqualFold(field, name.(string)) }); i >= 0 {
-			fields[telemetry.Fields[i]] = value
-		}
-	}
-	return fields, nil
-}
-
 func quoted(s string) json.RawMessage {
 	text, _ := json.Marshal(strings.TrimSpace(s)) // a string always has JSON
 	return text
 }
 
-// fieldsOf returns the values of an object that are strings or numbers.
-func fieldsOf(object []byte) map[string]string {
+// textsOf returns the values of an object that are strings or numbers.
+func textsOf(object []byte) map[string]string {
 	var values map[string]json.RawMessage
 	if json.Unmarshal(object, &values) != nil {
 		return nil
 	}
-	fields := map[string]string{}
-	for name, value := range values {
-		var s string
-		var n json.Number
-		switch {
-		case json.Unmarshal(value, &s) == nil && s != "":
-			fields[name] = s
-		case json.Unmarshal(value, &n) == nil && n != "":
-			fields[name] = n.String()
+	texts := map[string]string{}
+	for field, value := range values {
+		if text, rejection := telemetry.JSONText(field, value); rejection == nil && text != "" {
+			texts[field] = text
 		}
 	}
-	return fields
+	return texts
 }

@@ -1,7 +1,9 @@
 package telemetry
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -145,6 +147,26 @@ func (r *Record) SetText(field, s string, times TimeFormat) (err error) {
 		}
 	}
 	return err
+}
+
+// SetConstant sets one field as SetText does, for a value that many records get. It also rejects unknown fields, an empty
+// value of a required field, and invalid names: every record would be rejected.
+func (r *Record) SetConstant(field, value string, times TimeFormat) error {
+	value = strings.TrimSpace(value)
+	switch {
+	case !slices.Contains(Fields, field):
+		return UnknownField(field)
+	case value == "" && slices.Contains(RequiredFields, field):
+		return fmt.Errorf("the value is missing, and %s is required: set a value", field)
+	case value != "" && (field == FieldDeviceID || field == FieldFleetID || field == FieldZone) && !ValidName(value):
+		return fmt.Errorf("every record would be rejected: use 1 to %d characters of A-Za-z0-9._:-", MaxNameLen)
+	}
+	return r.SetText(field, value, times)
+}
+
+// UnknownField returns the error for a name that is not in Fields.
+func UnknownField(field string) error {
+	return fmt.Errorf("unknown field %q: the fields are %s", field, strings.Join(Fields, ", "))
 }
 
 func setFloat(dst *Optional[float64], field, s string) error {

@@ -11,17 +11,17 @@ const MaxJSON = 16 << 10
 
 // jsonRecord has the fields as raw JSON, so that quoted numbers are accepted and errors show the original value.
 type jsonRecord struct {
-	DeviceID  json.RawMessage `json:"device_id"`
-	FleetID   json.RawMessage `json:"fleet_id"`
-	Timestamp json.RawMessage `json:"timestamp"`
-	Lat       json.RawMessage `json:"lat"`
-	Lon       json.RawMessage `json:"lon"`
-	Speed     json.RawMessage `json:"speed_kmh"`
-	Heading   json.RawMessage `json:"heading_deg"`
-	Battery   json.RawMessage `json:"battery_pct"`
-	Temp      json.RawMessage `json:"temp_c"`
-	Zone      json.RawMessage `json:"zone"`
-	Accuracy  json.RawMessage `json:"accuracy_m"`
+	DeviceID  json.RawMessage `json:"device_id,omitempty"`
+	FleetID   json.RawMessage `json:"fleet_id,omitempty"`
+	Timestamp json.RawMessage `json:"timestamp,omitempty"`
+	Lat       json.RawMessage `json:"lat,omitempty"`
+	Lon       json.RawMessage `json:"lon,omitempty"`
+	Speed     json.RawMessage `json:"speed_kmh,omitempty"`
+	Heading   json.RawMessage `json:"heading_deg,omitempty"`
+	Battery   json.RawMessage `json:"battery_pct,omitempty"`
+	Temp      json.RawMessage `json:"temp_c,omitempty"`
+	Zone      json.RawMessage `json:"zone,omitempty"`
+	Accuracy  json.RawMessage `json:"accuracy_m,omitempty"`
 }
 
 // ParseJSON parses a JSON object with the names of Fields. Numbers may be quoted, timestamps have the zero TimeFormat, a null
@@ -69,6 +69,21 @@ func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 		}
 	}
 	return r, nil
+}
+
+// JSONFields returns the values of a JSON object by the names of Fields, as ParseJSON sees them: names in any case, and the
+// last of several equal names. It ignores unknown fields.
+func JSONFields(object string) (map[string]json.RawMessage, error) {
+	var j jsonRecord
+	if err := json.Unmarshal([]byte(object), &j); err != nil {
+		return nil, err
+	}
+	known, err := json.Marshal(j)
+	if err != nil {
+		return nil, err
+	}
+	fields := map[string]json.RawMessage{}
+	return fields, json.Unmarshal(known, &fields)
 }
 
 // JSONText returns the text of a JSON string or number, and an empty text for null and for an absent value.

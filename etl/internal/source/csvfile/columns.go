@@ -24,7 +24,7 @@ func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fiel
 	for _, field := range slices.Sorted(maps.Keys(column)) {
 		place := fmt.Sprintf("--map %s=%s", field, column[field])
 		if !slices.Contains(telemetry.Fields, field) {
-			return nil, unknownField(place, field)
+			return nil, fmt.Errorf("%s: %w", place, telemetry.UnknownField(field))
 		}
 		if strings.TrimSpace(column[field]) == "" {
 			return nil, fmt.Errorf("%s: the column name is missing: use the name in the header", place)
@@ -34,33 +34,14 @@ func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fiel
 		}
 	}
 	for _, field := range slices.Sorted(maps.Keys(set)) {
-		place := fmt.Sprintf("--set %s=%s", field, set[field])
-		if !slices.Contains(telemetry.Fields, field) {
-			return nil, unknownField(place, field)
-		}
-		value := strings.TrimSpace(set[field])
-		if value == "" && required(field) {
-			return nil, fmt.Errorf("%s: %s is required: set a value", place, field)
-		}
-		if err := f.fixed.SetText(field, value, times); err != nil {
-			return nil, fmt.Errorf("%s: %w", place, err)
-		}
-		if isName(field) && value != "" && !telemetry.ValidName(value) {
-			return nil, fmt.Errorf("%s: every record would be rejected: use 1 to %d characters of A-Za-z0-9._:-", place, telemetry.MaxNameLen)
+		if err := f.fixed.SetConstant(field, set[field], times); err != nil {
+			return nil, fmt.Errorf("--set %s=%s: %w", field, set[field], err)
 		}
 	}
 	return f, nil
 }
 
-func unknownField(place, field string) error {
-	return fmt.Errorf("%s: unknown field %q: the fields are %s", place, field, strings.Join(telemetry.Fields, ", "))
-}
-
 func required(field string) bool { return slices.Contains(telemetry.RequiredFields, field) }
-
-func isName(field string) bool {
-	return field == telemetry.FieldDeviceID || field == telemetry.FieldFleetID || field == telemetry.FieldZone
-}
 
 // columns maps the fields of a record to positions in the lines of one file.
 type columns struct {

@@ -91,7 +91,7 @@ func TestWrongColumns(t *testing.T) {
 			[]string{"--map zone=area: zone has a constant value too, --set zone=port", "use only one of them"}},
 		{"set to no number", header, Options{Set: map[string]string{"lat": "north"}}, []string{"--set lat=north: malformed", "decimal number"}},
 		{"set to no time", header, Options{Set: map[string]string{"timestamp": "now"}}, []string{"--set timestamp=now: bad_timestamp"}},
-		{"set to nothing", header, Options{Set: map[string]string{"fleet_id": ""}}, []string{"--set fleet_id=: fleet_id is required", "set a value"}},
+		{"set to nothing", header, Options{Set: map[string]string{"fleet_id": ""}}, []string{"--set fleet_id=: the value is missing, and fleet_id is required", "set a value"}},
 		{"set to an invalid name", header, Options{Set: map[string]string{"fleet_id": "my fleet"}}, []string{"--set fleet_id=my fleet: every record would be rejected", "A-Za-z0-9._:-"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -16,7 +16,6 @@ import (
 // the number of an entry is a place to resume from.
 func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) error) error {
 	var count int64
-	entries := counted(s.in.entries(ctx), &count)
 	stored := s.checkpoint.inOrder()
 	var batch pipeline.Batch
 	var number int64
@@ -30,7 +29,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		s.done.Store(int64(float64(s.total) * float64(number) / float64(count)))
 		return emit(b)
 	}
-	for e, err := range sortedByDevice(ctx, s.options, entries) {
+	for e, err := range sortedByDevice(ctx, s.options, s.in.entries(ctx, &count)) {
 		if err != nil {
 			return err
 		}
@@ -70,10 +69,11 @@ func (in *inputs) texts(origin, raw string, why *telemetry.Rejection) map[string
 // errStopped means that the consumer of a range stopped.
 var errStopped = errors.New("stopped")
 
-// entries yields every line of the files in file order.
-func (in *inputs) entries(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
+// entries yields every line of the files in file order, and counts them.
+func (in *inputs) entries(ctx context.Context, count *int64) iter.Seq2[eventorder.Entry, error] {
 	return func(yield func(eventorder.Entry, error) bool) {
 		err := in.each(ctx, fromStart, new(atomic.Int64), func(c chunk) error {
+			*count += int64(len(c.rejected) + len(c.items))
 			e := eventorder.Entry{Origin: in.files[c.file].path}
 			for _, r := range c.rejected {
 				e.Item, e.Rejection = pipeline.Item{Position: r.Position, Raw: r.Raw}, r.Rejection
@@ -91,18 +91,6 @@ func (in *inputs) entries(ctx context.Context) iter.Seq2[eventorder.Entry, error
 		})
 		if err != nil && err != errStopped {
 			yield(eventorder.Entry{}, err)
-		}
-	}
-}
-
-// counted counts the entries of in.
-func counted(in iter.Seq2[eventorder.Entry, error], n *int64) iter.Seq2[eventorder.Entry, error] {
-	return func(yield func(eventorder.Entry, error) bool) {
-		for e, err := range in {
-			*n++
-			if !yield(e, err) {
-				return
-			}
 		}
 	}
 }
@@ -140,7 +128,7 @@ func NewTrace(o Options) (*Trace, error) {
 
 // Records reads the files to their end and yields their entries. An error comes last.
 func (t *Trace) Records(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
-	entries := t.in.entries(ctx)
+	entries := t.in.entries(ctx, new(int64))
 	if t.options.InEventOrder != nil {
 		entries = sortedByDevice(ctx, t.options, entries)
 	}
