@@ -683,7 +683,7 @@ func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 	time.AfterFunc(500*time.Millisecond, cancel)
 	err = deadLetters.Append(ctx, "kafka", "t/0", []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: "{"}})
 	require.ErrorIs(t, err, context.Canceled)
-	assert.ErrorContains(t, err, `write dead deadLetters of t/0: topic "dead"`)
+	assert.ErrorContains(t, err, `write dead letters of t/0: topic "dead"`)
 }
 
 func TestConsumerContinuesWhenTheBrokerIsBack(t *testing.T) {
