@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
@@ -65,7 +66,7 @@ const (
 // progress is a point in the input: a place in a file, or the number of an entry in sorted order.
 type progress struct {
 	file    int
-	place   place
+	place   csvline.Place
 	done    bool // end of the file
 	inOrder int64
 }
@@ -304,14 +305,14 @@ func (c *Checkpoint) keepSaving() {
 }
 
 // from returns the place to resume a file from, and whether the file is done.
-func (c *Checkpoint) from(file int) (at place, done bool) {
+func (c *Checkpoint) from(file int) (at csvline.Place, done bool) {
 	if c.path == "" {
-		return place{}, false
+		return csvline.Place{}, false
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.state.Files[file]
-	return place{offset: f.Offset, line: f.Line}, f.Done
+	return csvline.Place{Offset: f.Offset, Line: f.Line}, f.Done
 }
 
 // inOrder returns the number of entries of the sorted order that are stored.
@@ -351,7 +352,7 @@ func (c *Checkpoint) advance(p progress) {
 		return
 	}
 	if f := &c.state.Files[p.file]; f.Path != Stdin {
-		f.Offset, f.Line, f.Done = p.place.offset, p.place.line, p.done
+		f.Offset, f.Line, f.Done = p.place.Offset, p.place.Line, p.done
 	}
 }
 

@@ -11,13 +11,15 @@ import (
 	"io"
 	"os"
 	"sync/atomic"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 )
 
 // file is one input.
 type file struct {
 	path    string // as given by the user
 	size    int64  // bytes when its header was read, compressed if it is; 0 for standard input
-	columns *columns
+	columns *csvline.Columns
 }
 
 // name returns the name of the file for messages.
@@ -48,12 +50,12 @@ func explain(err error) error {
 
 // stream is an open file, decompressed.
 type stream struct {
-	*lines
+	*csvline.Reader
 	io.Closer
 }
 
 // open opens the file at the given place. It adds the bytes read from disk to read.
-func (f *file) open(ctx context.Context, stdin io.Reader, at place, read *atomic.Int64) (*stream, error) {
+func (f *file) open(ctx context.Context, stdin io.Reader, at csvline.Place, read *atomic.Int64) (*stream, error) {
 	var raw io.ReadCloser
 	if f.path == Stdin {
 		raw = interruptible(ctx, stdin)
@@ -63,26 +65,25 @@ func (f *file) open(ctx context.Context, stdin io.Reader, at place, read *atomic
 			return nil, fmt.Errorf("read %s: %w", f.name(), cause(err))
 		}
 	}
-	text, err := decompress(ctx, raw, at.offset, read)
+	text, err := decompress(ctx, raw, at.Offset, read)
 	if err != nil {
 		raw.Close()
-		return nil, f.errorAt(at.line+1, err)
+		return nil, f.errorAt(at.Line+1, err)
 	}
-	return &stream{newLines(text, at, f.path == Stdin), raw}, nil
+	return &stream{csvline.NewReader(text, at, f.path == Stdin), raw}, nil
 }
 
-// readHeader reads the first line of a stream and binds the fields to its columns.
-func (f *file) readHeader(s *stream, fields *fields) error {
-	first, err := s.next(1)
+// readHeader reads the first line of a stream and finds the fields in it.
+func (f *file) readHeader(s *stream, mapping *csvline.Mapping) error {
+	first, err := s.Next(1)
 	if err == io.EOF {
 		return fmt.Errorf("read %s: it is empty: the first line must name the columns", f.name())
 	}
 	if err != nil {
 		return f.errorAt(1, err)
 	}
-	header, err := parseHeader(trimEnd(first.text))
-	if err == nil {
-		f.columns, err = fields.bind(header)
+	for _, line := range first.Lines() {
+		f.columns, err = mapping.Header(line)
 	}
 	if err != nil {
 		return fmt.Errorf("read %s line 1: %w", f.name(), err)

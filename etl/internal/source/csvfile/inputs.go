@@ -10,13 +10,14 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // inputs are the files of one command, with valid headers.
 type inputs struct {
-	fields  *fields
+	mapping *csvline.Mapping
 	files   []*file
 	stdin   io.Reader
 	shiftMs int64
@@ -25,11 +26,11 @@ type inputs struct {
 // newInputs reads the header of every file, so that mistakes show before the first record. The header of standard input is
 // read later: a pipe may have no data for a long time.
 func newInputs(o Options) (*inputs, error) {
-	fields, err := newFields(o.Map, o.Set, o.Times)
+	mapping, err := csvline.NewMapping(o.Map, o.Set, o.Times)
 	if err != nil {
 		return nil, err
 	}
-	in := &inputs{fields: fields, stdin: o.Stdin, shiftMs: o.Shift.Milliseconds()}
+	in := &inputs{mapping: mapping, stdin: o.Stdin, shiftMs: o.Shift.Milliseconds()}
 	if len(o.Files) == 0 {
 		return nil, errors.New("no files: give CSV files, or - for standard input")
 	}
@@ -58,12 +59,12 @@ func (in *inputs) check(f *file) error {
 		return fmt.Errorf("read %s: %w", f.name(), cause(err))
 	}
 	f.size = info.Size()
-	s, err := f.open(context.Background(), nil, place{}, new(atomic.Int64))
+	s, err := f.open(context.Background(), nil, csvline.Place{}, new(atomic.Int64))
 	if err != nil {
 		return err
 	}
 	defer s.Close()
-	return f.readHeader(s, in.fields)
+	return f.readHeader(s, in.mapping)
 }
 
 // fromStdin returns whether standard input is one of the files.
@@ -76,24 +77,24 @@ type chunk struct {
 	file     int // index
 	items    []pipeline.Item
 	rejected []pipeline.Rejected
-	end      place // place of the next line
-	last     bool  // end of the file; without items
+	end      csvline.Place // place of the next line
+	last     bool          // end of the file; without items
 }
 
 // each reads the files from the places that from returns, or skips them, until a file or take fails, or ctx ends. All whole
 // lines before a read error reach take.
-func (in *inputs) each(ctx context.Context, from func(file int) (at place, skip bool), read *atomic.Int64, take func(chunk) error) error {
+func (in *inputs) each(ctx context.Context, from func(file int) (at csvline.Place, skip bool), read *atomic.Int64, take func(chunk) error) error {
 	var stdin *stream
 	for _, f := range in.files {
 		if f.path != Stdin {
 			continue
 		}
 		var err error
-		if stdin, err = f.open(ctx, in.stdin, place{}, read); err != nil {
+		if stdin, err = f.open(ctx, in.stdin, csvline.Place{}, read); err != nil {
 			return err
 		}
 		defer stdin.Close()
-		if err := f.readHeader(stdin, in.fields); err != nil {
+		if err := f.readHeader(stdin, in.mapping); err != nil {
 			return err
 		}
 	}
@@ -112,8 +113,8 @@ func (in *inputs) each(ctx context.Context, from func(file int) (at place, skip 
 		if err != nil {
 			return err
 		}
-		if at.line == 0 {
-			_, err = s.next(1) // the header
+		if at.Line == 0 {
+			_, err = s.Next(1) // the header
 		}
 		if err == nil {
 			err = in.readFile(ctx, i, s, take)
@@ -126,22 +127,22 @@ func (in *inputs) each(ctx context.Context, from func(file int) (at place, skip 
 	return nil
 }
 
-func fromStart(int) (place, bool) { return place{}, false }
+func fromStart(int) (csvline.Place, bool) { return csvline.Place{}, false }
 
 // readFile reads the remaining lines of a stream.
 func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(chunk) error) error {
 	f := in.files[index]
-	parser := &lineParser{columns: f.columns, names: names{}}
+	parser := csvline.NewParser(f.columns)
 	for ctx.Err() == nil {
-		b, err := s.next(blockLines)
+		b, err := s.Next(csvline.BlockLines)
 		if err == io.EOF {
-			return take(chunk{file: index, end: s.at, last: true})
+			return take(chunk{file: index, end: s.At, last: true})
 		}
 		if err != nil {
-			return f.errorAt(s.at.line+1, err)
+			return f.errorAt(s.At.Line+1, err)
 		}
-		c := parser.parseBlock(b, in.shiftMs)
-		c.file, c.end = index, s.at
+		c := parseBlock(parser, &b, in.shiftMs)
+		c.file, c.end = index, s.At
 		if err := take(c); err != nil {
 			return err
 		}
@@ -150,32 +151,22 @@ func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(
 }
 
 // parseBlock parses the lines of a block. It ignores blank lines.
-func (p *lineParser) parseBlock(b block, shiftMs int64) chunk {
-	c := chunk{items: make([]pipeline.Item, 0, len(b.ends))}
-	start := 0
-	for i, end := range b.ends {
-		line := trimEnd(b.text[start:end])
-		start = end
+func parseBlock(p *csvline.Parser, b *csvline.Block, shiftMs int64) chunk {
+	c := chunk{items: make([]pipeline.Item, 0, b.Len())}
+	for position, line := range b.Lines() {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		position := b.from.line + int64(i) + 1
-		c.items = c.items[:len(c.items)+1]
-		item := &c.items[len(c.items)-1]
-		if rejection := p.parse(line, &item.Record); rejection != nil {
-			c.items = c.items[:len(c.items)-1]
+		item := pipeline.Item{Position: position, Raw: line}
+		if rejection := p.Parse(line, &item.Record); rejection != nil {
 			c.rejected = append(c.rejected, pipeline.Rejected{
 				Rejection: rejection, Position: position, Raw: line[:min(len(line), telemetry.MaxRawLen)],
-				Fields: p.texts(line, shiftMs),
+				Fields: p.Texts(line, shiftMs),
 			})
 			continue
 		}
 		item.TimeMs += shiftMs
-		item.Position, item.Raw = position, line
+		c.items = append(c.items, item)
 	}
 	return c
-}
-
-func trimEnd(line string) string {
-	return strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
 }

@@ -1,13 +1,12 @@
 package csvfile
 
 import (
-	"encoding/csv"
 	"fmt"
 	"slices"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -15,7 +14,7 @@ import (
 func TestBrokenLines(t *testing.T) {
 	const good = "bus-1,wuxi,1793527200,31.5,120.5,42,port"
 	long := "bus-1,wuxi,1793527200,31.5,120.5,42," + strings.Repeat("x", telemetry.MaxRawLen)
-	huge := "bus-1,wuxi,1793527200,31.5,120.5,42," + strings.Repeat("x", 3*blockBytes)
+	huge := "bus-1,wuxi,1793527200,31.5,120.5,42," + strings.Repeat("x", 3*csvline.BlockBytes)
 	for _, c := range []struct {
 		name, line string
 		reason     telemetry.Reason
@@ -88,67 +87,4 @@ func TestQuotedFields(t *testing.T) {
 	if len(refused) != 1 || refused[0].Position != 5 {
 		t.Errorf("refused %+v", refused)
 	}
-}
-
-// The names in a record don't hold on to the lines around it.
-func TestNamesAreTheirOwn(t *testing.T) {
-	n := names{}
-	line := "bus-1,rest"
-	if a, b := n.intern(line[:5]), n.intern("bus-1"); a != "bus-1" || b != a {
-		t.Errorf("got %q, %q", a, b)
-	}
-	for i := range 2 * maxNames {
-		n.intern(fmt.Sprint(i))
-	}
-	if len(n) > maxNames {
-		t.Errorf("%d names are remembered, want no more than %d", len(n), maxNames)
-	}
-}
-
-// FuzzLine holds the parser against encoding/csv, which reads the same line as a file of its own.
-func FuzzLine(f *testing.F) {
-	for _, line := range []string{
-		"bus-1,wuxi,1793527200,31.5,120.5,42,port", `"bus-1","wuxi",1793527200,"31.5",120.5,42,"a, b"`,
-		`bus-1,wu"xi,1793527200,31.5,120.5,42,port`, `bus-1,"wuxi,1793527200,31.5,120.5,42,port`, ",,,,,,", "", `"`, `""`,
-		"bus-1,wuxi,2026-11-01 10:00:00,1e308,-1e-308,0x1p3,\x00", "\xff", `a,"b` + "\r" + `c",1,2,3,4,5`,
-	} {
-		f.Add(line)
-	}
-	fields, err := newFields(nil, nil, telemetry.TimeFormat{})
-	if err != nil {
-		f.Fatal(err)
-	}
-	cols, err := fields.bind(strings.Split(header+",speed_kmh,zone", ","))
-	if err != nil {
-		f.Fatal(err)
-	}
-	reused := &lineParser{columns: cols, names: names{}}
-	f.Fuzz(func(t *testing.T, line string) {
-		line = trimEnd(line)
-		if strings.Contains(line, "\n") {
-			t.Skip("a line has no line end in it")
-		}
-		var got, again telemetry.Record
-		rejection := reused.parse(line, &got)
-		fresh := &lineParser{columns: cols, names: names{}}
-		if r := fresh.parse(line, &again); (r == nil) != (rejection == nil) || r == nil && again != got {
-			t.Fatalf("what a parser read before changes what it reads: %v, %v", rejection, r)
-		}
-		if rejection != nil {
-			if !slices.Contains(telemetry.Reasons, rejection.Reason) || rejection.Remedy == "" {
-				t.Fatalf("a rejection without reason or remedy: %+v", rejection)
-			}
-			return
-		}
-		if !utf8.ValidString(line) || strings.Contains(line, "\x00") || len(line) > telemetry.MaxRawLen {
-			t.Fatal("accepted although it is not UTF-8 or too long")
-		}
-		values, err := csv.NewReader(strings.NewReader(line)).Read()
-		if err != nil {
-			t.Fatalf("taken though encoding/csv says: %v", err)
-		}
-		if len(values) != 7 || got.DeviceID != strings.TrimSpace(values[0]) || got.DeviceID == "" || got.Zone != strings.TrimSpace(values[6]) {
-			t.Fatalf("got %+v of %q", got, values)
-		}
-	})
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/eventorder"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -37,7 +38,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 			number++
 			continue
 		}
-		if e.Origin != batch.Origin || len(batch.Items)+len(batch.Rejected) == blockLines {
+		if e.Origin != batch.Origin || len(batch.Items)+len(batch.Rejected) == csvline.BlockLines {
 			if err := send(); err != nil {
 				return err
 			}
@@ -62,8 +63,7 @@ func (in *inputs) texts(origin, raw string, why *telemetry.Rejection) map[string
 	if i < 0 || why.Reason == telemetry.TooLarge { // the line was truncated
 		return nil
 	}
-	p := lineParser{columns: in.files[i].columns}
-	return p.texts(raw, in.shiftMs)
+	return csvline.NewParser(in.files[i].columns).Texts(raw, in.shiftMs)
 }
 
 // errStopped means that the consumer of a range stopped.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
@@ -52,7 +53,7 @@ func read(t testing.TB, o Options) (items []pipeline.Item, refused []pipeline.Re
 		return nil, nil, err
 	}
 	err = s.Run(context.Background(), func(b pipeline.Batch) error {
-		if n := len(b.Items) + len(b.Rejected); n == 0 || n > blockLines {
+		if n := len(b.Items) + len(b.Rejected); n == 0 || n > csvline.BlockLines {
 			t.Errorf("a batch of %d lines", n)
 		}
 		if b.Accepted.IsZero() || b.Origin == "" {

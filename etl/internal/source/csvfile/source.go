@@ -1,6 +1,5 @@
-// Package csvfile reads telemetry from CSV files, compressed or not, and from standard input. One physical line is one
-// record, so that a broken line never costs another one: quoted fields can't contain newlines. With a checkpoint, the same
-// command resumes after a crash.
+// Package csvfile reads telemetry from CSV files, compressed or not, and from standard input. Package csvline parses the
+// lines. With a checkpoint, the same command resumes after a crash.
 package csvfile
 
 import (
@@ -12,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -106,7 +106,7 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 }
 
 func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error) error {
-	from := func(file int) (place, bool) {
+	from := func(file int) (csvline.Place, bool) {
 		at, done := s.checkpoint.from(file)
 		if done {
 			s.done.Add(s.in.files[file].size)

@@ -1,4 +1,4 @@
-package csvfile
+package csvline
 
 import (
 	"errors"
@@ -10,17 +10,17 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// fields maps record fields to columns and constant values, for all files.
-type fields struct {
+// Mapping maps record fields to columns and constant values, for all files.
+type Mapping struct {
 	column map[string]string // by field, if the column has another name
 	fixed  telemetry.Record  // the constant values
 	set    map[string]string
 	times  telemetry.TimeFormat
 }
 
-// newFields checks the mapping of fields to columns and the constant values.
-func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fields, error) {
-	f := &fields{column: column, set: set, times: times}
+// NewMapping checks the mapping of fields to columns and the constant values.
+func NewMapping(column, set map[string]string, times telemetry.TimeFormat) (*Mapping, error) {
+	f := &Mapping{column: column, set: set, times: times}
 	for _, field := range slices.Sorted(maps.Keys(column)) {
 		place := fmt.Sprintf("--map %s=%s", field, column[field])
 		if !slices.Contains(telemetry.Fields, field) {
@@ -43,11 +43,11 @@ func newFields(column, set map[string]string, times telemetry.TimeFormat) (*fiel
 
 func required(field string) bool { return slices.Contains(telemetry.RequiredFields, field) }
 
-// columns maps the fields of a record to positions in the lines of one file.
-type columns struct {
-	*fields
-	count int // fields of every line
-	found []column
+// Columns maps the fields of a record to positions in the lines of one file.
+type Columns struct {
+	mapping *Mapping
+	count   int // fields of every line
+	found   []column
 }
 
 type column struct {
@@ -56,8 +56,17 @@ type column struct {
 	required bool
 }
 
+// Header splits the first line of a file and finds the fields in it.
+func (f *Mapping) Header(line string) (*Columns, error) {
+	header, err := parseHeader(line)
+	if err != nil {
+		return nil, err
+	}
+	return f.bind(header)
+}
+
 // bind finds the fields in a header. A constant value replaces a column; other columns are ignored.
-func (f *fields) bind(header []string) (*columns, error) {
+func (f *Mapping) bind(header []string) (*Columns, error) {
 	index := make(map[string]int, len(header))
 	for i, name := range header {
 		name = strings.TrimSpace(name)
@@ -69,7 +78,7 @@ func (f *fields) bind(header []string) (*columns, error) {
 		}
 		index[name] = i
 	}
-	c := &columns{fields: f, count: len(header)}
+	c := &Columns{mapping: f, count: len(header)}
 	var missing []string
 	for _, field := range telemetry.Fields {
 		if _, ok := f.set[field]; ok {

@@ -1,4 +1,4 @@
-package csvfile
+package csvline
 
 import (
 	"encoding/csv"
@@ -13,15 +13,18 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// lineParser parses the lines of a file into records.
-type lineParser struct {
-	*columns
+// Parser parses the lines of a file into records.
+type Parser struct {
+	*Columns
 	splitter
 	names names
 }
 
-// parse parses a line without its newline into r. It does not check bounds.
-func (p *lineParser) parse(line string, r *telemetry.Record) *telemetry.Rejection {
+// NewParser returns a parser of lines with the given columns.
+func NewParser(columns *Columns) *Parser { return &Parser{Columns: columns, names: names{}} }
+
+// Parse parses a line without its newline into r. It does not check bounds.
+func (p *Parser) Parse(line string, r *telemetry.Record) *telemetry.Rejection {
 	if len(line) > telemetry.MaxRawLen {
 		return telemetry.Reject(telemetry.TooLarge, "", "",
 			fmt.Sprintf("the line is longer than %d bytes: remove columns that are not fields", telemetry.MaxRawLen))
@@ -37,13 +40,13 @@ func (p *lineParser) parse(line string, r *telemetry.Record) *telemetry.Rejectio
 		return telemetry.Reject(telemetry.Malformed, "", "", fmt.Sprintf(
 			"the line has %d fields, the header has %d: give the same number, and quote fields that contain a comma", len(values), p.count))
 	}
-	*r = p.fixed
+	*r = p.mapping.fixed
 	for _, c := range p.found {
 		value := values[c.index]
 		if c.required && strings.TrimSpace(value) == "" {
 			return telemetry.Reject(telemetry.MissingField, c.field, "", "fill the column, or set a constant value with --set")
 		}
-		if err := r.SetText(c.field, value, p.times); err != nil {
+		if err := r.SetText(c.field, value, p.mapping.times); err != nil {
 			return rejection(err)
 		}
 	}
@@ -51,9 +54,9 @@ func (p *lineParser) parse(line string, r *telemetry.Record) *telemetry.Rejectio
 	return nil
 }
 
-// texts returns the text of each field, for dead letters: they are reprocessed without the columns, constant values, time
+// Texts returns the text of each field, for dead letters: they are reprocessed without the columns, constant values, time
 // layout and shift of this file. It is nil for a line that can't be split into the columns.
-func (p *lineParser) texts(line string, shiftMs int64) map[string]string {
+func (p *Parser) Texts(line string, shiftMs int64) map[string]string {
 	if len(line) > telemetry.MaxRawLen || !isText(line) {
 		return nil
 	}
@@ -61,7 +64,7 @@ func (p *lineParser) texts(line string, shiftMs int64) map[string]string {
 	if err != nil || len(values) != p.count {
 		return nil
 	}
-	texts := maps.Clone(p.set)
+	texts := maps.Clone(p.mapping.set)
 	if texts == nil {
 		texts = map[string]string{}
 	}
@@ -75,7 +78,7 @@ func (p *lineParser) texts(line string, shiftMs int64) map[string]string {
 		}
 	}
 	if text, ok := texts[telemetry.FieldTimestamp]; ok {
-		if ms, err := p.times.Parse(text); err == nil {
+		if ms, err := p.mapping.times.Parse(text); err == nil {
 			texts[telemetry.FieldTimestamp] = pipeline.TimeText(ms + shiftMs)
 		}
 	}
