@@ -25,6 +25,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fakestore"
 	"github.com/fleettracing/fleet-tracing/etl/internal/geofence"
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
@@ -176,7 +177,7 @@ func applyAll(e *alerting.Engine, track []telemetry.Record, statistics bool) {
 
 // applyAndFlush runs a track through a processor in batches, and returns the CPU time of both steps, in µs.
 func applyAndFlush(t *testing.T, e *alerting.Engine, track []telemetry.Record) (apply, flush float64) {
-	m := measure(t, e, &discard{view: &view{fakeStore: newFakeStore(), left: -1}}, track[0].TimeMs)
+	m := measure(t, e, &discard{View: fakestore.New().View(nil)}, track[0].TimeMs)
 	for batch := range batches(track) {
 		m.clockMs.Store(batch[len(batch)-1].TimeMs)
 		apply += cpu(func() { m.apply(t, batch) })
@@ -255,7 +256,7 @@ func devicesInMemory(t *testing.T, vehicles int) float64 {
 		return float64(m.HeapAlloc)
 	}
 	before := heap()
-	m := measure(t, e, &discard{view: &view{fakeStore: newFakeStore(), left: -1}}, 0)
+	m := measure(t, e, &discard{View: fakestore.New().View(nil)}, 0)
 	const minutes = 30
 	track := simulate(t, generator.Options{
 		Seed: 1, Vehicles: vehicles, Fleets: 100, Interval: time.Minute, Records: vehicles * minutes,
@@ -277,9 +278,9 @@ func devicesInMemory(t *testing.T, vehicles int) float64 {
 // recomputeDay returns the CPU time, in µs, of recomputing a device from a day of one record every ten seconds.
 func recomputeDay(t *testing.T, e *alerting.Engine) float64 {
 	day := cassandra.DayOf(time.Now().UnixMilli()) - 1
-	store := &discard{view: &view{fakeStore: newFakeStore(), left: -1}, day: day}
+	store := &discard{View: fakestore.New().View(nil), day: day}
 	for _, r := range simulate(t, generator.Options{Seed: 1, Vehicles: 1, Interval: 10 * time.Second, Records: 8640, Start: day.Time()}) {
-		store.positions = append(store.positions, telemetryOf(r))
+		store.positions = append(store.positions, fakestore.TelemetryOf(r))
 	}
 	m := measure(t, e, store, (day + 1).Time().UnixMilli())
 	id := store.positions[0].DeviceID
@@ -300,7 +301,7 @@ func sumOne(t *testing.T, m *measured, lease claims.Lease) error {
 
 // sumOfHour returns the CPU time, in µs, of summing one hour of 10,000 devices.
 func sumOfHour(t *testing.T) float64 {
-	store := &discard{view: &view{fakeStore: newFakeStore(), left: -1}}
+	store := &discard{View: fakestore.New().View(nil)}
 	for i := range 10_000 {
 		store.hours = append(store.hours, cassandra.HourRow{
 			FleetID: "f", DeviceID: fmt.Sprintf("vehicle-%05d", i), DistanceKm: float64(i) / 7, SpeedSumKmh: float64(i), SpeedCount: 360, Records: 360, MaxSpeedKmh: 50, DrivingS: 100,
@@ -340,7 +341,7 @@ func leastOf(tries int, do func()) float64 {
 
 // discard is a store that keeps no derived row. It has one day of positions and one hour of devices.
 type discard struct {
-	*view
+	*fakestore.View
 	day       cassandra.Day
 	positions []cassandra.Telemetry
 	hours     []cassandra.HourRow

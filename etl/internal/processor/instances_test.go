@@ -8,6 +8,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fakestore"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/verify"
 )
@@ -18,7 +19,7 @@ func position(at time.Time) telemetry.Record {
 
 // A load does not wait for clocks that may differ: the running instance sums the hours again.
 func TestBatchInstanceHandsOverToStreamInstance(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		stream := start(t, store, true)
 		time.Sleep(time.Minute)
 		batch := start(t, store, false)
@@ -28,9 +29,9 @@ func TestBatchInstanceHandsOverToStreamInstance(t *testing.T) {
 		began := time.Now()
 		batch.finish(t)
 		require.Less(t, time.Since(began), 2*time.Second)
-		require.NotEmpty(t, store.pendingHours[batch.claims.InstanceID()])
+		require.NotEmpty(t, store.PendingHours()[batch.claims.InstanceID()])
 		time.Sleep(30 * time.Second)
-		require.Empty(t, store.pendingHours, "the hours are summed again")
+		require.Empty(t, store.PendingHours(), "the hours are summed again")
 		stream.finish(t)
 		requireFresh(t, store)
 	})
@@ -38,7 +39,7 @@ func TestBatchInstanceHandsOverToStreamInstance(t *testing.T) {
 
 // Of a load whose successor fails at once nothing stays wrong: the next instance takes over what both left.
 func TestHandoverSurvivesTheSuccessor(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		stream, batch := start(t, store, true), start(t, store, false)
 		time.Sleep(time.Minute)
 		stream.send(t, 50, 50)
@@ -53,7 +54,7 @@ func TestHandoverSurvivesTheSuccessor(t *testing.T) {
 
 // A load that is alone releases everything itself.
 func TestBatchInstanceAloneLeavesNothing(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		batch := start(t, store, false)
 		require.NoError(t, batch.store([]telemetry.Record{position(time.Now())}))
 		began := time.Now()
@@ -67,14 +68,14 @@ func TestBatchInstanceAloneLeavesNothing(t *testing.T) {
 func TestPausedInstanceClaimsItsDevicesAgain(t *testing.T) {
 	for name, pause := range map[string]time.Duration{"45 s": 45 * time.Second, "10 min": 10 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
-			simulated(t, func(t *testing.T, store *fakeStore) {
+			simulated(t, func(t *testing.T, store *fakestore.Store) {
 				one, other := start(t, store, true), start(t, store, true)
 				one.send(t, 50, 50, 50)
 				first := one.claims.InstanceID()
-				one.view.pause(pause)
+				one.view.Pause(pause)
 				require.NoError(t, one.store([]telemetry.Record{position(time.Now())}), "acknowledged after the pause")
 				require.NotEqual(t, first, one.claims.InstanceID(), "with a new ID")
-				claimed := list[cassandra.Claim](store, cassandra.TableClaims, keyOf("v1", one.claims.InstanceID()))
+				claimed := fakestore.List[cassandra.Claim](store, cassandra.TableClaims, fakestore.KeyOf("v1", one.claims.InstanceID()))
 				require.Len(t, claimed, 1, "the device is claimed again before the record is acknowledged")
 				for range 30 {
 					one.send(t, 50)
@@ -90,10 +91,10 @@ func TestPausedInstanceClaimsItsDevicesAgain(t *testing.T) {
 
 // While the lease is not confirmed, nothing is acknowledged and no derived row is written.
 func TestNothingIsWrittenWithoutALease(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		p.send(t, 50, 50)
-		p.view.pause(time.Hour)
+		p.view.Pause(time.Hour)
 		acked := make(chan error, 1)
 		go func() { acked <- p.store([]telemetry.Record{position(time.Now())}) }()
 		time.Sleep(30 * time.Minute)
@@ -107,11 +108,11 @@ func TestNothingIsWrittenWithoutALease(t *testing.T) {
 
 // An instance whose row is missing is as good as fenced.
 func TestRemovedInstanceContinuesUnderANewID(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		p.send(t, 50)
 		first := p.claims.InstanceID()
-		require.NoError(t, (&view{fakeStore: store, left: -1}).RemoveInstance(t.Context(), first))
+		require.NoError(t, store.View(nil).RemoveInstance(t.Context(), first))
 		time.Sleep(10 * time.Second)
 		require.NotEqual(t, first, p.claims.InstanceID())
 		p.send(t, 50)
@@ -123,9 +124,9 @@ func TestRemovedInstanceContinuesUnderANewID(t *testing.T) {
 
 // Rows of a device that an instance still derives are not judged, and never count as right.
 func TestVerifyCountsWhatItCannotJudge(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		e, fingerprint := engine(t)
-		v := &verify.Verifier{Store: &view{fakeStore: store, left: -1}, Rules: derived.Rules{Engine: e, Fingerprint: fingerprint}, Now: time.Now}
+		v := &verify.Verifier{Store: store.View(nil), Rules: derived.Rules{Engine: e, Fingerprint: fingerprint}, Now: time.Now}
 		today := cassandra.DayOf(time.Now().UnixMilli())
 		compare := func() *verify.Report {
 			report, err := v.Verify(t.Context(), []string{"north"}, today-1, today)

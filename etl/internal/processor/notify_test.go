@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fakestore"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -30,7 +31,7 @@ func (p *process) send(t *testing.T, kmh ...float64) {
 // speeding returns the open speed alert of the vehicle; nil if there is none.
 func (p *process) speeding(t *testing.T) *cassandra.Alert {
 	t.Helper()
-	all := &view{fakeStore: p.view.fakeStore, left: -1}
+	all := p.view.View(nil)
 	open, err := all.OpenAlerts(context.Background(), "north")
 	require.NoError(t, err)
 	for _, a := range open {
@@ -57,15 +58,15 @@ func (p *process) events() (words []string) {
 }
 
 // simulated runs a test in simulated time, two days after it began.
-func simulated(t *testing.T, run func(t *testing.T, store *fakeStore)) {
+func simulated(t *testing.T, run func(t *testing.T, store *fakestore.Store)) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(48 * time.Hour)
-		run(t, newFakeStore())
+		run(t, fakestore.New())
 	})
 }
 
 func TestTakeoverContinuesNotifications(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		p.send(t, 100, 100, 100, 100, 100, 100, 100, 100)
 		require.Equal(t, []string{"opened HIGH"}, p.events())
@@ -86,7 +87,7 @@ func TestTakeoverContinuesNotifications(t *testing.T) {
 }
 
 func TestSharedVehicleKeepsItsAlert(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		one, other := start(t, store, true), start(t, store, true)
 		one.send(t, 100, 100, 100, 100, 100, 100, 100, 100)
 		require.True(t, one.speeding(t).Notify)
@@ -103,7 +104,7 @@ func TestSharedVehicleKeepsItsAlert(t *testing.T) {
 }
 
 func TestLateRecordDoesNotNotifyAgain(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		began := time.Now()
 		late := func(second int) {
@@ -133,7 +134,7 @@ func TestLateRecordDoesNotNotifyAgain(t *testing.T) {
 }
 
 func TestDisprovedAlertIsResolved(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		began := time.Now()
 		p.send(t, 100, 100, 100, 100, 100, 100, 100)
@@ -157,12 +158,12 @@ func TestDisprovedAlertIsResolved(t *testing.T) {
 }
 
 func TestManuallyResolvedAlertStaysResolved(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		began := time.Now()
 		p.send(t, 30, 100, 100, 100, 100, 100, 100, 100)
 		require.NotNil(t, p.speeding(t))
-		p.view.resolve(*p.speeding(t), time.Now().Add(3*time.Second).UnixMicro())
+		p.view.Resolve(*p.speeding(t), time.Now().Add(3*time.Second).UnixMicro())
 		p.send(t, 100, 100, 100, 100)
 		require.Nil(t, p.speeding(t))
 		require.NoError(t, p.store([]telemetry.Record{driving(began.Add(5*time.Second), 30)}))
@@ -181,12 +182,10 @@ func TestManuallyResolvedAlertStaysResolved(t *testing.T) {
 func TestCrashLeavesNoAlertIncomplete(t *testing.T) {
 	for k := range 60 {
 		t.Run(fmt.Sprintf("after %d requests", k), func(t *testing.T) {
-			simulated(t, func(t *testing.T, store *fakeStore) {
+			simulated(t, func(t *testing.T, store *fakestore.Store) {
 				p := start(t, store, true)
 				p.send(t, 30, 75, 75, 75, 75, 75, 75) // ten seconds too short
-				p.view.mu.Lock()
-				p.view.left = k
-				p.view.mu.Unlock()
+				p.view.KillAfter(k)
 				for _, kmh := range []float64{75, 82, 100, 100, 20, 20} { // opened, escalated twice, resolved
 					if p.store([]telemetry.Record{driving(time.Now(), kmh)}) != nil {
 						break
@@ -203,15 +202,15 @@ func TestCrashLeavesNoAlertIncomplete(t *testing.T) {
 }
 
 // short is a store with too few replicas for strong reads.
-type short struct{ *view }
+type short struct{ *fakestore.View }
 
 func (short) Fleets(context.Context) ([]string, error) {
-	return nil, &cassandra.Error{Op: "read fleets", Reason: cassandra.ReasonUnavailable, Err: errKilled}
+	return nil, &cassandra.Error{Op: "read fleets", Reason: cassandra.ReasonUnavailable, Err: fakestore.ErrKilled}
 }
 
 // While a data center is down, receivers are notified of open alerts all the same.
 func TestOpenAlertsAreReadWithTooFewReplicas(t *testing.T) {
-	simulated(t, func(t *testing.T, store *fakeStore) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		p := start(t, store, true)
 		p.send(t, 100, 100, 100, 100, 100, 100, 100, 100)
 		require.NotNil(t, p.speeding(t))

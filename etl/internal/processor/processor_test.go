@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/rand/v2"
 	"os"
 	"slices"
@@ -26,6 +25,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fakestore"
 	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -61,7 +61,7 @@ func (circle) Near(_ string, lat, lon, reachM float64, found []telemetry.NearbyG
 type process struct {
 	*Processor
 	claims   *claims.Claims
-	view     *view
+	view     *fakestore.View
 	ctx      context.Context
 	end      context.CancelFunc // ends Run
 	die      context.CancelFunc // ends everything
@@ -70,11 +70,13 @@ type process struct {
 	notified *[]telemetry.AlertEvent
 }
 
-func start(t testing.TB, store *fakeStore, stream bool) *process {
+func start(t testing.TB, store *fakestore.Store, stream bool) *process {
 	e, fingerprint := engine(t)
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
-	p := &process{view: &view{fakeStore: store, left: -1}, ended: make(chan error, 1), beats: make(chan error, 1), notified: new([]telemetry.AlertEvent)}
+	ctx, die := context.WithCancel(context.Background())
+	stop, end := context.WithCancel(ctx)
+	p := &process{ctx: ctx, end: end, die: die, view: store.View(die), ended: make(chan error, 1), beats: make(chan error, 1), notified: new([]telemetry.AlertEvent)}
 	skew := time.Duration(rand.Int64N(int64(6*time.Second))) - 3*time.Second // of its clock
 	now := func() time.Time { return time.Now().Add(skew) }
 	reg := prometheus.NewRegistry()
@@ -96,9 +98,6 @@ func start(t testing.TB, store *fakeStore, stream bool) *process {
 			defer mu.Unlock()
 			*p.notified = append(*p.notified, events...)
 		}, logger, reg, now)
-	ctx, die := context.WithCancel(context.Background())
-	stop, end := context.WithCancel(ctx)
-	p.ctx, p.end, p.die, p.view.die = ctx, end, die, die
 	go func() { p.beats <- p.claims.Run(ctx) }()
 	go func() { p.ended <- p.Run(ctx, stop) }()
 	return p
@@ -108,8 +107,8 @@ func start(t testing.TB, store *fakeStore, stream bool) *process {
 func (p *process) store(records []telemetry.Record) (err error) {
 	ctx := p.ctx
 	defer func() {
-		if p.view.killed() {
-			err = errKilled
+		if p.view.Killed() {
+			err = fakestore.ErrKilled
 		}
 	}()
 	pointers := make([]*telemetry.Record, len(records))
@@ -124,10 +123,10 @@ func (p *process) store(records []telemetry.Record) (err error) {
 		return err
 	}
 	for i := range records {
-		if err := p.view.alive(); err != nil {
+		if err := p.view.Request(); err != nil {
 			return err
 		}
-		p.view.write(&records[i])
+		p.view.Write(&records[i])
 	}
 	if _, err := p.claims.Confirm(p.ctx); err != nil {
 		return err
@@ -138,8 +137,8 @@ func (p *process) store(records []telemetry.Record) (err error) {
 
 // kill ends the process without a chance to do anything.
 func (p *process) kill() {
-	p.view.setLeft(0)
-	p.view.pause(0)
+	p.view.KillAfter(0)
+	p.view.Pause(0)
 	p.die()
 	<-p.ended
 	<-p.beats
@@ -262,7 +261,7 @@ func TestRowsAreAFunctionOfTheStoredRecords(t *testing.T) {
 
 func surviveFaults(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	store := newFakeStore()
+	store := fakestore.New()
 	time.Sleep(48 * time.Hour)
 	var tracks [][]telemetry.Record
 	for i := range 1 + rng.IntN(4) {
@@ -281,41 +280,41 @@ func surviveFaults(t *testing.T, seed uint64) {
 		queue = queue[len(chunk):]
 		i := rng.IntN(len(processes))
 		for range 10 { // a sender prefers a process that responds
-			if !processes[i].view.paused() {
+			if !processes[i].view.Paused() {
 				break
 			}
 			i = rng.IntN(len(processes))
 		}
 		p := processes[i]
-		if crashes > 0 && rng.IntN(15) == 0 && !p.view.killed() {
+		if crashes > 0 && rng.IntN(15) == 0 && !p.view.Killed() {
 			crashes--
-			p.view.setLeft(rng.IntN(60)) // it is killed in the middle of something
+			p.view.KillAfter(rng.IntN(60)) // it is killed in the middle of something
 		}
 		if pauses > 0 && rng.IntN(15) == 0 {
 			pauses--
 			paused := processes[rng.IntN(len(processes))]
-			paused.view.pause([]time.Duration{15 * time.Second, 45 * time.Second, 10 * time.Minute}[rng.IntN(3)])
-			if rng.IntN(2) == 0 && !paused.view.killed() {
-				paused.view.setLeft(rng.IntN(100)) // and killed soon after it resumes
+			paused.view.Pause([]time.Duration{15 * time.Second, 45 * time.Second, 10 * time.Minute}[rng.IntN(3)])
+			if rng.IntN(2) == 0 && !paused.view.Killed() {
+				paused.view.KillAfter(rng.IntN(100)) // and killed soon after it resumes
 			}
 		}
 		if err := p.store(chunk); err != nil {
-			require.ErrorIs(t, err, errKilled)
+			require.ErrorIs(t, err, fakestore.ErrKilled)
 			queue = append(chunk, queue...) // which is not acknowledged
 		}
 		time.Sleep(time.Duration(rng.IntN(4000)) * time.Millisecond)
-		if p.view.killed() {
+		if p.view.Killed() {
 			p.kill()
 			processes[i] = start(t, store, true)
 		}
 	}
 	time.Sleep(time.Duration(rng.IntN(700)) * time.Second)
 	for i, p := range processes {
-		if p.view.killed() { // while others were sent to
+		if p.view.Killed() { // while others were sent to
 			p.kill()
 			processes[i] = start(t, store, true)
 		} else {
-			p.view.setLeft(-1)
+			p.view.KillAfter(-1)
 		}
 	}
 	time.Sleep(20 * time.Minute) // every device is offline
@@ -330,13 +329,13 @@ func surviveFaults(t *testing.T, seed uint64) {
 }
 
 // requireFresh compares every derived row with a computation over all stored records of each device.
-func requireFresh(t testing.TB, store *fakeStore) {
+func requireFresh(t testing.TB, store *fakestore.Store) {
 	e, _ := engine(t)
-	all := &view{fakeStore: store, left: -1}
+	all := store.View(nil)
 	wantHours := map[cassandra.FleetHour][]cassandra.HourRow{}
 	var wantOpen []string
 	alerts := 0
-	for id, records := range store.history {
+	for id, records := range store.Records() {
 		o := expected(e, records, time.Now().UnixMilli())
 		var trips []cassandra.TripRow
 		for _, trip := range o.Trips {
@@ -350,7 +349,7 @@ func requireFresh(t testing.TB, store *fakeStore) {
 		for _, a := range o.Alerts {
 			want = append(want, derived.AlertRow(id, a))
 			if a.EndedMs == 0 {
-				wantOpen = append(wantOpen, keyOf(a.FleetID, id, a.Type, a.OpenedMs, a.Severity))
+				wantOpen = append(wantOpen, fakestore.KeyOf(a.FleetID, id, a.Type, a.OpenedMs, a.Severity))
 			}
 		}
 		rows, err := all.DeviceAlerts(context.Background(), id, 0, 1<<60)
@@ -361,13 +360,13 @@ func requireFresh(t testing.TB, store *fakeStore) {
 			wantHours[key] = append(wantHours[key], derived.HourRow(id, h))
 		}
 	}
-	byFleet := list[cassandra.Alert](store, cassandra.TableAlerts, "")
-	byDevice := list[cassandra.Alert](store, cassandra.TableDeviceAlerts, "")
+	byFleet := fakestore.List[cassandra.Alert](store, cassandra.TableAlerts, "")
+	byDevice := fakestore.List[cassandra.Alert](store, cassandra.TableDeviceAlerts, "")
 	require.ElementsMatch(t, byDevice, byFleet, "alerts of fleets")
 	require.Len(t, byFleet, alerts, "alerts of fleets")
 	var open []string
-	for _, a := range list[cassandra.Alert](store, cassandra.TableOpenAlerts, "") {
-		open = append(open, keyOf(a.FleetID, a.DeviceID, a.Type, a.OpenedMs, a.Severity))
+	for _, a := range fakestore.List[cassandra.Alert](store, cassandra.TableOpenAlerts, "") {
+		open = append(open, fakestore.KeyOf(a.FleetID, a.DeviceID, a.Type, a.OpenedMs, a.Severity))
 	}
 	require.ElementsMatch(t, wantOpen, open, "open alerts")
 
@@ -385,11 +384,13 @@ func requireFresh(t testing.TB, store *fakeStore) {
 		require.GreaterOrEqual(t, i, 0, "statistics of hour %s of %s", time.UnixMilli(key.HourMs).UTC(), key.FleetID)
 		requireSum(t, want, sums[i])
 	}
-	require.Len(t, list[cassandra.HourRow](store, cassandra.TableHours, ""), rows, "no hours but these")
-	require.Len(t, list[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no statistics but these")
-	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaims, ""), "no claim is left")
-	require.Empty(t, list[cassandra.Claim](store, cassandra.TableClaimsByInstance, ""), "no claim is left")
-	require.Empty(t, store.instances, "no instance is left")
+	require.Len(t, fakestore.List[cassandra.HourRow](store, cassandra.TableHours, ""), rows, "no hours but these")
+	require.Len(t, fakestore.List[cassandra.AnalyticsRow](store, cassandra.TableAnalytics, ""), len(wantHours), "no statistics but these")
+	require.Empty(t, fakestore.List[cassandra.Claim](store, cassandra.TableClaims, ""), "no claim is left")
+	require.Empty(t, fakestore.List[cassandra.Claim](store, cassandra.TableClaimsByInstance, ""), "no claim is left")
+	instances, err := store.View(nil).Instances(context.Background())
+	require.NoError(t, err)
+	require.Empty(t, instances, "no instance is left")
 }
 
 // requireSum compares a sum with one that is added up in the simplest way.
@@ -440,7 +441,7 @@ func expected(e *alerting.Engine, records map[int64]telemetry.Record, nowMs int6
 func TestVerifyFindsWrongRows(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rng := rand.New(rand.NewPCG(3, 3))
-		store := newFakeStore()
+		store := fakestore.New()
 		time.Sleep(48 * time.Hour)
 		p := start(t, store, true)
 		for _, r := range drive(rng, "v1", time.Now().Add(-20*time.Hour), time.Now()) {
@@ -449,7 +450,7 @@ func TestVerifyFindsWrongRows(t *testing.T) {
 		time.Sleep(20 * time.Minute)
 		p.finish(t)
 		e, fingerprint := engine(t)
-		v := &verify.Verifier{Store: &view{fakeStore: store, left: -1}, Rules: derived.Rules{Engine: e, Fingerprint: fingerprint}, Now: time.Now}
+		v := &verify.Verifier{Store: store.View(nil), Rules: derived.Rules{Engine: e, Fingerprint: fingerprint}, Now: time.Now}
 		compare := func() []string {
 			report, err := v.Verify(context.Background(), []string{"north", "south"}, cassandra.DayOf(time.Now().UnixMilli())-2, cassandra.DayOf(time.Now().UnixMilli()))
 			require.NoError(t, err)
@@ -462,12 +463,9 @@ func TestVerifyFindsWrongRows(t *testing.T) {
 		}
 		require.Empty(t, compare())
 
-		spoil := func(table string, change func(c *cell)) {
+		spoil := func(table string, change func(c *fakestore.Cell)) {
 			t.Helper()
-			for _, c := range store.tables[table] {
-				if c.row == nil || c.wrote <= c.deleted {
-					continue
-				}
+			for _, c := range store.Cells(table) {
 				was := *c
 				change(c)
 				require.Contains(t, strings.Join(compare(), " "), table)
@@ -476,17 +474,17 @@ func TestVerifyFindsWrongRows(t *testing.T) {
 			}
 			t.Errorf("nothing in %s", table)
 		}
-		gone := func(c *cell) { c.deleted = c.wrote }
+		gone := func(c *fakestore.Cell) { c.Deleted = c.Wrote }
 		for _, table := range []string{
 			cassandra.TableTrips, cassandra.TableDeviceAlerts, cassandra.TableAlerts, cassandra.TableOpenAlerts, cassandra.TableHours, cassandra.TableAnalytics,
 		} {
 			spoil(table, gone)
 		}
-		spoil(cassandra.TableAnalytics, func(c *cell) { r := c.row.(cassandra.AnalyticsRow); r.TotalDistanceKm += .001; c.row = r })
-		spoil(cassandra.TableHours, func(c *cell) { r := c.row.(cassandra.HourRow); r.Records++; c.row = r })
-		spoil(cassandra.TableTrips, func(c *cell) { r := c.row.(cassandra.TripRow); r.EndMs++; c.row = r })
-		spoil(cassandra.TableDeviceAlerts, func(c *cell) { r := c.row.(cassandra.Alert); r.EndedMs++; c.row = r })
-		spoil(cassandra.TableOpenAlerts, func(c *cell) { r := c.row.(cassandra.Alert); r.OpenedMs++; c.row = r })
+		spoil(cassandra.TableAnalytics, func(c *fakestore.Cell) { r := c.Row.(cassandra.AnalyticsRow); r.TotalDistanceKm += .001; c.Row = r })
+		spoil(cassandra.TableHours, func(c *fakestore.Cell) { r := c.Row.(cassandra.HourRow); r.Records++; c.Row = r })
+		spoil(cassandra.TableTrips, func(c *fakestore.Cell) { r := c.Row.(cassandra.TripRow); r.EndMs++; c.Row = r })
+		spoil(cassandra.TableDeviceAlerts, func(c *fakestore.Cell) { r := c.Row.(cassandra.Alert); r.EndedMs++; c.Row = r })
+		spoil(cassandra.TableOpenAlerts, func(c *fakestore.Cell) { r := c.Row.(cassandra.Alert); r.OpenedMs++; c.Row = r })
 		require.Empty(t, compare(), "the changes are undone")
 	})
 }
@@ -505,7 +503,7 @@ func TestAlertIsNotifiedOnce(t *testing.T) {
 		return n
 	}
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore()
+		store := fakestore.New()
 		time.Sleep(48 * time.Hour)
 		p := start(t, store, true)
 		for range 10 { // too fast for 100 s
@@ -552,7 +550,7 @@ func TestLateRecordEndsASilence(t *testing.T) {
 		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore()
+		store := fakestore.New()
 		time.Sleep(48 * time.Hour)
 		p := start(t, store, true)
 		last := time.Now()
@@ -572,7 +570,7 @@ func TestLateRecordEndsASilence(t *testing.T) {
 // A device that another instance had for a while is derived in memory again once that instance has released it.
 func TestSharingEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore()
+		store := fakestore.New()
 		time.Sleep(48 * time.Hour)
 		one, other := start(t, store, true), start(t, store, true)
 		shared := func() bool { s, _ := one.claims.Status("v1"); return s.Shared }
@@ -600,19 +598,20 @@ func TestSharingEnds(t *testing.T) {
 // An instance with a fast clock is taken over soon after its crash, too.
 func TestCrashedInstanceWithFastClockIsTakenOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		store := newFakeStore()
+		store := fakestore.New()
 		time.Sleep(48 * time.Hour)
 		crashed, other := start(t, store, true), start(t, store, true)
 		require.NoError(t, crashed.store([]telemetry.Record{{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: time.Now().UnixMilli(), Lat: 51, Lon: 8}}))
 		time.Sleep(20 * time.Second)
 		crashed.kill()
-		store.mu.Lock()
-		store.instances[crashed.claims.InstanceID()].HeartbeatAt = time.Now().Add(45 * time.Minute)
-		store.mu.Unlock()
+		store.SetHeartbeat(crashed.claims.InstanceID(), time.Now().Add(45*time.Minute))
 		time.Sleep(10 * time.Minute)
-		store.mu.Lock()
-		processes := maps.Clone(store.instances)
-		store.mu.Unlock()
+		instances, err := store.View(nil).Instances(t.Context())
+		require.NoError(t, err)
+		var processes []string
+		for _, i := range instances {
+			processes = append(processes, i.ID)
+		}
 		require.Contains(t, processes, other.claims.InstanceID())
 		require.NotContains(t, processes, crashed.claims.InstanceID(), "long before its heartbeat is old by its own clock")
 		other.finish(t)
@@ -622,12 +621,10 @@ func TestCrashedInstanceWithFastClockIsTakenOver(t *testing.T) {
 
 func TestFailedRequestEndsTheProcessor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := start(t, newFakeStore(), false)
-		p.view.mu.Lock()
-		p.view.left = 0
-		p.view.mu.Unlock()
+		p := start(t, fakestore.New(), false)
+		p.view.KillAfter(0)
 		err := <-p.ended
-		require.True(t, err == nil || errors.Is(err, errKilled), "%v", err)
+		require.True(t, err == nil || errors.Is(err, fakestore.ErrKilled), "%v", err)
 		p.die()
 		<-p.beats
 	})

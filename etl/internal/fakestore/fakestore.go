@@ -1,0 +1,540 @@
+// Package fakestore is a store in memory for the tests of packages that derive rows. It keeps rows as Cassandra does, and it can
+// pause a process or kill it after any request.
+package fakestore
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
+
+// Store keeps rows as Cassandra does: of two writes of a row the one with the later timestamp stays, and a deletion
+// removes what was written up to its timestamp.
+type Store struct {
+	mu           sync.Mutex
+	tables       map[string]map[string]*Cell
+	history      map[string]map[int64]telemetry.Record // by device
+	instances    map[string]*cassandra.Instance
+	pendingHours map[string][]cassandra.FleetHour
+}
+
+// Cell is one row with its timestamps. The row exists if it was written after it was deleted.
+type Cell struct {
+	Row            any
+	Wrote, Deleted int64
+}
+
+// New returns an empty store.
+func New() *Store {
+	return &Store{
+		tables: map[string]map[string]*Cell{}, history: map[string]map[int64]telemetry.Record{},
+		instances: map[string]*cassandra.Instance{}, pendingHours: map[string][]cassandra.FleetHour{},
+	}
+}
+
+// View returns a route to the store for one process. If the process is killed, its first request after that calls die.
+func (f *Store) View(die func()) *View { return &View{Store: f, left: -1, die: die} }
+
+// Cells returns the existing rows of a table, in the order of their keys. Changes to them change the store.
+func (f *Store) Cells(table string) (cells []*Cell) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, key := range slices.Sorted(maps.Keys(f.tables[table])) {
+		if c := f.tables[table][key]; c.exists() {
+			cells = append(cells, c)
+		}
+	}
+	return cells
+}
+
+func (c *Cell) exists() bool { return c.Row != nil && c.Wrote > c.Deleted }
+
+// Records returns the stored records, by device and event time.
+func (f *Store) Records() map[string]map[int64]telemetry.Record {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make(map[string]map[int64]telemetry.Record, len(f.history))
+	for id, records := range f.history {
+		all[id] = maps.Clone(records)
+	}
+	return all
+}
+
+// SetHeartbeat changes the time of an instance's last heartbeat.
+func (f *Store) SetHeartbeat(instanceID string, at time.Time) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.instance(instanceID).HeartbeatAt = at
+}
+
+// PendingHours returns the hours that instances have left, by instance.
+func (f *Store) PendingHours() map[string][]cassandra.FleetHour {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.pendingHours)
+}
+
+// ErrKilled is the error of every request of a process that was killed.
+var ErrKilled = errors.New("killed")
+
+// View is the route of one process to the store.
+type View struct {
+	*Store
+	left   int // requests until the process is killed; negative: it is not
+	die    func()
+	resume time.Time // until then the process is paused, or has lost its route: its requests wait, and then take effect
+}
+
+// Request begins a request. It waits while the process is paused, and fails once it is killed.
+func (f *View) Request() error {
+	for {
+		f.mu.Lock()
+		wait := time.Until(f.resume)
+		if wait <= 0 {
+			break
+		}
+		f.mu.Unlock()
+		time.Sleep(wait)
+	}
+	defer f.mu.Unlock()
+	if f.left == 0 {
+		if f.die != nil {
+			f.die()
+		}
+		return ErrKilled
+	}
+	if f.left > 0 {
+		f.left--
+	}
+	return nil
+}
+
+// Pause pauses the process for a time.
+func (f *View) Pause(d time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.resume = time.Now().Add(d)
+}
+
+// Pause pauses the process for a time.
+// Paused reports whether the process is paused.
+func (f *View) Paused() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Until(f.resume) > 0
+}
+
+// KillAfter kills the process after n more requests. A negative n lets it run.
+func (f *View) KillAfter(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.left = n
+}
+
+// Killed reports whether the process was killed.
+func (f *View) Killed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.left == 0
+}
+
+// apply applies rows of one partition.
+func apply[R any](f *View, table string, rows []cassandra.Mutation[R], key func(*R) string, row func(R, string) R) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	for i := range rows {
+		k := key(&rows[i].Row)
+		if rows[i].Delete {
+			f.remove(table, k, rows[i].WriteTimeUs)
+		} else {
+			f.put(table, k, row(rows[i].Row, k), rows[i].WriteTimeUs)
+		}
+	}
+	return nil
+}
+
+func same[R any](r R, _ string) R { return r }
+
+func withoutNotify(r cassandra.Alert, _ string) cassandra.Alert {
+	r.Notify = false
+	return r
+}
+
+func (f *View) ApplyDeviceDays(_ context.Context, deviceID string, rows []cassandra.Mutation[cassandra.DeviceDay]) error {
+	days := f.days(deviceID)
+	for i := range rows {
+		rows[i].Row.WriteTimeUs = rows[i].WriteTimeUs
+	}
+	return apply(f, cassandra.TableDeviceDays, rows, func(d *cassandra.DeviceDay) string { return KeyOf(deviceID, int64(d.Day)) },
+		func(d cassandra.DeviceDay, _ string) cassandra.DeviceDay {
+			for _, was := range days {
+				if was.Day == d.Day {
+					for _, fleet := range was.Fleets {
+						if !slices.Contains(d.Fleets, fleet) {
+							d.Fleets = append(slices.Clone(d.Fleets), fleet)
+						}
+					}
+				}
+			}
+			return d
+		})
+}
+
+func (f *View) ApplyHours(_ context.Context, rows []cassandra.Mutation[cassandra.HourRow]) error {
+	return apply(f, cassandra.TableHours, rows, func(r *cassandra.HourRow) string { return KeyOf(r.FleetID, r.HourMs, r.DeviceID) }, same)
+}
+
+func (f *View) ApplyTrips(_ context.Context, deviceID string, rows []cassandra.Mutation[cassandra.TripRow]) error {
+	return apply(f, cassandra.TableTrips, rows, func(r *cassandra.TripRow) string { return KeyOf(deviceID, r.StartMs, r.Kind) }, same)
+}
+
+func (f *View) ApplyDeviceAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
+	return apply(f, cassandra.TableDeviceAlerts, rows, func(r *cassandra.Alert) string { return KeyOf(r.DeviceID, r.OpenedMs, r.Type) }, withoutNotify)
+}
+
+func (f *View) ApplyFleetAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
+	return apply(f, cassandra.TableAlerts, rows, fleetAlertKey, func(r cassandra.Alert, key string) cassandra.Alert {
+		r.Notify = false
+		for _, was := range List[cassandra.Alert](f.Store, cassandra.TableAlerts, key) {
+			r.Resolved = r.Resolved || was.Resolved && was.EndedMs == 0 // a resolution by hand has the last word
+		}
+		return r
+	})
+}
+
+func (f *View) ApplyOpenAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
+	return apply(f, cassandra.TableOpenAlerts, rows, func(r *cassandra.Alert) string { return KeyOf(r.FleetID, r.DeviceID, r.Type) }, same)
+}
+
+func (f *View) ApplyInstanceClaims(_ context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
+	return apply(f, cassandra.TableClaimsByInstance, rows, func(c *cassandra.Claim) string { return KeyOf(c.InstanceID, c.DeviceID) }, same)
+}
+
+func (f *View) ApplyDeviceClaim(_ context.Context, row cassandra.Mutation[cassandra.Claim]) error {
+	return apply(f, cassandra.TableClaims, []cassandra.Mutation[cassandra.Claim]{row}, func(c *cassandra.Claim) string { return KeyOf(c.DeviceID, c.InstanceID) }, same)
+}
+
+func (f *Store) put(table, key string, row any, at int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.at(table, key)
+	if at >= c.Wrote {
+		c.Row, c.Wrote = row, at
+	}
+}
+
+func (f *Store) remove(table, key string, at int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	c := f.at(table, key)
+	c.Deleted = max(c.Deleted, at)
+}
+
+func (f *Store) at(table, key string) *Cell {
+	if f.tables[table] == nil {
+		f.tables[table] = map[string]*Cell{}
+	}
+	c := f.tables[table][key]
+	if c == nil {
+		c = &Cell{}
+		f.tables[table][key] = c
+	}
+	return c
+}
+
+// List returns the rows of a table whose keys have a prefix, in the order of their keys.
+func List[T any](f *Store, table, prefix string) []T {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var rows []T
+	for _, key := range slices.Sorted(maps.Keys(f.tables[table])) {
+		if c := f.tables[table][key]; strings.HasPrefix(key, prefix) && c.exists() {
+			rows = append(rows, c.Row.(T))
+		}
+	}
+	return rows
+}
+
+// KeyOf returns the key of a row, whose parts sort as their values do.
+func KeyOf(parts ...any) string {
+	var b strings.Builder
+	for _, p := range parts {
+		if n, ok := p.(int64); ok {
+			p = fmt.Sprintf("%020d", n)
+		}
+		fmt.Fprintf(&b, "%v|", p)
+	}
+	return b.String()
+}
+
+// Write stores a record as the writer does: of two payloads with one time the higher hash stays.
+func (f *Store) Write(r *telemetry.Record) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.history[r.DeviceID] == nil {
+		f.history[r.DeviceID] = map[int64]telemetry.Record{}
+	}
+	if was, ok := f.history[r.DeviceID][r.TimeMs]; !ok || r.PayloadHash() > was.PayloadHash() {
+		f.history[r.DeviceID][r.TimeMs] = *r
+	}
+}
+
+// TelemetryOf converts a record to its stored row.
+func TelemetryOf(r telemetry.Record) cassandra.Telemetry {
+	t := cassandra.Telemetry{DeviceID: r.DeviceID, FleetID: r.FleetID, Ts: time.UnixMilli(r.TimeMs).UTC(), Lat: r.Lat, Lon: r.Lon, Zone: r.Zone}
+	if r.SpeedKmh.Valid {
+		t.SpeedKmh = &r.SpeedKmh.Value
+	}
+	if r.BatteryPct.Valid {
+		t.BatteryPct = &r.BatteryPct.Value
+	}
+	if r.TempC.Valid {
+		t.TempC = &r.TempC.Value
+	}
+	return t
+}
+
+func (f *View) Positions(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.Telemetry, error) {
+	if err := f.Request(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var rows []cassandra.Telemetry
+	for ms, r := range f.history[deviceID] {
+		if cassandra.DayOf(ms) == day {
+			rows = append(rows, TelemetryOf(r))
+		}
+	}
+	slices.SortFunc(rows, func(a, b cassandra.Telemetry) int { return a.Ts.Compare(b.Ts) })
+	return rows, nil
+}
+
+func (f *View) Latest(_ context.Context, deviceID string) (cassandra.Telemetry, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.history[deviceID]) == 0 {
+		return cassandra.Telemetry{}, &cassandra.Error{Op: "read", Reason: cassandra.ReasonNotFound, Err: cassandra.ErrNotFound}
+	}
+	return TelemetryOf(f.history[deviceID][slices.Max(slices.Collect(maps.Keys(f.history[deviceID])))]), nil
+}
+
+func (f *View) LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error) {
+	f.mu.Lock()
+	ids := slices.Sorted(maps.Keys(f.history))
+	f.mu.Unlock()
+	var rows []cassandra.Telemetry
+	for _, id := range ids {
+		if t, err := f.Latest(ctx, id); err == nil && t.FleetID == fleetID {
+			rows = append(rows, t)
+		}
+	}
+	return rows, nil
+}
+
+func (f *View) Fleets(context.Context) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fleets := map[string]bool{}
+	for _, records := range f.history {
+		for _, r := range records {
+			fleets[r.FleetID] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(fleets)), nil
+}
+
+func (f *View) days(deviceID string) []cassandra.DeviceDay {
+	days := List[cassandra.DeviceDay](f.Store, cassandra.TableDeviceDays, KeyOf(deviceID))
+	slices.SortFunc(days, func(a, b cassandra.DeviceDay) int { return cmp.Compare(a.Day, b.Day) })
+	return days
+}
+
+func (f *View) LastDeviceDay(_ context.Context, deviceID string, day cassandra.Day) (found cassandra.DeviceDay, ok bool, err error) {
+	for _, d := range f.days(deviceID) {
+		if d.Day <= day {
+			found, ok = d, true
+		}
+	}
+	return found, ok, f.Request()
+}
+
+func (f *View) DeviceDays(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.DeviceDay, error) {
+	return slices.DeleteFunc(f.days(deviceID), func(d cassandra.DeviceDay) bool { return d.Day < day }), f.Request()
+}
+
+func (f *View) Hours(_ context.Context, fleetID string, hour int64) ([]cassandra.HourRow, error) {
+	return List[cassandra.HourRow](f.Store, cassandra.TableHours, KeyOf(fleetID, hour)), f.Request()
+}
+
+func (f *View) AnalyticsRows(_ context.Context, fleetID string, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {
+	return List[cassandra.AnalyticsRow](f.Store, cassandra.TableAnalytics, KeyOf(fleetID, int64(day))), f.Request()
+}
+
+func (f *View) WriteAnalytics(_ context.Context, rows []cassandra.AnalyticsRow) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		at := r.WriteTimeUs
+		r.WriteTimeUs = 0
+		f.put(cassandra.TableAnalytics, KeyOf(r.FleetID, int64(r.Day), int64(r.Hour)), r, at)
+	}
+	return nil
+}
+
+func (f *View) DeleteAnalytics(_ context.Context, fleetID string, hour, at int64) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.remove(cassandra.TableAnalytics, KeyOf(fleetID, int64(cassandra.DayOf(hour)), hour%(24*derived.HourMs)/derived.HourMs), at)
+	return nil
+}
+
+func (f *View) Trips(_ context.Context, deviceID string, from, to int64) ([]cassandra.TripRow, error) {
+	rows := List[cassandra.TripRow](f.Store, cassandra.TableTrips, KeyOf(deviceID))
+	return slices.DeleteFunc(rows, func(r cassandra.TripRow) bool { return r.StartMs < from || r.StartMs > to }), f.Request()
+}
+
+func (f *View) DeviceAlerts(_ context.Context, deviceID string, from, to int64) ([]cassandra.Alert, error) {
+	rows := List[cassandra.Alert](f.Store, cassandra.TableDeviceAlerts, KeyOf(deviceID))
+	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.OpenedMs < from || r.OpenedMs > to }), f.Request()
+}
+
+func fleetAlertKey(r *cassandra.Alert) string {
+	return KeyOf(r.FleetID, int64(cassandra.DayOf(r.OpenedMs)), r.Severity, r.OpenedMs, r.DeviceID, r.Type)
+}
+
+func (f *View) FleetAlerts(_ context.Context, fleetID string, day cassandra.Day, from, to int64) ([]cassandra.Alert, error) {
+	rows := List[cassandra.Alert](f.Store, cassandra.TableAlerts, KeyOf(fleetID, int64(day)))
+	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.OpenedMs < from || r.OpenedMs > to }), f.Request()
+}
+
+// Resolve resolves an alert by hand.
+func (f *View) Resolve(r cassandra.Alert, at int64) {
+	f.remove(cassandra.TableOpenAlerts, KeyOf(r.FleetID, r.DeviceID, r.Type), at)
+	r.Notify, r.Resolved = false, true
+	f.put(cassandra.TableAlerts, fleetAlertKey(&r), r, at)
+}
+
+func (f *View) OpenAlerts(_ context.Context, fleetID string) ([]cassandra.Alert, error) {
+	return List[cassandra.Alert](f.Store, cassandra.TableOpenAlerts, KeyOf(fleetID)), f.Request()
+}
+
+func (f *View) OpenAlertsOfDevice(_ context.Context, fleetID, deviceID string) ([]cassandra.Alert, error) {
+	return List[cassandra.Alert](f.Store, cassandra.TableOpenAlerts, KeyOf(fleetID, deviceID)), f.Request()
+}
+
+func (f *View) ClaimsOfDevice(_ context.Context, deviceID string) ([]cassandra.Claim, error) {
+	return List[cassandra.Claim](f.Store, cassandra.TableClaims, KeyOf(deviceID)), f.Request()
+}
+
+func (f *View) Leftovers(_ context.Context, instanceID string) ([]cassandra.Claim, []cassandra.FleetHour, error) {
+	if err := f.Request(); err != nil {
+		return nil, nil, err
+	}
+	claims := List[cassandra.Claim](f.Store, cassandra.TableClaimsByInstance, KeyOf(instanceID))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return claims, slices.Clone(f.pendingHours[instanceID]), nil
+}
+
+func (f *View) AddPendingHours(_ context.Context, instanceID string, hours []cassandra.FleetHour) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.pendingHours[instanceID] = append(f.pendingHours[instanceID], hours...)
+	return nil
+}
+
+// instance returns the row of an instance. Called with f.mu held.
+func (f *Store) instance(id string) *cassandra.Instance {
+	if f.instances[id] == nil {
+		f.instances[id] = &cassandra.Instance{ID: id}
+	}
+	return f.instances[id]
+}
+
+func (f *View) Heartbeat(_ context.Context, instanceID string, role cassandra.InstanceRole, now time.Time) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i := f.instance(instanceID)
+	if i.HeartbeatAt = now; role != "" {
+		i.Role = role
+	}
+	return nil
+}
+
+func (f *View) FenceInstance(_ context.Context, instanceID string) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.instance(instanceID).Fenced = true
+	return nil
+}
+
+func (f *View) Instances(context.Context) ([]cassandra.Instance, error) {
+	if err := f.Request(); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var found []cassandra.Instance
+	for _, id := range slices.Sorted(maps.Keys(f.instances)) {
+		i := *f.instances[id]
+		i.SharedDevices = slices.Clone(i.SharedDevices)
+		found = append(found, i)
+	}
+	return found, nil
+}
+
+func (f *View) UpdateSharedDevices(_ context.Context, instanceID string, add, remove []string) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(add) > 0 {
+		i := f.instance(instanceID)
+		i.SharedDevices = append(i.SharedDevices, add...)
+	}
+	if i := f.instances[instanceID]; i != nil {
+		i.SharedDevices = slices.DeleteFunc(i.SharedDevices, func(id string) bool { return slices.Contains(remove, id) })
+	}
+	return nil
+}
+
+func (f *View) RemoveInstance(_ context.Context, instanceID string) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.instances, instanceID)
+	delete(f.pendingHours, instanceID)
+	return nil
+}
+
+func (f *View) DeviceIDs(context.Context, string) ([]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.history)), nil
+}
