@@ -90,6 +90,7 @@ type Claims struct {
 type claim struct {
 	fromDay    cassandra.Day
 	fleets     map[string]bool
+	written    bool            // it is stored; until then every caller of Acquire writes it
 	inFlight   int             // records that are announced and not applied yet
 	adopted    []string        // ended or fenced instances whose claims are deleted with this one
 	shared     bool            // another instance has records of the device too
@@ -211,7 +212,7 @@ func (c *Claims) hold(ctx context.Context, id string, want *Want) (isNew, isChan
 		return true, false, nil
 	}
 	v.inFlight += want.Records
-	isChanged = v.join(want.Fleets)
+	isChanged = v.join(want.Fleets) || !v.written
 	if want.FromDay < v.fromDay {
 		v.fromDay, isChanged = want.FromDay, true
 	}
@@ -241,8 +242,17 @@ func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired
 			return err
 		})
 	}
-	err := g.Wait()
-	return slices.DeleteFunc(acquired, func(a Acquired) bool { return a.DeviceID == "" }), err
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, row := range rows {
+		if v := c.held[row.Row.DeviceID]; v != nil {
+			v.written = true
+		}
+	}
+	return slices.DeleteFunc(acquired, func(a Acquired) bool { return a.DeviceID == "" }), nil
 }
 
 // rows returns the claims on held devices as they are now.
