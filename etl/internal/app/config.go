@@ -2,7 +2,6 @@ package app
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"text/tabwriter"
 )
@@ -15,9 +14,7 @@ type configCommand struct {
 func (c configCommand) Run(p *program) error {
 	settings := p.config.Settings()
 	if c.JSON {
-		out := json.NewEncoder(p.Out)
-		out.SetIndent("", "  ")
-		return out.Encode(settings)
+		return printJSON(p.Out, settings)
 	}
 	w := tabwriter.NewWriter(p.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "VARIABLE\tVALUE\tDEFAULT\tDESCRIPTION")

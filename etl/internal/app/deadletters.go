@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -299,9 +298,7 @@ func (r *reprocessReport) finish(out io.Writer, format string, err error) error 
 
 func (r *reprocessReport) print(out io.Writer, format string) error {
 	if format == "json" {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return printJSON(out, r)
 	}
 	for _, f := range r.Failures {
 		fmt.Fprintf(out, "dead letter %d of %s: %s\n", f.Number, f.Origin, f.Why)
@@ -318,9 +315,7 @@ func (r *reprocessReport) print(out io.Writer, format string) error {
 	fmt.Fprintf(w, "would be stored\t%d\n", r.Stored)
 	fmt.Fprintf(w, "duplicates\t%d\n", r.Duplicates)
 	fmt.Fprintf(w, "would be rejected\t%d\n", r.RejectedTotal)
-	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
-		fmt.Fprintf(w, "  %s\t%d\n", reason, r.Rejected[reason])
-	}
+	r.printRejected(w)
 	fmt.Fprintf(w, "result\t%s\n", r.Result)
 	return w.Flush()
 }

@@ -111,9 +111,7 @@ func (r *report) finish(err error) {
 
 func (r *report) print(out io.Writer, form string) error {
 	if form == "json" {
-		e := json.NewEncoder(out)
-		e.SetIndent("", "  ")
-		return e.Encode(r)
+		return printJSON(out, r)
 	}
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "files\t%s\n", strings.Join(r.Files, ", "))
@@ -121,9 +119,7 @@ func (r *report) print(out io.Writer, form string) error {
 	fmt.Fprintf(w, "records stored\t%d\n", r.Stored)
 	fmt.Fprintf(w, "duplicates\t%d\n", r.Duplicates)
 	fmt.Fprintf(w, "rejected\t%d\n", r.RejectedTotal)
-	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
-		fmt.Fprintf(w, "  %s\t%d\n", reason, r.Rejected[reason])
-	}
+	r.printRejected(w)
 	if r.NotStored > 0 {
 		fmt.Fprintf(w, "not stored\t%d\n", r.NotStored)
 	}
@@ -142,6 +138,20 @@ func (r *report) print(out io.Writer, form string) error {
 	}
 	fmt.Fprintf(w, "result\t%s\n", r.Result)
 	return w.Flush()
+}
+
+// printRejected prints the rejected records by reason.
+func (r *report) printRejected(w io.Writer) {
+	for _, reason := range slices.Sorted(maps.Keys(r.Rejected)) {
+		fmt.Fprintf(w, "  %s\t%d\n", reason, r.Rejected[reason])
+	}
+}
+
+// printJSON prints the JSON form of a report.
+func printJSON(out io.Writer, report any) error {
+	encoder := json.NewEncoder(out)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(report)
 }
 
 func milli(seconds float64) string { return fmt.Sprintf("%.1f ms", 1000*seconds) }

@@ -1,7 +1,6 @@
 package app
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -130,9 +129,7 @@ func (c *verifyCommand) fix(p *program, x *parts, store *cassandra.Store, fleets
 
 func (c *verifyCommand) print(p *program, report *verify.Report, first, last cassandra.Day, took time.Duration) error {
 	if c.Report == "json" {
-		encoder := json.NewEncoder(p.Out)
-		encoder.SetIndent("", "  ")
-		return encoder.Encode(report)
+		return printJSON(p.Out, report)
 	}
 	shown := report.Differences
 	if c.Show > 0 {
