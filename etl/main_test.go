@@ -571,7 +571,7 @@ func loadIsMeasured(t *testing.T, s *site) {
 	require.Zero(t, status, out)
 	address := platform.FreeAddresses(t, 1)[0]
 	cmd := s.command("replay", "--start-at", "now", "--report", "json", file)
-	cmd.Env, cmd.Stderr = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_PPROF=true"), os.Stderr
+	cmd.Env, cmd.Stderr = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_PPROF=true", "ETL_LOAD_LINGER=200ms"), os.Stderr
 	var report strings.Builder
 	cmd.Stdout = &report
 	require.NoError(t, cmd.Start())
