@@ -36,8 +36,8 @@ const (
 )
 
 // Sort reads in to its end when the result is ranged over, then yields its entries in the given order. An error of in, of
-// the temporary file or of ctx comes last. Where the system allows it, the temporary file is unlinked while in use, so that
-// it disappears even if the process is killed. It is closed when the range ends.
+// the temporary file or of ctx comes last. The temporary file is unlinked while in use, so that it disappears even if the
+// process is killed. It is closed when the range ends.
 func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		w := &sorting{
@@ -70,10 +70,9 @@ type sorting struct {
 	refs    []ref             // offsets of the entries
 	devices map[string]uint32 // numbers of the devices in the arena
 
-	file  *os.File
-	named bool // the file could not be unlinked while open, so close removes it
-	out   *bufio.Writer
-	runs  []run
+	file *os.File // unlinked
+	out  *bufio.Writer
+	runs []run
 }
 
 // ref points to an encoded entry in the arena. It has the main sort keys, so that few comparisons read the arena.
@@ -96,12 +95,8 @@ const (
 type run struct{ from, size int64 }
 
 func (s *sorting) close() {
-	if s.file == nil {
-		return
-	}
-	s.file.Close()
-	if s.named {
-		os.Remove(s.file.Name())
+	if s.file != nil {
+		s.file.Close()
 	}
 }
 
@@ -203,8 +198,10 @@ func (s *sorting) writeRun() error {
 		if err != nil {
 			return err
 		}
-		s.named = os.Remove(f.Name()) != nil
 		s.file, s.out = f, bufio.NewWriterSize(f, writeBuffer)
+		if err := os.Remove(f.Name()); err != nil {
+			return err
+		}
 	}
 	var r run
 	if n := len(s.runs); n > 0 {
