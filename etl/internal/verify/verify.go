@@ -80,6 +80,7 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 	hours := map[cassandra.FleetHour]map[string]cassandra.HourRow{}
 	unsettled := map[cassandra.FleetHour]bool{} // hours that change while they are read
 	claimed := map[string]bool{}                // devices that an instance derives
+	alerts := map[fleetAlert]bool{}
 	seen := map[string]bool{}
 	for _, fleet := range fleets {
 		ids, err := v.Store.DeviceIDs(ctx, fleet)
@@ -113,8 +114,14 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 				}
 				hours[key][ids[i]] = derived.HourRow(ids[i], h)
 			}
+			for key, a := range c.outcome.Alerts {
+				alerts[fleetAlert{a.FleetID, ids[i], key}] = true
+			}
 			claimed[ids[i]] = len(c.claims) > 0
 		}
+	}
+	if err := v.fleetAlerts(ctx, report, fleets, alerts, claimed, first, last); err != nil {
+		return nil, err
 	}
 	if err := v.hours(ctx, report, fleets, hours, unsettled, claimed, first, last); err != nil {
 		return nil, err
@@ -331,6 +338,60 @@ func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *re
 	return nil
 }
 
+// fleetAlert identifies an alert of a fleet.
+type fleetAlert struct {
+	fleet, device string
+	key           derived.AlertKey
+}
+
+// fleetAlerts finds alerts of fleets that no record leads to and that have no row of their device: the comparison of the
+// device did not find those.
+func (v *Verifier) fleetAlerts(ctx context.Context, report *Report, fleets []string, want map[fleetAlert]bool, claimed map[string]bool, first, last cassandra.Day) error {
+	pending := map[string]bool{}
+	for _, fleet := range fleets {
+		for day := first; day <= last; day++ {
+			rows, err := v.Store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+			if err != nil {
+				return err
+			}
+			for _, row := range rows {
+				if want[fleetAlert{fleet, row.DeviceID, derived.KeyOfRow(row)}] {
+					continue
+				}
+				extra, err := v.withoutDeviceRow(ctx, row)
+				if err != nil {
+					return err
+				}
+				if !extra {
+					continue
+				}
+				claims, err := v.Store.ClaimsOfDevice(ctx, row.DeviceID)
+				switch {
+				case err != nil:
+					return err
+				case claimed[row.DeviceID] || len(claims) > 0:
+					pending[row.DeviceID] = true
+				default:
+					report.Differences = append(report.Differences, Difference{cassandra.TableAlerts, alertName(row), "should not exist: " + row.Message})
+				}
+			}
+		}
+	}
+	report.NotVerified.Pending += len(pending)
+	return nil
+}
+
+// withoutDeviceRow reports whether an alert of a fleet has no row of its device. The row of the device is deleted last, so
+// the alert is read again: both may have been deleted since.
+func (v *Verifier) withoutDeviceRow(ctx context.Context, row cassandra.Alert) (bool, error) {
+	ofDevice, err := v.Store.DeviceAlerts(ctx, row.DeviceID, row.OpenedMs, row.OpenedMs)
+	if err != nil || slices.ContainsFunc(ofDevice, func(a cassandra.Alert) bool { return a.Type == row.Type && a.FleetID == row.FleetID }) {
+		return false, err
+	}
+	again, err := recompute.FleetRows(ctx, v.Store, &row)
+	return len(again) > 0, err
+}
+
 // open compares the open alerts of a device.
 func (v *Verifier) open(c *comparison, old *recompute.Existing, first cassandra.Day) {
 	for _, was := range old.Alerts {
@@ -373,17 +434,17 @@ func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, w
 			for h := range int32(24) {
 				key := cassandra.FleetHour{FleetID: fleet, HourMs: day.Time().UnixMilli() + int64(h)*derived.HourMs}
 				sum, stored := byHour[h]
-				if len(want[key]) == 0 && !stored {
-					continue
-				}
 				if unsettled[key] {
 					report.NotVerified.Hours++
 					continue
 				}
 				c := &comparison{}
-				pending, err := v.hour(ctx, c, key, want[key], claimed)
+				found, pending, err := v.hour(ctx, c, key, want[key], claimed)
 				if err != nil {
 					return err
+				}
+				if !found && !stored && len(want[key]) == 0 {
+					continue
 				}
 				compareSum(c, key, want[key], sum, stored)
 				if pending && len(c.differences) > 0 {
@@ -398,12 +459,14 @@ func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, w
 	return nil
 }
 
-// hour compares what devices add to one hour. pending reports whether an instance still derives one of them.
-func (v *Verifier) hour(ctx context.Context, c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow, claimed map[string]bool) (pending bool, err error) {
+// hour compares what devices add to one hour. found reports whether any row is stored, and pending whether an instance
+// still derives one of the devices.
+func (v *Verifier) hour(ctx context.Context, c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow,
+	claimed map[string]bool) (found, pending bool, err error) {
 	name := hourName(key)
 	rows, err := v.Store.Hours(ctx, key.FleetID, key.HourMs)
 	if err != nil {
-		return false, err
+		return false, false, err
 	}
 	for _, row := range rows {
 		pending = pending || claimed[row.DeviceID]
@@ -420,13 +483,14 @@ func (v *Verifier) hour(ctx context.Context, c *comparison, key cassandra.FleetH
 	if len(rows) < len(want) {
 		c.differ(cassandra.TableHours, name, "has %d devices, should have %d", len(rows), len(want))
 	}
-	return pending, nil
+	return len(rows) > 0, pending, nil
 }
 
 // compareSum compares the sum of one hour.
 func compareSum(c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow, was cassandra.AnalyticsRow, stored bool) {
 	sum, exists := derived.SumHours(slices.Collect(maps.Values(want)))
 	switch {
+	case !stored && !exists:
 	case !stored:
 		c.differ(cassandra.TableAnalytics, hourName(key), "missing")
 	case !exists:
