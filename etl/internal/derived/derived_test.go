@@ -100,7 +100,7 @@ func TestRowsAreGroupedByPartition(t *testing.T) {
 	want := slices.Concat(
 		slices.Repeat([]string{cassandra.TableHours + " 2"}, 3),        // one for each fleet and hour
 		slices.Repeat([]string{cassandra.TableTrips + " 3"}, 2),        // one for each device and month
-		slices.Repeat([]string{cassandra.TableTrips + " 1"}, 2),        //
+		slices.Repeat([]string{cassandra.TableTrips + " 1"}, 2),        // the trips of February
 		slices.Repeat([]string{cassandra.TableDeviceDays + " 3"}, 2),   // one for each device
 		slices.Repeat([]string{cassandra.TableDeviceAlerts + " 2"}, 2), // one for each device and month
 		slices.Repeat([]string{cassandra.TableAlerts + " 2"}, 2),       // one for each fleet, day and severity
