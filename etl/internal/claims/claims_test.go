@@ -377,6 +377,37 @@ func TestSilentInstanceIsFencedAndThenTakenOver(t *testing.T) {
 	}
 }
 
+// The clock of an instance may be behind by the largest expected difference.
+func TestInstanceWithASlowClockIsNotFenced(t *testing.T) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
+		leave(t, store, "slow", cassandra.RoleStream, "v1")
+		one := startInstance(t, store, cassandra.RoleStream)
+		for range 60 {
+			store.SetHeartbeat("slow", time.Now().Add(-options.MaxClockSkew))
+			time.Sleep(options.FenceAfter - time.Second)
+			require.Empty(t, newInstance(store, cassandra.RoleStream).adopted(t), "an instance that sees it for the first time")
+			require.Empty(t, one.adopted(t))
+		}
+		require.False(t, find(t, store, "slow").Fenced)
+	})
+}
+
+func TestTakeoverOfAHeldDeviceKeepsTheEarliestDay(t *testing.T) {
+	for name, day := range map[string]cassandra.Day{"held from an earlier day": 3, "held from a later day": 9} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, store *fakestore.Store) {
+				one := startInstance(t, store, cassandra.RoleStream)
+				one.acquire(t, day, "v1")
+				leave(t, store, "ended", cassandra.RoleEnded, "v1") // from day 5
+				require.Equal(t, []string{"v1"}, one.adopted(t))
+				s, _ := one.Status("v1")
+				require.Equal(t, Status{FromDay: min(day, 5), Fleets: []string{"north"}, InFlight: 2, Adopted: true}, s, "it is not shared with an ended instance")
+				require.Equal(t, map[string]cassandra.Day{"v1": min(day, 5)}, claimed(t, store, one.InstanceID()))
+			})
+		})
+	}
+}
+
 func TestRunningInstanceIsNotFenced(t *testing.T) {
 	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		one, other := startInstance(t, store, cassandra.RoleStream), startInstance(t, store, cassandra.RoleStream)
@@ -536,6 +567,8 @@ func TestBatchInstanceLeavesItsDevicesToAStreamInstance(t *testing.T) {
 		batch.acquire(t, 7, "v1")
 		batch.poll(t)
 		require.False(t, batch.Successor())
+		leave(t, store, "fenced", cassandra.RoleStream)
+		require.NoError(t, store.View(nil).FenceInstance(t.Context(), "fenced"))
 		left, err := batch.Leave(t.Context())
 		require.NoError(t, err)
 		require.False(t, left, "no other instance runs")
@@ -568,8 +601,8 @@ func TestStoppingInstanceAcceptsNothing(t *testing.T) {
 	})
 }
 
-// A silent instance is no successor: it may have crashed.
-func TestSilentInstanceIsNoSuccessor(t *testing.T) {
+// A silent instance may have crashed.
+func TestNothingIsLeftToASilentInstance(t *testing.T) {
 	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		leave(t, store, "silent", cassandra.RoleStream)
 		one := startInstance(t, store, cassandra.RoleBatch)

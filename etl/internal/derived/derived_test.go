@@ -155,7 +155,7 @@ func TestSumOfAnHour(t *testing.T) {
 	sum, found := SumHours(rows)
 	require.True(t, found)
 	require.InDelta(t, .3, sum.TotalDistanceKm, 1e-9)
-	require.Equal(t, cassandra.Day(cassandra.DayOf(noon)), sum.Day)
+	require.Equal(t, cassandra.DayOf(noon), sum.Day)
 	require.Equal(t, int32(12), sum.Hour)
 	require.Equal(t, 50.0, *sum.AvgSpeedKmh)
 	require.Equal(t, 70.0, *sum.MaxSpeedKmh)
