@@ -315,7 +315,11 @@ func (c *Claims) Others(ctx context.Context, id string) (others []cassandra.Clai
 	defer c.mu.Unlock()
 	v := c.held[id]
 	return slices.DeleteFunc(others, func(o cassandra.Claim) bool {
-		return o.InstanceID == c.id || v != nil && slices.Contains(v.adopted, o.InstanceID)
+		adopted := v != nil && slices.Contains(v.adopted, o.InstanceID)
+		if adopted {
+			v.join(o.Fleets) // the other may have written rows of them
+		}
+		return adopted || o.InstanceID == c.id
 	}), strong, err
 }
 

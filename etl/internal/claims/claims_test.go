@@ -321,6 +321,31 @@ func TestFencedInstanceClaimsItsDevicesAgain(t *testing.T) {
 	}
 }
 
+// Writes that wait for the lease hold every place among the writes in flight. The claims come first all the same.
+func TestReclaimDoesNotWaitForWritesThatWaitForTheLease(t *testing.T) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
+		one := startInstance(t, store, cassandra.RoleStream)
+		one.acquire(t, 7, "v1")
+		lease, err := one.Confirm(t.Context())
+		require.NoError(t, err)
+		one.store.Pause(time.Minute)
+		time.Sleep(2 * options.Lease)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		errs := make(chan error, 100)
+		for range cap(errs) {
+			go func() { errs <- one.exec.Write(ctx, "t", 1, lease.Check) }()
+		}
+		require.NoError(t, store.View(nil).FenceInstance(t.Context(), one.InstanceID()))
+		began := time.Now()
+		for range cap(errs) {
+			require.ErrorIs(t, <-errs, ErrFenced)
+		}
+		require.Less(t, time.Since(began), 2*time.Minute)
+		require.Equal(t, map[string]cassandra.Day{"v1": 7}, claimed(t, store, one.InstanceID()))
+	})
+}
+
 func TestInstanceFencedAgainWhileItReclaims(t *testing.T) {
 	simulated(t, func(t *testing.T, store *fakestore.Store) {
 		one := startInstance(t, store, cassandra.RoleStream)
@@ -401,7 +426,8 @@ func TestTakeoverOfAHeldDeviceKeepsTheEarliestDay(t *testing.T) {
 				leave(t, store, "ended", cassandra.RoleEnded, "v1") // from day 5
 				require.Equal(t, []string{"v1"}, one.adopted(t))
 				s, _ := one.Status("v1")
-				require.Equal(t, Status{FromDay: min(day, 5), Fleets: []string{"north"}, InFlight: 2, Adopted: true}, s, "it is not shared with an ended instance")
+				slices.Sort(s.Fleets)
+				require.Equal(t, Status{FromDay: min(day, 5), Fleets: []string{"north", "south"}, InFlight: 2, Adopted: true}, s, "it is not shared with an ended instance")
 				require.Equal(t, map[string]cassandra.Day{"v1": min(day, 5)}, claimed(t, store, one.InstanceID()))
 			})
 		})
@@ -452,7 +478,7 @@ func TestEndedInstanceIsTakenOverAtOnce(t *testing.T) {
 				require.Len(t, p.Adopted, 2)
 				require.True(t, p.Waiting)
 				s, _ := one.Status("v1")
-				require.Equal(t, Status{FromDay: 5, InFlight: 1, Adopted: true}, s)
+				require.Equal(t, Status{FromDay: 5, Fleets: []string{"south"}, InFlight: 1, Adopted: true}, s, "with the fleets of the other's claim")
 				var releases []Release
 				for _, a := range p.Adopted {
 					require.False(t, a.Shared)
