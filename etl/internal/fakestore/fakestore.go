@@ -257,11 +257,16 @@ func (f *Store) at(table, key string) *Cell {
 func List[T any](f *Store, table, prefix string) []T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var rows []T
-	for _, key := range slices.Sorted(maps.Keys(f.tables[table])) {
-		if c := f.tables[table][key]; strings.HasPrefix(key, prefix) && c.exists() {
-			rows = append(rows, c.Row.(T))
+	var keys []string
+	for key, c := range f.tables[table] {
+		if strings.HasPrefix(key, prefix) && c.exists() {
+			keys = append(keys, key)
 		}
+	}
+	slices.Sort(keys)
+	rows := make([]T, len(keys))
+	for i, key := range keys {
+		rows[i] = f.tables[table][key].Row.(T)
 	}
 	return rows
 }
