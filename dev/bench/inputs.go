@@ -55,7 +55,7 @@ func sortByDevice(from, to string) error {
 	lines := strings.SplitAfter(body, "\n")
 	device := func(line string) string { id, _, _ := strings.Cut(line, ","); return id }
 	slices.SortStableFunc(lines, func(a, b string) int { return cmp.Compare(device(a), device(b)) })
-	return os.WriteFile(to, []byte(header+"\n"+strings.Join(lines, "")), 0o600)
+	return os.WriteFile(to, []byte(header+"\n"+strings.Join(lines, "")), 0o600) //nolint:gosec // the path is in a temporary directory of the comparison
 }
 
 // writeRandom writes records with a random speed and battery level, in event order. Many people test with such rows.
