@@ -24,7 +24,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Parameters of Prometheus queries: with a scrape per second, a rate needs a few seconds. Range queries cover the time since the
+// Parameters of Prometheus queries: with a scrape every two seconds, a rate needs a few seconds. Range queries cover the time since the
 // stack started.
 const (
 	liveStep  = 2 * time.Second

@@ -143,8 +143,8 @@ func (s *stack) serveMetrics(t *testing.T) (address string) {
 // shortenPrometheus turns minutes into seconds.
 func shortenPrometheus(t *testing.T) func(file, text string) string {
 	return platform.Shorten(t, map[string][]string{
-		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 1s", "evaluation_interval: 15s", "evaluation_interval: 1s",
-			"scrape_timeout: 10s", "scrape_timeout: 1s"},
+		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
+			"scrape_timeout: 10s", "scrape_timeout: 2s"},
 		"rules/recording.yml":    {"interval: 1m", "interval: 1s"},
 		"rules/cause-alerts.yml": {"for: 5m\n", "for: 1s\n"},
 	})
