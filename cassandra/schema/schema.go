@@ -190,10 +190,15 @@ func Exec(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger, 
 		return err
 	}
 	defer node.Close()
-	if err := node.Exec(ctx, statements...); err != nil {
-		return err
+	for _, statement := range statements {
+		if err := node.Exec(ctx, statement); err != nil {
+			return err
+		}
+		if err := node.AwaitAgreement(ctx); err != nil { // the next statement may need this one on every node
+			return err
+		}
 	}
-	return node.AwaitAgreement(ctx)
+	return nil
 }
 
 // render returns the statements of the numbered files in order, without comments.

@@ -936,7 +936,7 @@ func TestEqualQueriesShareReadsAndCancel(t *testing.T) {
 	cold := w.source("canceled", map[string]any{"closedDayCache": "0s"})
 	_ = w.run(t, cold, from, from.Add(time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}}) // connected
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
 	defer cancel()
 	_, err = w.plugin.Query(ctx, cold, from, to, nil, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
 	require.Error(t, err)
