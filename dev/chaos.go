@@ -117,7 +117,8 @@ func (cmd chaosCmd) prepare(ctx context.Context, s *settings, c *cluster.Cluster
 		}
 		cleanups = append(cleanups, tunnel.Close)
 		o.Link = tunnel
-		if o.Cluster, err = s.open(nil, os.Stdout, chaos.Places...); err != nil {
+		s.Places = chaos.Places
+		if o.Cluster, err = s.open(nil, os.Stdout); err != nil {
 			return nil, errors.Join(err, cleanup())
 		}
 	}

@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"os"
-	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
 )
@@ -15,17 +13,6 @@ type kafkaCmd struct {
 	Down   kafkaDownCmd   `cmd:"" help:"Stop the broker."`
 	Status kafkaStatusCmd `cmd:"" help:"Print the state of the broker and its topics. The exit status is 1 unless it serves."`
 	Kill   kafkaKillCmd   `cmd:"" help:"Kill the broker (SIGKILL)."`
-	Logs   kafkaLogsCmd   `cmd:"" help:"Print the end of the log."`
-}
-
-// openKafka opens the broker of DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
-func openKafka(out io.Writer) (*kafka.Broker, error) {
-	cfg, err := kafka.DefaultConfig()
-	if err != nil {
-		return nil, err
-	}
-	cfg.Out = out
-	return kafka.Open(cfg)
 }
 
 type kafkaUpCmd struct {
@@ -66,15 +53,6 @@ type kafkaKillCmd struct{}
 
 func (kafkaKillCmd) Run(ctx context.Context, b *kafka.Broker) error { return b.Kill(ctx) }
 
-type kafkaLogsCmd struct {
-	Follow bool `short:"f" help:"Print new lines until Ctrl-C."`
-	Lines  int  `short:"n" default:"100" help:"Number of lines."`
-}
-
-func (cmd kafkaLogsCmd) Run(ctx context.Context, b *kafka.Broker) error {
-	return b.Logs(ctx, os.Stdout, cmd.Lines, cmd.Follow)
-}
-
 type withKafkaCmd struct {
 	Command []string `arg:"" passthrough:"" help:"The command, after --. KAFKA_TEST_BROKERS has the address of the broker."`
 }
@@ -84,11 +62,11 @@ func (cmd withKafkaCmd) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b, err := openKafka(os.Stderr)
+	b, err := kafka.OpenDefault(os.Stderr)
 	if err != nil {
 		return err
 	}
-	before, err := b.PID()
+	ran, err := b.Runs()
 	if err != nil {
 		return err
 	}
@@ -96,10 +74,8 @@ func (cmd withKafkaCmd) Run(ctx context.Context) error {
 		return err
 	}
 	err = runCommand(ctx, command, "KAFKA_TEST_BROKERS="+b.Address())
-	if before == 0 {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
-		defer cancel()
-		err = errors.Join(err, b.Down(ctx, false))
+	if !ran {
+		err = errors.Join(err, b.Down(context.WithoutCancel(ctx), false))
 	}
 	return err
 }

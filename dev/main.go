@@ -29,6 +29,14 @@ type cli struct {
 	Chaos       chaosCmd       `cmd:"" help:"Inject faults into a running platform, one after the other, and check the outcome."`
 }
 
+// repository is the root of the repository.
+type repository string
+
+func findRepository() (repository, error) {
+	root, err := cluster.RepositoryRoot()
+	return repository(root), err
+}
+
 func main() { os.Exit(run()) }
 
 func run() int {
@@ -37,9 +45,9 @@ func run() int {
 	var c cli
 	k := kong.Parse(&c, kong.Name("dev"), kong.ShortUsageOnError(),
 		kong.Description("Runs the tools for developers of Fleet Tracing as local processes, without Docker."),
-		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.Settings),
+		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.Settings), kong.BindToProvider(findRepository),
 		kong.BindToProvider(func() (*cluster.Cluster, error) { return c.Settings.open(nil, os.Stdout) }),
-		kong.BindToProvider(func() (*kafka.Broker, error) { return openKafka(os.Stdout) }))
+		kong.BindToProvider(func() (*kafka.Broker, error) { return kafka.OpenDefault(os.Stdout) }))
 	if err := k.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "dev:", err)
 		return 1

@@ -41,13 +41,13 @@ func (cmd queriesCmd) Run(ctx context.Context, s *settings) error {
 	dir := filepath.Join(root, ".dev", "queries")
 	own := *s
 	own.Dir = filepath.Join(dir, "cluster")
-	dcs := []cluster.DC{{Name: "dc1", Nodes: 1}}
+	dcs := cluster.DCs{{Name: "dc1", Nodes: 1}}
 	c, err := own.open(dcs, os.Stderr)
 	if err != nil {
 		return err
 	}
 	return whileUp(ctx, c, cmd.Keep, func(nodes []cluster.Node) error {
-		report, err := cmd.measure(ctx, c, root, dir, bench.Nodes{DCs: cluster.FormatDCs(dcs), LocalDC: dcs[0].Name, Hosts: contactPoints(nodes)})
+		report, err := cmd.measure(ctx, c, root, dir, bench.Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Hosts: contactPoints(nodes)})
 		if err != nil {
 			return err
 		}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/report"
 )
 
@@ -16,17 +15,13 @@ type reportCmd struct {
 	Out string `short:"o" default:"report.pdf" help:"The file to write."`
 }
 
-func (cmd reportCmd) Run(ctx context.Context) error {
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return err
-	}
+func (cmd reportCmd) Run(ctx context.Context, root repository) error {
 	version := "unknown"
 	if out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
 		version = strings.TrimSpace(string(out))
 	}
-	err = report.Render(ctx, report.Options{
-		Root: root, Work: filepath.Join(root, ".dev", "report"), Out: cmd.Out, Version: version,
+	err := report.Render(ctx, report.Options{
+		Root: string(root), Work: filepath.Join(string(root), ".dev", "report"), Out: cmd.Out, Version: version,
 		Date: time.Now().UTC().Format("2 January 2006"),
 	})
 	if err != nil {

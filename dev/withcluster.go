@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -23,7 +24,7 @@ func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	c, err := s.open(cmd.DCs, os.Stderr)
+	c, err := s.open(cluster.DCs(cmd.DCs), os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -42,11 +43,7 @@ func whileUp(ctx context.Context, c *cluster.Cluster, keep bool, do func([]clust
 		return err
 	}
 	if !keep && !anyRuns(before) {
-		defer func() {
-			down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-			defer cancel()
-			err = errors.Join(err, c.Down(down, false))
-		}()
+		defer func() { err = errors.Join(err, c.Down(context.WithoutCancel(ctx), false)) }()
 	}
 	nodes, err := c.Nodes()
 	if err != nil {
@@ -89,10 +86,5 @@ func runCommand(ctx context.Context, command []string, variable string) error {
 }
 
 func anyRuns(nodes []cluster.Node) bool {
-	for _, n := range nodes {
-		if n.PID != 0 {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(nodes, func(n cluster.Node) bool { return n.PID != 0 })
 }

@@ -77,9 +77,7 @@ func TestMeasureSources(t *testing.T) {
 
 	if os.Getenv("KAFKA_TEST_BROKERS") != "" {
 		s.truncate()
-		cfg, err := kafka.DefaultConfig()
-		require.NoError(t, err)
-		broker, err := kafka.Open(cfg)
+		broker, err := kafka.OpenDefault(nil)
 		require.NoError(t, err)
 		topic := fmt.Sprintf("bench-%08x", rand.Uint32())
 		require.NoError(t, broker.CreateTopic(t.Context(), topic, 6))

@@ -180,9 +180,7 @@ func TestAcknowledgedRecordsSurviveKills(t *testing.T) {
 	t.Run("Kafka", func(t *testing.T) {
 		testenv.KafkaBrokers(t)
 		s.truncate()
-		cfg, err := kafka.DefaultConfig()
-		require.NoError(t, err)
-		broker, err := kafka.Open(cfg)
+		broker, err := kafka.OpenDefault(nil)
 		require.NoError(t, err)
 		topic := fmt.Sprintf("kills-%08x", rand.Uint32())
 		require.NoError(t, broker.CreateTopic(t.Context(), topic, 6))

@@ -28,7 +28,7 @@ type Nodes struct {
 }
 
 // WithCluster starts a cluster, calls do and removes the cluster.
-func WithCluster(ctx context.Context, c *cluster.Cluster, dcs []cluster.DC, do func(Nodes) error) (err error) {
+func WithCluster(ctx context.Context, c *cluster.Cluster, dcs cluster.DCs, do func(Nodes) error) (err error) {
 	defer func() {
 		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
 		defer cancel()
@@ -41,7 +41,7 @@ func WithCluster(ctx context.Context, c *cluster.Cluster, dcs []cluster.DC, do f
 	if err != nil {
 		return err
 	}
-	n := Nodes{DCs: cluster.FormatDCs(dcs), LocalDC: dcs[0].Name}
+	n := Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name}
 	for _, node := range nodes {
 		n.Hosts, n.PIDs = append(n.Hosts, node.CQL().String()), append(n.PIDs, node.PID)
 	}

@@ -28,9 +28,7 @@ import (
 // The short form of make chaos: the faults that need nothing but a running cluster.
 func TestPlatformSurvivesFaults(t *testing.T) {
 	testenv.CassandraHosts(t)
-	config, err := cluster.DefaultConfig()
-	require.NoError(t, err)
-	c, err := cluster.Open(config)
+	c, err := cluster.Open(cluster.Config{Dir: os.Getenv("DEV_CLUSTER_DIR")})
 	require.NoError(t, err)
 	nodes, err := c.Nodes()
 	require.NoError(t, err)

@@ -43,8 +43,8 @@ type platform struct {
 	etl     *instance
 
 	inbox        *inbox // nil in the short form
-	alertmanager *monitoring.Process
-	prometheus   *monitoring.Process
+	alertmanager *process.Server
+	prometheus   *process.Server
 
 	cleanups []func(context.Context) error // in the order of the starts
 }
@@ -70,7 +70,7 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 		return p, fmt.Errorf("the cluster is %s: faults need dc1=2,dc2=2", shape)
 	}
 	for _, n := range p.nodes {
-		if n.State != cluster.Running {
+		if n.State != process.Running {
 			return p, fmt.Errorf("%s is %s: start it first", n, n.State)
 		}
 	}
@@ -135,14 +135,14 @@ func (p *platform) reset(ctx context.Context) error {
 }
 
 func shapeOf(nodes []cluster.Node) string {
-	var dcs []cluster.DC
+	var dcs cluster.DCs
 	for _, n := range nodes {
 		if len(dcs) == 0 || dcs[len(dcs)-1].Name != n.DC {
 			dcs = append(dcs, cluster.DC{Name: n.DC})
 		}
 		dcs[len(dcs)-1].Nodes++
 	}
-	return cluster.FormatDCs(dcs)
+	return dcs.String()
 }
 
 func hosts(nodes []cluster.Node) (all []string) {

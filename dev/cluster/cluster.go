@@ -9,60 +9,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"sync"
-	"syscall"
-	"time"
-)
 
-// Time limits. A node starts in about ten seconds on an idle machine.
-const (
-	readyWithin   = 5 * time.Minute
-	agreedWithin  = 3 * time.Minute
-	stoppedWithin = time.Minute
-	killedWithin  = 15 * time.Second
-)
+	"golang.org/x/sync/errgroup"
 
-const defaultHeapMB = 768
+	"github.com/fleettracing/fleet-tracing/dev/process"
+)
 
 // Cluster is a cluster in a directory; its nodes may be running or stopped. Its methods are safe for concurrent use, also by several
 // processes: methods that change nodes wait for each other.
 type Cluster struct {
 	dir       string
 	requested Config
-
-	outMu sync.Mutex
-	out   io.Writer
-}
-
-// toolchain has the files that run a node.
-type toolchain struct {
-	java     string
-	jars     string // directory of the Cassandra jars
-	exporter string // jar of the metrics agent
-}
-
-func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
-	java, err := program.Find(ctx)
-	if err != nil {
-		return toolchain{}, err
-	}
-	jars, err := program.Jars(ctx, c.printf)
-	if err != nil {
-		return toolchain{}, err
-	}
-	agent, err := exporter.Jars(ctx, c.printf)
-	if err != nil {
-		return toolchain{}, err
-	}
-	return toolchain{java: java, jars: jars, exporter: filepath.Join(agent, exporter.Dependencies[0].Name+"-"+exporterVersion+".jar")}, nil
-}
-
-// Fetch downloads Cassandra and the metrics agent unless they are on this machine.
-func (c *Cluster) Fetch(ctx context.Context) error {
-	_, err := c.toolchain(ctx)
-	return err
+	out       io.Writer
+	printf    func(format string, args ...any) // writes a line to out
 }
 
 // Open returns a cluster. It starts no node.
@@ -71,60 +34,57 @@ func Open(cfg Config) (*Cluster, error) {
 		return nil, fmt.Errorf("open cluster: %w: processes are found through /proc: run it on Linux", err)
 	}
 	if cfg.Dir == "" {
-		dir, err := defaultDir()
+		root, err := RepositoryRoot()
 		if err != nil {
-			return nil, fmt.Errorf("open cluster: %w", err)
+			return nil, fmt.Errorf("open cluster: %w, or set --dir (DEV_CLUSTER_DIR)", err)
 		}
-		cfg.Dir = dir
+		cfg.Dir = filepath.Join(root, ".dev", "cluster")
 	}
-	dir, err := filepath.Abs(cfg.Dir)
-	if err != nil {
+	var err error
+	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
 	}
-	if cfg.HeapMB == 0 {
-		cfg.HeapMB = defaultHeapMB
+	if cfg.Out == nil {
+		cfg.Out = io.Discard
 	}
-	if cfg.HeapMB < 1 {
-		return nil, fmt.Errorf("open cluster: heap %d MB: want a whole number above 0", cfg.HeapMB)
-	}
-	c := &Cluster{dir: dir, out: cfg.Out, requested: cfg}
-	if c.out == nil {
-		c.out = io.Discard
-	}
-	if _, _, err := c.layout(); err != nil {
+	c := &Cluster{dir: cfg.Dir, requested: cfg, out: cfg.Out, printf: log.New(cfg.Out, "", 0).Printf}
+	if _, _, err := c.config(); err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
 	}
 	return c, nil
 }
 
-func (c *Cluster) printf(format string, args ...any) {
-	c.outMu.Lock()
-	defer c.outMu.Unlock()
-	fmt.Fprintf(c.out, format, args...)
+// lock locks the cluster until unlock is called. Test packages run in parallel: the second one finds the nodes running.
+func (c *Cluster) lock(ctx context.Context) (unlock func(), err error) {
+	return process.Lock(ctx, c.dir, func(holder string) {
+		c.printf("waiting for process %s, which changes the cluster in %s", holder, c.dir)
+	})
 }
 
-// layout returns the layout in the directory, or the requested one if the directory has none. It reads the file each time, because
-// another process may have created or deleted the cluster.
-func (c *Cluster) layout() (l layout, remembered bool, err error) {
-	l, remembered, err = readLayout(c.dir)
+// config returns the configuration in the directory, or the requested one if the directory has none. It reads the file each time,
+// because another process may have created or deleted the cluster.
+func (c *Cluster) config() (cfg Config, remembered bool, err error) {
+	cfg, remembered, err = readConfig(c.dir)
 	if err != nil {
-		return layout{}, false, err
+		return Config{}, false, err
 	}
 	if !remembered {
-		l = defaultLayout.over(c.requested)
+		cfg = c.requested
 	}
-	return l, remembered, l.validate()
+	cfg = cfg.over(defaults)
+	cfg.Dir = c.dir
+	return cfg, remembered, cfg.validate()
 }
 
-// agreedLayout returns the layout for a start. It fails if the requested layout differs from the one in the directory.
-func (c *Cluster) agreedLayout() (l layout, remembered bool, err error) {
-	l, remembered, err = c.layout()
+// agreedConfig returns the configuration for a start. It fails if the requested layout differs from the one in the directory.
+func (c *Cluster) agreedConfig() (cfg Config, remembered bool, err error) {
+	cfg, remembered, err = c.config()
 	if err != nil {
-		return layout{}, false, err
+		return Config{}, false, err
 	}
-	wanted := l.over(c.requested)
-	if difference := l.differs(wanted); difference != "" {
-		return layout{}, false, fmt.Errorf("the cluster in %s has another layout: its %s: omit the setting, or remove the cluster and its data by `go run ./dev cluster down --delete` first",
+	wanted := c.requested.over(cfg)
+	if difference := cfg.differs(wanted); difference != "" {
+		return Config{}, false, fmt.Errorf("the cluster in %s has another layout: its %s: omit the setting, or remove the cluster and its data by `go run ./dev cluster down --delete` first",
 			c.dir, difference)
 	}
 	return wanted, remembered, wanted.validate()
@@ -132,13 +92,13 @@ func (c *Cluster) agreedLayout() (l layout, remembered bool, err error) {
 
 // Nodes returns the nodes in order, with their current states.
 func (c *Cluster) Nodes() ([]Node, error) {
-	l, _, err := c.layout()
+	cfg, _, err := c.config()
 	if err != nil {
 		return nil, err
 	}
-	nodes := l.nodes(c.dir)
+	nodes := cfg.nodes()
 	for i := range nodes {
-		if nodes[i], _, err = nodes[i].observe(); err != nil {
+		if nodes[i], err = nodes[i].observe(); err != nil {
 			return nil, err
 		}
 	}
@@ -165,11 +125,11 @@ func (c *Cluster) Up(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	l, _, err := c.agreedLayout()
+	cfg, _, err := c.agreedConfig()
 	if err != nil {
 		return err
 	}
-	return c.start(ctx, l, l.nodes(c.dir))
+	return c.start(ctx, cfg, cfg.nodes())
 }
 
 // Start starts node n of an existing cluster, and returns when it answers CQL and all running nodes see each other up. It does
@@ -180,7 +140,7 @@ func (c *Cluster) Start(ctx context.Context, n int) error {
 		return err
 	}
 	defer unlock()
-	l, remembered, err := c.agreedLayout()
+	cfg, remembered, err := c.agreedConfig()
 	if err != nil {
 		return err
 	}
@@ -191,36 +151,35 @@ func (c *Cluster) Start(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	return c.start(ctx, l, []Node{node})
+	return c.start(ctx, cfg, []Node{node})
 }
 
 // start starts the stopped ones of the nodes. The caller holds the lock.
-func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error) {
+func (c *Cluster) start(ctx context.Context, cfg Config, nodes []Node) (err error) {
 	var idle []Node
+	var ports []process.Port
 	for _, n := range nodes {
-		n, p, err := n.observe()
+		n, err := n.observe()
 		if err != nil {
 			return err
 		}
-		switch n.State {
-		case Paused:
-			if err := p.Signal(syscall.SIGCONT); err != nil {
-				return fmt.Errorf("resume %s: %w", n, err)
-			}
-			fallthrough
-		case Running:
-			if err := n.daemon().AwaitReady(ctx, p, 0); err != nil {
-				return err
-			}
-			c.printf("%s is already running, pid %d\n", n, n.PID)
-		default:
-			idle = append(idle, n)
+		server := n.server(c.printf)
+		if n.State != process.Running && n.State != process.Paused {
+			idle, ports = append(idle, n), append(ports, server.Ports...)
+			continue
 		}
+		if err := server.Resume(ctx); err != nil {
+			return err
+		}
+		if err := server.AwaitReady(ctx); err != nil {
+			return err
+		}
+		c.printf("%s is already running, pid %d", n, n.PID)
 	}
 	if len(idle) == 0 {
 		return nil
 	}
-	if err := portsFree(idle); err != nil {
+	if err := process.PortsFree(ports...); err != nil {
 		return err
 	}
 	t, err := c.toolchain(ctx)
@@ -228,27 +187,24 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 		return err
 	}
 	// Written before the first process starts, so that `down` finds all of them.
-	if err := l.write(c.dir); err != nil {
+	if err := cfg.write(); err != nil {
 		return err
 	}
 
-	var started []Node
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.abandon(ctx, started))
+			err = errors.Join(err, c.killAll(context.WithoutCancel(ctx), idle))
 		}
 	}()
 	for _, n := range idle {
-		begun := time.Now()
-		if err := n.writeConf(l, c.requested.HeapMB); err != nil {
+		if err := n.writeConf(cfg, t); err != nil {
 			return err
 		}
-		started = append(started, n)
-		p, err := n.start(ctx, t, c.requested.HeapMB)
-		if err != nil {
+		name, args := n.inNetwork(t.Java, "@"+n.conf("jvm17.options"), "@"+n.conf("jvm-server.options"),
+			"-cp", n.classPath(t), "org.apache.cassandra.service.CassandraDaemon")
+		if err := n.server(c.printf).Start(ctx, exec.Command(name, args...)); err != nil { //nolint:noctx // it outlives the caller
 			return err
 		}
-		c.printf("%s answers CQL on %s after %.1f s, pid %d\n", n, n.CQL(), time.Since(begun).Seconds(), p.PID)
 	}
 
 	all, err := c.Nodes()
@@ -257,51 +213,47 @@ func (c *Cluster) start(ctx context.Context, l layout, nodes []Node) (err error)
 	}
 	var running []Node
 	for _, n := range all {
-		if n.State == Running {
+		if n.State == process.Running {
 			running = append(running, n)
 		}
 	}
 	if err := waitAgreed(ctx, t, running); err != nil {
 		return err
 	}
-	c.printf("%d of %d nodes are running and see each other up\n", len(running), len(all))
+	c.printf("%d of %d nodes are running and see each other up", len(running), len(all))
 	return nil
 }
 
-// abandon kills the nodes of a failed start, also after ctx has ended.
-func (c *Cluster) abandon(ctx context.Context, nodes []Node) error {
-	var errs []error
+// killAll kills those of the nodes that run.
+func (c *Cluster) killAll(ctx context.Context, nodes []Node) (err error) {
 	for _, n := range nodes {
-		pid, err := n.end(context.WithoutCancel(ctx), syscall.SIGKILL, killedWithin)
-		if pid != 0 {
-			c.printf("%s killed, because the start failed\n", n)
-		}
-		errs = append(errs, err)
+		err = errors.Join(err, n.server(c.printf).Kill(ctx))
 	}
-	return errors.Join(errs...)
+	return err
 }
 
-// Stop ends node n with SIGTERM: the node drains. It does nothing if the node does not run.
+// Stop ends node n with SIGTERM: the node drains. A node that still runs after a minute is killed. Stop does nothing if the node does
+// not run.
 func (c *Cluster) Stop(ctx context.Context, n int) error {
-	return c.change(ctx, n, func(node Node) error { return c.end(ctx, node, syscall.SIGTERM) })
+	return c.change(ctx, n, process.Server.Stop)
 }
 
 // Kill ends node n with SIGKILL. The other nodes notice after 10 to 30 seconds.
 func (c *Cluster) Kill(ctx context.Context, n int) error {
-	return c.change(ctx, n, func(node Node) error { return c.end(ctx, node, syscall.SIGKILL) })
+	return c.change(ctx, n, process.Server.Kill)
 }
 
 // Pause stops node n with SIGSTOP until Resume. Its connections stay open, as during a long garbage collection.
 func (c *Cluster) Pause(ctx context.Context, n int) error {
-	return c.change(ctx, n, func(node Node) error { return node.pause(ctx, syscall.SIGSTOP, Paused) })
+	return c.change(ctx, n, process.Server.Pause)
 }
 
 // Resume continues a paused node.
 func (c *Cluster) Resume(ctx context.Context, n int) error {
-	return c.change(ctx, n, func(node Node) error { return node.pause(ctx, syscall.SIGCONT, Running) })
+	return c.change(ctx, n, process.Server.Resume)
 }
 
-func (c *Cluster) change(ctx context.Context, n int, do func(Node) error) error {
+func (c *Cluster) change(ctx context.Context, n int, do func(process.Server, context.Context) error) error {
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
@@ -311,24 +263,7 @@ func (c *Cluster) change(ctx context.Context, n int, do func(Node) error) error 
 	if err != nil {
 		return err
 	}
-	return do(node)
-}
-
-func (c *Cluster) end(ctx context.Context, n Node, sig syscall.Signal) error {
-	within, done := stoppedWithin, "stopped"
-	if sig == syscall.SIGKILL {
-		within, done = killedWithin, "killed"
-	}
-	pid, err := n.end(ctx, sig, within)
-	switch {
-	case err != nil:
-		return err
-	case pid == 0:
-		c.printf("%s was not running\n", n)
-	default:
-		c.printf("%s %s, pid was %d\n", n, done, pid)
-	}
-	return nil
+	return do(node.server(c.printf), ctx)
 }
 
 // Down stops every node, and kills a node that still runs after a minute. With remove, it kills all nodes and removes their data and
@@ -339,38 +274,28 @@ func (c *Cluster) Down(ctx context.Context, remove bool) error {
 		return err
 	}
 	defer unlock()
-	l, remembered, err := c.layout()
+	cfg, remembered, err := c.config()
 	if err != nil {
 		return err
 	}
 	if !remembered {
-		c.printf("no cluster in %s\n", c.dir)
+		c.printf("no cluster in %s", c.dir)
 		return nil
 	}
-	nodes := l.nodes(c.dir)
-	ended := make(chan error, len(nodes))
-	for _, n := range nodes {
-		go func() {
-			var err error
-			if !remove {
-				err = c.end(ctx, n, syscall.SIGTERM)
-			}
-			if ctx.Err() == nil && (remove || err != nil) {
-				err = c.end(ctx, n, syscall.SIGKILL)
-			}
-			ended <- err
-		}()
-	}
-	var errs []error
-	for range nodes {
-		errs = append(errs, <-ended)
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
+	nodes := cfg.nodes()
 	if !remove {
-		c.printf("data kept in %s\n", c.dir)
+		var g errgroup.Group
+		for _, n := range nodes {
+			g.Go(func() error { return n.server(c.printf).Stop(ctx) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+		c.printf("data kept in %s", c.dir)
 		return nil
+	}
+	if err := c.killAll(ctx, nodes); err != nil {
+		return err
 	}
 	// The layout is removed last, so that another `down` can complete an interrupted removal. The lock file stays, because others may
 	// wait for it.
@@ -379,9 +304,9 @@ func (c *Cluster) Down(ctx context.Context, remove bool) error {
 			return fmt.Errorf("remove %s: %w", n, err)
 		}
 	}
-	if err := os.Remove(filepath.Join(c.dir, layoutFile)); err != nil {
+	if err := os.Remove(filepath.Join(c.dir, configFile)); err != nil {
 		return fmt.Errorf("remove layout: %w", err)
 	}
-	c.printf("data in %s removed\n", c.dir)
+	c.printf("data in %s removed", c.dir)
 	return nil
 }

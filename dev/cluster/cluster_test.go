@@ -1,9 +1,9 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
@@ -229,17 +231,19 @@ func TestKillSparesProcessWithReusedPID(t *testing.T) {
 	do(t, "start another program", other.Start())
 	defer other.Wait()
 	defer other.Process.Kill()
-	itself, _, err := process.ReadStat(other.Process.Pid)
+	proc, err := procfs.NewProc(other.Process.Pid)
+	do(t, "find", err)
+	itself, err := proc.Stat()
 	do(t, "stat", err)
 	node, err := c.Node(1)
 	do(t, "node", err)
-	do(t, "write pid file", process.Process{PID: other.Process.Pid, Started: itself.Started - 1}.Write(node.pidFile()))
+	do(t, "write pid file", os.WriteFile(filepath.Join(node.Dir, "pid"), fmt.Appendf(nil, "%d %d\n", other.Process.Pid, itself.Starttime-1), 0o644))
 
 	wantStates(t, c, "dead")
 	do(t, "kill", c.Kill(ctx, 1))
 	do(t, "down", c.Down(ctx, false))
-	if s, found, err := process.ReadStat(other.Process.Pid); err != nil || !found || s.State == 'Z' {
-		t.Errorf("the other program was killed: state %c, found %v, error %v", s.State, found, err)
+	if s, err := proc.Stat(); err != nil || s.State == "Z" {
+		t.Errorf("the other program was killed: state %s, error %v", s.State, err)
 	}
 }
 
@@ -280,12 +284,15 @@ func TestDownWithoutClusterRemovesNothing(t *testing.T) {
 func TestLogs(t *testing.T) {
 	useFakeJava(t)
 	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}})
-	var buf bytes.Buffer
-	wantError(t, c.Logs(t.Context(), &buf, 1, 10, false), "never started")
+	node, err := c.Node(1)
+	do(t, "node", err)
+	_, err = process.Tail(node.LogFile, 10)
+	wantError(t, err, "read log", node.LogFile)
 	do(t, "up", c.Up(t.Context()))
-	do(t, "logs", c.Logs(t.Context(), &buf, 1, 10, false))
-	if want := "INFO  [main] Starting listening for CQL clients\n"; buf.String() != want {
-		t.Errorf("log %q, want %q", buf.String(), want)
+	text, err := process.Tail(node.LogFile, 10)
+	do(t, "logs", err)
+	if want := "INFO  [main] Starting listening for CQL clients"; text != want {
+		t.Errorf("log %q, want %q", text, want)
 	}
 }
 

@@ -1,29 +1,40 @@
 package cluster
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Config describes a cluster. A zero field means the value of the last Up in the directory, or the default.
+// Config describes a cluster. A zero field means the value of the last Up in the directory, or the default. All but the heap cannot
+// change while the cluster has data.
 type Config struct {
-	Dir          string     // data, logs and state; default .dev/cluster beside go.mod
-	DCs          []DC       // default dc1=2,dc2=2
-	HeapMB       int        // Java heap per node in MiB, not remembered; default 768
-	CQLPort      int        // the same on the address of each node; default 9042
-	StoragePort  int        // the same on the address of each node; default 7000
-	JMXPort      int        // of node 1 on 127.0.0.1; each further node has the next one; default 7101
-	MetricsPort  int        // the same on the address of each node; default 7070
-	FirstAddress netip.Addr // of node 1; each further node has the next one; default 127.0.0.1
-	Places       []Place    // of the data centers with their own networks; default: all from FirstAddress on
-	Out          io.Writer  // progress, one line per event; nil discards it
+	Dir          string     `json:"-" env:"DEV_CLUSTER_DIR" placeholder:"DIR" help:"Directory of data, logs and state (default .dev/cluster beside go.mod)."`
+	DCs          DCs        `json:"dcs" kong:"-"`
+	HeapMB       int        `json:"heap_mb" name:"heap" env:"DEV_HEAP" placeholder:"MB" help:"Java heap per node in MB (default 768)."`
+	CQLPort      int        `json:"cql_port" name:"cql-port" env:"DEV_CQL_PORT" placeholder:"PORT" help:"CQL port, the same on every address (default 9042)."`
+	StoragePort  int        `json:"storage_port" env:"DEV_STORAGE_PORT" placeholder:"PORT" help:"Port between the nodes (default 7000)."`
+	JMXPort      int        `json:"jmx_port" name:"jmx-port" env:"DEV_JMX_PORT" placeholder:"PORT" help:"JMX port of node 1 on 127.0.0.1; node 2 has the next one (default 7101)."`
+	MetricsPort  int        `json:"metrics_port" env:"DEV_METRICS_PORT" placeholder:"PORT" help:"Port of the metrics, the same on every address (default 7070)."`
+	FirstAddress netip.Addr `json:"first_address" env:"DEV_FIRST_ADDRESS" placeholder:"ADDRESS" help:"Address of node 1; node 2 has the next one (default 127.0.0.1)."`
+	Places       []Place    `json:"places,omitempty" kong:"-"` // of the data centers with their own networks; default: all from FirstAddress on
+	Out          io.Writer  `json:"-" kong:"-"`                // progress, one line per event; nil discards it
+}
+
+var defaults = Config{
+	DCs: DCs{{"dc1", 2}, {"dc2", 2}}, HeapMB: 768, CQLPort: 9042, StoragePort: 7000, JMXPort: 7101, MetricsPort: 7070,
+	FirstAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 }
 
 // DC is a data center with its number of nodes.
@@ -32,19 +43,19 @@ type DC struct {
 	Nodes int    `json:"nodes"`
 }
 
+// DCs are data centers. Their text is like dc1=2,dc2=2.
+type DCs []DC
+
 // Place is the network of a data center.
 type Place struct {
 	FirstAddress netip.Addr `json:"first_address"`     // of its first node; each further node has the next one
 	Network      string     `json:"network,omitempty"` // network namespace of ip netns; empty: the one of this process
 }
 
-func (d DC) String() string { return fmt.Sprintf("%s=%d", d.Name, d.Nodes) }
-
-// FormatDCs is the inverse of ParseDCs.
-func FormatDCs(dcs []DC) string {
-	parts := make([]string, len(dcs))
-	for i, d := range dcs {
-		parts[i] = d.String()
+func (d DCs) String() string {
+	parts := make([]string, len(d))
+	for i, dc := range d {
+		parts[i] = fmt.Sprintf("%s=%d", dc.Name, dc.Nodes)
 	}
 	return strings.Join(parts, ",")
 }
@@ -55,23 +66,21 @@ var dcName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
 const maxNodes = 16
 
 // ParseDCs parses data centers and their node counts, such as "dc1=2,dc2=2".
-func ParseDCs(s string) ([]DC, error) {
-	var dcs []DC
+func ParseDCs(s string) (dcs DCs, err error) {
+	seen := map[string]bool{}
 	total := 0
 	for part := range strings.SplitSeq(s, ",") {
 		name, count, found := strings.Cut(strings.TrimSpace(part), "=")
 		nodes, err := strconv.Atoi(count)
-		if !found || err != nil || nodes < 1 {
+		switch {
+		case !found || err != nil || nodes < 1:
 			return nil, fmt.Errorf("data centers %q: bad part %q: write name=nodes, such as dc1=2,dc2=2", s, part)
-		}
-		if !dcName.MatchString(name) {
+		case !dcName.MatchString(name):
 			return nil, fmt.Errorf("data centers %q: bad name %q: use letters, digits, _ and -", s, name)
+		case seen[name]:
+			return nil, fmt.Errorf("data centers %q: %s occurs twice: give each data center one count", s, name)
 		}
-		for _, d := range dcs {
-			if d.Name == name {
-				return nil, fmt.Errorf("data centers %q: %s occurs twice: give each data center one count", s, name)
-			}
-		}
+		seen[name] = true
 		dcs = append(dcs, DC{Name: name, Nodes: nodes})
 		total += nodes
 	}
@@ -79,49 +88,6 @@ func ParseDCs(s string) ([]DC, error) {
 		return nil, fmt.Errorf("data centers %q: %d nodes: at most %d fit on one machine", s, total, maxNodes)
 	}
 	return dcs, nil
-}
-
-// DefaultConfig reads the environment variables DEV_CLUSTER_DIR, DEV_HEAP, DEV_CQL_PORT, DEV_STORAGE_PORT, DEV_JMX_PORT,
-// DEV_METRICS_PORT and DEV_FIRST_ADDRESS. Fields of unset variables are zero.
-func DefaultConfig() (Config, error) {
-	cfg := Config{Dir: os.Getenv("DEV_CLUSTER_DIR")}
-	for _, v := range []struct {
-		name string
-		to   *int
-	}{
-		{"DEV_HEAP", &cfg.HeapMB},
-		{"DEV_CQL_PORT", &cfg.CQLPort},
-		{"DEV_STORAGE_PORT", &cfg.StoragePort},
-		{"DEV_JMX_PORT", &cfg.JMXPort},
-		{"DEV_METRICS_PORT", &cfg.MetricsPort},
-	} {
-		s := os.Getenv(v.name)
-		if s == "" {
-			continue
-		}
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return Config{}, fmt.Errorf("%s=%q: want a whole number above 0", v.name, s)
-		}
-		*v.to = n
-	}
-	if s := os.Getenv("DEV_FIRST_ADDRESS"); s != "" {
-		addr, err := netip.ParseAddr(s)
-		if err != nil {
-			return Config{}, fmt.Errorf("DEV_FIRST_ADDRESS=%q: want an IPv4 address such as 127.0.0.1", s)
-		}
-		cfg.FirstAddress = addr
-	}
-	return cfg, nil
-}
-
-// defaultDir returns .dev/cluster in the repository.
-func defaultDir() (string, error) {
-	root, err := RepositoryRoot()
-	if err != nil {
-		return "", fmt.Errorf("%w, or set --dir (DEV_CLUSTER_DIR)", err)
-	}
-	return filepath.Join(root, ".dev", "cluster"), nil
 }
 
 // RepositoryRoot returns the directory of the go.mod above the working directory. go test runs in the directories of packages.
@@ -142,4 +108,141 @@ func RepositoryRoot() (string, error) {
 			return "", fmt.Errorf("find go.mod upwards from %s: none: run inside the repository", dir)
 		}
 	}
+}
+
+const configFile = "cluster.json"
+
+// readConfig returns the configuration of the cluster in dir; found is false if no cluster was started there.
+func readConfig(dir string) (cfg Config, found bool, err error) {
+	path := filepath.Join(dir, configFile)
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return Config{}, false, nil
+	}
+	if err != nil {
+		return Config{}, false, fmt.Errorf("read layout: %w", err)
+	}
+	if err := json.Unmarshal(data, &cfg); err != nil {
+		return Config{}, false, fmt.Errorf("read layout %s: %w: end the java processes of the nodes and remove %s", path, err, dir)
+	}
+	return cfg, true, nil
+}
+
+func (c Config) write() error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err == nil {
+		err = process.WriteFile(filepath.Join(c.Dir, configFile), append(data, '\n'))
+	}
+	if err != nil {
+		return fmt.Errorf("write layout: %w", err)
+	}
+	return nil
+}
+
+// over returns the fields that c sets, and those of base for the others.
+func (c Config) over(base Config) Config {
+	merged, set := reflect.ValueOf(&base).Elem(), reflect.ValueOf(c)
+	for i := range set.NumField() {
+		if field := set.Field(i); !field.IsZero() {
+			merged.Field(i).Set(field)
+		}
+	}
+	return base
+}
+
+// differs returns the first difference between the layouts of c and want as text; empty if there is none.
+func (c Config) differs(want Config) string {
+	for _, p := range []struct {
+		property string
+		is, want any
+	}{
+		{"data centers are", c.DCs, want.DCs},
+		{"networks are", c.Places, want.Places},
+		{"first address is", c.FirstAddress, want.FirstAddress},
+		{"CQL port is", c.CQLPort, want.CQLPort},
+		{"storage port is", c.StoragePort, want.StoragePort},
+		{"JMX port is", c.JMXPort, want.JMXPort},
+		{"metrics port is", c.MetricsPort, want.MetricsPort},
+	} {
+		if is, wanted := fmt.Sprint(p.is), fmt.Sprint(p.want); is != wanted {
+			return fmt.Sprintf("%s %s, not %s", p.property, is, wanted)
+		}
+	}
+	return ""
+}
+
+func (c Config) validate() error {
+	if c.HeapMB < 1 {
+		return fmt.Errorf("heap %d MB: want a whole number above 0", c.HeapMB)
+	}
+	if !c.FirstAddress.Is4() || !c.FirstAddress.IsLoopback() {
+		return fmt.Errorf("first address %s: the nodes have no authentication: use an address of 127.0.0.0/8", c.FirstAddress)
+	}
+	if len(c.Places) > 0 && len(c.Places) != len(c.DCs) {
+		return fmt.Errorf("there are %d places for %d data centers: give one for each", len(c.Places), len(c.DCs))
+	}
+	for _, p := range c.Places {
+		if !p.FirstAddress.Is4() || !p.FirstAddress.IsLoopback() && !p.FirstAddress.IsPrivate() {
+			return fmt.Errorf("first address %s of a place: the nodes have no authentication: use a private address", p.FirstAddress)
+		}
+	}
+	for _, p := range []struct {
+		name string
+		port int
+	}{{"CQL", c.CQLPort}, {"storage", c.StoragePort}, {"JMX", c.JMXPort}, {"metrics", c.MetricsPort}} {
+		if p.port < 1 || p.port > 65535-maxNodes {
+			return fmt.Errorf("%s port %d: want 1 to %d", p.name, p.port, 65535-maxNodes)
+		}
+	}
+	switch { // JMX has another address
+	case c.CQLPort == c.StoragePort:
+		return fmt.Errorf("CQL port and storage port are both %d: choose two", c.CQLPort)
+	case c.MetricsPort == c.CQLPort || c.MetricsPort == c.StoragePort:
+		return fmt.Errorf("metrics port %d is also the CQL port or the storage port: choose another", c.MetricsPort)
+	}
+	return nil
+}
+
+// nodes returns the nodes without their states.
+func (c Config) nodes() (nodes []Node) {
+	addr := c.FirstAddress
+	for d, dc := range c.DCs {
+		network := ""
+		if len(c.Places) > 0 {
+			addr, network = c.Places[d].FirstAddress, c.Places[d].Network
+		}
+		for range dc.Nodes {
+			dir := filepath.Join(c.Dir, fmt.Sprintf("node%d", len(nodes)+1))
+			nodes = append(nodes, Node{
+				N: len(nodes) + 1, DC: dc.Name, Address: addr, Network: network, CQLPort: c.CQLPort, StoragePort: c.StoragePort,
+				JMXPort: c.JMXPort + len(nodes), MetricsPort: c.MetricsPort, Dir: dir, LogFile: filepath.Join(dir, "cassandra.log"),
+			})
+			addr = addr.Next()
+		}
+	}
+	return nodes
+}
+
+const tokensPerNode = 16
+
+// tokens assigns the ring to the nodes of a data center in turn, so that all own the same share. The rings of the data centers are
+// shifted, because two nodes of a cluster cannot have the same token.
+func (c Config) tokens(n int) []int64 {
+	first := 0
+	for d, dc := range c.DCs {
+		if n > first+dc.Nodes {
+			first += dc.Nodes
+			continue
+		}
+		step := math.MaxUint64 / uint64(dc.Nodes*tokensPerNode)
+		shift := step / uint64(len(c.DCs)) * uint64(d)
+		tokens := make([]int64, tokensPerNode)
+		for i := range tokens {
+			position := uint64(i*dc.Nodes + n - first - 1)
+			token := (position*step+shift)&^0xff + uint64(d) + 1 // the last byte differs between data centers
+			tokens[i] = int64(token - 1<<63)                     // Murmur3 tokens are -2^63+1 to 2^63-1
+		}
+		return tokens
+	}
+	return nil
 }

@@ -40,37 +40,14 @@ func TestParseDCs(t *testing.T) {
 	}
 }
 
-func TestDefaultConfig(t *testing.T) {
-	t.Setenv("DEV_CLUSTER_DIR", "/some/where")
-	t.Setenv("DEV_HEAP", "512")
-	t.Setenv("DEV_CQL_PORT", "")
-	t.Setenv("DEV_STORAGE_PORT", "7200")
-	t.Setenv("DEV_JMX_PORT", "")
-	t.Setenv("DEV_METRICS_PORT", "17070")
-	t.Setenv("DEV_FIRST_ADDRESS", "127.0.0.5")
-	cfg, err := DefaultConfig()
-	do(t, "config", err)
-	if cfg.Dir != "/some/where" || cfg.HeapMB != 512 || cfg.CQLPort != 0 || cfg.StoragePort != 7200 || cfg.MetricsPort != 17070 ||
-		cfg.FirstAddress != netip.MustParseAddr("127.0.0.5") {
-		t.Errorf("config is %+v", cfg)
-	}
-	t.Setenv("DEV_HEAP", "768M")
-	_, err = DefaultConfig()
-	wantError(t, err, `DEV_HEAP="768M"`, "whole number")
-	t.Setenv("DEV_HEAP", "")
-	t.Setenv("DEV_FIRST_ADDRESS", "localhost")
-	_, err = DefaultConfig()
-	wantError(t, err, `DEV_FIRST_ADDRESS="localhost"`, "127.0.0.1")
-}
-
 func TestDefaultDirIsBesideGoMod(t *testing.T) {
-	dir, err := defaultDir()
-	do(t, "default directory", err)
-	if _, err := os.Stat(filepath.Join(dir, "..", "..", "go.mod")); err != nil {
+	c, err := Open(Config{})
+	do(t, "open", err)
+	if _, err := os.Stat(filepath.Join(c.dir, "..", "..", "go.mod")); err != nil {
 		t.Error(err)
 	}
 	t.Chdir(t.TempDir())
-	_, err = defaultDir()
+	_, err = Open(Config{})
 	wantError(t, err, "go.mod", "DEV_CLUSTER_DIR")
 }
 
@@ -97,15 +74,15 @@ func TestOpenRejectsInvalidConfig(t *testing.T) {
 }
 
 func TestDataCentersCanHaveTheirOwnNetworks(t *testing.T) {
-	l := defaultLayout.over(Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.1.1")}, {netip.MustParseAddr("10.0.2.1"), "far"}}})
+	l := Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.1.1")}, {netip.MustParseAddr("10.0.2.1"), "far"}}}.over(defaults)
 	do(t, "validate", l.validate())
-	dir := t.TempDir()
-	do(t, "write", l.write(dir))
-	l, _, err := readLayout(dir)
+	l.Dir = t.TempDir()
+	do(t, "write", l.write())
+	l, _, err := readConfig(l.Dir)
 	do(t, "read", err)
 	var got []string
-	for _, n := range l.nodes(dir) {
-		program, args := n.inNetwork("java", []string{"-version"})
+	for _, n := range l.nodes() {
+		program, args := n.inNetwork("java", "-version")
 		got = append(got, n.Address.String()+" "+strings.Join(append([]string{program}, args...), " "))
 	}
 	want := []string{
@@ -118,11 +95,12 @@ func TestDataCentersCanHaveTheirOwnNetworks(t *testing.T) {
 }
 
 func TestNodeConfiguration(t *testing.T) {
-	l := defaultLayout
-	n := l.nodes(t.TempDir())[2]
-	do(t, "write", n.writeConf(l, 768))
+	l := defaults
+	l.Dir = t.TempDir()
+	n := l.nodes()[2]
+	do(t, "write", n.writeConf(l, toolchain{}))
 	for _, name := range []string{"cassandra.yaml", "cassandra-rackdc.properties"} {
-		got, err := os.ReadFile(filepath.Join(n.confDir(), name))
+		got, err := os.ReadFile(n.conf(name))
 		do(t, "read", err)
 		golden := filepath.Join("testdata", "node3-"+name)
 		if *update {
@@ -134,8 +112,8 @@ func TestNodeConfiguration(t *testing.T) {
 			t.Errorf("%s differs from %s (go test ./dev/cluster -update updates it):\n%s", name, golden, got)
 		}
 	}
-	for _, name := range []string{"logback.xml", "logback-tools.xml"} {
-		if _, err := os.Stat(filepath.Join(n.confDir(), name)); err != nil {
+	for _, name := range []string{"logback.xml", "logback-tools.xml", "jvm17.options", "jvm-server.options", "jmx.yml"} {
+		if _, err := os.Stat(n.conf(name)); err != nil {
 			t.Error(err)
 		}
 	}
@@ -143,7 +121,7 @@ func TestNodeConfiguration(t *testing.T) {
 
 func TestTokensAreDistinctAndEven(t *testing.T) {
 	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2", "dc1=1,dc2=2", "dc1=3,dc2=4,dc3=5", "dc1=2,dc2=4,dc3=8"} {
-		l := defaultLayout
+		l := defaults
 		var err error
 		l.DCs, err = ParseDCs(dcs)
 		do(t, "parse", err)
@@ -188,32 +166,6 @@ func unevenness(owner map[int64]int, nodes int) float64 {
 		most = max(most, p)
 	}
 	return most - 1/float64(nodes)
-}
-
-func TestFirstErrorOfALog(t *testing.T) {
-	for name, tc := range map[string]struct{ log, want string }{
-		"a JVM that cannot start": {
-			"Error occurred during initialization of VM\nToo small maximum heap\n",
-			"Error occurred during initialization of VM\nToo small maximum heap",
-		},
-		"an exception among routine messages": {
-			"INFO  [main] loading\nERROR [main] CassandraDaemon - Exception\njava.lang.RuntimeException: no peers\n" +
-				"\tat org.apache.Gossiper.run(Gossiper.java:1)\n\t... 3 common frames omitted\nINFO  [hook] shutting down\n" +
-				"Caused by: java.net.BindException: in use\n",
-			"ERROR [main] CassandraDaemon - Exception\njava.lang.RuntimeException: no peers\nCaused by: java.net.BindException: in use",
-		},
-		"no error": {
-			strings.Repeat("INFO  [main] before\n", 20) + "INFO  [main] last\n",
-			strings.Repeat("INFO  [main] before\n", 11) + "INFO  [main] last",
-		},
-		"empty": {"", "(the log is empty)"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if got := firstError([]byte(tc.log)); got != tc.want {
-				t.Errorf("got:\n%s\nwant:\n%s", got, tc.want)
-			}
-		})
-	}
 }
 
 func TestAnswersCQL(t *testing.T) {

@@ -16,7 +16,15 @@ import (
 // as a real one does.
 func TestMain(m *testing.M) {
 	if filepath.Base(os.Args[0]) == "java" {
-		os.Exit(fakeJava(strings.Join(os.Args[1:], " ")))
+		var line []string
+		for _, arg := range os.Args[1:] {
+			if file, isFile := strings.CutPrefix(arg, "@"); isFile {
+				options, _ := os.ReadFile(file)
+				arg = strings.ReplaceAll(string(options), `"`, "")
+			}
+			line = append(line, arg)
+		}
+		os.Exit(fakeJava(strings.Join(line, " ")))
 	}
 	os.Exit(m.Run())
 }

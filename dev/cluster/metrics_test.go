@@ -16,6 +16,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/cassandra/schema"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
@@ -69,15 +70,13 @@ func scrape(t *testing.T, n Node) (names []string, series map[string]float64) {
 // TestMetricsOfRealNodes asks the cluster that make integration runs the tests on.
 func TestMetricsOfRealNodes(t *testing.T) {
 	testenv.CassandraHosts(t)
-	cfg, err := DefaultConfig()
-	do(t, "configure", err)
-	c, err := Open(cfg)
+	c, err := Open(Config{Dir: os.Getenv("DEV_CLUSTER_DIR")})
 	do(t, "open", err)
 	nodes, err := c.Nodes()
 	do(t, "nodes", err)
 	replication := cassandra.Replication{}
 	for _, n := range nodes {
-		if n.State != Running {
+		if n.State != process.Running {
 			testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("%s is %s: start it: go run ./dev cluster up", n, n.State))
 		}
 		replication[n.DC] = min(2, replication[n.DC]+1)

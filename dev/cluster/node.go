@@ -4,29 +4,18 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"text/template"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra/metrics"
 	"github.com/fleettracing/fleet-tracing/dev/process"
-)
-
-// State is the state of a node.
-type State string
-
-// The states.
-const (
-	Running State = "running"
-	Paused  State = "paused"  // by Pause
-	Stopped State = "stopped" // by Stop or Down, or never started
-	Dead    State = "dead"    // killed, crashed, or running when the machine stopped
 )
 
 // Node is a snapshot of a node.
@@ -41,7 +30,7 @@ type Node struct {
 	MetricsPort int
 	Dir         string
 	LogFile     string
-	State       State
+	State       process.State
 	PID         int // 0 unless running or paused
 }
 
@@ -53,141 +42,113 @@ func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16
 // Metrics returns the address of the metrics (HTTP, path /metrics).
 func (n Node) Metrics() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.MetricsPort)) }
 
-func (n Node) confDir() string { return filepath.Join(n.Dir, "conf") }
-func (n Node) tmpDir() string  { return filepath.Join(n.Dir, "tmp") }
-func (n Node) rules() string   { return filepath.Join(n.confDir(), "jmx.yml") }
-func (n Node) pidFile() string { return filepath.Join(n.Dir, "pid") }
+// Storage returns the address for the other nodes.
+func (n Node) Storage() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.StoragePort)) }
 
-// observe returns n with its current state and pid, and its process.
-func (n Node) observe() (Node, process.Process, error) {
-	p, err := process.Read(n.pidFile())
-	if err != nil {
-		return n, p, fmt.Errorf("%s: %w", n, err)
+// conf returns the path of a configuration file.
+func (n Node) conf(name string) string { return filepath.Join(n.Dir, "conf", name) }
+
+func (n Node) classPath(t toolchain) string { return n.conf("") + ":" + filepath.Join(t.Jars, "*") }
+
+// observe returns n with its current state and pid.
+func (n Node) observe() (Node, error) {
+	var err error
+	if n.State, n.PID, err = n.server(nil).State(); n.State == process.Dead {
+		n.PID = 0
 	}
-	letter, alive, err := p.State()
-	if err != nil {
-		return n, p, fmt.Errorf("%s: %w", n, err)
-	}
-	n.PID = p.PID
-	switch {
-	case alive && letter == 'T':
-		n.State = Paused
-	case alive:
-		n.State = Running
-	case p.PID == 0:
-		n.State = Stopped
-	default:
-		n.State, n.PID = Dead, 0
-	}
-	return n, p, nil
+	return n, err
 }
 
-//go:embed conf
-var confFiles embed.FS
-
-var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*.tmpl"))
-
-// writeConf creates the directories and writes the configuration from the templates.
-func (n Node) writeConf(l layout, heapMB int) error {
-	// A killed node leaves extracted libraries.
-	if err := os.RemoveAll(n.tmpDir()); err != nil {
-		return fmt.Errorf("clear %s: %w", n, err)
-	}
-	for _, dir := range []string{n.confDir(), n.tmpDir()} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return fmt.Errorf("configure %s: %w", n, err)
-		}
-	}
-	var tokens, seeds []string
-	for _, t := range l.tokens(n.N) {
-		tokens = append(tokens, strconv.FormatInt(t, 10))
-	}
-	for _, other := range l.nodes("") {
-		seeds = append(seeds, netip.AddrPortFrom(other.Address, uint16(other.StoragePort)).String())
-	}
-	data := struct {
-		Node
-		Tokens, Seeds string
-		TokenCount    int
-		MemtableMB    int
-	}{n, strings.Join(tokens, ","), strings.Join(seeds, ","), len(tokens), max(1, heapMB/6)}
-
-	for _, t := range confTemplates.Templates() {
-		var text strings.Builder
-		if err := t.Execute(&text, data); err != nil {
-			return fmt.Errorf("configure %s: %w", n, err)
-		}
-		path := filepath.Join(n.confDir(), strings.TrimSuffix(t.Name(), ".tmpl"))
-		if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
-			return fmt.Errorf("configure %s: %w", n, err)
-		}
-	}
-	for _, name := range []string{"logback.xml", "logback-tools.xml"} {
-		text, err := confFiles.ReadFile("conf/" + name)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(n.confDir(), name), text, 0o644)
-		}
-		if err != nil {
-			return fmt.Errorf("configure %s: %w", n, err)
-		}
-	}
-	if err := os.WriteFile(n.rules(), []byte(metrics.Rules), 0o644); err != nil {
-		return fmt.Errorf("configure %s: %w", n, err)
-	}
-	return nil
-}
-
-// daemon describes the process of the node.
-func (n Node) daemon() process.Daemon {
-	return process.Daemon{
-		Name: n.String(), PIDFile: n.pidFile(), LogFile: n.LogFile, KeepLog: 64 << 20, ReadyWithin: readyWithin, Excerpt: firstError,
+// server describes the process of the node.
+func (n Node) server(printf func(string, ...any)) process.Server {
+	s := process.Server{
+		Name: n.String(), Dir: n.Dir, LogFile: n.LogFile, Address: n.CQL().String(), Printf: printf,
 		Ready: func(ctx context.Context) bool { return answersCQL(ctx, n.CQL()) },
 	}
-}
-
-// start starts the process and returns when the node answers CQL.
-func (n Node) start(ctx context.Context, t toolchain, heapMB int) (process.Process, error) {
-	name, args := n.inNetwork(t.java, n.serverArgs(t, heapMB))
-	cmd := exec.Command(name, args...) //nolint:noctx // it outlives the caller
-	cmd.Dir = n.Dir                    // for crash reports of the JVM
-	return n.daemon().Start(ctx, cmd)
+	if n.Network != "" {
+		return s // no other program is in that network
+	}
+	for _, p := range []struct{ address, setting string }{
+		{n.CQL().String(), "--cql-port (DEV_CQL_PORT)"},
+		{n.Storage().String(), "--storage-port (DEV_STORAGE_PORT)"},
+		{n.Metrics().String(), "--metrics-port (DEV_METRICS_PORT)"},
+		{fmt.Sprintf("127.0.0.1:%d", n.JMXPort), "--jmx-port (DEV_JMX_PORT)"},
+	} {
+		s.Ports = append(s.Ports, process.Port{Address: p.address, Of: fmt.Sprintf("node %d", n.N), Setting: p.setting})
+	}
+	return s
 }
 
 // inNetwork returns the command line that runs a program in the network of the node.
-func (n Node) inNetwork(program string, args []string) (string, []string) {
+func (n Node) inNetwork(program string, args ...string) (string, []string) {
 	if n.Network == "" {
 		return program, args
 	}
 	return "nsenter", append([]string{"--net=/run/netns/" + n.Network, program}, args...)
 }
 
-// end ends the process with a signal and returns its pid when its ports are free; 0 if it was not running.
-func (n Node) end(ctx context.Context, sig syscall.Signal, within time.Duration) (pid int, err error) {
-	return n.daemon().End(ctx, sig, within, func() error { return portsFree([]Node{n}) })
-}
+//go:embed conf
+var confFiles embed.FS
 
-// pause sends SIGSTOP or SIGCONT and returns when the kernel has changed the state.
-func (n Node) pause(ctx context.Context, sig syscall.Signal, want State) error {
-	n, p, err := n.observe()
-	if err != nil {
-		return err
+var confTemplates = template.Must(template.ParseFS(confFiles, "conf/*"))
+
+// writeConf creates the directories and writes the configuration from the templates.
+func (n Node) writeConf(cfg Config, t toolchain) error {
+	tmp := filepath.Join(n.Dir, "tmp")
+	if err := os.RemoveAll(tmp); err != nil { // a killed node leaves extracted libraries
+		return fmt.Errorf("clear %s: %w", n, err)
 	}
-	if n.PID == 0 {
-		return fmt.Errorf("make %s %s: it is %s: start it first", n, want, n.State)
-	}
-	if err := p.Signal(sig); err != nil {
-		return fmt.Errorf("make %s %s: %w", n, want, err)
-	}
-	for n.State != want {
-		if err := process.Sleep(ctx, process.PollEvery); err != nil {
-			return fmt.Errorf("make %s %s: %w", n, want, err)
+	for _, dir := range []string{n.conf(""), tmp} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
 		}
-		if n, _, err = n.observe(); err != nil {
-			return err
+	}
+	var tokens, seeds []string
+	for _, t := range cfg.tokens(n.N) {
+		tokens = append(tokens, strconv.FormatInt(t, 10))
+	}
+	for _, other := range cfg.nodes() {
+		seeds = append(seeds, other.Storage().String())
+	}
+	data := struct {
+		Node
+		toolchain
+		Tokens, Seeds, Conf            string
+		TokenCount, HeapMB, MemtableMB int
+	}{n, t, strings.Join(tokens, ","), strings.Join(seeds, ","), n.conf(""), len(tokens), cfg.HeapMB, max(1, cfg.HeapMB/6)}
+
+	files := map[string]string{"jmx.yml": metrics.Rules}
+	for _, t := range confTemplates.Templates() {
+		var text strings.Builder
+		if err := t.Execute(&text, data); err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
 		}
-		if n.PID == 0 {
-			return fmt.Errorf("make %s %s: it has ended", n, want)
+		files[strings.TrimSuffix(t.Name(), ".tmpl")] = text.String()
+	}
+	for name, text := range files {
+		if err := os.WriteFile(n.conf(name), []byte(text), 0o644); err != nil {
+			return fmt.Errorf("configure %s: %w", n, err)
 		}
 	}
 	return nil
+}
+
+// answersCQL reports whether a node responds to OPTIONS, the CQL request that needs no session. Frames are as in section 2 of
+// native_protocol_v4.spec: version, flags, stream (2), opcode, length (4).
+func answersCQL(ctx context.Context, at netip.AddrPort) bool {
+	const opOptions, opSupported = 0x05, 0x06
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", at.String())
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
+	if _, err := conn.Write([]byte{0x04, 0, 0, 0, opOptions, 0, 0, 0, 0}); err != nil {
+		return false
+	}
+	var head [9]byte
+	_, err = io.ReadFull(conn, head[:])
+	return err == nil && head[0] == 0x84 && head[4] == opSupported
 }

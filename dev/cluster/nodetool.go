@@ -5,9 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os/exec"
 	"regexp"
+	"slices"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -15,8 +16,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// answersWithin limits nodetool, which waits for a paused node without end.
-const answersWithin = time.Minute
+const (
+	answersWithin = time.Minute     // limits nodetool, which waits for a paused node without end
+	agreedWithin  = 3 * time.Minute // after the last start
+)
 
 // Nodetool runs nodetool on a running node and returns its output. Only ctx limits the time.
 func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, error) {
@@ -32,9 +35,12 @@ func (c *Cluster) Nodetool(ctx context.Context, n int, args ...string) ([]byte, 
 }
 
 func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte, error) {
+	name, line := n.inNetwork(t.Java, "@"+n.conf("jvm17.options"), "-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", // it runs for a second
+		"-Duser.home="+n.Dir, // for its history file
+		"-Dlogback.configurationFile="+n.conf("logback-tools.xml"), "-Dcassandra.config=file://"+n.conf("cassandra.yaml"), "-Dcassandra.storagedir="+n.Dir,
+		"-cp", n.classPath(t), "org.apache.cassandra.tools.NodeTool", "-h", "127.0.0.1", "-p", strconv.Itoa(n.JMXPort))
 	var out, stderr bytes.Buffer
-	name, line := n.inNetwork(t.java, n.nodetoolArgs(t.jars, n.Dir, args))
-	cmd := exec.CommandContext(ctx, name, line...)
+	cmd := exec.CommandContext(ctx, name, append(line, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
@@ -45,8 +51,6 @@ func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte
 	return out.Bytes(), nil
 }
 
-var upNormal = regexp.MustCompile(`(?m)^UN +(\S+)`)
-
 // waitAgreed returns when each of the nodes sees all of them up, which is a second or two after the last one has joined. Before that,
 // a coordinator may reject a write to several replicas.
 func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
@@ -55,50 +59,35 @@ func waitAgreed(ctx context.Context, t toolchain, nodes []Node) error {
 	g, limited := errgroup.WithContext(limited)
 	g.SetLimit(2) // each starts a JVM
 	for _, n := range nodes {
-		g.Go(func() error { return n.waitSees(ctx, limited, t, nodes) })
+		g.Go(func() error {
+			for {
+				missing, err := n.unseen(limited, t, nodes)
+				if len(missing) == 0 {
+					return nil
+				}
+				if process.Sleep(limited, 5*process.PollEvery) == nil {
+					continue
+				}
+				if ctx.Err() != nil {
+					return fmt.Errorf("wait until the nodes see each other: %w", ctx.Err())
+				}
+				return fmt.Errorf("%s does not see %s up after %s: %w", n, missing[0], agreedWithin, err)
+			}
+		})
 	}
 	return g.Wait()
 }
 
-// waitSees returns when the node sees all of the nodes up. limited is ctx with a time limit.
-func (n Node) waitSees(ctx, limited context.Context, t toolchain, nodes []Node) error {
-	for {
-		asking, cancel := context.WithTimeout(limited, answersWithin)
-		out, err := n.nodetool(asking, t, "status")
-		cancel()
-		missing := nodes
-		if err == nil {
-			missing = unseen(out, nodes)
-		}
-		if len(missing) == 0 {
-			return nil
-		}
-		if process.Sleep(limited, 5*process.PollEvery) == nil {
-			continue
-		}
-		if ctx.Err() != nil {
-			return fmt.Errorf("wait until the nodes see each other: %w", ctx.Err())
-		}
-		if err == nil {
-			err = errors.New("its log has its latest view of the cluster")
-		}
-		return fmt.Errorf("%s does not see %s up after %s: %w", n, missing[0], agreedWithin, err)
+// unseen returns the nodes that nodetool status does not report as up and normal, and why.
+func (n Node) unseen(ctx context.Context, t toolchain, nodes []Node) ([]Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	defer cancel()
+	status, err := n.nodetool(ctx, t, "status")
+	if err != nil {
+		return nodes, err
 	}
-}
-
-// unseen returns the nodes that nodetool status does not report as up and normal.
-func unseen(status []byte, nodes []Node) []Node {
-	up := map[netip.Addr]bool{}
-	for _, m := range upNormal.FindAllSubmatch(status, -1) {
-		if addr, err := netip.ParseAddr(string(m[1])); err == nil {
-			up[addr] = true
-		}
-	}
-	var missing []Node
-	for _, n := range nodes {
-		if !up[n.Address] {
-			missing = append(missing, n)
-		}
-	}
-	return missing
+	missing := slices.DeleteFunc(slices.Clone(nodes), func(other Node) bool {
+		return regexp.MustCompile(`(?m)^UN +` + regexp.QuoteMeta(other.Address.String()) + `\s`).Match(status)
+	})
+	return missing, errors.New("its log has its latest view of the cluster")
 }

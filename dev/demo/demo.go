@@ -7,7 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -17,7 +21,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Addresses and ports of the programs. Each has its standard port.
+// Addresses of the programs. Each has its standard port.
 const (
 	metricsAddress   = "127.0.0.1:9464"
 	apiAddress       = "127.0.0.1:8080"
@@ -25,8 +29,10 @@ const (
 	alertmanagerPort = 9093
 	grafanaPort      = 3000
 
-	grafanaURL = "http://localhost:3000"
-	demoFleet  = "fleet-001"
+	prometheusURL   = "http://localhost:9090"
+	alertmanagerURL = "http://localhost:9093"
+	grafanaURL      = "http://localhost:3000"
+	demoFleet       = "fleet-001"
 )
 
 // Demo is the demo of a repository, running or not. While it runs, it holds a lock that has its pid.
@@ -35,17 +41,22 @@ type Demo struct {
 	dir     string // .dev/demo in it
 	cluster *cluster.Cluster
 	out     io.Writer
+	printf  func(format string, args ...any) // writes a line to out
 }
 
 // New returns the demo of the repository at root with a cluster. It starts nothing.
 func New(root string, c *cluster.Cluster, out io.Writer) *Demo {
-	return &Demo{root: root, dir: filepath.Join(root, ".dev", "demo"), cluster: c, out: out}
+	return &Demo{root: root, dir: filepath.Join(root, ".dev", "demo"), cluster: c, out: out, printf: log.New(out, "", 0).Printf}
 }
-
-func (d *Demo) printf(format string, args ...any) { fmt.Fprintf(d.out, format, args...) }
 
 // file returns the path of a file or directory of the demo.
 func (d *Demo) file(name string) string { return filepath.Join(d.dir, name) }
+
+// tools are the monitoring programs. The demo runs without the missing ones. Each error names the remedy.
+type tools struct {
+	prometheus, alertmanager, grafana       string
+	noPrometheus, noAlertmanager, noGrafana error
+}
 
 // Run starts everything, prints the progress until ctx ends, and stops everything. Down ends ctx with SIGTERM.
 func (d *Demo) Run(ctx context.Context) (err error) {
@@ -54,9 +65,13 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer unlock()
+	var stops []func(context.Context) error
 	defer func() {
-		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		if ctx.Err() != nil {
 			err = nil // the end of the demo is not a failure
+		}
+		for _, stop := range slices.Backward(stops) {
+			err = errors.Join(err, stop(context.WithoutCancel(ctx)))
 		}
 	}()
 
@@ -64,45 +79,41 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err := d.stopLeft(ctx); err != nil {
 		return err
 	}
-	tools := d.findTools(ctx)
-	if err := tools.portsFree(); err != nil {
+	var t tools
+	t.prometheus, t.noPrometheus = monitoring.FindPrometheus()
+	t.alertmanager, t.noAlertmanager = monitoring.FindAlertmanager()
+	t.grafana, t.noGrafana = monitoring.FindGrafana(ctx, filepath.Join(d.root, ".dev", "cache"), d.printf)
+	if err := t.portsFree(); err != nil {
 		return err
 	}
-	if err := d.build(ctx, &tools); err != nil {
+	if err := d.build(ctx, &t); err != nil {
 		return err
 	}
 
-	// Everything is stopped in reverse order.
-	nodes, stop, err := d.startCluster(ctx)
+	if err := d.cluster.Up(ctx); err != nil {
+		return err
+	}
+	stops = append(stops, func(ctx context.Context) error { return d.cluster.Down(ctx, false) })
+	nodes, err := d.cluster.Nodes()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, stop(ctx)) }()
-	alertmanager, err := d.startAlertmanager(ctx, tools)
-	if err != nil {
+	var running []*process.Server
+	for _, start := range []func(context.Context, tools, []cluster.Node) (*process.Server, error){
+		d.startAlertmanager, d.startETL, d.startPrometheus, d.startGrafana,
+	} {
+		server, err := start(ctx, t, nodes)
+		if err != nil {
+			return err
+		}
+		if server != nil {
+			running, stops = append(running, server), append(stops, server.Stop)
+		}
+	}
+	if err := d.table(nodes, t); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.stop(ctx, alertmanager)) }()
-	etl, err := d.startETL(ctx, nodes, alertmanager)
-	if err != nil {
-		return err
-	}
-	defer etl.stop(d.out)
-	prometheus, err := d.startPrometheus(ctx, tools, nodes, alertmanager)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.stop(ctx, prometheus)) }()
-	grafana, err := d.startGrafana(ctx, tools, nodes, prometheus)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, d.stop(ctx, grafana)) }()
-
-	if err := d.table(nodes, tools, alertmanager, prometheus, grafana); err != nil {
-		return err
-	}
-	return d.watch(ctx, nodes, etl, alertmanager, prometheus, grafana)
+	return d.watch(ctx, newStates(nodes, running))
 }
 
 // lock locks the demo until unlock is called. It fails if another process runs the demo.
@@ -134,55 +145,23 @@ func (d *Demo) Down(ctx context.Context) error {
 	}
 	defer unlock()
 	if running {
-		d.printf("the demo has stopped\n")
+		d.printf("the demo has stopped")
 		return nil
 	}
-	d.printf("the demo is not running\n")
+	d.printf("the demo is not running")
 	return errors.Join(d.stopLeft(ctx), d.cluster.Down(ctx, false))
 }
 
-// startCluster starts Cassandra and creates the schema.
-func (d *Demo) startCluster(ctx context.Context) (nodes []cluster.Node, stop func(context.Context) error, err error) {
-	if err := d.cluster.Up(ctx); err != nil {
-		return nil, nil, err
-	}
-	stop = func(ctx context.Context) error {
-		d.printf("stopping Cassandra; its data is kept for the next demo\n")
-		limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
-		defer cancel()
-		return d.cluster.Down(limited, false)
-	}
-	nodes, err = d.cluster.Nodes()
-	if err == nil {
-		err = d.applySchema(ctx, nodes)
-	}
-	if err != nil {
-		return nil, nil, errors.Join(err, stop(ctx))
-	}
-	return nodes, stop, nil
-}
-
-// stop stops a program, which may be nil.
-func (d *Demo) stop(ctx context.Context, p *monitoring.Process) error {
-	if p == nil {
-		return nil
-	}
-	d.printf("stopping %s\n", p.Name)
-	return p.Stop(context.WithoutCancel(ctx))
-}
-
 // stopLeft stops the programs of a demo that was killed.
-func (d *Demo) stopLeft(ctx context.Context) error {
-	for _, dir := range []string{"grafana", "prometheus", "alertmanager"} {
-		if err := monitoring.StopLeft(ctx, d.file(dir)); err != nil {
-			return err
-		}
+func (d *Demo) stopLeft(ctx context.Context) (err error) {
+	for _, name := range []string{"grafana", "prometheus", "fleet-etl", "alertmanager"} {
+		err = errors.Join(err, process.Server{Name: name, Dir: d.file(name)}.Stop(ctx))
 	}
-	return nil
+	return err
 }
 
 func (t tools) portsFree() error {
-	needed := []error{process.PortFree("the metrics of fleet-etl", metricsAddress), process.PortFree("the HTTP API", apiAddress)}
+	ports := []process.Port{{Address: metricsAddress, Of: "the metrics of fleet-etl"}, {Address: apiAddress, Of: "the HTTP API"}}
 	for _, p := range []struct {
 		name    string
 		port    int
@@ -191,8 +170,53 @@ func (t tools) portsFree() error {
 		{"Prometheus", prometheusPort, t.noPrometheus}, {"Alertmanager", alertmanagerPort, t.noAlertmanager}, {"Grafana", grafanaPort, t.noGrafana},
 	} {
 		if p.missing == nil {
-			needed = append(needed, process.PortFree(p.name, fmt.Sprintf("127.0.0.1:%d", p.port)))
+			ports = append(ports, process.Port{Address: fmt.Sprintf("127.0.0.1:%d", p.port), Of: p.name})
 		}
 	}
-	return errors.Join(needed...)
+	return process.PortsFree(ports...)
+}
+
+func (d *Demo) program() string { return filepath.Join(d.root, "bin", "fleet-etl") }
+
+// build builds fleet-etl, and the data source if Grafana is installed and the data source was never built.
+func (d *Demo) build(ctx context.Context, t *tools) error {
+	if err := d.command(ctx, "go", "build", "-o", d.program(), "./etl").Run(); err != nil {
+		return fmt.Errorf("build fleet-etl: %w", err)
+	}
+	if t.noGrafana != nil || monitoring.PluginBuilt(d.root) == nil {
+		return nil
+	}
+	if _, err := exec.LookPath("npm"); err == nil {
+		d.printf("building the data source, which takes one or two minutes")
+		_ = d.command(ctx, "make", "plugin").Run() // prints its error, and PluginBuilt fails
+	}
+	if err := monitoring.PluginBuilt(d.root); err != nil {
+		t.noGrafana = fmt.Errorf("Grafana is not started: %w", err) //nolint:staticcheck // a proper name
+	}
+	return ctx.Err()
+}
+
+func (d *Demo) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = d.root, d.out, os.Stderr
+	return cmd
+}
+
+// watch prints the progress and ended programs until ctx ends. The end of fleet-etl ends the demo, that of other programs does not.
+func (d *Demo) watch(ctx context.Context, s *states) error {
+	ticker := time.NewTicker(10 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+		if err := d.etl().Running(); err != nil {
+			return err
+		}
+		for _, line := range append(s.changes(d.cluster.Nodes()), progress()) {
+			d.printf("%s  %s", time.Now().Format(time.TimeOnly), line)
+		}
+	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -33,7 +34,7 @@ func demo(t *testing.T) (*Demo, *bytes.Buffer) {
 func nodes(dcs ...string) (all []cluster.Node) {
 	address := netip.MustParseAddr("127.0.0.1")
 	for i, dc := range dcs {
-		all = append(all, cluster.Node{N: i + 1, DC: dc, Address: address, CQLPort: 9042, MetricsPort: 7070, State: cluster.Running})
+		all = append(all, cluster.Node{N: i + 1, DC: dc, Address: address, CQLPort: 9042, MetricsPort: 7070, State: process.Running})
 		address = address.Next()
 	}
 	return all
@@ -50,8 +51,7 @@ func TestNodesHaveStandardNames(t *testing.T) {
 func TestEnvironmentOfFleetETL(t *testing.T) {
 	d, _ := demo(t)
 	t.Setenv("ETL_SOURCES", "kafka")
-	alertmanager := &monitoring.Process{Address: "127.0.0.1:9093"}
-	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), alertmanager)
+	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), true)
 	for _, want := range []string{
 		"CASSANDRA_HOSTS=127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042,127.0.0.4:9042", "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=1",
 		"ETL_ALERTMANAGER_URLS=http://127.0.0.1:9093", "ETL_GRAFANA_URL=http://localhost:3000",
@@ -73,7 +73,7 @@ func TestEnvironmentOfFleetETL(t *testing.T) {
 	file := filepath.Join(d.root, "data", "geofences.geojson")
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
-	env = d.environment(nodes("dc1"), nil)
+	env = d.environment(nodes("dc1"), false)
 	assert.Contains(t, env, "ETL_GEOFENCES_FILES="+file)
 	assert.NotContains(t, strings.Join(env, "\n"), "ETL_ALERTMANAGER_URLS", "there is no Alertmanager")
 }
@@ -104,14 +104,14 @@ func TestDownStopsTheRunningDemo(t *testing.T) {
 
 func TestEachChangeIsPrintedOnce(t *testing.T) {
 	all := nodes("dc1", "dc2")
-	p := newStates(all, []*monitoring.Process{nil})
+	p := newStates(all, nil)
 	assert.Empty(t, p.changes(all, nil))
-	all[1].State = cluster.Dead
+	all[1].State = process.Dead
 	changed := p.changes(all, nil)
 	require.Len(t, changed, 1)
 	assert.Contains(t, changed[0], "node 2 (127.0.0.2, dc2) is dead: `go run ./dev cluster start 2` starts it")
 	assert.Empty(t, p.changes(all, nil))
-	all[1].State = cluster.Running
+	all[1].State = process.Running
 	assert.Equal(t, []string{"node 2 (127.0.0.2, dc2) is running again"}, p.changes(all, nil))
 	assert.Equal(t, []string{"cluster: no such file"}, p.changes(nil, errors.New("no such file")))
 }
@@ -121,8 +121,7 @@ func TestTable(t *testing.T) {
 	require.NoError(t, os.MkdirAll(d.file("grafana"), 0o755))
 	require.NoError(t, os.WriteFile(monitoring.PasswordFile(d.file("grafana")), []byte("secret"), 0o600))
 	missing := tools{noAlertmanager: errors.New("Alertmanager is not installed: get it")}
-	require.NoError(t, d.table(nodes("dc1", "dc2"), missing, nil,
-		&monitoring.Process{URL: "http://localhost:9090"}, &monitoring.Process{URL: "http://localhost:3000"}))
+	require.NoError(t, d.table(nodes("dc1", "dc2"), missing))
 	for _, want := range []string{
 		"http://localhost:3000/d/fleet-realtime", "user admin, password secret", "http://localhost:9090/alerts", "Cassandra, 2 nodes",
 		"127.0.0.1:9042 127.0.0.2:9042", "not running: Alertmanager is not installed: get it\n",

@@ -4,6 +4,7 @@ package java
 import (
 	"bytes"
 	"context"
+	_ "embed" // of pom.xml
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"text/template"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
@@ -21,12 +23,10 @@ import (
 type Program struct {
 	Name         string
 	Version      string
-	Size         string     // of all jars, for messages
 	Dependencies []Artifact // the first one is the program itself
 
 	Runs func(major int) bool // reports whether the program runs on a version of Java
 	On   string               // the versions for messages, such as 17 and newer
-	Get  string               // the version to install, such as Java 17 or newer
 }
 
 // Artifact is a jar in a Maven repository.
@@ -34,26 +34,11 @@ type Artifact struct{ Group, Name, Version string }
 
 const copyDependencies = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
-// pom returns a Maven project with the dependencies.
-func (p Program) pom() string {
-	var b strings.Builder
-	b.WriteString(`<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>com.github.fleettracing</groupId>
-  <artifactId>dev-` + p.directory() + `</artifactId>
-  <version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-`)
-	for _, a := range p.Dependencies {
-		fmt.Fprintf(&b, "    <dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n", a.Group, a.Name, a.Version)
-	}
-	b.WriteString("  </dependencies>\n</project>\n")
-	return b.String()
-}
+//go:embed pom.xml.tmpl
+var pomText string
 
-// directory returns the directory of the jars in the cache.
-func (p Program) directory() string { return strings.ToLower(p.Name) + "-" + p.Version }
+// pom is a Maven project with the dependencies of a Program.
+var pom = template.Must(template.New("pom.xml").Parse(pomText))
 
 // Jars returns the directory with the jars. The first time, Maven downloads them with the settings of the user, and printf receives a
 // message.
@@ -63,7 +48,7 @@ func (p Program) Jars(ctx context.Context, printf func(format string, args ...an
 		return "", fmt.Errorf("find the cache directory: %w", err)
 	}
 	parent := filepath.Join(cache, "fleet-tracing")
-	jars := filepath.Join(parent, p.directory())
+	jars := filepath.Join(parent, strings.ToLower(p.Name)+"-"+p.Version)
 	if _, err := os.Stat(jars); err == nil {
 		return jars, nil
 	} else if !errors.Is(err, os.ErrNotExist) {
@@ -82,12 +67,17 @@ func (p Program) Jars(ctx context.Context, printf func(format string, args ...an
 		return "", fmt.Errorf("create the cache directory: %w", err)
 	}
 	defer os.RemoveAll(tmp)
-	if err := os.WriteFile(filepath.Join(tmp, "pom.xml"), []byte(p.pom()), 0o644); err != nil {
+	var project bytes.Buffer
+	err = pom.Execute(&project, p)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tmp, "pom.xml"), project.Bytes(), 0o644)
+	}
+	if err != nil {
 		return "", fmt.Errorf("write pom: %w", err)
 	}
 	downloaded := filepath.Join(tmp, "jars")
 
-	printf("downloading %s %s (%s) by Maven into %s\n", p.Name, p.Version, p.Size, jars)
+	printf("downloading %s %s by Maven into %s", p.Name, p.Version, jars)
 	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", copyDependencies, "-DincludeScope=runtime", "-DoutputDirectory="+downloaded)
 	cmd.Dir = tmp
 	// mvn is a script that runs java: an interrupt must end both.
@@ -117,7 +107,7 @@ var versionForm = regexp.MustCompile(`version "(?:1\.)?(\d+)`)
 
 // Find returns the java of JAVA_HOME, if that is set, else of PATH. It fails if the program does not run on its version.
 func (p Program) Find(ctx context.Context) (string, error) {
-	remedy := "install " + p.Get + ", for example by apt-get install openjdk-17-jdk-headless, and put it first in PATH or set JAVA_HOME"
+	remedy := "install Java 17, for example by apt-get install openjdk-17-jdk-headless, and put it first in PATH or set JAVA_HOME"
 	java := "java"
 	if home := os.Getenv("JAVA_HOME"); home != "" {
 		java = filepath.Join(home, "bin", "java")

@@ -10,13 +10,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
 
+	"github.com/kelseyhightower/envconfig"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -26,56 +28,24 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Time limits. A broker starts in about five seconds on an idle machine.
-const (
-	readyWithin   = 2 * time.Minute
-	stoppedWithin = 30 * time.Second
-	killedWithin  = 15 * time.Second
-)
-
-const (
-	defaultPort   = 19092
-	defaultHeapMB = 320
-)
-
 const kafkaVersion = "4.4.0"
 
 var program = java.Program{
-	Name: "Kafka", Version: kafkaVersion, Size: "43 MB",
+	Name: "Kafka", Version: kafkaVersion,
 	Dependencies: []java.Artifact{
 		{Group: "org.apache.kafka", Name: "kafka_2.13", Version: kafkaVersion},
 		{Group: "org.apache.logging.log4j", Name: "log4j-slf4j-impl", Version: "2.24.3"},
 	},
 	Runs: func(major int) bool { return major >= 17 },
-	On:   "17 and newer", Get: "Java 17 or newer",
+	On:   "17 and newer",
 }
 
-// Config describes a broker. A zero field means the default.
+// Config describes a broker.
 type Config struct {
-	Dir    string    // data, logs and state; default .dev/kafka beside go.mod
-	Port   int       // plaintext, on 127.0.0.1; the next two are the controller and TLS with SASL; default 19092
-	HeapMB int       // Java heap in MiB; default 320
-	Out    io.Writer // progress, one line per event; nil discards it
-}
-
-// DefaultConfig reads the environment variables DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
-func DefaultConfig() (Config, error) {
-	cfg := Config{Dir: os.Getenv("DEV_KAFKA_DIR")}
-	for _, v := range []struct {
-		name string
-		to   *int
-	}{{"DEV_KAFKA_PORT", &cfg.Port}, {"DEV_KAFKA_HEAP", &cfg.HeapMB}} {
-		s := os.Getenv(v.name)
-		if s == "" {
-			continue
-		}
-		n, err := strconv.Atoi(s)
-		if err != nil || n < 1 {
-			return Config{}, fmt.Errorf("%s=%q: want a whole number above 0", v.name, s)
-		}
-		*v.to = n
-	}
-	return cfg, nil
+	Dir    string    `envconfig:"DEV_KAFKA_DIR"`                  // data, logs and state; default .dev/kafka beside go.mod
+	Port   int       `envconfig:"DEV_KAFKA_PORT" default:"19092"` // plaintext, on 127.0.0.1; the next two are the controller and TLS with SASL
+	HeapMB int       `envconfig:"DEV_KAFKA_HEAP" default:"320"`   // Java heap in MiB
+	Out    io.Writer `ignored:"true"`                             // progress, one line per event; nil discards it
 }
 
 // Broker is a broker in a directory, running or stopped. Its methods are safe for concurrent use, also by several processes:
@@ -84,13 +54,14 @@ type Broker struct {
 	dir    string
 	port   int
 	heapMB int
-	out    io.Writer
+	printf func(format string, args ...any)
 }
 
-// Open returns the broker that cfg describes. It starts nothing.
-func Open(cfg Config) (*Broker, error) {
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		return nil, fmt.Errorf("open broker: %w: processes are found through /proc: run it on Linux", err)
+// OpenDefault returns the broker of the environment variables DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
+func OpenDefault(out io.Writer) (*Broker, error) {
+	cfg := Config{Out: out}
+	if err := envconfig.Process("", &cfg); err != nil {
+		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	if cfg.Dir == "" {
 		root, err := cluster.RepositoryRoot()
@@ -99,27 +70,25 @@ func Open(cfg Config) (*Broker, error) {
 		}
 		cfg.Dir = filepath.Join(root, ".dev", "kafka")
 	}
+	return Open(cfg)
+}
+
+// Open returns the broker that cfg describes. It starts nothing.
+func Open(cfg Config) (*Broker, error) {
 	dir, err := filepath.Abs(cfg.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	b := &Broker{dir: dir, port: cfg.Port, heapMB: cfg.HeapMB, out: cfg.Out}
-	if b.port == 0 {
-		b.port = defaultPort
+	if cfg.Port < 1 || cfg.Port > 65535-2 {
+		return nil, fmt.Errorf("open broker: port %d: want 1 to %d", cfg.Port, 65535-2)
 	}
-	if b.heapMB == 0 {
-		b.heapMB = defaultHeapMB
+	if cfg.HeapMB < 64 {
+		return nil, fmt.Errorf("open broker: heap %d MB: want at least 64", cfg.HeapMB)
 	}
-	if b.out == nil {
-		b.out = io.Discard
+	if cfg.Out == nil {
+		cfg.Out = io.Discard
 	}
-	if b.port < 1 || b.port > 65535-2 {
-		return nil, fmt.Errorf("open broker: port %d: want 1 to %d", b.port, 65535-2)
-	}
-	if b.heapMB < 64 {
-		return nil, fmt.Errorf("open broker: heap %d MB: want at least 64", b.heapMB)
-	}
-	return b, nil
+	return &Broker{dir: dir, port: cfg.Port, heapMB: cfg.HeapMB, printf: log.New(cfg.Out, "", 0).Printf}, nil
 }
 
 // Address is where the broker serves plain text without a login.
@@ -141,26 +110,31 @@ const (
 // CAFile returns the PEM file of the certificate authority of TLSAddress.
 func (b *Broker) CAFile() string { return filepath.Join(b.dir, "ca.pem") }
 
-// LogFile returns the log of the broker.
-func (b *Broker) LogFile() string { return filepath.Join(b.dir, "kafka.log") }
-
-func (b *Broker) pidFile() string    { return filepath.Join(b.dir, "pid") }
 func (b *Broker) properties() string { return filepath.Join(b.dir, "server.properties") }
 func (b *Broker) data() string       { return filepath.Join(b.dir, "data") }
 
-func (b *Broker) printf(format string, args ...any) { fmt.Fprintf(b.out, format, args...) }
+// server describes the process of the broker.
+func (b *Broker) server() process.Server {
+	s := process.Server{
+		Name: "kafka", Dir: b.dir, LogFile: filepath.Join(b.dir, "kafka.log"), Address: b.Address(), Ready: b.answers, Printf: b.printf,
+	}
+	for i := range 3 {
+		s.Ports = append(s.Ports, process.Port{Address: b.at(i), Of: "kafka", Setting: "DEV_KAFKA_PORT"})
+	}
+	return s
+}
 
-// PID returns the pid of the broker; 0 while it is stopped.
-func (b *Broker) PID() (int, error) {
-	p, err := process.Read(b.pidFile())
-	if err != nil {
-		return 0, err
-	}
-	_, alive, err := p.State()
-	if err != nil || !alive {
-		return 0, err
-	}
-	return p.PID, nil
+// Runs reports whether the process of the broker runs.
+func (b *Broker) Runs() (bool, error) {
+	state, _, err := b.server().State()
+	return state == process.Running || state == process.Paused, err
+}
+
+// lock locks the broker until unlock is called.
+func (b *Broker) lock(ctx context.Context) (unlock func(), err error) {
+	return process.Lock(ctx, b.dir, func(holder string) {
+		b.printf("waiting for process %s, which changes the broker in %s", holder, b.dir)
+	})
 }
 
 // Up starts the broker unless it runs, and returns when it serves. If that fails or ctx ends, it kills the broker.
@@ -170,25 +144,19 @@ func (b *Broker) Up(ctx context.Context) (err error) {
 		return err
 	}
 	defer unlock()
-	p, err := process.Read(b.pidFile())
+	server := b.server()
+	runs, err := b.Runs()
 	if err != nil {
 		return err
 	}
-	_, alive, err := p.State()
-	if err != nil {
-		return err
-	}
-	if alive {
+	if runs {
 		if properties, err := os.ReadFile(b.properties()); err == nil && !bytes.Contains(properties, []byte(b.Address())) {
 			return fmt.Errorf("the broker in %s runs on another port than %d: omit the setting, or stop the broker by `go run ./dev kafka down` first", b.dir, b.port)
 		}
-		if err := b.daemon().AwaitReady(ctx, p, 0); err != nil {
-			return err
-		}
-		b.printf("kafka is already running on %s, pid %d\n", b.Address(), p.PID)
-		return nil
+		b.printf("kafka is already running on %s", b.Address())
+		return server.AwaitReady(ctx)
 	}
-	if err := b.portsFree(); err != nil {
+	if err := process.PortsFree(server.Ports...); err != nil {
 		return err
 	}
 	javaPath, err := program.Find(ctx)
@@ -199,15 +167,12 @@ func (b *Broker) Up(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	begun := time.Now()
 	if err := b.configure(ctx, javaPath, jars); err != nil {
 		return err
 	}
-	if p, err = b.start(ctx, javaPath, jars); err != nil {
-		return err
-	}
-	b.printf("kafka serves on %s after %.1f s, pid %d\n", b.Address(), time.Since(begun).Seconds(), p.PID)
-	return nil
+	return server.Start(ctx, exec.Command(javaPath, fmt.Sprintf("-Xms%dM", b.heapMB), fmt.Sprintf("-Xmx%dM", b.heapMB), "-XX:+UseG1GC", //nolint:noctx // it outlives the caller
+		"-XX:MaxGCPauseMillis=50", "-XX:+ExitOnOutOfMemoryError", "-XX:+PerfDisableSharedMem", "-Djava.net.preferIPv4Stack=true",
+		"-Dlog4j2.configurationFile="+filepath.Join(b.dir, "log4j2.yaml"), "-cp", filepath.Join(jars, "*"), "kafka.Kafka", b.properties()))
 }
 
 // CreateTopic creates a topic unless it exists.
@@ -225,27 +190,20 @@ func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) e
 	return nil
 }
 
-// Down stops the broker, and kills it if that takes too long. With remove, it also removes the data.
+// Down stops the broker, and kills it if that takes more than a minute. With remove, it also removes the data.
 func (b *Broker) Down(ctx context.Context, remove bool) error {
 	unlock, err := b.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if remove {
-		err = b.end(ctx, syscall.SIGKILL, killedWithin)
-	} else if err = b.end(ctx, syscall.SIGTERM, stoppedWithin); err != nil && ctx.Err() == nil {
-		err = b.end(ctx, syscall.SIGKILL, killedWithin)
-	}
-	if err != nil || !remove {
+	if err := b.server().Stop(ctx); err != nil || !remove {
 		return err
 	}
-	for _, path := range []string{b.data(), b.properties(), b.CAFile(), b.LogFile(), b.LogFile() + ".1"} {
-		if err := os.RemoveAll(path); err != nil {
-			return fmt.Errorf("remove broker: %w", err)
-		}
+	if err := os.RemoveAll(b.data()); err != nil {
+		return fmt.Errorf("remove broker: %w", err)
 	}
-	b.printf("data in %s removed\n", b.dir)
+	b.printf("data in %s removed", b.dir)
 	return nil
 }
 
@@ -256,24 +214,21 @@ func (b *Broker) Kill(ctx context.Context) error {
 		return err
 	}
 	defer unlock()
-	return b.end(ctx, syscall.SIGKILL, killedWithin)
+	return b.server().Kill(ctx)
 }
 
 // Status prints the state of the broker and its topics, and reports whether it serves.
 func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
-	pid, err := b.PID()
+	state, pid, err := b.server().State()
 	if err != nil {
 		return false, err
 	}
-	if pid == 0 {
-		b.printf("kafka is not running: `go run ./dev kafka up` starts it\n")
+	logFile := b.server().LogFile
+	if state != process.Running || !b.answers(ctx) {
+		b.printf("kafka is %s and does not answer on %s: `go run ./dev kafka up` starts it; its log: %s", state, b.Address(), logFile)
 		return false, nil
 	}
-	if !b.answers(ctx) {
-		b.printf("kafka is running, pid %d, but does not answer on %s; its log: %s\n", pid, b.Address(), b.LogFile())
-		return false, nil
-	}
-	b.printf("kafka serves on %s (TLS with SASL on %s), pid %d; its log: %s\n", b.Address(), b.TLSAddress(), pid, b.LogFile())
+	b.printf("kafka serves on %s (TLS with SASL on %s), pid %d; its log: %s", b.Address(), b.TLSAddress(), pid, logFile)
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
 	if err != nil {
 		return true, err
@@ -284,7 +239,7 @@ func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
 		return true, fmt.Errorf("list topics: %w", err)
 	}
 	for _, t := range topics.Sorted() {
-		b.printf("%s: %d partitions\n", t.Topic, len(t.Partitions))
+		b.printf("%s: %d partitions", t.Topic, len(t.Partitions))
 	}
 	return true, nil
 }

@@ -6,12 +6,12 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
@@ -35,13 +35,13 @@ func TestBrokerLifecycle(t *testing.T) {
 	require.True(t, serves(b))
 	require.NoError(t, b.CreateTopic(ctx, "kept", 3))
 	require.NoError(t, b.CreateTopic(ctx, "kept", 3), "it exists")
-	pid, err := b.PID()
+	_, pid, err := b.server().State()
 	require.NoError(t, err)
 
 	other, err := Open(cfg)
 	require.NoError(t, err)
 	require.NoError(t, other.Up(ctx))
-	same, err := other.PID()
+	_, same, err := other.server().State()
 	require.NoError(t, err)
 	assert.Equal(t, pid, same, "a second up started another broker")
 	cfg.Port = 29192
@@ -55,13 +55,10 @@ func TestBrokerLifecycle(t *testing.T) {
 	out.Reset()
 	require.True(t, serves(b))
 	assert.Contains(t, out.String(), "kept: 3 partitions")
-	var log bytes.Buffer
-	require.NoError(t, b.Logs(ctx, &log, 5, false))
-	assert.Equal(t, 5, strings.Count(log.String(), "\n"))
 
 	require.NoError(t, b.Down(ctx, false))
 	require.False(t, serves(b))
-	require.NoError(t, b.portsFree())
+	require.NoError(t, process.PortsFree(b.server().Ports...))
 }
 
 func TestUpQuotesTheErrorOfTheBroker(t *testing.T) {
@@ -78,26 +75,26 @@ esac
 	t.Setenv("JAVA_HOME", dir)
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "cache", "fleet-tracing", "kafka-"+kafkaVersion), 0o755))
-	b, err := Open(Config{Dir: filepath.Join(dir, "kafka"), Port: 29292})
+	b, err := Open(Config{Dir: filepath.Join(dir, "kafka"), Port: 29292, HeapMB: 320})
 	require.NoError(t, err)
 	err = b.Up(t.Context())
 	require.ErrorContains(t, err, "start kafka: it has ended (exit status 3)")
 	assert.ErrorContains(t, err, "the disk is full")
 	assert.NotContains(t, err.Error(), "INFO")
 	assert.NotContains(t, err.Error(), "at kafka.Kafka.main")
-	pid, err := b.PID()
+	runs, err := b.Runs()
 	require.NoError(t, err)
-	assert.Zero(t, pid)
+	assert.False(t, runs)
 }
 
 func TestUpNamesThePortInUse(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	b, err := Open(Config{Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port})
+	b, err := Open(Config{Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, HeapMB: 320})
 	require.NoError(t, err)
 	err = b.Up(t.Context())
-	require.ErrorContains(t, err, l.Addr().String()+" is not available")
+	require.ErrorContains(t, err, l.Addr().String()+", of kafka, is in use")
 	assert.ErrorContains(t, err, "DEV_KAFKA_PORT")
 }
 
@@ -106,9 +103,9 @@ func TestInvalidSettingsAreRejected(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		"port":  {Config{Port: 65534}, "port 65534: want 1 to 65533"},
-		"heap":  {Config{HeapMB: 8}, "heap 8 MB: want at least 64"},
-		"heap2": {Config{HeapMB: -8}, "heap -8 MB"},
+		"port":  {Config{Port: 65534, HeapMB: 320}, "port 65534: want 1 to 65533"},
+		"heap":  {Config{Port: 19092, HeapMB: 8}, "heap 8 MB: want at least 64"},
+		"heap2": {Config{Port: 19092, HeapMB: -8}, "heap -8 MB"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c.cfg.Dir = t.TempDir()
@@ -117,8 +114,8 @@ func TestInvalidSettingsAreRejected(t *testing.T) {
 		})
 	}
 	t.Setenv("DEV_KAFKA_PORT", "many")
-	_, err := DefaultConfig()
-	require.ErrorContains(t, err, `DEV_KAFKA_PORT="many": want a whole number above 0`)
+	_, err := OpenDefault(nil)
+	require.ErrorContains(t, err, "assigning DEV_KAFKA_PORT to Port: converting 'many' to type int")
 }
 
 func TestJavaVersionIsChecked(t *testing.T) {
@@ -146,9 +143,10 @@ func TestJavaVersionIsChecked(t *testing.T) {
 }
 
 func TestInvalidPIDFileIsReported(t *testing.T) {
-	b, err := Open(Config{Dir: t.TempDir()})
+	dir := t.TempDir()
+	b, err := Open(Config{Dir: dir, Port: 19092, HeapMB: 320})
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(b.pidFile(), []byte("rubbish"), 0o600))
-	_, err = b.PID()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "pid"), []byte("rubbish"), 0o600))
+	_, err = b.Runs()
 	require.ErrorContains(t, err, "is not a pid and a start time")
 }

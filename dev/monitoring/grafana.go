@@ -11,6 +11,8 @@ import (
 	"runtime"
 	"strings"
 	"text/template"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // GrafanaVersion is the tested release. It is downloaded if no Grafana is installed.
@@ -22,74 +24,55 @@ const (
 )
 
 // FindGrafana returns the Grafana in GRAFANA_HOME. If that is not set, it returns the installed package or the release in the
-// directory cache. Unless cache is empty, it downloads the release there and reports that through printf.
-func FindGrafana(ctx context.Context, cache string, printf func(format string, args ...any)) (Program, error) {
+// directory cache, into which it downloads the release the first time.
+func FindGrafana(ctx context.Context, cache string, printf func(format string, args ...any)) (string, error) {
 	return findGrafana(ctx, os.Getenv("GRAFANA_HOME"), systemHome, officialRelease(), cache, printf)
 }
 
-func findGrafana(ctx context.Context, home, system string, r release, cache string, printf func(format string, args ...any)) (Program, error) {
+func findGrafana(ctx context.Context, home, system string, r release, cache string, printf func(format string, args ...any)) (string, error) {
 	if home != "" {
-		p, err := grafanaIn(home)
+		program, err := grafanaIn(home)
 		if err != nil {
-			return Program{}, fmt.Errorf("Grafana of GRAFANA_HOME is %w: %w: set it to the directory of an extracted release, or unset it", ErrMissing, err) //nolint:staticcheck // a proper name
+			return "", fmt.Errorf("Grafana of GRAFANA_HOME is not installed: %w: set it to the directory of an extracted release, or unset it", err) //nolint:staticcheck // a proper name
 		}
-		return p, nil
+		return program, nil
 	}
-	p, err := grafanaIn(system)
+	program, missing := grafanaIn(system)
+	if missing == nil {
+		return program, nil
+	}
+	extracted := filepath.Join(cache, r.name())
+	if program, err := grafanaIn(extracted); err == nil {
+		return program, nil
+	}
+	err := r.fetch(ctx, extracted, printf)
 	if err == nil {
-		return p, nil
+		program, err = grafanaIn(extracted)
 	}
-	tried := []string{"GRAFANA_HOME is not set", err.Error()}
-	if cache != "" {
-		extracted := filepath.Join(cache, r.name())
-		if p, err = grafanaIn(extracted); err == nil {
-			return p, nil
-		}
-		if err = r.fetch(ctx, extracted, printf); err == nil {
-			if p, err = grafanaIn(extracted); err == nil {
-				return p, nil
-			}
-		}
-		if ctx.Err() != nil {
-			return Program{}, ctx.Err()
-		}
-		tried = append(tried, err.Error())
+	if err != nil {
+		//nolint:staticcheck // a proper name
+		return "", fmt.Errorf("Grafana is not installed: GRAFANA_HOME is not set; %w; %w: install its package (https://grafana.com/docs/grafana/latest/setup-grafana/installation), or extract %s anywhere and set GRAFANA_HOME to its directory",
+			missing, err, r.url)
 	}
-	//nolint:staticcheck // a proper name
-	return Program{}, fmt.Errorf("Grafana is %w: %s: install its package (https://grafana.com/docs/grafana/latest/setup-grafana/installation), or extract %s anywhere and set GRAFANA_HOME to its directory",
-		ErrMissing, strings.Join(tried, "; "), r.url)
+	return program, nil
 }
 
-// grafanaIn returns the Grafana in the home directory of a release, a package or a build.
-func grafanaIn(dir string) (Program, error) {
-	dir, err := filepath.Abs(dir)
+// grafanaIn returns the program in the home directory of a release or a package.
+func grafanaIn(home string) (string, error) {
+	home, err := filepath.Abs(home)
 	if err != nil {
-		return Program{}, err
+		return "", err
 	}
-	if _, err := os.Stat(dir); err != nil { //nolint:gosec // the user names the directory
-		return Program{}, fmt.Errorf("there is no %s", dir)
+	if _, err := os.Stat(home); err != nil { //nolint:gosec // the user names the directory
+		return "", fmt.Errorf("there is no %s", home)
 	}
-	for _, want := range []string{filepath.Join("conf", "defaults.ini"), "public"} {
-		if _, err := os.Stat(filepath.Join(dir, want)); err != nil { //nolint:gosec // the user names the directory
-			return Program{}, fmt.Errorf("%s has no %s", dir, want)
+	program := filepath.Join("bin", "grafana")
+	for _, want := range []string{filepath.Join("conf", "defaults.ini"), "public", program} {
+		if _, err := os.Stat(filepath.Join(home, want)); err != nil { //nolint:gosec // the user names the directory
+			return "", fmt.Errorf("%s has no %s", home, want)
 		}
 	}
-	bin := filepath.Join(dir, "bin")
-	own := filepath.Join(bin, runtime.GOOS+"-"+runtime.GOARCH)
-	for _, c := range []struct {
-		path string
-		args []string
-	}{
-		{filepath.Join(bin, "grafana"), []string{"server"}},
-		{filepath.Join(own, "grafana"), []string{"server"}},
-		{filepath.Join(bin, "grafana-server"), nil},
-		{filepath.Join(own, "grafana-server"), nil},
-	} {
-		if info, err := os.Stat(c.path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return Program{Path: c.path, Home: dir, args: c.args}, nil
-		}
-	}
-	return Program{}, fmt.Errorf("%s has no program bin/grafana, bin/grafana-server or the like in bin/%s-%s", dir, runtime.GOOS, runtime.GOARCH)
+	return filepath.Join(home, program), nil
 }
 
 // GrafanaOptions configure the data sources. Dashboards and plugin come from the repository.
@@ -98,17 +81,12 @@ type GrafanaOptions struct {
 	PrometheusURL string
 	Cassandra     []string // contact points, host:port
 	DC            string   // local data center
-	Keyspace      string   // default fleet_iot
 }
 
 // environment has the variables in the files of grafana/provisioning.
 func (o GrafanaOptions) environment() []string {
-	keyspace := o.Keyspace
-	if keyspace == "" {
-		keyspace = "fleet_iot"
-	}
 	return []string{
-		"CASSANDRA_HOSTS=" + strings.Join(o.Cassandra, ","), "CASSANDRA_DC=" + o.DC, "CASSANDRA_KEYSPACE=" + keyspace,
+		"CASSANDRA_HOSTS=" + strings.Join(o.Cassandra, ","), "CASSANDRA_DC=" + o.DC, "CASSANDRA_KEYSPACE=fleet_iot",
 		"CASSANDRA_USERNAME=", "CASSANDRA_PASSWORD=", // a local cluster has no users
 		"PROMETHEUS_URL=" + o.PrometheusURL,
 		"GRAFANA_DASHBOARDS=" + filepath.Join(o.Root, "grafana", "dashboards"),
@@ -130,21 +108,20 @@ func PluginBuilt(root string) error {
 }
 
 // StartGrafana starts Grafana with grafana/ and the plugin of the repository and returns when it is ready. Visitors are viewers;
-// admin has the password of PasswordFile.
-func StartGrafana(ctx context.Context, o GrafanaOptions) (*Process, error) {
-	var err error
-	if o.Options, err = o.complete(ctx, func() (Program, error) { return FindGrafana(ctx, "", nil) }); err != nil {
-		return nil, fmt.Errorf("start Grafana: %w", err)
+// admin has the password of PasswordFile. Options.Program is required.
+func StartGrafana(ctx context.Context, o GrafanaOptions) (*process.Server, error) {
+	err := o.complete(ctx, nil)
+	if err == nil {
+		err = PluginBuilt(o.Root)
 	}
-	if err := PluginBuilt(o.Root); err != nil {
-		return nil, fmt.Errorf("start Grafana: %w", err)
+	if err == nil {
+		err = o.configure()
 	}
-	if err := o.configure(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("configure Grafana: %w", err)
 	}
-	return o.start(ctx, "Grafana", "/api/health", []string{
-		"--homepath=" + o.Program.Home, "--config=" + o.iniFile(),
-	}, o.environment())
+	home := filepath.Dir(filepath.Dir(o.Program))
+	return o.start(ctx, "Grafana", "/api/health", []string{"server", "--homepath=" + home, "--config=" + o.iniFile()}, o.environment())
 }
 
 func (o GrafanaOptions) iniFile() string { return filepath.Join(o.config(), "grafana.ini") }
@@ -172,15 +149,10 @@ func (o GrafanaOptions) configure() error {
 			return err
 		}
 	}
-	home := filepath.Join(o.Root, "grafana", "dashboards", "fleet", "fleet-realtime.json")
-	if _, err := os.Stat(home); err != nil {
-		home = ""
-	}
 	var text strings.Builder
 	if err := iniTemplate.Execute(&text, map[string]any{
-		"Data": o.data(), "Logs": filepath.Join(o.Dir, "logs"), "Plugins": o.plugins(), "PluginID": pluginID,
-		"Provisioning": filepath.Join(o.Root, "grafana", "provisioning"), "PasswordFile": PasswordFile(o.Dir),
-		"Port": o.Port, "URL": o.url(), "HomeDashboard": home,
+		"Dir": o.Dir, "Plugins": o.plugins(), "PluginID": pluginID, "Grafana": filepath.Join(o.Root, "grafana"), "PasswordFile": PasswordFile(o.Dir),
+		"Port": o.Port,
 	}); err != nil {
 		return err
 	}

@@ -12,7 +12,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
@@ -36,26 +35,14 @@ func home(t *testing.T, dir, path string) string {
 }
 
 func TestGrafanaIsFound(t *testing.T) {
-	platform := runtime.GOOS + "-" + runtime.GOARCH
-	for _, tc := range []struct {
-		program string
-		args    []string
-	}{
-		{"bin/grafana", []string{"server"}},
-		{"bin/grafana-server", nil},
-		{"bin/" + platform + "/grafana", []string{"server"}},
-	} {
-		t.Run(tc.program, func(t *testing.T) {
-			dir := home(t, t.TempDir(), tc.program)
-			want := Program{Path: filepath.Join(dir, tc.program), Home: dir, args: tc.args}
-			p, err := findGrafana(t.Context(), dir, "/nowhere", release{}, "", nil)
-			require.NoError(t, err)
-			assert.Equal(t, want, p)
-			p, err = findGrafana(t.Context(), "", dir, release{}, "", nil)
-			require.NoError(t, err)
-			assert.Equal(t, want, p, "as the system's")
-		})
-	}
+	dir := home(t, t.TempDir(), "bin/grafana")
+	want := filepath.Join(dir, "bin", "grafana")
+	p, err := findGrafana(t.Context(), dir, "/nowhere", release{}, "", nil)
+	require.NoError(t, err)
+	assert.Equal(t, want, p)
+	p, err = findGrafana(t.Context(), "", dir, release{}, "", nil)
+	require.NoError(t, err)
+	assert.Equal(t, want, p, "as the system's")
 }
 
 func TestBadGrafanaHomeIsReported(t *testing.T) {
@@ -63,11 +50,11 @@ func TestBadGrafanaHomeIsReported(t *testing.T) {
 	for name, tc := range map[string]struct{ dir, want string }{
 		"no such folder": {filepath.Join(system, "none"), "there is no "},
 		"another folder": {t.TempDir(), "has no conf/defaults.ini"},
-		"not built":      {home(t, t.TempDir(), ""), "has no program bin/grafana"},
+		"not built":      {home(t, t.TempDir(), ""), "has no bin/grafana"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := findGrafana(t.Context(), tc.dir, system, release{}, "", nil)
-			require.ErrorIs(t, err, ErrMissing, "GRAFANA_HOME is not ignored")
+			require.ErrorContains(t, err, "is not installed", "GRAFANA_HOME is not ignored")
 			assert.ErrorContains(t, err, "GRAFANA_HOME")
 			assert.ErrorContains(t, err, tc.want)
 		})
@@ -116,7 +103,7 @@ func TestReleaseIsDownloadedOnce(t *testing.T) {
 	for range 2 {
 		p, err := findGrafana(t.Context(), "", "/nowhere", r, cache, func(string, ...any) { said++ })
 		require.NoError(t, err)
-		assert.Equal(t, Program{Path: filepath.Join(cache, "grafana-1", "bin", "grafana"), Home: filepath.Join(cache, "grafana-1"), args: []string{"server"}}, p)
+		assert.Equal(t, filepath.Join(cache, "grafana-1", "bin", "grafana"), p)
 	}
 	assert.Equal(t, 1, said)
 	entries, err := os.ReadDir(cache)
@@ -144,7 +131,7 @@ func TestUnavailableReleaseIsReported(t *testing.T) {
 			parent := t.TempDir()
 			cache := filepath.Join(parent, "cache")
 			_, err := findGrafana(t.Context(), "", "/nowhere", tc.release, cache, func(string, ...any) {})
-			require.ErrorIs(t, err, ErrMissing)
+			require.ErrorContains(t, err, "is not installed")
 			for _, part := range []string{tc.want, "GRAFANA_HOME is not set", "there is no /nowhere", "set GRAFANA_HOME to its directory"} {
 				assert.ErrorContains(t, err, part)
 			}
@@ -196,8 +183,8 @@ func TestGrafanaConfiguration(t *testing.T) {
 
 // TestProvisioningUsesKnownVariables compares the environment of Grafana with the files that use it.
 func TestProvisioningUsesKnownVariables(t *testing.T) {
-	o, err := Options{Dir: t.TempDir(), Program: Program{Path: "/bin/true"}}.complete(t.Context(), nil)
-	require.NoError(t, err)
+	o := Options{Dir: t.TempDir(), Program: "/bin/true"}
+	require.NoError(t, o.complete(t.Context(), nil))
 	given := map[string]bool{}
 	for _, v := range (GrafanaOptions{Options: o}).environment() {
 		name, _, _ := bytes.Cut([]byte(v), []byte("="))

@@ -22,6 +22,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
@@ -94,20 +95,20 @@ func TestProgramsAreFoundInPath(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin)
 	_, err := FindPrometheus()
-	require.ErrorIs(t, err, ErrMissing)
+	require.ErrorContains(t, err, "is not installed")
 	assert.EqualError(t, err, "Prometheus is not installed: PATH has no prometheus: apt-get install prometheus, or extract a release of https://prometheus.io/download into a directory of PATH")
 	_, err = FindAlertmanager()
-	require.ErrorIs(t, err, ErrMissing)
+	require.ErrorContains(t, err, "is not installed")
 	assert.ErrorContains(t, err, "no alertmanager and no prometheus-alertmanager")
 
 	program(t, bin, "prometheus-alertmanager", "")
 	p, err := FindAlertmanager()
 	require.NoError(t, err)
-	assert.Equal(t, filepath.Join(bin, "prometheus-alertmanager"), p.Path)
+	assert.Equal(t, filepath.Join(bin, "prometheus-alertmanager"), p)
 	program(t, bin, "alertmanager", "")
 	p, err = FindAlertmanager()
 	require.NoError(t, err)
-	assert.Equal(t, filepath.Join(bin, "alertmanager"), p.Path)
+	assert.Equal(t, filepath.Join(bin, "alertmanager"), p)
 }
 
 // program writes an executable shell script.
@@ -121,7 +122,7 @@ func program(t *testing.T, dir, name, script string) string {
 
 func TestStartQuotesTheLogOfProgramThatEnds(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Program: Program{Path: program(t, t.TempDir(), "prometheus", "echo bad rule in line 7; exit 3")}, Dir: dir}
+	o := Options{Program: program(t, t.TempDir(), "prometheus", "echo bad rule in line 7; exit 3"), Dir: dir}
 	_, err := StartPrometheus(t.Context(), PrometheusOptions{Options: o})
 	require.Error(t, err)
 	assert.ErrorContains(t, err, "start Prometheus: it has ended (exit status 3)")
@@ -134,9 +135,9 @@ func TestPortInUseIsNamed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	o := Options{Program: Program{Path: "/bin/false"}, Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port}
+	o := Options{Program: "/bin/false", Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port}
 	_, err = StartPrometheus(t.Context(), PrometheusOptions{Options: o})
-	assert.ErrorContains(t, err, fmt.Sprintf("%s, of Prometheus, is not available", l.Addr()))
+	assert.ErrorContains(t, err, fmt.Sprintf("%s, of Prometheus, is in use", l.Addr()))
 }
 
 func TestInterruptedStartLeavesNothing(t *testing.T) {
@@ -144,7 +145,7 @@ func TestInterruptedStartLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	_, err := StartPrometheus(ctx, PrometheusOptions{Options: Options{
-		Program: Program{Path: program(t, t.TempDir(), "prometheus", "exec sleep 60")}, Dir: dir,
+		Program: program(t, t.TempDir(), "prometheus", "exec sleep 60"), Dir: dir,
 	}})
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.NoFileExists(t, filepath.Join(dir, "pid"), "it was killed")
@@ -183,7 +184,7 @@ func TestAlertReachesWebhook(t *testing.T) {
 	t.Cleanup(hook.Close)
 
 	dir := t.TempDir()
-	stop := func(p *Process) {
+	stop := func(p *process.Server) {
 		t.Cleanup(func() {
 			assert.NoError(t, p.Stop(context.Background()))
 			if text, err := os.ReadFile(p.LogFile); t.Failed() {
@@ -192,7 +193,7 @@ func TestAlertReachesWebhook(t *testing.T) {
 		})
 	}
 	alertmanager, err := StartAlertmanager(t.Context(), AlertmanagerOptions{
-		Options: Options{Dir: filepath.Join(dir, "alertmanager")}, Webhook: hook.URL, Token: "letmein",
+		Options: Options{Dir: filepath.Join(dir, "alertmanager")}, Webhook: hook.URL,
 	})
 	require.NoError(t, err)
 	stop(alertmanager)
@@ -244,7 +245,7 @@ func TestAlertReachesWebhook(t *testing.T) {
 	t.Run("the watchdog comes to the webhook", func(t *testing.T) {
 		select {
 		case message := <-watchdog:
-			assert.Contains(t, message, "Bearer letmein ")
+			assert.Contains(t, message, "Bearer development ")
 			assert.Contains(t, message, "FleetWatchdog")
 			assert.Contains(t, message, "http://localhost:13000/", "its links lead to the Grafana that was named")
 		case <-time.After(30 * time.Second):
@@ -253,9 +254,9 @@ func TestAlertReachesWebhook(t *testing.T) {
 	})
 	t.Run("another process finds and ends it", func(t *testing.T) {
 		require.NoError(t, alertmanager.Running())
-		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")))
+		require.NoError(t, process.Server{Name: "alertmanager", Dir: filepath.Join(dir, "alertmanager")}.Stop(t.Context()))
 		assert.ErrorContains(t, alertmanager.Running(), "Alertmanager: it has ended")
-		require.NoError(t, StopLeft(t.Context(), filepath.Join(dir, "alertmanager")), "a second stop succeeds")
+		require.NoError(t, process.Server{Name: "alertmanager", Dir: filepath.Join(dir, "alertmanager")}.Stop(t.Context()), "a second stop succeeds")
 	})
 }
 

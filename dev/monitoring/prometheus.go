@@ -2,15 +2,18 @@ package monitoring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // PrometheusOptions configure the targets and the Alertmanager of Prometheus. An empty address adds no target.
@@ -53,12 +56,11 @@ type target struct {
 // targets returns the content of the files in prometheus/targets.
 func (o PrometheusOptions) targets() map[string][]target {
 	one := func(addresses ...string) []target {
-		for _, a := range addresses {
-			if a != "" {
-				return []target{{Targets: addresses}}
-			}
+		addresses = slices.DeleteFunc(addresses, func(a string) bool { return a == "" })
+		if len(addresses) == 0 {
+			return []target{}
 		}
-		return []target{}
+		return []target{{Targets: addresses}}
 	}
 	cassandra := []target{}
 	for _, n := range o.Cassandra {
@@ -80,26 +82,17 @@ const (
 
 // configure copies prometheus/ and writes the target files.
 func (o PrometheusOptions) configure() error {
-	edit := o.Edit
-	if o.GrafanaURL != "" && o.GrafanaURL != defaultGrafanaURL {
-		edit = func(file, text string) string {
-			if file == "prometheus.yml" {
-				text = strings.ReplaceAll(text, grafanaURLSetting, "grafana_url: "+o.GrafanaURL)
-			}
-			if o.Edit != nil {
-				text = o.Edit(file, text)
-			}
+	link := func(file, text string) string {
+		if file != "prometheus.yml" || o.GrafanaURL == "" {
 			return text
 		}
+		return strings.ReplaceAll(text, grafanaURLSetting, "grafana_url: "+o.GrafanaURL)
 	}
-	if err := copyConfig(filepath.Join(o.Root, "prometheus"), o.config(), edit); err != nil {
+	if err := copyConfig(filepath.Join(o.Root, "prometheus"), o.config(), link, o.Edit); err != nil {
 		return err
 	}
 	dir := filepath.Join(o.config(), "targets")
-	if err := os.RemoveAll(dir); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
 		return err
 	}
 	for name, targets := range o.targets() {
@@ -114,44 +107,43 @@ func (o PrometheusOptions) configure() error {
 	return nil
 }
 
-// copyConfig replaces the directory to by a copy of from.
-func copyConfig(from, to string, edit func(file, text string) string) error {
+// copyConfig replaces the directory to by a copy of from. Edits, which may be nil, change the text of each file in turn.
+func copyConfig(from, to string, edits ...func(file, text string) string) error {
 	if err := os.RemoveAll(to); err != nil {
 		return err
 	}
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	if err := os.MkdirAll(to, 0o700); err != nil { // it may contain secrets
 		return err
 	}
-	if err := os.Chmod(to, 0o700); err != nil { // it may contain secrets
-		return err
-	}
-	if edit == nil {
-		return nil
-	}
-	root, err := os.OpenRoot(to)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = root.Close() }()
-	return fs.WalkDir(root.FS(), ".", func(file string, entry fs.DirEntry, err error) error {
-		if err != nil || entry.IsDir() {
-			return err
-		}
-		text, err := root.ReadFile(file)
+	source := os.DirFS(from)
+	return fs.WalkDir(source, ".", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		return root.WriteFile(file, []byte(edit(file, string(text))), 0o644)
+		if entry.IsDir() {
+			return os.MkdirAll(filepath.Join(to, file), 0o755)
+		}
+		content, err := fs.ReadFile(source, file)
+		if err != nil {
+			return err
+		}
+		text := string(content)
+		for _, edit := range edits {
+			if edit != nil {
+				text = edit(file, text)
+			}
+		}
+		return os.WriteFile(filepath.Join(to, file), []byte(text), 0o644)
 	})
 }
 
 // StartPrometheus starts Prometheus with prometheus/ of the repository and returns when it is ready.
-func StartPrometheus(ctx context.Context, o PrometheusOptions) (*Process, error) {
-	var err error
-	if o.Options, err = o.complete(ctx, FindPrometheus); err != nil {
-		return nil, fmt.Errorf("start Prometheus: %w", err)
+func StartPrometheus(ctx context.Context, o PrometheusOptions) (*process.Server, error) {
+	err := o.complete(ctx, FindPrometheus)
+	if err == nil {
+		err = o.configure()
 	}
-	if err := o.configure(); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("configure Prometheus: %w", err)
 	}
 	return o.start(ctx, "Prometheus", "/-/ready", append([]string{

@@ -6,8 +6,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path"
@@ -17,12 +15,6 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
-)
-
-// Time limits of a download of 200 MB. A network without access to the server fails within seconds.
-const (
-	responseWithin = 10 * time.Second
-	downloadWithin = 10 * time.Minute
 )
 
 // release is the URL of a gzipped tar archive with one directory. url.sha256 has its SHA-256.
@@ -37,21 +29,16 @@ func (r release) name() string { return strings.TrimSuffix(path.Base(r.url), ".t
 
 // fetch downloads the archive, checks it, and extracts its directory as to. After a failure, nothing is left.
 func (r release) fetch(ctx context.Context, to string, printf func(format string, args ...any)) error {
-	limited, cancel := context.WithTimeout(ctx, downloadWithin)
+	asking, cancel := context.WithTimeout(ctx, 10*time.Second) // without access to the server, fail within seconds
 	defer cancel()
-	client := &http.Client{Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: responseWithin}).DialContext,
-		TLSHandshakeTimeout: responseWithin, ResponseHeaderTimeout: responseWithin, DisableKeepAlives: true,
-	}}
 	var sum strings.Builder
-	if err := get(limited, client, r.url+".sha256", &sum); err != nil {
+	if err := process.Fetch(asking, r.url+".sha256", &sum); err != nil {
 		return err
 	}
 	want, _, _ := strings.Cut(strings.TrimSpace(sum.String()), " ")
 	if len(want) != 2*sha256.Size {
 		return fmt.Errorf("fetch %s.sha256: %q is not a SHA-256", r.url, want)
 	}
-
 	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
 		return err
 	}
@@ -65,9 +52,11 @@ func (r release) fetch(ctx context.Context, to string, printf func(format string
 		return err
 	}
 	defer archive.Close()
-	printf("downloading %s into %s\n", r.url, to)
+	printf("downloading %s into %s", r.url, to)
+	limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
+	defer cancel()
 	hash := sha256.New()
-	if err := get(limited, client, r.url, io.MultiWriter(archive, hash)); err != nil {
+	if err := process.Fetch(limited, r.url, io.MultiWriter(archive, hash)); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(hash.Sum(nil)); got != want {
@@ -82,24 +71,4 @@ func (r release) fetch(ctx context.Context, to string, printf func(format string
 		return fmt.Errorf("extract %s: %w: %s", r.url, err, process.LastLines(out, 3))
 	}
 	return os.Rename(extracted, to)
-}
-
-// get writes the body of a response to w.
-func get(ctx context.Context, client *http.Client, url string, w io.Writer) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return fmt.Errorf("fetch: %w", err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("fetch %s: %s", url, response.Status)
-	}
-	if _, err := io.Copy(w, response.Body); err != nil {
-		return fmt.Errorf("fetch %s: %w", url, err)
-	}
-	return nil
 }

@@ -1,16 +1,37 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"net"
+	"syscall"
 )
 
-// PortFree returns an error if the address, host:port, of the named program is in use.
-func PortFree(name, address string) error {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		_, port, _ := net.SplitHostPort(address)
-		return fmt.Errorf("%s, of %s, is not available: %w: end the program that uses it (ss -ltnp 'sport = :%s' shows it)", address, name, err, port)
+// Port is an address on which a program listens.
+type Port struct {
+	Address string // host:port
+	Of      string // the program, for messages
+	Setting string // chooses another address; empty: none
+}
+
+// PortsFree returns an error that names every address in use.
+func PortsFree(ports ...Port) error {
+	var errs []error
+	for _, p := range ports {
+		l, err := net.Listen("tcp", p.Address)
+		if err == nil {
+			l.Close()
+			continue
+		}
+		problem := "is not available: " + err.Error() + ": change it"
+		if errors.Is(err, syscall.EADDRINUSE) {
+			_, port, _ := net.SplitHostPort(p.Address)
+			problem = "is in use by another program: end it (ss -ltnp 'sport = :" + port + "' shows it)"
+		}
+		if p.Setting != "" {
+			problem += " or set " + p.Setting
+		}
+		errs = append(errs, fmt.Errorf("%s, of %s, %s", p.Address, p.Of, problem))
 	}
-	return l.Close()
+	return errors.Join(errs...)
 }

@@ -78,15 +78,13 @@ func Keyspace(t testing.TB) cassandra.Config {
 // Cluster returns the cluster of go run ./dev cluster up, for tests that scrape, kill or pause nodes. The cluster must have two
 // data centers of two running nodes.
 func Cluster(t testing.TB) (*cluster.Cluster, []monitoring.Node) {
-	config, err := cluster.DefaultConfig()
-	require.NoError(t, err)
-	c, err := cluster.Open(config)
+	c, err := cluster.Open(cluster.Config{Dir: os.Getenv("DEV_CLUSTER_DIR")})
 	require.NoError(t, err)
 	nodes, err := c.Nodes()
 	require.NoError(t, err)
 	perDC := map[string]int{}
 	for _, n := range nodes {
-		if n.State != cluster.Running {
+		if n.State != process.Running {
 			testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("%s is %s: start it: go run ./dev cluster up", n, n.State))
 		}
 		perDC[n.DC]++
@@ -109,7 +107,7 @@ func NeedMonitoring(t testing.TB) {
 }
 
 // StopAtEnd stops a program at the end of the test, and logs the end of its log if the test failed.
-func StopAtEnd(t testing.TB, p *monitoring.Process) {
+func StopAtEnd(t testing.TB, p *process.Server) {
 	t.Cleanup(func() {
 		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
 		if t.Failed() {
@@ -120,11 +118,11 @@ func StopAtEnd(t testing.TB, p *monitoring.Process) {
 
 // Tail returns the last 40 lines of a log file.
 func Tail(path string) string {
-	text, err := process.ReadLog(path, 0)
+	text, err := process.Tail(path, 40)
 	if err != nil {
 		return err.Error()
 	}
-	return process.LastLines(text, 40)
+	return text
 }
 
 // Shorten returns an edit for monitoring.Options.Edit. For each file it takes pairs of old and new text; each old text must occur.

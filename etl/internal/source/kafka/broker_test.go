@@ -688,9 +688,7 @@ func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 
 func TestConsumerContinuesWhenTheBrokerIsBack(t *testing.T) {
 	s := newFixture(t, 6)
-	cfg, err := broker.DefaultConfig()
-	require.NoError(t, err)
-	b, err := broker.Open(cfg)
+	b, err := broker.OpenDefault(nil)
 	require.NoError(t, err)
 	if s.connection.Brokers[0] != b.Address() {
 		testenv.Missing(t, testenv.Kafka, "this test kills the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")
@@ -832,9 +830,7 @@ func trust(t *testing.T, b *broker.Broker) *tls.Config {
 func TestLogin(t *testing.T) {
 	s := newFixture(t, 1)
 	s.fill(10)
-	cfg, err := broker.DefaultConfig()
-	require.NoError(t, err)
-	b, err := broker.Open(cfg)
+	b, err := broker.OpenDefault(nil)
 	require.NoError(t, err)
 	if s.connection.Brokers[0] != b.Address() {
 		testenv.Missing(t, testenv.Kafka, "this test logs in to the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")

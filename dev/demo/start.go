@@ -1,0 +1,120 @@
+package demo
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+)
+
+// Each start function returns nil if its program is missing.
+
+func (d *Demo) options(name, program string, port int) monitoring.Options {
+	return monitoring.Options{Program: program, Root: d.root, Dir: d.file(name), Port: port, Out: d.out}
+}
+
+func (d *Demo) startAlertmanager(ctx context.Context, t tools, _ []cluster.Node) (*process.Server, error) {
+	if t.noAlertmanager != nil {
+		return nil, nil
+	}
+	return monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{Options: d.options("alertmanager", t.alertmanager, alertmanagerPort)})
+}
+
+func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
+	if t.noPrometheus != nil {
+		return nil, nil
+	}
+	o := monitoring.PrometheusOptions{
+		Options:  d.options("prometheus", t.prometheus, prometheusPort),
+		FleetETL: []string{metricsAddress}, Cassandra: monitoring.Nodes(nodes), GrafanaURL: grafanaURL,
+	}
+	if t.noAlertmanager == nil {
+		o.Alertmanager = fmt.Sprintf("127.0.0.1:%d", alertmanagerPort)
+	}
+	if t.noGrafana == nil {
+		o.Grafana = fmt.Sprintf("127.0.0.1:%d", grafanaPort)
+	}
+	return monitoring.StartPrometheus(ctx, o)
+}
+
+func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
+	if t.noGrafana != nil {
+		return nil, nil
+	}
+	return monitoring.StartGrafana(ctx, monitoring.GrafanaOptions{
+		Options:   d.options("grafana", t.grafana, grafanaPort),
+		Cassandra: contactPoints(nodes), DC: nodes[0].DC,
+		PrometheusURL: prometheusURL, // if Prometheus is missing, the panels show an error
+	})
+}
+
+func (d *Demo) etl() process.Server {
+	return process.Server{
+		Name: "fleet-etl", Dir: d.file("fleet-etl"), LogFile: d.file("fleet-etl.log"), Address: metricsAddress, Printf: d.printf,
+		Ready: func(ctx context.Context) bool { return process.AnswersHTTP(ctx, "http://"+metricsAddress+"/-/ready") },
+	}
+}
+
+// startETL creates the schema and starts fleet-etl.
+func (d *Demo) startETL(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
+	apply := d.command(ctx, d.program(), "schema", "apply")
+	apply.Env = cassandraSettings(nodes)
+	if err := apply.Run(); err != nil {
+		return nil, fmt.Errorf("create the schema: %w", err)
+	}
+	cmd := exec.Command(d.program(), "run") //nolint:noctx // the server is stopped
+	cmd.Dir, cmd.Env = d.root, d.environment(nodes, t.noAlertmanager == nil)
+	etl := d.etl()
+	return &etl, etl.Start(ctx, cmd)
+}
+
+// environment returns all settings of fleet-etl.
+func (d *Demo) environment(nodes []cluster.Node, alertmanager bool) []string {
+	own := []string{
+		"ETL_STATE_DIR=" + d.file("state"),
+		"ETL_SOURCES=generator,api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_OPEN_FLEET=" + demoFleet,
+		"ETL_GRAFANA_URL=" + grafanaURL,
+	}
+	if alertmanager {
+		own = append(own, fmt.Sprintf("ETL_ALERTMANAGER_URLS=http://127.0.0.1:%d", alertmanagerPort))
+	}
+	for variable, file := range map[string]string{"ETL_GEOFENCES_FILES": "geofences.geojson", "ETL_ALERT_RULES_FILE": "alert-rules.yml"} {
+		path := filepath.Join(d.root, "data", file)
+		if _, err := os.Stat(path); err == nil {
+			own = append(own, variable+"="+path)
+		}
+	}
+	return append(own, cassandraSettings(nodes)...)
+}
+
+// cassandraSettings returns the settings of fleet-etl for the cluster. The environment of the caller overrides them.
+func cassandraSettings(nodes []cluster.Node) []string {
+	perDC := map[string]int{}
+	var dcs []string
+	for _, n := range nodes {
+		if perDC[n.DC] == 0 {
+			dcs = append(dcs, n.DC)
+		}
+		perDC[n.DC]++
+	}
+	var replication []string
+	for _, dc := range dcs {
+		replication = append(replication, fmt.Sprintf("%s=%d", dc, min(2, perDC[dc])))
+	}
+	return append([]string{
+		"CASSANDRA_HOSTS=" + strings.Join(contactPoints(nodes), ","), "CASSANDRA_DC=" + dcs[0], "CASSANDRA_REPLICATION=" + strings.Join(replication, ","),
+	}, os.Environ()...)
+}
+
+func contactPoints(nodes []cluster.Node) (hosts []string) {
+	for _, n := range nodes {
+		hosts = append(hosts, n.CQL().String())
+	}
+	return hosts
+}
