@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
@@ -16,41 +17,28 @@ var syncBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .
 var operations = []string{"create", "write", "sync", "read", "cursor", "remove"}
 
 type metrics struct {
-	gauges  []prometheus.Collector
 	full    prometheus.Counter
 	corrupt prometheus.Counter
 	errors  *prometheus.CounterVec
 	sync    prometheus.Histogram
 }
 
-func newMetrics(s *Spool) *metrics {
-	gauge := func(name, help string, value func() float64) prometheus.Collector {
-		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
-	}
+func newMetrics(reg prometheus.Registerer) *metrics {
+	register := promauto.With(reg)
 	m := &metrics{
-		gauges: []prometheus.Collector{
-			gauge("fleet_etl_spool_bytes", "Bytes in the spool from the first unacknowledged entry on, up to fleet_etl_spool_capacity_bytes.",
-				func() float64 { return float64(s.Bytes()) }),
-			gauge("fleet_etl_spool_capacity_bytes", "Capacity of the spool in bytes. While it is full, the API answers 503.",
-				func() float64 { return float64(s.o.MaxBytes) }),
-			gauge("fleet_etl_spool_entries", "Entries in the spool: accepted requests whose records may not be in the store yet.",
-				func() float64 { return float64(s.count()) }),
-			gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest unacknowledged entry in the spool; 0 when there is none.", s.oldestSeconds),
-			gauge("fleet_etl_spool_drain_seconds", "Time until the spool is empty at the drain rate of the last minute; 0 when it is empty, +Inf when nothing drains.", s.drainSeconds),
-		},
-		full: prometheus.NewCounter(prometheus.CounterOpts{
+		full: register.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_spool_full_total",
 			Help: "Entries that were rejected because the spool or its disk was full.",
 		}),
-		corrupt: prometheus.NewCounter(prometheus.CounterOpts{
+		corrupt: register.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_spool_corrupt_total",
 			Help: "Torn or corrupt ranges found in the spool. A torn entry after a crash is harmless; the log names every other range.",
 		}),
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
+		errors: register.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_spool_errors_total",
 			Help: "Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).",
 		}, []string{"operation"}),
-		sync: prometheus.NewHistogram(promutil.Histogram("fleet_etl_spool_sync_duration_seconds",
+		sync: register.NewHistogram(promutil.Histogram("fleet_etl_spool_sync_duration_seconds",
 			"Duration of an fsync of the spool. Requests that arrive meanwhile share the next one.", syncBuckets)),
 	}
 	for _, operation := range operations {
@@ -59,18 +47,25 @@ func newMetrics(s *Spool) *metrics {
 	return m
 }
 
-func (m *metrics) register(reg prometheus.Registerer) {
-	reg.MustRegister(m.gauges...)
-	reg.MustRegister(m.full, m.corrupt, m.errors, m.sync)
+// registerGauges registers the gauges, which read the state of an open spool.
+func (s *Spool) registerGauges(reg prometheus.Registerer) {
+	gauge := func(name, help string, value func() float64) {
+		promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("fleet_etl_spool_bytes", "Bytes in the spool from the first unacknowledged entry on, up to fleet_etl_spool_capacity_bytes.",
+		func() float64 { return float64(s.Bytes()) })
+	gauge("fleet_etl_spool_capacity_bytes", "Capacity of the spool in bytes. While it is full, the API answers 503.",
+		func() float64 { return float64(s.o.MaxBytes) })
+	gauge("fleet_etl_spool_entries", "Entries in the spool: accepted requests whose records may not be in the store yet.", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(s.entries)
+	})
+	gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest unacknowledged entry in the spool; 0 when there is none.", s.oldestSeconds)
+	gauge("fleet_etl_spool_drain_seconds", "Time until the spool is empty at the drain rate of the last minute; 0 when it is empty, +Inf when nothing drains.", s.drainSeconds)
 }
 
 func (m *metrics) failed(operation string) { m.errors.WithLabelValues(operation).Inc() }
-
-func (s *Spool) count() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.entries
-}
 
 func (s *Spool) oldestSeconds() float64 {
 	ms, ok := s.oldestMs()

@@ -1,7 +1,9 @@
 package spool
 
 import (
+	"encoding/binary"
 	"os"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 )
@@ -14,11 +16,12 @@ func (s *Spool) readable() (at readRange, more <-chan struct{}, err error) {
 		return readRange{}, nil, ErrClosed
 	}
 	for s.readPos.segment == nil || s.readPos.offset == s.readPos.segment.size {
-		following := s.segmentAfter(s.readPos.segment)
-		if following == nil {
+		// The segment that was read last may be finished.
+		following := slices.IndexFunc(s.segments, func(g *segment) bool { return s.readPos.segment == nil || g.first > s.readPos.segment.first })
+		if following < 0 {
 			return readRange{}, s.appended, nil
 		}
-		s.readPos = position{segment: following, number: following.first}
+		s.readPos = position{segment: s.segments[following], number: s.segments[following].first}
 	}
 	return readRange{s.readPos, s.readPos.segment.size, s.readPos.segment.end}, nil, nil
 }
@@ -30,64 +33,60 @@ type readRange struct {
 	end  uint64
 }
 
-// segmentAfter returns the segment after one that may be finished, or nil.
-func (s *Spool) segmentAfter(g *segment) *segment {
-	for _, following := range s.segments {
-		if g == nil || following.first > g.first {
-			return following
-		}
-	}
-	return nil
+// readAhead is a part of a segment in memory.
+type readAhead struct {
+	segment *segment
+	offset  int64
+	bytes   []byte
 }
 
-// read reads the entry at a position and moves on. ok is false when corruption left no entry there.
-func (s *Spool) read(at readRange) (payload []byte, number uint64, ok bool, err error) {
-	g := at.segment
-	if s.file == nil || s.file.Name() != g.path {
-		s.closeReader()
-		if s.file, err = os.Open(g.path); err != nil {
-			s.metrics.failed("read")
-			return nil, 0, false, err
+// read reads the entry at a position and moves on. It skips what became corrupt after the spool was opened. ok is false when
+// that leaves no entry in the segment.
+func (s *Spool) read(at readRange) (e entry, ok bool, err error) {
+	g, skipped := at.segment, int64(0)
+	if s.ahead.segment == g && s.ahead.offset == at.offset {
+		e, ok = g.parse(s.ahead.bytes, at.number, at.end)
+	}
+	if !ok {
+		text, err := readFile(g, at.offset, at.size)
+		if err != nil {
+			return entry{}, false, err
 		}
+		s.ahead = readAhead{g, at.offset, text}
+		e, skipped, ok = g.find(text, at.number, at.end)
 	}
-	at.offset = g.skipCorrupt(at.offset)
-	e, err := g.readEntry(s.file, at.offset, at.size, at.number, at.end)
-	switch err {
-	case nil:
-	case errCorrupt:
-		if err := s.skip(at); err != nil {
-			return nil, 0, false, err
-		}
-		return nil, 0, false, nil
-	default:
-		s.metrics.failed("read")
-		return nil, 0, false, err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.readPos = position{g, at.offset + e.size, e.number + 1}
-	s.unacked.Add(readEntry{number: e.number, timeMs: e.timeMs, end: s.readPos})
-	return e.payload, e.number, true, nil
-}
-
-// skip skips a range that became corrupt after the spool was opened.
-func (s *Spool) skip(at readRange) error {
-	g := at.segment
-	to, err := g.find(s.file, at.offset+1, at.size, at.number, at.end)
-	if err != nil {
-		s.metrics.failed("read")
-		return err
-	}
-	after := position{g, to, at.number}
-	if to < 0 {
+	after := position{g, at.offset + skipped + e.size, e.number + 1}
+	if !ok {
 		after = position{g, at.size, at.end}
 	}
-	s.logCorruption(g, at.offset, after.offset, at.number)
+	if (skipped > 0 || !ok) && !slices.Contains(g.corrupt, at.offset) {
+		s.logCorruption(g, at.offset, after.offset-e.size, at.number)
+	}
+	s.ahead.bytes = s.ahead.bytes[after.offset-s.ahead.offset:]
+	s.ahead.offset = after.offset
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.readPos = after
-	s.moveCursor(position{})
-	return nil
+	if ok {
+		s.unacked.Add(after)
+	} else {
+		s.moveCursor(position{})
+	}
+	return e, ok, nil
+}
+
+// readFile reads a range of a segment.
+func readFile(g *segment, from, to int64) ([]byte, error) {
+	f, err := os.Open(g.path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	text := make([]byte, to-from)
+	if _, err := f.ReadAt(text, from); err != nil {
+		return nil, g.errorAt(from, err)
+	}
+	return text, nil
 }
 
 // logCorruption logs a range in which accepted entries are lost, from the one with the given number on.
@@ -97,36 +96,19 @@ func (s *Spool) logCorruption(g *segment, from, to int64, number uint64) {
 		Error("spool segment corrupt, accepted entries are lost: check the disk, and let devices send this time range again")
 }
 
-func (s *Spool) closeReader() {
-	if s.file != nil {
-		s.file.Close()
-		s.file = nil
-	}
-}
-
 // oldestMs returns when the first unacknowledged entry was written, in Unix milliseconds; ok is false when there is none.
 func (s *Spool) oldestMs() (ms int64, ok bool) {
 	s.mu.Lock()
-	if e, ok := s.unacked.Oldest(); ok {
+	if s.entries == 0 {
 		s.mu.Unlock()
-		return e.timeMs, true
+		return 0, false
 	}
-	at := s.readPos
-	if at.segment == nil || at.offset == at.segment.size {
-		if at = (position{segment: s.segmentAfter(at.segment)}); at.segment == nil || at.segment.size == 0 {
-			s.mu.Unlock()
-			return 0, false
-		}
-	}
+	g, offset, from, to := s.segments[0], s.cursorOffset, s.cursor, s.segments[0].end
 	s.mu.Unlock()
-	f, err := os.Open(at.segment.path)
+	header, err := readFile(g, offset, offset+headerBytes)
 	if err != nil {
 		return 0, false
 	}
-	defer f.Close()
-	header := make([]byte, headerBytes)
-	if _, err := f.ReadAt(header, at.segment.skipCorrupt(at.offset)); err != nil {
-		return 0, false
-	}
-	return parseHeader(header).timeMs, true
+	number := binary.LittleEndian.Uint64(header[atNumber:])
+	return int64(binary.LittleEndian.Uint64(header[atTime:])), number >= from && number < to // else it is corrupt
 }

@@ -2,8 +2,8 @@ package spool
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
 	"path/filepath"
@@ -39,9 +39,8 @@ func (s *Spool) recover() error {
 	}
 	s.next = s.cursor
 	for i, g := range found {
-		last := i == len(found)-1
 		limit := uint64(math.MaxUint64)
-		if !last {
+		if i+1 < len(found) {
 			limit = found[i+1].first
 		}
 		if limit <= s.cursor {
@@ -76,7 +75,7 @@ func (s *Spool) findSegments() ([]*segment, error) {
 	var found []*segment
 	for _, f := range files {
 		if first, salt, ok := parseSegmentName(f.Name()); ok {
-			found = append(found, &segment{path: s.path(f.Name()), first: first, salt: salt, end: first})
+			found = append(found, s.newSegment(first, salt))
 		}
 	}
 	slices.SortFunc(found, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
@@ -92,87 +91,49 @@ func (s *Spool) findSegments() ([]*segment, error) {
 // scan reads a segment and finds its end, the last entry before limit, and its corrupt ranges. It returns the offset of the
 // first unacknowledged entry. The last segment, whose limit is the greatest number, may have a torn tail; scan truncates it.
 func (s *Spool) scan(g *segment, limit uint64) (cursorOffset int64, err error) {
-	f, err := os.OpenFile(g.path, os.O_RDWR, 0)
+	text, err := os.ReadFile(g.path)
 	if err != nil {
 		return 0, err
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	size := info.Size()
-	last := limit == math.MaxUint64
-	in := &blockReader{file: f, buf: make([]byte, 256<<10)}
-	offset := int64(0)
-	var corrupt *corruptRange // before offset; its entries may be acknowledged
-	for offset < size && g.end < limit {
-		to := min(limit, g.end+uint64((size-g.size)/headerBytes)+1) // as many as fit after the last intact entry
-		e, err := g.readEntry(in, offset, size, g.end, to)
-		if err == errCorrupt {
-			found, err := g.find(in, offset+1, size, g.end, to)
-			if err != nil {
-				return 0, err
+	size, last := int64(len(text)), limit == math.MaxUint64
+	for g.end < limit {
+		e, skipped, ok := g.find(text[g.size:], g.end, limit)
+		if !ok {
+			break
+		}
+		from := g.size + skipped
+		if skipped > 0 {
+			g.corrupt = append(g.corrupt, g.size)
+			if e.number > s.cursor { // else the entries in it may be acknowledged
+				s.logCorruption(g, g.size, from, max(g.end, s.cursor))
 			}
-			if found < 0 {
-				break
-			}
-			corrupt = &corruptRange{offset, found}
-			g.corrupt = append(g.corrupt, *corrupt)
-			offset = found
-			continue
 		}
-		if err != nil {
-			return 0, err
+		if g.end <= s.cursor {
+			cursorOffset = from
 		}
-		if corrupt != nil && e.number > s.cursor {
-			s.logCorruption(g, corrupt.from, corrupt.to, max(g.end, s.cursor))
-		}
-		corrupt = nil
-		if e.number < s.cursor {
-			cursorOffset = offset + e.size
-		}
-		offset += e.size
-		g.end, g.size = e.number+1, offset
+		g.end, g.size = e.number+1, from+e.size
 	}
 	switch {
-	case last && offset < size:
-		s.metrics.corrupt.Inc()
-		s.logger.WithFields(logrus.Fields{"file": g.path, "at_byte": offset, "bytes": size - offset}).
-			Warn("spool segment ends in a torn entry that was never acknowledged to its sender, truncating it")
-		if err := f.Truncate(g.size); err != nil {
-			return 0, g.errorAt(offset, err)
+	case last:
+		if g.size < size {
+			s.metrics.corrupt.Inc()
+			s.logger.WithFields(logrus.Fields{"file": g.path, "at_byte": g.size, "bytes": size - g.size}).
+				Warn("spool segment ends in a torn entry that was never acknowledged to its sender, truncating it")
 		}
-	case !last && g.end < limit && limit > s.cursor:
-		s.logCorruption(g, offset, size, max(g.end, s.cursor))
-	}
-	if last {
-		if err := f.Sync(); err != nil { // the last writes of the previous process may not be on disk, and Next will return them
-			return 0, g.errorAt(offset, err)
+		// The last writes of the previous process may not be on disk, and Next will return them.
+		if err := truncateAndSync(g.path, g.size); err != nil {
+			return 0, g.errorAt(g.size, err)
 		}
+	case g.end < limit && limit > s.cursor:
+		s.logCorruption(g, g.size, size, max(g.end, s.cursor))
 	}
 	return cursorOffset, nil
 }
 
-// blockReader reads a file in blocks, for sequential reads of a file that does not change.
-type blockReader struct {
-	file io.ReaderAt
-	buf  []byte
-	from int64
-	n    int64
-}
-
-// ReadAt implements io.ReaderAt.
-func (r *blockReader) ReadAt(p []byte, offset int64) (int, error) {
-	if len(p) > len(r.buf) {
-		return r.file.ReadAt(p, offset)
+func truncateAndSync(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	if err != nil {
+		return err
 	}
-	if offset < r.from || offset+int64(len(p)) > r.from+r.n {
-		n, err := r.file.ReadAt(r.buf, offset)
-		r.from, r.n = offset, int64(n)
-		if n < len(p) {
-			return copy(p, r.buf[:n]), err
-		}
-	}
-	return copy(p, r.buf[offset-r.from:]), nil
+	return errors.Join(f.Truncate(size), f.Sync(), f.Close())
 }

@@ -65,17 +65,16 @@ type Spool struct {
 	metrics *metrics
 	opened  time.Time
 
-	wake     chan struct{} // a group has its first entry
-	closing  chan struct{}
-	running  sync.WaitGroup
-	readLock chan struct{} // a mutex that also waits for a context
+	wake    chan struct{} // a group has its first entry
+	closing chan struct{}
+	running sync.WaitGroup
 
-	file *os.File // of readPos.segment, guarded by readLock; nil until the segment is read
+	reading sync.Mutex // one Next at a time
+	ahead   readAhead  // from readPos on
 
 	// Used by the write loop only.
-	out      segmentFile // of active
-	leftover string      // a segment without an entry that may still be on disk
-	spare    []byte      // a buffer for the next group
+	out   segmentFile // of active
+	spare []byte      // a buffer for the next group
 
 	mu        sync.Mutex
 	closed    bool
@@ -83,11 +82,11 @@ type Spool struct {
 	reserved  int64         // bytes of the groups that are not written yet
 	appended  chan struct{} // closed when there is more to read
 
-	segments []*segment // those with unacknowledged entries, and the active one
-	active   *segment   // the one that is written to; nil until there is something to write
-	next     uint64     // number of the next entry that is written
-	readPos  position   // of the next entry that is read
-	unacked  ack.Tracker[readEntry]
+	segments []*segment            // those with unacknowledged entries, and the active one
+	active   *segment              // the one that is written to; nil until there is something to write
+	next     uint64                // number of the next entry that is written
+	readPos  position              // of the next entry that is read
+	unacked  ack.Tracker[position] // the ends of the entries that Next returned
 
 	cursor       uint64 // number of the first unacknowledged entry
 	cursorOffset int64  // its offset in the first segment
@@ -105,13 +104,6 @@ type position struct {
 	segment *segment // nil when nothing was read yet
 	offset  int64
 	number  uint64 // of the entry that follows
-}
-
-// readEntry is an entry that Next returned.
-type readEntry struct {
-	number uint64
-	timeMs int64
-	end    position
 }
 
 // Open opens the spool in a directory, which is created when it is missing, and recovers it after a crash. It truncates a
@@ -138,17 +130,14 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	}
 	s := &Spool{
 		dir: dir, o: o, logger: logger.WithField("spool", dir), now: now, create: create, lock: lock, opened: now(),
-		wake: make(chan struct{}, 1), closing: make(chan struct{}), readLock: make(chan struct{}, 1),
-		gathering: newGroup(nil), appended: make(chan struct{}),
+		wake: make(chan struct{}, 1), closing: make(chan struct{}), gathering: newGroup(nil), appended: make(chan struct{}),
+		metrics: newMetrics(reg),
 	}
-	s.metrics = newMetrics(s)
 	if err := s.recover(); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	if reg != nil {
-		s.metrics.register(reg)
-	}
+	s.registerGauges(reg)
 	s.running.Go(s.writeLoop)
 	s.running.Go(s.saveLoop)
 	return s, nil
@@ -221,12 +210,8 @@ func (s *Spool) appendError(err error) error {
 // Next waits for the next entry and returns it with its number. The entry belongs to the caller. Any error but ErrClosed
 // and that of ctx is a disk error; the next call tries again.
 func (s *Spool) Next(ctx context.Context) (entry []byte, number uint64, err error) {
-	select {
-	case s.readLock <- struct{}{}:
-		defer func() { <-s.readLock }()
-	case <-ctx.Done():
-		return nil, 0, ctx.Err()
-	}
+	s.reading.Lock()
+	defer s.reading.Unlock()
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, 0, err
@@ -236,12 +221,13 @@ func (s *Spool) Next(ctx context.Context) (entry []byte, number uint64, err erro
 			return nil, 0, err
 		}
 		if more == nil {
-			payload, number, ok, err := s.read(at)
+			e, ok, err := s.read(at)
 			if err != nil {
+				s.metrics.failed("read")
 				return nil, 0, fmt.Errorf("read spool: %w", err)
 			}
 			if ok {
-				return payload, number, nil
+				return e.payload, e.number, nil
 			}
 			continue
 		}
@@ -259,12 +245,12 @@ func (s *Spool) Next(ctx context.Context) (entry []byte, number uint64, err erro
 func (s *Spool) Ack(number uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	item, ok := s.unacked.Find(func(e readEntry) int { return cmp.Compare(e.number, number) })
+	item, ok := s.unacked.Find(func(end position) int { return cmp.Compare(end.number, number+1) })
 	if !ok {
 		return
 	}
 	released := position{}
-	s.unacked.Ack(item, func(e readEntry) { released = e.end })
+	s.unacked.Ack(item, func(end position) { released = end })
 	s.moveCursor(released)
 }
 
@@ -322,14 +308,8 @@ func (s *Spool) Close() error {
 	close(s.closing)
 	s.mu.Unlock()
 	s.running.Wait()
-	s.readLock <- struct{}{} // waits for a Next in progress
-	s.closeReader()
-	<-s.readLock
-	s.mu.Lock()
 	s.seal()
-	s.moveCursor(position{})
-	s.mu.Unlock()
-	err := errors.Join(s.saveCursor(), s.removeFinished())
+	err := errors.Join(s.removeEmpty(), s.saveCursor(), s.removeFinished())
 	s.lock.Close()
 	if err != nil {
 		return fmt.Errorf("close spool %s: %w", s.dir, err)

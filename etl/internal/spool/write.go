@@ -3,6 +3,8 @@ package spool
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"syscall"
 
@@ -74,16 +76,14 @@ func (s *Spool) nextGroup() *group {
 	return g
 }
 
-// syncError is a failed fsync. Its data may be lost even if the next fsync succeeds, so the entries are written again to
+// errSync is a failed fsync. Its data may be lost even if the next fsync succeeds, so the entries are written again to
 // another segment.
-type syncError struct{ error }
-
-func (e syncError) Unwrap() error { return e.error }
+var errSync = errors.New("fsync")
 
 // commit writes a group to disk. After an error, Next returns none of its entries.
 func (s *Spool) commit(g *group) error {
 	err := s.commitOnce(g)
-	if errors.As(err, new(syncError)) {
+	if errors.Is(err, errSync) {
 		s.logger.WithError(err).Warn("spool segment fsync failed, writing its last entries to a new segment")
 		err = s.commitOnce(g)
 	}
@@ -96,10 +96,7 @@ func (s *Spool) commit(g *group) error {
 func (s *Spool) commitOnce(g *group) error {
 	size := int64(len(g.entries))
 	if s.active != nil && s.active.size > 0 && s.active.size+size > s.o.SegmentBytes {
-		s.mu.Lock()
 		s.seal()
-		s.moveCursor(position{})
-		s.mu.Unlock()
 	}
 	if s.active == nil {
 		if err := s.begin(); err != nil {
@@ -111,7 +108,10 @@ func (s *Spool) commitOnce(g *group) error {
 	stamp(g.entries, s.active.salt, s.next, now.UnixMilli())
 	if _, err := s.out.WriteAt(g.entries, s.active.size); err != nil {
 		s.metrics.failed("write")
-		s.truncate(err)
+		if failed := s.out.Truncate(s.active.size); failed != nil { // it removes what the write may have left
+			s.logger.WithError(errors.Join(err, failed)).Warn("spool segment truncation after a failed write failed, continuing in a new segment")
+			s.seal()
+		}
 		return err
 	}
 	started := s.now()
@@ -120,13 +120,9 @@ func (s *Spool) commitOnce(g *group) error {
 	if err != nil {
 		s.metrics.failed("sync")
 		_ = s.out.Truncate(s.active.size) // entries that remain there are ignored: the next segment starts with the same number
-		s.mu.Lock()
 		s.seal()
-		s.mu.Unlock()
-		return syncError{err}
+		return fmt.Errorf("%w: %w", errSync, err)
 	}
-	s.leftover = ""
-
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active.size += size
@@ -140,23 +136,12 @@ func (s *Spool) commitOnce(g *group) error {
 	return nil
 }
 
-// truncate removes what a failed write may have left.
-func (s *Spool) truncate(cause error) {
-	if err := s.out.Truncate(s.active.size); err != nil {
-		s.logger.WithError(errors.Join(cause, err)).Warn("spool segment truncation after a failed write failed, continuing in a new segment")
-		s.mu.Lock()
-		s.seal()
-		s.mu.Unlock()
-	}
-}
-
 // begin starts a new active segment.
 func (s *Spool) begin() error {
-	if err := s.removeLeftover(); err != nil {
+	if err := s.removeEmpty(); err != nil {
 		return err
 	}
-	g := newSegment(s.path, s.next)
-	s.leftover = g.path // until it holds an entry
+	g := s.newSegment(s.next, rand.Uint64())
 	out, err := s.create(g.path)
 	if err != nil {
 		return err
@@ -173,29 +158,28 @@ func (s *Spool) begin() error {
 	return nil
 }
 
+// removeEmpty removes segments that failed before they held an entry, so that no two segments start with the same number.
+func (s *Spool) removeEmpty() error {
+	empty, err := fs.Glob(os.DirFS(s.dir), fmt.Sprintf("%020d-*%s", s.next, segmentSuffix))
+	for _, name := range empty {
+		err = errors.Join(err, os.Remove(s.path(name)))
+	}
+	if len(empty) > 0 {
+		err = errors.Join(err, disk.SyncDir(s.dir))
+	}
+	return err
+}
+
 // seal closes the active segment, if there is one. Its entries are on disk already.
 func (s *Spool) seal() {
-	if s.active == nil {
-		return
+	if s.out != nil {
+		_ = s.out.Close() // each write was synced; without s.mu, because a broken disk may block
 	}
-	_ = s.out.Close() // each write was synced
-	if s.active.size == 0 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active != nil && s.active.size == 0 {
 		s.segments = s.segments[:len(s.segments)-1]
 	}
 	s.active, s.out = nil, nil
-}
-
-// removeLeftover removes a segment without an entry, so that no two segments start with the same number.
-func (s *Spool) removeLeftover() error {
-	if s.leftover == "" {
-		return nil
-	}
-	if err := os.Remove(s.leftover); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	if err := disk.SyncDir(s.dir); err != nil {
-		return err
-	}
-	s.leftover = ""
-	return nil
+	s.moveCursor(position{})
 }
