@@ -9,7 +9,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -69,9 +68,7 @@ func TestOsmAnd(t *testing.T) {
 			items, _ := r.arrived(n)
 			require.Equal(t, w, items[n-1].Record)
 			require.NotContains(t, items[n-1].Raw, r.token)
-			again, rejection := protocol.ParseRaw(items[n-1].Raw)
-			require.Nil(t, rejection)
-			require.Equal(t, w, again, "the raw text is complete")
+			require.Equal(t, query, items[n-1].Raw, "as it arrived, without the token")
 		})
 	}
 }
@@ -81,9 +78,6 @@ func TestOsmAndWithoutTime(t *testing.T) {
 	require.Equal(t, 1, r.do("POST", "/v1/osmand?id=a&lat=1&lon=2", r.token, nil).Accepted)
 	items, _ := r.arrived(1)
 	require.WithinDuration(t, time.Now(), items[0].Time(), 5*time.Second)
-	again, rejection := protocol.ParseRaw(items[0].Raw)
-	require.Nil(t, rejection)
-	require.Equal(t, items[0].TimeMs, again.TimeMs, "also when it is parsed again")
 }
 
 // A client retries a position until it receives 2xx, before all others.
@@ -174,9 +168,6 @@ func TestTraccar(t *testing.T) {
 				item := items[n-len(c.want)+i]
 				require.Equal(t, w, item.Record)
 				require.Equal(t, int64(i), item.Position)
-				again, rejection := protocol.ParseRaw(item.Raw)
-				require.Nil(t, rejection, item.Raw)
-				require.Equal(t, w, again)
 			}
 		})
 	}
@@ -208,7 +199,7 @@ func TestRejectedTraccarIsAnsweredOK(t *testing.T) {
 			require.Equal(t, c.reason, got.Results[0].Reason)
 			require.Equal(t, c.field, got.Results[0].Field)
 			_, rejected := r.arrived(n)
-			require.Contains(t, rejected[n-1].Raw, strings.TrimSuffix(c.body, "}"))
+			require.Contains(t, rejected[n-1].Raw, strings.Trim(c.body, "{}"))
 		})
 	}
 }
@@ -252,9 +243,6 @@ func TestOwnTracks(t *testing.T) {
 			require.Equal(t, "application/json", got.header.Get("Content-Type"))
 			items, _ := r.arrived(n)
 			require.Equal(t, c.want, items[n-1].Record)
-			again, rejection := protocol.ParseRaw(items[n-1].Raw)
-			require.Nil(t, rejection, items[n-1].Raw)
-			require.Equal(t, c.want, again)
 		})
 	}
 }
@@ -288,6 +276,6 @@ func TestOwnTracksOtherMessages(t *testing.T) {
 		_, rejected := r.arrived(i + 1)
 		require.Equal(t, c.reason, rejected[i].Reason, c.body)
 		require.Equal(t, c.field, rejected[i].Field, c.body)
-		require.Contains(t, rejected[i].Raw, strings.TrimSuffix(c.body, "}"))
+		require.Contains(t, rejected[i].Raw, strings.Trim(c.body, "{}"))
 	}
 }

@@ -28,8 +28,6 @@ type pendingEntry struct {
 	weight int64 // of Limits.MaxPending
 }
 
-func (e *pendingEntry) acceptedAt() time.Time { return time.UnixMilli(e.AcceptedMs) }
-
 // Run passes the entries of the spool to the pipeline, in order, until ctx ends.
 func (g *Ingest) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	group, reading := errgroup.WithContext(ctx)
@@ -95,86 +93,57 @@ func unreadable(text []byte, number uint64, now time.Time) entry {
 
 // batch merges an entry with the entries that wait behind it.
 func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline.Batch {
-	b := builder{accepted: first.acceptedAt()}
-	b.add(first)
-merging:
-	for b.records() < batchRecords && len(b.rejecting) < batchRejecting {
-		select {
-		case next, ok := <-entries:
-			if !ok {
-				break merging
+	b := pipeline.Batch{Accepted: time.UnixMilli(first.AcceptedMs)}
+	var merged []pendingEntry
+	var rejecting []string // origins of entries with rejected records
+	for e, more := first, true; more; {
+		before := len(b.Rejected)
+		addMessages(&b, e.Messages)
+		if len(b.Rejected) > before {
+			rejecting = append(rejecting, e.Origin)
+		}
+		if at := time.UnixMilli(e.AcceptedMs); at.Before(b.Accepted) {
+			b.Accepted = at // of the oldest entry
+		}
+		e.Messages = nil // Done does not need them
+		merged = append(merged, e)
+		more = false
+		if len(b.Items)+len(b.Rejected) < batchRecords && len(rejecting) < batchRejecting {
+			select {
+			case e, more = <-entries:
+			default:
 			}
-			b.add(next)
-		default:
-			break merging
 		}
 	}
-	return pipeline.Batch{Origin: b.origin(), Items: b.items, Rejected: b.rejected, Accepted: b.accepted, Done: func(pipeline.Outcome) {
-		for _, e := range b.entries {
+	// The origin names every request with rejected records, so that the dead letters can be searched for each of them.
+	b.Origin = strings.Join(rejecting, ",")
+	if last := merged[len(merged)-1].Origin; b.Origin == "" && last == first.Origin {
+		b.Origin = last
+	} else if b.Origin == "" {
+		b.Origin = first.Origin + ".." + last
+	}
+	records := len(b.Items) + len(b.Rejected)
+	b.Done = func(pipeline.Outcome) {
+		for _, e := range merged {
 			g.Spool.Ack(e.number)
 			g.pending.Release(e.weight)
-			g.metrics.pending.Sub(float64(e.records))
 		}
-	}}
+		g.metrics.pending.Sub(float64(records))
+	}
+	return b
 }
 
-// builder collects the entries of a batch.
-type builder struct {
-	items     []pipeline.Item
-	rejected  []pipeline.Rejected
-	accepted  time.Time // of the oldest entry
-	entries   []merged
-	first     string // origin of the first entry
-	last      string
-	rejecting []string // origins of entries with rejected records
-}
-
-// merged is what Done needs of an entry.
-type merged struct {
-	number  uint64
-	weight  int64
-	records int
-}
-
-func (b *builder) records() int { return len(b.items) + len(b.rejected) }
-
-func (b *builder) add(e pendingEntry) {
-	before := len(b.rejected)
-	for i := range e.Messages {
-		m := &e.Messages[i]
-		if m.Rejection != nil {
-			rejected := pipeline.Rejected{Rejection: m.Rejection, Position: int64(m.Index), Raw: m.Raw}
-			// In every protocol, a dead letter that can be read as a record can be reprocessed as one.
-			if record, unreadable := protocol.ParseRaw(m.Raw); unreadable == nil {
-				rejected.Fields = pipeline.FieldsOf(&record)
-			}
-			b.rejected = append(b.rejected, rejected)
-		} else {
-			b.items = append(b.items, pipeline.Item{Record: m.Record, Position: int64(m.Index), Raw: m.Raw})
+func addMessages(b *pipeline.Batch, messages []protocol.Message) {
+	for i := range messages {
+		m := &messages[i]
+		if m.Rejection == nil {
+			b.Items = append(b.Items, pipeline.Item{Record: m.Record, Position: int64(m.Index), Raw: m.Raw})
+			continue
 		}
-	}
-	if len(b.rejected) > before {
-		b.rejecting = append(b.rejecting, e.Origin)
-	}
-	if len(b.entries) == 0 {
-		b.first = e.Origin
-	}
-	b.last = e.Origin
-	if at := e.acceptedAt(); at.Before(b.accepted) {
-		b.accepted = at
-	}
-	b.entries = append(b.entries, merged{e.number, e.weight, len(e.Messages)})
-}
-
-// origin names every request with rejected records, so that the dead letters can be searched for each of them. Without
-// rejected records it names the first and the last request.
-func (b *builder) origin() string {
-	switch {
-	case len(b.rejecting) > 0:
-		return strings.Join(b.rejecting, ",")
-	case b.first == b.last:
-		return b.first
-	default:
-		return b.first + ".." + b.last
+		rejected := pipeline.Rejected{Rejection: m.Rejection, Position: int64(m.Index), Raw: m.Raw}
+		if m.Decoded() {
+			rejected.Fields = pipeline.FieldsOf(&m.Record)
+		}
+		b.Rejected = append(b.Rejected, rejected)
 	}
 }

@@ -3,7 +3,6 @@ package protocol
 import (
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -13,18 +12,10 @@ import (
 // OsmAnd decodes the parameters of one position (https://www.traccar.org/osmand).
 func OsmAnd(query string, d Defaults) Message {
 	p, rejection := parseQuery(query)
-	added := Defaults{}
-	if p.fleet == "" {
-		added.Fleet, p.fleet = d.Fleet, d.Fleet
+	if p.fleet != "" {
+		d.Fleet = ""
 	}
-	if p.time == "" {
-		added.Time, p.time = d.Time, d.Time.UTC().Format(time.RFC3339Nano)
-	}
-	m := Message{Rejection: rejection, Raw: truncate(added.addToQuery(query))}
-	if rejection == nil {
-		m.Record, m.Rejection = p.record()
-	}
-	return m
+	return p.message(query, d, rejection)
 }
 
 // WithoutToken removes the token from parameters, so that it is stored nowhere.
@@ -80,21 +71,4 @@ func repairTime(s string) string {
 		return t.Format(time.RFC3339Nano)
 	}
 	return s
-}
-
-// addToQuery adds the defaults to parameters.
-func (d Defaults) addToQuery(raw string) string {
-	add := func(name, value string) {
-		if raw != "" {
-			raw += "&"
-		}
-		raw += name + "=" + url.QueryEscape(value)
-	}
-	if d.Fleet != "" {
-		add(telemetry.FieldFleetID, d.Fleet)
-	}
-	if !d.Time.IsZero() {
-		add(telemetry.FieldTimestamp, strconv.FormatInt(d.Time.UnixMilli(), 10))
-	}
-	return raw
 }

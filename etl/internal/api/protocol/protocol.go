@@ -5,6 +5,7 @@ package protocol
 import (
 	"encoding/json"
 	"errors"
+	"net/url"
 	"strings"
 	"time"
 
@@ -28,17 +29,48 @@ var ErrTooMany = errors.New("too many records")
 // Message is one record of a request, or the reason why it was rejected. The numbers in the tags are its format in the spool.
 type Message struct {
 	Index     int                  `cbor:"1,keyasint"` // in the request, from 0
-	Record    telemetry.Record     `cbor:"2,keyasint"`
+	Record    telemetry.Record     `cbor:"2,keyasint"` // of text that could not be decoded: the names, as far as they are known
 	Rejection *telemetry.Rejection `cbor:"3,keyasint,omitempty"`
-	Raw       string               `cbor:"4,keyasint"` // as it arrived, with what it took from the request
+	Raw       string               `cbor:"4,keyasint"` // as it arrived; when it could not be decoded, with the names of the request
 }
 
+// Decoded reports whether the message has a record, which may have been rejected later.
+func (m *Message) Decoded() bool { return m.Record.TimeMs != 0 }
+
 // Defaults are what a record takes from its request when it does not say so itself: the fleet of the token, the device
-// that a header names, the time of arrival. They are added to the raw text, so that the raw text alone gives the record
-// again.
+// that a header names, the time of arrival.
 type Defaults struct {
 	Fleet, Device string
 	Time          time.Time
+}
+
+// newMessage makes the message of a record that arrived as raw, or of its rejection.
+func newMessage(raw string, r telemetry.Record, rejection *telemetry.Rejection, d Defaults) Message {
+	if rejection != nil {
+		r = telemetry.Record{DeviceID: r.DeviceID, FleetID: r.FleetID}
+		if rejection.Field != "" { // else the text is not an object
+			raw = d.addTo(raw)
+		}
+	}
+	return Message{Record: r, Rejection: rejection, Raw: raw[:min(len(raw), telemetry.MaxRawLen)]}
+}
+
+// addTo adds the names to the raw text of a rejected record, an object or parameters, so that its dead letter has them.
+// Names in the text itself override them.
+func (d Defaults) addTo(raw string) string {
+	fields, isObject := strings.CutPrefix(strings.TrimSpace(raw), "{")
+	names, _ := json.Marshal(struct { // texts can always be encoded
+		Fleet  string `json:"fleet_id,omitempty"`
+		Device string `json:"device_id,omitempty"`
+	}{d.Fleet, d.Device})
+	switch {
+	case !isObject && d.Fleet != "":
+		return raw + "&fleet_id=" + url.QueryEscape(d.Fleet)
+	case isObject && len(names) > len("{}") && strings.HasPrefix(strings.TrimSpace(fields), `"`):
+		return strings.TrimSuffix(string(names), "}") + "," + fields
+	default:
+		return raw
+	}
 }
 
 // BoundName bounds a name from an address or a header, because each record of the request repeats it. A name that is too
@@ -48,82 +80,4 @@ func BoundName(name string) string {
 		name = strings.ToValidUTF8(name[:telemetry.MaxNameLen], "") + "…"
 	}
 	return name
-}
-
-// ParseRaw reads the raw text of a message, in any of the protocols.
-func ParseRaw(raw string) (telemetry.Record, *telemetry.Rejection) {
-	text := strings.TrimSpace(raw)
-	if !strings.HasPrefix(text, "{") && strings.Contains(text, "=") {
-		p, rejection := parseQuery(text)
-		if rejection != nil {
-			return telemetry.Record{}, rejection
-		}
-		return p.record()
-	}
-	var kind struct {
-		Type     json.RawMessage `json:"_type"`
-		Location json.RawMessage `json:"location"`
-	}
-	if json.Unmarshal([]byte(text), &kind) == nil {
-		switch {
-		case len(kind.Type) > 0:
-			m := ownTracksMessage([]byte(text), Defaults{})
-			return m.Record, m.Rejection
-		case len(kind.Location) > 0:
-			messages, _, err := traccarMessages([]byte(text), Defaults{}, 1)
-			if err == nil && len(messages) == 1 {
-				return messages[0].Record, messages[0].Rejection
-			}
-		}
-	}
-	return telemetry.ParseJSON([]byte(text), "")
-}
-
-// truncate bounds the raw text of a record that is far too long to be valid.
-func truncate(raw string) string { return raw[:min(len(raw), telemetry.MaxRawLen)] }
-
-// addToJSON adds the defaults to the text of an object. At the end of the object they override an empty value of the same
-// name.
-func (d Defaults) addToJSON(raw string) string {
-	object, isObject := strings.CutSuffix(strings.TrimSpace(raw), "}")
-	if !isObject || d.Fleet == "" && d.Device == "" {
-		return raw
-	}
-	added := strings.TrimRight(object, " \t\r\n")
-	for _, field := range [...]struct{ name, value string }{{telemetry.FieldFleetID, d.Fleet}, {telemetry.FieldDeviceID, d.Device}} {
-		if field.value == "" {
-			continue
-		}
-		if added != "{" {
-			added += ","
-		}
-		text, _ := json.Marshal(field.value) // a string can always be encoded
-		added += `"` + field.name + `":` + string(text)
-	}
-	return added + "}"
-}
-
-// jsonField is a field of a message, and where its text goes.
-type jsonField struct {
-	name  string
-	value json.RawMessage
-	to    *string
-}
-
-// readTexts reads the texts of several fields. It stops at the first one that is neither a text nor a number.
-func readTexts(fields ...jsonField) *telemetry.Rejection {
-	for _, f := range fields {
-		text, rejection := telemetry.JSONText(f.name, f.value)
-		if rejection != nil {
-			return rejection
-		}
-		*f.to = text
-	}
-	return nil
-}
-
-// blank reports whether a value is absent, null or a blank text.
-func blank(value json.RawMessage) bool {
-	text, rejection := telemetry.JSONText("", value)
-	return rejection == nil && strings.TrimSpace(text) == ""
 }

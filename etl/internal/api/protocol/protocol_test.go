@@ -50,30 +50,50 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-// The raw text of every message gives the same record again, with what it took from its request.
-func TestRawTextIsComplete(t *testing.T) {
-	const body = `{"_type":"location","tst":1795000000,"lat":31.5,"lon":120.25,"vel":36}`
-	const location = `{"location":{"timestamp":"2026-11-18T10:26:40Z","coords":{"latitude":31.5,"longitude":120.25,"speed":10}},"device_id":7}`
-	ownTracks, _, err := OwnTracks([]byte(body), defaults, 1)
-	require.NoError(t, err)
-	traccar, _, err := Traccar([]byte(location), defaults, 1)
-	require.NoError(t, err)
-	records, err := Telemetry([]byte(`{"device_id":"v1","timestamp":1795000000,"lat":31.5,"lon":120.25}`), false, defaults, 1)
-	require.NoError(t, err)
+// A record takes from its request what it lacks. The raw text stays as it arrived, unless the record is rejected: then it has
+// the names too, for the dead letter.
+func TestRecordTakesDefaultsOfItsRequest(t *testing.T) {
+	ownTracks := func(body string) Message {
+		messages, _, err := OwnTracks([]byte(body), defaults, 1)
+		require.NoError(t, err)
+		return messages[0]
+	}
+	traccar := func(body string) Message {
+		messages, _, err := Traccar([]byte(body), defaults, 1)
+		require.NoError(t, err)
+		return messages[0]
+	}
+	records := func(body string) Message {
+		messages, err := Telemetry([]byte(body), false, defaults, 1)
+		require.NoError(t, err)
+		return messages[0]
+	}
 	for name, c := range map[string]struct {
-		message Message
-		device  string
+		decode     func(string) Message
+		text       string
+		device     string
+		latitude   string // in the text
+		namesAdded string
 	}{
-		"telemetry": {records[0], "v1"}, "owntracks": {ownTracks[0], "jane:phone"}, "traccar": {traccar[0], "7"},
-		"osmand": {OsmAnd("id=v1&lat=31.5&lon=120.25&speed=20", defaults), "v1"},
+		"telemetry": {records, `{"device_id":"v1","timestamp":1795000000,"lat":31.5,"lon":120.25}`, "v1", `31.5`, `"fleet_id":"wuxi"`},
+		"owntracks": {ownTracks, `{"_type":"location","tst":1795000000,"lat":31.5,"lon":120.25,"vel":36}`, "jane:phone", `31.5`, `{"fleet_id":"wuxi","device_id":"jane:phone"`},
+		"traccar": {
+			traccar, `{"location":{"timestamp":"2026-11-18T10:26:40Z","coords":{"latitude":31.5,"longitude":120.25,"speed":10}},"device_id":7}`, "7", `31.5`, `"fleet_id":"wuxi"`,
+		},
+		"osmand": {func(query string) Message { return OsmAnd(query, defaults) }, "id=v1&lat=31.5&lon=120.25&speed=20", "v1", "31.5", "&fleet_id=wuxi"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Nil(t, c.message.Rejection)
-			require.Equal(t, c.device, c.message.Record.DeviceID)
-			require.Equal(t, "wuxi", c.message.Record.FleetID)
-			again, rejection := ParseRaw(c.message.Raw)
-			require.Nil(t, rejection)
-			require.Equal(t, c.message.Record, again)
+			m := c.decode(c.text)
+			require.Nil(t, m.Rejection)
+			require.Equal(t, c.device, m.Record.DeviceID)
+			require.Equal(t, "wuxi", m.Record.FleetID)
+			require.Equal(t, c.text, m.Raw)
+
+			broken := strings.Replace(c.text, c.latitude, `"north"`, 1)
+			m = c.decode(broken)
+			require.Equal(t, telemetry.Malformed, m.Rejection.Reason)
+			require.Contains(t, m.Raw, strings.TrimPrefix(broken, "{"))
+			require.Contains(t, m.Raw, c.namesAdded)
 		})
 	}
 }
@@ -88,7 +108,7 @@ func TestUnits(t *testing.T) {
 		p := c.position
 		p.device, p.fleet, p.time, p.lat, p.lon, p.battery, p.percent = "v1", "wuxi", "1795000000", "1", "2", "0.5", 100
 		p.accuracy, p.heading = "-1", " "
-		r, rejection := p.record()
+		r, rejection := p.record(Defaults{})
 		require.Nil(t, rejection, name)
 		require.Equal(t, telemetry.Some(c.want), r.SpeedKmh, name)
 		require.Equal(t, telemetry.Some(int32(50)), r.BatteryPct, name)

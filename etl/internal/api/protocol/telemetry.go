@@ -19,34 +19,22 @@ func Telemetry(body []byte, lines bool, d Defaults, most int) ([]Message, error)
 	}
 	messages := make([]Message, len(texts))
 	for i, text := range texts {
-		m := &messages[i]
-		m.Index = i
-		m.Record, m.Rejection = telemetry.ParseJSON(text, d.Fleet)
-		m.Raw = string(text)
-		if m.Rejection == nil || m.Rejection.Field != "" {
-			m.Raw = Defaults{Fleet: missingFleet(text, m, d.Fleet)}.addToJSON(m.Raw)
-		}
-		m.Raw = truncate(m.Raw)
+		r, rejection := telemetry.ParseJSON(text, d.Fleet)
+		messages[i] = newMessage(string(text), r, rejection, d)
+		messages[i].Index = i
 	}
 	return messages, nil
 }
 
-// missingFleet returns the default fleet if the text of a message, which is an object, names none.
-func missingFleet(text []byte, m *Message, fleet string) string {
-	if m.Rejection == nil && m.Record.FleetID != fleet {
-		return ""
+// splitMessages separates an array into its messages. Anything else, also a broken array, is one message.
+func splitMessages(body []byte, most int) ([][]byte, error) {
+	body = bytes.TrimSpace(body)
+	if bytes.HasPrefix(body, []byte("[")) {
+		if parts, err := splitArray(body, most); err == nil || errors.Is(err, ErrTooMany) {
+			return parts, err
+		}
 	}
-	if m.Rejection == nil && !bytes.Contains(text, []byte(telemetry.FieldFleetID)) {
-		return fleet
-	}
-	var own struct {
-		FleetID json.RawMessage `json:"fleet_id"`
-	}
-	_ = json.Unmarshal(text, &own) // ParseJSON read it before
-	if !blank(own.FleetID) {
-		return ""
-	}
-	return fleet
+	return [][]byte{body}, nil
 }
 
 // split separates a body into its records. A broken array is an error for the whole body. Each line stands for itself, so
