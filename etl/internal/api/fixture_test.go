@@ -41,7 +41,7 @@ type memorySpool struct {
 	next    int
 	done    map[uint64]bool
 	fault   error         // of the next appends
-	stuck   chan struct{} // appends wait for it, whatever their context says
+	stuck   chan struct{} // appends wait for it
 	waiting int           // appends that wait
 }
 
@@ -57,15 +57,22 @@ func (m *memorySpool) set(fault error, stuck chan struct{}) {
 	m.fault, m.stuck = fault, stuck
 }
 
-func (m *memorySpool) Append(_ context.Context, entry []byte) error {
+func (m *memorySpool) Append(ctx context.Context, entry []byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if stuck := m.stuck; stuck != nil {
 		m.waiting++
 		m.mu.Unlock()
-		<-stuck
+		var err error
+		select {
+		case <-stuck:
+		case <-ctx.Done():
+			err = ctx.Err()
+		}
 		m.mu.Lock()
-		m.waiting--
+		if m.waiting--; err != nil {
+			return err
+		}
 	}
 	if m.fault != nil {
 		return m.fault

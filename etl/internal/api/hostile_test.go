@@ -197,7 +197,7 @@ func TestFullSpoolRecovers(t *testing.T) {
 }
 
 func TestHangingSpoolDoesNotBlockRequests(t *testing.T) {
-	r := start(t, func(o *settings) { o.ingest.Limits.AppendTimeout, o.ingest.Limits.MaxAppends = 100*time.Millisecond, 4 })
+	r := start(t, func(o *settings) { o.ingest.Limits.AppendTimeout = 100 * time.Millisecond })
 	stuck := make(chan struct{})
 	r.spool.set(nil, stuck)
 	var wg sync.WaitGroup
@@ -215,8 +215,8 @@ func TestHangingSpoolDoesNotBlockRequests(t *testing.T) {
 	r.spool.set(nil, nil)
 	close(stuck)
 	r.works()
-	items, _ := r.arrived(5)
-	require.Len(t, items, 5, "appends in progress were stored all the same, and no others")
+	items, _ := r.arrived(1)
+	require.Len(t, items, 1)
 }
 
 func TestMemoryForBodiesIsBounded(t *testing.T) {

@@ -130,9 +130,6 @@ func (s *Server) shutdown(server *http.Server) {
 		_ = server.Close()
 	}
 	<-ended // a request waits for the spool no longer than AppendTimeout
-	if !s.Ingest.WaitForAppends() {
-		s.Logger.Error("spool does not finish a write, shutting down without it")
-	}
 }
 
 // ServeHTTP implements http.Handler.

@@ -18,8 +18,6 @@ var (
 	errNoMemory = errors.New("no memory for the body")
 )
 
-const firstRead = 4 << 10
-
 // body reads and decompresses the body of the request.
 func (q *request) body() ([]byte, error) {
 	if q.ContentLength > q.Limits.MaxBody {
@@ -41,39 +39,30 @@ func (q *request) body() ([]byte, error) {
 			Remedy: "use gzip, or none",
 		}
 	}
-	text, err := q.readAll(in)
+	text, err := io.ReadAll(reservingReader{q, io.LimitReader(in, q.Limits.MaxBody+1)})
+	if err == nil && int64(len(text)) > q.Limits.MaxBody {
+		err = errTooLarge
+	}
 	if err != nil {
 		return nil, q.unreadable(err)
 	}
 	return text, nil
 }
 
-// readAll takes memory only for what has arrived: a sender that announces much and sends nothing holds none.
-func (q *request) readAll(in io.Reader) ([]byte, error) {
-	var text []byte
-	for {
-		if len(text) == cap(text) {
-			if int64(len(text)) > q.Limits.MaxBody {
-				return nil, errTooLarge
-			}
-			size := min(max(2*cap(text), firstRead), int(q.Limits.MaxBody)+1)
-			if !q.memory.grow(int64(size - cap(text))) {
-				return nil, errNoMemory
-			}
-			text = append(make([]byte, 0, size), text...)
-		}
-		n, err := in.Read(text[len(text):cap(text)])
-		text = text[:len(text)+n]
-		if err == io.EOF {
-			if int64(len(text)) > q.Limits.MaxBody {
-				return nil, errTooLarge
-			}
-			return text, nil
-		}
-		if err != nil {
-			return nil, err
-		}
+// reservingReader reserves memory for what has arrived: a sender that announces much and sends nothing holds none.
+type reservingReader struct {
+	q  *request
+	in io.Reader
+}
+
+// Read implements io.Reader.
+func (r reservingReader) Read(b []byte) (int, error) {
+	n, err := r.in.Read(b)
+	if !r.q.bodies.TryAcquire(int64(n)) {
+		return n, errNoMemory
 	}
+	r.q.reserved += int64(n)
+	return n, err
 }
 
 func (q *request) tooLarge() *rest.Problem {

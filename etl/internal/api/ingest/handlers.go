@@ -37,8 +37,8 @@ func (g *Ingest) Routes() []rest.Route {
 type request struct {
 	*Ingest
 	*rest.Request
-	w      *rest.Response
-	memory *reservation
+	w        *rest.Response
+	reserved int64 // bytes of Limits.MaxBodies
 }
 
 func (g *Ingest) handle(serve func(*request) error) rest.Handler {
@@ -46,8 +46,8 @@ func (g *Ingest) handle(serve func(*request) error) rest.Handler {
 		if wait := g.tokenRates.wait(r.Grant.ID, r.Received); wait > 0 {
 			return g.rateLimited("this token", wait)
 		}
-		q := &request{Ingest: g, Request: r, w: w, memory: newReservation(g.bodies)}
-		defer q.memory.release()
+		q := &request{Ingest: g, Request: r, w: w}
+		defer func() { g.bodies.Release(q.reserved) }()
 		return serve(q)
 	}
 }

@@ -4,7 +4,6 @@ package ingest
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,7 +15,8 @@ import (
 
 // Spool stores accepted records until they are in the store. *spool.Spool is one.
 type Spool interface {
-	// Append returns when the entry is durable. It returns spool.ErrFull when the entry does not fit.
+	// Append returns when the entry is durable, or ctx ends. It returns spool.ErrFull when the entry does not fit. It does
+	// not use the entry after it returned.
 	Append(ctx context.Context, entry []byte) error
 	// Next returns the entries in order and waits for one. After a restart it returns unacknowledged entries again. The
 	// caller owns the entry.
@@ -52,7 +52,6 @@ type Limits struct {
 	Devices     int     // devices whose rate is in memory
 
 	AppendTimeout time.Duration // for the spool to append an entry; then the request is answered 503
-	MaxAppends    int           // appends in progress
 	MaxPending    int           // records read from the spool and not yet stored
 }
 
@@ -61,7 +60,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		MaxBody: 8 << 20, MaxRecords: 10_000, MaxBodies: 64 << 20,
 		TokenRate: 20_000, TokenBurst: 40_000, DeviceRate: 50, DeviceBurst: 10_000, Devices: 100_000,
-		AppendTimeout: 5 * time.Second, MaxAppends: 512, MaxPending: 100_000,
+		AppendTimeout: 5 * time.Second, MaxPending: 100_000,
 	}
 }
 
@@ -76,8 +75,6 @@ type Ingest struct {
 	deviceRates *limiters
 	bodies      *semaphore.Weighted // bytes
 	pending     *semaphore.Weighted // records
-	slots       chan struct{}       // one per append in progress
-	appends     sync.WaitGroup
 }
 
 // New makes an Ingest and registers its metrics.
@@ -87,22 +84,6 @@ func New(o Options) *Ingest {
 		Options: o, metrics: newMetrics(o.Registerer),
 		tokenRates:  newLimiters(l.TokenRate, l.TokenBurst, l.Devices),
 		deviceRates: newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices),
-		bodies:      semaphore.NewWeighted(l.MaxBodies), pending: semaphore.NewWeighted(int64(l.MaxPending)), slots: make(chan struct{}, l.MaxAppends),
-	}
-}
-
-// WaitForAppends waits for appends that outlived their request. It returns false after AppendTimeout. Call it when the
-// server takes no more requests.
-func (g *Ingest) WaitForAppends() bool {
-	appended := make(chan struct{})
-	go func() {
-		defer close(appended)
-		g.appends.Wait()
-	}()
-	select {
-	case <-appended:
-		return true
-	case <-time.After(g.Limits.AppendTimeout):
-		return false
+		bodies:      semaphore.NewWeighted(l.MaxBodies), pending: semaphore.NewWeighted(int64(l.MaxPending)),
 	}
 }

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
@@ -19,20 +20,21 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
+	register := promauto.With(reg)
 	counter := func(name, help string) prometheus.Counter {
-		return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
+		return register.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 	}
 	m := &metrics{
-		records: prometheus.NewCounterVec(prometheus.CounterOpts{
+		records: register.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_api_records_total",
 			Help: "Records received over HTTP, by protocol and status. Ignored are messages that are not positions.",
 		}, []string{"protocol", "status"}),
 		rateLimited: counter("fleet_etl_api_rate_limited_total", "Requests rejected because a token or a device exceeded its rate limit."),
-		appendDuration: prometheus.NewHistogram(promutil.Histogram("fleet_etl_api_spool_append_duration_seconds",
+		appendDuration: register.NewHistogram(promutil.Histogram("fleet_etl_api_spool_append_duration_seconds",
 			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets)),
 		appendErrors: counter("fleet_etl_api_spool_append_errors_total", "Requests answered 503 because the spool did not take their records."),
 		unreadable:   counter("fleet_etl_api_spool_unreadable_entries_total", "Damaged spool entries. Their bytes are in the dead-letter queue."),
-		pending: prometheus.NewGauge(prometheus.GaugeOpts{
+		pending: register.NewGauge(prometheus.GaugeOpts{
 			Name: "fleet_etl_api_pending_records",
 			Help: "Records read from the spool that are not stored yet.",
 		}),
@@ -42,7 +44,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			m.records.WithLabelValues(name, status)
 		}
 	}
-	reg.MustRegister(m.records, m.rateLimited, m.appendDuration, m.appendErrors, m.unreadable, m.pending)
 	return m
 }
 
