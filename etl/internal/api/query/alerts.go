@@ -151,9 +151,7 @@ func (a *API) resolve(w *rest.Response, r *rest.Request) error {
 	if !r.Grant.Allows(id.fleet) {
 		return otherFleet(id.fleet)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.Timeout)
-	defer cancel()
-	if err := a.resolveAlert(ctx, id); err != nil {
+	if err := a.withStore(r.Context(), func(ctx context.Context, store Store) error { return a.resolveAlert(ctx, store, id) }); err != nil {
 		return err
 	}
 	w.ExtendDeadline(slowReader)
@@ -164,12 +162,7 @@ func (a *API) resolve(w *rest.Response, r *rest.Request) error {
 	return nil
 }
 
-func (a *API) resolveAlert(ctx context.Context, id alertID) error {
-	store, leave, err := a.reach(ctx)
-	if err != nil {
-		return err
-	}
-	defer leave()
+func (a *API) resolveAlert(ctx context.Context, store Store, id alertID) error {
 	at := time.UnixMilli(id.ts)
 	rows, err := store.Alerts(ctx, cassandra.AlertQuery{FleetID: id.fleet, From: at, To: at, Severities: []string{id.severity}})
 	if err != nil {

@@ -12,9 +12,12 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
@@ -82,7 +85,7 @@ func serveList[T any](a *API, l list[T]) rest.Handler {
 		q.Scope = r.Grant.Fleet
 		if q.Format != params.JSON && q.Whole {
 			if l.streamed {
-				return a.stream(w, r, l.route, q, streamOf(&l, q))
+				return l.stream(a, w, r, q)
 			}
 			q.Limit = math.MaxInt // the store returns the whole list in any case
 		}
@@ -92,18 +95,16 @@ func serveList[T any](a *API, l list[T]) rest.Handler {
 		if l.generation != nil {
 			generation = l.generation(ctx, q)
 		}
-		encoded, err := a.loader.Get(ctx, pageKey(q, generation), l.ttl(q, a.Now()), isPage, func(ctx context.Context) ([]byte, error) {
-			store, leave, err := a.reach(ctx)
-			if err != nil {
-				return nil, err
-			}
-			defer leave()
-			items, position, err := l.page(ctx, store, q)
-			if err != nil {
-				return nil, err
-			}
-			p, err := l.render(q, items, q.Next(position))
-			return p.encode(), err
+		encoded, err := a.loader.Get(ctx, pageKey(q, generation), l.ttl(q, a.Now()), isPage, func(ctx context.Context) (encoded []byte, err error) {
+			err = a.withStore(ctx, func(ctx context.Context, store Store) error {
+				items, position, err := l.page(ctx, store, q)
+				if err != nil {
+					return err
+				}
+				encoded, err = l.render(q, items, q.Next(position))
+				return err
+			})
+			return encoded, err
 		})
 		if err != nil {
 			return err
@@ -114,24 +115,11 @@ func serveList[T any](a *API, l list[T]) rest.Handler {
 	}
 }
 
-// render writes items in the requested format.
-func (l *list[T]) render(q *params.Query, items []T, next string) (page, error) {
+// render writes items in the requested format, and returns them as an encoded page.
+func (l *list[T]) render(q *params.Query, items []T, next string) ([]byte, error) {
 	var b bytes.Buffer
 	var err error
-	switch q.Format {
-	case params.CSV:
-		c := csv.NewWriter(&b)
-		err = c.Write(l.columns)
-		for _, item := range items {
-			err = errors.Join(err, c.Write(l.row(item)))
-		}
-		c.Flush()
-	case params.GPX:
-		g := gpx.NewWriter(&b, q.ID)
-		l.addPoints(g, items)
-		g.End()
-		err = g.Flush()
-	default:
+	if q.Format == params.JSON {
 		if items == nil {
 			items = []T{}
 		}
@@ -139,33 +127,56 @@ func (l *list[T]) render(q *params.Query, items []T, next string) (page, error) 
 			Items []T    `json:"items"`
 			Next  string `json:"next"`
 		}{items, next})
+	} else {
+		err = l.writer(&b, q)(items, true)
+	}
+	if err != nil {
+		return nil, err
 	}
 	sum := sha256.Sum256(b.Bytes())
-	return page{next: next, etag: `"` + hex.EncodeToString(sum[:12]) + `"`, body: b.Bytes()}, err
+	return cbor.Marshal(page{Next: next, ETag: `"` + hex.EncodeToString(sum[:12]) + `"`, Body: b.Bytes()})
 }
 
-// addPoints adds items, which are newest first, in the order of time.
-func (l *list[T]) addPoints(g *gpx.Writer, items []T) {
-	for i := len(items) - 1; i >= 0; i-- {
-		g.Add(l.point(items[i]))
+// writer returns a function that writes the next part of a file. done is set with the last part.
+func (l *list[T]) writer(w io.Writer, q *params.Query) func(items []T, done bool) error {
+	if q.Format == params.GPX {
+		g := gpx.NewWriter(w, q.ID)
+		return func(items []T, done bool) error {
+			for _, item := range slices.Backward(items) { // newest first
+				g.Add(l.point(item))
+			}
+			if done {
+				g.End()
+			}
+			return g.Flush()
+		}
+	}
+	c := csv.NewWriter(w)
+	_ = c.Write(l.columns) // c.Error returns the error
+	return func(items []T, _ bool) error {
+		for _, item := range items {
+			_ = c.Write(l.row(item))
+		}
+		c.Flush()
+		return c.Error()
 	}
 }
 
 func servePage(w *rest.Response, r *rest.Request, route string, q *params.Query, p page) {
 	h := w.Header()
-	h.Set("ETag", p.etag)
+	h.Set("ETag", p.ETag)
 	h.Set("Cache-Control", "private, no-cache") // a client may store it, and must ask each time whether it is current
-	if p.next != "" {
-		h.Set("Link", "<"+params.Link(r.Request, p.next)+`>; rel="next"`)
+	if p.Next != "" {
+		h.Set("Link", "<"+params.Link(r.Request, p.Next)+`>; rel="next"`)
 	}
-	if matches(r.Header.Get("If-None-Match"), p.etag) {
+	if matches(r.Header.Get("If-None-Match"), p.ETag) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
 	setContentHeaders(h, route, q)
-	h.Set("Content-Length", strconv.Itoa(len(p.body)))
+	h.Set("Content-Length", strconv.Itoa(len(p.Body)))
 	w.ExtendDeadline(slowReader)
-	_, _ = w.Write(p.body) // the client may be gone
+	_, _ = w.Write(p.Body) // the client may be gone
 }
 
 // setContentHeaders describes the body.
@@ -191,94 +202,49 @@ func matches(header, etag string) bool {
 	return false
 }
 
-// part returns a function that writes the next part of a stream. done is set with the last part.
-type part func(ctx context.Context, store Store) (write func(io.Writer) error, done bool, err error)
-
-// streamOf is a list as a stream of parts in the requested format.
-func streamOf[T any](l *list[T], q *params.Query) part {
-	if q.Format == params.GPX {
-		return gpxParts(l, q)
-	}
+// pages reads a list page by page.
+func (l *list[T]) pages(q *params.Query) reader[T] {
 	q.Limit = streamRows
-	begun := false
-	return func(ctx context.Context, store Store) (func(io.Writer) error, bool, error) {
-		items, position, err := l.page(ctx, store, q)
-		if err != nil {
-			return nil, false, err
-		}
-		q.Position = position
-		header := !begun
-		begun = true
-		return func(w io.Writer) error {
-			c := csv.NewWriter(w)
-			if header {
-				_ = c.Write(l.columns) // c.Error returns the error
-			}
-			for _, item := range items {
-				_ = c.Write(l.row(item))
-			}
-			c.Flush()
-			return c.Error()
-		}, position == "", nil
-	}
-}
-
-func gpxParts[T any](l *list[T], q *params.Query) part {
-	read := l.all(q)
-	var g *gpx.Writer
-	return func(ctx context.Context, store Store) (func(io.Writer) error, bool, error) {
-		items, done, err := read(ctx, store)
-		return func(w io.Writer) error {
-			if g == nil {
-				g = gpx.NewWriter(w, q.ID)
-			}
-			l.addPoints(g, items)
-			if done {
-				g.End()
-			}
-			return g.Flush()
-		}, done, err
+	return func(ctx context.Context, store Store) (items []T, done bool, err error) {
+		items, q.Position, err = l.page(ctx, store, q)
+		return items, q.Position == "", err
 	}
 }
 
 // stream answers a whole list part by part, with one part in memory. Each part has the time limit of a request. The first
 // part is read before anything is sent, so that an unavailable store gives a status of its own.
-func (a *API) stream(w *rest.Response, r *rest.Request, route string, q *params.Query, next part) error {
+func (l *list[T]) stream(a *API, w *rest.Response, r *rest.Request, q *params.Query) error {
 	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.StreamTimeout)
 	defer cancel()
-	h := w.Header()
-	for first := true; ; first = false {
-		write, done, err := a.readPart(ctx, next)
+	parts, write := l.pages, l.writer(w, q)
+	if q.Format == params.GPX {
+		parts = l.all
+	}
+	read := parts(q)
+	for first, done := true, false; !done; first = false {
+		var items []T
+		err := a.withStore(ctx, func(ctx context.Context, store Store) (err error) {
+			items, done, err = read(ctx, store)
+			return err
+		})
 		if err != nil {
 			return err
 		}
 		if first {
-			setContentHeaders(h, route, q)
-			h.Set("Cache-Control", "private, no-store")
+			setContentHeaders(w.Header(), l.route, q)
+			w.Header().Set("Cache-Control", "private, no-store")
 			if r.Method == http.MethodHead {
 				return nil
 			}
 		}
 		w.ExtendDeadline(slowReader)
-		if err := write(w); err != nil {
-			return fmt.Errorf("write response: %w", err)
+		err = write(items, done)
+		if err == nil && !done {
+			err = http.NewResponseController(w).Flush()
 		}
-		if done {
-			return nil
-		}
-		if err := http.NewResponseController(w).Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		if err != nil && !errors.Is(err, http.ErrNotSupported) {
 			return fmt.Errorf("write response: %w", err)
 		}
 	}
-}
-
-func (a *API) readPart(ctx context.Context, next part) (func(io.Writer) error, bool, error) {
-	ctx, cancel := context.WithTimeout(ctx, a.Limits.Timeout)
-	defer cancel()
-	store, leave, err := a.reach(ctx)
-	if err != nil {
-		return nil, false, err
-	}
-	defer leave()
-	return next(ctx, store)
+	return nil
 }

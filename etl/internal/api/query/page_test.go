@@ -91,7 +91,7 @@ func TestCacheKeysAreUnique(t *testing.T) {
 	require.Equal(t, 200, g.get("all", "/v1/fleets/fleet-a/alerts?severity=low").Code)
 	require.Len(t, cache.entries, len(requests), "equal requests in other words share a key")
 	for key := range cache.entries {
-		require.Regexp(t, `^fleet-etl:read:1:page:[0-9a-f]{64}$`, key, "no name of a fleet or device is in a key")
+		require.Regexp(t, `^fleet-etl:read:2:page:[0-9a-f]{64}$`, key, "no name of a fleet or device is in a key")
 	}
 }
 

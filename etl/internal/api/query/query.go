@@ -119,17 +119,20 @@ func (a *API) Routes() []rest.Route {
 // slowReader is how long a client may take to read a response, or one part of a stream.
 const slowReader = 30 * time.Second
 
-// reach returns the store and takes a place among the reads in progress. leave frees the place.
-func (a *API) reach(ctx context.Context) (store Store, leave func(), err error) {
+// withStore calls do with the store, as one of the reads in progress and with the time limit of a request.
+func (a *API) withStore(ctx context.Context, do func(ctx context.Context, store Store) error) error {
 	store, ok := a.Store()
 	if !ok {
-		return nil, nil, rest.Temporary(rest.StoreUnavailable, "the store has not been reached yet", retryLater, retryWait, nil)
+		return rest.Temporary(rest.StoreUnavailable, "the store has not been reached yet", retryLater, retryWait, nil)
 	}
+	ctx, cancel := context.WithTimeout(ctx, a.Limits.Timeout)
+	defer cancel()
 	select {
 	case a.slots <- struct{}{}:
-		return store, func() { <-a.slots }, nil
+		defer func() { <-a.slots }()
+		return do(ctx, store)
 	case <-ctx.Done():
-		return nil, nil, rest.Temporary(rest.Overloaded, "too many reads are in progress", retryLater, retrySoon, ctx.Err())
+		return rest.Temporary(rest.Overloaded, "too many reads are in progress", retryLater, retrySoon, ctx.Err())
 	}
 }
 
