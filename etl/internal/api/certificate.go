@@ -15,21 +15,16 @@ type Certificate struct {
 // LoadCertificate reads a certificate and its key from PEM files.
 func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile}
-	return c, c.Reload()
+	apply, err := c.Prepare()
+	if err != nil {
+		return nil, err
+	}
+	apply()
+	return c, nil
 }
 
 // Files returns the paths of the certificate and its key.
 func (c *Certificate) Files() ([]string, error) { return []string{c.certFile, c.keyFile}, nil }
-
-// Reload reads the files again. On an error the current certificate stays in use.
-func (c *Certificate) Reload() error {
-	apply, err := c.Prepare()
-	if err != nil {
-		return err
-	}
-	apply()
-	return nil
-}
 
 // Prepare reads the files, and returns a function that puts the certificate into use.
 func (c *Certificate) Prepare() (apply func(), err error) {

@@ -53,10 +53,13 @@ func TestCertificateIsReloadedWhileServing(t *testing.T) {
 	require.Equal(t, int64(1), served())
 
 	require.NoError(t, os.WriteFile(certFile, []byte("half a certificate"), 0o600))
-	require.ErrorContains(t, certificate.Reload(), "TLS certificate")
+	_, err = certificate.Prepare()
+	require.ErrorContains(t, err, "TLS certificate")
 	require.Equal(t, int64(1), served(), "a failed reload keeps the certificate")
 
 	roots.AddCert(writeCertificate(t, certFile, keyFile, 2))
-	require.NoError(t, certificate.Reload())
+	apply, err := certificate.Prepare()
+	require.NoError(t, err)
+	apply()
 	require.Equal(t, int64(2), served())
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // connections bounds the number of connections. A server that only stopped to accept would lock out honest senders while
@@ -24,19 +25,18 @@ type connections struct {
 }
 
 func newConnections(limit int, reg prometheus.Registerer) *connections {
-	c := &connections{
+	register := promauto.With(reg)
+	return &connections{
 		limit: limit, all: map[net.Conn]*list.Element{},
-		open: prometheus.NewGauge(prometheus.GaugeOpts{
+		open: register.NewGauge(prometheus.GaugeOpts{
 			Name: "fleet_etl_api_connections",
 			Help: "Open connections to the HTTP API.",
 		}),
-		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+		evicted: register.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_etl_api_connections_evicted_total",
 			Help: "Connections closed in favor of new ones, the longest idle first.",
 		}),
 	}
-	reg.MustRegister(c.open, c.evicted)
-	return c
 }
 
 // state is the ConnState hook of http.Server.

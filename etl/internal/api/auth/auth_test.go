@@ -97,6 +97,14 @@ func TestInvalidTokenFileIsRejectedByLine(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
+func reload(t *Tokens) error {
+	apply, err := t.Prepare()
+	if err == nil {
+		apply()
+	}
+	return err
+}
+
 func TestReloadKeepsTokensOnFailure(t *testing.T) {
 	first, firstHash := NewToken()
 	second, secondHash := NewToken()
@@ -108,21 +116,21 @@ func TestReloadKeepsTokensOnFailure(t *testing.T) {
 		return ok
 	}
 	require.NoError(t, os.WriteFile(path, []byte("suzhou "+secondHash), 0o600))
-	require.NoError(t, tokens.Reload())
+	require.NoError(t, reload(tokens))
 	require.False(t, knows(first))
 	require.True(t, knows(second))
 
 	require.NoError(t, os.WriteFile(path, []byte("suzhou "), 0o600))
-	require.Error(t, tokens.Reload())
+	require.Error(t, reload(tokens))
 	require.True(t, knows(second))
 	require.NoError(t, os.Remove(path))
-	require.Error(t, tokens.Reload())
+	require.Error(t, reload(tokens))
 	require.True(t, knows(second))
 }
 
 func TestOpenAccessRejectsWrongToken(t *testing.T) {
 	tokens := OpenAccess("yard")
-	require.NoError(t, tokens.Reload())
+	require.NoError(t, reload(tokens))
 	grant, ok := tokens.Authenticate(bearing(""), "")
 	require.True(t, ok)
 	require.Equal(t, Grant{ID: "open", Fleet: AllFleets, DefaultFleet: "yard", Read: true, Write: true}, grant)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sync/singleflight"
 )
 
@@ -28,15 +29,15 @@ type Loader struct {
 
 // NewLoader makes a loader with a time limit per read, and registers its metrics. The cache may be nil. Close the loader.
 func NewLoader(c Cache, timeout time.Duration, reg prometheus.Registerer) *Loader {
-	hits := prometheus.NewCounterVec(prometheus.CounterOpts{
+	register := promauto.With(reg)
+	hits := register.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_etl_api_cache_hits_total",
 		Help: "Reads answered from the cache, by cache.",
 	}, []string{"cache"})
-	misses := prometheus.NewCounterVec(prometheus.CounterOpts{
+	misses := register.NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_etl_api_cache_misses_total",
 		Help: "Reads not answered from the cache, by cache. Reads while the cache is unavailable count too.",
 	}, []string{"cache"})
-	reg.MustRegister(hits, misses)
 	l := &Loader{cache: c, timeout: timeout, hits: hits.WithLabelValues(name(c)), misses: misses.WithLabelValues(name(c))}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l

@@ -16,11 +16,13 @@ import (
 
 // RedisOptions are the address of a shared cache and its time limits. A zero field takes the default in its comment.
 type RedisOptions struct {
-	URL      string        // redis://[USER:PASSWORD@]HOST:PORT/DATABASE, rediss:// for TLS
-	Timeout  time.Duration // of one request; 50 ms
-	Failures int           // consecutive failures that open the circuit breaker; 5
-	Pause    time.Duration // until the open circuit breaker allows another request; 5 s
+	URL     string        // redis://[USER:PASSWORD@]HOST:PORT/DATABASE, rediss:// for TLS
+	Timeout time.Duration // of one request; 50 ms
+	Pause   time.Duration // until the open circuit breaker allows another request; 5 s
 }
+
+// maxFailures is how many consecutive failures open the circuit breaker.
+const maxFailures = 5
 
 // Redis is a cache that processes share. A circuit breaker stops requests to a Redis that fails or is slow, so that an
 // outage costs a read only the cache.
@@ -39,7 +41,7 @@ func NewRedis(o RedisOptions, logger logrus.FieldLogger, reg prometheus.Register
 	if err != nil { // the error may show the password
 		return nil, errors.New("address of Redis is not valid: give redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS")
 	}
-	timeout, failures := cmp.Or(o.Timeout, 50*time.Millisecond), uint32(cmp.Or(o.Failures, 5))
+	timeout := cmp.Or(o.Timeout, 50*time.Millisecond)
 	options.DialTimeout, options.ReadTimeout, options.WriteTimeout, options.PoolTimeout = timeout, timeout, timeout, timeout
 	options.ContextTimeoutEnabled = true
 	options.MaxRetries = -1 // a retry costs more than a read of the store
@@ -57,7 +59,7 @@ func NewRedis(o RedisOptions, logger logrus.FieldLogger, reg prometheus.Register
 	}
 	c.breaker = gobreaker.NewCircuitBreaker[[]byte](gobreaker.Settings{
 		Timeout:      cmp.Or(o.Pause, 5*time.Second),
-		ReadyToTrip:  func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= failures },
+		ReadyToTrip:  func(counts gobreaker.Counts) bool { return counts.ConsecutiveFailures >= maxFailures },
 		IsSuccessful: func(err error) bool { return err == nil || errors.Is(err, redis.Nil) },
 		IsExcluded:   func(err error) bool { return errors.Is(err, errCallerGone) },
 		OnStateChange: func(_ string, from, to gobreaker.State) {

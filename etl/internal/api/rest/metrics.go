@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
@@ -31,12 +32,13 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, routes []Route) *metrics {
+	register := promauto.With(reg)
 	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+		requests: register.NewCounterVec(prometheus.CounterOpts{
 			Name: "fleet_etl_api_requests_total",
 			Help: "Requests to the HTTP API, by route and status code. 499 is a client that disconnected before the response.",
 		}, []string{"route", "code"}),
-		duration: prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_api_request_duration_seconds",
+		duration: register.NewHistogramVec(promutil.Histogram("fleet_etl_api_request_duration_seconds",
 			"Time from the header of a request to the end of the response, by route.", durationBuckets), []string{"route"}),
 	}
 	for _, route := range append([]Route{{Name: routeNone}}, routes...) {
@@ -46,7 +48,6 @@ func newMetrics(reg prometheus.Registerer, routes []Route) *metrics {
 		}
 		m.requests.WithLabelValues(route.Name, otherCode)
 	}
-	reg.MustRegister(m.requests, m.duration)
 	return m
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
@@ -31,7 +32,6 @@ type Router struct {
 	mux      *http.ServeMux
 	names    map[string]string // of routes, by the pattern of the mux
 	metrics  *metrics
-	ids      requestIDs
 	errorLog *ratelog.Limiter
 }
 
@@ -39,7 +39,7 @@ type Router struct {
 func NewRouter(o Options) *Router {
 	t := &Router{
 		Options: o, mux: http.NewServeMux(), names: map[string]string{"": routeNone}, metrics: newMetrics(o.Registerer, o.Routes),
-		ids: newRequestIDs(), errorLog: ratelog.NewLimiter(ratelog.Interval),
+		errorLog: ratelog.NewLimiter(ratelog.Interval),
 	}
 	for _, route := range o.Routes {
 		pattern := route.Method + " " + route.Path
@@ -74,7 +74,7 @@ func (t *Router) Reject(rw http.ResponseWriter, p *Problem) {
 // begin gives a response its request ID. answered counts it.
 func (t *Router) begin(rw http.ResponseWriter, pattern string) (w *Response, answered func()) {
 	w, received := &Response{ResponseWriter: rw}, t.Now()
-	w.Header().Set(requestIDHeader, t.ids.next(received))
+	w.Header().Set(requestIDHeader, uuid.Must(uuid.NewV7()).String()) // sorted by time
 	return w, func() { t.metrics.answered(t.names[pattern], w.Status, t.Now().Sub(received)) }
 }
 
