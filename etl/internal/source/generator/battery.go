@@ -11,13 +11,10 @@ type battery struct {
 }
 
 const (
-	fullEnough  = 82.0 // percent at which a vehicle at work leaves the charger
-	taperFrom   = 80.0 // percent from which a charger slows down
-	taper       = 0.35 // to so much of its power
-	emptyAt     = 1.0  // percent; drivers avoid an empty battery
-	carelessOf  = 0.12 // share of drivers who turn back too late
-	dieselOf    = 0.08 // share of vehicles
-	unpluggedOf = 0.06 // share of nights without charging
+	fullEnough = 82.0 // percent at which a vehicle at work leaves the charger
+	emptyAt    = 1.0  // percent; drivers avoid an empty battery
+	carelessOf = 0.12 // share of drivers who turn back too late
+	dieselOf   = 0.08 // share of vehicles
 )
 
 func rollBattery(d *dice, refrigerated bool) battery {
@@ -43,11 +40,4 @@ func (b *battery) drain(meters, seconds float64) {
 }
 
 // charge adds the energy of some seconds at the charger.
-func (b *battery) charge(seconds float64) {
-	if b.pct < taperFrom {
-		fast := min(seconds, (taperFrom-b.pct)/b.charging)
-		b.pct += fast * b.charging
-		seconds -= fast
-	}
-	b.pct = min(100, b.pct+seconds*b.charging*taper)
-}
+func (b *battery) charge(seconds float64) { b.pct = min(100, b.pct+seconds*b.charging) }

@@ -8,10 +8,8 @@ type cargo struct {
 	cooled   bool
 	setPoint float64 // °C that a cooled hold keeps
 	offset   float64 // °C that an ordinary hold is warmer than the air outside
-	cycle    float64 // seconds from one run of the compressor to the next
-	swing    float64 // °C that the cycle swings to either side
 
-	temp       float64 // °C, slow part: without swing and noise
+	temp       float64 // °C, without noise
 	faultUntil float64 // Unix seconds until which the cooling unit is down
 }
 
@@ -22,8 +20,6 @@ const (
 	insulation   = 2.2 * hour
 	pullDown     = 22 * minute // in which a cooling unit gets most of the way back
 	ordinaryHold = 35 * minute // in which an ordinary hold follows the air outside
-	doorCooled   = 0.06        // of the difference to the air outside that an open door takes away
-	doorOrdinary = 0.4         // the same without insulation
 	engineWarmth = 14.0        // °C; minimum that a hold with a failed cooling unit warms to, since it is next to the engine
 )
 
@@ -33,8 +29,6 @@ func rollCargo(d *dice) cargo {
 		cooled:   d.chance(cooledOf),
 		setPoint: 4,
 		offset:   d.between(0.5, 4),
-		cycle:    d.between(18, 40) * minute,
-		swing:    d.between(0.3, 0.9),
 	}
 	if d.chance(0.5) {
 		c.setPoint = -18
@@ -67,23 +61,15 @@ func (c *cargo) pass(d *dice, unix, seconds, outside float64) {
 
 // open simulates the open door at a stop.
 func (c *cargo) open(outside float64) {
-	share := doorOrdinary
+	share := 0.4 // of the difference to the air outside
 	if c.cooled {
-		share = doorCooled
+		share = 0.06
 	}
 	c.temp += (outside - c.temp) * share
 }
 
 // reading returns the temperature of the sensor.
-func (c *cargo) reading(d *dice, unix float64) float64 {
-	t := c.temp + d.between(-0.15, 0.15)
-	if c.cooled && unix >= c.faultUntil {
-		x := unix / c.cycle
-		x -= math.Floor(x)
-		t += c.swing * (4*math.Abs(x-0.5) - 1) // triangle wave
-	}
-	return t
-}
+func (c *cargo) reading(d *dice) float64 { return c.temp + d.between(-0.3, 0.3) }
 
 // outside is the temperature of the air in °C: the year's and the day's curve of a place such as Hannover, coldest
 // before dawn and warmest after noon, with days that are better or worse than their season.

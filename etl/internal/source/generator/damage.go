@@ -18,44 +18,43 @@ var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r teleme
 const rolloverMs = 1024 * 7 * 24 * 3600 * 1000
 
 // breakIt damages a valid record for one of the reasons, chosen uniformly.
-func breakIt(e *Emission, damage uint64) {
-	d := roll(damage, 0)
+func breakIt(e *Emission, d *dice) {
 	r := &e.Record
 	e.Reason = breakable[d.below(len(breakable))]
 	switch e.Reason {
 	case telemetry.Malformed:
 		if e.Cut = d.chance(0.3); !e.Cut {
-			e.Field = pick(&d, telemetry.FieldLat, telemetry.FieldLon, telemetry.FieldSpeed, telemetry.FieldHeading,
+			e.Field = pick(d, telemetry.FieldLat, telemetry.FieldLon, telemetry.FieldSpeed, telemetry.FieldHeading,
 				telemetry.FieldBattery, telemetry.FieldTemp)
-			e.Text = pick(&d, "n/a", "--", "ERR", "#VALUE!", "1.2.3", "NaN")
+			e.Text = pick(d, "n/a", "--", "ERR", "#VALUE!", "1.2.3", "NaN")
 		}
 	case telemetry.MissingField:
-		e.Field = pick(&d, telemetry.RequiredFields...)
+		e.Field = pick(d, telemetry.RequiredFields...)
 	case telemetry.BadTimestamp:
 		e.Field = telemetry.FieldTimestamp
-		e.Text = pick(&d, "0000-00-00 00:00:00", "2026-13-45T25:61:00Z", "yesterday", "02/11/2026 06:00", "--:--:--")
+		e.Text = pick(d, "0000-00-00 00:00:00", "2026-13-45T25:61:00Z", "yesterday", "02/11/2026 06:00", "--:--:--")
 	case telemetry.Future:
 		r.TimeMs += rolloverMs
 	case telemetry.TooOld:
 		r.TimeMs -= rolloverMs
 	case telemetry.LatRange:
-		r.Lat = pick(&d, 1.0, -1) * decimals(d.between(90.1, 900), 6)
+		r.Lat = pick(d, 1.0, -1) * decimals(d.between(90.1, 900), 6)
 	case telemetry.LonRange:
-		r.Lon = pick(&d, 1.0, -1) * decimals(d.between(180.1, 900), 6)
+		r.Lon = pick(d, 1.0, -1) * decimals(d.between(180.1, 900), 6)
 	case telemetry.ZeroPosition:
 		r.Lat, r.Lon = 0, 0
 	case telemetry.SpeedRange:
-		r.SpeedKmh = telemetry.Some(pick(&d, -1, 6553.5, decimals(d.between(400.1, 1200), 1)))
+		r.SpeedKmh = telemetry.Some(pick(d, -1, 6553.5, decimals(d.between(400.1, 1200), 1)))
 	case telemetry.HeadingRange:
-		r.HeadingDeg = telemetry.Some(pick(&d, -1, 655.35, decimals(d.between(361, 720), 1)))
+		r.HeadingDeg = telemetry.Some(pick(d, -1, 655.35, decimals(d.between(361, 720), 1)))
 	case telemetry.BatteryRange:
-		r.BatteryPct = telemetry.Some(pick(&d, -1, 255, 101+int32(d.below(100))))
+		r.BatteryPct = telemetry.Some(pick(d, -1, 255, 101+int32(d.below(100))))
 	case telemetry.TempRange:
 		// Values of a DS18B20 and a PT100 with a broken wire, and noise.
-		r.TempC = telemetry.Some(pick(&d, -127, 850, decimals(d.between(200.1, 999), 1)))
+		r.TempC = telemetry.Some(pick(d, -127, 850, decimals(d.between(200.1, 999), 1)))
 	case telemetry.BadID:
-		spoil := pick(&d, " ", "/", "#", "é")
-		if name := pick(&d, &r.DeviceID, &r.FleetID); d.chance(0.2) {
+		spoil := pick(d, " ", "/", "#", "é")
+		if name := pick(d, &r.DeviceID, &r.FleetID); d.chance(0.2) {
 			*name = strings.Repeat(*name, telemetry.MaxNameLen/len(*name)+1)
 		} else {
 			*name = strings.Replace(*name, "-", spoil, 1)
@@ -63,10 +62,8 @@ func breakIt(e *Emission, damage uint64) {
 	}
 }
 
-func pick[T any](d *dice, from ...T) T { return from[d.below(len(from))] }
-
-// decimals rounds v to n decimals.
+// decimals rounds v to n decimals, to 0 rather than -0.
 func decimals(v float64, n int) float64 {
 	p := math.Pow10(n)
-	return math.Round(v*p) / p
+	return math.Round(v*p)/p + 0
 }

@@ -1,6 +1,7 @@
 package generator
 
 import (
+	"cmp"
 	"container/heap"
 	"math"
 	"slices"
@@ -34,11 +35,11 @@ func TestBrokenRecordsAreRejectedForTheirReason(t *testing.T) {
 				t.Fatalf("record is %q, want %q: %+v", got, e.Reason, e)
 			}
 		}
-		csvLine := string(encoder(appendCSV).line(nil, &e))
+		csvLine := string(appendCSV(nil, &e))
 		if _, got := readCSV(csvLine, now); got != e.Reason {
 			t.Fatalf("CSV is %q, want %q: %s", got, e.Reason, csvLine)
 		}
-		jsonLine := string(encoder(appendJSON).line(nil, &e))
+		jsonLine := string(appendJSON(nil, &e))
 		if _, got := readJSON(jsonLine, now); got != e.Reason {
 			t.Fatalf("JSON is %q, want %q: %s", got, e.Reason, jsonLine)
 		}
@@ -105,21 +106,16 @@ func TestFractions(t *testing.T) {
 
 func TestQueueReturnsTheEarliestFirst(t *testing.T) {
 	d := roll(1, 2)
-	var q queue[held]
-	var want []held
+	var q queue
+	var want []*held
 	for i := range 500 {
-		h := held{at: int64(d.below(50)), seq: uint64(i)}
+		h := &held{at: int64(d.below(50)), seq: uint64(i)}
 		heap.Push(&q, h)
 		want = append(want, h)
 	}
-	slices.SortFunc(want, func(a, b held) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(want, func(a, b *held) int { return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.seq, b.seq)) })
 	for i := range want {
-		if got := heap.Pop(&q).(held); got != want[i] {
+		if got := heap.Pop(&q).(*held); got != want[i] {
 			t.Fatalf("element %d is %+v, want %+v", i, got, want[i])
 		}
 	}

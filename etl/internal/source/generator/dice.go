@@ -29,3 +29,6 @@ func (d *dice) chance(p float64) bool { return d.unit() < p }
 
 // below is uniform in 0 … n-1.
 func (d *dice) below(n int) int { return int(d.unit() * float64(n)) }
+
+// pick chooses one of several values.
+func pick[T any](d *dice, from ...T) T { return from[d.below(len(from))] }

@@ -39,55 +39,31 @@ type Simulator struct {
 	opts     Options
 	city     *city
 	vehicles []vehicle // in the order in which they report within an interval
-	start    float64   // Unix seconds
 	startNs  int64     // Unix nanoseconds
 
 	round int64 // interval that is being reported
 	next  int   // vehicle that reports next
 	made  int   // good records so far
 
-	held queue[held]
+	held queue
 	seq  uint64
-
-	air   float64 // °C outside, as of airAt
-	airAt int64   // in whole minutes since the start; -1 before the first
 }
 
-// New checks the options and makes a simulator. It takes some 10 ms for the city and 2 µs a vehicle.
+// New checks the options and makes a simulator. It takes some 3 µs a vehicle.
 func New(opts Options) (*Simulator, error) {
 	if err := opts.check(); err != nil {
 		return nil, fmt.Errorf("generator options: %w", err)
 	}
-	opts.Fleets = max(1, opts.Fleets)
-	s := &Simulator{
-		opts:     opts,
-		city:     buildCity(),
-		vehicles: make([]vehicle, opts.Vehicles),
-		startNs:  opts.Start.UnixNano(),
-		start:    float64(opts.Start.UnixNano()) / 1e9,
-		airAt:    -1,
-	}
-	fleets := make([]string, min(opts.Fleets, opts.Vehicles))
+	s := &Simulator{opts: opts, city: buildCity(), vehicles: make([]vehicle, opts.Vehicles), startNs: opts.Start.UnixNano()}
+	fleets := make([]string, max(1, min(opts.Fleets, opts.Vehicles)))
 	for i := range fleets {
 		fleets[i] = fmt.Sprintf("fleet-%03d", i+1)
 	}
-	for i, v := range reportingOrder(opts) {
-		s.vehicles[i] = newVehicle(s.city, opts.Seed, v.number, s.start)
-		s.vehicles[i].id = fmt.Sprintf("vehicle-%04d", v.number+1)
-		s.vehicles[i].fleet = fleets[v.number%len(fleets)]
-		s.vehicles[i].phase = v.phase
+	// The instant at which a vehicle reports does not depend on the others.
+	type turn struct {
+		number int // of the vehicle, from 0
+		phase  int64
 	}
-	return s, nil
-}
-
-// turn is when a vehicle reports within each interval.
-type turn struct {
-	number int   // of the vehicle, from 0
-	phase  int64 // nanoseconds
-}
-
-// reportingOrder spreads the vehicles over the interval. The instant of a vehicle does not depend on the others.
-func reportingOrder(opts Options) []turn {
 	turns := make([]turn, opts.Vehicles)
 	for i := range turns {
 		d := roll(^opts.Seed, uint64(i))
@@ -96,21 +72,29 @@ func reportingOrder(opts Options) []turn {
 	slices.SortFunc(turns, func(a, b turn) int {
 		return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(a.number, b.number))
 	})
-	return turns
+	for i, t := range turns {
+		v := &s.vehicles[i]
+		*v = newVehicle(s.city, opts.Seed, t.number, s.unix(0))
+		v.id, v.fleet, v.phase = fmt.Sprintf("vehicle-%04d", t.number+1), fleets[t.number%len(fleets)], t.phase
+	}
+	return s, nil
 }
 
+// never is later than any record.
+const never = math.MaxInt64
+
 // Next stores the next record to arrive in e. It returns false after Records valid ones and everything that was delayed.
-func (s *Simulator) Next(e *Emission) bool { return s.nextBy(e, math.MaxInt64) }
+func (s *Simulator) Next(e *Emission) bool { return s.nextBy(e, never-1) }
 
 // nextBy is Next as long as a record arrives by an instant, in nanoseconds after the start.
 func (s *Simulator) nextBy(e *Emission, by int64) bool {
 	for {
-		at, ok := s.due()
-		if !ok || at > by {
+		at := s.due()
+		if at > by {
 			return false
 		}
 		if len(s.held) > 0 && s.held[0].at <= at {
-			s.release(e, heap.Pop(&s.held).(held))
+			*e = heap.Pop(&s.held).(*held).Emission
 			return true
 		}
 		if s.report(e, at) {
@@ -119,22 +103,23 @@ func (s *Simulator) nextBy(e *Emission, by int64) bool {
 	}
 }
 
-// due is when the next record arrives, in nanoseconds after the start. It is false when there is none.
-func (s *Simulator) due() (at int64, ok bool) {
-	more := s.opts.Records == 0 || s.made < s.opts.Records
-	switch {
-	case more && len(s.held) > 0:
-		return min(s.tick(), s.held[0].at), true
-	case more:
-		return s.tick(), true
-	case len(s.held) > 0:
-		return s.held[0].at, true
+// due is when the next record arrives, in nanoseconds after the start, or never.
+func (s *Simulator) due() int64 {
+	at := int64(never)
+	if s.opts.Records == 0 || s.made < s.opts.Records {
+		at = s.tick()
 	}
-	return 0, false
+	if len(s.held) > 0 {
+		at = min(at, s.held[0].at)
+	}
+	return at
 }
 
 // tick is when the next vehicle reports, in nanoseconds after the start.
 func (s *Simulator) tick() int64 { return s.round*int64(s.opts.Interval) + s.vehicles[s.next].phase }
+
+// unix is the Unix seconds of an instant in nanoseconds after the start.
+func (s *Simulator) unix(at int64) float64 { return float64(s.startNs)/1e9 + float64(at)/1e9 }
 
 // skip leaves out the records that vehicles would have made before an instant, in nanoseconds after the start. The
 // vehicles drive on all the same.
@@ -154,65 +139,67 @@ func (s *Simulator) skip(to int64) {
 // report creates the record of the next vehicle. It returns false if the record is delayed.
 func (s *Simulator) report(e *Emission, at int64) bool {
 	v := &s.vehicles[s.next]
-	index := int32(s.next)
 	if s.next++; s.next == len(s.vehicles) {
 		s.next = 0
 		s.round++
 	}
 	s.made++
 
-	v.step(s.city, s.start, at, s.outside(at))
-	r := v.read(s.city, s.start+float64(at)/1e9)
-	r.timeMs = (s.startNs + at) / 1e6
+	v.step(s.city, s.unix(at))
+	*e = Emission{At: s.time(at)}
+	e.Record.TimeMs = (s.startNs + at) / 1e6
+	v.read(s.city, &e.Record)
 
 	arrives := at
-	late := s.opts.Late > 0 && v.radio.chance(s.opts.Late)
+	late := v.radio.chance(s.opts.Late)
 	if late {
 		// From two seconds to four minutes after the vehicle's next record, short delays more often than long ones.
 		arrives += int64(s.opts.Interval) + int64(2e9*math.Pow(120, v.radio.unit()))
-		s.hold(held{at: arrives, vehicle: index, kind: lateKind, reading: r})
+		s.hold(e, arrives).Late = true
 	}
-	if s.opts.Duplicate > 0 && v.radio.chance(s.opts.Duplicate) {
+	if v.radio.chance(s.opts.Duplicate) {
 		again := arrives
 		if v.radio.chance(0.5) {
 			again += int64(1e9 * v.radio.between(0.2, 60))
 		}
-		s.hold(held{at: again, vehicle: index, kind: duplicateKind, reading: r})
+		s.hold(e, again).Duplicate = true
 	}
-	if s.opts.Broken > 0 && v.radio.chance(s.opts.Broken) {
-		s.hold(held{at: at, vehicle: index, kind: brokenKind, damage: v.radio.pcg.Uint64(), reading: r})
+	if v.radio.chance(s.opts.Broken) {
+		breakIt(s.hold(e, at), &v.radio)
 	}
-	if late {
-		return false
-	}
-	s.fill(e, v, at, &r)
-	return true
+	return !late
 }
 
-// outside is the temperature of the air. It changes so slowly that once a minute is enough.
-func (s *Simulator) outside(at int64) float64 {
-	if m := at / int64(time.Minute); m != s.airAt {
-		s.airAt = m
-		s.air = outside(s.start + float64(m)*minute)
-	}
-	return s.air
+func (s *Simulator) time(at int64) time.Time { return time.Unix(0, s.startNs+at).UTC() }
+
+// hold keeps a copy of a record back until an instant, in nanoseconds after the start, and returns it.
+func (s *Simulator) hold(e *Emission, at int64) *Emission {
+	s.seq++
+	h := &held{at: at, seq: s.seq, Emission: *e}
+	h.At = s.time(at)
+	heap.Push(&s.held, h)
+	return &h.Emission
 }
 
-// fill converts a reading into an emission.
-func (s *Simulator) fill(e *Emission, v *vehicle, at int64, r *reading) {
-	*e = Emission{At: time.Unix(0, s.startNs+at).UTC()}
-	out := &e.Record
-	out.DeviceID, out.FleetID, out.TimeMs = v.id, v.fleet, r.timeMs
-	if r.zone > 0 {
-		out.Zone = s.city.zones[r.zone-1].name
-	}
-	out.Lat, out.Lon = float64(r.lat)/1e6, float64(r.lon)/1e6
-	out.SpeedKmh = telemetry.Some(float64(r.speed) / 10)
-	out.HeadingDeg = telemetry.Some(float64(r.heading) / 10)
-	if r.temp != noTemp {
-		out.TempC = telemetry.Some(float64(r.temp) / 10)
-	}
-	if r.battery != noBattery {
-		out.BatteryPct = telemetry.Some(int32(r.battery))
-	}
+// held is a record that arrives late, or again.
+type held struct {
+	Emission
+	at  int64  // when it arrives, nanoseconds after the start
+	seq uint64 // in which order records of one instant arrive
+}
+
+// queue is a heap with the record that arrives first at the front.
+type queue []*held
+
+func (q queue) Len() int { return len(q) }
+func (q queue) Less(i, j int) bool {
+	return q[i].at < q[j].at || q[i].at == q[j].at && q[i].seq < q[j].seq
+}
+func (q queue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *queue) Push(x any)   { *q = append(*q, x.(*held)) }
+func (q *queue) Pop() any {
+	last := len(*q) - 1
+	h := (*q)[last]
+	*q = slices.Delete(*q, last, last+1) // drops the reference
+	return h
 }

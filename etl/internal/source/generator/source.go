@@ -3,7 +3,6 @@ package generator
 import (
 	"context"
 	"fmt"
-	"math"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
@@ -59,9 +58,11 @@ func (s *Source) Name() string { return sourceName }
 // is overdue by more than one second is skipped: vehicles drive on, but their records are missing, as in a tunnel. Skipped
 // records don't count towards Records. Late records that were delayed before are still sent.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
+	// Without its monotonic part, which would leave out the time that a machine sleeps.
+	wall := func() time.Time { return s.opts.Now().Round(0) }
 	opts := s.opts.Options
 	if s.opts.Pace {
-		opts.Start = s.wall()
+		opts.Start = wall()
 	}
 	sim, err := New(opts)
 	if err != nil {
@@ -69,40 +70,29 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 	}
 	var position int64
 	for ctx.Err() == nil {
-		now := int64(math.MaxInt64) // without a pace, everything is due
+		now := int64(never - 1) // without a pace, everything is due
 		if s.opts.Pace {
-			now = int64(s.wall().Sub(opts.Start))
+			now = int64(wall().Sub(opts.Start))
 			sim.skip(now - int64(patience))
 		}
-		if b := nextBatch(sim, now, &position); len(b.Items)+len(b.Rejected) > 0 {
+		b := nextBatch(sim, now, &position)
+		if len(b.Items)+len(b.Rejected) > 0 {
 			b.Accepted = s.opts.Now()
-			if err := emit(b); err != nil {
-				return unlessDone(ctx, err)
-			}
+			err = emit(b)
 		}
-		at, more := sim.due()
-		if !more {
+		at := sim.due()
+		if err == nil && at == never {
 			return nil
 		}
-		if at > now {
-			if err := s.opts.Wait(ctx, max(beat, time.Duration(at-now))); err != nil {
-				return unlessDone(ctx, err)
-			}
+		if err == nil && at > now {
+			err = s.opts.Wait(ctx, max(beat, time.Duration(at-now)))
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
 		}
 	}
 	return nil
 }
-
-// unlessDone returns the error unless ctx has ended.
-func unlessDone(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return err
-}
-
-// wall is the time without its monotonic part, which would leave out the time that a machine sleeps.
-func (s *Source) wall() time.Time { return s.opts.Now().Round(0) }
 
 // nextBatch returns what is due by an instant, in nanoseconds after the start, but no more than a batch holds. Positions
 // continue from the given one. Broken records have a text: what they would have been on the wire. A record that is damaged
@@ -114,7 +104,7 @@ func nextBatch(sim *Simulator, by int64, position *int64) pipeline.Batch {
 		*position++
 		var raw []byte
 		if e.Broken() {
-			raw = encoder(appendJSON).line(nil, &e)
+			raw = appendJSON(nil, &e)
 		}
 		if e.Damaged() {
 			_, rejection := telemetry.ParseJSON(raw, "")

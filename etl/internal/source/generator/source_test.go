@@ -202,7 +202,7 @@ func TestRejectionsMatchThoseOfAReader(t *testing.T) {
 		if err := r.SetText(e.Field, e.Text, telemetry.TimeFormat{}); !errors.As(err, &want) {
 			t.Fatalf("%s %q is read without an error", e.Field, e.Text)
 		}
-		if _, got := telemetry.ParseJSON(encoder(appendJSON).line(nil, &e), ""); got.Reason != want.Reason || got.Field != want.Field || got.Value != want.Value {
+		if _, got := telemetry.ParseJSON(appendJSON(nil, &e), ""); got.Reason != want.Reason || got.Field != want.Field || got.Value != want.Value {
 			t.Fatalf("rejection %v, a reader says %v", got, want)
 		}
 	}

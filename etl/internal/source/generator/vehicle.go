@@ -1,27 +1,31 @@
 package generator
 
-import "math"
+import (
+	"math"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
 
 // vehicle is a simulated vehicle: it drives from its depot to customers and back, rests and charges. Only step advances it,
 // so that it does not depend on other vehicles.
 type vehicle struct {
 	id, fleet string
-	phase     int64 // nanoseconds into each interval at which it reports
-	clock     int64 // nanoseconds since the start to which it has been simulated
-	life      dice  // randomness of the vehicle
-	radio     dice  // randomness of its records
+	phase     int64   // nanoseconds into each interval at which it reports
+	clock     float64 // Unix seconds to which it has been simulated
+	life      dice    // randomness of the vehicle
+	radio     dice    // randomness of its records
 
 	driver  driver
 	cargo   cargo
 	battery battery
 	shift   shift
 
-	depot      uint8
-	bayX, bayY float64 // where in its depot it parks, meters
-	regional   bool    // mostly drives to the towns around
+	depot    point
+	bay      point // where in its depot it parks
+	regional bool  // mostly drives to the towns around
 
-	place   uint8   // where it stands or is going
-	x, y    float64 // where it stands, meters
+	place   point   // the depot or customer where it stands or is going
+	at      point   // where it stands
 	heading float64 // in which direction it stands, radians
 	until   float64 // Unix seconds until which it stands
 	plugged bool    // it stands at a charger
@@ -31,12 +35,14 @@ type vehicle struct {
 
 const (
 	regionalOf = 0.18 // of the vehicles
-	roadOf     = 0.65 // of those at work that are found on the road when the simulation starts
 	farTrip    = 0.05 // of the trips of a vehicle of the city lead out of it
 	farTripReg = 0.55 // of the trips of a regional one
+	yard       = 40.0 // meters around a place in which vehicles park, in each direction
+	minTrip    = 8 * yard
 )
 
-// newVehicle is the vehicle with that number as it is found at the start, in Unix seconds.
+// newVehicle is the vehicle with that number as it is found at the start, in Unix seconds: asleep in its depot, at a
+// customer's or on the road.
 func newVehicle(c *city, seed uint64, number int, start float64) vehicle {
 	v := vehicle{life: roll(seed, uint64(number)*2), radio: roll(seed, uint64(number)*2+1)}
 	d := &v.life
@@ -44,53 +50,37 @@ func newVehicle(c *city, seed uint64, number int, start float64) vehicle {
 	v.battery = rollBattery(d, v.cargo.cooled)
 	v.shift = rollShift(d)
 	v.regional = d.chance(regionalOf)
-	v.driver.way.brake = d.between(1.2, 1.8)
+	v.driver.brake = d.between(1.2, 1.8)
 	v.driver.accelerate = d.between(1.0, 1.7)
 	v.driver.pace = d.between(0.9, 1.02)
-	v.depot = c.depots[d.below(len(c.depots))]
-	v.bayX, v.bayY = c.yard(d, v.depot, 90)
+	v.depot = pick(d, c.depots...)
+	v.bay = v.depot.near(d, 2*yard)
 	v.cargo.temp = v.cargo.rest(outside(start))
-	v.settle(c, start)
+
+	v.place, v.at, v.clock = v.depot, v.bay, start
+	v.heading = d.between(-math.Pi, math.Pi)
+	if !v.shift.on(start) {
+		v.battery.pct = d.between(55, 100)
+		v.rest(start)
+		return v
+	}
+	v.battery.pct = max(v.battery.returnAt, d.between(70, 100)-55*d.unit()*v.shift.into(start)/v.shift.length)
+	v.stops = 1 + d.below(6)
+	v.place = v.customer(c)
+	v.at = v.place.near(d, yard)
+	v.until = start + d.between(-20, 8)*minute
+	v.clock = min(start, v.until)
+	v.step(c, start)
 	return v
 }
 
-// settle puts the vehicle where it may well be at that time: asleep in its depot, at a customer's or on the road.
-func (v *vehicle) settle(c *city, unix float64) {
-	d := &v.life
-	v.place, v.x, v.y = v.depot, v.bayX, v.bayY
-	v.heading = d.between(-math.Pi, math.Pi)
-	if !v.shift.on(unix) {
-		v.battery.pct = d.between(55, 100)
-		v.rest(unix)
-		return
-	}
-	v.battery.pct = max(v.battery.returnAt, d.between(70, 100)-55*d.unit()*v.shift.into(unix)/v.shift.length)
-	v.stops = 1 + d.below(6)
-	v.place = v.customer(c)
-	if !d.chance(roadOf) {
-		v.x, v.y = c.yard(d, v.place, 45)
-		v.until = unix + d.between(0, 8)*minute
-		return
-	}
-	at, dest := c.places[v.place].node, v.customer(c)
-	for range 1 + d.below(12) {
-		to := c.nodes[at].edges[c.next[dest][at]].to
-		if to == c.places[dest].node {
-			break
-		}
-		at = to
-	}
-	v.goTo(c, dest, c.nodes[at].x, c.nodes[at].y, at, false, unix)
-	v.driver.phase = phase{duration: d.between(0, 30)}
-}
-
-// step lets the vehicle live on to an instant, in nanoseconds after the start in Unix seconds.
-func (v *vehicle) step(c *city, start float64, to int64, outside float64) {
-	now, end := start+float64(v.clock)/1e9, start+float64(to)/1e9
-	seconds := end - now
-	v.clock = to
+// step lets the vehicle live on to an instant, in Unix seconds.
+func (v *vehicle) step(c *city, end float64) {
+	now, air := v.clock, outside(end)
+	v.cargo.pass(&v.life, end, end-now, air)
+	v.clock = end
 	for now < end {
-		if v.driver.leg == standing {
+		if !v.driver.moving {
 			till := min(end, v.until)
 			v.stand(till - now)
 			if now = till; now >= v.until {
@@ -106,11 +96,10 @@ func (v *vehicle) step(c *city, start float64, to int64, outside float64) {
 		}
 		now += left
 		v.battery.drain(p.length, p.duration)
-		if !v.driver.end(c, &v.life, now) {
-			v.arrive(c, now, outside)
+		if !v.driver.end(&v.life) {
+			v.arrive(now, air)
 		}
 	}
-	v.cargo.pass(&v.life, end, seconds, outside)
 }
 
 // stand lets time go by at a place.
@@ -124,10 +113,9 @@ func (v *vehicle) stand(seconds float64) {
 }
 
 // arrive parks the vehicle and says for how long.
-func (v *vehicle) arrive(c *city, unix, outside float64) {
+func (v *vehicle) arrive(unix, air float64) {
 	d := &v.life
-	last := &v.driver.way.corners[0]
-	v.x, v.y, v.heading = last.x, last.y, last.heading
+	v.at, v.heading = v.driver.way[1], v.driver.heading()
 	if v.place == v.depot {
 		v.stops = 3 + d.below(6)
 		v.until = unix + d.between(6, 18)*minute
@@ -135,7 +123,7 @@ func (v *vehicle) arrive(c *city, unix, outside float64) {
 		return
 	}
 	v.stops--
-	v.cargo.open(outside)
+	v.cargo.open(air)
 	quick := d.unit()
 	v.until = unix + (1.2+10*quick*quick)*minute
 	if d.chance(0.03) {
@@ -152,110 +140,63 @@ func (v *vehicle) depart(c *city, unix float64) {
 		v.rest(unix)
 	case home && v.battery.fitted && v.battery.pct < v.battery.returnAt+15:
 		v.plugged = true
-		v.until = unix + (fullEnough-v.battery.pct)/(v.battery.charging)
+		v.until = unix + (fullEnough-v.battery.pct)/v.battery.charging
 	case !home && (low || v.stops <= 0 || !v.shift.on(unix)):
-		v.leave(c, v.depot, unix)
+		v.leave(v.depot, v.bay)
 	default:
-		v.leave(c, v.customer(c), unix)
+		to := v.customer(c)
+		v.leave(to, to.near(&v.life, yard))
 	}
 }
 
-// rest parks the vehicle in its depot until some minutes into its next shift, at a charger as a rule.
+// rest parks the vehicle at a charger in its depot until some minutes into its next shift.
 func (v *vehicle) rest(unix float64) {
-	v.resting = true
-	v.plugged = !v.life.chance(unpluggedOf)
+	v.resting, v.plugged = true, true
 	v.until = unix + v.shift.untilNext(unix) + v.life.between(0, 12)*minute
 }
 
-// leave sets off from the yard in which the vehicle stands.
-func (v *vehicle) leave(c *city, dest uint8, unix float64) {
-	v.goTo(c, dest, v.x, v.y, c.places[v.place].node, true, unix)
-}
-
-// goTo sets off from a standstill at (x, y), which is the crossing itself or a yard beside it, for a place.
-func (v *vehicle) goTo(c *city, dest uint8, x, y float64, crossing uint16, fromYard bool, unix float64) {
-	v.resting, v.plugged = false, false
-	v.place = dest
-	w := &v.driver.way
-	w.dest, w.yardX, w.yardY = dest, v.bayX, v.bayY
-	if dest != v.depot {
-		w.yardX, w.yardY = c.yard(&v.life, dest, 45)
-	}
-	w.begin(c, &v.life, x, y, crossing, fromYard)
-	v.driver.setOff(c, &v.life, unix)
+// leave sets off for a bay at a place.
+func (v *vehicle) leave(to, bay point) {
+	v.driver.setOff(&v.life, v.at, bay)
+	v.resting, v.plugged, v.place = false, false, to
 }
 
 // customer chooses where to go next: of two in the city the nearer, so that rounds hang together, or somewhere outside.
-func (v *vehicle) customer(c *city) uint8 {
-	d := &v.life
+func (v *vehicle) customer(c *city) point {
+	d, here := &v.life, v.place
 	far := farTrip
 	if v.regional {
 		far = farTripReg
 	}
-	from := c.places[v.place].node
 	for {
-		var to uint8
+		to, other := pick(d, c.customers...), pick(d, c.customers...)
 		if d.chance(far) {
-			to = c.outside[d.below(len(c.outside))]
-		} else {
-			to = c.customers[d.below(len(c.customers))]
-			other := c.customers[d.below(len(c.customers))]
-			at := c.nodes[from]
-			if c.distance(c.places[other].node, at.x, at.y) < c.distance(c.places[to].node, at.x, at.y) {
-				to = other
-			}
+			to = pick(d, c.outside...)
+		} else if other.distance(here) < to.distance(here) {
+			to = other
 		}
-		if c.places[to].node != from {
+		if to.distance(here) > minTrip {
 			return to
 		}
 	}
 }
 
-// yard is a parking bay at a place, 20 m from the crossing or up to so many more.
-func (c *city) yard(d *dice, p uint8, depth float64) (x, y float64) {
-	at := &c.places[p]
-	in := 20 + depth*d.unit()
-	side := 0.5 * in * d.between(-1, 1)
-	n := &c.nodes[at.node]
-	return n.x + at.yardX*in - at.yardY*side, n.y + at.yardY*in + at.yardX*side
-}
-
-// reading is a record in whole units of what is written, so that text and number agree to the last digit.
-type reading struct {
-	timeMs   int64
-	lat, lon int32  // millionths of a degree
-	speed    uint16 // tenths of km/h
-	heading  uint16 // tenths of a degree
-	temp     int16  // tenths of °C, or noTemp
-	battery  int8   // percent, or noBattery
-	zone     uint8  // as zoneAt gives it
-}
-
-const (
-	noTemp    = math.MinInt16
-	noBattery = -1
-)
-
-// read is what the vehicle's instruments show at an instant, in Unix seconds.
-func (v *vehicle) read(c *city, unix float64) reading {
-	x, y, heading, speed := v.x, v.y, v.heading, 0.0
-	if v.driver.leg != standing {
-		x, y, heading, speed = v.driver.position()
+// read stores what the vehicle's instruments show in a record. The numbers are whole units of what is written.
+func (v *vehicle) read(c *city, r *telemetry.Record) {
+	at, heading, speed := v.at, v.heading, 0.0
+	if v.driver.moving {
+		at, heading, speed = v.driver.position()
 	}
-	r := reading{
-		lat:     int32(math.Round((cityLat + y/metersPerLat) * 1e6)),
-		lon:     int32(math.Round((cityLon + x/metersPerLon) * 1e6)),
-		speed:   uint16(speed*36 + 0.5),
-		heading: uint16(int(heading*(1800/math.Pi)+7200.5) % 3600),
-		temp:    noTemp,
-		battery: noBattery,
-		zone:    c.zoneAt(x, y),
-	}
+	lat, lon := at.degrees()
+	r.DeviceID, r.FleetID, r.Zone = v.id, v.fleet, c.zoneAt(at)
+	r.Lat, r.Lon = decimals(lat, 6), decimals(lon, 6)
+	r.SpeedKmh = telemetry.Some(decimals(max(0, speed*3.6), 1))
+	tenths := int((heading*180/math.Pi-streetsDeg)*10+7200.5) % 3600
+	r.HeadingDeg = telemetry.Some(float64(tenths) / 10)
 	if v.cargo.sensor {
-		r.temp = int16(math.Round(v.cargo.reading(&v.life, unix) * 10))
+		r.TempC = telemetry.Some(decimals(v.cargo.reading(&v.life), 1))
 	}
 	if v.battery.fitted {
-		r.battery = int8(v.battery.pct + 0.5)
+		r.BatteryPct = telemetry.Some(int32(v.battery.pct + 0.5))
 	}
-	return r
 }

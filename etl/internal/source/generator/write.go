@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -47,7 +49,7 @@ func WriteCSV(ctx context.Context, w io.Writer, s *Simulator) (Counts, error) {
 	return write(ctx, w, s, appendCSV, []byte(strings.Join(fields, ",")+"\n"))
 }
 
-// WriteNDJSON is WriteCSV with one JSON object a line, as AppendJSON makes it.
+// WriteNDJSON is WriteCSV with one JSON object a line, without absent fields.
 func WriteNDJSON(ctx context.Context, w io.Writer, s *Simulator) (Counts, error) {
 	return write(ctx, w, s, appendJSON, nil)
 }
@@ -55,27 +57,109 @@ func WriteNDJSON(ctx context.Context, w io.Writer, s *Simulator) (Counts, error)
 // writeSize is how many bytes are handed to the writer at once.
 const writeSize = 64 << 10
 
-func write(ctx context.Context, w io.Writer, s *Simulator, encode encoder, buf []byte) (Counts, error) {
+func write(ctx context.Context, w io.Writer, s *Simulator, encode func([]byte, *Emission) []byte, buf []byte) (Counts, error) {
 	counts := Counts{Broken: map[telemetry.Reason]int{}}
-	handOver := func() error {
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("write after %d records: %w", counts.Lines(), err)
+	var e Emission
+	for more := true; more; {
+		if more = s.Next(&e); more {
+			buf = append(encode(buf, &e), '\n')
+			counts.add(&e)
 		}
-		if _, err := w.Write(buf); err != nil {
-			return fmt.Errorf("write after %d records: %w", counts.Lines(), err)
+		if more && len(buf) < writeSize {
+			continue
+		}
+		err := ctx.Err()
+		if err == nil {
+			_, err = w.Write(buf)
+		}
+		if err != nil {
+			return counts, fmt.Errorf("write after %d records: %w", counts.Lines(), err)
 		}
 		buf = buf[:0]
-		return nil
 	}
-	var e Emission
-	for s.Next(&e) {
-		buf = append(encode.line(buf, &e), '\n')
-		counts.add(&e)
-		if len(buf) >= writeSize {
-			if err := handOver(); err != nil {
-				return counts, err
-			}
+	return counts, nil
+}
+
+// fields are the fields of a simulated record in the order of telemetry.Fields. Simulated positions have no accuracy.
+var fields = slices.DeleteFunc(slices.Clone(telemetry.Fields), func(field string) bool { return field == telemetry.FieldAccuracy })
+
+// timeLayout is RFC 3339 with milliseconds.
+const timeLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// appendCSV appends an emission as a sender would transmit it, as a CSV row without a newline. No simulated text needs
+// quotes.
+func appendCSV(dst []byte, e *Emission) []byte {
+	start := len(dst)
+	for i, field := range fields {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst, _ = e.appendValue(dst, field)
+	}
+	return e.cut(dst, start)
+}
+
+// appendJSON is appendCSV for a JSON object. No simulated text needs escapes.
+func appendJSON(dst []byte, e *Emission) []byte {
+	start := len(dst)
+	dst = append(dst, '{')
+	for _, field := range fields {
+		before := len(dst)
+		if before > start+1 {
+			dst = append(dst, ',')
+		}
+		dst = append(append(append(dst, '"'), field...), `":"`...)
+		value := len(dst)
+		var number bool
+		switch dst, number = e.appendValue(dst, field); {
+		case len(dst) == value:
+			dst = dst[:before] // absent
+		case number:
+			dst = slices.Delete(dst, value-1, value)
+		default:
+			dst = append(dst, '"')
 		}
 	}
-	return counts, handOver()
+	return e.cut(append(dst, '}'), start)
+}
+
+func (e *Emission) cut(dst []byte, start int) []byte {
+	if e.Cut {
+		return dst[:start+(len(dst)-start)/2]
+	}
+	return dst
+}
+
+// appendValue appends the value of a field, or nothing if it is absent, and returns whether it is a number.
+func (e *Emission) appendValue(dst []byte, field string) (text []byte, number bool) {
+	r := &e.Record
+	var v telemetry.Optional[float64]
+	switch field {
+	case e.Field:
+		return append(dst, e.Text...), false
+	case telemetry.FieldDeviceID:
+		return append(dst, r.DeviceID...), false
+	case telemetry.FieldFleetID:
+		return append(dst, r.FleetID...), false
+	case telemetry.FieldTimestamp:
+		return r.Time().AppendFormat(dst, timeLayout), false
+	case telemetry.FieldZone:
+		return append(dst, r.Zone...), false
+	case telemetry.FieldLat:
+		v = telemetry.Some(r.Lat)
+	case telemetry.FieldLon:
+		v = telemetry.Some(r.Lon)
+	case telemetry.FieldSpeed:
+		v = r.SpeedKmh
+	case telemetry.FieldHeading:
+		v = r.HeadingDeg
+	case telemetry.FieldBattery:
+		v = telemetry.Optional[float64]{Value: float64(r.BatteryPct.Value), Valid: r.BatteryPct.Valid}
+	case telemetry.FieldTemp:
+		v = r.TempC
+	}
+	if v.Valid {
+		dst = strconv.AppendFloat(dst, v.Value, 'f', -1, 64)
+	}
+	return dst, true
 }
