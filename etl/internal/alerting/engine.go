@@ -57,11 +57,11 @@ func New(r *rules.Rules, geofences Geofences) *Engine {
 // than AdvancedMs.
 func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.AlertEvent)) {
 	if s.seen() {
-		if r.TimeMs <= s.lastMs {
+		if r.TimeMs <= s.LastMs {
 			return
 		}
 		e.Advance(s, r.TimeMs, yield)
-		if s.fleet.Value() != r.FleetID {
+		if s.Fleet != r.FleetID {
 			s.end(r, yield)
 		}
 	}
@@ -75,7 +75,7 @@ func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.Alert
 	if !first {
 		s.updateOfflinePeak(r.TimeMs)
 		ev.resolve(telemetry.DeviceOffline, set.Offline.CoolDownMs)
-		if r.TimeMs-s.lastMs > set.MaxGapMs {
+		if r.TimeMs-s.LastMs > set.MaxGapMs {
 			s.resetDurations()
 		}
 		s.expireCoolDowns(r.TimeMs)
@@ -91,17 +91,17 @@ func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.Alert
 	*buffer = ev.nearby[:0]
 	e.buffers.Put(buffer)
 
-	s.lastMs, s.advancedMs = r.TimeMs, r.TimeMs
-	s.lat, s.lon = r.Lat, r.Lon
-	if s.zone != ev.zone {
-		s.zone = ev.ownedZone()
+	s.LastMs, s.Advanced = r.TimeMs, r.TimeMs
+	s.Lat, s.Lon = r.Lat, r.Lon
+	if s.Zone != ev.zone {
+		s.Zone = ev.ownedZone()
 	}
 }
 
 // settings returns the settings of the state's device, which the state caches until the rules change.
 func (e *Engine) settings(s *State) *rules.Settings {
 	if s.rules != e.rules {
-		s.rules, s.set = e.rules, e.rules.For(s.fleet.Value(), s.device)
+		s.rules, s.set = e.rules, e.rules.For(s.Fleet, s.Device)
 	}
 	return s.set
 }
@@ -133,6 +133,6 @@ func (ev *evaluation) open(a alertState) {
 // resolve resolves the open alert of a type at the position, if there is one, and starts the cool-down.
 func (ev *evaluation) resolve(t telemetry.AlertType, coolDownMs int64) {
 	if ev.state.resolve(t, ev.record.TimeMs, ev.yield) && coolDownMs > 0 {
-		ev.state.coolDowns = append(ev.state.coolDowns, coolDown{t, ev.record.TimeMs + coolDownMs})
+		ev.state.CoolDowns = append(ev.state.CoolDowns, coolDown{t, ev.record.TimeMs + coolDownMs})
 	}
 }

@@ -57,10 +57,10 @@ func (ev *evaluation) ownedZone() string {
 	switch {
 	case !ev.zoneFromRecord:
 		return ev.zone
-	case ev.zone != ev.state.zone:
+	case ev.zone != ev.state.Zone:
 		return strings.Clone(ev.zone)
 	default:
-		return ev.state.zone
+		return ev.state.Zone
 	}
 }
 
@@ -71,15 +71,15 @@ func (ev *evaluation) geofences(first bool) {
 		for _, t := range [...]telemetry.AlertType{telemetry.GeofenceEnter, telemetry.GeofenceExit, telemetry.GeofenceDwell} {
 			ev.resolve(t, 0)
 		}
-		s.memberships, s.geofencesHash = nil, 0
+		s.Memberships, s.GeofencesHash = nil, 0
 		return
 	}
-	if len(ev.nearby) == 0 && len(s.memberships) == 0 && len(s.firing) == 0 {
-		s.geofencesHash = ev.engine.geofencesHash
+	if len(ev.nearby) == 0 && len(s.Memberships) == 0 && len(s.Firing) == 0 {
+		s.GeofencesHash = ev.engine.geofencesHash
 		return
 	}
-	entered, left := ev.updateMemberships(first || s.geofencesHash != ev.engine.geofencesHash)
-	s.geofencesHash = ev.engine.geofencesHash
+	entered, left := ev.updateMemberships(first || s.GeofencesHash != ev.engine.geofencesHash)
+	s.GeofencesHash = ev.engine.geofencesHash
 	ev.event(telemetry.GeofenceEnter, &set.Enter, entered, left)
 	ev.event(telemetry.GeofenceExit, &set.Exit, left, entered)
 	ev.dwell()
@@ -90,12 +90,12 @@ func (ev *evaluation) geofences(first bool) {
 // contains the position, and memberships of geofences out of reach are dropped, since those may no longer exist.
 func (ev *evaluation) updateMemberships(changed bool) (entered, left []membership) {
 	s, now := ev.state, ev.record.TimeMs
-	known := len(s.memberships)
+	known := len(s.Memberships)
 	for i := range ev.nearby {
 		g := &ev.nearby[i]
-		at := slices.IndexFunc(s.memberships[:known], func(m membership) bool { return m.Geofence == g.Name })
+		at := slices.IndexFunc(s.Memberships[:known], func(m membership) bool { return m.Geofence == g.Name })
 		if at >= 0 {
-			m := &s.memberships[at]
+			m := &s.Memberships[at]
 			m.Geofence, m.AreaM2, m.DwellS, m.OnExit = g.Name, g.AreaM2, g.DwellS, g.OnExit
 			continue
 		}
@@ -103,14 +103,14 @@ func (ev *evaluation) updateMemberships(changed bool) (entered, left []membershi
 		switch {
 		case changed && g.InsideM >= 0:
 			m.Inside, m.SinceMs = true, now
-			s.memberships = append(s.memberships, m)
+			s.Memberships = append(s.Memberships, m)
 		case !changed && g.InsideM >= ev.marginOf(g.AreaM2):
-			s.memberships = append(s.memberships, m) // its first position is counted below
+			s.Memberships = append(s.Memberships, m) // its first position is counted below
 		}
 	}
 
-	kept := s.memberships[:0]
-	for _, m := range s.memberships {
+	kept := s.Memberships[:0]
+	for _, m := range s.Memberships {
 		g := ev.near(m.Geofence)
 		if g == nil && changed {
 			continue
@@ -141,9 +141,9 @@ func (ev *evaluation) updateMemberships(changed bool) (entered, left []membershi
 		}
 		kept = append(kept, m)
 	}
-	clear(s.memberships[len(kept):])
-	if s.memberships = kept; len(kept) == 0 {
-		s.memberships = nil
+	clear(s.Memberships[len(kept):])
+	if s.Memberships = kept; len(kept) == 0 {
+		s.Memberships = nil
 	}
 	slices.SortFunc(entered, smallestFirst)
 	slices.SortFunc(left, smallestFirst)
@@ -179,7 +179,7 @@ func (ev *evaluation) contains(geofence string) bool {
 // event opens an alert for the geofences that the device has entered (or left) with this position, if they or the rule
 // ask for it. The alert stays open for the hold time, unless a newer one opens or the device turns back.
 func (ev *evaluation) event(t telemetry.AlertType, rule *rules.Event, turned, turnedBack []membership) {
-	if len(turned) == 0 && len(ev.state.firing) == 0 {
+	if len(turned) == 0 && len(ev.state.Firing) == 0 {
 		return
 	}
 	var names []string
@@ -191,7 +191,7 @@ func (ev *evaluation) event(t telemetry.AlertType, rule *rules.Event, turned, tu
 			}
 		}
 	}
-	if a := find(ev.state.firing, t); a != nil {
+	if a := find(ev.state.Firing, t); a != nil {
 		back := func(m membership) bool { return slices.Contains(strings.Split(a.Zone, nameSeparator), m.Geofence) }
 		if !rule.Enabled || len(names) > 0 || ev.record.TimeMs >= a.OpenedMs+rule.HoldMs || slices.ContainsFunc(turnedBack, back) {
 			ev.resolve(t, 0)
@@ -207,8 +207,8 @@ func (ev *evaluation) event(t telemetry.AlertType, rule *rules.Event, turned, tu
 // dwell opens an alert for the smallest geofence that the device stays in for too long, until it leaves that geofence.
 func (ev *evaluation) dwell() {
 	rule, s, now := &ev.set.Dwell, ev.state, ev.record.TimeMs
-	if a := find(s.firing, telemetry.GeofenceDwell); a != nil {
-		inside := slices.ContainsFunc(s.memberships, func(m membership) bool { return m.Geofence == a.Zone && m.Inside })
+	if a := find(s.Firing, telemetry.GeofenceDwell); a != nil {
+		inside := slices.ContainsFunc(s.Memberships, func(m membership) bool { return m.Geofence == a.Zone && m.Inside })
 		switch {
 		case !rule.Enabled:
 			ev.resolve(telemetry.GeofenceDwell, 0)
@@ -226,8 +226,8 @@ func (ev *evaluation) dwell() {
 	}
 	var smallest *membership
 	var limitMs int64
-	for i := range s.memberships {
-		m := &s.memberships[i]
+	for i := range s.Memberships {
+		m := &s.Memberships[i]
 		limit, ok := rule.LimitMs(m.Geofence, m.DwellS)
 		if m.Inside && ok && now-m.SinceMs >= limit && (smallest == nil || smallestFirst(*m, *smallest) < 0) && ev.contains(m.Geofence) {
 			smallest, limitMs = m, limit

@@ -12,7 +12,7 @@ func (e *Engine) Advance(s *State, nowMs int64, yield func(telemetry.AlertEvent)
 	if !s.seen() {
 		return
 	}
-	if rule := &e.settings(s).Offline; !rule.Enabled || nowMs-s.lastMs < rule.MinMs {
+	if rule := &e.settings(s).Offline; !rule.Enabled || nowMs-s.LastMs < rule.MinMs {
 		return // the usual case
 	}
 	for {
@@ -20,17 +20,17 @@ func (e *Engine) Advance(s *State, nowMs int64, yield func(telemetry.AlertEvent)
 		if !ok || atMs > nowMs {
 			return
 		}
-		s.advancedMs = atMs
-		silence := seconds(atMs - s.lastMs)
-		if a := find(s.firing, telemetry.DeviceOffline); a != nil {
+		s.Advanced = atMs
+		silence := seconds(atMs - s.LastMs)
+		if a := find(s.Firing, telemetry.DeviceOffline); a != nil {
 			a.Peak = silence
 			a.escalate(severity, threshold, yield)
 			continue
 		}
 		var a alertState
 		a.Type, a.Severity, a.Threshold = telemetry.DeviceOffline, severity, threshold
-		a.StartedMs, a.OpenedMs, a.Peak = s.lastMs, atMs, silence
-		a.Zone, a.Lat, a.Lon = s.zone, s.lat, s.lon
+		a.StartedMs, a.OpenedMs, a.Peak = s.LastMs, atMs, silence
+		a.Zone, a.Lat, a.Lon = s.Zone, s.Lat, s.Lon
 		s.open(a, yield)
 	}
 }
@@ -49,7 +49,7 @@ func (e *Engine) Next(s *State) (ms int64, ok bool) {
 // then.
 func (e *Engine) nextOffline(s *State) (atMs int64, severity telemetry.Severity, threshold float64, ok bool) {
 	rule := &e.settings(s).Offline
-	a := find(s.firing, telemetry.DeviceOffline)
+	a := find(s.Firing, telemetry.DeviceOffline)
 	// LOW follows the shortest silence, so it is last in the list and first in time.
 	for i := len(rule.AfterMs) - 1; i >= 0; i-- {
 		level := rule.AfterMs[i]
@@ -57,8 +57,8 @@ func (e *Engine) nextOffline(s *State) (atMs int64, severity telemetry.Severity,
 			continue
 		}
 		// A reload may have lowered a level below the silence that has passed already.
-		atMs = max(s.lastMs+int64(level.Value), s.coolDownUntil(telemetry.DeviceOffline), s.advancedMs)
-		severity, threshold = rule.Severity(atMs - s.lastMs)
+		atMs = max(s.LastMs+int64(level.Value), s.coolDownUntil(telemetry.DeviceOffline), s.Advanced)
+		severity, threshold = rule.Severity(atMs - s.LastMs)
 		if a == nil || severity.HigherThan(a.Severity) {
 			return atMs, severity, threshold, true
 		}
@@ -68,8 +68,8 @@ func (e *Engine) nextOffline(s *State) (atMs int64, severity telemetry.Severity,
 
 // updateOfflinePeak sets the length of the silence, which is known once the device sends again.
 func (s *State) updateOfflinePeak(nowMs int64) {
-	if a := find(s.firing, telemetry.DeviceOffline); a != nil {
-		a.Peak = seconds(nowMs - s.lastMs)
+	if a := find(s.Firing, telemetry.DeviceOffline); a != nil {
+		a.Peak = seconds(nowMs - s.LastMs)
 	}
 }
 

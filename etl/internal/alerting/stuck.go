@@ -15,7 +15,7 @@ type stationary struct {
 }
 
 func (ev *evaluation) stuck() {
-	rule, r, s := &ev.set.Stuck, ev.record, &ev.state.stationary
+	rule, r, s := &ev.set.Stuck, ev.record, &ev.state.Stationary
 	if !rule.Enabled {
 		ev.resolve(telemetry.DeviceStuck, 0)
 		*s = stationary{}
@@ -33,7 +33,7 @@ func (ev *evaluation) stuck() {
 		*s = stationary{Lat: r.Lat, Lon: r.Lon, StartedMs: r.TimeMs}
 	}
 	durationMs := r.TimeMs - s.StartedMs
-	if a := find(ev.state.firing, telemetry.DeviceStuck); a != nil {
+	if a := find(ev.state.Firing, telemetry.DeviceStuck); a != nil {
 		a.Peak = seconds(durationMs)
 		return
 	}

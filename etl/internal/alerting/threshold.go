@@ -35,7 +35,7 @@ func (ev *evaluation) threshold(t telemetry.AlertType, rule *rules.Threshold, va
 	if !value.Valid {
 		return
 	}
-	if a := find(ev.state.firing, t); a != nil && !ev.updateFiring(a, rule, value.Value, base) {
+	if a := find(ev.state.Firing, t); a != nil && !ev.updateFiring(a, rule, value.Value, base) {
 		return
 	}
 	switch {
@@ -90,7 +90,7 @@ func (ev *evaluation) updatePending(t telemetry.AlertType, rule *rules.Threshold
 	a := alertState{Base: base, Below: isBelow}
 	a.Type, a.StartedMs, a.Peak = t, now, value
 	side := sideOf(rule, isBelow)
-	pending := find(ev.state.pending, t)
+	pending := find(ev.state.Pending, t)
 	if pending != nil && pending.Below == isBelow {
 		a.StartedMs = pending.StartedMs
 		if side.Excess(value, base) <= side.Excess(pending.Peak, pending.Base) {
@@ -107,5 +107,5 @@ func (ev *evaluation) updatePending(t telemetry.AlertType, rule *rules.Threshold
 		*pending = a
 		return
 	}
-	ev.state.pending = append(ev.state.pending, a)
+	ev.state.Pending = append(ev.state.Pending, a)
 }
