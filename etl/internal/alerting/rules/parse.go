@@ -71,7 +71,7 @@ func (p *parser) settings(path string, n *yaml.Node, s *Settings) {
 		return func(path string, n *yaml.Node) { p.mapping(path, n, keys) }
 	}
 	threshold := func(t *Threshold, keys fields) field {
-		keys["enabled"] = value(p, p.boolean, &t.Enabled)
+		keys["enabled"] = value(p, p.boolean(), &t.Enabled)
 		keys["for"] = value(p, p.duration(0), &t.ForMs)
 		keys["clear_for"] = value(p, p.duration(0), &t.ClearForMs)
 		keys["cool_down"] = value(p, p.duration(0), &t.CoolDownMs)
@@ -79,8 +79,8 @@ func (p *parser) settings(path string, n *yaml.Node, s *Settings) {
 	}
 	event := func(e *Event) field {
 		return section(fields{
-			"enabled":   value(p, p.boolean, &e.Enabled),
-			"severity":  value(p, p.severity, &e.Severity),
+			"enabled":   value(p, p.boolean(), &e.Enabled),
+			"severity":  value(p, p.severity(), &e.Severity),
 			"geofences": value(p, p.geofences, &e.Geofences),
 			"hold":      value(p, p.duration(time.Second), &e.HoldMs),
 		})
@@ -117,19 +117,19 @@ func (p *parser) settings(path string, n *yaml.Node, s *Settings) {
 		"geofence_enter": event(&s.Enter),
 		"geofence_exit":  event(&s.Exit),
 		"geofence_dwell": section(fields{
-			"enabled":   value(p, p.boolean, &s.Dwell.Enabled),
-			"severity":  value(p, p.severity, &s.Dwell.Severity),
+			"enabled":   value(p, p.boolean(), &s.Dwell.Enabled),
+			"severity":  value(p, p.severity(), &s.Dwell.Severity),
 			"geofences": value(p, p.dwellLimits, &s.Dwell.LimitsMs),
 			"cool_down": value(p, p.duration(0), &s.Dwell.CoolDownMs),
 		}),
 		"device_offline": section(fields{
-			"enabled":   value(p, p.boolean, &s.Offline.Enabled),
+			"enabled":   value(p, p.boolean(), &s.Offline.Enabled),
 			"after":     value(p, p.levels(ascending|required, p.milliseconds), &s.Offline.AfterMs),
 			"cool_down": value(p, p.duration(0), &s.Offline.CoolDownMs),
 		}),
 		"device_stuck": section(fields{
-			"enabled":   value(p, p.boolean, &s.Stuck.Enabled),
-			"severity":  value(p, p.severity, &s.Stuck.Severity),
+			"enabled":   value(p, p.boolean(), &s.Stuck.Enabled),
+			"severity":  value(p, p.severity(), &s.Stuck.Severity),
 			"min_speed": value(p, p.number(1, telemetry.MaxSpeedKmh, "km/h"), &s.Stuck.MinSpeedKmh),
 			"radius_m":  value(p, p.number(1, 1000, "meters"), &s.Stuck.RadiusM),
 			"for":       value(p, p.duration(time.Second), &s.Stuck.ForMs),
@@ -149,47 +149,46 @@ func value[T any](p *parser, read func(path string, n *yaml.Node) (T, bool), dst
 	}
 }
 
-func (p *parser) boolean(path string, n *yaml.Node) (bool, bool) {
-	if n.Tag != "!!bool" {
-		p.problem(n.Line, path, shown(n), "give true or false")
+// scalar returns a reader of a scalar. read returns false for a wrong one.
+func scalar[T any](p *parser, remedy string, read func(n *yaml.Node) (T, bool)) func(string, *yaml.Node) (T, bool) {
+	return func(path string, n *yaml.Node) (v T, ok bool) {
+		if v, ok = read(n); !ok {
+			p.problem(n.Line, path, shown(n), remedy)
+		}
+		return v, ok
 	}
-	return strings.EqualFold(n.Value, "true"), n.Tag == "!!bool"
+}
+
+func (p *parser) boolean() func(string, *yaml.Node) (bool, bool) {
+	return scalar(p, "give true or false", func(n *yaml.Node) (bool, bool) {
+		return strings.EqualFold(n.Value, "true"), n.Tag == "!!bool"
+	})
 }
 
 type readNumber = func(path string, n *yaml.Node) (float64, bool)
 
 func (p *parser) number(least, most float64, unit string) readNumber {
-	return func(path string, n *yaml.Node) (float64, bool) {
+	return scalar(p, fmt.Sprintf("give a number from %v to %v, %s", least, most, unit), func(n *yaml.Node) (float64, bool) {
 		v, err := strconv.ParseFloat(n.Value, 64)
-		if n.Tag != "!!int" && n.Tag != "!!float" || err != nil || !(v >= least && v <= most) {
-			p.problem(n.Line, path, shown(n), fmt.Sprintf("give a number from %v to %v, %s", least, most, unit))
-			return 0, false
-		}
-		return v + 0, true // no negative zero
-	}
+		isNumber := n.Tag == "!!int" || n.Tag == "!!float"
+		return v + 0, isNumber && err == nil && v >= least && v <= most // no negative zero
+	})
 }
 
 func (p *parser) count(least, most int) func(string, *yaml.Node) (int, bool) {
-	return func(path string, n *yaml.Node) (int, bool) {
+	return scalar(p, fmt.Sprintf("give a whole number from %d to %d", least, most), func(n *yaml.Node) (int, bool) {
 		v, err := strconv.Atoi(n.Value)
-		if n.Tag != "!!int" || err != nil || v < least || v > most {
-			p.problem(n.Line, path, shown(n), fmt.Sprintf("give a whole number from %d to %d", least, most))
-			return 0, false
-		}
-		return v, true
-	}
+		return v, n.Tag == "!!int" && err == nil && v >= least && v <= most
+	})
 }
 
 // duration reads a duration in milliseconds, at most the retention.
 func (p *parser) duration(least time.Duration) func(string, *yaml.Node) (int64, bool) {
-	return func(path string, n *yaml.Node) (int64, bool) {
-		d, err := time.ParseDuration(n.Value)
-		if n.Kind != yaml.ScalarNode || err != nil || d < least || d > telemetry.Retention || d%time.Millisecond != 0 {
-			p.problem(n.Line, path, shown(n), fmt.Sprintf("give a duration such as 90s, 15m or 2h, from %v to %vh", least, telemetry.Retention.Hours()))
-			return 0, false
-		}
-		return d.Milliseconds(), true
-	}
+	remedy := fmt.Sprintf("give a duration such as 90s, 15m or 2h, from %v to %vh", least, telemetry.Retention.Hours())
+	return scalar(p, remedy, func(n *yaml.Node) (int64, bool) {
+		d, err := time.ParseDuration(n.Value) // the value of a list is empty
+		return d.Milliseconds(), err == nil && d >= least && d <= telemetry.Retention && d%time.Millisecond == 0
+	})
 }
 
 func (p *parser) milliseconds(path string, n *yaml.Node) (float64, bool) {
@@ -197,13 +196,11 @@ func (p *parser) milliseconds(path string, n *yaml.Node) (float64, bool) {
 	return float64(ms), ok
 }
 
-func (p *parser) severity(path string, n *yaml.Node) (telemetry.Severity, bool) {
-	s := telemetry.Severity(n.Value)
-	if !slices.Contains(telemetry.Severities, s) {
-		p.problem(n.Line, path, shown(n), "give HIGH, MEDIUM or LOW")
-		return "", false
-	}
-	return s, true
+func (p *parser) severity() func(string, *yaml.Node) (telemetry.Severity, bool) {
+	return scalar(p, "give HIGH, MEDIUM or LOW", func(n *yaml.Node) (telemetry.Severity, bool) {
+		s := telemetry.Severity(n.Value)
+		return s, slices.Contains(telemetry.Severities, s)
+	})
 }
 
 // How levels must be ordered, and whether one is required.
