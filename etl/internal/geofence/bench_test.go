@@ -42,17 +42,17 @@ func BenchmarkIndex(b *testing.B) {
 	}
 }
 
-// An outline with many corners, by its tree and by a scan of each edge.
+// An outline with many corners, by its blocks and by a scan of each edge.
 func BenchmarkOutline(b *testing.B) {
 	r := rand.New(rand.NewPCG(13, 14))
 	for _, corners := range []int{12, 16, 24, 32, 100, 9_999} {
 		geofences := mustParse(b, feature(rings{{star(r, 52, 9, 5000, corners)}}.text(), named("z", "")))
-		tree := geofences[0].shape.outline
+		blocks := geofences[0].shape.outline
 		at := make([][2]float64, 1024)
 		for i := range at {
 			at[i] = [2]float64{8000 * (r.Float64() - 0.5), 8000 * (r.Float64() - 0.5)}
 		}
-		for name, o := range map[string]outline{"tree": tree, "each": {edges: tree.edges}} {
+		for name, o := range map[string]outline{"blocks": blocks, "each": {edges: blocks.edges}} {
 			b.Run(fmt.Sprintf("%s/%d", name, corners), func(b *testing.B) {
 				for i := 0; b.Loop(); i++ {
 					p := at[i%len(at)]

@@ -149,19 +149,19 @@ func TestOutlines(t *testing.T) {
 	}
 }
 
-// TestTreeOfEdges compares an outline's tree with a scan of every edge.
-func TestTreeOfEdges(t *testing.T) {
+// TestBlocksOfEdges compares an outline's blocks with a scan of every edge.
+func TestBlocksOfEdges(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	for _, corners := range []int{17, 64, 65, 100, 513, 4097, 9000} {
 		geofences := mustParse(t, feature(rings{{star(r, 50, 8, 5000, corners), star(r, 50, 8, 1000, 20)}}.text(), named("z", "")))
-		tree := geofences[0].shape.outline
-		require.NotEmpty(t, tree.levels)
-		flat := outline{edges: tree.edges}
+		blocks := geofences[0].shape.outline
+		require.NotEmpty(t, blocks.blocks)
+		flat := outline{edges: blocks.edges}
 		for range 300 {
 			x, y := 12_000*(r.Float64()-0.5), 12_000*(r.Float64()-0.5)
-			require.Equal(t, flat.contains(x, y), tree.contains(x, y))
+			require.Equal(t, flat.contains(x, y), blocks.contains(x, y))
 			for _, limit := range []float64{math.Inf(1), 100, 1e6} {
-				require.InEpsilon(t, flat.distance2(x, y, 0.6, limit), tree.distance2(x, y, 0.6, limit), 1e-12)
+				require.InEpsilon(t, flat.distance2(x, y, 0.6, limit), blocks.distance2(x, y, 0.6, limit), 1e-12)
 			}
 		}
 	}
