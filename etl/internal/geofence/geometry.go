@@ -49,7 +49,16 @@ func (r *reader) geometry(f *Geofence, raw json.RawMessage) {
 	if !ok || !r.rings(kind, parts) {
 		return
 	}
-	area := multiPolygon(parts)
+	drawn, err := geom.UnmarshalGeoJSON(raw, geom.NoValidate{})
+	if err != nil {
+		r.add("geometry is %s: %w", show(raw), err)
+		return
+	}
+	drawn = drawn.ForceCoordinatesType(geom.DimXY)
+	area, ok := drawn.AsMultiPolygon()
+	if !ok {
+		area = drawn.MustAsPolygon().AsMultiPolygon()
+	}
 	if err := carefully(area.Validate); err != nil {
 		r.invalid(area, err)
 		return
@@ -62,7 +71,7 @@ func (r *reader) geometry(f *Geofence, raw json.RawMessage) {
 	if !r.marshal(f, text) {
 		return
 	}
-	area, err := joinAtDateLine(area)
+	area, err = joinAtDateLine(area)
 	if err != nil {
 		r.add("coordinates: the parts on both sides of the date line don't join: %w: make their edges on it equal", err)
 		return
@@ -185,23 +194,6 @@ func wrongPosition(at []float64) string {
 		return fmt.Sprintf("[%v, %v], and %v is not a latitude: GeoJSON has the longitude first, swap them", lon, lat, lat)
 	}
 	return fmt.Sprintf("[%v, %v]: give a longitude of -180 to 180 and a latitude of -90 to 90 (degrees, WGS 84)", lon, lat)
-}
-
-// multiPolygon converts valid coordinates.
-func multiPolygon(parts [][][][]float64) geom.MultiPolygon {
-	polygons := make([]geom.Polygon, len(parts))
-	for i, rings := range parts {
-		lines := make([]geom.LineString, len(rings))
-		for j, ring := range rings {
-			flat := make([]float64, 0, 2*len(ring))
-			for _, at := range ring {
-				flat = append(flat, at[0], at[1])
-			}
-			lines[j] = geom.NewLineString(geom.NewSequence(flat, geom.DimXY))
-		}
-		polygons[i] = geom.NewPolygon(lines)
-	}
-	return geom.NewMultiPolygon(polygons)
 }
 
 // invalid reports why the library rejects an area. The library gives the start of a ring that crosses itself; people need

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -128,10 +129,18 @@ func (r *reader) feature(text []byte) (g Geofence, fleets []string) {
 	}
 	g.Name = r.name()
 	fleets = r.fleets()
-	g.Kind = r.kind()
+	g.Kind = read(r, "kind", fmt.Sprintf("give a text of at most %d bytes", MaxKindLen),
+		func(kind string) bool { return len(kind) <= MaxKindLen }).Value
 	g.SpeedLimitKmh = r.number("speed_limit_kmh", "km/h", MaxSpeedLimitKmh)
-	g.DwellS = r.dwell()
-	g.OnEnter, g.OnExit = r.alerts()
+	dwell := read(r, "dwell_s", fmt.Sprintf("give a whole number of seconds above 0, at most %d", math.MaxInt32),
+		func(seconds float64) bool {
+			return seconds > 0 && seconds <= math.MaxInt32 && seconds == math.Trunc(seconds)
+		})
+	g.DwellS = telemetry.Optional[int32]{Value: int32(dwell.Value), Valid: dwell.Valid}
+	alerts := read(r, "alerts", `give a list of "enter" and "exit", or remove it`, func(alerts []string) bool {
+		return !slices.ContainsFunc(alerts, func(alert string) bool { return alert != "enter" && alert != "exit" })
+	}).Value
+	g.OnEnter, g.OnExit = slices.Contains(alerts, "enter"), slices.Contains(alerts, "exit")
 	r.geometry(&g, f.Geometry)
 	return g, fleets
 }
@@ -146,19 +155,35 @@ func (r *reader) property(field string) json.RawMessage {
 
 const nameRule = "1 to 128 characters of A-Za-z0-9._:-"
 
-func (r *reader) name() string {
-	raw := r.property("name")
+// read reads an optional property, which must be valid.
+func read[T any](r *reader, field, remedy string, valid func(T) bool) (v telemetry.Optional[T]) {
+	raw := r.property(field)
 	if raw == nil {
+		return v
+	}
+	if json.Unmarshal(raw, &v.Value) != nil || !valid(v.Value) {
+		r.add("%s is %s: %s", field, show(raw), remedy)
+		return telemetry.Optional[T]{}
+	}
+	v.Valid = true
+	return v
+}
+
+// number reads an optional property above 0.
+func (r *reader) number(field, unit string, most float64) telemetry.Optional[float64] {
+	return read(r, field, fmt.Sprintf("give a number of %s above 0, at most %.0f", unit, most),
+		func(v float64) bool { return v > 0 && v <= most })
+}
+
+func (r *reader) name() string {
+	if r.property("name") == nil {
 		r.add("name is missing: give a name of %s", nameRule)
-		return ""
 	}
-	var name string
-	if json.Unmarshal(raw, &name) != nil || !telemetry.ValidName(name) {
-		r.add("name is %s: give a text of %s", show(raw), nameRule)
-		return ""
+	name := read(r, "name", "give a text of "+nameRule, telemetry.ValidName)
+	if name.Valid {
+		r.source += " " + strconv.Quote(name.Value)
 	}
-	r.source += " " + strconv.Quote(name)
-	return name
+	return name.Value
 }
 
 func (r *reader) fleets() (fleets []string) {
@@ -190,67 +215,6 @@ func (r *reader) fleets() (fleets []string) {
 		seen[fleet] = true
 	}
 	return fleets
-}
-
-func (r *reader) kind() (kind string) {
-	raw := r.property("kind")
-	if raw == nil {
-		return ""
-	}
-	if json.Unmarshal(raw, &kind) != nil || len(kind) > MaxKindLen {
-		r.add("kind is %s: give a text of at most %d bytes", show(raw), MaxKindLen)
-	}
-	return kind
-}
-
-// number reads an optional property above 0.
-func (r *reader) number(field, unit string, most float64) (v telemetry.Optional[float64]) {
-	raw := r.property(field)
-	if raw == nil {
-		return v
-	}
-	var number float64
-	if json.Unmarshal(raw, &number) != nil || !(number > 0 && number <= most) {
-		r.add("%s is %s: give a number of %s above 0, at most %.0f", field, show(raw), unit, most)
-		return v
-	}
-	return telemetry.Some(number)
-}
-
-func (r *reader) dwell() (v telemetry.Optional[int32]) {
-	raw := r.property("dwell_s")
-	if raw == nil {
-		return v
-	}
-	var seconds float64
-	if json.Unmarshal(raw, &seconds) != nil || !(seconds > 0 && seconds <= math.MaxInt32) || seconds != math.Trunc(seconds) {
-		r.add("dwell_s is %s: give a whole number of seconds above 0, at most %d", show(raw), math.MaxInt32)
-		return v
-	}
-	return telemetry.Some(int32(seconds))
-}
-
-func (r *reader) alerts() (enter, exit bool) {
-	raw := r.property("alerts")
-	if raw == nil {
-		return false, false
-	}
-	var alerts []string
-	wrong := json.Unmarshal(raw, &alerts) != nil
-	for _, alert := range alerts {
-		switch alert {
-		case "enter":
-			enter = true
-		case "exit":
-			exit = true
-		default:
-			wrong = true
-		}
-	}
-	if wrong {
-		r.add(`alerts is %s: give a list of "enter" and "exit", or remove it`, show(raw))
-	}
-	return enter, exit
 }
 
 func orNull(raw json.RawMessage) json.RawMessage {
