@@ -28,11 +28,6 @@ const (
 	prometheusPort   = 9090
 	alertmanagerPort = 9093
 	grafanaPort      = 3000
-
-	prometheusURL   = "http://localhost:9090"
-	alertmanagerURL = "http://localhost:9093"
-	grafanaURL      = "http://localhost:3000"
-	demoFleet       = "fleet-001"
 )
 
 // Demo is the demo of a repository, running or not. While it runs, it holds a lock that has its pid.
@@ -56,6 +51,10 @@ func (d *Demo) file(name string) string { return filepath.Join(d.dir, name) }
 type tools struct {
 	prometheus, alertmanager, grafana       string
 	noPrometheus, noAlertmanager, noGrafana error
+}
+
+func (t tools) missing() []error {
+	return slices.DeleteFunc([]error{t.noPrometheus, t.noAlertmanager, t.noGrafana}, func(err error) bool { return err == nil })
 }
 
 // Run starts everything, prints the progress until ctx ends, and stops everything. Down ends ctx with SIGTERM.

@@ -1,11 +1,12 @@
 package demo
 
 import (
+	_ "embed" // of the table
 	"fmt"
 	"net/http"
 	"os"
-	"strings"
 	"text/tabwriter"
+	"text/template"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
@@ -13,44 +14,28 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
+//go:embed table.txt.tmpl
+var tableText string
+
+var tableTemplate = template.Must(template.New("table").Parse(tableText))
+
 // table prints the running programs with their addresses and a command to try, and the missing programs.
 func (d *Demo) table(nodes []cluster.Node, t tools) error {
-	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
-	row := func(program, address, try string) { fmt.Fprintf(w, "%s\t%s\t%s\n", program, address, try) }
-	fmt.Fprintln(w)
-	row("PROGRAM", "ADDRESS", "TRY")
+	var password []byte
 	if t.noGrafana == nil {
-		password, err := os.ReadFile(monitoring.PasswordFile(d.file("grafana")))
-		if err != nil {
+		var err error
+		if password, err = os.ReadFile(monitoring.PasswordFile(d.file("grafana"))); err != nil {
 			return err
 		}
-		row("Grafana, read-only", grafanaURL, grafanaURL+"/d/fleet-realtime")
-		row("  as administrator", grafanaURL+"/login", "user admin, password "+string(password))
 	}
-	if t.noPrometheus == nil {
-		row("Prometheus", prometheusURL, prometheusURL+"/alerts")
-	}
-	if t.noAlertmanager == nil {
-		row("Alertmanager", alertmanagerURL, alertmanagerURL+"/#/alerts")
-	}
-	metrics := "http://" + metricsAddress
-	row("fleet-etl, streaming", metrics+"/metrics", "curl -s "+metrics+"/metrics | grep ^fleet_etl_records")
-	row("  readiness", metrics+"/-/ready", "go run ./dev cluster kill 2")
-	row("HTTP API, without authentication", "http://"+apiAddress, fmt.Sprintf("curl -s http://%s/v1/fleets/%s/latest?limit=2", apiAddress, demoFleet))
-	row(fmt.Sprintf("Cassandra, %d nodes", len(nodes)), strings.Join(contactPoints(nodes), " "), "go run ./dev cluster status fleet_iot")
-	row("  metrics", fmt.Sprintf("http://%s/metrics …", nodes[0].Metrics()), fmt.Sprintf("curl -s http://%s/metrics | grep ^cassandra", nodes[0].Metrics()))
-	row("Logs", ".dev/demo/fleet-etl.log, .dev/demo/*/log", "tail -f .dev/demo/fleet-etl.log")
-	row("Load a file", "", "bin/fleet-etl load data/sample_telemetry.csv --end-at now")
-	if err := w.Flush(); err != nil {
+	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
+	if err := tableTemplate.Execute(w, map[string]any{
+		"Password": string(password), "NoPrometheus": t.noPrometheus, "NoAlertmanager": t.noAlertmanager,
+		"Hosts": contactPoints(nodes), "Metrics": nodes[0].Metrics(), "Missing": t.missing(),
+	}); err != nil {
 		return err
 	}
-	for _, err := range []error{t.noPrometheus, t.noAlertmanager, t.noGrafana} {
-		if err != nil {
-			d.printf("\nnot running: %s", err)
-		}
-	}
-	d.printf("\nPress Ctrl-C here, or run make demo-down in another terminal, to stop the demo.")
-	return nil
+	return w.Flush()
 }
 
 // states has the last printed state of each program, so that each change is printed once.

@@ -32,7 +32,7 @@ func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Nod
 	}
 	o := monitoring.PrometheusOptions{
 		Options:  d.options("prometheus", t.prometheus, prometheusPort),
-		FleetETL: []string{metricsAddress}, Cassandra: monitoring.Nodes(nodes), GrafanaURL: grafanaURL,
+		FleetETL: []string{metricsAddress}, Cassandra: monitoring.Nodes(nodes), GrafanaURL: fmt.Sprintf("http://localhost:%d", grafanaPort),
 	}
 	if t.noAlertmanager == nil {
 		o.Alertmanager = fmt.Sprintf("127.0.0.1:%d", alertmanagerPort)
@@ -50,7 +50,7 @@ func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node) 
 	return monitoring.StartGrafana(ctx, monitoring.GrafanaOptions{
 		Options:   d.options("grafana", t.grafana, grafanaPort),
 		Cassandra: contactPoints(nodes), DC: nodes[0].DC,
-		PrometheusURL: prometheusURL, // if Prometheus is missing, the panels show an error
+		PrometheusURL: fmt.Sprintf("http://127.0.0.1:%d", prometheusPort), // if Prometheus is missing, the panels show an error
 	})
 }
 
@@ -78,8 +78,8 @@ func (d *Demo) startETL(ctx context.Context, t tools, nodes []cluster.Node) (*pr
 func (d *Demo) environment(nodes []cluster.Node, alertmanager bool) []string {
 	own := []string{
 		"ETL_STATE_DIR=" + d.file("state"),
-		"ETL_SOURCES=generator,api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_OPEN_FLEET=" + demoFleet,
-		"ETL_GRAFANA_URL=" + grafanaURL,
+		"ETL_SOURCES=generator,api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_OPEN_FLEET=fleet-001",
+		fmt.Sprintf("ETL_GRAFANA_URL=http://localhost:%d", grafanaPort),
 	}
 	if alertmanager {
 		own = append(own, fmt.Sprintf("ETL_ALERTMANAGER_URLS=http://127.0.0.1:%d", alertmanagerPort))
