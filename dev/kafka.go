@@ -15,20 +15,13 @@ type kafkaCmd struct {
 	Kill   kafkaKillCmd   `cmd:"" help:"Kill the broker (SIGKILL)."`
 }
 
-type kafkaUpCmd struct {
-	Topics map[string]int `name:"topic" default:"telemetry=6;telemetry-dead-letters=1" placeholder:"NAME=PARTITIONS;…" help:"Topics to create if they are missing."`
-}
+type kafkaUpCmd struct{}
 
-func (cmd kafkaUpCmd) Run(ctx context.Context, b *kafka.Broker) error {
+func (kafkaUpCmd) Run(ctx context.Context, b *kafka.Broker) error {
 	if err := b.Up(ctx); err != nil {
 		return err
 	}
-	for topic, partitions := range cmd.Topics {
-		if err := b.CreateTopic(ctx, topic, partitions); err != nil {
-			return err
-		}
-	}
-	return nil
+	return errors.Join(b.CreateTopic(ctx, "telemetry", 6), b.CreateTopic(ctx, "telemetry-dead-letters", 1))
 }
 
 type kafkaDownCmd struct {

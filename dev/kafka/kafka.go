@@ -175,16 +175,25 @@ func (b *Broker) Up(ctx context.Context) (err error) {
 		"-Dlog4j2.configurationFile="+filepath.Join(b.dir, "log4j2.yaml"), "-cp", filepath.Join(jars, "*"), "kafka.Kafka", b.properties()))
 }
 
-// CreateTopic creates a topic unless it exists.
-func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
+// administer calls do with a client of the broker, which gives up after a time limit.
+func (b *Broker) administer(ctx context.Context, limit time.Duration, do func(context.Context, *kadm.Client) error, o ...kgo.Opt) error {
+	client, err := kgo.NewClient(append(o, kgo.SeedBrokers(b.Address()))...)
 	if err != nil {
-		return fmt.Errorf("create topic %s: %w", name, err)
+		return err
 	}
 	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	if _, err := kadm.NewClient(client).CreateTopic(ctx, int32(partitions), 1, nil, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	return do(ctx, kadm.NewClient(client))
+}
+
+// CreateTopic creates a topic unless it exists.
+func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) error {
+	err := b.administer(ctx, 30*time.Second, func(ctx context.Context, client *kadm.Client) error {
+		_, err := client.CreateTopic(ctx, int32(partitions), 1, nil, name)
+		return err
+	})
+	if err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
 		return fmt.Errorf("create topic %s: %w", name, err)
 	}
 	return nil
@@ -229,30 +238,22 @@ func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
 		return false, nil
 	}
 	b.printf("kafka serves on %s (TLS with SASL on %s), pid %d; its log: %s", b.Address(), b.TLSAddress(), pid, logFile)
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()))
-	if err != nil {
-		return true, err
-	}
-	defer client.Close()
-	topics, err := kadm.NewClient(client).ListTopics(ctx)
-	if err != nil {
-		return true, fmt.Errorf("list topics: %w", err)
-	}
-	for _, t := range topics.Sorted() {
-		b.printf("%s: %d partitions", t.Topic, len(t.Partitions))
-	}
-	return true, nil
+	return true, b.administer(ctx, 30*time.Second, func(ctx context.Context, client *kadm.Client) error {
+		topics, err := client.ListTopics(ctx)
+		for _, t := range topics.Sorted() {
+			b.printf("%s: %d partitions", t.Topic, len(t.Partitions))
+		}
+		return err
+	})
 }
 
 // answers reports whether the broker returns metadata.
 func (b *Broker) answers(ctx context.Context) bool {
-	client, err := kgo.NewClient(kgo.SeedBrokers(b.Address()), kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
-	if err != nil {
-		return false
-	}
-	defer client.Close()
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	brokers, err := kadm.NewClient(client).ListBrokers(ctx)
-	return err == nil && len(brokers) == 1 // the broker is listed once it has registered with its controller
+	registered := false // with its controller
+	err := b.administer(ctx, 2*time.Second, func(ctx context.Context, client *kadm.Client) error {
+		brokers, err := client.ListBrokers(ctx)
+		registered = len(brokers) == 1
+		return err
+	}, kgo.RequestRetries(0), kgo.DialTimeout(time.Second))
+	return err == nil && registered
 }
