@@ -2,77 +2,81 @@ package cassandra
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/gocql/gocql"
 	"github.com/sirupsen/logrus"
 )
 
-// Admin is a connection for administration. It changes schemas and roles, and reads system tables.
+// Admin is a connection to one node, for administration. It changes schemas and roles, and reads system tables.
 type Admin struct {
-	config    Config
-	driver    *gocql.Session
-	agreement *gocql.Session // of the same node; waits for schema agreement
+	config Config
+	driver *gocql.Session
 }
 
-// Connect connects to the cluster without a keyspace. Each schema change waits until the nodes agree.
-func Connect(ctx context.Context, cfg Config, logger logrus.FieldLogger) (*Admin, error) {
-	cfg = cfg.WithDefaults()
-	session, err := connect(ctx, cfg, "", newObserver(nil), logger)
-	if err != nil {
-		return nil, err
-	}
-	return &Admin{config: cfg, driver: session, agreement: session}, nil
-}
-
-// ConnectNode connects to the keyspace on the first contact point that answers, and to no other node. A single node sees
-// each of its changes before the next, so that changes need not wait for agreement: call AwaitAgreement at the end.
-func ConnectNode(ctx context.Context, cfg Config, logger logrus.FieldLogger) (*Admin, error) {
-	cfg = cfg.WithDefaults()
-	cfg.alone = true
-	var failed error
-	for _, host := range cfg.Hosts {
-		cfg.Hosts, cfg.hasty = []string{host}, false
-		agreement, err := connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger)
-		if err != nil {
-			failed = err
-			continue
-		}
-		cfg.hasty = true
-		driver, err := connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger)
-		if err != nil {
-			agreement.Close()
-			return nil, err
-		}
-		return &Admin{config: cfg, driver: driver, agreement: agreement}, nil
-	}
-	if failed == nil {
-		_, failed = connect(ctx, cfg, cfg.Keyspace, newObserver(nil), logger) // returns the error about missing contact points
-	}
-	return nil, failed
+// Connect connects to the first contact point that answers, and to no other node. With an empty keyspace, statements must
+// name theirs.
+func Connect(ctx context.Context, cfg Config, keyspace string, logger logrus.FieldLogger) (*Admin, error) {
+	return connectNode(ctx, cfg.WithDefaults(), keyspace, newObserver(), logger)
 }
 
 // Close closes the connection.
-func (a *Admin) Close() {
-	a.driver.Close()
-	a.agreement.Close()
-}
+func (a *Admin) Close() { a.driver.Close() }
 
-// Exec runs statements in order.
+// LocalDC is the data center of the configuration or else of the node.
+func (a *Admin) LocalDC() string { return a.config.LocalDC }
+
+// agreementTimeout is how long nodes may take to learn of a change of the schema.
+const agreementTimeout = time.Minute
+
+// Exec runs statements in order, and waits until the nodes agree on the schema. The node sees each of its changes before
+// the next, so that one wait is enough: it takes one to two seconds.
 func (a *Admin) Exec(ctx context.Context, statements ...string) error {
+	if len(statements) == 0 {
+		return nil
+	}
 	for _, statement := range statements {
 		head, _, _ := strings.Cut(statement, "\n") // what follows may be a password
 		if err := a.driver.Query(statement).WithContext(ctx).Exec(); err != nil {
 			return opError("run "+head, err)
 		}
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, agreementTimeout)
+	defer cancel()
+	for {
+		versions, err := a.countNodes(ctx, "schema_version")
+		delete(versions, "") // of a node that is joining
+		if err == nil && len(versions) == 1 || err != nil && ctx.Err() == nil {
+			return err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-ctx.Done():
+			return opError("wait until the nodes agree on the schema; check whether one is down", ctx.Err())
+		}
+	}
 }
 
-// AwaitAgreement waits until the nodes agree on the schema. Only the node that made a change is sure to know of it.
-func (a *Admin) AwaitAgreement(ctx context.Context) error {
-	return opError("wait until the nodes agree on the schema", a.agreement.AwaitSchemaAgreement(ctx))
+// countNodes counts the nodes of the cluster, up or down, by a column of their system tables.
+func (a *Admin) countNodes(ctx context.Context, column string) (map[string]int, error) {
+	nodes := map[string]int{}
+	for _, table := range []string{"system.local", "system.peers"} {
+		iter := a.driver.Query("SELECT " + column + " FROM " + table).WithContext(ctx).Consistency(gocql.One).Iter()
+		var value string
+		for iter.Scan(&value) {
+			nodes[value]++
+		}
+		if err := iter.Close(); err != nil {
+			return nil, opError("read "+table, err)
+		}
+	}
+	return nodes, nil
 }
 
 // Version returns the release of Cassandra and the name of the cluster.
@@ -82,15 +86,45 @@ func (a *Admin) Version(ctx context.Context) (release, cluster string, err error
 }
 
 // Nodes counts the nodes of each data center, up or down.
-func (a *Admin) Nodes(ctx context.Context) (map[string]int, error) { return nodesByDC(ctx, a.driver) }
+func (a *Admin) Nodes(ctx context.Context) (map[string]int, error) {
+	return a.countNodes(ctx, "data_center")
+}
 
 // Replication reads the replication of the keyspace. The error says how to create a missing keyspace.
 func (a *Admin) Replication(ctx context.Context) (Replication, error) {
-	return replicationOf(ctx, a.driver, a.config)
+	keyspace := a.config.Keyspace
+	var options map[string]string
+	err := a.driver.Query("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?", keyspace).
+		WithContext(ctx).Consistency(gocql.One).Scan(&options)
+	if errors.Is(err, gocql.ErrNotFound) {
+		return nil, &Error{Op: "open keyspace " + keyspace + " (" + a.config.Setting("CASSANDRA_KEYSPACE") + ")", Reason: ReasonNotFound,
+			Err: errors.New("it does not exist; create it with: fleet-etl schema apply")}
+	}
+	if err != nil {
+		return nil, opError("read replication of keyspace "+keyspace, err)
+	}
+	r := Replication{}
+	for dc, replicas := range options {
+		if dc == "class" {
+			continue
+		}
+		if dc == "replication_factor" { // SimpleStrategy, which ignores data centers
+			dc = "*"
+		}
+		r[dc], _ = strconv.Atoi(replicas)
+	}
+	return r, nil
 }
 
 // CheckLocalDC returns an error if the cluster does not have the local data center of the configuration.
-func (a *Admin) CheckLocalDC(ctx context.Context) error { return checkLocalDC(ctx, a.driver, a.config) }
+func (a *Admin) CheckLocalDC(ctx context.Context) error {
+	nodes, err := a.Nodes(ctx)
+	if err == nil && nodes[a.config.LocalDC] == 0 {
+		err = fmt.Errorf("local data center %q (%s): not in the cluster, which has %s",
+			a.config.LocalDC, a.config.Setting("CASSANDRA_DC"), strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
+	}
+	return err
+}
 
 // CheckConsistency returns an error if the replication cannot serve the consistency levels of the configuration even with
 // every node up.
@@ -104,11 +138,8 @@ type Column struct{ Type, Kind string }
 
 // Columns reads the columns of the keyspace, by table and name.
 func (a *Admin) Columns(ctx context.Context) (map[string]map[string]Column, error) {
-	return columnsOf(ctx, a.driver, a.config.Keyspace)
-}
-
-func columnsOf(ctx context.Context, session *gocql.Session, keyspace string) (map[string]map[string]Column, error) {
-	iter := session.Query("SELECT table_name, column_name, type, kind, position, clustering_order FROM system_schema.columns WHERE keyspace_name = ?", keyspace).
+	keyspace := a.config.Keyspace
+	iter := a.driver.Query("SELECT table_name, column_name, type, kind, position, clustering_order FROM system_schema.columns WHERE keyspace_name = ?", keyspace).
 		WithContext(ctx).Consistency(gocql.One).Iter()
 	columns := map[string]map[string]Column{}
 	var table, name, cqlType, kind, order string
@@ -149,9 +180,4 @@ func (a *Admin) TableOptions(ctx context.Context) (map[string]map[string]map[str
 		}
 		options[table] = map[string]map[string]string{"gc_grace_seconds": {"": fmt.Sprint(grace)}, "compaction": compaction}
 	}
-}
-
-// NearestDC returns the data center of the first contact point that answers.
-func NearestDC(ctx context.Context, cfg Config, logger logrus.FieldLogger) (string, error) {
-	return nearestDC(ctx, cfg.WithDefaults(), newObserver(nil), logger)
 }

@@ -35,9 +35,6 @@ type Claim struct {
 	Fleets               []string // fleets that the records name; only ClaimsOfDevice reads them
 }
 
-// ClaimStore keeps the running instances and the devices that each claims.
-type ClaimStore struct{ db *Session }
-
 const claimBuckets = 16
 
 // ClaimBucket is the partition of a device among the claims of an instance.
@@ -66,12 +63,12 @@ const (
 
 // execInstance writes at the coordinator's time. With the instance's own time, what an instance with a fast clock wrote
 // could not be deleted until that time had come.
-func (s *ClaimStore) execInstance(ctx context.Context, statement string, args ...any) error {
-	return opError("write "+TableInstances, s.db.writing(ctx, statement, args...).DefaultTimestamp(false).Exec())
+func (s *Store) execInstance(ctx context.Context, statement string, args ...any) error {
+	return opError("write "+TableInstances, s.writing(ctx, statement, args...).DefaultTimestamp(false).Exec())
 }
 
 // Heartbeat records that an instance is running. A role, unless it is empty, is recorded too.
-func (s *ClaimStore) Heartbeat(ctx context.Context, instanceID string, role InstanceRole, now time.Time) error {
+func (s *Store) Heartbeat(ctx context.Context, instanceID string, role InstanceRole, now time.Time) error {
 	if role == "" {
 		return s.execInstance(ctx, updateHeartbeat, now, instanceID)
 	}
@@ -80,9 +77,9 @@ func (s *ClaimStore) Heartbeat(ctx context.Context, instanceID string, role Inst
 
 // FenceInstance marks an instance as fenced, at the consistency level of writes and at that of this store's reads. On the
 // store with strong reads, every later read of the row returns the mark, whether it is strong or a fallback.
-func (s *ClaimStore) FenceInstance(ctx context.Context, instanceID string) error {
-	for _, level := range []gocql.Consistency{s.db.read, s.db.write} {
-		err := s.db.writing(ctx, updateFenced, instanceID).Consistency(level).DefaultTimestamp(false).Exec()
+func (s *Store) FenceInstance(ctx context.Context, instanceID string) error {
+	for _, level := range []gocql.Consistency{s.read, s.write} {
+		err := s.writing(ctx, updateFenced, instanceID).Consistency(level).DefaultTimestamp(false).Exec()
 		if err != nil {
 			return opError("write "+TableInstances, err)
 		}
@@ -91,20 +88,16 @@ func (s *ClaimStore) FenceInstance(ctx context.Context, instanceID string) error
 }
 
 // Instances lists every instance that sent a heartbeat and was not removed.
-func (s *ClaimStore) Instances(ctx context.Context) ([]Instance, error) {
-	rows, err := collect(s.db, s.db.query(ctx, selectInstances), func(iter *gocql.Iter) (Instance, bool) {
-		var i Instance
-		var role string
-		ok := iter.Scan(&i.ID, &role, &i.HeartbeatAt, &i.Fenced, &i.SharedDevices)
-		i.Role = InstanceRole(role)
-		return i, ok
+func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
+	rows, err := collect(s, s.query(ctx, selectInstances), func(i *Instance) []any {
+		return []any{&i.ID, &i.Role, &i.HeartbeatAt, &i.Fenced, &i.SharedDevices}
 	})
 	return rows, opError("read "+TableInstances, err)
 }
 
 // UpdateSharedDevices adds devices to an instance's row that another instance received records of. It removes devices that
 // the instance already handles as shared.
-func (s *ClaimStore) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
+func (s *Store) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
 	var err error
 	if len(add) > 0 {
 		err = s.execInstance(ctx, addSharedDevices, add, instanceID)
@@ -116,7 +109,7 @@ func (s *ClaimStore) UpdateSharedDevices(ctx context.Context, instanceID string,
 }
 
 // RemoveInstance deletes the row and the pending hours of an instance that has ended.
-func (s *ClaimStore) RemoveInstance(ctx context.Context, instanceID string) error {
+func (s *Store) RemoveInstance(ctx context.Context, instanceID string) error {
 	if err := s.execInstance(ctx, deletePendingHours, instanceID); err != nil {
 		return err
 	}
@@ -124,15 +117,15 @@ func (s *ClaimStore) RemoveInstance(ctx context.Context, instanceID string) erro
 }
 
 // AddPendingHours records hours of fleets that must be summed again after the instance has ended.
-func (s *ClaimStore) AddPendingHours(ctx context.Context, instanceID string, hours []FleetHour) error {
+func (s *Store) AddPendingHours(ctx context.Context, instanceID string, hours []FleetHour) error {
 	for part := range slices.Chunk(hours, 100) {
-		b := s.db.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
-		b.Cons = s.db.write
+		b := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
+		b.Cons = s.write
 		b.DefaultTimestamp(false)
 		for _, h := range part {
 			b.Entries = append(b.Entries, gocql.BatchEntry{Stmt: insertPendingHour, Args: []any{instanceID, h.FleetID, time.UnixMilli(h.HourMs)}, Idempotent: true})
 		}
-		if err := s.db.driver.ExecuteBatch(b); err != nil {
+		if err := s.driver.ExecuteBatch(b); err != nil {
 			return opError("write "+TablePendingHours, err)
 		}
 	}
@@ -140,62 +133,46 @@ func (s *ClaimStore) AddPendingHours(ctx context.Context, instanceID string, hou
 }
 
 // Leftovers lists the claims of an instance and its pending hours.
-func (s *ClaimStore) Leftovers(ctx context.Context, instanceID string) ([]Claim, []FleetHour, error) {
-	claims, err := s.claimsOfInstance(ctx, instanceID)
-	if err != nil {
-		return nil, nil, err
-	}
-	hours, err := collect(s.db, s.db.query(ctx, selectPendingHours, instanceID), func(iter *gocql.Iter) (FleetHour, bool) {
-		var h FleetHour
-		var start time.Time
-		ok := iter.Scan(&h.FleetID, &start)
-		h.HourMs = start.UnixMilli()
-		return h, ok
+func (s *Store) Leftovers(ctx context.Context, instanceID string) ([]Claim, []FleetHour, error) {
+	parts, err := fanOut(ctx, s.config.Fanout, buckets(claimBuckets), func(ctx context.Context, bucket int32) ([]Claim, error) {
+		return collect(s, s.query(ctx, selectClaimsByInstance, instanceID, bucket), func(c *Claim) []any {
+			c.InstanceID = instanceID
+			return []any{&c.DeviceID, &c.FromDay}
+		})
 	})
-	return claims, hours, opError("read "+TablePendingHours, err)
+	if err != nil {
+		return nil, nil, opError("read "+TableClaimsByInstance, err)
+	}
+	hours, err := collect(s, s.query(ctx, selectPendingHours, instanceID), func(h *FleetHour) []any {
+		return []any{&h.FleetID, &h.HourMs}
+	})
+	return slices.Concat(parts...), hours, opError("read "+TablePendingHours, err)
 }
 
 // ApplyInstanceClaims applies claims of one instance on devices of one ClaimBucket. A claim is written here before
 // ApplyDeviceClaim writes it, so that every claim on a device is also found by its instance.
-func (s *ClaimStore) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim]) error {
-	return apply(ctx, s.db, TableClaimsByInstance, 5, rows, insertClaimByInstance, deleteClaimByInstance,
+func (s *Store) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim]) error {
+	return apply(ctx, s, TableClaimsByInstance, 5, rows, insertClaimByInstance, deleteClaimByInstance,
 		func(a *arena, c *Claim) {
-			a.text(c.InstanceID)
-			a.int(ClaimBucket(c.DeviceID))
-			a.text(c.DeviceID)
-		}, func(a *arena, c *Claim) { a.date(c.FromDay) })
+			bucket := ClaimBucket(c.DeviceID)
+			a.add(&c.InstanceID, &bucket, &c.DeviceID)
+		}, func(a *arena, c *Claim) { a.add(&c.FromDay) })
 }
 
 // ApplyDeviceClaim applies the claim of an instance on a device.
-func (s *ClaimStore) ApplyDeviceClaim(ctx context.Context, m Mutation[Claim]) error {
+func (s *Store) ApplyDeviceClaim(ctx context.Context, m Mutation[Claim]) error {
 	c := m.Row
 	if m.Delete {
-		return s.db.exec(ctx, TableClaims, deleteClaim, m.WriteTimeUs, c.DeviceID, c.InstanceID)
+		return s.exec(ctx, TableClaims, deleteClaim, m.WriteTimeUs, c.DeviceID, c.InstanceID)
 	}
-	return s.db.exec(ctx, TableClaims, updateClaim, m.WriteTimeUs, c.FromDay.Time(), c.Fleets, c.DeviceID, c.InstanceID)
+	return s.exec(ctx, TableClaims, updateClaim, m.WriteTimeUs, c.FromDay, c.Fleets, c.DeviceID, c.InstanceID)
 }
 
 // ClaimsOfDevice lists the claims on a device, one for each instance.
-func (s *ClaimStore) ClaimsOfDevice(ctx context.Context, deviceID string) ([]Claim, error) {
-	rows, err := collect(s.db, s.db.query(ctx, selectClaims, deviceID), func(iter *gocql.Iter) (Claim, bool) {
-		c := Claim{DeviceID: deviceID}
-		var day time.Time
-		ok := iter.Scan(&c.InstanceID, &day, &c.Fleets)
-		c.FromDay = DayOf(day.UnixMilli())
-		return c, ok
+func (s *Store) ClaimsOfDevice(ctx context.Context, deviceID string) ([]Claim, error) {
+	rows, err := collect(s, s.query(ctx, selectClaims, deviceID), func(c *Claim) []any {
+		c.DeviceID = deviceID
+		return []any{&c.InstanceID, &c.FromDay, &c.Fleets}
 	})
 	return rows, opError("read "+TableClaims, err)
-}
-
-func (s *ClaimStore) claimsOfInstance(ctx context.Context, instanceID string) ([]Claim, error) {
-	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(claimBuckets), func(ctx context.Context, bucket int32) ([]Claim, error) {
-		return collect(s.db, s.db.query(ctx, selectClaimsByInstance, instanceID, bucket), func(iter *gocql.Iter) (Claim, bool) {
-			c := Claim{InstanceID: instanceID}
-			var day time.Time
-			ok := iter.Scan(&c.DeviceID, &day)
-			c.FromDay = DayOf(day.UnixMilli())
-			return c, ok
-		})
-	})
-	return slices.Concat(parts...), opError("read "+TableClaimsByInstance, err)
 }

@@ -43,7 +43,6 @@ type Config struct {
 	Settings map[string]string
 
 	alone bool // connect to the contact points only, not to the nodes that they report
-	hasty bool // do not wait for schema agreement after each change
 }
 
 // Setting is the name of a setting that the user knows.

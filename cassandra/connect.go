@@ -11,11 +11,8 @@ import (
 	"github.com/sirupsen/logrus"
 )
 
-// connect opens a driver session. With an empty keyspace, it serves system tables and schema changes only.
+// connect opens a driver session. With an empty keyspace, statements must name theirs.
 func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*gocql.Session, error) {
-	if len(cfg.Hosts) == 0 {
-		return nil, fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.Setting("CASSANDRA_HOSTS"))
-	}
 	cluster := gocql.NewCluster(cfg.Hosts...)
 	cluster.Port = cfg.Port
 	cluster.Keyspace = keyspace
@@ -42,12 +39,9 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 	if cfg.TLS != nil {
 		cluster.SslOpts = &gocql.SslOptions{Config: cfg.TLS, EnableHostVerification: !cfg.TLS.InsecureSkipVerify}
 	}
-
 	if cfg.alone {
 		cluster.DisableInitialHostLookup = true
-	}
-	if cfg.hasty {
-		cluster.MaxWaitSchemaAgreement = time.Nanosecond
+		cluster.MaxWaitSchemaAgreement = time.Nanosecond // Admin.Exec waits, once for all of its statements
 	}
 
 	type opened struct {
@@ -75,34 +69,32 @@ func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logg
 	}
 }
 
-// nearestDC returns the data center of the first contact point that answers.
-func nearestDC(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (string, error) {
-	var failed error
+// connectNode connects to the first contact point that answers, and to no other node. If the configuration has no local
+// data center, that of the node becomes it.
+func connectNode(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*Admin, error) {
+	failed := fmt.Errorf("connect to Cassandra: no contact points; set %s", cfg.Setting("CASSANDRA_HOSTS"))
 	for _, host := range cfg.Hosts {
-		one := cfg
-		one.Hosts, one.alone = []string{host}, true
-		session, err := connect(ctx, one, "", o, logger)
-		if err == nil {
-			var dc string
-			err = session.Query("SELECT data_center FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&dc)
-			session.Close()
-			if err == nil {
-				return dc, nil
+		node := cfg
+		node.Hosts, node.alone = []string{host}, true
+		session, err := connect(ctx, node, keyspace, o, logger)
+		if err == nil && cfg.LocalDC == "" {
+			if err = session.Query("SELECT data_center FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&cfg.LocalDC); err != nil {
+				session.Close()
+				err = opError("read system.local of "+host, err)
 			}
-			err = opError("read system.local of "+host, err)
+		}
+		if err == nil {
+			return &Admin{config: cfg, driver: session}, nil
 		}
 		failed = err
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || ReasonOf(err) == ReasonUnauthorized {
 			break
 		}
 	}
 	if len(cfg.Hosts) > 1 && ReasonOf(failed) == ReasonNoHosts {
-		return "", connectError(cfg, errors.New("no contact point answers; last error: "+failed.Error()), o.lastConnectError())
+		failed = connectError(cfg, errors.New("no contact point answers; last error: "+failed.Error()), o.lastConnectError())
 	}
-	if failed == nil {
-		_, failed = connect(ctx, cfg, "", o, logger) // returns the error about missing contact points
-	}
-	return "", failed
+	return nil, failed
 }
 
 // connectError names the contact points and the reason. The driver reduces its error to text, so the reason is that of

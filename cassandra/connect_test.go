@@ -13,9 +13,7 @@ func TestOpenWithoutContactPoints(t *testing.T) {
 	_, err := Open(t.Context(), Config{Keyspace: "k"}, quiet(), nil)
 	const want = "connect to Cassandra: no contact points; set CASSANDRA_HOSTS"
 	require.EqualError(t, err, want)
-	_, err = Connect(t.Context(), Config{}, quiet())
-	require.EqualError(t, err, want)
-	_, err = ConnectNode(t.Context(), Config{}, quiet())
+	_, err = Connect(t.Context(), Config{}, "", quiet())
 	require.EqualError(t, err, want)
 }
 

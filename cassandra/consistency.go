@@ -1,104 +1,14 @@
 package cassandra
 
 import (
-	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/gocql/gocql"
-	"github.com/sirupsen/logrus"
 )
 
-// levels are the consistency levels of a session.
+// levels are the consistency levels of a store.
 type levels struct{ write, read gocql.Consistency }
-
-// inspect checks the settings against the cluster and the keyspace before the first write.
-func inspect(ctx context.Context, cfg Config, o *observer, logger logrus.FieldLogger) (Replication, levels, error) {
-	session, err := connect(ctx, cfg, "", o, logger)
-	if err != nil {
-		return nil, levels{}, err
-	}
-	defer session.Close()
-	if err := checkLocalDC(ctx, session, cfg); err != nil {
-		return nil, levels{}, err
-	}
-	replication, err := replicationOf(ctx, session, cfg)
-	if err != nil {
-		return nil, levels{}, err
-	}
-	chosen, err := chooseLevels(cfg, replication)
-	if err != nil {
-		return nil, levels{}, err
-	}
-	if cfg.WriteConsistency == "" && chosen.write == gocql.One {
-		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": replication.String()}).
-			Info("keyspace has a single replica, writing at ONE")
-	}
-	return replication, chosen, nil
-}
-
-// nodesByDC counts the nodes of the cluster, up or down, by data center.
-func nodesByDC(ctx context.Context, session *gocql.Session) (map[string]int, error) {
-	nodes := map[string]int{}
-	for _, table := range []string{"system.local", "system.peers"} {
-		iter := session.Query("SELECT data_center FROM " + table).WithContext(ctx).Iter()
-		var dc string
-		for iter.Scan(&dc) {
-			nodes[dc]++
-		}
-		if err := iter.Close(); err != nil {
-			return nil, opError("read "+table, err)
-		}
-	}
-	return nodes, nil
-}
-
-func checkLocalDC(ctx context.Context, session *gocql.Session, cfg Config) error {
-	if cfg.LocalDC == "" {
-		return nil
-	}
-	nodes, err := nodesByDC(ctx, session)
-	if err != nil {
-		return err
-	}
-	if nodes[cfg.LocalDC] == 0 {
-		return fmt.Errorf("local data center %q (%s): not in the cluster, which has %s",
-			cfg.LocalDC, cfg.Setting("CASSANDRA_DC"), strings.Join(slices.Sorted(maps.Keys(nodes)), ", "))
-	}
-	return nil
-}
-
-// replicationOf reads the replication of the keyspace. The error says how to create a missing keyspace.
-func replicationOf(ctx context.Context, session *gocql.Session, cfg Config) (Replication, error) {
-	keyspace := cfg.Keyspace
-	var options map[string]string
-	err := session.Query("SELECT replication FROM system_schema.keyspaces WHERE keyspace_name = ?", keyspace).
-		WithContext(ctx).Consistency(gocql.One).Scan(&options)
-	if err != nil {
-		if errors.Is(err, gocql.ErrNotFound) {
-			return nil, &Error{Op: "open keyspace " + keyspace + " (" + cfg.Setting("CASSANDRA_KEYSPACE") + ")", Reason: ReasonNotFound,
-				Err: errors.New("it does not exist; create it with: fleet-etl schema apply")}
-		}
-		return nil, opError("read replication of keyspace "+keyspace, err)
-	}
-	r := Replication{}
-	for key, value := range options {
-		switch key {
-		case "class":
-		case "replication_factor": // SimpleStrategy, which ignores data centers
-			n, _ := strconv.Atoi(value)
-			r["*"] = n
-		default:
-			n, _ := strconv.Atoi(value)
-			r[key] = n
-		}
-	}
-	return r, nil
-}
 
 // chooseLevels returns the consistency levels of the configuration or their defaults. It returns an error if the replication
 // cannot serve them even with every node up.

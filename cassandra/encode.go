@@ -34,98 +34,58 @@ func newArena(n, width int) *arena {
 // row returns the arguments that were added since from.
 func (a *arena) row(from int) []any { return a.args[from:len(a.args):len(a.args)] }
 
-// add turns the bytes that were appended since from into a value. Values do not move: when bytes or cells grow, earlier
-// values keep their old array.
-func (a *arena) add(from int) {
-	a.cells = append(a.cells, a.bytes[from:len(a.bytes):len(a.bytes)])
-	a.args = append(a.args, &a.cells[len(a.cells)-1])
-}
+// optional is a text that is absent if it is empty.
+type optional string
 
-func (a *arena) unset() { a.args = append(a.args, gocql.UnsetValue) }
+// add adds values: pointers to the fields of a row. A field that is absent writes no cell.
+func (a *arena) add(fields ...any) { a.encode(gocql.UnsetValue, fields) }
 
-// null deletes a stored value: a recomputed row may have lost it.
-func (a *arena) null() { a.args = append(a.args, nil) }
+// set adds values, and deletes the stored value of an absent field: a recomputed row may have lost it.
+func (a *arena) set(fields ...any) { a.encode(nil, fields) }
 
-func (a *arena) nullableDouble(v *float64) {
-	if v == nil {
-		a.null()
-		return
+func (a *arena) encode(absent any, fields []any) {
+	for _, field := range fields {
+		from, present := len(a.bytes), true
+		switch v := field.(type) {
+		case *string:
+			a.bytes = append(a.bytes, *v...)
+		case *optional:
+			a.bytes, present = append(a.bytes, *v...), *v != ""
+		case *int32:
+			a.bytes = binary.BigEndian.AppendUint32(a.bytes, uint32(*v))
+		case *int64: // a bigint, or a timestamp in Unix milliseconds
+			a.bytes = binary.BigEndian.AppendUint64(a.bytes, uint64(*v))
+		case *float64:
+			a.bytes = binary.BigEndian.AppendUint64(a.bytes, math.Float64bits(*v))
+		case *Day:
+			a.bytes = binary.BigEndian.AppendUint32(a.bytes, uint32(*v)+dateOfEpoch)
+		case *bool:
+			if *v {
+				a.bytes = append(a.bytes, 1)
+			} else {
+				a.bytes = append(a.bytes, 0)
+			}
+		case **int32:
+			if present = *v != nil; present {
+				a.bytes = binary.BigEndian.AppendUint32(a.bytes, uint32(**v))
+			}
+		case **int64:
+			if present = *v != nil; present {
+				a.bytes = binary.BigEndian.AppendUint64(a.bytes, uint64(**v))
+			}
+		case **float64:
+			if present = *v != nil; present {
+				a.bytes = binary.BigEndian.AppendUint64(a.bytes, math.Float64bits(**v))
+			}
+		default:
+			panic("cassandra: a field of an unknown type")
+		}
+		if !present {
+			a.args = append(a.args, absent)
+			continue
+		}
+		// Values do not move: when bytes or cells grow, earlier values keep their old array.
+		a.cells = append(a.cells, a.bytes[from:len(a.bytes):len(a.bytes)])
+		a.args = append(a.args, &a.cells[len(a.cells)-1])
 	}
-	a.double(*v)
 }
-
-func (a *arena) text(s string) {
-	from := len(a.bytes)
-	a.bytes = append(a.bytes, s...)
-	a.add(from)
-}
-
-func (a *arena) int(v int32) {
-	from := len(a.bytes)
-	a.bytes = binary.BigEndian.AppendUint32(a.bytes, uint32(v))
-	a.add(from)
-}
-
-func (a *arena) bigint(v int64) {
-	from := len(a.bytes)
-	a.bytes = binary.BigEndian.AppendUint64(a.bytes, uint64(v))
-	a.add(from)
-}
-
-func (a *arena) double(v float64) { a.bigint(int64(math.Float64bits(v))) }
-
-func (a *arena) optionalText(s string) {
-	if s == "" {
-		a.unset()
-		return
-	}
-	a.text(s)
-}
-
-func (a *arena) optionalInt(v *int32) {
-	if v == nil {
-		a.unset()
-		return
-	}
-	a.int(*v)
-}
-
-func (a *arena) optionalBigint(v *int64) {
-	if v == nil {
-		a.unset()
-		return
-	}
-	a.bigint(*v)
-}
-
-func (a *arena) bool(v bool) {
-	from := len(a.bytes)
-	if v {
-		a.bytes = append(a.bytes, 1)
-	} else {
-		a.bytes = append(a.bytes, 0)
-	}
-	a.add(from)
-}
-
-func (a *arena) optionalDouble(v *float64) {
-	if v == nil {
-		a.unset()
-		return
-	}
-	a.double(*v)
-}
-
-// timestamp is a CQL timestamp: milliseconds since 1970.
-func (a *arena) timestamp(ms int64) { a.bigint(ms) }
-
-func (a *arena) optionalTimestamp(ms *int64) {
-	if ms == nil {
-		a.unset()
-		return
-	}
-	a.timestamp(*ms)
-}
-
-// date is a CQL date: days since 1970, counted from the middle of the unsigned range.
-func (a *arena) date(d Day) { a.int(int32(uint32(d) + 1<<31)) }

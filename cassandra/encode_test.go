@@ -13,15 +13,8 @@ func TestArenaEncodesLikeTheDriver(t *testing.T) {
 	instant := time.Date(2026, 11, 24, 23, 59, 59, 999e6, time.UTC)
 	day := DayOf(instant.UnixMilli())
 	a := newArena(1, 1) // too small on purpose: earlier values must survive that it grows
-	a.text("Zürich")
-	a.int(-7)
-	a.bigint(1 << 40)
-	a.double(-18.25)
-	a.bool(true)
-	a.bool(false)
-	a.timestamp(instant.UnixMilli())
-	a.date(day)
-	a.date(-1)
+	city, number, bigNumber, negative, yes, no, ms, before := "Zürich", int32(-7), int64(1<<40), -18.25, true, false, instant.UnixMilli(), Day(-1)
+	a.add(&city, &number, &bigNumber, &negative, &yes, &no, &ms, &day, &before)
 	for i, c := range []struct {
 		typ   gocql.Type
 		value any
@@ -39,19 +32,28 @@ func TestArenaEncodesLikeTheDriver(t *testing.T) {
 	}
 }
 
+func TestArenaEncodesPresentOptionalValues(t *testing.T) {
+	text, number, bigNumber, double := optional("a"), new(int32), new(int64), new(float64)
+	a := newArena(1, 4)
+	a.add(&text, &number, &bigNumber, &double)
+	for i, want := range []string{"a", "\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x00\x00\x00", "\x00\x00\x00\x00\x00\x00\x00\x00"} {
+		require.Equal(t, want, string(*a.args[i].(*cell)))
+	}
+}
+
 func TestArenaLeavesAbsentValuesUnset(t *testing.T) {
 	a := newArena(1, 8)
-	a.optionalText("")
-	a.optionalInt(nil)
-	a.optionalBigint(nil)
-	a.optionalDouble(nil)
-	a.optionalTimestamp(nil)
+	var text optional
+	var number *int32
+	var bigNumber *int64
+	var double *float64
+	a.add(&text, &number, &bigNumber, &double)
 	for _, arg := range a.row(0) {
 		require.Equal(t, gocql.UnsetValue, arg, "an absent value writes no cell")
 	}
-	a.nullableDouble(nil)
+	a.set(&double)
 	require.Nil(t, a.args[len(a.args)-1], "a null deletes the cell")
-	require.Len(t, a.row(5), 1)
+	require.Len(t, a.row(4), 1)
 }
 
 func TestBucketsAreStableAndEven(t *testing.T) {

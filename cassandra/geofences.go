@@ -1,10 +1,6 @@
 package cassandra
 
-import (
-	"context"
-
-	"github.com/gocql/gocql"
-)
+import "context"
 
 // Geofence is a geofence of a fleet.
 type Geofence struct {
@@ -17,9 +13,6 @@ type Geofence struct {
 	DwellS        *int32   // longest stay of a vehicle in seconds; nil for any
 }
 
-// GeofenceStore keeps the geofences of fleets.
-type GeofenceStore struct{ db *Session }
-
 const (
 	insertGeofence = "INSERT INTO geofences_by_fleet (fleet_id, name, kind, geometry, radius_m, speed_limit_kmh, dwell_s)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -28,36 +21,28 @@ const (
 )
 
 // Geofences lists the geofences of a fleet, sorted by name.
-func (s *GeofenceStore) Geofences(ctx context.Context, fleetID string) ([]Geofence, error) {
-	rows, err := collect(s.db, s.db.query(ctx, selectGeofences, fleetID), func(iter *gocql.Iter) (Geofence, bool) {
-		g := Geofence{FleetID: fleetID}
-		ok := iter.Scan(&g.Name, &g.Kind, &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS)
-		return g, ok
+func (s *Store) Geofences(ctx context.Context, fleetID string) ([]Geofence, error) {
+	rows, err := collect(s, s.query(ctx, selectGeofences, fleetID), func(g *Geofence) []any {
+		g.FleetID = fleetID
+		return []any{&g.Name, &g.Kind, &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS}
 	})
 	return rows, opError("read geofences of fleet "+fleetID, err)
 }
 
 // WriteGeofences writes geofences of one fleet as one mutation.
-func (s *GeofenceStore) WriteGeofences(ctx context.Context, fleetID string, rows []Geofence, writeTimeUs int64) error {
+func (s *Store) WriteGeofences(ctx context.Context, fleetID string, rows []Geofence, writeTimeUs int64) error {
 	a := newArena(len(rows), 8)
-	b := s.db.batch(ctx, len(rows))
+	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		g := &rows[i]
 		from := len(a.args)
-		a.text(fleetID)
-		a.text(g.Name)
-		a.optionalText(g.Kind)
-		a.text(g.Geometry)
-		a.optionalDouble(g.RadiusM)
-		a.optionalDouble(g.SpeedLimitKmh)
-		a.optionalInt(g.DwellS)
-		a.bigint(writeTimeUs)
+		a.add(&fleetID, &g.Name, (*optional)(&g.Kind), &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS, &writeTimeUs)
 		b.add(insertGeofence, a.row(from))
 	}
 	return b.exec(TableGeofences)
 }
 
 // DeleteGeofence deletes a geofence of a fleet.
-func (s *GeofenceStore) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableGeofences, deleteGeofence, writeTimeUs, fleetID, name)
+func (s *Store) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
+	return s.exec(ctx, TableGeofences, deleteGeofence, writeTimeUs, fleetID, name)
 }

@@ -24,7 +24,7 @@ type observer struct {
 	lastConnect error // of the last failed connection, for the error of a failed start
 }
 
-func newObserver(reg prometheus.Registerer) *observer {
+func newObserver() *observer {
 	o := &observer{
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                            "cassandra_request_duration_seconds",
@@ -46,9 +46,6 @@ func newObserver(reg prometheus.Registerer) *observer {
 			Name: "cassandra_connects_total",
 			Help: "Connections opened to nodes, by outcome (ok, error).",
 		}, []string{"outcome"}),
-	}
-	if reg != nil {
-		reg.MustRegister(o.duration, o.errors, o.hosts, o.connects)
 	}
 	for _, outcome := range []string{"ok", "error"} {
 		o.connects.WithLabelValues(outcome)

@@ -47,7 +47,6 @@ func TestDescribe(t *testing.T) {
 		{selectFleets, "read", TableFleets},
 		{insertAlertResolved, "write", TableAlerts},
 		{selectAnalytics, "read", TableAnalytics},
-		{selectHourRows, "read", TableAnalytics},
 		{selectDeviceIDs, "read", TableDevices},
 		{selectGeofences, "read", TableGeofences},
 		{selectTrack, "read", TableHistory},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/gocql/gocql"
@@ -26,12 +25,9 @@ type TableColumn struct {
 	Type string `json:"type"`
 }
 
-// QueryStore runs SELECT statements that people write, and describes the tables that they can read.
-type QueryStore struct{ db *Session }
-
 // Schema lists the tables of the keyspace, sorted by name.
-func (s *QueryStore) Schema(ctx context.Context) ([]Table, error) {
-	found, err := columnsOf(ctx, s.db.driver, s.db.config.Keyspace)
+func (s *Store) Schema(ctx context.Context) ([]Table, error) {
+	found, err := (&Admin{s.config, s.driver}).Columns(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -50,18 +46,8 @@ func (s *QueryStore) Schema(ctx context.Context) ([]Table, error) {
 
 // keyColumns lists the columns of a kind by their position.
 func keyColumns(columns map[string]Column, kind string) []string {
-	keys := map[int]string{}
-	for name, c := range columns {
-		if place, ok := strings.CutPrefix(c.Kind, kind); ok {
-			position, _, _ := strings.Cut(place, " ")
-			n, _ := strconv.Atoi(position)
-			keys[n] = name
-		}
-	}
-	names := make([]string, 0, len(keys))
-	for _, n := range slices.Sorted(maps.Keys(keys)) {
-		names = append(names, keys[n])
-	}
+	names := slices.DeleteFunc(slices.Collect(maps.Keys(columns)), func(c string) bool { return !strings.HasPrefix(columns[c].Kind, kind) })
+	slices.SortFunc(names, func(a, b string) int { return strings.Compare(columns[a].Kind, columns[b].Kind) })
 	return names
 }
 
@@ -90,53 +76,31 @@ type ResultColumn struct {
 
 // Select runs a SELECT statement unchanged and reads at most limit rows. The caller decides which statements are allowed;
 // Select only bounds rows and time.
-func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (Result, error) {
+func (s *Store) Select(ctx context.Context, statement string, limit int) (Result, error) {
 	const op = "run statement"
-	leave, err := s.db.enter(ctx)
+	leave, err := s.enter(ctx)
 	if err != nil {
 		return Result{}, opError(op, err)
 	}
 	defer leave()
 	statsOf(ctx).addStatement(statement, nil)
-	q := s.db.driver.Bind(unprepared+statement, noValues).WithContext(ctx).Consistency(s.db.read).Idempotent(true).PageSize(min(limit+1, 5000))
-	if s.db.config.ReadRetries > 0 {
-		q.RetryPolicy(readRetries(s.db.config.ReadRetries))
-	}
-	iter := q.Iter()
+	iter := s.reading(s.driver.Bind(unprepared+statement, noValues).WithContext(ctx)).PageSize(min(limit+1, 5000)).Iter()
 	var result Result
-	var cells []*cqlvalue.Cell
 	var dest []any
-	var tuples []int // number of elements if the column is a tuple, else 0
+	var values []func() any // of the columns
 	for _, c := range iter.Columns() {
 		result.Columns = append(result.Columns, ResultColumn{Name: c.Name, Type: cqlvalue.TypeName(c.TypeInfo)})
-		parts := 1
-		if tuple, ok := c.TypeInfo.(gocql.TupleTypeInfo); ok { // the driver scans the elements of a tuple one by one
-			parts = len(tuple.Elems)
-			tuples = append(tuples, parts)
-		} else {
-			tuples = append(tuples, 0)
-		}
-		for range parts {
-			cell := &cqlvalue.Cell{}
-			cells = append(cells, cell)
-			dest = append(dest, cell)
-		}
+		cells, value := cqlvalue.Column(c.TypeInfo)
+		dest, values = append(dest, cells...), append(values, value)
 	}
 	for len(dest) > 0 && iter.Scan(dest...) {
 		if len(result.Rows) == limit {
 			result.More = true
 			break
 		}
-		row := make([]any, 0, len(result.Columns))
-		next := 0
-		for _, parts := range tuples {
-			if parts == 0 {
-				row = append(row, cells[next].Value)
-				next++
-				continue
-			}
-			row = append(row, cqlvalue.Tuple(cells[next:next+parts]))
-			next += parts
+		row := make([]any, len(values))
+		for i, value := range values {
+			row[i] = value()
 		}
 		result.Rows = append(result.Rows, row)
 	}

@@ -10,9 +10,14 @@ import (
 )
 
 // query prepares a read of one partition.
-func (s *Session) query(ctx context.Context, statement string, args ...any) *gocql.Query {
+func (s *Store) query(ctx context.Context, statement string, args ...any) *gocql.Query {
 	statsOf(ctx).addStatement(statement, args)
-	q := s.driver.Query(statement, args...).WithContext(ctx).Consistency(s.read).Idempotent(true)
+	return s.reading(s.driver.Query(statement, args...).WithContext(ctx))
+}
+
+// reading sets the consistency level and the retries of a read.
+func (s *Store) reading(q *gocql.Query) *gocql.Query {
+	q = q.Consistency(s.read).Idempotent(true)
 	if s.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.config.ReadRetries))
 	}
@@ -36,7 +41,7 @@ func (n readRetries) GetRetryType(err error) gocql.RetryType {
 }
 
 // enter waits for a slot among the partitions that may be read at once, and returns the function that frees it.
-func (s *Session) enter(ctx context.Context) (func(), error) {
+func (s *Store) enter(ctx context.Context) (func(), error) {
 	if s.reads == nil {
 		return func() {}, nil
 	}
@@ -48,8 +53,19 @@ func (s *Session) enter(ctx context.Context) (func(), error) {
 	}
 }
 
-// collect reads all rows of a query, page by page.
-func collect[T any](s *Session, q *gocql.Query, scan func(*gocql.Iter) (T, bool)) ([]T, error) {
+// collect reads all rows of a query, page by page. columns returns where the columns of a row go.
+func collect[T any](s *Store, q *gocql.Query, columns func(*T) []any) ([]T, error) {
+	return scan(s, q, func(iter *gocql.Iter) (row T, ok bool) {
+		ok = iter.Scan(columns(&row)...)
+		return row, ok
+	})
+}
+
+// one is for collect, where rows have a single column.
+func one[T any](value *T) []any { return []any{value} }
+
+// scan is collect with a function that reads a row.
+func scan[T any](s *Store, q *gocql.Query, next func(*gocql.Iter) (T, bool)) ([]T, error) {
 	leave, err := s.enter(q.Context())
 	if err != nil {
 		return nil, err
@@ -58,7 +74,7 @@ func collect[T any](s *Session, q *gocql.Query, scan func(*gocql.Iter) (T, bool)
 	iter := q.Iter()
 	rows := make([]T, 0, iter.NumRows())
 	for {
-		row, ok := scan(iter)
+		row, ok := next(iter)
 		if !ok {
 			return rows, iter.Close()
 		}
@@ -121,22 +137,40 @@ func daysBack(fromMs, toMs int64) []Day {
 	return days
 }
 
-// wave is the number of days to read at once: the newest day alone, then as many as are likely to fill the limit, judging
-// by the days and rows read so far. Each day is read up to the limit, so reading all days at once would read far too much.
-func (s *Session) wave(limit, rows, days int) int {
+// wave is the number of days to read at once, at most n: the newest day alone, then as many as are likely to fill the limit,
+// judging by the days and rows read so far. Each day is read up to the limit, so reading all at once would read far too much.
+func wave(n, limit, rows, days int) int {
 	switch {
-	case limit <= 0:
-		return s.config.Fanout
 	case days == 0:
 		return 1
 	case rows == 0:
-		return min(2*days, s.config.Fanout)
+		return min(2*days, n)
 	}
-	return min(max((limit-rows)*days/rows, 1), s.config.Fanout)
+	return min(max((limit-rows)*days/rows, 1), n)
+}
+
+// newestFirst reads the days of a range in Unix milliseconds, the newest first, at most n in parallel. With a limit, it
+// reads only as many days as it needs, and returns at least so many rows if there are.
+func newestFirst[T any](ctx context.Context, n int, fromMs, toMs int64, limit int, read func(context.Context, Day) ([]T, error)) ([]T, error) {
+	var rows []T
+	days := daysBack(fromMs, toMs)
+	for done := 0; done < len(days) && (limit <= 0 || len(rows) < limit); {
+		next := days[done:]
+		if limit > 0 {
+			next = next[:min(len(next), wave(n, limit, len(rows), done))]
+		}
+		done += len(next)
+		parts, err := fanOut(ctx, n, next, read)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, slices.Concat(parts...)...)
+	}
+	return rows, nil
 }
 
 // byMonth reads the months of a range, each newest first, and returns all rows oldest first.
-func byMonth[T any](ctx context.Context, s *Session, fromMs, toMs int64, read func(context.Context, Day) ([]T, error)) ([]T, error) {
+func byMonth[T any](ctx context.Context, s *Store, fromMs, toMs int64, read func(context.Context, Day) ([]T, error)) ([]T, error) {
 	var months []Day
 	for m := DayOf(fromMs).Month(); m <= DayOf(toMs); m = m.NextMonth() {
 		months = append(months, m)

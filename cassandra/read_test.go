@@ -47,12 +47,10 @@ func TestFanOutIsBoundedOrderedAndStopsAtTheFirstError(t *testing.T) {
 }
 
 func TestWaveReadsAsManyDaysAsTheLimitIsLikelyToNeed(t *testing.T) {
-	s := &Session{config: Config{Fanout: 16}}
 	for _, c := range []struct {
 		name                    string
 		limit, rows, days, want int
 	}{
-		{"no limit: all at once", 0, 0, 0, 16},
 		{"the newest day alone", 1000, 0, 0, 1},
 		{"a day had half of the limit", 1000, 500, 1, 1},
 		{"a day had a tenth", 1000, 100, 1, 9},
@@ -61,7 +59,7 @@ func TestWaveReadsAsManyDaysAsTheLimitIsLikelyToNeed(t *testing.T) {
 		{"nothing for a month", 1000, 0, 30, 16},
 		{"a few rows are missing", 1000, 999, 4, 1},
 	} {
-		require.Equal(t, c.want, s.wave(c.limit, c.rows, c.days), c.name)
+		require.Equal(t, c.want, wave(16, c.limit, c.rows, c.days), c.name)
 	}
 }
 
@@ -81,7 +79,7 @@ func TestRangesAreBounded(t *testing.T) {
 }
 
 func TestByMonthReturnsOldestFirst(t *testing.T) {
-	s := &Session{config: Config{Fanout: 2}}
+	s := &Store{config: Config{Fanout: 2}}
 	from, to := at(t, "2025-11-30T23:00:00Z"), at(t, "2026-02-01T00:00:00Z")
 	rows, err := byMonth(t.Context(), s, from, to, func(_ context.Context, month Day) ([]string, error) {
 		return []string{month.String() + " later", month.String() + " earlier"}, nil
@@ -94,7 +92,7 @@ func TestByMonthReturnsOldestFirst(t *testing.T) {
 }
 
 func TestEnterBoundsReadsInFlight(t *testing.T) {
-	s := &Session{reads: make(chan struct{}, 1)}
+	s := &Store{reads: make(chan struct{}, 1)}
 	leave, err := s.enter(t.Context())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

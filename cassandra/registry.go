@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/gocql/gocql"
 )
 
 // Device is a device of a fleet.
@@ -39,9 +37,6 @@ const (
 	StatusMoved  Status = "moved" // its newest record names another fleet
 )
 
-// RegistryStore keeps the fleets and the devices of each.
-type RegistryStore struct{ db *Session }
-
 const (
 	insertDeviceStatus = "INSERT INTO devices_by_fleet (fleet_id, device_id, model, status) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"
 	insertDeviceSince  = "INSERT INTO devices_by_fleet (fleet_id, device_id, activated_at) VALUES (?, ?, ?) USING TIMESTAMP ?"
@@ -56,13 +51,13 @@ const fleetShards = 4
 
 // Devices returns a page of the devices of a fleet, sorted by device, without devices that have moved to another fleet. A
 // page may have fewer rows than size although more pages follow.
-func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
+func (s *Store) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
 	op := "read devices of fleet " + fleetID
 	state, err := base64.RawURLEncoding.DecodeString(page)
 	if err != nil {
 		return Page[Device]{}, fmt.Errorf("%s: page %q: not a page of this list; take next from the previous page: %w", op, page, err)
 	}
-	iter := s.db.query(ctx, selectDevices, fleetID).PageSize(size).PageState(state).Iter()
+	iter := s.query(ctx, selectDevices, fleetID).PageSize(size).PageState(state).Iter()
 	result := Page[Device]{Next: base64.RawURLEncoding.EncodeToString(iter.PageState())}
 	for range iter.NumRows() { // Scan alone would continue with the next page
 		d := Device{FleetID: fleetID}
@@ -80,53 +75,35 @@ func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, p
 }
 
 // DeviceIDs lists every device that was ever in a fleet, moved ones included, sorted.
-func (s *RegistryStore) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
-	ids, err := collect(s.db, s.db.query(ctx, selectDeviceIDs, fleetID), func(iter *gocql.Iter) (string, bool) {
-		var id string
-		ok := iter.Scan(&id)
-		return id, ok
-	})
+func (s *Store) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
+	ids, err := collect(s, s.query(ctx, selectDeviceIDs, fleetID), one[string])
 	return ids, opError("read devices of fleet "+fleetID, err)
 }
 
 // Fleets lists every fleet that ever sent a record, sorted.
-func (s *RegistryStore) Fleets(ctx context.Context) ([]string, error) {
-	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(fleetShards), func(ctx context.Context, shard int32) ([]string, error) {
-		return collect(s.db, s.db.query(ctx, selectFleets, shard), func(iter *gocql.Iter) (string, bool) {
-			var fleetID string
-			ok := iter.Scan(&fleetID)
-			return fleetID, ok
-		})
+func (s *Store) Fleets(ctx context.Context) ([]string, error) {
+	parts, err := fanOut(ctx, s.config.Fanout, buckets(fleetShards), func(ctx context.Context, shard int32) ([]string, error) {
+		return collect(s, s.query(ctx, selectFleets, shard), one[string])
 	})
-	if err != nil {
-		return nil, opError("read fleets", err)
-	}
 	fleets := slices.Concat(parts...)
 	slices.Sort(fleets)
-	return fleets, nil
+	return fleets, opError("read fleets", err)
 }
 
 // WriteDevices writes rows of the devices of one fleet as one mutation.
-func (s *RegistryStore) WriteDevices(ctx context.Context, fleetID string, rows []DeviceRow) error {
+func (s *Store) WriteDevices(ctx context.Context, fleetID string, rows []DeviceRow) error {
 	a := newArena(2*len(rows), 5)
-	b := s.db.batch(ctx, 2*len(rows))
+	b := s.batch(ctx, 2*len(rows))
 	for i := range rows {
 		r := &rows[i]
 		if r.Status != "" {
 			from := len(a.args)
-			a.text(fleetID)
-			a.text(r.DeviceID)
-			a.optionalText(r.Model)
-			a.text(string(r.Status))
-			a.bigint(r.StatusWriteTimeUs)
+			a.add(&fleetID, &r.DeviceID, (*optional)(&r.Model), (*string)(&r.Status), &r.StatusWriteTimeUs)
 			b.add(insertDeviceStatus, a.row(from))
 		}
 		if r.ActivatedAtMs != 0 {
-			from := len(a.args)
-			a.text(fleetID)
-			a.text(r.DeviceID)
-			a.timestamp(r.ActivatedAtMs)
-			a.bigint(earliestWins(r.ActivatedAtMs))
+			from, at := len(a.args), earliestWins(r.ActivatedAtMs)
+			a.add(&fleetID, &r.DeviceID, &r.ActivatedAtMs, &at)
 			b.add(insertDeviceSince, a.row(from))
 		}
 	}
@@ -138,11 +115,6 @@ func (s *RegistryStore) WriteDevices(ctx context.Context, fleetID string, rows [
 func earliestWins(ms int64) int64 { return 3_000_000_000_000_000 - ms*1000 }
 
 // WriteFleet adds a fleet to the list of fleets.
-func (s *RegistryStore) WriteFleet(ctx context.Context, fleetID string) error {
-	a := newArena(1, 2)
-	b := s.db.batch(ctx, 1)
-	a.int(bucketOf(fleetID, fleetShards))
-	a.text(fleetID)
-	b.add(insertFleet, a.row(0))
-	return b.exec(TableFleets)
+func (s *Store) WriteFleet(ctx context.Context, fleetID string) error {
+	return s.exec(ctx, TableFleets, insertFleet, bucketOf(fleetID, fleetShards), fleetID)
 }

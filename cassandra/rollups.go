@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/gocql/gocql"
 )
 
 // FleetHour is one hour of one fleet.
@@ -29,17 +27,7 @@ type HourRow struct {
 	Alerts      int32
 }
 
-// Hour holds the statistics of a fleet in one hour.
-type Hour struct {
-	FleetID            string
-	Start              time.Time // first instant of the hour, UTC
-	TotalDistanceKm    float64
-	AvgSpeedKmh        *float64 // nil if no record of the hour had a speed
-	AlertsCount        int
-	ActiveDevicesCount int
-}
-
-// AnalyticsRow is a row of fleet_analytics_by_day.
+// AnalyticsRow holds the statistics of a fleet in one hour.
 type AnalyticsRow struct {
 	FleetID            string
 	Day                Day
@@ -55,8 +43,8 @@ type AnalyticsRow struct {
 	WriteTimeUs int64
 }
 
-// RollupStore keeps hourly statistics: the share of each device, and their sum for a fleet.
-type RollupStore struct{ db *Session }
+// Start is the first instant of the hour, UTC.
+func (r *AnalyticsRow) Start() time.Time { return r.Day.Time().Add(time.Duration(r.Hour) * time.Hour) }
 
 const (
 	insertHour = "INSERT INTO hours_by_fleet (fleet_id, hour, device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count)" +
@@ -68,41 +56,31 @@ const (
 	insertAnalytics = "INSERT INTO fleet_analytics_by_day (fleet_id, day, hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count," +
 		" records_count, max_speed_kmh, driving_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteAnalytics = "DELETE FROM fleet_analytics_by_day USING TIMESTAMP ? WHERE fleet_id = ? AND day = ? AND hour = ?"
-	selectAnalytics = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
-	selectHourRows  = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count, records_count, max_speed_kmh, driving_s" +
+	selectAnalytics = "SELECT hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count, records_count, max_speed_kmh, driving_s" +
 		" FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
 
 // ApplyHours applies what devices add to one hour of one fleet.
-func (s *RollupStore) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error {
-	return apply(ctx, s.db, TableHours, 11, rows, insertHour, deleteHour,
+func (s *Store) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error {
+	return apply(ctx, s, TableHours, 11, rows, insertHour, deleteHour,
 		func(a *arena, r *HourRow) {
-			a.text(r.FleetID)
-			a.timestamp(r.HourMs)
-			a.text(r.DeviceID)
+			a.add(&r.FleetID, &r.HourMs, &r.DeviceID)
 		}, func(a *arena, r *HourRow) {
-			a.double(r.DistanceKm)
-			a.double(r.SpeedSumKmh)
-			a.bigint(r.SpeedCount)
-			a.bigint(r.Records)
-			a.double(r.MaxSpeedKmh)
-			a.double(r.DrivingS)
-			a.int(r.Alerts)
+			a.add(&r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts)
 		})
 }
 
 // Hours lists the devices' shares of an hour of a fleet, sorted by device.
-func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
-	rows, err := collect(s.db, s.db.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(iter *gocql.Iter) (HourRow, bool) {
-		r := HourRow{FleetID: fleetID, HourMs: hourMs}
-		ok := iter.Scan(&r.DeviceID, &r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts)
-		return r, ok
+func (s *Store) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
+	rows, err := collect(s, s.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(r *HourRow) []any {
+		r.FleetID, r.HourMs = fleetID, hourMs
+		return []any{&r.DeviceID, &r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts}
 	})
 	return rows, opError("read "+TableHours, err)
 }
 
 // Analytics lists the hourly statistics of a fleet for the days from first to last, oldest first.
-func (s *RollupStore) Analytics(ctx context.Context, fleetID string, first, last Day) ([]Hour, error) {
+func (s *Store) Analytics(ctx context.Context, fleetID string, first, last Day) ([]AnalyticsRow, error) {
 	if err := checkRange(first, last); err != nil {
 		return nil, fmt.Errorf("read analytics of fleet %s: %w", fleetID, err)
 	}
@@ -110,55 +88,33 @@ func (s *RollupStore) Analytics(ctx context.Context, fleetID string, first, last
 	for day := first; day <= last; day++ {
 		days = append(days, day)
 	}
-	parts, err := fanOut(ctx, s.db.config.Fanout, days, func(ctx context.Context, day Day) ([]Hour, error) {
-		return collect(s.db, s.db.query(ctx, selectAnalytics, fleetID, day.Time()), func(iter *gocql.Iter) (Hour, bool) {
-			h := Hour{FleetID: fleetID}
-			var hour int
-			ok := iter.Scan(&hour, &h.TotalDistanceKm, &h.AvgSpeedKmh, &h.AlertsCount, &h.ActiveDevicesCount)
-			h.Start = day.Time().Add(time.Duration(hour) * time.Hour)
-			return h, ok
+	parts, err := fanOut(ctx, s.config.Fanout, days, func(ctx context.Context, day Day) ([]AnalyticsRow, error) {
+		return collect(s, s.query(ctx, selectAnalytics, fleetID, day), func(r *AnalyticsRow) []any {
+			r.FleetID, r.Day = fleetID, day
+			return []any{&r.Hour, &r.TotalDistanceKm, &r.AvgSpeedKmh, &r.AlertsCount, &r.ActiveDevicesCount, &r.RecordsCount, &r.MaxSpeedKmh, &r.DrivingS}
 		})
 	})
-	if err != nil {
-		return nil, opError("read analytics of fleet "+fleetID, err)
-	}
-	return slices.Concat(parts...), nil
-}
-
-// AnalyticsRows lists the hours of a fleet in a day, with every column.
-func (s *RollupStore) AnalyticsRows(ctx context.Context, fleetID string, day Day) ([]AnalyticsRow, error) {
-	rows, err := collect(s.db, s.db.query(ctx, selectHourRows, fleetID, day.Time()), func(iter *gocql.Iter) (AnalyticsRow, bool) {
-		r := AnalyticsRow{FleetID: fleetID, Day: day}
-		ok := iter.Scan(&r.Hour, &r.TotalDistanceKm, &r.AvgSpeedKmh, &r.AlertsCount, &r.ActiveDevicesCount, &r.RecordsCount, &r.MaxSpeedKmh, &r.DrivingS)
-		return r, ok
-	})
-	return rows, opError("read "+TableAnalytics, err)
+	return slices.Concat(parts...), opError("read analytics of fleet "+fleetID, err)
 }
 
 // WriteAnalytics writes hours of one fleet and day as one mutation.
-func (s *RollupStore) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
+func (s *Store) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
 	a := newArena(len(rows), 11)
-	b := s.db.batch(ctx, len(rows))
+	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		r := &rows[i]
 		from := len(a.args)
-		a.text(r.FleetID)
-		a.date(r.Day)
-		a.int(r.Hour)
-		a.double(r.TotalDistanceKm)
-		a.nullableDouble(r.AvgSpeedKmh)
-		a.int(r.AlertsCount)
-		a.int(r.ActiveDevicesCount)
-		a.optionalBigint(r.RecordsCount)
-		a.nullableDouble(r.MaxSpeedKmh)
-		a.optionalBigint(r.DrivingS)
-		a.bigint(r.WriteTimeUs)
+		a.add(&r.FleetID, &r.Day, &r.Hour, &r.TotalDistanceKm)
+		a.set(&r.AvgSpeedKmh)
+		a.add(&r.AlertsCount, &r.ActiveDevicesCount, &r.RecordsCount)
+		a.set(&r.MaxSpeedKmh)
+		a.add(&r.DrivingS, &r.WriteTimeUs)
 		b.add(insertAnalytics, a.row(from))
 	}
 	return b.exec(TableAnalytics)
 }
 
 // DeleteAnalytics deletes an hour of a fleet that has no share of any device left.
-func (s *RollupStore) DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error {
-	return s.db.exec(ctx, TableAnalytics, deleteAnalytics, writeTimeUs, fleetID, DayOf(hourMs).Time(), int32(hourMs%msPerDay/(60*60*1000)))
+func (s *Store) DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error {
+	return s.exec(ctx, TableAnalytics, deleteAnalytics, writeTimeUs, fleetID, DayOf(hourMs), int32(hourMs%msPerDay/(60*60*1000)))
 }

@@ -57,7 +57,7 @@ func TestAnalyticsCanLoseValues(t *testing.T) {
 		require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{r}))
 	}
 	read := func() []cassandra.AnalyticsRow {
-		rows, err := s.AnalyticsRows(ctx, fleet, day)
+		rows, err := s.Analytics(ctx, fleet, day, day)
 		require.NoError(t, err)
 		return rows
 	}

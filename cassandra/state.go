@@ -3,9 +3,6 @@ package cassandra
 import (
 	"context"
 	"slices"
-	"time"
-
-	"github.com/gocql/gocql"
 )
 
 // DeviceDay is the state of the stream processor for a device at the end of a day with positions.
@@ -18,9 +15,6 @@ type DeviceDay struct {
 	WriteTimeUs int64 // of State as it was read
 }
 
-// StateStore keeps the state of the stream processor by device and day.
-type StateStore struct{ db *Session }
-
 const (
 	updateDeviceDay     = "UPDATE device_days USING TIMESTAMP ? SET state = ?, rules = ?, fleets = fleets + ? WHERE device_id = ? AND day = ?"
 	selectLastDeviceDay = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day <= ? LIMIT 1"
@@ -28,8 +22,8 @@ const (
 )
 
 // LastDeviceDay returns the latest state of a device up to the given day. found is false if there is none.
-func (s *StateStore) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d DeviceDay, found bool, err error) {
-	days, err := collect(s.db, s.db.query(ctx, selectLastDeviceDay, deviceID, day.Time()), scanDeviceDay)
+func (s *Store) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d DeviceDay, found bool, err error) {
+	days, err := collect(s, s.query(ctx, selectLastDeviceDay, deviceID, day), deviceDay)
 	if err != nil || len(days) == 0 {
 		return DeviceDay{}, false, opError("read "+TableDeviceDays, err)
 	}
@@ -37,26 +31,22 @@ func (s *StateStore) LastDeviceDay(ctx context.Context, deviceID string, day Day
 }
 
 // DeviceDays lists the states of a device from the given day on, oldest first.
-func (s *StateStore) DeviceDays(ctx context.Context, deviceID string, day Day) ([]DeviceDay, error) {
-	days, err := collect(s.db, s.db.query(ctx, selectDeviceDays, deviceID, day.Time()), scanDeviceDay)
+func (s *Store) DeviceDays(ctx context.Context, deviceID string, day Day) ([]DeviceDay, error) {
+	days, err := collect(s, s.query(ctx, selectDeviceDays, deviceID, day), deviceDay)
 	slices.Reverse(days)
 	return days, opError("read "+TableDeviceDays, err)
 }
 
-func scanDeviceDay(iter *gocql.Iter) (DeviceDay, bool) {
-	var d DeviceDay
-	var day time.Time
-	ok := iter.Scan(&day, &d.State, &d.Fleets, &d.Rules, &d.WriteTimeUs)
-	d.Day = DayOf(day.UnixMilli())
-	return d, ok
+func deviceDay(d *DeviceDay) []any {
+	return []any{&d.Day, &d.State, &d.Fleets, &d.Rules, &d.WriteTimeUs}
 }
 
 // ApplyDeviceDays writes the states of one device at the end of some days.
-func (s *StateStore) ApplyDeviceDays(ctx context.Context, deviceID string, rows []Mutation[DeviceDay]) error {
-	b := s.db.batch(ctx, len(rows))
+func (s *Store) ApplyDeviceDays(ctx context.Context, deviceID string, rows []Mutation[DeviceDay]) error {
+	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		d := &rows[i].Row
-		b.add(updateDeviceDay, []any{rows[i].WriteTimeUs, d.State, d.Rules, d.Fleets, deviceID, d.Day.Time()})
+		b.add(updateDeviceDay, []any{rows[i].WriteTimeUs, d.State, d.Rules, d.Fleets, deviceID, d.Day})
 	}
 	return b.exec(TableDeviceDays)
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,29 +14,8 @@ import (
 
 // ReadStats measures the reads that run with the context of WithReadStats. It is safe for concurrent use.
 type ReadStats struct {
-	mu           sync.Mutex
-	partitions   int
-	pages, rows  int
-	retries      int
-	coordinators map[string]int
-	statements   []string
-	more         int
-}
-
-// statementsKept is the number of statements whose text is kept. The others are only counted.
-const statementsKept = 10
-
-type statsKey struct{}
-
-// WithReadStats returns a context whose reads are measured.
-func WithReadStats(ctx context.Context) (context.Context, *ReadStats) {
-	stats := &ReadStats{coordinators: map[string]int{}}
-	return context.WithValue(ctx, statsKey{}, stats), stats
-}
-
-func statsOf(ctx context.Context) *ReadStats {
-	stats, _ := ctx.Value(statsKey{}).(*ReadStats)
-	return stats
+	mu     sync.Mutex
+	totals ReadTotals
 }
 
 // ReadTotals is a snapshot of ReadStats.
@@ -51,14 +29,29 @@ type ReadTotals struct {
 	More         int            // number of further statements
 }
 
+// statementsKept is the number of statements whose text is kept. The others are only counted.
+const statementsKept = 10
+
+type statsKey struct{}
+
+// WithReadStats returns a context whose reads are measured.
+func WithReadStats(ctx context.Context) (context.Context, *ReadStats) {
+	stats := &ReadStats{totals: ReadTotals{Coordinators: map[string]int{}}}
+	return context.WithValue(ctx, statsKey{}, stats), stats
+}
+
+func statsOf(ctx context.Context) *ReadStats {
+	stats, _ := ctx.Value(statsKey{}).(*ReadStats)
+	return stats
+}
+
 // Totals returns a snapshot.
 func (s *ReadStats) Totals() ReadTotals {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return ReadTotals{
-		Partitions: s.partitions, Pages: s.pages, Rows: s.rows, Retries: s.retries,
-		Coordinators: maps.Clone(s.coordinators), Statements: slices.Clone(s.statements), More: s.more,
-	}
+	totals := s.totals
+	totals.Coordinators, totals.Statements = maps.Clone(totals.Coordinators), slices.Clone(totals.Statements)
+	return totals
 }
 
 func (s *ReadStats) addStatement(statement string, args []any) {
@@ -67,12 +60,12 @@ func (s *ReadStats) addStatement(statement string, args []any) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.partitions++
-	if len(s.statements) < statementsKept {
-		s.statements = append(s.statements, withValues(statement, args))
+	s.totals.Partitions++
+	if len(s.totals.Statements) < statementsKept {
+		s.totals.Statements = append(s.totals.Statements, withValues(statement, args))
 		return
 	}
-	s.more++
+	s.totals.More++
 }
 
 func (s *ReadStats) addAnswer(q gocql.ObservedQuery) {
@@ -82,15 +75,15 @@ func (s *ReadStats) addAnswer(q gocql.ObservedQuery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if q.Attempt > 0 {
-		s.retries++
+		s.totals.Retries++
 	}
 	if q.Err != nil {
 		return
 	}
-	s.pages++
-	s.rows += q.Rows
+	s.totals.Pages++
+	s.totals.Rows += q.Rows
 	if q.Host != nil {
-		s.coordinators[fmt.Sprintf("%s (%s)", q.Host.ConnectAddress(), q.Host.DataCenter())]++
+		s.totals.Coordinators[fmt.Sprintf("%s (%s)", q.Host.ConnectAddress(), q.Host.DataCenter())]++
 	}
 }
 
@@ -118,9 +111,6 @@ func literal(v any) string {
 		}
 		return "'" + v.UTC().Format("2006-01-02T15:04:05.000Z") + "'"
 	default:
-		if rv := reflect.ValueOf(v); rv.IsValid() && rv.Kind() == reflect.Pointer && !rv.IsNil() {
-			return literal(rv.Elem().Interface())
-		}
 		return fmt.Sprint(v)
 	}
 }

@@ -3,6 +3,7 @@ package cassandra
 import (
 	"context"
 
+	"github.com/gocql/gocql"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 )
@@ -37,48 +38,96 @@ var DerivedTables = []string{
 
 var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences}, DerivedTables...)
 
-// Store is one store per concern on a shared session. A caller that needs a single concern takes that store alone.
-// It is safe for concurrent use.
+// Store is an open connection to the keyspace. It reads at one consistency level and writes at another. It is safe for
+// concurrent use.
 type Store struct {
-	*Session
-	TelemetryStore
-	RegistryStore
-	AlertStore
-	TripStore
-	RollupStore
-	StateStore
-	ClaimStore
-	GeofenceStore
-	QueryStore
+	driver      *gocql.Session
+	config      Config
+	write       gocql.Consistency
+	read        gocql.Consistency
+	replication Replication
+	reads       chan struct{} // a slot for each partition that may be read at once; nil: unlimited
+	unregister  func()
 }
 
-// NewStore makes the stores of a session.
-func NewStore(s *Session) *Store {
-	return &Store{
-		Session:        s,
-		TelemetryStore: TelemetryStore{s},
-		RegistryStore:  RegistryStore{s},
-		AlertStore:     AlertStore{s},
-		TripStore:      TripStore{s},
-		RollupStore:    RollupStore{s},
-		StateStore:     StateStore{s},
-		ClaimStore:     ClaimStore{s},
-		GeofenceStore:  GeofenceStore{s},
-		QueryStore:     QueryStore{s},
-	}
-}
-
-// Open is OpenSession with every store on the session.
+// Open connects to the keyspace and checks that its replication can serve the consistency levels of the configuration. It
+// tries once: a caller that can wait calls it again while ReasonOf(err).Advice() allows. The metrics are registered on reg,
+// which may be nil.
 func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg prometheus.Registerer) (*Store, error) {
-	s, err := OpenSession(ctx, cfg, logger, reg)
+	o := newObserver()
+	admin, err := connectNode(ctx, cfg.WithDefaults(), "", o, logger)
 	if err != nil {
 		return nil, err
 	}
-	return NewStore(s), nil
+	defer admin.Close()
+	cfg = admin.config
+	if err := admin.CheckLocalDC(ctx); err != nil {
+		return nil, err
+	}
+	replication, err := admin.Replication(ctx)
+	if err != nil {
+		return nil, err
+	}
+	levels, err := chooseLevels(cfg, replication)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.WriteConsistency == "" && levels.write == gocql.One {
+		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": replication.String()}).
+			Info("keyspace has a single replica, writing at ONE")
+	}
+	driver, err := connect(ctx, cfg, cfg.Keyspace, o, logger)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{driver: driver, config: cfg, write: levels.write, read: levels.read, replication: replication, unregister: func() {}}
+	if cfg.ReadsInFlight > 0 {
+		s.reads = make(chan struct{}, cfg.ReadsInFlight)
+	}
+	if reg != nil {
+		metrics := []prometheus.Collector{o.duration, o.errors, o.hosts, o.connects}
+		reg.MustRegister(metrics...)
+		s.unregister = func() {
+			for _, metric := range metrics {
+				reg.Unregister(metric)
+			}
+		}
+	}
+	return s, nil
 }
 
-// Strong is the store on Session.Strong.
-func (s *Store) Strong() *Store { return NewStore(s.Session.Strong()) }
+// Close ends the connection and unregisters its metrics. It does not wait: requests in flight fail.
+func (s *Store) Close() {
+	s.driver.Close()
+	s.unregister()
+}
 
-// Fallback is the store on Session.Fallback.
-func (s *Store) Fallback() *Store { return NewStore(s.Session.Fallback()) }
+// Strong returns the store with reads at the lowest level that overlaps every acknowledged write (R + W > N).
+func (s *Store) Strong() *Store { return s.at(overlapping(s.write, s.replication)) }
+
+// Fallback returns the store with reads at the level of writes, for when too few replicas are up for Strong.
+func (s *Store) Fallback() *Store { return s.at(s.write) }
+
+func (s *Store) at(level gocql.Consistency) *Store {
+	view := *s
+	view.read = level
+	return &view
+}
+
+// WriteConsistency is the consistency level of writes.
+func (s *Store) WriteConsistency() string { return s.write.String() }
+
+// ReadConsistency is the consistency level of reads.
+func (s *Store) ReadConsistency() string { return s.read.String() }
+
+// Replication is the replication of the keyspace when the store was opened.
+func (s *Store) Replication() Replication { return s.replication }
+
+// selectReady reads at most one row. A read needs the same replicas as a write at the same level.
+const selectReady = "SELECT fleet_id FROM fleets WHERE shard = 0 LIMIT 1"
+
+// Ready returns an error if the cluster does not answer at the consistency level of writes.
+func (s *Store) Ready(ctx context.Context) error {
+	err := s.query(ctx, selectReady).Consistency(s.write).Exec()
+	return opError("read "+TableFleets+" at "+s.write.String(), err)
+}

@@ -66,9 +66,6 @@ type WriteTimes struct {
 	LastUs, SpeedUs, HeadingUs, BatteryUs, TempUs int64
 }
 
-// TelemetryStore keeps the history of devices and their latest positions.
-type TelemetryStore struct{ db *Session }
-
 // Each row carries its own write timestamp, so every write can be repeated and reordered freely.
 const (
 	insertHistory = "INSERT INTO telemetry_by_device_day (device_id, day, ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, accuracy_m, zone)" +
@@ -98,88 +95,56 @@ const FleetBuckets = 8
 func Bucket(deviceID string) int32 { return bucketOf(deviceID, FleetBuckets) }
 
 // WriteHistory writes rows of one device and day as one mutation.
-func (s *TelemetryStore) WriteHistory(ctx context.Context, deviceID string, day Day, rows []TelemetryRow) error {
-	const width = 14
-	a := newArena(len(rows), width)
-	b := s.db.batch(ctx, len(rows))
+func (s *Store) WriteHistory(ctx context.Context, deviceID string, day Day, rows []TelemetryRow) error {
+	a := newArena(len(rows), 14)
+	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		r := &rows[i]
 		from := len(a.args)
-		a.text(deviceID)
-		a.date(day)
-		a.timestamp(r.TsMs)
-		a.optionalText(r.FleetID)
-		a.double(r.Lat)
-		a.double(r.Lon)
-		a.optionalDouble(r.SpeedKmh)
-		a.optionalDouble(r.HeadingDeg)
-		a.optionalInt(r.BatteryPct)
-		a.optionalDouble(r.TempC)
-		a.optionalDouble(r.AccuracyM)
-		a.optionalText(r.Zone)
-		a.bigint(r.WriteTimeUs)
-		a.int(r.TTLSeconds)
+		a.add(&deviceID, &day, &r.TsMs, (*optional)(&r.FleetID), &r.Lat, &r.Lon, &r.SpeedKmh, &r.HeadingDeg, &r.BatteryPct,
+			&r.TempC, &r.AccuracyM, (*optional)(&r.Zone), &r.WriteTimeUs, &r.TTLSeconds)
 		b.add(insertHistory, a.row(from))
 	}
 	return b.exec(TableHistory)
 }
 
 // WriteLatest writes one row of latest_telemetry_by_device.
-func (s *TelemetryStore) WriteLatest(ctx context.Context, r *LatestRow) error {
+func (s *Store) WriteLatest(ctx context.Context, r *LatestRow) error {
 	a := newArena(1, 11)
-	b := s.db.batch(ctx, 1)
-	a.text(r.DeviceID)
-	a.optionalTimestamp(r.LastTsMs)
-	a.optionalText(r.FleetID)
-	a.latestCells(r)
-	a.bigint(r.WriteTimeUs)
+	b := s.batch(ctx, 1)
+	a.add(&r.DeviceID, &r.LastTsMs, (*optional)(&r.FleetID))
+	a.latest(r)
 	b.add(insertLatest, a.row(0))
 	return b.exec(TableLatest)
 }
 
 // WriteLatestByFleet writes rows of one fleet and bucket as one mutation. It ignores the FleetID of the rows.
-func (s *TelemetryStore) WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []LatestRow) error {
+func (s *Store) WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []LatestRow) error {
 	a := newArena(len(rows), 12)
-	b := s.db.batch(ctx, len(rows))
+	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		r := &rows[i]
 		from := len(a.args)
-		a.text(fleetID)
-		a.int(bucket)
-		a.text(r.DeviceID)
-		a.optionalTimestamp(r.LastTsMs)
-		a.latestCells(r)
-		a.bigint(r.WriteTimeUs)
+		a.add(&fleetID, &bucket, &r.DeviceID, &r.LastTsMs)
+		a.latest(r)
 		b.add(insertLatestByFleet, a.row(from))
 	}
 	return b.exec(TableLatestByFleet)
 }
 
 // DeleteLatestByFleet removes a device that moved from its old fleet's map. Cells with a later write timestamp stay.
-func (s *TelemetryStore) DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error {
-	a := newArena(1, 4)
-	b := s.db.batch(ctx, 1)
-	a.bigint(writeTimeUs)
-	a.text(fleetID)
-	a.int(Bucket(deviceID))
-	a.text(deviceID)
-	b.add(deleteLatestByFleet, a.row(0))
-	return b.exec(TableLatestByFleet)
+func (s *Store) DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error {
+	return s.exec(ctx, TableLatestByFleet, deleteLatestByFleet, writeTimeUs, fleetID, Bucket(deviceID), deviceID)
 }
 
-func (a *arena) latestCells(r *LatestRow) {
-	a.optionalDouble(r.Lat)
-	a.optionalDouble(r.Lon)
-	a.optionalDouble(r.SpeedKmh)
-	a.optionalDouble(r.HeadingDeg)
-	a.optionalInt(r.BatteryPct)
-	a.optionalDouble(r.TempC)
-	a.optionalText(r.Zone)
+// latest adds the values that both tables have.
+func (a *arena) latest(r *LatestRow) {
+	a.add(&r.Lat, &r.Lon, &r.SpeedKmh, &r.HeadingDeg, &r.BatteryPct, &r.TempC, (*optional)(&r.Zone), &r.WriteTimeUs)
 }
 
 // Latest returns the latest position of a device. The error wraps ErrNotFound if there is none.
-func (s *TelemetryStore) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
-	rows, err := collect(s.db, s.db.query(ctx, selectLatest, deviceID), telemetryScan(false))
+func (s *Store) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
+	rows, err := scan(s, s.query(ctx, selectLatest, deviceID), telemetryScan(false))
 	if err == nil && len(rows) == 0 {
 		err = gocql.ErrNotFound
 	}
@@ -190,9 +155,9 @@ func (s *TelemetryStore) Latest(ctx context.Context, deviceID string) (Telemetry
 }
 
 // LatestOfFleet lists the latest position of each device of a fleet, sorted by device.
-func (s *TelemetryStore) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry, error) {
-	parts, err := fanOut(ctx, s.db.config.Fanout, buckets(FleetBuckets), func(ctx context.Context, bucket int32) ([]Telemetry, error) {
-		return collect(s.db, s.db.query(ctx, selectLatestFleet, fleetID, bucket), telemetryScan(false))
+func (s *Store) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry, error) {
+	parts, err := fanOut(ctx, s.config.Fanout, buckets(FleetBuckets), func(ctx context.Context, bucket int32) ([]Telemetry, error) {
+		return scan(s, s.query(ctx, selectLatestFleet, fleetID, bucket), telemetryScan(false))
 	})
 	if err != nil {
 		return nil, opError("read latest positions of fleet "+fleetID, err)
@@ -214,9 +179,8 @@ type HistoryQuery struct {
 	Page     string // Next of the previous page; empty: the first page
 }
 
-// History lists the positions of a device, newest first. It reads up to Config.Fanout days in parallel. With a limit, it
-// reads only as many days at once as are likely to fill it.
-func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
+// History lists the positions of a device, newest first. It reads up to Config.Fanout days in parallel.
+func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
 	op := "read history of device " + q.DeviceID
 	to := q.To.UnixMilli()
 	if q.Page != "" {
@@ -230,36 +194,25 @@ func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Tele
 	now := time.Now()
 	from := max(q.From.UnixMilli(), now.Add(-historyKept).UnixMilli())
 	to = min(to, now.Add(24*time.Hour).UnixMilli())
-	var page Page[Telemetry]
-	days := daysBack(from, to)
-	all := len(days)
-	for len(days) > 0 {
-		wave := days[:min(len(days), s.db.wave(q.Limit, len(page.Rows), all-len(days)))]
-		days = days[len(wave):]
-		parts, err := fanOut(ctx, s.db.config.Fanout, wave, func(ctx context.Context, day Day) ([]Telemetry, error) {
-			args := []any{q.DeviceID, day.Time(), time.UnixMilli(from), time.UnixMilli(to)}
-			if q.Limit > 0 {
-				return collect(s.db, s.db.query(ctx, selectHistoryLimit, append(args, q.Limit)...), telemetryScan(true))
-			}
-			return collect(s.db, s.db.query(ctx, selectHistory, args...), telemetryScan(true))
-		})
-		if err != nil {
-			return Page[Telemetry]{}, opError(op, err)
+	// Days do not overlap, so that newest day first is newest row first.
+	rows, err := newestFirst(ctx, s.config.Fanout, from, to, q.Limit, func(ctx context.Context, day Day) ([]Telemetry, error) {
+		statement, args := selectHistory, []any{q.DeviceID, day, time.UnixMilli(from), time.UnixMilli(to)}
+		if q.Limit > 0 {
+			statement, args = selectHistoryLimit, append(args, q.Limit)
 		}
-		page.Rows = append(page.Rows, slices.Concat(parts...)...) // days do not overlap, so that newest day first is newest row first
-		if q.Limit > 0 && len(page.Rows) >= q.Limit {
-			page.Rows = page.Rows[:q.Limit]
-			page.Next = encodePage(page.Rows[q.Limit-1].Ts.UnixMilli())
-			break
-		}
+		return scan(s, s.query(ctx, statement, args...), telemetryScan(true))
+	})
+	page := Page[Telemetry]{Rows: rows}
+	if q.Limit > 0 && len(rows) >= q.Limit {
+		page.Rows = rows[:q.Limit]
+		page.Next = encodePage(rows[q.Limit-1].Ts.UnixMilli())
 	}
-	return page, nil
+	return page, opError(op, err)
 }
 
 // Positions lists the positions of a device in a day, oldest first.
-func (s *TelemetryStore) Positions(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
-	q := s.db.query(ctx, selectPositions, deviceID, day.Time()).PageSize(trackPage)
-	rows, err := collect(s.db, q, telemetryScan(true))
+func (s *Store) Positions(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
+	rows, err := scan(s, s.query(ctx, selectPositions, deviceID, day).PageSize(trackPage), telemetryScan(true))
 	return rows, opError(fmt.Sprintf("read day %s of device %s", day, deviceID), err)
 }
 
@@ -288,18 +241,18 @@ func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
 
 // LatestWriteTimes lists the write times of devices, in the order of the arguments. It reads at the level of Strong, and
 // at that of Fallback if too few replicas are up.
-func (s *TelemetryStore) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]WriteTimes, error) {
-	stored, err := s.latestWriteTimes(ctx, deviceIDs, overlapping(s.db.write, s.db.replication))
+func (s *Store) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]WriteTimes, error) {
+	stored, err := s.latestWriteTimes(ctx, deviceIDs, overlapping(s.write, s.replication))
 	if classify(err).TooFewReplicas() {
-		stored, err = s.latestWriteTimes(ctx, deviceIDs, s.db.write)
+		stored, err = s.latestWriteTimes(ctx, deviceIDs, s.write)
 	}
 	return stored, opError("read "+TableLatest, err)
 }
 
-func (s *TelemetryStore) latestWriteTimes(ctx context.Context, deviceIDs []string, level gocql.Consistency) ([]WriteTimes, error) {
+func (s *Store) latestWriteTimes(ctx context.Context, deviceIDs []string, level gocql.Consistency) ([]WriteTimes, error) {
 	return fanOut(ctx, writeTimesFanout, deviceIDs, func(ctx context.Context, deviceID string) (WriteTimes, error) {
 		var d WriteTimes
-		err := s.db.query(ctx, selectWriteTimes, deviceID).Consistency(level).
+		err := s.query(ctx, selectWriteTimes, deviceID).Consistency(level).
 			Scan(&d.FleetID, &d.LastUs, &d.SpeedUs, &d.HeadingUs, &d.BatteryUs, &d.TempUs)
 		if err != nil && !errors.Is(err, gocql.ErrNotFound) {
 			return WriteTimes{}, err

@@ -51,14 +51,14 @@ const trackPage = 9000
 
 // TrackOfDay reads the positions of a device in one UTC day between two instants in Unix milliseconds, both included. It
 // reads at most limit of them, the newest.
-func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
+func (s *Store) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
 	op := fmt.Sprintf("read day %s of device %s", day, deviceID)
-	leave, err := s.db.enter(ctx)
+	leave, err := s.enter(ctx)
 	if err != nil {
 		return nil, opError(op, err)
 	}
 	defer leave()
-	iter := s.db.query(ctx, selectTrack, deviceID, day.Time(), time.UnixMilli(fromMs), time.UnixMilli(toMs), limit+1).PageSize(trackPage).Iter()
+	iter := s.query(ctx, selectTrack, deviceID, day, time.UnixMilli(fromMs), time.UnixMilli(toMs), limit+1).PageSize(trackPage).Iter()
 	t := &Track{}
 	t.grow(iter.NumRows())
 	var ts bigintCell

@@ -3,8 +3,6 @@ package cassandra
 import (
 	"context"
 	"time"
-
-	"github.com/gocql/gocql"
 )
 
 // TripRow is a trip or a stop of a device.
@@ -21,9 +19,6 @@ type TripRow struct {
 	StartZone, EndZone string
 }
 
-// TripStore keeps the trips and stops of devices.
-type TripStore struct{ db *Session }
-
 const (
 	insertTrip = "INSERT INTO trips_by_device_month (device_id, month, start_ts, kind, fleet_id, end_ts, open, distance_km, max_speed_kmh, idle_s," +
 		" start_lat, start_lon, end_lat, end_lon, start_zone, end_zone) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -33,41 +28,26 @@ const (
 )
 
 // ApplyTrips applies trips and stops of one device that began in one month.
-func (s *TripStore) ApplyTrips(ctx context.Context, deviceID string, rows []Mutation[TripRow]) error {
-	return apply(ctx, s.db, TableTrips, 17, rows, insertTrip, deleteTrip,
+func (s *Store) ApplyTrips(ctx context.Context, deviceID string, rows []Mutation[TripRow]) error {
+	return apply(ctx, s, TableTrips, 17, rows, insertTrip, deleteTrip,
 		func(a *arena, r *TripRow) {
-			a.text(deviceID)
-			a.date(DayOf(r.StartMs).Month())
-			a.timestamp(r.StartMs)
-			a.text(r.Kind)
+			month := DayOf(r.StartMs).Month()
+			a.add(&deviceID, &month, &r.StartMs, &r.Kind)
 		}, func(a *arena, r *TripRow) {
-			a.text(r.FleetID)
-			a.timestamp(r.EndMs)
-			a.bool(r.Open)
-			a.double(r.DistanceKm)
-			a.nullableDouble(r.MaxSpeedKmh)
-			a.double(r.IdleS)
-			a.double(r.StartLat)
-			a.double(r.StartLon)
-			a.double(r.EndLat)
-			a.double(r.EndLon)
-			a.optionalText(r.StartZone)
-			a.optionalText(r.EndZone)
+			a.add(&r.FleetID, &r.EndMs, &r.Open, &r.DistanceKm)
+			a.set(&r.MaxSpeedKmh)
+			a.add(&r.IdleS, &r.StartLat, &r.StartLon, &r.EndLat, &r.EndLon, (*optional)(&r.StartZone), (*optional)(&r.EndZone))
 		})
 }
 
 // Trips lists the trips and stops of a device that started between two instants in Unix milliseconds, both included,
 // oldest first.
-func (s *TripStore) Trips(ctx context.Context, deviceID string, fromMs, toMs int64) ([]TripRow, error) {
-	rows, err := byMonth(ctx, s.db, fromMs, toMs, func(ctx context.Context, month Day) ([]TripRow, error) {
-		q := s.db.query(ctx, selectTrips, deviceID, month.Time(), time.UnixMilli(fromMs), time.UnixMilli(toMs))
-		return collect(s.db, q, func(iter *gocql.Iter) (TripRow, bool) {
-			var r TripRow
-			var start, end time.Time
-			ok := iter.Scan(&start, &r.Kind, &r.FleetID, &end, &r.Open, &r.DistanceKm, &r.MaxSpeedKmh, &r.IdleS,
-				&r.StartLat, &r.StartLon, &r.EndLat, &r.EndLon, &r.StartZone, &r.EndZone)
-			r.StartMs, r.EndMs = start.UnixMilli(), end.UnixMilli()
-			return r, ok
+func (s *Store) Trips(ctx context.Context, deviceID string, fromMs, toMs int64) ([]TripRow, error) {
+	rows, err := byMonth(ctx, s, fromMs, toMs, func(ctx context.Context, month Day) ([]TripRow, error) {
+		q := s.query(ctx, selectTrips, deviceID, month, time.UnixMilli(fromMs), time.UnixMilli(toMs))
+		return collect(s, q, func(r *TripRow) []any {
+			return []any{&r.StartMs, &r.Kind, &r.FleetID, &r.EndMs, &r.Open, &r.DistanceKm, &r.MaxSpeedKmh, &r.IdleS,
+				&r.StartLat, &r.StartLon, &r.EndLat, &r.EndLon, &r.StartZone, &r.EndZone}
 		})
 	})
 	return rows, opError("read "+TableTrips, err)

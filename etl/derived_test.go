@@ -637,7 +637,7 @@ func derivedOf(s *site, fleet string) *derived {
 	}
 	for day := first; day <= last; day++ {
 		g.Go(func() error {
-			sums, err := store.AnalyticsRows(ctx, fleet, day)
+			sums, err := store.Analytics(ctx, fleet, day, day)
 			if err != nil {
 				return err
 			}

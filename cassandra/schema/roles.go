@@ -36,7 +36,7 @@ func MakeAdministrator(ctx context.Context, cfg cassandra.Config, replication ca
 	}
 	first := cfg
 	first.Username, first.Password = defaultSuperuser, defaultSuperuserPassword
-	open, err := connect(ctx, first, logger)
+	open, err := connect(ctx, first, "", logger)
 	switch {
 	case err == nil:
 		defer open.Close()
@@ -53,7 +53,7 @@ func MakeAdministrator(ctx context.Context, cfg cassandra.Config, replication ca
 	case cassandra.ReasonOf(err) != cassandra.ReasonUnauthorized:
 		return err
 	}
-	session, err := connect(ctx, cfg, logger)
+	session, err := connect(ctx, cfg, "", logger)
 	if cassandra.ReasonOf(err) == cassandra.ReasonUnauthorized {
 		return fmt.Errorf("log in as %s (%s): wrong password, and the default superuser is disabled already; use the password that was set when the cluster was created: %w",
 			admin.Name, cfg.Setting("CASSANDRA_PASSWORD"), err)
@@ -65,9 +65,7 @@ func MakeAdministrator(ctx context.Context, cfg cassandra.Config, replication ca
 	if open == nil {
 		return nil // the default superuser is disabled already
 	}
-	return session.Exec(ctx,
-		fmt.Sprintf("ALTER ROLE %s\nWITH PASSWORD = %s AND LOGIN = false", defaultSuperuser, quoted(rand.Text())),
-	)
+	return session.Exec(ctx, fmt.Sprintf("ALTER ROLE %s\nWITH PASSWORD = %s AND LOGIN = false", defaultSuperuser, quoted(rand.Text())))
 }
 
 // apply creates the role and ensures that it can log in. It sets a changed password only: Cassandra accepts a new one at
@@ -78,7 +76,7 @@ func (r Role) apply(ctx context.Context, session *cassandra.Admin, cfg cassandra
 		return err
 	}
 	cfg.Username, cfg.Password = r.Name, r.Password
-	own, err := connect(ctx, cfg, logger)
+	own, err := connect(ctx, cfg, "", logger)
 	if err == nil {
 		own.Close()
 		return nil
@@ -97,7 +95,7 @@ func ApplyRoles(ctx context.Context, cfg cassandra.Config, roles []Role, logger 
 			return err
 		}
 	}
-	session, err := connect(ctx, cfg, logger)
+	session, err := connect(ctx, cfg, "", logger)
 	if err != nil {
 		return err
 	}

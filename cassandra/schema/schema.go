@@ -25,14 +25,9 @@ var validKeyspace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 // timeout is that of a schema change, for which nodes wait for each other and for their disks.
 const timeout = time.Minute
 
-func connect(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) (*cassandra.Admin, error) {
+func connect(ctx context.Context, cfg cassandra.Config, keyspace string, logger logrus.FieldLogger) (*cassandra.Admin, error) {
 	cfg.Timeout = max(cfg.Timeout, timeout)
-	return cassandra.Connect(ctx, cfg, logger)
-}
-
-func connectNode(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) (*cassandra.Admin, error) {
-	cfg.Timeout = max(cfg.Timeout, timeout)
-	return cassandra.ConnectNode(ctx, cfg, logger)
+	return cassandra.Connect(ctx, cfg, keyspace, logger)
 }
 
 // Apply creates a missing keyspace with the given replication, and missing tables and columns. It resets table options
@@ -49,40 +44,29 @@ func Apply(ctx context.Context, cfg cassandra.Config, replication cassandra.Repl
 	if err := applyKeyspace(ctx, cfg, replication, statements[0], logger); err != nil {
 		return err
 	}
-	// A single node makes all changes. So it is enough to wait for schema agreement before the first change and after the
-	// last, which saves one to two seconds per statement.
-	node, err := connectNode(ctx, cfg, logger)
+	admin, err := connect(ctx, cfg, cfg.Keyspace, logger)
 	if err != nil {
 		return err
 	}
-	defer node.Close()
-	if err := node.AwaitAgreement(ctx); err != nil {
-		logger.WithError(err).Warn("nodes disagree on the schema before it is applied; check whether one is down")
-	}
-	if err := node.Exec(ctx, statements[1:]...); err != nil {
+	defer admin.Close()
+	if err := admin.Exec(ctx, statements[1:]...); err != nil {
 		return err
 	}
 	want := parse(statements)
-	columns, err := node.Columns(ctx)
+	columns, err := admin.Columns(ctx)
 	if err != nil {
 		return err
 	}
-	if err := node.Exec(ctx, missingColumns(want, columns)...); err != nil {
-		return err
-	}
-	options, err := node.TableOptions(ctx)
+	options, err := admin.TableOptions(ctx)
 	if err != nil {
 		return err
 	}
 	changes, _ := compareOptions(want, options)
-	if err := node.Exec(ctx, changes...); err != nil {
-		return err
-	}
-	return node.AwaitAgreement(ctx)
+	return admin.Exec(ctx, append(missingColumns(want, columns), changes...)...)
 }
 
 func applyKeyspace(ctx context.Context, cfg cassandra.Config, replication cassandra.Replication, statement string, logger logrus.FieldLogger) error {
-	admin, err := connect(ctx, cfg, logger)
+	admin, err := connect(ctx, cfg, "", logger)
 	if err != nil {
 		return err
 	}
@@ -130,7 +114,7 @@ func checkReplicas(ctx context.Context, admin *cassandra.Admin, replication cass
 // Check compares the keyspace with the schema and returns a message for each difference: missing tables and columns, and
 // different types, keys and options. Additional columns do not count.
 func Check(ctx context.Context, cfg cassandra.Config, replication cassandra.Replication, logger logrus.FieldLogger) ([]string, error) {
-	admin, err := connect(ctx, cfg, logger)
+	admin, err := connect(ctx, cfg, "", logger)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +150,7 @@ func CheckColumns(ctx context.Context, admin *cassandra.Admin) ([]string, error)
 
 // Drop drops the keyspace with all its data, for benchmarks and tests.
 func Drop(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) error {
-	admin, err := connect(ctx, cfg, logger)
+	admin, err := connect(ctx, cfg, "", logger)
 	if err != nil {
 		return err
 	}
@@ -177,24 +161,21 @@ func Drop(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) 
 // Truncate empties every table of the keyspace, for benchmarks and tests.
 func Truncate(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) error {
 	var statements []string
-	for _, table := range slices.Sorted(maps.Keys(Tables())) {
-		statements = append(statements, fmt.Sprintf("TRUNCATE %s.%s", cfg.Keyspace, table))
+	for table := range Tables() {
+		statements = append(statements, "TRUNCATE "+table)
 	}
 	return Exec(ctx, cfg, logger, statements...)
 }
 
-// Exec runs statements in the keyspace in order, for tests.
+// Exec runs statements in the keyspace in order, for tests. The nodes agree on the schema after each.
 func Exec(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger, statements ...string) error {
-	node, err := connectNode(ctx, cfg, logger)
+	admin, err := connect(ctx, cfg, cfg.Keyspace, logger)
 	if err != nil {
 		return err
 	}
-	defer node.Close()
+	defer admin.Close()
 	for _, statement := range statements {
-		if err := node.Exec(ctx, statement); err != nil {
-			return err
-		}
-		if err := node.AwaitAgreement(ctx); err != nil { // the next statement may need this one on every node
+		if err := admin.Exec(ctx, statement); err != nil {
 			return err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,24 +27,36 @@ type Cell struct{ Value any }
 func (c *Cell) UnmarshalCQL(info gocql.TypeInfo, data []byte) (err error) {
 	c.Value, err = decode(info, data)
 	switch c.Value.(type) {
-	case []any, *object:
+	case []any, object:
 		c.Value = toJSON(c.Value)
 	}
 	return err
 }
 
-// Tuple joins the elements of a tuple, which the driver scans one by one, to a JSON text. It is nil if all are null.
-func Tuple(elements []*Cell) any {
-	values := make([]any, len(elements))
-	empty := true
-	for i, element := range elements {
-		values[i] = jsonValue(element.Value)
-		empty = empty && element.Value == nil
+// Column returns where the driver scans the values of a column to, and a function that returns the latest value. The driver
+// scans the elements of a tuple one by one; the tuple is nil if all are null.
+func Column(info gocql.TypeInfo) (dest []any, value func() any) {
+	tuple, ok := info.(gocql.TupleTypeInfo)
+	if !ok {
+		cell := &Cell{}
+		return []any{cell}, func() any { return cell.Value }
 	}
-	if empty {
-		return nil
+	cells := make([]Cell, len(tuple.Elems))
+	for i := range cells {
+		dest = append(dest, &cells[i])
 	}
-	return toJSON(values)
+	return dest, func() any {
+		values := make([]any, len(cells))
+		null := true
+		for i, cell := range cells {
+			values[i] = jsonValue(cell.Value)
+			null = null && cell.Value == nil
+		}
+		if null {
+			return nil
+		}
+		return toJSON(values)
+	}
 }
 
 // decode reads one value of the native protocol, version 4 (section 6). Nil data is a null.
@@ -96,14 +109,15 @@ func decode(info gocql.TypeInfo, data []byte) (any, error) {
 		var v gocql.Duration
 		err := gocql.Unmarshal(info, data, &v)
 		return durationText(v), err
-	case gocql.TypeList, gocql.TypeSet:
-		return decodeList(info.(gocql.CollectionType), data)
-	case gocql.TypeMap:
-		return decodeMap(info.(gocql.CollectionType), data)
-	case gocql.TypeUDT:
-		return decodeUDT(info.(gocql.UDTTypeInfo), data)
-	case gocql.TypeTuple:
-		return decodeTuple(info.(gocql.TupleTypeInfo), data)
+	}
+	// The driver could decode the others as well, but it loses nulls in tuples and user types, and the order of maps.
+	switch info := info.(type) {
+	case gocql.CollectionType:
+		return decodeCollection(info, data)
+	case gocql.TupleTypeInfo:
+		return decodeElements(data, info.Elems)
+	case gocql.UDTTypeInfo:
+		return decodeUDT(info, data)
 	}
 	return blobText(data), nil
 }
@@ -120,132 +134,96 @@ func scalar[T any](info gocql.TypeInfo, data []byte) (any, error) {
 	return v, err
 }
 
-// The driver could decode collections as well, but it loses nulls in tuples and user types, and the order of maps.
-
 func badLength(info gocql.TypeInfo, data []byte) error {
 	return fmt.Errorf("value of type %s has %d bytes", TypeName(info), len(data))
 }
 
-// count reads the number of elements of a collection, and returns the rest.
-func count(info gocql.TypeInfo, data []byte) (int, []byte, error) {
-	if len(data) < 4 {
-		return 0, nil, badLength(info, data)
-	}
-	n := int(int32(binary.BigEndian.Uint32(data)))
-	if n < 0 || n > len(data) {
-		return 0, nil, badLength(info, data)
-	}
-	return n, data[4:], nil
-}
-
-// decodeNext reads a value that follows its length, and returns the rest.
-func decodeNext(info gocql.TypeInfo, data []byte) (any, []byte, error) {
-	if len(data) < 4 {
-		return nil, nil, badLength(info, data)
-	}
-	n := int(int32(binary.BigEndian.Uint32(data)))
-	data = data[4:]
-	if n < 0 {
-		return nil, data, nil
-	}
-	if n > len(data) {
-		return nil, nil, badLength(info, data)
-	}
-	value, err := decode(info, data[:n:n])
-	return value, data[n:], err
-}
-
-func decodeList(info gocql.CollectionType, data []byte) (any, error) {
-	n, data, err := count(info, data)
-	if err != nil {
-		return nil, err
-	}
-	values := []any{}
-	for range n {
-		var value any
-		if value, data, err = decodeNext(info.Elem, data); err != nil {
+// decodeElements decodes values for JSON that each follow their length. The last ones may be missing: older values of user
+// types lack fields that were added later.
+func decodeElements(data []byte, types []gocql.TypeInfo) ([]any, error) {
+	values := make([]any, len(types))
+	for i, info := range types {
+		if len(data) == 0 {
+			break
+		}
+		if len(data) < 4 {
+			return nil, badLength(info, data)
+		}
+		n := int(int32(binary.BigEndian.Uint32(data)))
+		if data = data[4:]; n < 0 {
+			continue // null
+		}
+		if n > len(data) {
+			return nil, badLength(info, data)
+		}
+		value, err := decode(info, data[:n:n])
+		if err != nil {
 			return nil, err
 		}
-		values = append(values, jsonValue(value))
+		values[i], data = jsonValue(value), data[n:]
 	}
 	return values, nil
 }
 
-func decodeTuple(info gocql.TupleTypeInfo, data []byte) (any, error) {
-	var values []any
-	for _, elem := range info.Elems {
-		var value any
-		var err error
-		if len(data) > 0 {
-			if value, data, err = decodeNext(elem, data); err != nil {
-				return nil, err
-			}
-		}
-		values = append(values, jsonValue(value))
+// decodeCollection decodes a list, a set or a map. They begin with the number of their elements.
+func decodeCollection(info gocql.CollectionType, data []byte) (any, error) {
+	types := []gocql.TypeInfo{info.Elem}
+	if info.Type() == gocql.TypeMap {
+		types = []gocql.TypeInfo{info.Key, info.Elem}
 	}
-	return values, nil
-}
-
-// object is a map or a user type with ordered fields.
-type object struct {
-	keys   []string
-	values []any
-}
-
-func (o *object) add(key string, value any) {
-	o.keys, o.values = append(o.keys, key), append(o.values, jsonValue(value))
-}
-
-// MarshalJSON implements json.Marshaler.
-func (o *object) MarshalJSON() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, key := range o.keys {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(toJSON(key) + ":" + toJSON(o.values[i]))
+	if len(data) < 4 {
+		return nil, badLength(info, data)
 	}
-	b.WriteByte('}')
-	return b.Bytes(), nil
-}
-
-func decodeMap(info gocql.CollectionType, data []byte) (any, error) {
-	n, data, err := count(info, data)
-	if err != nil {
-		return nil, err
+	n := int(int32(binary.BigEndian.Uint32(data)))
+	if n < 0 || 4*n*len(types) > len(data)-4 {
+		return nil, badLength(info, data)
 	}
-	result := &object{}
-	for range n {
-		var key, value any
-		if key, data, err = decodeNext(info.Key, data); err != nil {
-			return nil, err
-		}
-		if value, data, err = decodeNext(info.Elem, data); err != nil {
-			return nil, err
-		}
-		name, isText := jsonValue(key).(string)
+	values, err := decodeElements(data[4:], slices.Repeat(types, n))
+	if err != nil || info.Type() != gocql.TypeMap {
+		return values, err
+	}
+	result := object{}
+	for pair := range slices.Chunk(values, 2) {
+		key, isText := pair[0].(string)
 		if !isText {
-			name = toJSON(jsonValue(key))
+			key = toJSON(pair[0])
 		}
-		result.add(name, value)
+		result = append(result, member{key, pair[1]})
 	}
 	return result, nil
 }
 
 func decodeUDT(info gocql.UDTTypeInfo, data []byte) (any, error) {
-	result := &object{}
+	var types []gocql.TypeInfo
 	for _, field := range info.Elements {
-		var value any
-		if len(data) > 0 { // older values lack fields that were added later
-			var err error
-			if value, data, err = decodeNext(field.Type, data); err != nil {
-				return nil, err
-			}
-		}
-		result.add(field.Name, value)
+		types = append(types, field.Type)
+	}
+	values, err := decodeElements(data, types)
+	if err != nil {
+		return nil, err
+	}
+	result := object{}
+	for i, field := range info.Elements {
+		result = append(result, member{field.Name, values[i]})
 	}
 	return result, nil
+}
+
+// object is a map or a user type, in the stored order.
+type object []member
+
+type member struct {
+	key   string
+	value any
+}
+
+// MarshalJSON implements json.Marshaler.
+func (o object) MarshalJSON() ([]byte, error) {
+	var members []string
+	for _, m := range o {
+		members = append(members, toJSON(m.key)+":"+toJSON(m.value))
+	}
+	return []byte("{" + strings.Join(members, ",") + "}"), nil
 }
 
 // jsonValue converts a value to a form that JSON represents without loss.

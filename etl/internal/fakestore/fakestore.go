@@ -46,13 +46,23 @@ func New() *Store {
 func (f *Store) View(die func()) *View { return &View{Store: f, left: -1, die: die} }
 
 // Cells returns the existing rows of a table, in the order of their keys. Changes to them change the store.
-func (f *Store) Cells(table string) (cells []*Cell) {
+func (f *Store) Cells(table string) []*Cell {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, key := range slices.Sorted(maps.Keys(f.tables[table])) {
-		if c := f.tables[table][key]; c.exists() {
-			cells = append(cells, c)
+	return f.cells(table, "")
+}
+
+// cells returns the existing rows whose keys have a prefix. Called with f.mu held.
+func (f *Store) cells(table, prefix string) (cells []*Cell) {
+	var keys []string
+	for key, c := range f.tables[table] {
+		if strings.HasPrefix(key, prefix) && c.exists() {
+			keys = append(keys, key)
 		}
+	}
+	slices.Sort(keys)
+	for _, key := range keys {
+		cells = append(cells, f.tables[table][key])
 	}
 	return cells
 }
@@ -119,6 +129,17 @@ func (f *View) Request() error {
 	return nil
 }
 
+// change makes a change in one request.
+func (f *View) change(do func()) error {
+	if err := f.Request(); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	do()
+	return nil
+}
+
 // Pause pauses the process for a time.
 func (f *View) Pause(d time.Duration) {
 	f.mu.Lock()
@@ -126,7 +147,6 @@ func (f *View) Pause(d time.Duration) {
 	f.resume = time.Now().Add(d)
 }
 
-// Pause pauses the process for a time.
 // Paused reports whether the process is paused.
 func (f *View) Paused() bool {
 	f.mu.Lock()
@@ -149,98 +169,21 @@ func (f *View) Killed() bool {
 }
 
 // apply applies rows of one partition.
-func apply[R any](f *View, table string, rows []cassandra.Mutation[R], key func(*R) string, row func(R, string) R) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	for i := range rows {
-		k := key(&rows[i].Row)
-		if rows[i].Delete {
-			f.remove(table, k, rows[i].WriteTimeUs)
-		} else {
-			f.put(table, k, row(rows[i].Row, k), rows[i].WriteTimeUs)
-		}
-	}
-	return nil
-}
-
-func same[R any](r R, _ string) R { return r }
-
-func withoutNotify(r cassandra.Alert, _ string) cassandra.Alert {
-	r.Notify = false
-	return r
-}
-
-func (f *View) ApplyDeviceDays(_ context.Context, deviceID string, rows []cassandra.Mutation[cassandra.DeviceDay]) error {
-	days := f.days(deviceID)
-	for i := range rows {
-		rows[i].Row.WriteTimeUs = rows[i].WriteTimeUs
-	}
-	return apply(f, cassandra.TableDeviceDays, rows, func(d *cassandra.DeviceDay) string { return KeyOf(deviceID, int64(d.Day)) },
-		func(d cassandra.DeviceDay, _ string) cassandra.DeviceDay {
-			for _, was := range days {
-				if was.Day == d.Day {
-					for _, fleet := range was.Fleets {
-						if !slices.Contains(d.Fleets, fleet) {
-							d.Fleets = append(slices.Clone(d.Fleets), fleet)
-						}
-					}
-				}
+func apply[R any](f *View, table string, rows []cassandra.Mutation[R], key func(*R) string) error {
+	return f.change(func() {
+		for i := range rows {
+			c := f.at(table, key(&rows[i].Row))
+			switch at := rows[i].WriteTimeUs; {
+			case rows[i].Delete:
+				c.Deleted = max(c.Deleted, at)
+			case at >= c.Wrote:
+				c.Row, c.Wrote = rows[i].Row, at
 			}
-			return d
-		})
-}
-
-func (f *View) ApplyHours(_ context.Context, rows []cassandra.Mutation[cassandra.HourRow]) error {
-	return apply(f, cassandra.TableHours, rows, func(r *cassandra.HourRow) string { return KeyOf(r.FleetID, r.HourMs, r.DeviceID) }, same)
-}
-
-func (f *View) ApplyTrips(_ context.Context, deviceID string, rows []cassandra.Mutation[cassandra.TripRow]) error {
-	return apply(f, cassandra.TableTrips, rows, func(r *cassandra.TripRow) string { return KeyOf(deviceID, r.StartMs, r.Kind) }, same)
-}
-
-func (f *View) ApplyDeviceAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
-	return apply(f, cassandra.TableDeviceAlerts, rows, func(r *cassandra.Alert) string { return KeyOf(r.DeviceID, r.OpenedMs, r.Type) }, withoutNotify)
-}
-
-func (f *View) ApplyFleetAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
-	return apply(f, cassandra.TableAlerts, rows, fleetAlertKey, func(r cassandra.Alert, key string) cassandra.Alert {
-		r.Notify = false
-		for _, was := range List[cassandra.Alert](f.Store, cassandra.TableAlerts, key) {
-			r.Resolved = r.Resolved || was.Resolved && was.EndedMs == 0 // a resolution by hand has the last word
 		}
-		return r
 	})
 }
 
-func (f *View) ApplyOpenAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
-	return apply(f, cassandra.TableOpenAlerts, rows, func(r *cassandra.Alert) string { return KeyOf(r.FleetID, r.DeviceID, r.Type) }, same)
-}
-
-func (f *View) ApplyInstanceClaims(_ context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
-	return apply(f, cassandra.TableClaimsByInstance, rows, func(c *cassandra.Claim) string { return KeyOf(c.InstanceID, c.DeviceID) }, same)
-}
-
-func (f *View) ApplyDeviceClaim(_ context.Context, row cassandra.Mutation[cassandra.Claim]) error {
-	return apply(f, cassandra.TableClaims, []cassandra.Mutation[cassandra.Claim]{row}, func(c *cassandra.Claim) string { return KeyOf(c.DeviceID, c.InstanceID) }, same)
-}
-
-func (f *Store) put(table, key string, row any, at int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.at(table, key)
-	if at >= c.Wrote {
-		c.Row, c.Wrote = row, at
-	}
-}
-
-func (f *Store) remove(table, key string, at int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	c := f.at(table, key)
-	c.Deleted = max(c.Deleted, at)
-}
-
+// at returns a row, which may not exist yet. Called with f.mu held.
 func (f *Store) at(table, key string) *Cell {
 	if f.tables[table] == nil {
 		f.tables[table] = map[string]*Cell{}
@@ -253,20 +196,72 @@ func (f *Store) at(table, key string) *Cell {
 	return c
 }
 
+func (f *View) ApplyDeviceDays(_ context.Context, deviceID string, rows []cassandra.Mutation[cassandra.DeviceDay]) error {
+	days := f.days(deviceID)
+	for i := range rows {
+		d := &rows[i].Row
+		d.WriteTimeUs = rows[i].WriteTimeUs
+		for _, was := range days {
+			if was.Day == d.Day { // writes only add fleets
+				d.Fleets = slices.Compact(slices.Sorted(slices.Values(slices.Concat(d.Fleets, was.Fleets))))
+			}
+		}
+	}
+	return apply(f, cassandra.TableDeviceDays, rows, func(d *cassandra.DeviceDay) string { return KeyOf(deviceID, int64(d.Day)) })
+}
+
+func (f *View) ApplyHours(_ context.Context, rows []cassandra.Mutation[cassandra.HourRow]) error {
+	return apply(f, cassandra.TableHours, rows, func(r *cassandra.HourRow) string { return KeyOf(r.FleetID, r.HourMs, r.DeviceID) })
+}
+
+func (f *View) ApplyTrips(_ context.Context, deviceID string, rows []cassandra.Mutation[cassandra.TripRow]) error {
+	return apply(f, cassandra.TableTrips, rows, func(r *cassandra.TripRow) string { return KeyOf(deviceID, r.StartMs, r.Kind) })
+}
+
+func (f *View) ApplyDeviceAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
+	return apply(f, cassandra.TableDeviceAlerts, withoutNotify(rows), func(r *cassandra.Alert) string { return KeyOf(r.DeviceID, r.OpenedMs, r.Type) })
+}
+
+func (f *View) ApplyFleetAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
+	rows = withoutNotify(rows)
+	for i := range rows {
+		for _, was := range List[cassandra.Alert](f.Store, cassandra.TableAlerts, fleetAlertKey(&rows[i].Row)) {
+			rows[i].Row.Resolved = rows[i].Row.Resolved || was.Resolved && was.EndedMs == 0 // a resolution by hand has the last word
+		}
+	}
+	return apply(f, cassandra.TableAlerts, rows, fleetAlertKey)
+}
+
+// withoutNotify returns a copy of rows as the tables without that column have them.
+func withoutNotify(rows []cassandra.Mutation[cassandra.Alert]) []cassandra.Mutation[cassandra.Alert] {
+	rows = slices.Clone(rows)
+	for i := range rows {
+		rows[i].Row.Notify = false
+	}
+	return rows
+}
+
+func (f *View) ApplyOpenAlerts(_ context.Context, rows []cassandra.Mutation[cassandra.Alert]) error {
+	return apply(f, cassandra.TableOpenAlerts, rows, openAlertKey)
+}
+
+func openAlertKey(r *cassandra.Alert) string { return KeyOf(r.FleetID, r.DeviceID, r.Type) }
+
+func (f *View) ApplyInstanceClaims(_ context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
+	return apply(f, cassandra.TableClaimsByInstance, rows, func(c *cassandra.Claim) string { return KeyOf(c.InstanceID, c.DeviceID) })
+}
+
+func (f *View) ApplyDeviceClaim(_ context.Context, row cassandra.Mutation[cassandra.Claim]) error {
+	return apply(f, cassandra.TableClaims, []cassandra.Mutation[cassandra.Claim]{row}, func(c *cassandra.Claim) string { return KeyOf(c.DeviceID, c.InstanceID) })
+}
+
 // List returns the rows of a table whose keys have a prefix, in the order of their keys.
 func List[T any](f *Store, table, prefix string) []T {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var keys []string
-	for key, c := range f.tables[table] {
-		if strings.HasPrefix(key, prefix) && c.exists() {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	rows := make([]T, len(keys))
-	for i, key := range keys {
-		rows[i] = f.tables[table][key].Row.(T)
+	rows := []T{}
+	for _, c := range f.cells(table, prefix) {
+		rows = append(rows, c.Row.(T))
 	}
 	return rows
 }
@@ -310,20 +305,15 @@ func TelemetryOf(r telemetry.Record) cassandra.Telemetry {
 	return t
 }
 
-func (f *View) Positions(_ context.Context, deviceID string, day cassandra.Day) ([]cassandra.Telemetry, error) {
-	if err := f.Request(); err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var rows []cassandra.Telemetry
-	for ms, r := range f.history[deviceID] {
-		if cassandra.DayOf(ms) == day {
-			rows = append(rows, TelemetryOf(r))
+func (f *View) Positions(_ context.Context, deviceID string, day cassandra.Day) (rows []cassandra.Telemetry, err error) {
+	err = f.change(func() {
+		for _, ms := range slices.Sorted(maps.Keys(f.history[deviceID])) {
+			if cassandra.DayOf(ms) == day {
+				rows = append(rows, TelemetryOf(f.history[deviceID][ms]))
+			}
 		}
-	}
-	slices.SortFunc(rows, func(a, b cassandra.Telemetry) int { return a.Ts.Compare(b.Ts) })
-	return rows, nil
+	})
+	return rows, err
 }
 
 func (f *View) Latest(_ context.Context, deviceID string) (cassandra.Telemetry, error) {
@@ -383,28 +373,30 @@ func (f *View) Hours(_ context.Context, fleetID string, hour int64) ([]cassandra
 	return List[cassandra.HourRow](f.Store, cassandra.TableHours, KeyOf(fleetID, hour)), f.Request()
 }
 
-func (f *View) AnalyticsRows(_ context.Context, fleetID string, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {
-	return List[cassandra.AnalyticsRow](f.Store, cassandra.TableAnalytics, KeyOf(fleetID, int64(day))), f.Request()
+func (f *View) Analytics(_ context.Context, fleetID string, first, last cassandra.Day) (rows []cassandra.AnalyticsRow, err error) {
+	for day := first; day <= last; day++ {
+		rows = append(rows, List[cassandra.AnalyticsRow](f.Store, cassandra.TableAnalytics, KeyOf(fleetID, int64(day)))...)
+	}
+	return rows, f.Request()
 }
 
 func (f *View) WriteAnalytics(_ context.Context, rows []cassandra.AnalyticsRow) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
+	var puts []cassandra.Mutation[cassandra.AnalyticsRow]
 	for _, r := range rows {
 		at := r.WriteTimeUs
 		r.WriteTimeUs = 0
-		f.put(cassandra.TableAnalytics, KeyOf(r.FleetID, int64(r.Day), int64(r.Hour)), r, at)
+		puts = append(puts, cassandra.Put(at, r)...)
 	}
-	return nil
+	return apply(f, cassandra.TableAnalytics, puts, analyticsKey)
 }
 
 func (f *View) DeleteAnalytics(_ context.Context, fleetID string, hour, at int64) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	f.remove(cassandra.TableAnalytics, KeyOf(fleetID, int64(cassandra.DayOf(hour)), hour%(24*derived.HourMs)/derived.HourMs), at)
-	return nil
+	row := cassandra.AnalyticsRow{FleetID: fleetID, Day: cassandra.DayOf(hour), Hour: int32(hour % (24 * derived.HourMs) / derived.HourMs)}
+	return apply(f, cassandra.TableAnalytics, cassandra.Remove(at, row), analyticsKey)
+}
+
+func analyticsKey(r *cassandra.AnalyticsRow) string {
+	return KeyOf(r.FleetID, int64(r.Day), int64(r.Hour))
 }
 
 func (f *View) Trips(_ context.Context, deviceID string, from, to int64) ([]cassandra.TripRow, error) {
@@ -428,9 +420,13 @@ func (f *View) FleetAlerts(_ context.Context, fleetID string, day cassandra.Day,
 
 // Resolve resolves an alert by hand.
 func (f *View) Resolve(r cassandra.Alert, at int64) {
-	f.remove(cassandra.TableOpenAlerts, KeyOf(r.FleetID, r.DeviceID, r.Type), at)
-	r.Notify, r.Resolved = false, true
-	f.put(cassandra.TableAlerts, fleetAlertKey(&r), r, at)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open, alert := f.at(cassandra.TableOpenAlerts, openAlertKey(&r)), f.at(cassandra.TableAlerts, fleetAlertKey(&r))
+	open.Deleted = max(open.Deleted, at)
+	if r.Notify, r.Resolved = false, true; at >= alert.Wrote {
+		alert.Row, alert.Wrote = r, at
+	}
 }
 
 func (f *View) OpenAlerts(_ context.Context, fleetID string) ([]cassandra.Alert, error) {
@@ -445,24 +441,13 @@ func (f *View) ClaimsOfDevice(_ context.Context, deviceID string) ([]cassandra.C
 	return List[cassandra.Claim](f.Store, cassandra.TableClaims, KeyOf(deviceID)), f.Request()
 }
 
-func (f *View) Leftovers(_ context.Context, instanceID string) ([]cassandra.Claim, []cassandra.FleetHour, error) {
-	if err := f.Request(); err != nil {
-		return nil, nil, err
-	}
-	claims := List[cassandra.Claim](f.Store, cassandra.TableClaimsByInstance, KeyOf(instanceID))
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return claims, slices.Clone(f.pendingHours[instanceID]), nil
+func (f *View) Leftovers(_ context.Context, instanceID string) (claims []cassandra.Claim, hours []cassandra.FleetHour, err error) {
+	err = f.change(func() { hours = slices.Clone(f.pendingHours[instanceID]) })
+	return List[cassandra.Claim](f.Store, cassandra.TableClaimsByInstance, KeyOf(instanceID)), hours, err
 }
 
 func (f *View) AddPendingHours(_ context.Context, instanceID string, hours []cassandra.FleetHour) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.pendingHours[instanceID] = append(f.pendingHours[instanceID], hours...)
-	return nil
+	return f.change(func() { f.pendingHours[instanceID] = append(f.pendingHours[instanceID], hours...) })
 }
 
 // instance returns the row of an instance. Called with f.mu held.
@@ -474,68 +459,44 @@ func (f *Store) instance(id string) *cassandra.Instance {
 }
 
 func (f *View) Heartbeat(_ context.Context, instanceID string, role cassandra.InstanceRole, now time.Time) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	i := f.instance(instanceID)
-	if i.HeartbeatAt = now; role != "" {
-		i.Role = role
-	}
-	return nil
+	return f.change(func() {
+		i := f.instance(instanceID)
+		i.HeartbeatAt, i.Role = now, cmp.Or(role, i.Role)
+	})
 }
 
 func (f *View) FenceInstance(_ context.Context, instanceID string) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.instance(instanceID).Fenced = true
-	return nil
+	return f.change(func() { f.instance(instanceID).Fenced = true })
 }
 
-func (f *View) Instances(context.Context) ([]cassandra.Instance, error) {
-	if err := f.Request(); err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	var found []cassandra.Instance
-	for _, id := range slices.Sorted(maps.Keys(f.instances)) {
-		i := *f.instances[id]
-		i.SharedDevices = slices.Clone(i.SharedDevices)
-		found = append(found, i)
-	}
-	return found, nil
+func (f *View) Instances(context.Context) (found []cassandra.Instance, err error) {
+	err = f.change(func() {
+		for _, id := range slices.Sorted(maps.Keys(f.instances)) {
+			i := *f.instances[id]
+			i.SharedDevices = slices.Clone(i.SharedDevices)
+			found = append(found, i)
+		}
+	})
+	return found, err
 }
 
 func (f *View) UpdateSharedDevices(_ context.Context, instanceID string, add, remove []string) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(add) > 0 {
-		i := f.instance(instanceID)
-		i.SharedDevices = append(i.SharedDevices, add...)
-	}
-	if i := f.instances[instanceID]; i != nil {
-		i.SharedDevices = slices.DeleteFunc(i.SharedDevices, func(id string) bool { return slices.Contains(remove, id) })
-	}
-	return nil
+	return f.change(func() {
+		if len(add) > 0 {
+			i := f.instance(instanceID)
+			i.SharedDevices = append(i.SharedDevices, add...)
+		}
+		if i := f.instances[instanceID]; i != nil {
+			i.SharedDevices = slices.DeleteFunc(i.SharedDevices, func(id string) bool { return slices.Contains(remove, id) })
+		}
+	})
 }
 
 func (f *View) RemoveInstance(_ context.Context, instanceID string) error {
-	if err := f.Request(); err != nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.instances, instanceID)
-	delete(f.pendingHours, instanceID)
-	return nil
+	return f.change(func() {
+		delete(f.instances, instanceID)
+		delete(f.pendingHours, instanceID)
+	})
 }
 
 func (f *View) DeviceIDs(context.Context, string) ([]string, error) {

@@ -376,7 +376,7 @@ func requireFresh(t testing.TB, store *fakestore.Store) {
 		require.NoError(t, err)
 		require.ElementsMatch(t, want, have, "hour %s of %s", time.UnixMilli(key.HourMs).UTC(), key.FleetID)
 		rows += len(have)
-		sums, err := all.AnalyticsRows(context.Background(), key.FleetID, cassandra.DayOf(key.HourMs))
+		sums, err := all.Analytics(context.Background(), key.FleetID, cassandra.DayOf(key.HourMs), cassandra.DayOf(key.HourMs))
 		require.NoError(t, err)
 		i := slices.IndexFunc(sums, func(s cassandra.AnalyticsRow) bool {
 			return int64(s.Hour) == key.HourMs%(24*derived.HourMs)/derived.HourMs

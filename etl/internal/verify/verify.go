@@ -35,7 +35,7 @@ type rows interface {
 	DeviceIDs(ctx context.Context, fleetID string) ([]string, error) // devices that moved to another fleet included
 	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
 	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
-	AnalyticsRows(ctx context.Context, fleetID string, day cassandra.Day) ([]cassandra.AnalyticsRow, error)
+	Analytics(ctx context.Context, fleetID string, first, last cassandra.Day) ([]cassandra.AnalyticsRow, error)
 	ClaimsOfDevice(ctx context.Context, deviceID string) ([]cassandra.Claim, error)
 }
 
@@ -423,7 +423,7 @@ func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, w
 	unsettled map[cassandra.FleetHour]bool, claimed map[string]bool, first, last cassandra.Day) error {
 	for _, fleet := range fleets {
 		for day := first; day <= last; day++ {
-			sums, err := v.Store.AnalyticsRows(ctx, fleet, day)
+			sums, err := v.Store.Analytics(ctx, fleet, day, day)
 			if err != nil {
 				return err
 			}

@@ -20,14 +20,14 @@ func (x *execution) analytics(ctx context.Context, q *query.Analytics) error {
 	if err != nil {
 		return err
 	}
-	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Hour, error) {
+	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.AnalyticsRow, error) {
 		if !query.MatchFleet(q.Filters, fleet) {
 			return nil, nil
 		}
-		hours, err := forEach(ctx, concurrentPartitions, days, func(ctx context.Context, day cassandra.Day) ([]cassandra.Hour, error) {
+		hours, err := forEach(ctx, concurrentPartitions, days, func(ctx context.Context, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {
 			return x.reader.Hours(ctx, fleet, day)
 		})
-		return slices.DeleteFunc(slices.Concat(hours...), func(h cassandra.Hour) bool { return h.Start.Before(from) || h.Start.After(to) }), err
+		return slices.DeleteFunc(slices.Concat(hours...), func(h cassandra.AnalyticsRow) bool { return h.Start().Before(from) || h.Start().After(to) }), err
 	})
 	if err != nil {
 		return err

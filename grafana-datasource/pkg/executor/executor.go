@@ -26,7 +26,7 @@ type Reader interface {
 	Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error)
 	Schema(ctx context.Context) ([]cassandra.Table, error)
 	Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
-	Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.Hour, error)
+	Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	Rows(ctx context.Context, statement string, limit int) (cassandra.Result, error)
 }

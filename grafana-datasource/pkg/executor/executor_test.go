@@ -32,7 +32,7 @@ type fakeReader struct {
 	latest    map[string][]cassandra.Telemetry
 	devices   map[string][]cassandra.Device
 	geofences map[string][]cassandra.Geofence
-	hours     []cassandra.Hour
+	hours     []cassandra.AnalyticsRow
 	alerts    map[string][]cassandra.Alert
 	tracks    map[string]*cassandra.Track // by device and day
 	rows      cassandra.Result            // of each raw statement
@@ -76,10 +76,10 @@ func (f *fakeReader) Day(_ context.Context, device string, day cassandra.Day, _,
 	return &cassandra.Track{}, f.read("day %s %s", device, day)
 }
 
-func (f *fakeReader) Hours(_ context.Context, fleet string, day cassandra.Day) ([]cassandra.Hour, error) {
-	var hours []cassandra.Hour
+func (f *fakeReader) Hours(_ context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {
+	var hours []cassandra.AnalyticsRow
 	for _, h := range f.hours {
-		if h.FleetID == fleet && cassandra.DayOf(h.Start.UnixMilli()) == day {
+		if h.FleetID == fleet && h.Day == day {
 			hours = append(hours, h)
 		}
 	}
@@ -347,7 +347,7 @@ func TestVariables(t *testing.T) {
 func TestAnalytics(t *testing.T) {
 	f := &fakeReader{}
 	for hour := range 24 {
-		f.hours = append(f.hours, cassandra.Hour{FleetID: "north", Start: monday.Add(time.Duration(hour) * time.Hour), TotalDistanceKm: float64(hour)})
+		f.hours = append(f.hours, cassandra.AnalyticsRow{FleetID: "north", Day: cassandra.DayOf(monday.UnixMilli()), Hour: int32(hour), TotalDistanceKm: float64(hour)})
 	}
 	q := &query.Analytics{Common: common("table", "north")}
 	q.From, q.To = monday.Add(90*time.Minute), monday.Add(4*time.Hour)

@@ -12,7 +12,7 @@ import (
 // FleetHours are the hourly statistics of one fleet, oldest first.
 type FleetHours struct {
 	Fleet string
-	Hours []cassandra.Hour
+	Hours []cassandra.AnalyticsRow
 }
 
 // HourSeries makes one time series for each fleet and field; none for fleets without hours.
@@ -33,20 +33,20 @@ func HourSeries(fleets []FleetHours, fields []string) data.Frames {
 }
 
 // HourTable makes a table of hourly statistics.
-func HourTable(hours []cassandra.Hour) *data.Frame {
-	f := table("analytics", timeField(hourTimes(hours)), field("fleet_id", nil, values(hours, func(h *cassandra.Hour) string { return h.FleetID })))
+func HourTable(hours []cassandra.AnalyticsRow) *data.Frame {
+	f := table("analytics", timeField(hourTimes(hours)), field("fleet_id", nil, values(hours, func(h *cassandra.AnalyticsRow) string { return h.FleetID })))
 	for _, name := range query.AnalyticsFields {
 		f.Fields = append(f.Fields, hourField(name, nil, hours))
 	}
 	return f
 }
 
-func hourTimes(hours []cassandra.Hour) []time.Time {
-	return values(hours, func(h *cassandra.Hour) time.Time { return h.Start })
+func hourTimes(hours []cassandra.AnalyticsRow) []time.Time {
+	return values(hours, (*cassandra.AnalyticsRow).Start)
 }
 
-func hourField(name string, labels data.Labels, hours []cassandra.Hour) *data.Field {
-	return field(name, labels, values(hours, func(h *cassandra.Hour) *float64 {
+func hourField(name string, labels data.Labels, hours []cassandra.AnalyticsRow) *data.Field {
+	return field(name, labels, values(hours, func(h *cassandra.AnalyticsRow) *float64 {
 		var v float64
 		switch name {
 		case "total_distance_km":

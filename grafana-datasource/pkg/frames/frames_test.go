@@ -148,7 +148,8 @@ func TestAlertCountsIncludeZeros(t *testing.T) {
 }
 
 func TestHourFrames(t *testing.T) {
-	hours := []cassandra.Hour{{FleetID: "a", Start: day, TotalDistanceKm: 1.5, AvgSpeedKmh: ptr(20.0), AlertsCount: 2, ActiveDevicesCount: 3}, {FleetID: "a", Start: day.Add(time.Hour)}}
+	today := cassandra.DayOf(day.UnixMilli())
+	hours := []cassandra.AnalyticsRow{{FleetID: "a", Day: today, TotalDistanceKm: 1.5, AvgSpeedKmh: ptr(20.0), AlertsCount: 2, ActiveDevicesCount: 3}, {FleetID: "a", Day: today, Hour: 1}}
 	table := HourTable(hours)
 	assert.Equal(t, []string{"1.5", "0"}, texts(t, table, "total_distance_km"))
 	assert.Equal(t, []string{"20", "null"}, texts(t, table, "avg_speed_kmh"))

@@ -23,7 +23,7 @@ type Store interface {
 	Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error)
 	Schema(ctx context.Context) ([]cassandra.Table, error)
 	TrackOfDay(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
-	Analytics(ctx context.Context, fleet string, from, to cassandra.Day) ([]cassandra.Hour, error)
+	Analytics(ctx context.Context, fleet string, from, to cassandra.Day) ([]cassandra.AnalyticsRow, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	Select(ctx context.Context, statement string, limit int) (cassandra.Result, error)
 	Close()
@@ -226,9 +226,11 @@ func trackBytes(t *cassandra.Track) int {
 }
 
 // Hours returns the hourly statistics of a fleet in one UTC day.
-func (r *Reader) Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.Hour, error) {
-	return cachedRead(ctx, r, read[[]cassandra.Hour]{cacheDay, fmt.Sprintf("hours %s %s", fleet, day), r.dayTTL(day), rowBytes[cassandra.Hour](100),
-		func(ctx context.Context, s Store) ([]cassandra.Hour, error) { return s.Analytics(ctx, fleet, day, day) }})
+func (r *Reader) Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {
+	return cachedRead(ctx, r, read[[]cassandra.AnalyticsRow]{cacheDay, fmt.Sprintf("hours %s %s", fleet, day), r.dayTTL(day), rowBytes[cassandra.AnalyticsRow](100),
+		func(ctx context.Context, s Store) ([]cassandra.AnalyticsRow, error) {
+			return s.Analytics(ctx, fleet, day, day)
+		}})
 }
 
 // Alerts returns alerts, newest first. They are never cached, because an alert of a closed day can still be resolved.

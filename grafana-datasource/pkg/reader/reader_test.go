@@ -58,8 +58,8 @@ func (f *fakeStore) TrackOfDay(_ context.Context, device string, day cassandra.D
 	return &cassandra.Track{}, f.call("track %s %s from %d to %d limit %d", device, day, fromMs-first, toMs-first, limit)
 }
 
-func (f *fakeStore) Analytics(_ context.Context, fleet string, from, to cassandra.Day) ([]cassandra.Hour, error) {
-	return []cassandra.Hour{{FleetID: fleet}}, f.call("hours %s %s %s", fleet, from, to)
+func (f *fakeStore) Analytics(_ context.Context, fleet string, from, to cassandra.Day) ([]cassandra.AnalyticsRow, error) {
+	return []cassandra.AnalyticsRow{{FleetID: fleet}}, f.call("hours %s %s %s", fleet, from, to)
 }
 
 func (f *fakeStore) Alerts(_ context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {

@@ -55,7 +55,7 @@ func analyticsPage(ctx context.Context, store Store, q *params.Query) (items []h
 			return nil, "", err
 		}
 		for _, h := range hours {
-			start := h.Start.UnixMilli()
+			start := h.Start().UnixMilli()
 			if start < from || start > q.To {
 				continue
 			}
@@ -63,7 +63,7 @@ func analyticsPage(ctx context.Context, store Store, q *params.Query) (items []h
 				return items, position, nil
 			}
 			position = strconv.FormatInt(start, 10)
-			items = append(items, hourItem{h.FleetID, formatTime(h.Start), h.TotalDistanceKm, h.AvgSpeedKmh, h.AlertsCount, h.ActiveDevicesCount})
+			items = append(items, hourItem{h.FleetID, formatTime(h.Start()), h.TotalDistanceKm, h.AvgSpeedKmh, int(h.AlertsCount), int(h.ActiveDevicesCount)})
 		}
 	}
 	return items, "", nil

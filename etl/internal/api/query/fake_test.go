@@ -55,7 +55,7 @@ type fakeStore struct {
 	devices   []cassandra.Device
 	positions []cassandra.Telemetry // any order
 	alerts    []cassandra.Alert
-	hours     []cassandra.Hour
+	hours     []cassandra.AnalyticsRow
 	resolved  []resolvedAlert
 	open      []cassandra.Alert
 	deleted   []deletedAlert
@@ -247,16 +247,21 @@ func (f *fakeStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, aler
 	return nil
 }
 
-func (f *fakeStore) Analytics(ctx context.Context, fleetID string, first, last cassandra.Day) (hours []cassandra.Hour, err error) {
+func (f *fakeStore) Analytics(ctx context.Context, fleetID string, first, last cassandra.Day) (hours []cassandra.AnalyticsRow, err error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
 	}
 	for _, h := range f.hours {
-		if day := cassandra.DayOf(h.Start.UnixMilli()); h.FleetID == fleetID && day >= first && day <= last {
+		if h.FleetID == fleetID && h.Day >= first && h.Day <= last {
 			hours = append(hours, h)
 		}
 	}
 	return hours, nil
+}
+
+// hourAt returns statistics of fleet-a without values.
+func hourAt(at time.Time) cassandra.AnalyticsRow {
+	return cassandra.AnalyticsRow{FleetID: "fleet-a", Day: cassandra.DayOf(at.UnixMilli()), Hour: int32(at.Hour())}
 }
 
 // noon is the time of all tests.

@@ -202,7 +202,9 @@ func TestPagesOfAlertsWithEqualTimestamps(t *testing.T) {
 func TestHoursOfRange(t *testing.T) {
 	store := &fakeStore{}
 	for i := range 100 * 24 {
-		store.hours = append(store.hours, cassandra.Hour{FleetID: "fleet-a", Start: noon.Add(-time.Duration(100*24-1-i) * time.Hour), TotalDistanceKm: float64(i)})
+		hour := hourAt(noon.Add(-time.Duration(100*24-1-i) * time.Hour))
+		hour.TotalDistanceKm = float64(i)
+		store.hours = append(store.hours, hour)
 	}
 	g := newFixture(t, store)
 	hours, next := items[hourItem](g, "a", "/v1/fleets/fleet-a/analytics?from=2026-11-05T09:30:00Z&to=2026-11-05T11:00:00Z")

@@ -29,7 +29,7 @@ type Store interface {
 	ResolveAlert(ctx context.Context, a *cassandra.Alert, writeTimeUs int64) error
 	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.Alert, error)
 	DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error
-	Analytics(ctx context.Context, fleetID string, first, last cassandra.Day) ([]cassandra.Hour, error)
+	Analytics(ctx context.Context, fleetID string, first, last cassandra.Day) ([]cassandra.AnalyticsRow, error)
 }
 
 // Options are what an API needs.

@@ -26,10 +26,9 @@ func twoFleets() *fakeStore {
 	s.positions = append(s.positions, drive("truck-1", "", noon.Add(-3*time.Hour), 1, time.Minute)...)
 	s.devices = []cassandra.Device{{FleetID: "fleet-a", DeviceID: "truck-1", Model: "eActros", ActivatedAt: noon.Add(-time.Hour), Status: cassandra.StatusActive}}
 	s.alerts = []cassandra.Alert{{FleetID: "fleet-a", Severity: "HIGH", OpenedMs: noon.Add(-time.Hour).UnixMilli(), DeviceID: "truck-1", Type: "speeding", Message: "93 km/h in a zone of 50"}}
-	s.hours = []cassandra.Hour{
-		{FleetID: "fleet-a", Start: noon.Add(-2 * time.Hour), TotalDistanceKm: 12.5, AvgSpeedKmh: ptr(41.25), AlertsCount: 1, ActiveDevicesCount: 1},
-		{FleetID: "fleet-a", Start: noon.Add(-time.Hour), ActiveDevicesCount: 1},
-	}
+	s.hours = []cassandra.AnalyticsRow{hourAt(noon.Add(-2 * time.Hour)), hourAt(noon.Add(-time.Hour))}
+	s.hours[0].TotalDistanceKm, s.hours[0].AvgSpeedKmh, s.hours[0].AlertsCount = 12.5, ptr(41.25), 1
+	s.hours[0].ActiveDevicesCount, s.hours[1].ActiveDevicesCount = 1, 1
 	return s
 }
 

@@ -23,7 +23,7 @@ func TestOpenChoosesTheConsistencyLevelByReplication(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := realCluster(t)
-			admin, err := cassandra.Connect(t.Context(), cfg, quiet())
+			admin, err := cassandra.Connect(t.Context(), cfg, "", quiet())
 			require.NoError(t, err)
 			defer admin.Close()
 			require.NoError(t, admin.Exec(t.Context(), "CREATE KEYSPACE "+cfg.Keyspace+" WITH replication = "+c.replication.CQL()))
