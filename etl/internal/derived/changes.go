@@ -26,6 +26,16 @@ type Changes struct {
 
 type groups[K comparable, R any] map[K][]cassandra.Mutation[R]
 
+func (g groups[K, R]) add(key K, row R, gone bool, at int64) {
+	g[key] = append(g[key], cassandra.Mutation[R]{Row: row, Delete: gone, WriteTimeUs: at})
+}
+
+func (g groups[K, R]) addAll(other groups[K, R]) {
+	for key, rows := range other {
+		g[key] = append(g[key], rows...)
+	}
+}
+
 type deviceMonth struct {
 	device string
 	month  cassandra.Day
@@ -49,66 +59,61 @@ func NewChanges() *Changes {
 
 // PutAlert writes an alert to the rows of its device and of its fleet.
 func (c *Changes) PutAlert(r cassandra.Alert, at int64) {
-	key := deviceMonth{r.DeviceID, cassandra.DayOf(r.OpenedMs).Month()}
-	c.deviceAlerts[key] = append(c.deviceAlerts[key], cassandra.Mutation[cassandra.Alert]{Row: r, WriteTimeUs: at})
-	c.fleetAlert(r, at, false)
+	c.deviceAlerts.add(alertMonth(r), r, false, at)
+	c.fleetAlerts.add(alertDay(r), r, false, at)
 }
 
 // DeleteDeviceAlert deletes an alert from the rows of its device.
 func (c *Changes) DeleteDeviceAlert(r cassandra.Alert, at int64) {
-	key := deviceMonth{r.DeviceID, cassandra.DayOf(r.OpenedMs).Month()}
-	c.goneAlerts[key] = append(c.goneAlerts[key], cassandra.Mutation[cassandra.Alert]{Row: r, Delete: true, WriteTimeUs: at})
+	c.goneAlerts.add(alertMonth(r), r, true, at)
 }
 
 // DeleteFleetAlert deletes an alert from the rows of its fleet, day and severity.
-func (c *Changes) DeleteFleetAlert(r cassandra.Alert, at int64) { c.fleetAlert(r, at, true) }
+func (c *Changes) DeleteFleetAlert(r cassandra.Alert, at int64) {
+	c.fleetAlerts.add(alertDay(r), r, true, at)
+}
 
-func (c *Changes) fleetAlert(r cassandra.Alert, at int64, gone bool) {
-	key := severityDay{r.FleetID, cassandra.DayOf(r.OpenedMs), r.Severity}
-	c.fleetAlerts[key] = append(c.fleetAlerts[key], cassandra.Mutation[cassandra.Alert]{Row: r, Delete: gone, WriteTimeUs: at})
+func alertMonth(r cassandra.Alert) deviceMonth {
+	return deviceMonth{r.DeviceID, cassandra.DayOf(r.OpenedMs).Month()}
+}
+
+func alertDay(r cassandra.Alert) severityDay {
+	return severityDay{r.FleetID, cassandra.DayOf(r.OpenedMs), r.Severity}
 }
 
 // PutOpenAlert writes an alert among the open ones of its fleet.
 func (c *Changes) PutOpenAlert(r cassandra.Alert, at int64) {
-	c.openAlerts[r.FleetID] = append(c.openAlerts[r.FleetID], cassandra.Mutation[cassandra.Alert]{Row: r, WriteTimeUs: at})
+	c.openAlerts.add(r.FleetID, r, false, at)
 }
 
 // DeleteOpenAlert deletes an alert from the open ones of its fleet.
 func (c *Changes) DeleteOpenAlert(r cassandra.Alert, at int64) {
-	c.openAlerts[r.FleetID] = append(c.openAlerts[r.FleetID], cassandra.Mutation[cassandra.Alert]{Row: r, Delete: true, WriteTimeUs: at})
+	c.openAlerts.add(r.FleetID, r, true, at)
 }
 
 // PutTrip writes a trip or stop.
 func (c *Changes) PutTrip(deviceID string, r cassandra.TripRow, at int64) {
-	c.trip(deviceID, r, at, false)
+	c.trips.add(deviceMonth{deviceID, cassandra.DayOf(r.StartMs).Month()}, r, false, at)
 }
 
 // DeleteTrip deletes a trip or stop.
 func (c *Changes) DeleteTrip(deviceID string, r cassandra.TripRow, at int64) {
-	c.trip(deviceID, r, at, true)
-}
-
-func (c *Changes) trip(deviceID string, r cassandra.TripRow, at int64, gone bool) {
-	key := deviceMonth{deviceID, cassandra.DayOf(r.StartMs).Month()}
-	c.trips[key] = append(c.trips[key], cassandra.Mutation[cassandra.TripRow]{Row: r, Delete: gone, WriteTimeUs: at})
+	c.trips.add(deviceMonth{deviceID, cassandra.DayOf(r.StartMs).Month()}, r, true, at)
 }
 
 // PutHour writes what a device adds to an hour.
-func (c *Changes) PutHour(r cassandra.HourRow, at int64) { c.hour(r, at, false) }
+func (c *Changes) PutHour(r cassandra.HourRow, at int64) {
+	c.hours.add(cassandra.FleetHour{FleetID: r.FleetID, HourMs: r.HourMs}, r, false, at)
+}
 
 // DeleteHour deletes what a device added to an hour.
 func (c *Changes) DeleteHour(h cassandra.FleetHour, deviceID string, at int64) {
-	c.hour(cassandra.HourRow{FleetID: h.FleetID, HourMs: h.HourMs, DeviceID: deviceID}, at, true)
-}
-
-func (c *Changes) hour(r cassandra.HourRow, at int64, gone bool) {
-	key := cassandra.FleetHour{FleetID: r.FleetID, HourMs: r.HourMs}
-	c.hours[key] = append(c.hours[key], cassandra.Mutation[cassandra.HourRow]{Row: r, Delete: gone, WriteTimeUs: at})
+	c.hours.add(h, cassandra.HourRow{FleetID: h.FleetID, HourMs: h.HourMs, DeviceID: deviceID}, true, at)
 }
 
 // PutDay writes the state of a device at the end of a day.
 func (c *Changes) PutDay(deviceID string, d cassandra.DeviceDay, at int64) {
-	c.days[deviceID] = append(c.days[deviceID], cassandra.Mutation[cassandra.DeviceDay]{Row: d, WriteTimeUs: at})
+	c.days.add(deviceID, d, false, at)
 }
 
 // Hours yields the hours of fleets that change.
@@ -128,19 +133,13 @@ func (c *Changes) EndedTrips(kind rollup.TripKind) (n int) {
 
 // Add adds the changes of another device.
 func (c *Changes) Add(other *Changes) {
-	add(c.deviceAlerts, other.deviceAlerts)
-	add(c.goneAlerts, other.goneAlerts)
-	add(c.fleetAlerts, other.fleetAlerts)
-	add(c.openAlerts, other.openAlerts)
-	add(c.trips, other.trips)
-	add(c.hours, other.hours)
-	add(c.days, other.days)
-}
-
-func add[K comparable, R any](all, other groups[K, R]) {
-	for key, rows := range other {
-		all[key] = append(all[key], rows...)
-	}
+	c.deviceAlerts.addAll(other.deviceAlerts)
+	c.goneAlerts.addAll(other.goneAlerts)
+	c.fleetAlerts.addAll(other.fleetAlerts)
+	c.openAlerts.addAll(other.openAlerts)
+	c.trips.addAll(other.trips)
+	c.hours.addAll(other.hours)
+	c.days.addAll(other.days)
 }
 
 // Store is what a Writer writes to. Each method applies rows of one partition.
@@ -167,48 +166,33 @@ const mutationRows = 50
 // An alert is several rows. The row of its device comes first and goes last, so that a recomputation after a crash finds
 // the alert and completes the others.
 func (w *Writer) Write(ctx context.Context, c *Changes, guard func(context.Context) error) error {
-	return inOrder(
-		func() error {
-			p := w.phase(ctx, guard)
-			start(p, cassandra.TableDeviceAlerts, c.deviceAlerts, func(ctx context.Context, _ deviceMonth, rows []cassandra.Mutation[cassandra.Alert]) error {
-				return w.Store.ApplyDeviceAlerts(ctx, rows)
-			})
+	for _, writes := range []func(*phase){
+		func(p *phase) {
+			start(p, cassandra.TableDeviceAlerts, c.deviceAlerts, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))
 			start(p, cassandra.TableTrips, c.trips, func(ctx context.Context, key deviceMonth, rows []cassandra.Mutation[cassandra.TripRow]) error {
 				return w.Store.ApplyTrips(ctx, key.device, rows)
 			})
-			start(p, cassandra.TableHours, c.hours, func(ctx context.Context, _ cassandra.FleetHour, rows []cassandra.Mutation[cassandra.HourRow]) error {
-				return w.Store.ApplyHours(ctx, rows)
-			})
+			start(p, cassandra.TableHours, c.hours, keyless[cassandra.FleetHour](w.Store.ApplyHours))
 			start(p, cassandra.TableDeviceDays, c.days, w.Store.ApplyDeviceDays)
-			return p.wait()
 		},
-		func() error {
-			p := w.phase(ctx, guard)
-			start(p, cassandra.TableAlerts, c.fleetAlerts, func(ctx context.Context, _ severityDay, rows []cassandra.Mutation[cassandra.Alert]) error {
-				return w.Store.ApplyFleetAlerts(ctx, rows)
-			})
-			return p.wait()
+		func(p *phase) {
+			start(p, cassandra.TableAlerts, c.fleetAlerts, keyless[severityDay](w.Store.ApplyFleetAlerts))
 		},
-		func() error {
-			p := w.phase(ctx, guard)
-			start(p, cassandra.TableOpenAlerts, c.openAlerts, func(ctx context.Context, _ string, rows []cassandra.Mutation[cassandra.Alert]) error {
-				return w.Store.ApplyOpenAlerts(ctx, rows)
-			})
-			return p.wait()
+		func(p *phase) {
+			start(p, cassandra.TableOpenAlerts, c.openAlerts, keyless[string](w.Store.ApplyOpenAlerts))
 		},
-		func() error {
-			p := w.phase(ctx, guard)
-			start(p, cassandra.TableDeviceAlerts, c.goneAlerts, func(ctx context.Context, _ deviceMonth, rows []cassandra.Mutation[cassandra.Alert]) error {
-				return w.Store.ApplyDeviceAlerts(ctx, rows)
-			})
-			return p.wait()
-		})
-}
-
-func inOrder(phases ...func() error) error {
-	for _, phase := range phases {
-		if err := phase(); err != nil {
+		func(p *phase) {
+			start(p, cassandra.TableDeviceAlerts, c.goneAlerts, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))
+		},
+	} {
+		g, gctx := errgroup.WithContext(ctx)
+		p := &phase{exec: w.Exec, group: g, ctx: gctx, guard: guard}
+		writes(p)
+		if err := g.Wait(); err != nil {
 			return err
+		}
+		if p.err != nil {
+			return p.err
 		}
 	}
 	return nil
@@ -223,16 +207,9 @@ type phase struct {
 	err   error // of a write that was not started
 }
 
-func (w *Writer) phase(ctx context.Context, guard func(context.Context) error) *phase {
-	g, ctx := errgroup.WithContext(ctx)
-	return &phase{exec: w.Exec, group: g, ctx: ctx, guard: guard}
-}
-
-func (p *phase) wait() error {
-	if err := p.group.Wait(); err != nil {
-		return err
-	}
-	return p.err
+// keyless makes a write of rows alone one of rows and their key.
+func keyless[K comparable, R any](apply func(context.Context, []cassandra.Mutation[R]) error) func(context.Context, K, []cassandra.Mutation[R]) error {
+	return func(ctx context.Context, _ K, rows []cassandra.Mutation[R]) error { return apply(ctx, rows) }
 }
 
 // start starts one write for each mutation of the groups.

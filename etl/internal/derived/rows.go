@@ -2,6 +2,7 @@ package derived
 
 import (
 	"cmp"
+	"reflect"
 	"slices"
 	"time"
 
@@ -109,15 +110,7 @@ func SameAlert(a, b cassandra.Alert) bool {
 }
 
 // SameTrip compares two rows of one trip.
-func SameTrip(a, b cassandra.TripRow) bool {
-	x, y := a.MaxSpeedKmh, b.MaxSpeedKmh
-	a.MaxSpeedKmh, b.MaxSpeedKmh = nil, nil
-	return a == b && samePointer(x, y)
-}
-
-func samePointer[T comparable](a, b *T) bool {
-	return (a == nil) == (b == nil) && (a == nil || *a == *b)
-}
+func SameTrip(a, b cassandra.TripRow) bool { return reflect.DeepEqual(a, b) }
 
 // SumHours adds up what devices add to one hour of a fleet, in the order of their names, so that the sums of
 // floating-point numbers do not depend on who adds them up. found is false without any row.
@@ -155,7 +148,6 @@ func SumHours(rows []cassandra.HourRow) (sum cassandra.AnalyticsRow, found bool)
 
 // SameAnalytics compares two sums of one hour.
 func SameAnalytics(a, b cassandra.AnalyticsRow) bool {
-	return a.TotalDistanceKm == b.TotalDistanceKm && samePointer(a.AvgSpeedKmh, b.AvgSpeedKmh) && a.AlertsCount == b.AlertsCount &&
-		a.ActiveDevicesCount == b.ActiveDevicesCount && samePointer(a.RecordsCount, b.RecordsCount) &&
-		samePointer(a.MaxSpeedKmh, b.MaxSpeedKmh) && samePointer(a.DrivingS, b.DrivingS)
+	a.FleetID, a.Day, a.Hour, a.WriteTimeUs = b.FleetID, b.Day, b.Hour, b.WriteTimeUs
+	return reflect.DeepEqual(a, b)
 }
