@@ -15,8 +15,10 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,13 +79,15 @@ type Claims struct {
 	renewed    chan struct{} // closed when the lease is renewed
 	held       map[string]*claim
 	releasing  map[string]chan struct{} // devices whose claims are being deleted
-	peers      bool                     // there are other instances, or were until recently
-	peersAt    time.Time
-	successor  bool // an instance accepts what this one leaves
-	leads      bool // this instance looks after silent devices
 
-	seen    map[string]sighting              // of all instances; used by Poll alone
-	pending map[string][]cassandra.FleetHour // hours that ended instances have left, by instance; used by Poll alone
+	peers     atomic.Bool // there are other instances, or were until recently
+	successor atomic.Bool // an instance accepts what this one leaves
+	leads     atomic.Bool // this instance looks after silent devices
+
+	// Used by Poll alone.
+	peersAt time.Time                        // when there were other instances
+	seen    map[string]sighting              // of all instances
+	pending map[string][]cassandra.FleetHour // hours that ended instances have left, by instance
 }
 
 // claim is a device that this instance claims.
@@ -265,10 +269,7 @@ func (c *Claims) rows(ids []string, at int64) []cassandra.Mutation[cassandra.Cla
 		if v == nil {
 			continue // released meanwhile
 		}
-		row := cassandra.Claim{InstanceID: c.id, DeviceID: id, FromDay: v.fromDay}
-		for fleet := range v.fleets {
-			row.Fleets = append(row.Fleets, fleet)
-		}
+		row := cassandra.Claim{InstanceID: c.id, DeviceID: id, FromDay: v.fromDay, Fleets: slices.Collect(maps.Keys(v.fleets))}
 		rows = append(rows, cassandra.Mutation[cassandra.Claim]{Row: row, WriteTimeUs: at})
 	}
 	return rows
@@ -281,7 +282,7 @@ func (c *Claims) notifyOthers(ctx context.Context, id string) (Acquired, error) 
 		return Acquired{}, err
 	}
 	for _, other := range others {
-		if err := c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
+		if err := c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
 			return c.stores.Strong.UpdateSharedDevices(ctx, other.InstanceID, []string{id}, nil)
 		}); err != nil {
 			return Acquired{}, err
@@ -340,11 +341,9 @@ func (c *Claims) Status(id string) (s Status, ok bool) {
 	if v == nil {
 		return Status{}, false
 	}
-	s = Status{FromDay: v.fromDay, InFlight: v.inFlight, Shared: v.shared, Adopted: len(v.adopted) > 0}
-	for fleet := range v.fleets {
-		s.Fleets = append(s.Fleets, fleet)
-	}
-	return s, true
+	return Status{
+		FromDay: v.fromDay, Fleets: slices.Collect(maps.Keys(v.fleets)), InFlight: v.inFlight, Shared: v.shared, Adopted: len(v.adopted) > 0,
+	}, true
 }
 
 // Applied ends what Acquire announced for some records of a device. It reports whether the device is shared.
@@ -386,25 +385,13 @@ func (c *Claims) Join(id string, fleets []string) {
 }
 
 // Peers reports whether there are other instances, or were until recently.
-func (c *Claims) Peers() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.peers
-}
+func (c *Claims) Peers() bool { return c.peers.Load() }
 
 // Successor reports whether a running instance accepts what this one leaves.
-func (c *Claims) Successor() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.successor
-}
+func (c *Claims) Successor() bool { return c.successor.Load() }
 
 // Leads reports whether this instance looks after devices that are silent.
-func (c *Claims) Leads() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.leads
-}
+func (c *Claims) Leads() bool { return c.leads.Load() }
 
 // Release is a device whose claims are about to be deleted.
 type Release struct {
@@ -424,11 +411,7 @@ func (c *Claims) BeginRelease(id string) (r Release, ok bool) {
 	}
 	delete(c.held, id)
 	c.releasing[id] = make(chan struct{})
-	r = Release{DeviceID: id, claims: append(slices.Clone(v.adopted), c.id)}
-	for fleet := range v.fleets {
-		r.Fleets = append(r.Fleets, fleet)
-	}
-	return r, true
+	return Release{DeviceID: id, Fleets: slices.Collect(maps.Keys(v.fleets)), claims: append(slices.Clone(v.adopted), c.id)}, true
 }
 
 // FinishRelease deletes the claims of devices whose derived rows are all stored.
@@ -497,7 +480,7 @@ func (c *Claims) applyDeviceClaim(ctx context.Context, row cassandra.Mutation[ca
 }
 
 // run runs a write of claims, with its place among the writes in flight. Those may be held by writes that wait for the
-// lease, so claiming devices again takes no place.
+// lease, so claiming devices again takes no place. Writes about instances never take one: they do not wait behind others.
 func (c *Claims) run(ctx context.Context, table string, write func(context.Context) error) error {
 	c.mu.Lock()
 	reclaiming := c.reclaiming
@@ -506,9 +489,4 @@ func (c *Claims) run(ctx context.Context, table string, write func(context.Conte
 		return c.exec.Do(ctx, table, write)
 	}
 	return c.exec.Write(ctx, table, 0, write)
-}
-
-// do writes about instances. It does not wait behind other writes.
-func (c *Claims) do(ctx context.Context, table string, write func(context.Context) error) error {
-	return c.exec.Do(ctx, table, write)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
 // Lease allows its holder to act on the claims of one epoch.
@@ -32,10 +33,7 @@ func (c *Claims) Confirm(ctx context.Context) (Lease, error) {
 		}
 		renewed := c.renewed
 		c.mu.Unlock()
-		select {
-		case c.urgent <- struct{}{}:
-		default:
-		}
+		c.wake()
 		select {
 		case <-renewed:
 		case <-ctx.Done():
@@ -94,6 +92,10 @@ func (c *Claims) Run(ctx context.Context) error {
 func (c *Claims) sendHeartbeats(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	outage := ratelog.New(c.logger, c.now, ratelog.Interval, ratelog.Messages{
+		Down: "heartbeat failed; another instance may take over this instance's devices",
+		Up:   "heartbeats work again",
+	})
 	registered := ""
 	for {
 		select {
@@ -109,11 +111,13 @@ func (c *Claims) sendHeartbeats(ctx context.Context) error {
 			role = ""
 		}
 		started := c.now()
-		switch fenced, err := c.heartbeat(ctx, id, role); {
-		case ctx.Err() != nil:
+		fenced, err := c.heartbeat(ctx, id, role)
+		if ctx.Err() != nil {
 			return nil
+		}
+		outage.Note(err)
+		switch {
 		case err != nil:
-			c.logger.WithError(err).Warn("heartbeat failed; another instance may take over this instance's devices")
 		case fenced:
 			c.fence(id)
 			c.wake()
@@ -135,17 +139,14 @@ func (c *Claims) wake() {
 // row was removed and only the heartbeat is there.
 func (c *Claims) heartbeat(ctx context.Context, id string, role cassandra.InstanceRole) (fenced bool, err error) {
 	var at time.Time
-	if err := c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
+	if err := c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
 		at = c.now()
 		return c.stores.Strong.Heartbeat(ctx, id, role, at)
 	}); err != nil {
 		return false, err
 	}
-	var instances []cassandra.Instance
-	if _, err := executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
-		instances, err = s.Instances(ctx)
-		return err
-	}); err != nil {
+	instances, err := c.instances(ctx)
+	if err != nil {
 		return false, err
 	}
 	i := slices.IndexFunc(instances, func(i cassandra.Instance) bool { return i.ID == id })
@@ -158,6 +159,14 @@ func (c *Claims) heartbeat(ctx context.Context, id string, role cassandra.Instan
 		c.renew(at)
 	}
 	return false, nil
+}
+
+func (c *Claims) instances(ctx context.Context) (all []cassandra.Instance, err error) {
+	_, err = executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
+		all, err = s.Instances(ctx)
+		return err
+	})
+	return all, err
 }
 
 // renew extends the lease. While devices must be claimed again, that comes first: this instance's row is there now, so

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 )
@@ -33,17 +31,11 @@ const adoptAtOnce = 2000
 // fenced. wait asks to wait for instances that may be silent. summed reports whether hours that Poll returned earlier
 // are summed. Poll is called by one goroutine.
 func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.FleetHour) bool) (p Polled, err error) {
-	var instances []cassandra.Instance
-	if _, err := executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
-		instances, err = s.Instances(ctx)
-		return err
-	}); err != nil {
+	instances, err := c.instances(ctx)
+	if err != nil {
 		return p, err
 	}
-	c.mu.Lock()
-	own := c.id
-	c.mu.Unlock()
-	now := c.now()
+	own, now := c.InstanceID(), c.now()
 	running, first, successor := 0, own, false
 	var gone []string
 	seen := map[string]sighting{}
@@ -80,14 +72,15 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 	}
 	c.seen = seen
 	c.metrics.instances.Set(float64(running))
-	c.mu.Lock()
-	c.leads, c.successor = first == own, successor
-	recently := 2 * (c.options.FenceAfter + c.options.Lease)
+	c.leads.Store(first == own)
+	c.successor.Store(successor)
 	if slices.ContainsFunc(instances, func(i cassandra.Instance) bool { return i.ID != own }) {
-		c.peers, c.peersAt = true, now
-	} else if now.Sub(c.peersAt) >= recently {
-		c.peers = false
+		c.peersAt = now
+		c.peers.Store(true)
+	} else if now.Sub(c.peersAt) >= 2*(c.options.FenceAfter+c.options.Lease) {
+		c.peers.Store(false)
 	}
+	c.mu.Lock()
 	role := c.role
 	c.mu.Unlock()
 	if successor && role == cassandra.RoleBatch {
@@ -113,7 +106,7 @@ func (c *Claims) noteShared(ctx context.Context, own string, shared []string) er
 		}
 	}
 	c.mu.Unlock()
-	return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
+	return c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
 		return c.stores.Strong.UpdateSharedDevices(ctx, own, nil, shared)
 	})
 }
@@ -157,14 +150,14 @@ func (c *Claims) takeOver(ctx context.Context, instance string, p *Polled, summe
 		}
 		delete(c.pending, instance)
 		logger.Info("removed an instance that ended; it holds no claims")
-		return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.RemoveInstance(ctx, instance) })
+		return c.remove(ctx, instance)
 	}
 	p.Waiting = true
 	ids := c.adopt(instance, left)
 	if len(ids) == 0 {
 		return nil
 	}
-	logger.WithFields(logrus.Fields{"devices": len(ids)}).Info("taking over devices of an instance that ended or fell silent")
+	logger.WithField("devices", len(ids)).Info("taking over devices of an instance that ended or fell silent")
 	c.metrics.takenOver.Add(float64(len(ids)))
 	adopted, err := c.write(ctx, ids, nil)
 	if err != nil {
@@ -209,10 +202,8 @@ func (c *Claims) adopt(instance string, left []cassandra.Claim) (ids []string) {
 
 // LeaveHours leaves hours of fleets for another instance to sum again.
 func (c *Claims) LeaveHours(ctx context.Context, hours []cassandra.FleetHour) error {
-	c.mu.Lock()
-	id := c.id
-	c.mu.Unlock()
-	return c.do(ctx, cassandra.TablePendingHours, func(ctx context.Context) error { return c.stores.Strong.AddPendingHours(ctx, id, hours) })
+	id := c.InstanceID()
+	return c.exec.Do(ctx, cassandra.TablePendingHours, func(ctx context.Context) error { return c.stores.Strong.AddPendingHours(ctx, id, hours) })
 }
 
 // StopAccepting announces that this instance is ending: from now on it accepts nothing that others leave.
@@ -230,17 +221,12 @@ func (c *Claims) StopAccepting(ctx context.Context) error {
 // Leave leaves the claims and hours of this instance to another. It announces that before it looks for the other: of two
 // instances that end at the same time, at least one sees that the other does. ok is false if there is none.
 func (c *Claims) Leave(ctx context.Context) (ok bool, err error) {
-	c.mu.Lock()
-	id := c.id
-	c.mu.Unlock()
+	id := c.InstanceID()
 	if err := c.announce(ctx, id, cassandra.RoleEnded); err != nil {
 		return false, err
 	}
-	var instances []cassandra.Instance
-	if _, err := executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
-		instances, err = s.Instances(ctx)
-		return err
-	}); err != nil {
+	instances, err := c.instances(ctx)
+	if err != nil {
 		return false, err
 	}
 	if slices.ContainsFunc(instances, func(i cassandra.Instance) bool {
@@ -252,13 +238,12 @@ func (c *Claims) Leave(ctx context.Context) (ok bool, err error) {
 }
 
 func (c *Claims) announce(ctx context.Context, id string, role cassandra.InstanceRole) error {
-	return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.Heartbeat(ctx, id, role, c.now()) })
+	return c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.Heartbeat(ctx, id, role, c.now()) })
 }
 
 // Remove removes this instance. Run must have ended, or its next heartbeat would write the row again.
-func (c *Claims) Remove(ctx context.Context) error {
-	c.mu.Lock()
-	id := c.id
-	c.mu.Unlock()
-	return c.do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.RemoveInstance(ctx, id) })
+func (c *Claims) Remove(ctx context.Context) error { return c.remove(ctx, c.InstanceID()) }
+
+func (c *Claims) remove(ctx context.Context, id string) error {
+	return c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return c.stores.Strong.RemoveInstance(ctx, id) })
 }
