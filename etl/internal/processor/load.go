@@ -19,23 +19,23 @@ func (p *Processor) WaitForRoom(ctx context.Context) error {
 	defer stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for len(p.devices) >= p.options.Devices && ctx.Err() == nil {
-		free := false
-		for id := range p.devices {
-			if s, ok := p.claims.Status(id); !ok || s.InFlight == 0 {
-				free = true
-				break
-			}
-		}
-		if !free {
-			break
-		}
-		p.crowded = true
+	for len(p.devices) >= p.options.Devices && ctx.Err() == nil && p.hasUnused() {
+		p.crowded.Store(true)
 		p.wake()
 		p.room.Wait()
 	}
-	p.crowded = false
+	p.crowded.Store(false)
 	return ctx.Err()
+}
+
+// hasUnused reports whether a device in memory has no records in flight. Called with p.mu held.
+func (p *Processor) hasUnused() bool {
+	for id := range p.devices {
+		if s, ok := p.claims.Status(id); !ok || s.InFlight == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Load reads the states of devices that this instance has begun to claim, before their records are written: a device
@@ -95,7 +95,15 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		if later, err = s.DeviceAlerts(ctx, a.DeviceID, state.Roll.LastMs()+1, recompute.Latest(p.now())); err != nil {
 			return err
 		}
-		open, err = recompute.OpenAlerts(ctx, s, a.DeviceID, fleetsOf(slices.Collect(state.Alerts.Open()), later))
+		var fleets []string
+		for a := range state.Alerts.Open() {
+			fleets = append(fleets, a.FleetID)
+		}
+		for _, a := range later {
+			fleets = append(fleets, a.FleetID)
+		}
+		slices.Sort(fleets)
+		open, err = recompute.OpenAlerts(ctx, s, a.DeviceID, slices.Compact(fleets))
 		return err
 	})
 	if err != nil {
@@ -161,22 +169,6 @@ func (p *Processor) Recompute(ctx context.Context, deviceIDs []string, from cass
 		v.whole = true
 	}
 	return nil
-}
-
-// fleetsOf returns the fleets of alerts.
-func fleetsOf(alerts []telemetry.Alert, rows []cassandra.Alert) (fleets []string) {
-	add := func(fleet string) {
-		if !slices.Contains(fleets, fleet) {
-			fleets = append(fleets, fleet)
-		}
-	}
-	for _, a := range alerts {
-		add(a.FleetID)
-	}
-	for _, r := range rows {
-		add(r.FleetID)
-	}
-	return fleets
 }
 
 // oldest is the first day that stored records can have.

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -86,7 +87,7 @@ type Processor struct {
 	epoch   int64 // of the claims
 	devices map[string]*device
 	room    *sync.Cond         // devices were unloaded, or records applied
-	crowded bool               // a batch waits for devices to be unloaded
+	crowded atomic.Bool        // a batch waits for devices to be unloaded
 	alerted []*device          // devices with alert events since the last flush
 	silent  map[string]silence // devices that are not in memory, if this instance looks after them
 	sweptAt time.Time
@@ -131,7 +132,7 @@ func (p *Processor) Run(ctx, stop context.Context) error {
 		now := p.now()
 		var err error
 		switch {
-		case urgent && now.Sub(flushed) < p.options.Flush && !p.isCrowded():
+		case urgent && now.Sub(flushed) < p.options.Flush && !p.crowded.Load():
 			if wait := alertsEvery - now.Sub(alerts); wait > 0 {
 				timer.Reset(min(wait, p.options.Flush-now.Sub(flushed)))
 				if backoff.Sleep(stop, wait) != nil {
@@ -301,12 +302,6 @@ func (p *Processor) loaded() int {
 	return len(p.devices)
 }
 
-func (p *Processor) isCrowded() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.crowded
-}
-
 // dirty is the number of devices that wait to be recomputed.
 func (p *Processor) dirty() int { return len(p.pick(func(v *device) bool { return v.dirty })) }
 
@@ -336,21 +331,26 @@ func (p *Processor) read(ctx context.Context, table string, read func(context.Co
 	return executor.Read(ctx, p.exec, p.stores, table, read)
 }
 
+func (p *Processor) fleets(ctx context.Context) (all []string, err error) {
+	_, err = p.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
+		all, err = s.Fleets(ctx)
+		return err
+	})
+	return all, err
+}
+
 // OpenAlerts reads the open alerts of all fleets that receivers are to be notified of, and updates the metric of open
 // alerts. Reads are retried until ctx ends.
 func (p *Processor) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
-	var fleets []string
-	if _, err := p.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
-		fleets, err = s.Fleets(ctx)
-		return err
-	}); err != nil {
+	fleets, err := p.fleets(ctx)
+	if err != nil {
 		return nil, err
 	}
 	open := map[telemetry.Severity]int{}
 	var notified []telemetry.Alert
 	for _, fleet := range fleets {
 		var rows []cassandra.Alert
-		if err := p.exec.Do(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
+		if err = p.exec.Do(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
 			rows, err = p.stores.Fallback.OpenAlerts(ctx, fleet)
 			return err
 		}); err != nil {

@@ -3,6 +3,7 @@ package processor
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -90,7 +91,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 		}
 		events, notified := p.install(r)
 		p.send(events)
-		open.Add(r.result.OpenAlerts(func(key derived.AlertKey) bool { return notified[key] }))
+		open.Add(r.result.OpenAlerts(func(key derived.AlertKey) bool { return notified[key] != "" }))
 	}
 	return p.write(ctx, lease, open)
 }
@@ -138,9 +139,9 @@ func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
 	return err
 }
 
-// install makes a recomputation the device's state and applies the records that were stored meanwhile. It returns the events to notify,
-// and which of the alerts receivers know.
-func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, notified map[derived.AlertKey]bool) {
+// install makes a recomputation the device's state and applies the records that were stored meanwhile. It returns the events
+// to notify, and the alerts that receivers know.
+func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, notified map[derived.AlertKey]telemetry.Severity) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	v, fresh := r.device, r.result
@@ -162,10 +163,7 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 			events = append(events, out)
 		}
 	}
-	notified = map[derived.AlertKey]bool{}
-	for key := range v.notified {
-		notified[key] = true
-	}
+	notified = maps.Clone(v.notified)
 	v.state, v.day, v.beforeSilence, v.later = fresh.State, fresh.LastDay, fresh.BeforeSilence, nil
 	v.knownMs = max(v.knownMs, v.state.AdvancedMs())
 	v.hours, v.trips, v.events, v.days, v.considered = nil, nil, nil, nil, 0

@@ -57,11 +57,8 @@ func (p *Processor) sweep(ctx context.Context, _ claims.Lease, all bool) error {
 
 // listSilent notes the devices of all fleets that are not in memory, and when their silence leads to an alert.
 func (p *Processor) listSilent(ctx context.Context) error {
-	var fleets []string
-	if _, err := p.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
-		fleets, err = s.Fleets(ctx)
-		return err
-	}); err != nil {
+	fleets, err := p.fleets(ctx)
+	if err != nil {
 		return err
 	}
 	engine := p.rules().Engine
@@ -70,7 +67,7 @@ func (p *Processor) listSilent(ctx context.Context) error {
 			continue
 		}
 		var latest []cassandra.Telemetry
-		if err := p.exec.Do(ctx, cassandra.TableLatestByFleet, func(ctx context.Context) (err error) {
+		if err = p.exec.Do(ctx, cassandra.TableLatestByFleet, func(ctx context.Context) (err error) {
 			latest, err = p.stores.Fallback.LatestOfFleet(ctx, fleet)
 			return err
 		}); err != nil {

@@ -77,9 +77,7 @@ func (e *Existing) IsOpen(key derived.AlertKey) bool {
 }
 
 // OpenAlerts reads the open alerts of a device in some fleets.
-func OpenAlerts(ctx context.Context, s interface {
-	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.Alert, error)
-}, deviceID string, fleets []string) (open []cassandra.Alert, err error) {
+func OpenAlerts(ctx context.Context, s Store, deviceID string, fleets []string) (open []cassandra.Alert, err error) {
 	for _, fleet := range fleets {
 		rows, err := s.OpenAlertsOfDevice(ctx, fleet, deviceID)
 		if err != nil {

@@ -136,7 +136,6 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 type comparison struct {
 	outcome     *recompute.Outcome
 	differences []Difference
-	days        int
 	otherRules  int
 	alerts      int
 	sending     bool
@@ -155,7 +154,7 @@ func (r *Report) add(c *comparison) {
 	if c.sending {
 		r.NotVerified.Sending++
 	}
-	r.DeviceDays += c.days
+	r.DeviceDays += len(c.outcome.Days)
 	r.OtherRules += c.otherRules
 	r.Records += c.outcome.Count
 	r.Trips += len(c.outcome.Trips)
@@ -181,7 +180,7 @@ func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.
 		return nil, err
 	}
 	c := &comparison{
-		outcome: o, days: len(o.Days), claims: claims,
+		outcome: o, claims: claims,
 		sending: now.UnixMilli()-o.LastRecord.TimeMs < writeDelay.Milliseconds(),
 	}
 	var fleets []string
@@ -192,14 +191,8 @@ func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.
 	if err != nil {
 		return nil, err
 	}
-	stored := map[cassandra.Day]cassandra.DeviceDay{}
-	for _, day := range old.Days {
-		if day.Day <= last {
-			stored[day.Day] = day
-		}
-	}
-	for _, day := range o.Days {
-		if was, ok := stored[day.Day]; ok && was.Rules != v.Rules.Fingerprint {
+	for _, was := range old.Days {
+		if was.Rules != v.Rules.Fingerprint && slices.ContainsFunc(o.Days, func(day cassandra.DeviceDay) bool { return day.Day == was.Day }) {
 			c.otherRules++
 		}
 	}
