@@ -158,7 +158,7 @@ func (f *File) Close() error {
 func Files(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("list dead letters: %w", err)
+		return nil, err
 	}
 	var files []string
 	current := ""

@@ -10,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Snapshot is the dead letters of a directory at one time. Entries appended later are not part of it, so that
@@ -24,33 +25,25 @@ type Snapshot struct {
 // Open takes a snapshot of a directory.
 func Open(dir string) (*Snapshot, error) {
 	s := &Snapshot{}
-	current, err := os.Open(filepath.Join(dir, currentName))
 	var info os.FileInfo
+	current, err := os.Open(filepath.Join(dir, currentName))
 	if err == nil {
 		s.current = current
-		info, err = current.Stat()
+		if info, err = current.Stat(); err == nil {
+			s.end = info.Size()
+		}
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err == nil || errors.Is(err, os.ErrNotExist) {
+		s.rotated, err = Files(dir)
+	}
+	if err != nil {
 		s.Close()
 		return nil, fmt.Errorf("read dead letters: %w", err)
 	}
-	files, err := Files(dir)
-	if err != nil {
-		s.Close()
-		return nil, err
-	}
-	for _, path := range files {
-		if filepath.Base(path) == currentName {
-			continue
-		}
-		if other, err := os.Stat(path); err == nil && info != nil && os.SameFile(info, other) {
-			continue // it was rotated just now
-		}
-		s.rotated = append(s.rotated, path)
-	}
-	if info != nil {
-		s.end = info.Size()
-	}
+	s.rotated = slices.DeleteFunc(s.rotated, func(path string) bool {
+		other, err := os.Stat(path)
+		return filepath.Base(path) == currentName || err == nil && info != nil && os.SameFile(info, other) // rotated just now
+	})
 	return s, nil
 }
 

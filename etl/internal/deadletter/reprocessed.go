@@ -25,39 +25,36 @@ type Reprocessed struct {
 
 // OpenReprocessed opens the list of a directory, which is created when it is missing. It fails while another process has
 // the list open: both would reprocess the same dead letters.
-func OpenReprocessed(dir string) (*Reprocessed, error) {
+func OpenReprocessed(dir string) (_ *Reprocessed, err error) {
+	r := &Reprocessed{ids: map[ID]bool{}}
+	defer func() {
+		if err != nil {
+			r.Close()
+			err = fmt.Errorf("open reprocessed dead letters: %w", err)
+		}
+	}()
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
+		return nil, err
 	}
-	file, err := disk.Lock(filepath.Join(dir, reprocessedName))
-	if err != nil {
-		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
+	if r.file, err = disk.Lock(filepath.Join(dir, reprocessedName)); err != nil {
+		return nil, err
 	}
-	r := &Reprocessed{file: file, ids: map[ID]bool{}}
-	if err := r.read(dir); err != nil {
-		file.Close()
-		return nil, fmt.Errorf("open reprocessed dead letters: %w", err)
-	}
-	return r, nil
-}
-
-func (r *Reprocessed) read(dir string) error {
 	if err := readIDs(r.file, r.ids); err != nil {
-		return err
+		return nil, err
 	}
 	if info, err := r.file.Stat(); err != nil || info.Size() == 0 {
-		return errors.Join(err, disk.SyncDir(dir))
+		return r, errors.Join(err, disk.SyncDir(dir))
 	}
-	_, err := r.file.WriteString("\n") // ends a line that a crash tore
-	return err
+	_, err = r.file.WriteString("\n") // ends a line that a crash tore
+	return r, err
 }
 
 // Has reports whether a dead letter was reprocessed.
 func (r *Reprocessed) Has(id ID) bool { return r.ids[id] }
 
-// Add adds dead letters and returns when that is on disk.
+// Add adds dead letters and returns when that is on disk. It does nothing to a list that is only read.
 func (r *Reprocessed) Add(ids []ID) error {
-	if len(ids) == 0 {
+	if len(ids) == 0 || r.file == nil {
 		return nil
 	}
 	var lines []byte
@@ -82,18 +79,18 @@ func (r *Reprocessed) Close() {
 	}
 }
 
-// ReadReprocessed reads the list of a directory without a lock. The result is without Add.
+// ReadReprocessed reads the list of a directory without a lock.
 func ReadReprocessed(dir string) (*Reprocessed, error) {
 	r := &Reprocessed{ids: map[ID]bool{}}
 	f, err := os.Open(filepath.Join(dir, reprocessedName))
-	if errors.Is(err, os.ErrNotExist) {
-		return r, nil
+	if err == nil {
+		defer f.Close()
+		err = readIDs(f, r.ids)
 	}
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read reprocessed dead letters: %w", err)
 	}
-	defer f.Close()
-	return r, readIDs(f, r.ids)
+	return r, nil
 }
 
 func readIDs(in io.Reader, ids map[ID]bool) error {
@@ -106,8 +103,5 @@ func readIDs(in io.Reader, ids map[ID]bool) error {
 			}
 		}
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("read reprocessed dead letters: %w", err)
-	}
-	return nil
+	return lines.Err()
 }
