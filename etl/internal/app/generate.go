@@ -1,10 +1,8 @@
 package app
 
 import (
-	"bufio"
-	"context"
+	"cmp"
 	"fmt"
-	"io"
 	"maps"
 	"os"
 	"path/filepath"
@@ -40,19 +38,24 @@ func (c *generateCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	switch c.To {
-	case "pipeline":
-		return c.intoPipeline(p, options)
-	case "http":
-		return c.intoHTTP(p, options)
-	case "kafka":
-		return c.intoKafka(p, options)
+	if c.To == "pipeline" {
+		source, err := generator.NewSource(generator.SourceOptions{Options: options})
+		if err != nil {
+			return err
+		}
+		return p.loadFrom(source, []string{"generator"}, c.Report, func() error { return nil })
 	}
-	if c.Out == "-" {
-		_, err := c.write(p.stop, p.Out, options)
+	simulator, err := generator.New(options)
+	if err != nil {
 		return err
 	}
-	return c.intoFile(p, options)
+	switch c.To {
+	case "http":
+		return c.intoHTTP(p, simulator)
+	case "kafka":
+		return c.intoKafka(p, simulator)
+	}
+	return c.intoFile(p, simulator)
 }
 
 func (c *generateCommand) options() (generator.Options, error) {
@@ -76,36 +79,23 @@ func (c *generateCommand) options() (generator.Options, error) {
 	return o, nil
 }
 
-func (c *generateCommand) write(ctx context.Context, w io.Writer, o generator.Options) (generator.Counts, error) {
-	simulator, err := generator.New(o)
-	if err != nil {
-		return generator.Counts{}, err
-	}
-	if c.Format == "ndjson" {
-		return generator.WriteNDJSON(ctx, w, simulator)
-	}
-	return generator.WriteCSV(ctx, w, simulator)
-}
-
 // intoFile writes a temporary file and renames it once it is complete.
-func (c *generateCommand) intoFile(p *program, o generator.Options) error {
+func (c *generateCommand) intoFile(p *program, simulator *generator.Simulator) error {
+	write := generator.WriteCSV
+	if c.Format == "ndjson" {
+		write = generator.WriteNDJSON
+	}
+	if c.Out == "-" {
+		_, err := write(p.stop, p.Out, simulator)
+		return err
+	}
 	file, err := os.CreateTemp(filepath.Dir(c.Out), filepath.Base(c.Out)+".*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", c.Out, err)
 	}
-	defer func() { _ = os.Remove(file.Name()) }() // already renamed on success
-	buffered := bufio.NewWriterSize(file, 1<<20)
-	counts, err := c.write(p.stop, buffered, o)
-	if err == nil {
-		err = buffered.Flush()
-	}
-	if e := file.Chmod(0o644); err == nil {
-		err = e
-	}
-	if e := file.Close(); err == nil {
-		err = e
-	}
-	if err == nil {
+	defer os.Remove(file.Name()) // already renamed on success
+	counts, err := write(p.stop, file, simulator)
+	if err = cmp.Or(err, file.Chmod(0o644), file.Close()); err == nil {
 		err = os.Rename(file.Name(), c.Out)
 	}
 	if err != nil {
@@ -119,37 +109,23 @@ func (c *generateCommand) intoFile(p *program, o generator.Options) error {
 	return nil
 }
 
-func (c *generateCommand) intoPipeline(p *program, o generator.Options) error {
-	source, err := generator.NewSource(generator.SourceOptions{Options: o})
-	if err != nil {
-		return err
-	}
-	return p.loadFrom(source, []string{"generator"}, c.Report, func() error { return nil })
-}
-
-func (c *generateCommand) intoHTTP(p *program, o generator.Options) error {
-	simulator, err := generator.New(o)
-	if err != nil {
-		return err
-	}
+func (c *generateCommand) intoHTTP(p *program, simulator *generator.Simulator) error {
 	started, to := time.Now(), newAPIClient(p.stop, c.URL, c.Token)
 	if _, err := generator.WriteNDJSON(p.stop, to, simulator); err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Err, "%s: %d records accepted, %d duplicates, %d rejected in %s\n", c.URL, to.accepted, to.duplicates, to.rejected, time.Since(started).Round(time.Millisecond))
+	fmt.Fprintf(p.Err, "%s: %d records accepted, %d duplicates, %d rejected in %s\n",
+		c.URL, to.total.Accepted, to.total.Duplicates, to.total.Rejected, time.Since(started).Round(time.Millisecond))
 	return nil
 }
 
-func (c *generateCommand) intoKafka(p *program, o generator.Options) error {
+func (c *generateCommand) intoKafka(p *program, simulator *generator.Simulator) error {
 	connection, err := kafkaConnection(p.config)
 	if err != nil {
 		return err
 	}
-	simulator, err := generator.New(o)
-	if err != nil {
-		return err
-	}
-	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: connection, Topic: p.config.KafkaTopics[0], Logger: p.logger})
+	topic := p.config.KafkaTopics[0]
+	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: connection, Topic: topic, Logger: p.logger})
 	if err != nil {
 		return err
 	}
@@ -159,6 +135,6 @@ func (c *generateCommand) intoKafka(p *program, o generator.Options) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.Err, "%s: %d records and %d duplicates stored in %s\n", p.config.KafkaTopics[0], counts.Good, counts.Duplicate, time.Since(started).Round(time.Millisecond))
+	fmt.Fprintf(p.Err, "%s: %d records and %d duplicates stored in %s\n", topic, counts.Good, counts.Duplicate, time.Since(started).Round(time.Millisecond))
 	return nil
 }

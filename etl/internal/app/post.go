@@ -1,8 +1,6 @@
 package app
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,16 +18,11 @@ type apiClient struct {
 	ctx        context.Context
 	client     *retryablehttp.Client
 	url, token string
-
-	accepted, duplicates, rejected int
+	total      ingestAnswer
 }
 
 // ingestAnswer is the answer of the API to one request.
-type ingestAnswer struct {
-	Accepted   int `json:"accepted"`
-	Duplicates int `json:"duplicates"`
-	Rejected   int `json:"rejected"`
-}
+type ingestAnswer struct{ Accepted, Duplicates, Rejected int }
 
 func newAPIClient(ctx context.Context, url, token string) *apiClient {
 	client := retryablehttp.NewClient()
@@ -40,20 +33,11 @@ func newAPIClient(ctx context.Context, url, token string) *apiClient {
 
 // Write implements io.Writer. Each call sends one request.
 func (p *apiClient) Write(lines []byte) (int, error) {
-	var body bytes.Buffer
-	compressed := gzip.NewWriter(&body)
-	if _, err := compressed.Write(lines); err != nil {
-		return 0, err
-	}
-	if err := compressed.Close(); err != nil {
-		return 0, err
-	}
-	req, err := retryablehttp.NewRequestWithContext(p.ctx, http.MethodPost, p.url, body.Bytes())
+	req, err := retryablehttp.NewRequestWithContext(p.ctx, http.MethodPost, p.url, lines)
 	if err != nil {
 		return 0, fmt.Errorf("--url %q: %w", p.url, err)
 	}
 	req.Header.Set("Content-Type", "application/x-ndjson")
-	req.Header.Set("Content-Encoding", "gzip")
 	if p.token != "" {
 		req.Header.Set("Authorization", "Bearer "+p.token)
 	}
@@ -66,15 +50,15 @@ func (p *apiClient) Write(lines []byte) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("send to %s: read answer: %w", p.url, err)
 	}
-	var a ingestAnswer
-	switch answer.StatusCode {
-	case http.StatusOK, http.StatusUnprocessableEntity: // 422: every record was rejected
-		if err := json.Unmarshal(text, &a); err != nil {
-			return 0, fmt.Errorf("send to %s: answer %q: %w", p.url, text, err)
-		}
-	default:
+	if answer.StatusCode != http.StatusOK && answer.StatusCode != http.StatusUnprocessableEntity { // 422: every record was rejected
 		return 0, fmt.Errorf("send to %s: %s: %s", p.url, answer.Status, strings.TrimSpace(string(text[:min(len(text), 500)])))
 	}
-	p.accepted, p.duplicates, p.rejected = p.accepted+a.Accepted, p.duplicates+a.Duplicates, p.rejected+a.Rejected
+	var a ingestAnswer
+	if err := json.Unmarshal(text, &a); err != nil {
+		return 0, fmt.Errorf("send to %s: answer %q: %w", p.url, text, err)
+	}
+	p.total.Accepted += a.Accepted
+	p.total.Duplicates += a.Duplicates
+	p.total.Rejected += a.Rejected
 	return len(lines), nil
 }
