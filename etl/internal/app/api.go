@@ -2,6 +2,7 @@ package app
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"sync"
@@ -32,7 +33,6 @@ func (a *App) api() (pipeline.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.reloads = append(a.reloads, reload.Target{Name: "API tokens", Files: tokens.Files, Load: tokens.Prepare})
 	var serverTLS *tls.Config
 	if c.APITLSCert != "" {
 		certificate, err := api.LoadCertificate(c.APITLSCert, c.APITLSKey)
@@ -77,7 +77,7 @@ func (a *App) queries() (*query.API, error) {
 	c := a.config
 	o := query.Options{
 		Store: func() (query.Store, bool) {
-			return a.parts.connector.Get()
+			return a.connector.Get()
 		},
 		Now: time.Now, Logger: a.logger, Registry: a.reg,
 	}
@@ -102,16 +102,20 @@ func (a *App) queries() (*query.API, error) {
 	return queries, nil
 }
 
-func (p *program) tokens() (*auth.Tokens, error) {
-	c := p.config
-	if c.APITokens == "" {
-		p.logger.WithField("fleet", c.APIOpenFleet).Warn("the HTTP API is open to everybody (ETL_API_OPEN_FLEET)")
+func (a *App) tokens() (*auth.Tokens, error) {
+	c := a.config
+	switch {
+	case c.APITokens == "" && c.APIOpenFleet == "":
+		return nil, errors.New("ETL_API_TOKENS_FILE: set it to a tokens file (fleet-etl token creates one), or set ETL_API_OPEN_FLEET to allow everyone")
+	case c.APITokens == "":
+		a.logger.WithField("fleet", c.APIOpenFleet).Warn("the HTTP API is open to everybody (ETL_API_OPEN_FLEET)")
 		return auth.OpenAccess(c.APIOpenFleet), nil
 	}
 	tokens, err := auth.Load(c.APITokens)
 	if err != nil {
 		return nil, fmt.Errorf("ETL_API_TOKENS_FILE: %w", err)
 	}
+	a.reloads = append(a.reloads, reload.Target{Name: "API tokens", Files: tokens.Files, Load: tokens.Prepare})
 	return tokens, nil
 }
 

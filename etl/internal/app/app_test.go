@@ -25,18 +25,18 @@ func settings(t *testing.T) *config.Config {
 	} {
 		t.Setenv(variable, value)
 	}
-	c, err := config.FromEnvironment(checkReplication)
+	c, err := config.FromEnvironment()
 	require.NoError(t, err)
 	return c
 }
 
-func newApp(c *config.Config) (*App, error) {
+func newTestApp(c *config.Config) (*App, error) {
 	logger, _ := test.NewNullLogger()
 	return New(c, logger, prometheus.NewRegistry())
 }
 
 func TestAppStopsBeforeCassandraIsReached(t *testing.T) {
-	a, err := newApp(settings(t))
+	a, err := newTestApp(settings(t))
 	require.NoError(t, err)
 	a.Start()
 	response, err := http.Get("http://" + a.Addr().String() + "/-/ready")
@@ -62,18 +62,18 @@ func TestAppReloadsAllFilesTogether(t *testing.T) {
 	text, err := os.ReadFile("../../../data/alert-rules.yml")
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(c.AlertRulesFile, text, 0o600))
-	a, err := newApp(c)
+	a, err := newTestApp(c)
 	require.NoError(t, err)
 	a.Start()
 	defer func() { require.NoError(t, a.Stop(t.Context())) }()
-	before := a.parts.rules.current.Load()
+	before := a.rules.current.Load()
 	require.NoError(t, a.Reload())
-	require.NotSame(t, before, a.parts.rules.current.Load())
+	require.NotSame(t, before, a.rules.current.Load())
 
-	before = a.parts.rules.current.Load()
+	before = a.rules.current.Load()
 	require.NoError(t, os.WriteFile(c.AlertRulesFile, nil, 0o600))
 	require.ErrorContains(t, a.Reload(), c.AlertRulesFile, "an empty rules file is an error")
-	require.Same(t, before, a.parts.rules.current.Load())
+	require.Same(t, before, a.rules.current.Load())
 }
 
 func TestFailedNewReleasesEverything(t *testing.T) {
@@ -85,12 +85,12 @@ func TestFailedNewReleasesEverything(t *testing.T) {
 	require.NoError(t, err)
 	c.APIAddress, c.MetricsAddress = free.Addr().String(), taken.Addr().String()
 	require.NoError(t, free.Close())
-	_, err = newApp(c)
+	_, err = newTestApp(c)
 	require.ErrorContains(t, err, "ETL_METRICS_ADDRESS")
 	requireFree(t, free.Addr())
 
 	c.MetricsAddress = ""
-	a, err := newApp(c) // the spool is not locked either
+	a, err := newTestApp(c) // the spool is not locked either
 	require.NoError(t, err)
 	require.Nil(t, a.Addr())
 	a.Start()

@@ -36,10 +36,13 @@ const (
 	exitBadUsage = 64
 )
 
-// rejectedError is the result of a load that stored all valid records and rejected others.
-type rejectedError struct{ records int64 }
+// findingsError is the result of a command that did its work and found what it reports: rejected records, or differences.
+type findingsError struct {
+	n    int64
+	what string
+}
 
-func (e rejectedError) Error() string { return fmt.Sprintf("%d records were rejected", e.records) }
+func (e findingsError) Error() string { return fmt.Sprintf("%d %s", e.n, e.what) }
 
 type commands struct {
 	Run         runCommand         `cmd:"" help:"Ingest from ETL_SOURCES until stopped."`
@@ -75,7 +78,7 @@ type program struct {
 // Run runs fleet-etl with the given arguments and returns its exit status. The first interrupt or termination signal
 // shuts it down gracefully, the second aborts it.
 func Run(ctx context.Context, args []string, streams Streams) int {
-	cfg, configErr := config.FromEnvironment(checkReplication)
+	cfg, configErr := config.FromEnvironment()
 	if len(args) == 0 && configErr == nil {
 		args = []string{"run"}
 		if cfg.Mode == "batch" {
@@ -125,11 +128,10 @@ func Run(ctx context.Context, args []string, streams Streams) int {
 	reg.MustRegister(versioncollector.NewCollector("fleet_etl"), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	p := &program{Streams: streams, ctx: ctx, stop: stop, config: cfg, reg: reg, logger: newLogger(streams.Err, cfg, reg)}
 	err = command.Run(p)
-	rejected, differ := rejectedError{}, differencesError{}
-	switch {
+	switch findings := (findingsError{}); {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &rejected), errors.As(err, &differ):
+	case errors.As(err, &findings):
 		return exitRejected
 	default:
 		return fail(streams, err, exitFailed)
@@ -153,7 +155,8 @@ func fail(streams Streams, err error, status int) int {
 func newLogger(w io.Writer, cfg *config.Config, reg prometheus.Registerer) *logrus.Logger {
 	logger := logrus.New()
 	logger.SetOutput(w)
-	logger.SetLevel(logLevel(cfg))
+	level, _ := logrus.ParseLevel(cfg.LogLevel) // config accepts no other
+	logger.SetLevel(level)
 	if isTerminal(w) {
 		logger.SetFormatter(&logrus.TextFormatter{FullTimestamp: true, TimestampFormat: "15:04:05"})
 	} else {

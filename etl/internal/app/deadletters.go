@@ -2,12 +2,14 @@ package app
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"text/tabwriter"
 	"time"
 
@@ -150,7 +152,8 @@ type reprocessDeadLettersCommand struct {
 	Report string            `enum:"text,json" default:"text" help:"Format of the report: text or json."`
 }
 
-// reprocessReport is the report of reprocess. The embedded report counts the records of the reprocessed dead letters.
+// reprocessReport is the report of reprocess. The embedded report counts the records of the reprocessed dead letters. In a
+// dry run it receives the rejected records.
 type reprocessReport struct {
 	DryRun      bool             `json:"dry_run"`
 	DeadLetters int64            `json:"dead_letters"`         // open and selected
@@ -158,6 +161,8 @@ type reprocessReport struct {
 	Torn        int64            `json:"lines_torn"`
 	Failures    []reprocessError `json:"failures"` // the first that were skipped or, in a dry run, would be rejected again
 	*report
+
+	mu sync.Mutex // of Failures
 }
 
 type reprocessError struct {
@@ -169,9 +174,19 @@ type reprocessError struct {
 const maxFailures = 20
 
 func (r *reprocessReport) fail(number int64, origin, why string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.Failures) < maxFailures {
 		r.Failures = append(r.Failures, reprocessError{number, origin, why})
 	}
+}
+
+// Append implements pipeline.DeadLetters.
+func (r *reprocessReport) Append(_ context.Context, source, _ string, rejected []pipeline.Rejected) error {
+	for i := range rejected {
+		r.fail(rejected[i].Position, source, rejected[i].Error())
+	}
+	return nil
 }
 
 // Run reprocesses the open dead letters that the flags select. It closes a dead letter when its record is stored, or
@@ -184,10 +199,11 @@ func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	}
 	defer end()
 	if c.DryRun {
-		report.report, err = c.dryRun(p, source, report)
+		err = c.dryRun(p, source, report)
 	} else if report.report, err = p.runUntilDone(source, []string{p.config.DeadLetterDir}); report.report == nil {
 		return err
-	} else if err = errors.Join(err, source.Flush()); err == nil && p.stop.Err() != nil {
+	}
+	if err = errors.Join(err, source.Flush()); err == nil && p.stop.Err() != nil {
 		err = errInterrupted
 	}
 	return report.finish(p.Out, c.Report, err)
@@ -239,36 +255,26 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 	return source, end, nil
 }
 
-// dryRun validates the records as the pipeline would.
-func (c *reprocessDeadLettersCommand) dryRun(p *program, source *deadletter.Reprocessor, reprocess *reprocessReport) (*report, error) {
-	r := &report{Files: []string{p.config.DeadLetterDir}, Rejected: map[string]int64{}, Rows: map[string]tableReport{}, Errors: map[string]int64{}}
-	validator, nowMs := validate.New(p.fleets(), p.config.DedupeRecords, nil), time.Now().UnixMilli()
-	reject := func(number int64, rejection *telemetry.Rejection) {
-		r.Rejected[string(rejection.Reason)]++
-		r.RejectedTotal++
-		reprocess.fail(number, deadletter.SourceName, rejection.Error())
-	}
-	err := source.Run(p.stop, func(b pipeline.Batch) error {
-		r.Read += int64(len(b.Items) + len(b.Rejected))
-		for i := range b.Rejected {
-			reject(b.Rejected[i].Position, b.Rejected[i].Rejection)
-		}
-		for i := range b.Items {
-			switch _, seen, rejection := validator.Validate(&b.Items[i].Record, nowMs); {
-			case rejection != nil:
-				reject(b.Items[i].Position, rejection)
-			case seen == telemetry.New:
-				r.Stored++
-			default:
-				r.Duplicates++
-			}
-		}
-		return nil
+// dryRun validates the records and stores none.
+func (c *reprocessDeadLettersCommand) dryRun(p *program, source *deadletter.Reprocessor, r *reprocessReport) error {
+	dry := pipeline.New(pipeline.Options{
+		Validator: validate.New(p.fleets(), p.config.DedupeRecords, nil), Writer: discard{}, DeadLetters: r,
+		Registerer: p.reg, Now: time.Now, Queue: 1,
 	})
-	if err == nil && p.stop.Err() != nil {
-		err = errors.New("interrupted")
+	err := dry.Run(p.ctx, p.stop, source)
+	r.report = newReport([]string{p.config.DeadLetterDir}, dry.Summary())
+	return err
+}
+
+// discard is the writer of a dry run.
+type discard struct{}
+
+// Run implements pipeline.Writer.
+func (discard) Run(_ context.Context, in <-chan pipeline.ValidBatch) error {
+	for b := range in {
+		b.Done()
 	}
-	return r, err
+	return nil
 }
 
 func (r *reprocessReport) finish(out io.Writer, format string, err error) error {
@@ -291,7 +297,7 @@ func (r *reprocessReport) finish(out io.Writer, format string, err error) error 
 		return errors.Join(err, e)
 	}
 	if err == nil && open > 0 {
-		return rejectedError{open}
+		return findingsError{open, "records were rejected"}
 	}
 	return err
 }

@@ -18,14 +18,6 @@ const geofenceRetry = 30 * time.Second
 // geofenceRows are the geofences of one mutation: polygons may be large.
 const geofenceRows = 20
 
-// geofenceStore is the part of the store that geofences need.
-type geofenceStore interface {
-	Fleets(ctx context.Context) ([]string, error)
-	Geofences(ctx context.Context, fleetID string) ([]cassandra.Geofence, error)
-	WriteGeofences(ctx context.Context, fleetID string, rows []cassandra.Geofence, writeTimeUs int64) error
-	DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error
-}
-
 // geofencePublisher stores the geofences in force for dashboards, at start and after each reload.
 type geofencePublisher struct {
 	rules   *rules
@@ -48,7 +40,7 @@ func (p *geofencePublisher) notify() {
 }
 
 // Run publishes on each request until ctx ends, and retries while the store is unavailable.
-func (p *geofencePublisher) Run(ctx context.Context, store geofenceStore) {
+func (p *geofencePublisher) Run(ctx context.Context, store *cassandra.Store) {
 	var retry <-chan time.Time
 	for {
 		select {
@@ -66,7 +58,7 @@ func (p *geofencePublisher) Run(ctx context.Context, store geofenceStore) {
 }
 
 // publish stores the geofences of each fleet and deletes geofences that the files no longer have.
-func (p *geofencePublisher) publish(ctx context.Context, store geofenceStore) error {
+func (p *geofencePublisher) publish(ctx context.Context, store *cassandra.Store) error {
 	if len(p.rules.config.GeofencesFiles) == 0 {
 		return nil
 	}
@@ -97,7 +89,7 @@ func (p *geofencePublisher) publish(ctx context.Context, store geofenceStore) er
 	return nil
 }
 
-func replaceGeofences(ctx context.Context, store geofenceStore, fleet string, rows []cassandra.Geofence, writeTimeUs int64) error {
+func replaceGeofences(ctx context.Context, store *cassandra.Store, fleet string, rows []cassandra.Geofence, writeTimeUs int64) error {
 	stored, err := store.Geofences(ctx, fleet)
 	if err != nil {
 		return err

@@ -57,7 +57,6 @@ type recordPath struct {
 
 	derivation atomic.Pointer[derivation] // nil until the store is reached, and where nothing is derived
 	deriving   chan struct{}              // closed once derivation is set
-	setOnce    sync.Once
 	mu         sync.Mutex
 	order      ack.Tracker[*writer.Batch] // batches that are not applied yet
 }
@@ -107,7 +106,7 @@ func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) (er
 	return g.Wait()
 }
 
-// derive starts the heartbeats of this instance, which last until Finish.
+// derive starts the heartbeats of this instance, which last until Finish. It is called once.
 func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *derivation {
 	strong, fallback, stamps := store.Strong(), store.Fallback(), stamp.New(time.Now)
 	d := &derivation{ended: make(chan error, 1)}
@@ -122,7 +121,7 @@ func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *deriva
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() { d.ended <- d.claims.Run(ctx) }()
 	p.derivation.Store(d)
-	p.setOnce.Do(func() { close(p.deriving) })
+	close(p.deriving)
 	return d
 }
 

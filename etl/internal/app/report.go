@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -49,24 +50,30 @@ type tableReport struct {
 	Max    float64 `json:"max_seconds"`
 }
 
-func (x *parts) report(files []string, took time.Duration, progress func() (done, total int64)) *report {
-	s := x.pipeline.Summary()
-	rejected := total(s.Rejected)
-	bytes, _ := progress()
+// newReport reports the records of a pipeline.
+func newReport(files []string, s pipeline.Summary) *report {
 	r := &report{
-		Files: files, Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: rejected,
-		NotStored: s.Received - s.Stored - s.Duplicates - rejected,
-		Rejected:  map[string]int64{}, Rows: map[string]tableReport{}, Errors: x.exec.Errors(),
-		Seconds: took.Seconds(), PerSecond: float64(s.Stored) / took.Seconds(), Bytes: bytes, Retries: x.exec.Retries(),
+		Files: files, Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: total(s.Rejected),
+		Rejected: map[string]int64{}, Rows: map[string]tableReport{}, Errors: map[string]int64{},
 	}
+	r.NotStored = r.Read - r.Stored - r.Duplicates - r.RejectedTotal
 	for reason, n := range s.Rejected {
 		r.Rejected[string(reason)] = n
 	}
-	if rejected > 0 {
-		r.DeadLetters = x.deadLetters.Path()
+	return r
+}
+
+// report reports on an App that has ended.
+func (a *App) report(files []string, progress func() (done, total int64)) *report {
+	r := newReport(files, a.pipeline.Summary())
+	r.Seconds, r.PerSecond = a.took.Seconds(), float64(r.Stored)/a.took.Seconds()
+	r.Bytes, _ = progress()
+	r.Errors, r.Retries = a.exec.Errors(), a.exec.Retries()
+	if r.RejectedTotal > 0 {
+		r.DeadLetters = a.deadLetters.Path()
 	}
-	rows := x.exec.Rows()
-	for table, q := range x.exec.Latency() {
+	rows := a.exec.Rows()
+	for table, q := range a.exec.Latency() {
 		r.Rows[table] = tableReport{
 			Writes: q.Writes, Rows: rows[table],
 			P50: q.P50.Seconds(), P95: q.P95.Seconds(), P99: q.P99.Seconds(), Max: q.Max.Seconds(),

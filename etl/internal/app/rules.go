@@ -42,14 +42,14 @@ func newRules(c *config.Config) (*rules, error) {
 	return r, nil
 }
 
-// target reloads the files. applied is called with the new contents.
-func (r *rules) target(applied func(*ruleset)) reload.Target {
+// target reloads the files. It calls applied once the new contents are in force.
+func (r *rules) target(applied func()) reload.Target {
 	return reload.Target{Name: "alert rules and geofences", Files: r.files, Load: func() (func(), error) {
 		set, err := r.load()
 		if err != nil {
 			return nil, err
 		}
-		return func() { r.current.Store(set); applied(set) }, nil
+		return func() { r.current.Store(set); applied() }, nil
 	}}
 }
 

@@ -10,6 +10,13 @@ func (runCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
+	p.logger.WithField("sources", p.config.Sources).Info("running")
+	return p.runApp(a)
+}
+
+// runApp runs an App until it ends or the process is asked to stop. Then the App has ETL_DRAIN_TIMEOUT to store what it
+// received; the second request to stop aborts it.
+func (p *program) runApp(a *App) error {
 	a.Start()
 	select {
 	case <-a.Done():

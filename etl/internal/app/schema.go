@@ -7,7 +7,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/cassandra/schema"
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 )
 
 type schemaCommands struct {
@@ -26,7 +28,7 @@ type schemaInit struct {
 
 // Run implements the command.
 func (c *schemaInit) Run(p *program) error {
-	cfg, err := cassandraConfig(p.config)
+	cfg, wanted, err := p.schemaSettings()
 	if err != nil {
 		return err
 	}
@@ -38,9 +40,8 @@ func (c *schemaInit) Run(p *program) error {
 		}
 		roles[i].Password = strings.TrimRight(string(text), "\r\n")
 	}
-	wanted := replication(p.config)
 	// A new cluster creates its first superuser some seconds after it accepts connections, and may still wait for a node.
-	for started := time.Now(); ; {
+	for started := time.Now(); ; _ = backoff.Sleep(p.stop, 5*time.Second) {
 		err := schema.MakeAdministrator(p.stop, cfg, wanted, p.logger)
 		if err == nil {
 			break
@@ -49,17 +50,11 @@ func (c *schemaInit) Run(p *program) error {
 			return fmt.Errorf("%w (gave up after %s, CASSANDRA_CONNECT_WAIT)", err, p.config.CassandraConnectWait)
 		}
 		p.logger.WithError(err).Warn("cluster is not ready for set-up, retrying")
-		select {
-		case <-time.After(5 * time.Second):
-		case <-p.stop.Done():
-		}
 	}
 	if err := (schemaApply{}).Run(p); err != nil {
 		return err
 	}
-	if err := p.retryUntilUp(p.config.CassandraConnectWait, func(ctx context.Context) error {
-		return schema.ApplyRoles(ctx, cfg, roles, p.logger)
-	}); err != nil {
+	if err := p.retryUntilUp(func(ctx context.Context) error { return schema.ApplyRoles(ctx, cfg, roles, p.logger) }); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.Out, "created roles %s (read and write) and %s (read); administrator %s\n", c.Writer, c.Reader, cfg.Username)
@@ -70,15 +65,11 @@ type schemaApply struct{}
 
 // Run implements the command.
 func (schemaApply) Run(p *program) error {
-	cfg, err := cassandraConfig(p.config)
+	cfg, wanted, err := p.schemaSettings()
 	if err != nil {
 		return err
 	}
-	wanted := replication(p.config)
-	err = p.retryUntilUp(p.config.CassandraConnectWait, func(ctx context.Context) error {
-		return schema.Apply(ctx, cfg, wanted, p.logger)
-	})
-	if err != nil {
+	if err := p.retryUntilUp(func(ctx context.Context) error { return schema.Apply(ctx, cfg, wanted, p.logger) }); err != nil {
 		return err
 	}
 	fmt.Fprintf(p.Out, "keyspace %s is up to date (replication %s)\n", cfg.Keyspace, wanted)
@@ -89,16 +80,15 @@ type schemaCheck struct{}
 
 // Run implements the command.
 func (schemaCheck) Run(p *program) error {
-	cfg, err := cassandraConfig(p.config)
+	cfg, wanted, err := p.schemaSettings()
 	if err != nil {
 		return err
 	}
 	var differences []string
-	err = p.retryUntilUp(p.config.CassandraConnectWait, func(ctx context.Context) (err error) {
-		differences, err = schema.Check(ctx, cfg, replication(p.config), p.logger)
+	if err := p.retryUntilUp(func(ctx context.Context) (err error) {
+		differences, err = schema.Check(ctx, cfg, wanted, p.logger)
 		return err
-	})
-	if err != nil {
+	}); err != nil {
 		return err
 	}
 	for _, d := range differences {
@@ -109,4 +99,13 @@ func (schemaCheck) Run(p *program) error {
 	}
 	fmt.Fprintf(p.Out, "keyspace %s matches the schema\n", cfg.Keyspace)
 	return nil
+}
+
+// schemaSettings returns how to reach the cluster, and the replication that the keyspace is to have.
+func (p *program) schemaSettings() (cfg cassandra.Config, wanted cassandra.Replication, err error) {
+	if wanted, err = cassandra.ParseReplication(p.config.CassandraReplication); err != nil {
+		return cfg, nil, fmt.Errorf("CASSANDRA_REPLICATION: %w", err)
+	}
+	cfg, err = cassandraConfig(p.config)
+	return cfg, wanted, err
 }

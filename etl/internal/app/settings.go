@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/sirupsen/logrus"
-
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
@@ -16,29 +14,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/writer"
 )
-
-// logLevel returns the level of LOG_LEVEL, which is checked at start.
-func logLevel(c *config.Config) logrus.Level {
-	level, err := logrus.ParseLevel(c.LogLevel)
-	if err != nil {
-		return logrus.InfoLevel
-	}
-	return level
-}
-
-// checkReplication checks CASSANDRA_REPLICATION.
-func checkReplication(c *config.Config) error {
-	if _, err := cassandra.ParseReplication(c.CassandraReplication); err != nil {
-		return fmt.Errorf("CASSANDRA_REPLICATION: %w", err)
-	}
-	return nil
-}
-
-// replication returns CASSANDRA_REPLICATION, which checkReplication has checked.
-func replication(c *config.Config) cassandra.Replication {
-	r, _ := cassandra.ParseReplication(c.CassandraReplication)
-	return r
-}
 
 // cassandraConfig returns the settings of the session. An error names the variable and the file.
 func cassandraConfig(c *config.Config) (cassandra.Config, error) {

@@ -68,25 +68,29 @@ func TestInvalidTLSFilesAreNamed(t *testing.T) {
 }
 
 func TestReplicationIsChecked(t *testing.T) {
-	for _, value := range []string{"dc1=1", "dc1=2, dc2=3"} {
+	wanted := func(value string) error {
 		t.Setenv("CASSANDRA_REPLICATION", value)
-		_, err := config.FromEnvironment(checkReplication)
+		c, err := config.FromEnvironment()
 		require.NoError(t, err)
+		_, _, err = (&program{config: c}).schemaSettings()
+		return err
+	}
+	for _, value := range []string{"dc1=1", "dc1=2, dc2=3"} {
+		require.NoError(t, wanted(value))
 	}
 	for _, value := range []string{"", "2", "dc1", "dc1=0", "dc1=2,dc1=2", "dc1=-1"} {
-		t.Setenv("CASSANDRA_REPLICATION", value)
-		_, err := config.FromEnvironment(checkReplication)
+		err := wanted(value)
 		require.ErrorContains(t, err, "CASSANDRA_REPLICATION")
 		require.ErrorContains(t, err, value)
 	}
 }
 
 func TestDefaultsOfParts(t *testing.T) {
-	c, err := config.FromEnvironment(checkReplication)
+	c, err := config.FromEnvironment()
 	require.NoError(t, err)
-	require.Equal(t, cassandra.Replication{"dc1": 2, "dc2": 2}, replication(c))
-	store, err := cassandraConfig(c)
+	store, wanted, err := (&program{config: c}).schemaSettings()
 	require.NoError(t, err)
+	require.Equal(t, cassandra.Replication{"dc1": 2, "dc2": 2}, wanted)
 	require.Nil(t, store.TLS)
 	require.Equal(t, writer.Options{Mode: writer.ModeBatch, BatchRows: 100, DevicesKept: 200_000}, writerOptions(c))
 	require.Equal(t, executor.Options{MaxInFlight: 128, RetryRate: 100}, executorOptions(c))
@@ -103,4 +107,13 @@ func TestSettingsAcceptWhatThePartsAccept(t *testing.T) {
 		_, err := config.FromEnvironment()
 		require.NoError(t, err)
 	}
+}
+
+func TestAPISourceNeedsTokensOrAnOpenFleet(t *testing.T) {
+	t.Setenv("ETL_SOURCES", "api")
+	c, err := config.FromEnvironment() // fleet-etl token, which makes the tokens, runs with these settings
+	require.NoError(t, err)
+	c.StateDir, c.SpoolDir = t.TempDir(), t.TempDir()
+	_, err = newTestApp(c)
+	require.ErrorContains(t, err, "ETL_API_TOKENS_FILE: set it to a tokens file (fleet-etl token creates one), or set ETL_API_OPEN_FLEET")
 }

@@ -37,9 +37,9 @@ func (a *App) addSources() error {
 		a.sources = append(a.sources, s)
 	}
 	if a.config.CanaryInterval > 0 {
-		s, err := a.canary(a.parts)
+		s, err := a.canary()
 		if err != nil {
-			return fmt.Errorf("canary: %w", err)
+			return err
 		}
 		a.sources = append(a.sources, s)
 	}
@@ -55,27 +55,27 @@ func (p *program) fleets() []string {
 }
 
 // canary creates the synthetic vehicle. Its name differs between processes: by host, and by state directory on one host.
-func (p *program) canary(x *parts) (pipeline.Source, error) {
+func (a *App) canary() (pipeline.Source, error) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
-	dir, err := filepath.Abs(p.config.StateDir)
+	dir, err := filepath.Abs(a.config.StateDir)
 	if err != nil {
 		return nil, err
 	}
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(dir)) // a hash accepts everything
-	device := canary.DeviceOf(fmt.Sprintf("%s-%x", host, h.Sum32()))
-	return canary.New(canary.Options{Interval: p.config.CanaryInterval, Device: device}, func(ctx context.Context, deviceID string, tsMs int64) (bool, error) {
-		store, ok := x.connector.Get()
+	o := canary.Options{Interval: a.config.CanaryInterval, Timeout: 30 * time.Second, Device: canary.DeviceOf(fmt.Sprintf("%s-%x", host, h.Sum32()))}
+	return canary.New(o, func(ctx context.Context, deviceID string, tsMs int64) (bool, error) {
+		store, ok := a.connector.Get()
 		if !ok {
 			return false, cassandra.ErrNotConnected
 		}
 		ts := time.UnixMilli(tsMs)
 		found, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: deviceID, From: ts, To: ts})
 		return len(found.Rows) > 0, err
-	}, p.logger, p.reg, time.Now)
+	}, a.logger, a.reg, time.Now), nil
 }
 
 func (p *program) generator() (pipeline.Source, error) {

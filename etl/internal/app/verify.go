@@ -9,7 +9,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
-	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/verify"
 )
@@ -24,11 +23,6 @@ type verifyCommand struct {
 	Show   int           `default:"100" help:"Maximum number of differences to print; 0 prints all."`
 }
 
-// differencesError ends a verification that found some.
-type differencesError struct{ n int }
-
-func (e differencesError) Error() string { return fmt.Sprintf("%d differences", e.n) }
-
 // verifyPause is the time between two attempts to verify what could not be verified.
 const verifyPause = 10 * time.Second
 
@@ -38,12 +32,12 @@ func (c *verifyCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	x, err := p.connect(p.config.CassandraConnectWait, p.config.LoadLinger)
+	a, err := p.connect()
 	if err != nil {
 		return err
 	}
-	defer x.close()
-	connected, _ := x.connector.Get()
+	defer func() { _ = a.cleanups.run() }()
+	connected, _ := a.connector.Get()
 	store := connected.Strong()
 	fleets := c.Fleets
 	if len(fleets) == 0 {
@@ -54,12 +48,11 @@ func (c *verifyCommand) Run(p *program) error {
 	}
 	started := time.Now()
 	if c.Fix {
-		if err := c.fix(p, x, store, fleets, first); err != nil {
+		if err := c.fix(a, store, fleets, first); err != nil {
 			return err
 		}
 	}
-	set := x.rules.current.Load()
-	v := verify.Verifier{Store: store, Rules: derived.Rules{Engine: set.engine, Fingerprint: set.fingerprint}, Now: time.Now}
+	v := verify.Verifier{Store: store, Rules: a.path.rulesInForce(), Now: time.Now}
 	report, err := v.Verify(p.stop, fleets, first, last)
 	for err == nil && report.NotVerified.Any() && time.Since(started)+verifyPause < c.Wait {
 		p.logger.WithFields(logrus.Fields{
@@ -76,7 +69,7 @@ func (c *verifyCommand) Run(p *program) error {
 		return err
 	}
 	if n := len(report.Differences); n > 0 {
-		return differencesError{n}
+		return findingsError{int64(n), "differences"}
 	}
 	if c.Wait > 0 && report.NotVerified.Any() {
 		return fmt.Errorf("verify: not everything could be verified within --wait %s; try a longer one, or when no device is sending", c.Wait)
@@ -111,20 +104,20 @@ func (c *verifyCommand) days() (first, last cassandra.Day, err error) {
 }
 
 // fix recomputes every device of the fleets.
-func (c *verifyCommand) fix(p *program, x *parts, store *cassandra.Store, fleets []string, first cassandra.Day) error {
-	if !p.config.ProcessorEnabled {
+func (c *verifyCommand) fix(a *App, store *cassandra.Store, fleets []string, first cassandra.Day) error {
+	if !a.config.ProcessorEnabled {
 		return fmt.Errorf("--fix: ETL_PROCESSOR_ENABLED is false; set it to true for this command")
 	}
 	var all []string
 	for _, fleet := range fleets {
-		ids, err := store.DeviceIDs(p.stop, fleet)
+		ids, err := store.DeviceIDs(a.stop, fleet)
 		if err != nil {
 			return err
 		}
 		all = append(all, ids...)
 	}
 	slices.Sort(all)
-	return x.path.recompute(p.stop, slices.Compact(all), first)
+	return a.path.recompute(a.stop, slices.Compact(all), first)
 }
 
 func (c *verifyCommand) print(p *program, report *verify.Report, first, last cassandra.Day, took time.Duration) error {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
@@ -19,125 +21,116 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// parts is a pipeline and everything that it is made of.
-type parts struct {
-	connector       *cassandra.Connector
-	exec            *executor.Executor
-	path            *recordPath
-	deadLetters     *deadletter.File
-	deadLetterTopic *kafka.DeadLetterTopic // nil without the source kafka
-	validator       *validate.Validator
-	pipeline        *pipeline.Pipeline
-	rules           *rules
-	publisher       *geofencePublisher
-	alertmanager    *notifier.Alertmanager // nil if there is none
-	alertTopic      *notifier.Kafka        // nil if there is none
-}
-
-// connect puts the pipeline together and connects to Cassandra, within wait.
-func (p *program) connect(wait, linger time.Duration) (*parts, error) {
-	x, err := p.wire(linger, nil)
+// connect wires an App that has no sources yet, and connects it to Cassandra within CASSANDRA_CONNECT_WAIT.
+func (p *program) connect() (*App, error) {
+	a := newApp(p)
+	err := a.wire(p.config.LoadLinger, nil)
+	if err == nil {
+		err = p.retryUntilUp(func(ctx context.Context) error {
+			_, err := a.connector.Connect(ctx)
+			return err
+		})
+	}
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, a.cleanups.run())
 	}
-	if err := p.retryUntilUp(wait, func(ctx context.Context) error {
-		_, err := x.connector.Connect(ctx)
-		return err
-	}); err != nil {
-		x.close()
-		return nil, err
-	}
-	return x, nil
+	return a, nil
 }
 
 // wire puts the pipeline together. The record path connects to Cassandra when the pipeline runs, however long it takes:
 // sources run from the first moment on, and the API spools records until then. sources names the streaming sources;
 // without any, the process ends with its input.
-func (p *program) wire(linger time.Duration, sources []string) (*parts, error) {
-	c := p.config
-	rules, err := newRules(c)
-	if err != nil {
-		return nil, err
+func (a *App) wire(linger time.Duration, sources []string) (err error) {
+	c := a.config
+	if a.rules, err = newRules(c); err != nil {
+		return err
 	}
-	x := &parts{
-		rules:       rules,
-		publisher:   newGeofencePublisher(rules, p.logger),
-		deadLetters: deadletter.NewFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now),
-		validator:   validate.New(p.fleets(), c.DedupeRecords, rules.geofenceAt),
-		exec:        executor.New(executorOptions(c), p.logger, p.reg, time.Now),
-		connector:   p.connector(),
-	}
-	letters := deadletter.Route{Default: x.deadLetters}
-	if slices.Contains(sources, kafka.Name) {
-		if x.deadLetterTopic, err = p.deadLetterTopic(); err != nil {
-			return nil, err
+	a.publisher = newGeofencePublisher(a.rules, a.logger)
+	a.exec = executor.New(executorOptions(c), a.logger, a.reg, time.Now)
+	outage := ratelog.New(a.logger, time.Now, connectLogInterval, ratelog.Messages{Down: "cassandra unavailable, connecting"})
+	a.connector = cassandra.NewConnector(a.open, outage.Note)
+	a.cleanups.add("store", func() error {
+		if store, ok := a.connector.Get(); ok {
+			store.Close()
 		}
-		letters.BySource = map[string]pipeline.DeadLetters{kafka.Name: x.deadLetterTopic}
+		return nil
+	})
+	a.deadLetters = deadletter.NewFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now)
+	a.cleanups.add("dead letters", a.deadLetters.Close)
+	letters := deadletter.Route{Default: a.deadLetters}
+	if slices.Contains(sources, kafka.Name) {
+		topic, err := a.deadLetterTopic()
+		if err != nil {
+			return err
+		}
+		letters.BySource = map[string]pipeline.DeadLetters{kafka.Name: topic}
 	}
-	x.path = &recordPath{
-		config: c, role: cassandra.RoleBatch, connector: x.connector, exec: x.exec, rules: rules, linger: linger, logger: p.logger, reg: p.reg,
+	a.path = &recordPath{
+		config: c, role: cassandra.RoleBatch, connector: a.connector, exec: a.exec, rules: a.rules, linger: linger, logger: a.logger, reg: a.reg,
 		deriving: make(chan struct{}),
 	}
 	if len(sources) > 0 {
-		x.path.role = cassandra.RoleStream
-		if err := p.receivers(x); err != nil {
-			return nil, err
+		a.path.role = cassandra.RoleStream
+		if a.path.receivers, err = a.receivers(); err != nil {
+			return err
 		}
 	}
-	x.pipeline = pipeline.New(pipeline.Options{
-		Validator: x.validator, Writer: x.path, DeadLetters: letters,
-		Registerer: p.reg, Now: time.Now, Queue: c.QueueBatches,
+	a.pipeline = pipeline.New(pipeline.Options{
+		Validator: validate.New(a.fleets(), c.DedupeRecords, a.rules.geofenceAt), Writer: a.path, DeadLetters: letters,
+		Registerer: a.reg, Now: time.Now, Queue: c.QueueBatches,
 	})
-	return x, nil
+	return nil
 }
 
-func (p *program) deadLetterTopic() (*kafka.DeadLetterTopic, error) {
-	connection, err := kafkaConnection(p.config)
+func (a *App) deadLetterTopic() (*kafka.DeadLetterTopic, error) {
+	connection, err := kafkaConnection(a.config)
 	if err != nil {
 		return nil, err
 	}
 	topic, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: connection, Topic: p.config.KafkaDeadLetterTopic, Logger: p.logger, Registerer: p.reg,
+		Connection: connection, Topic: a.config.KafkaDeadLetterTopic, Logger: a.logger, Registerer: a.reg,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("KAFKA_DEAD_LETTER_TOPIC: %w", err)
 	}
+	a.cleanups.add("dead-letter topic", func() error { topic.Close(); return nil })
 	return topic, nil
 }
 
-// serveOperations serves ETL_METRICS_ADDRESS, if it is set, until stop is called.
-func (p *program) serveOperations(ready func(context.Context) error) (stop func(), err error) {
-	if p.config.MetricsAddress == "" {
-		return func() {}, nil
-	}
-	s, err := newOperationsServer(operationsOptions{
-		Address: p.config.MetricsAddress, Gatherer: p.reg, Pprof: p.config.Pprof, Ready: ready,
-	}, p.logger)
-	if err != nil {
-		return nil, err
-	}
-	s.Start()
-	return s.Stop, nil
-}
+// The interval between two notifications of an open alert, and the timeout of one.
+const (
+	alertResend = time.Minute
+	alertWait   = 10 * time.Second
+)
 
-// close closes the parts after the pipeline has ended.
-func (x *parts) close() {
-	if store, ok := x.connector.Get(); ok {
-		store.Close()
+// receivers makes the receivers of alerts.
+func (a *App) receivers() (all notifier.Receivers, err error) {
+	c := a.config
+	if urls := alertmanagerURLs(c); len(urls) > 0 {
+		if a.alertmanager, err = notifier.NewAlertmanager(notifier.Options{
+			URLs: urls, GrafanaURL: c.GrafanaURL, RunbookURL: c.RunbookURL, Resend: alertResend, Timeout: alertWait,
+		}, a.path.openAlerts, a.logger, a.reg, time.Now); err != nil {
+			return nil, fmt.Errorf("ETL_ALERTMANAGER_URLS: %w", err)
+		}
+		all = append(all, a.alertmanager)
 	}
-	_ = x.deadLetters.Close() // each record was synced when it was written
-	if x.deadLetterTopic != nil {
-		x.deadLetterTopic.Close()
+	if c.KafkaAlertTopic != "" {
+		connection, err := kafkaConnection(c)
+		if err != nil {
+			return nil, err
+		}
+		client, err := connection.Client()
+		if err != nil {
+			return nil, fmt.Errorf("KAFKA_…: %w", err)
+		}
+		topic, err := notifier.NewKafka(client, c.KafkaAlertTopic, a.logger, a.reg, time.Now)
+		if err != nil {
+			return nil, fmt.Errorf("KAFKA_ALERT_TOPIC: %w", err)
+		}
+		a.cleanups.add("alert topic", func() error { topic.Close(); return nil })
+		all = append(all, topic)
 	}
-	if x.alertTopic != nil {
-		x.alertTopic.Close()
-	}
-}
-
-// connector returns the owner of the store.
-func (p *program) connector() *cassandra.Connector {
-	outage := ratelog.New(p.logger, time.Now, 10*time.Second, ratelog.Messages{Down: "cassandra unavailable, connecting"})
-	return cassandra.NewConnector(p.open, outage.Note)
+	return all, nil
 }
 
 // open makes one attempt to connect.
@@ -156,41 +149,22 @@ func (p *program) open(ctx context.Context) (*cassandra.Store, error) {
 	return store, nil
 }
 
-// retryUntilUp repeats do while Cassandra is unavailable, for at most wait; 0 means no limit.
-func (p *program) retryUntilUp(wait time.Duration, do func(context.Context) error) error {
-	started, said := time.Now(), time.Time{}
+// connectLogInterval is the time between two log lines while Cassandra is not reached.
+const connectLogInterval = 10 * time.Second
+
+// retryUntilUp repeats do while Cassandra is unavailable, for at most CASSANDRA_CONNECT_WAIT; 0 means no limit.
+func (p *program) retryUntilUp(do func(context.Context) error) error {
+	started, wait := time.Now(), p.config.CassandraConnectWait
+	outage := ratelog.New(p.logger, time.Now, connectLogInterval, ratelog.Messages{Down: "cassandra unavailable, connecting"})
 	for {
 		err := do(p.stop)
 		switch {
-		case err == nil, p.stop.Err() != nil:
-			return err
-		case cassandra.ReasonOf(err).Advice() == cassandra.GiveUp:
+		case err == nil, p.stop.Err() != nil, cassandra.ReasonOf(err).Advice() == cassandra.GiveUp:
 			return err
 		case wait > 0 && time.Since(started) > wait:
 			return fmt.Errorf("%w (gave up after %s, CASSANDRA_CONNECT_WAIT)", err, wait)
 		}
-		if time.Since(said) > 10*time.Second {
-			said = time.Now()
-			p.logger.WithError(err).Warn("cassandra unavailable, connecting")
-		}
-		select {
-		case <-time.After(time.Second):
-		case <-p.stop.Done():
-		}
+		outage.Note(err)
+		_ = backoff.Sleep(p.stop, time.Second)
 	}
-}
-
-// drain returns a context for a pipeline. After the process is asked to stop, the pipeline may run on for timeout.
-func (p *program) drain(timeout time.Duration) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(p.ctx)
-	forget := context.AfterFunc(p.stop, func() {
-		p.logger.WithField("timeout", timeout.String()).Info("stopping, storing received records")
-		select {
-		case <-time.After(timeout):
-			p.logger.Error("drain timed out (ETL_DRAIN_TIMEOUT), aborting; the same command resumes")
-			cancel()
-		case <-ctx.Done():
-		}
-	})
-	return ctx, func() { forget(); cancel() }
 }

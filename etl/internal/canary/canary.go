@@ -6,8 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -45,14 +43,14 @@ const clockStep = time.Second
 // logInterval is the time between two log lines while no record arrives.
 const logInterval = 5 * time.Minute
 
-// buckets have boundaries at the SLO of 5 s and at the default timeout.
+// buckets have boundaries at the SLO of 5 s and at the timeout of fleet-etl.
 var buckets = []float64{.1, .25, .5, 1, 2, 5, 10, 30}
 
-// Options are the settings of a Canary.
+// Options are the settings of a Canary. All of them must be set.
 type Options struct {
 	Interval time.Duration // between two records
-	Timeout  time.Duration // until a record must be readable; 0 is 30 s
-	Device   string        // device id, unique per instance; empty is DeviceOf this host
+	Timeout  time.Duration // until a record must be readable
+	Device   string        // device id, unique per instance
 }
 
 // Read reports whether the store has a device's record with an event time in Unix milliseconds. The latest record would not
@@ -82,26 +80,8 @@ func DeviceOf(host string) string {
 	return string(id[:min(len(id), telemetry.MaxNameLen)])
 }
 
-// New checks the options and registers the metrics with reg.
-func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*Canary, error) {
-	if o.Timeout == 0 {
-		o.Timeout = 30 * time.Second
-	}
-	if o.Device == "" {
-		host, err := os.Hostname()
-		if err != nil || host == "" {
-			host = "unknown"
-		}
-		o.Device = DeviceOf(host)
-	}
-	switch {
-	case o.Interval <= 0:
-		return nil, fmt.Errorf("canary: interval %s: give a time above 0", o.Interval)
-	case o.Timeout < 0:
-		return nil, fmt.Errorf("canary: timeout %s: give a time above 0", o.Timeout)
-	case !telemetry.ValidName(o.Device):
-		return nil, fmt.Errorf("canary: device %q: use 1 to %d characters of A-Za-z0-9._:-", o.Device, telemetry.MaxNameLen)
-	}
+// New makes a canary and registers its metrics with reg.
+func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Canary {
 	c := &Canary{
 		o: o, read: read, now: now,
 		outage: ratelog.New(logger.WithFields(logrus.Fields{"fleet": Fleet, "device": o.Device, "timeout": o.Timeout.String()}),
@@ -122,7 +102,7 @@ func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registe
 		}),
 	}
 	reg.MustRegister(c.roundtrip, c.lastSeen, c.failures)
-	return c, nil
+	return c
 }
 
 // Name implements pipeline.Source.
@@ -168,8 +148,14 @@ func (c *Canary) roundTrip(ctx context.Context, emit func(pipeline.Batch) error,
 	}
 	deadline, cancel := context.WithTimeout(ctx, c.o.Timeout)
 	defer cancel()
-	tooLate, err := c.emit(ctx, deadline, emit, batch)
-	if err != nil || tooLate {
+	// While the pipeline is full, the record is missed at the deadline, although it may still be accepted later.
+	cancelMiss := context.AfterFunc(deadline, func() {
+		if ctx.Err() == nil {
+			c.missed(errors.New("pipeline is full"))
+		}
+	})
+	err := emit(batch)
+	if inTime := cancelMiss(); err != nil || !inTime {
 		return err
 	}
 	switch err := c.readBack(deadline, sentMs, outcome); {
@@ -180,26 +166,6 @@ func (c *Canary) roundTrip(ctx context.Context, emit func(pipeline.Batch) error,
 		c.seen(c.now().Sub(started))
 	}
 	return nil
-}
-
-// emit hands over the record. If the pipeline is full until the deadline, it counts the record as missed at that moment,
-// although it may still be accepted later.
-func (c *Canary) emit(ctx, deadline context.Context, emit func(pipeline.Batch) error, batch pipeline.Batch) (tooLate bool, err error) {
-	accepted := make(chan struct{})
-	var waiting sync.WaitGroup
-	waiting.Go(func() {
-		select {
-		case <-deadline.Done():
-			if tooLate = ctx.Err() == nil; tooLate {
-				c.missed(errors.New("pipeline is full"))
-			}
-		case <-accepted:
-		}
-	})
-	err = emit(batch)
-	close(accepted)
-	waiting.Wait()
-	return tooLate, err
 }
 
 // readBack returns nil once the record can be read, or the last obstacle.

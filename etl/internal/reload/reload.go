@@ -35,7 +35,6 @@ type Coordinator struct {
 	targets  []Target
 	interval time.Duration
 	logger   logrus.FieldLogger
-	now      func() time.Time
 	hangups  chan os.Signal
 
 	successful prometheus.Gauge
@@ -48,9 +47,9 @@ type Coordinator struct {
 
 // New returns a coordinator of targets whose files are as they were loaded at start-up. interval is the time between two
 // checks for changed files; 0 disables them. From now until Run returns, SIGHUP no longer ends the process.
-func New(targets []Target, interval time.Duration, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Coordinator {
+func New(targets []Target, interval time.Duration, logger logrus.FieldLogger, reg prometheus.Registerer) *Coordinator {
 	c := &Coordinator{
-		targets: targets, interval: interval, logger: logger, now: now, hangups: make(chan os.Signal, 1),
+		targets: targets, interval: interval, logger: logger, hangups: make(chan os.Signal, 1),
 		successful: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "fleet_etl_config_last_reload_successful",
 			Help: "Whether the last reload of configuration files succeeded (1) or failed (0). Loading them at start-up counts as a success.",
@@ -62,13 +61,11 @@ func New(targets []Target, interval time.Duration, logger logrus.FieldLogger, re
 	}
 	reg.MustRegister(c.successful, c.timestamp)
 	c.successful.Set(1)
-	c.timestamp.Set(seconds(now()))
+	c.timestamp.SetToCurrentTime()
 	c.attempted = c.fingerprint()
 	signal.Notify(c.hangups, syscall.SIGHUP)
 	return c
 }
-
-func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
 // Run reloads on each SIGHUP, and after the files have changed, until ctx ends.
 func (c *Coordinator) Run(ctx context.Context) {
@@ -137,7 +134,7 @@ func (c *Coordinator) Reload() error {
 		apply()
 	}
 	c.successful.Set(1)
-	c.timestamp.Set(seconds(c.now()))
+	c.timestamp.SetToCurrentTime()
 	c.logger.WithField("targets", len(c.targets)).Info("configuration reloaded")
 	return nil
 }

@@ -62,7 +62,7 @@ func setUp(t *testing.T, interval time.Duration) fixture {
 	rules.write(t, "1")
 	tokens.write(t, "1")
 	logger, logs := test.NewNullLogger()
-	c := New([]Target{rules.target("alert rules"), tokens.target("tokens")}, interval, logger, prometheus.NewRegistry(), time.Now)
+	c := New([]Target{rules.target("alert rules"), tokens.target("tokens")}, interval, logger, prometheus.NewRegistry())
 	return fixture{c, rules, tokens, logs}
 }
 
