@@ -76,19 +76,11 @@ func Load(path string) (*Tokens, error) {
 	return t, nil
 }
 
-// Files returns the path of the token file, if there is one.
-func (t *Tokens) Files() ([]string, error) {
-	if t.path == "" {
-		return nil, nil
-	}
-	return []string{t.path}, nil
-}
+// Files returns the path of the token file.
+func (t *Tokens) Files() ([]string, error) { return []string{t.path}, nil }
 
 // Prepare reads the file, and returns a function that puts its tokens into use. A file without tokens is an error.
 func (t *Tokens) Prepare() (apply func(), err error) {
-	if t.path == "" {
-		return func() {}, nil
-	}
 	file, err := os.Open(t.path)
 	if err != nil {
 		return nil, fmt.Errorf("tokens: %w", err)
