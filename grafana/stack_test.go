@@ -91,7 +91,7 @@ func startStack(t *testing.T) *stack {
 	})
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Edit: shortenPrometheus(t)},
-		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
+		FleetETL: etl.Metrics, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
 	})
 	require.NoError(t, err)
 	platform.StopAtEnd(t, prometheus)

@@ -280,7 +280,7 @@ func startLive(t *testing.T) *live {
 
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Dir: t.TempDir(), Edit: shortenPrometheus(t)},
-		FleetETL: []string{etl.Metrics}, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
+		FleetETL: etl.Metrics, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
 		Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	require.NoError(t, err)

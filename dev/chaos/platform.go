@@ -188,7 +188,7 @@ func (p *platform) startAlertmanager(ctx context.Context, port int) error {
 func (p *platform) startPrometheus(ctx context.Context, port int) error {
 	started, err := monitoring.StartPrometheus(ctx, monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "prometheus"), Port: port, Edit: speedUpPrometheus},
-		FleetETL: []string{p.etl.metrics}, Cassandra: monitoring.Nodes(p.nodes), Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
+		FleetETL: p.etl.metrics, Cassandra: monitoring.Nodes(p.nodes), Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	if err == nil {
 		p.prometheus = started

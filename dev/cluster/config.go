@@ -97,12 +97,8 @@ func RepositoryRoot() (string, error) {
 		return "", fmt.Errorf("find the working directory: %w", err)
 	}
 	for d := dir; ; d = filepath.Dir(d) {
-		_, err := os.Stat(filepath.Join(d, "go.mod"))
-		if err == nil {
+		if _, err := os.Stat(filepath.Join(d, "go.mod")); err == nil {
 			return d, nil
-		}
-		if !errors.Is(err, os.ErrNotExist) {
-			return "", fmt.Errorf("find go.mod: %w", err)
 		}
 		if d == filepath.Dir(d) {
 			return "", fmt.Errorf("find go.mod upwards from %s: none: run inside the repository", dir)

@@ -32,7 +32,7 @@ func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Nod
 	}
 	o := monitoring.PrometheusOptions{
 		Options:  d.options("prometheus", t.prometheus, prometheusPort),
-		FleetETL: []string{metricsAddress}, Cassandra: monitoring.Nodes(nodes), GrafanaURL: fmt.Sprintf("http://localhost:%d", grafanaPort),
+		FleetETL: metricsAddress, Cassandra: monitoring.Nodes(nodes), GrafanaURL: fmt.Sprintf("http://localhost:%d", grafanaPort),
 	}
 	if t.noAlertmanager == nil {
 		o.Alertmanager = fmt.Sprintf("127.0.0.1:%d", alertmanagerPort)

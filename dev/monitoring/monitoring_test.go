@@ -32,7 +32,7 @@ func TestTargetFilesAreWritten(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
 	o := PrometheusOptions{
-		Options: Options{Root: root, Dir: t.TempDir(), Port: 19090}, FleetETL: []string{"127.0.0.1:9464"},
+		Options: Options{Root: root, Dir: t.TempDir(), Port: 19090}, FleetETL: "127.0.0.1:9464",
 		Cassandra:    []Node{{"127.0.0.1:7070", "dc1", "cassandra-dc1-node1"}, {"127.0.0.3:7070", "dc2", "cassandra-dc2-node1"}},
 		Alertmanager: "127.0.0.1:9093",
 	}

@@ -7,10 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/process"
@@ -19,7 +16,7 @@ import (
 // PrometheusOptions configure the targets and the Alertmanager of Prometheus. An empty address adds no target.
 type PrometheusOptions struct {
 	Options
-	FleetETL     []string // host:port of the metrics
+	FleetETL     string // host:port of the metrics
 	Cassandra    []Node
 	Alertmanager string // host:port
 	Grafana      string // host:port
@@ -47,27 +44,23 @@ func Nodes(nodes []cluster.Node) (all []Node) {
 	return all
 }
 
-// target is an entry in a file of file_sd_configs.
-type target struct {
-	Targets []string          `yaml:"targets,flow"`
-	Labels  map[string]string `yaml:"labels,omitempty,flow"`
-}
-
-// targets returns the content of the files in prometheus/targets.
-func (o PrometheusOptions) targets() map[string][]target {
-	one := func(addresses ...string) []target {
-		addresses = slices.DeleteFunc(addresses, func(a string) bool { return a == "" })
-		if len(addresses) == 0 {
-			return []target{}
+// targets returns the files of prometheus/targets. They are lists for file_sd_configs.
+func (o PrometheusOptions) targets() map[string]string {
+	one := func(address string) string {
+		if address == "" {
+			return "[]\n"
 		}
-		return []target{{Targets: addresses}}
+		return fmt.Sprintf("- targets: [%q]\n", address)
 	}
-	cassandra := []target{}
-	for _, n := range o.Cassandra {
-		cassandra = append(cassandra, target{[]string{n.Address}, map[string]string{"dc": n.DC, "node": n.Name}})
+	cassandra := "[]\n"
+	for i, n := range o.Cassandra {
+		if i == 0 {
+			cassandra = ""
+		}
+		cassandra += fmt.Sprintf("%s  labels: {dc: %q, node: %q}\n", one(n.Address), n.DC, n.Name)
 	}
-	return map[string][]target{
-		"fleet-etl.yml":    one(o.FleetETL...),
+	return map[string]string{
+		"fleet-etl.yml":    one(o.FleetETL),
 		"cassandra.yml":    cassandra,
 		"alertmanager.yml": one(o.Alertmanager),
 		"grafana.yml":      one(o.Grafana),
@@ -95,12 +88,8 @@ func (o PrometheusOptions) configure() error {
 	if err := errors.Join(os.RemoveAll(dir), os.Mkdir(dir, 0o755)); err != nil {
 		return err
 	}
-	for name, targets := range o.targets() {
-		text, err := yaml.Marshal(targets)
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
+	for name, text := range o.targets() {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
