@@ -7,9 +7,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
@@ -23,11 +24,14 @@ type benchCmds struct {
 }
 
 type benchDriverCmd struct {
-	Records int      `default:"400000" help:"Records of each case. Cases of single statements store a fifth."`
+	Records int      `default:"200000" help:"Records of each case."`
 	Repeat  int      `default:"1" help:"Runs of each case. The table shows the medians."`
 	DCs     []string `name:"dcs" default:"dc1=1;dc1=2,dc2=2" sep:";" help:"Clusters to measure on, one after the other."`
 	JSON    bool     `name:"json" help:"Print JSON."`
 }
+
+// benchVehicles is the number of vehicles that the bare driver and fleet-etl store records of.
+const benchVehicles = 1000
 
 // Run compares on clusters that it starts and removes.
 func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
@@ -39,19 +43,21 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	comparison := bench.DriverComparison{
-		Binary: binary, Records: cmd.Records, Rounds: cmd.Repeat, Log: os.Stderr,
-		Driver: func(ctx context.Context, d bench.Driver) *exec.Cmd {
-			write := exec.CommandContext(ctx, self, "bench", "write")
-			write.Stderr = os.Stderr
-			text, _ := json.Marshal(d) // of strings and numbers
-			write.Stdin = strings.NewReader(string(text))
-			return write
-		},
-	}
+	load := loadCommand(binary)
+	comparison := bench.Comparison{Rounds: cmd.Repeat, Log: os.Stderr, Ways: []bench.Way{
+		{Name: "driver", Schema: binary, Command: []string{self, "bench", "write"}},
+		{Name: "fleet-etl, batch", Schema: binary, Command: load, Env: bench.WithoutDerivedRows},
+		{Name: "fleet-etl, batch, with derived rows", Schema: binary, Command: load},
+		{Name: "fleet-etl, async", Schema: binary, Command: load, Env: append([]string{"ETL_WRITE_MODE=async"}, bench.WithoutDerivedRows...)},
+	}}
 	var results []bench.Result
 	for _, dcs := range cmd.DCs {
 		err := s.withBenchNodes(ctx, dcs, func(nodes bench.Nodes) error {
+			file, err := bench.Realistic(ctx, binary, nodes.Dir, cmd.Records, benchVehicles)
+			if err != nil {
+				return err
+			}
+			comparison.Inputs = []bench.Input{{Name: "realistic", Args: []string{file}}}
 			found, err := comparison.Run(ctx, nodes)
 			results = append(results, found...)
 			return err
@@ -63,15 +69,17 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
 	return printResults(results, cmd.JSON)
 }
 
-type benchWriteCmd struct{}
+// benchWriteCmd gets its settings as fleet-etl does.
+type benchWriteCmd struct {
+	Hosts    []string `env:"CASSANDRA_HOSTS" required:""`
+	DC       string   `env:"CASSANDRA_DC" required:""`
+	Keyspace string   `env:"CASSANDRA_KEYSPACE" required:""`
+	File     string   `arg:""`
+}
 
-// Run writes what the bench.Driver on standard input names.
-func (benchWriteCmd) Run(ctx context.Context) error {
-	var d bench.Driver
-	if err := json.NewDecoder(os.Stdin).Decode(&d); err != nil {
-		return err
-	}
-	return d.Run(ctx, os.Stdout)
+// Run writes a file.
+func (cmd benchWriteCmd) Run(ctx context.Context) error {
+	return bench.WriteWithDriver(ctx, bench.Nodes{Hosts: cmd.Hosts, LocalDC: cmd.DC}, cmd.Keyspace, cmd.File, os.Stdout)
 }
 
 type benchCompareCmd struct {
@@ -93,11 +101,18 @@ func (cmd benchCompareCmd) Run(ctx context.Context, s *settings) (err error) {
 			return err
 		}
 	}
-	comparison := bench.BuildComparison{
-		Old: cmd.Old, New: cmd.New, Records: cmd.Records, Vehicles: cmd.Vehicles, Rounds: cmd.Repeat, Taxis: cmd.Taxis, Only: cmd.Only, Log: os.Stderr,
-	}
 	return s.withBenchNodes(ctx, cmd.DCs, func(nodes bench.Nodes) error {
-		results, err := comparison.Run(ctx, nodes)
+		inputs, err := bench.Inputs(ctx, cmd.New, nodes.Dir, cmd.Records, cmd.Vehicles, cmd.Taxis)
+		if err != nil {
+			return err
+		}
+		inputs = slices.DeleteFunc(inputs, func(in bench.Input) bool { return cmd.Only != "" && cmd.Only != in.Name })
+		if len(inputs) == 0 {
+			return fmt.Errorf("--only %q: unknown input; see the table of a run without --only", cmd.Only)
+		}
+		results, err := bench.Comparison{Inputs: inputs, Rounds: cmd.Repeat, Log: os.Stderr, Ways: []bench.Way{
+			{Name: "old", Schema: cmd.Old, Command: loadCommand(cmd.Old)}, {Name: "new", Schema: cmd.New, Command: loadCommand(cmd.New)},
+		}}.Run(ctx, nodes)
 		if err != nil {
 			return err
 		}
@@ -105,9 +120,11 @@ func (cmd benchCompareCmd) Run(ctx context.Context, s *settings) (err error) {
 	})
 }
 
+func loadCommand(binary string) []string { return []string{binary, "load", "--report", "json"} }
+
 func printResults(results []bench.Result, asJSON bool) error {
 	if !asJSON {
-		return bench.WriteTable(os.Stdout, results)
+		return (&table.Section{Tables: []*table.Table{bench.Table(results)}}).Text(os.Stdout)
 	}
 	e := json.NewEncoder(os.Stdout)
 	e.SetIndent("", "  ")

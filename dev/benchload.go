@@ -14,11 +14,11 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/loadtest"
-	"github.com/fleettracing/fleet-tracing/dev/bench/report"
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
-// resultsDir keeps the reports until bench docs reads them.
+// resultsDir keeps reports until bench docs reads them.
 func resultsDir(root string) string { return filepath.Join(root, ".dev", "bench-results") }
 
 type benchLoadCmd struct {
@@ -58,7 +58,7 @@ func (cmd benchSoakCmd) Run(ctx context.Context, s *settings) error {
 	return s.measureParts(ctx, []loadtest.Part{loadtest.Soak(cmd.DCs, cmd.Rate, cmd.For, cmd.Every)})
 }
 
-// measureParts measures parts on one cluster. It prints each report, and saves it with its log for bench docs.
+// measureParts measures parts on one cluster. It prints each report, and saves it with its log and its CPU profiles.
 func (s settings) measureParts(ctx context.Context, parts []loadtest.Part) error {
 	root, err := cluster.RepositoryRoot()
 	if err != nil {
@@ -88,23 +88,19 @@ func measurePart(ctx context.Context, part loadtest.Part, nodes bench.Nodes, bin
 		return err
 	}
 	defer log.Close()
-	r, err := part.Run(ctx, nodes, binary, io.MultiWriter(os.Stderr, log))
-	if len(r.Runs) == 0 {
+	report, err := part.Run(ctx, nodes, binary, file, io.MultiWriter(os.Stderr, log))
+	if len(report.Tables) == 0 {
 		return err
 	}
-	text, e := json.MarshalIndent(r, "", "  ")
-	if e == nil {
-		e = os.WriteFile(file+".json", text, 0o644)
-	}
-	return errors.Join(err, e, printReports([]*loadtest.Report{r}))
+	return errors.Join(err, writeJSON(file+".json", report), report.Text(os.Stdout))
 }
 
-func printReports(reports []*loadtest.Report) error {
-	sections, err := report.Sections(reports)
-	for i := range sections {
-		fmt.Println(sections[i].Markdown(""))
+func writeJSON(file string, value any) error {
+	text, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
 	}
-	return err
+	return os.WriteFile(file, text, 0o644)
 }
 
 type benchDocsCmd struct{}
@@ -115,30 +111,29 @@ func (benchDocsCmd) Run() error {
 	if err != nil {
 		return err
 	}
-	var reports []*loadtest.Report
-	for _, part := range append(loadtest.Parts(), loadtest.Part{Name: loadtest.KindSoak}) {
+	var sections []table.Section
+	for _, part := range append(loadtest.Parts(), loadtest.Part{Name: loadtest.SoakName}) {
 		text, err := os.ReadFile(filepath.Join(resultsDir(root), part.Name+".json"))
 		if errors.Is(err, os.ErrNotExist) {
 			continue
 		}
-		r := new(loadtest.Report)
+		var s table.Section
 		if err == nil {
-			err = json.Unmarshal(text, r)
+			err = json.Unmarshal(text, &s)
 		}
 		if err != nil {
 			return fmt.Errorf("read the report of %s: %w", part.Name, err)
 		}
-		reports = append(reports, r)
+		sections = append(sections, s)
 	}
-	if len(reports) == 0 {
+	if len(sections) == 0 {
 		return fmt.Errorf("no reports in %s: run make bench-load or make soak first", resultsDir(root))
 	}
-	sections, err := report.Sections(reports)
-	if err != nil {
-		return err
+	if ramps := loadtest.CompareRamps(sections); len(ramps.Tables[0].Rows) > 1 {
+		sections = append(sections, ramps)
 	}
 	const page = "docs/performance.md"
-	without, err := report.WriteInto(filepath.Join(root, page), sections, "performance")
+	without, err := table.WriteInto(filepath.Join(root, page), sections, "performance")
 	if len(without) > 0 {
 		fmt.Fprintf(os.Stderr, "%s has no place for: %s\n", page, strings.Join(without, ", "))
 	}

@@ -7,17 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gocql/gocql"
+	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
-
-// downWithin bounds the removal of a cluster and of a keyspace.
-const downWithin = 2 * time.Minute
 
 // Nodes are the Cassandra nodes under test. They run on this machine.
 type Nodes struct {
@@ -25,14 +22,19 @@ type Nodes struct {
 	LocalDC string   // the data center that clients use
 	Hosts   []string // CQL addresses, host:port
 	PIDs    []int
+	Dir     string // for files, removed with the cluster
 }
 
 // WithCluster starts a cluster, calls do and removes the cluster.
 func WithCluster(ctx context.Context, c *cluster.Cluster, dcs cluster.DCs, do func(Nodes) error) (err error) {
+	dir, err := os.MkdirTemp("", "fleet-bench-")
+	if err != nil {
+		return err
+	}
 	defer func() {
-		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
+		down, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Minute)
 		defer cancel()
-		err = errors.Join(err, c.Down(down, true))
+		err = errors.Join(err, c.Down(down, true), os.RemoveAll(dir))
 	}()
 	if err := c.Up(ctx); err != nil {
 		return err
@@ -41,17 +43,11 @@ func WithCluster(ctx context.Context, c *cluster.Cluster, dcs cluster.DCs, do fu
 	if err != nil {
 		return err
 	}
-	n := Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name}
+	n := Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Dir: dir}
 	for _, node := range nodes {
 		n.Hosts, n.PIDs = append(n.Hosts, node.CQL().String()), append(n.PIDs, node.PID)
 	}
 	return do(n)
-}
-
-// env is what fleet-etl needs to find the nodes and the keyspace.
-func (n Nodes) env(keyspace string) []string {
-	return append(os.Environ(), "CASSANDRA_HOSTS="+strings.Join(n.Hosts, ","), "CASSANDRA_DC="+n.LocalDC,
-		"CASSANDRA_REPLICATION="+n.DCs, "CASSANDRA_KEYSPACE="+keyspace)
 }
 
 // Consistency is the default write level of fleet-etl on these nodes.
@@ -77,44 +73,20 @@ func (n Nodes) Connect(keyspace string) (*gocql.Session, error) {
 // CPUSeconds is the CPU time that the nodes have used.
 func (n Nodes) CPUSeconds() (seconds float64) {
 	for _, pid := range n.PIDs {
-		seconds += cpuOf(pid)
+		seconds += cpuSeconds(pid)
 	}
 	return seconds
 }
 
-// ticksPerSecond is USER_HZ. Linux fixes it for every architecture that Go supports.
-const ticksPerSecond = 100
-
-// cpuOf is the CPU time of a process, in seconds, or 0 where /proc has no such process.
-func cpuOf(pid int) float64 {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+// cpuSeconds is the CPU time of a process, or 0 where it has ended.
+func cpuSeconds(pid int) float64 {
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(stat), ") ") // the name in parentheses may contain anything
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0
-	}
-	return ticks(fields[11:13]) // utime, stime
-}
-
-func ticks(fields []string) (seconds float64) {
-	for _, f := range fields {
-		n, _ := strconv.ParseInt(f, 10, 64)
-		seconds += float64(n) / ticksPerSecond
-	}
-	return seconds
-}
-
-// peakMemory is the most memory that a process had, in bytes. The maximum of getrusage may be that of its parent.
-func peakMemory(pid int) int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	stat, err := p.Stat()
 	if err != nil {
 		return 0
 	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	var kilobytes int64
-	_, _ = fmt.Sscanf(rest, "%d kB", &kilobytes)
-	return kilobytes << 10
+	return stat.CPUTime()
 }

@@ -3,124 +3,76 @@ package bench
 import (
 	"context"
 	"encoding/csv"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/gocql/gocql"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 )
-
-// Forms of writes of the bare driver.
-const (
-	Grouped = "grouped" // rows of a partition share an unlogged batch
-	Single  = "single"  // one statement for the history and one for the latest position of each record
-)
-
-// Driver writes a file of simulated vehicles with nothing but the driver, as the driver's documentation shows it. A
-// loader is compared with it. Its records are in memory, grouped, before the clock starts.
-type Driver struct {
-	Nodes    Nodes
-	Keyspace string
-	File     string
-	Form     string
-	InFlight int // requests in parallel
-	Rows     int // of one batch at most
-}
-
-// driverRow is a record as the driver gets it.
-type driverRow struct {
-	device, fleet, zone         string
-	ts                          time.Time
-	lat, lon                    float64
-	speed, heading, temperature *float64
-	battery                     *int
-	day                         string
-}
 
 const (
 	insertHistory = "INSERT INTO telemetry_by_device_day (device_id, day, ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL ?"
-	insertLatest = "INSERT INTO latest_telemetry_by_device (device_id, last_ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone)" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 
-	driverTTL = 30 * 24 * time.Hour
+	driverTTL      = 30 * 24 * time.Hour
+	driverInFlight = 64  // batches in parallel
+	driverRows     = 100 // of a batch; the default of ETL_BATCH_ROWS
 )
 
-// Run writes the file and prints a report in the form of fleet-etl load --report json.
-func (d Driver) Run(ctx context.Context, out io.Writer) error {
-	rows, err := readRows(d.File)
+// driverRow is a record as the driver gets it.
+type driverRow struct {
+	device, day string
+	values      []any // of insertHistory
+}
+
+// WriteWithDriver writes the history of simulated vehicles with nothing but the driver, as the driver's documentation
+// shows it: rows of a partition share an unlogged batch. Loads are compared with it. The records are in memory, grouped,
+// before the clock starts. It prints a Report, and needs a process of its own.
+func WriteWithDriver(ctx context.Context, nodes Nodes, keyspace, file string, out io.Writer) error {
+	rows, err := readRows(file)
 	if err != nil {
 		return err
 	}
-	session, err := d.Nodes.Connect(d.Keyspace)
+	session, err := nodes.Connect(keyspace)
 	if err != nil {
 		return err
 	}
 	defer session.Close()
-	var parts [][]driverRow
-	switch d.Form {
-	case Grouped:
-		parts = groupRows(rows, d.Rows)
-	case Single:
-		parts = groupRows(rows, 1)
-	default:
-		return fmt.Errorf("form %q: give %s or %s", d.Form, Grouped, Single)
-	}
-	cpu, started := ownCPU(), time.Now()
+	groups := groupRows(rows, driverRows)
+	cpu, started := cpuSeconds(os.Getpid()), time.Now()
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(d.InFlight)
-	for _, part := range parts {
+	g.SetLimit(driverInFlight)
+	for _, group := range groups {
 		if ctx.Err() != nil {
 			break
 		}
 		g.Go(func() error {
-			if d.Form == Single {
-				return d.single(ctx, session, &part[0])
+			// The retries are for nodes that have just started and time out.
+			batch := session.NewBatch(gocql.UnloggedBatch).WithContext(ctx).RetryPolicy(&gocql.SimpleRetryPolicy{NumRetries: 10})
+			batch.Cons = nodes.Consistency()
+			for _, row := range group {
+				batch.Query(insertHistory, row.values...)
 			}
-			return d.batch(ctx, session, part)
+			return session.ExecuteBatch(batch)
 		})
 	}
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	took, writes := time.Since(started), len(parts)
-	if d.Form == Single {
-		writes *= 2
+	r := Report{
+		Stored: int64(len(rows)), Seconds: time.Since(started).Seconds(), CPUSeconds: cpuSeconds(os.Getpid()) - cpu,
+		Tables: map[string]TableWrites{"telemetry_by_device_day": {int64(len(groups))}},
 	}
-	_, err = fmt.Fprintf(out, `{"records_stored": %d, "seconds": %f, "cpu_seconds": %f, "peak_memory_bytes": %d, "tables": {"all": {"writes": %d}}}`,
-		len(rows), took.Seconds(), ownCPU()-cpu, peakMemory(os.Getpid()), writes)
-	return err
-}
-
-// driverRetries are for nodes that have just started and time out.
-var driverRetries = &gocql.SimpleRetryPolicy{NumRetries: 10}
-
-func (d Driver) batch(ctx context.Context, session *gocql.Session, rows []driverRow) error {
-	batch := session.NewBatch(gocql.UnloggedBatch).WithContext(ctx).RetryPolicy(driverRetries)
-	batch.Cons = d.Nodes.Consistency()
-	for i := range rows {
-		batch.Query(insertHistory, rows[i].history()...)
+	if self, err := procfs.Self(); err == nil {
+		status, _ := self.NewStatus()
+		r.PeakMemory = int64(status.VmHWM)
 	}
-	return session.ExecuteBatch(batch)
-}
-
-func (d Driver) single(ctx context.Context, session *gocql.Session, r *driverRow) error {
-	exec := func(statement string, values ...any) error {
-		return session.Query(statement, values...).WithContext(ctx).Consistency(d.Nodes.Consistency()).RetryPolicy(driverRetries).Exec()
-	}
-	if err := exec(insertHistory, r.history()...); err != nil {
-		return err
-	}
-	return exec(insertLatest, r.device, r.ts, r.fleet, r.lat, r.lon, r.speed, r.heading, r.battery, r.temperature, r.zone, r.ts.UnixMicro())
-}
-
-func (r *driverRow) history() []any {
-	return []any{r.device, r.day, r.ts, r.fleet, r.lat, r.lon, r.speed, r.heading, r.battery, r.temperature, r.zone,
-		r.ts.UnixMicro(), int((driverTTL - time.Since(r.ts)).Seconds())}
+	return json.NewEncoder(out).Encode(r)
 }
 
 // readRows reads a file that fleet-etl generate wrote.
@@ -135,10 +87,6 @@ func readRows(path string) (rows []driverRow, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	column := map[string]int{}
-	for i, name := range head {
-		column[name] = i
-	}
 	for {
 		fields, err := lines.Read()
 		if err == io.EOF {
@@ -147,27 +95,30 @@ func readRows(path string) (rows []driverRow, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", path, err)
 		}
-		number := func(name string) *float64 {
-			v, err := strconv.ParseFloat(fields[column[name]], 64)
+		record := map[string]string{}
+		for i, name := range head {
+			record[name] = fields[i]
+		}
+		number := func(name string) any {
+			v, err := strconv.ParseFloat(record[name], 64)
 			if err != nil {
 				return nil // left out
 			}
-			return &v
+			return v
 		}
-		r := driverRow{
-			device: fields[column["device_id"]], fleet: fields[column["fleet_id"]], zone: fields[column["zone"]],
-			speed: number("speed_kmh"), heading: number("heading_deg"), temperature: number("temp_c"),
+		ts, err := time.Parse(time.RFC3339Nano, record["timestamp"])
+		if err != nil {
+			return nil, fmt.Errorf("read %s line %d: bad timestamp %q", path, len(rows)+2, record["timestamp"])
 		}
-		lat, lon := number("lat"), number("lon")
-		if r.ts, err = time.Parse(time.RFC3339Nano, fields[column["timestamp"]]); err != nil || lat == nil || lon == nil {
-			return nil, fmt.Errorf("read %s line %d: bad record %q", path, len(rows)+2, fields)
+		battery := number("battery_pct")
+		if percent, ok := battery.(float64); ok {
+			battery = int(percent)
 		}
-		r.lat, r.lon, r.day = *lat, *lon, r.ts.Format(time.DateOnly)
-		if b := number("battery_pct"); b != nil {
-			battery := int(*b)
-			r.battery = &battery
-		}
-		rows = append(rows, r)
+		device, day := record["device_id"], ts.Format(time.DateOnly)
+		rows = append(rows, driverRow{device, day, []any{
+			device, day, ts, record["fleet_id"], number("lat"), number("lon"), number("speed_kmh"), number("heading_deg"), battery, number("temp_c"), record["zone"],
+			ts.UnixMicro(), int((driverTTL - time.Since(ts)).Seconds()),
+		}})
 	}
 }
 
@@ -193,13 +144,4 @@ func groupRows(rows []driverRow, size int) (groups [][]driverRow) {
 		}
 	}
 	return groups
-}
-
-// ownCPU is the CPU time of this process, in seconds.
-func ownCPU() float64 {
-	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds()
 }

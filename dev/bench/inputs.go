@@ -10,13 +10,47 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 )
 
 // interval is the default time between two records of a vehicle.
 const interval = 5 * time.Second
+
+// fleets is how many fleets the inputs of a comparison have.
+const fleets = 10
+
+// WithoutDerivedRows turns off derived rows, by the setting of older builds and by that of newer ones.
+var WithoutDerivedRows = []string{"ETL_DERIVE=false", "ETL_PROCESSOR_ENABLED=false"}
+
+// Realistic writes a file of simulated vehicles and returns its path.
+func Realistic(ctx context.Context, binary, dir string, records, vehicles int) (string, error) {
+	path := filepath.Join(dir, "realistic.csv")
+	return path, Simulation{Records: records, Vehicles: vehicles, Fleets: fleets}.Write(ctx, binary, path)
+}
+
+// Inputs are the inputs for a comparison of builds, in files in dir. taxis is the path of wuxi_taxis.csv, or empty.
+func Inputs(ctx context.Context, binary, dir string, records, vehicles int, taxis string) ([]Input, error) {
+	realistic, err := Realistic(ctx, binary, dir, records, vehicles)
+	if err != nil {
+		return nil, err
+	}
+	random := filepath.Join(dir, "random.csv")
+	if err := writeRandom(random, records, vehicles); err != nil {
+		return nil, err
+	}
+	inputs := []Input{
+		{"realistic, without derived rows", WithoutDerivedRows, []string{realistic}},
+		{"realistic, with derived rows", nil, []string{realistic}},
+		{"random, without derived rows", WithoutDerivedRows, []string{random}},
+		{"random, with derived rows", nil, []string{random}},
+	}
+	if taxis != "" { // a recording of a day
+		inputs = append(inputs, Input{"taxis, with derived rows", nil, []string{
+			taxis, "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", "now",
+		}})
+	}
+	return inputs, nil
+}
 
 // Simulation is what fleet-etl generate makes: the records of simulated vehicles in event order.
 type Simulation struct {
@@ -25,7 +59,7 @@ type Simulation struct {
 	Start                     time.Time     // zero: so that the last record is about now
 }
 
-// Args are the flags of fleet-etl generate.
+// Args are the arguments of fleet-etl.
 func (s Simulation) Args() []string {
 	args := []string{
 		"generate", "--records", fmt.Sprint(s.Records), "--vehicles", fmt.Sprint(s.Vehicles), "--fleets", fmt.Sprint(s.Fleets),
@@ -45,22 +79,9 @@ func (s Simulation) Write(ctx context.Context, binary, path string) error {
 	return nil
 }
 
-// sortByDevice copies a CSV file with its records ordered by device.
-func sortByDevice(from, to string) error {
-	text, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	header, body, _ := strings.Cut(string(text), "\n")
-	lines := strings.SplitAfter(body, "\n")
-	device := func(line string) string { id, _, _ := strings.Cut(line, ","); return id }
-	slices.SortStableFunc(lines, func(a, b string) int { return cmp.Compare(device(a), device(b)) })
-	return os.WriteFile(to, []byte(header+"\n"+strings.Join(lines, "")), 0o600) //nolint:gosec // the path is in a temporary directory of the comparison
-}
-
 // writeRandom writes records with a random speed and battery level, in event order. Many people test with such rows.
 // About every sixth opens a battery alert and another closes it, so they cost far more derived rows than vehicles do.
-func writeRandom(path string, records, vehicles, fleets int) (err error) {
+func writeRandom(path string, records, vehicles int) (err error) {
 	file, err := os.Create(path)
 	if err != nil {
 		return err
@@ -79,11 +100,3 @@ func writeRandom(path string, records, vehicles, fleets int) (err error) {
 	}
 	return w.Flush()
 }
-
-// taxis are the flags that load wuxi_taxis.csv, a recording of a day.
-func taxis(file string) []string {
-	return []string{file, "--map", "lon=longitude,lat=latitude,device_id=taxi", "--set", "fleet_id=wuxi", "--timezone", "Asia/Shanghai", "--end-at", "now"}
-}
-
-// within is a path in the directory of the inputs.
-func within(dir, name string) string { return filepath.Join(dir, name+".csv") }

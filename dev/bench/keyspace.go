@@ -9,44 +9,29 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 
 	"github.com/gocql/gocql"
 )
 
-// Keyspace belongs to one fleet-etl binary, which made its tables.
+// Keyspace has the tables of one fleet-etl binary.
 type Keyspace struct {
 	Nodes   Nodes
 	Name    string
 	Session *gocql.Session
-
-	binary string
-	state  string // ETL_STATE_DIR
 }
 
-// MakeKeyspace lets the binary make a keyspace. The caller drops it.
-func (n Nodes) MakeKeyspace(ctx context.Context, name, binary, dir string) (*Keyspace, error) {
-	k := &Keyspace{Nodes: n, Name: name, binary: binary, state: filepath.Join(dir, name)}
-	schema := k.Command(ctx, nil, "schema", "apply")
-	schema.Stdout = nil
-	if err := schema.Run(); err != nil {
-		return nil, fmt.Errorf("make keyspace %s with %s: %w", name, binary, err)
+// MakeKeyspace lets a binary make a keyspace, or leaves one as it is. The caller closes its session.
+func (n Nodes) MakeKeyspace(ctx context.Context, name, binary string) (*Keyspace, error) {
+	k := &Keyspace{Nodes: n, Name: name}
+	if out, err := k.Command(ctx, nil, binary, "schema", "apply").Output(); err != nil {
+		return nil, fmt.Errorf("make keyspace %s with %s: %w\n%s", name, binary, err, out)
 	}
 	var err error
 	k.Session, err = n.Connect(name)
 	return k, err
-}
-
-// Drop removes the keyspace, also when ctx has ended.
-func (k *Keyspace) Drop(ctx context.Context) error {
-	defer k.Session.Close()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), downWithin)
-	defer cancel()
-	if err := k.Session.Query("DROP KEYSPACE " + k.Name).WithContext(ctx).Exec(); err != nil {
-		return fmt.Errorf("drop keyspace %s: %w", k.Name, err)
-	}
-	return nil
 }
 
 // Empty truncates every table.
@@ -68,12 +53,15 @@ func (k *Keyspace) Empty(ctx context.Context) error {
 	return nil
 }
 
-// Command is fleet-etl on this keyspace. Its context stops it with SIGTERM.
-func (k *Keyspace) Command(ctx context.Context, env []string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, k.binary, args...)
-	cmd.Env = append(k.Nodes.env(k.Name), "ETL_METRICS_ADDRESS=", "ETL_STATE_DIR="+k.state, "LOG_LEVEL=warn")
+// Command is a program with the settings of fleet-etl for this keyspace. Its context stops it with SIGTERM. The caller
+// redirects its standard output.
+func (k *Keyspace) Command(ctx context.Context, env []string, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = append(os.Environ(),
+		"CASSANDRA_HOSTS="+strings.Join(k.Nodes.Hosts, ","), "CASSANDRA_DC="+k.Nodes.LocalDC, "CASSANDRA_REPLICATION="+k.Nodes.DCs, "CASSANDRA_KEYSPACE="+k.Name,
+		"ETL_METRICS_ADDRESS=", "ETL_STATE_DIR="+filepath.Join(k.Nodes.Dir, k.Name), "LOG_LEVEL=warn")
 	cmd.Env = append(cmd.Env, env...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = time.Minute
 	return cmd
@@ -91,19 +79,21 @@ type Usage struct {
 }
 
 // PerRecord spreads seconds of CPU time over the records, in µs.
-func (u Usage) PerRecord(seconds float64) float64 { return 1e6 * seconds / float64(max(u.Records, 1)) }
+func (u Usage) PerRecord(seconds float64) float64 { return 1e6 * seconds / float64(u.Records) }
 
 // Report is the part of fleet-etl's report (load --report json) that a bench uses.
 type Report struct {
-	Read       int64   `json:"records_read"`
-	Stored     int64   `json:"records_stored"`
-	Rejected   int64   `json:"records_rejected_total"`
-	Seconds    float64 `json:"seconds"`
-	CPUSeconds float64 `json:"cpu_seconds"`
-	PeakMemory int64   `json:"peak_memory_bytes"`
-	Tables     map[string]struct {
-		Writes int64 `json:"writes"`
-	} `json:"tables"`
+	Stored     int64                  `json:"records_stored"`
+	Rejected   int64                  `json:"records_rejected_total"`
+	Seconds    float64                `json:"seconds"`
+	CPUSeconds float64                `json:"cpu_seconds"`
+	PeakMemory int64                  `json:"peak_memory_bytes"`
+	Tables     map[string]TableWrites `json:"tables"`
+}
+
+// TableWrites counts the mutations of a table.
+type TableWrites struct {
+	Writes int64 `json:"writes"`
 }
 
 // someRejected is the exit status of a load that stored everything valid and rejected some records.

@@ -29,14 +29,11 @@ type test struct {
 	binary   string
 	log      io.Writer
 	keyspace *bench.Keyspace
-	dir      string // of the files that are sent
+	profiles string // path of CPU profiles, up to the load
 }
 
-// FleetSize is the number of vehicles of one fleet.
-const FleetSize = 100
-
-// Objective is the P99 from due to readable that a sustained load keeps.
-const Objective = 5 * time.Second
+// fleetSize is the number of vehicles of one fleet.
+const fleetSize = 100
 
 // phase is one load.
 type phase struct {
@@ -51,52 +48,52 @@ func (p phase) interval() time.Duration {
 	return time.Duration(float64(p.vehicles) / p.rate * float64(time.Second))
 }
 
-func fleets(vehicles int) int { return (vehicles + FleetSize - 1) / FleetSize }
-
-// Run is one load with its measurement.
-type Run struct {
-	Vehicles    int                `json:"vehicles"`
-	Fleets      int                `json:"fleets"`
-	Interval    float64            `json:"interval_seconds"` // between two records of a vehicle
-	Measurement *probe.Measurement `json:"measurement"`
-	Saturated   string             `json:"saturated,omitempty"` // why the load was not sustained
-	Counted     int64              `json:"records_counted,omitempty"`
-
-	Load *bench.Usage `json:"load,omitempty"` // a file that was loaded at full speed
-
-	Days   int   `json:"days_stored,omitempty"`
-	Before int64 `json:"records_before,omitempty"` // stored when the measurement began
+// run is one load with its measurement.
+type run struct {
+	phase
+	*probe.Measurement
+	report    bench.Report // of the whole run, warm-up included
+	saturated string       // why the load was not sustained
 }
 
+const (
+	// linger is the default of ETL_LINGER: fleet-etl run gathers records so long before it writes them.
+	linger = 200 * time.Millisecond
+
+	// tail is a part of the schedule after the measurement, so that the load does not end while it is measured.
+	tail = 5 * time.Second
+)
+
 // run puts one load on a fleet-etl of its own and measures it. The tables keep what they have.
-func (t *test) run(ctx context.Context, p phase) (run Run, err error) {
-	run = Run{Vehicles: p.vehicles, Fleets: fleets(p.vehicles), Interval: p.interval().Seconds()}
+func (t *test) run(ctx context.Context, p phase) (r run, err error) {
+	r.phase = p
 	if p.rate <= 0 || p.vehicles < 1 || p.interval() < time.Millisecond {
-		return run, fmt.Errorf("%g records/s of %d vehicles: give a rate above 0, and a vehicle for every 1,000 records/s", p.rate, p.vehicles)
+		return r, fmt.Errorf("%g records/s of %d vehicles: give a rate above 0, and a vehicle for every 1,000 records/s", p.rate, p.vehicles)
 	}
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("load of %.0f records/s of %d vehicles: %w", p.rate, p.vehicles, err)
 		}
 	}()
-	file := filepath.Join(t.dir, "schedule.csv")
+	file := filepath.Join(t.keyspace.Nodes.Dir, "schedule.csv")
 	defer os.Remove(file)
 	schedule := bench.Simulation{
-		Records: int(p.rate * (p.warmup + p.lasts + tail).Seconds()), Vehicles: p.vehicles, Fleets: run.Fleets, Interval: p.interval(), Start: time.Now(),
+		Records: int(p.rate * (p.warmup + p.lasts + tail).Seconds()), Vehicles: p.vehicles, Fleets: (p.vehicles + fleetSize - 1) / fleetSize,
+		Interval: p.interval(), Start: time.Now(),
 	}
 	if err := schedule.Write(ctx, t.binary, file); err != nil {
-		return run, err
+		return r, err
 	}
 	address, err := freeAddress()
 	if err != nil {
-		return run, err
+		return r, err
 	}
 	settings := []string{"ETL_METRICS_ADDRESS=" + address, "ETL_PPROF=true", "ETL_LOAD_LINGER=" + linger.String()}
-	replay := t.keyspace.Command(ctx, settings, "replay", "--start-at", "now", "--report", "json", file)
+	replay := t.keyspace.Command(ctx, settings, t.binary, "replay", "--start-at", "now", "--report", "json", file)
 	var out bytes.Buffer
 	replay.Stdout = &out
 	if err := replay.Start(); err != nil {
-		return run, err
+		return r, err
 	}
 	measuring, ended := context.WithCancelCause(ctx)
 	done := make(chan struct{})
@@ -104,48 +101,33 @@ func (t *test) run(ctx context.Context, p phase) (run Run, err error) {
 		defer close(done)
 		ended(fmt.Errorf("fleet-etl replay ended: %w", replay.Wait()))
 	}()
-	run.Measurement, err = t.measure(measuring, address, p)
+	r.Measurement, err = t.measure(measuring, address, p)
 	if cause := context.Cause(measuring); err != nil && cause != nil {
 		err = cause
 	}
 	_ = replay.Process.Signal(syscall.SIGTERM) // it fails where the process has ended
 	<-done
-	var report bench.Report
 	if err == nil {
-		err = json.Unmarshal(out.Bytes(), &report)
+		err = json.Unmarshal(out.Bytes(), &r.report)
 	}
 	if err != nil {
-		return run, err
+		return r, err
 	}
-	m := run.Measurement
-	m.Stored, m.Rejected, m.PeakMemory = report.Stored, report.Rejected, report.PeakMemory
-	m.Limiting = bottleneck(m)
-	run.Saturated = saturated(m)
-	fmt.Fprintf(t.log, "offered %.0f/s, stored %.0f/s, P99 %s, limiting: %s; %s\n", m.Offered, m.PerSecond, probe.Seconds(m.Latency.P99), m.Limiting.Name, run.Verdict())
-	return run, nil
-}
-
-// linger is the default of ETL_LINGER: fleet-etl run gathers records so long before it writes them.
-const linger = 200 * time.Millisecond
-
-// tail is a part of the schedule after the measurement, so that the load does not end while it is measured.
-const tail = 5 * time.Second
-
-// Verdict is sustained or saturated.
-func (r *Run) Verdict() string {
-	if r.Saturated == "" {
-		return "sustained"
-	}
-	return "saturated"
+	r.saturated = saturated(r.Measurement)
+	fmt.Fprintf(t.log, "offered %.0f/s, stored %.0f/s, P99 %.0f ms, limiting: %s; %s\n", p.rate, r.PerSecond, 1e3*r.Latency.P99, bottleneck(r.Measurement).name, cmp.Or(r.saturated, "sustained"))
+	return r, nil
 }
 
 // measure waits for the first record and the warm-up, and measures.
 func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Measurement, error) {
-	watch := probe.Probe{Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts), Sampled: func(s probe.Sample) {
-		if p.every > 0 {
-			fmt.Fprintf(t.log, "%.0f s: %.0f records, due to readable P50 %s P99 %s, %.0f MB\n", s.At, s.Records, probe.Seconds(s.Latency.P50), probe.Seconds(s.Latency.P99), s.Resident/1e6)
-		}
-	}}
+	watch := probe.Probe{
+		Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts), Profile: fmt.Sprintf("%s-%.0f.pprof", t.profiles, p.rate),
+		Sampled: func(s probe.Sample) {
+			if p.every > 0 {
+				fmt.Fprintf(t.log, "%.0f s: due to readable P50 %.0f ms P99 %.0f ms, %.0f MB\n", s.At, 1e3*s.Latency.P50, 1e3*s.Latency.P99, s.Resident/1e6)
+			}
+		},
+	}
 	if err := watch.Started(ctx); err != nil {
 		return nil, err
 	}
@@ -160,23 +142,7 @@ func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Mea
 		return nil, errors.New("no record became readable while the load was measured")
 	}
 	m.Offered = p.rate
-	m.Backlog = max(0, p.rate*(p.warmup.Seconds()+m.Seconds)-m.Received)
 	return m, nil
-}
-
-// load loads generated records into empty tables at full speed.
-func (t *test) load(ctx context.Context, vehicles, records int) (*bench.Usage, error) {
-	if err := t.keyspace.Empty(ctx); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(t.dir, "load.csv")
-	defer os.Remove(file)
-	if err := (bench.Simulation{Records: records, Vehicles: vehicles, Fleets: fleets(vehicles)}).Write(ctx, t.binary, file); err != nil {
-		return nil, err
-	}
-	usage, err := bench.Measure(t.keyspace.Command(ctx, nil, "load", "--report", "json", file), t.keyspace.Nodes)
-	fmt.Fprintf(t.log, "loaded %d records of %d vehicles: %.0f/s\n", usage.Records, vehicles, usage.PerSecond)
-	return &usage, err
 }
 
 func freeAddress() (string, error) {

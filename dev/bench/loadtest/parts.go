@@ -5,101 +5,94 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"slices"
+	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/bench"
-	"github.com/fleettracing/fleet-tracing/dev/bench/probe"
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 )
-
-// Kinds of reports.
-const (
-	KindSteady  = "steady"
-	KindRamp    = "ramp"
-	KindDevices = "devices"
-	KindHistory = "history"
-	KindSoak    = "soak"
-)
-
-// Report is the result of one part of the load test.
-type Report struct {
-	Kind    string        `json:"kind"`
-	Name    string        `json:"name"`
-	Taken   time.Time     `json:"taken"`
-	Machine probe.Machine `json:"machine"`
-	DCs     string        `json:"data_centers"`
-	Nodes   int           `json:"nodes"`
-	Runs    []Run         `json:"runs"`
-	Maximum float64       `json:"maximum_per_second,omitempty"` // greatest sustained rate of a ramp
-	Trends  []Trend       `json:"trends,omitempty"`
-}
 
 // Part is a measurement that makes one report.
 type Part struct {
 	Name string
 	DCs  string // cluster that it needs
-	kind string
-	do   func(context.Context, *test, *Report) error
+	do   func(context.Context, *test, *table.Section) error
 }
 
-const (
-	oneNode   = "dc1=1"
-	fourNodes = "dc1=2,dc2=2"
-)
+const oneNode = "dc1=1"
 
 // Parts lists the parts of the load test, in the order of docs/performance.md. Each takes less than eight minutes.
 func Parts() []Part {
+	const fourNodes = "dc1=2,dc2=2"
 	return []Part{
-		{"steady", oneNode, KindSteady, steadyLoad{2000}.do},
-		{"ramp", oneNode, KindRamp, rampLoad{warm: 30 * time.Second}.do},
-		{"ramp-fleet", oneNode, KindRamp, rampLoad{warm: 30 * time.Second, interval: 5 * time.Second}.do},
-		{"devices", oneNode, KindDevices, growingFleet},
-		{"history", oneNode, KindHistory, growingHistory},
-		{"ramp-2", "dc1=2", KindRamp, rampLoad{warm: 30 * time.Second}.do},
-		{"ramp-4", fourNodes, KindRamp, rampLoad{warm: time.Minute}.do},
-		{"steady-4", fourNodes, KindSteady, steadyLoad{1000}.do},
+		{"steady", oneNode, steadyLoad{2000}.do},
+		{"ramp", oneNode, rampLoad{warm: 30 * time.Second}.do},
+		{"ramp-fleet", oneNode, rampLoad{warm: 30 * time.Second, interval: 5 * time.Second}.do},
+		{"devices", oneNode, growingFleet},
+		{"history", oneNode, growingHistory},
+		{"ramp-2", "dc1=2", rampLoad{warm: 30 * time.Second}.do},
+		{"ramp-4", fourNodes, rampLoad{warm: time.Minute}.do},
+		{"steady-4", fourNodes, steadyLoad{1000}.do},
 	}
 }
 
+// SoakName is the name of the soak's report.
+const SoakName = "soak"
+
 // Soak is a steady load for long.
 func Soak(dcs string, rate float64, lasts, every time.Duration) Part {
-	return Part{"soak", dcs, KindSoak, func(ctx context.Context, t *test, r *Report) error {
-		run, err := t.run(ctx, phase{rate: rate, vehicles: 5000, warmup: 30 * time.Second, lasts: lasts, every: every})
+	return Part{SoakName, dcs, func(ctx context.Context, t *test, s *table.Section) error {
+		r, err := t.run(ctx, phase{rate: rate, vehicles: 5000, warmup: 30 * time.Second, lasts: lasts, every: every})
 		if err != nil {
 			return err
 		}
-		r.Runs, r.Trends = []Run{run}, trends(run.Measurement.Samples)
-		if run.Saturated != "" {
-			return errSaturated
+		flat := soakReport(s, &r)
+		if r.saturated != "" {
+			return errors.New("soak: the load was not sustained, so its trends mean nothing; lower the rate")
 		}
-		if slices.ContainsFunc(r.Trends, func(t Trend) bool { return !t.Flat }) {
-			return errNotFlat
+		if !flat {
+			return errors.New("soak: a trend is not flat")
 		}
 		return nil
 	}}
 }
 
-var (
-	errNotFlat   = errors.New("soak: a trend is not flat")
-	errSaturated = errors.New("soak: the load was not sustained, so its trends mean nothing; lower the rate")
-)
+// Run measures a part on empty tables. CPU profiles get names that begin with profiles. A report with tables is good
+// also where there is an error.
+func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary, profiles string, log io.Writer) (s *table.Section, err error) {
+	fact, err := conditions(nodes)
+	s = &table.Section{Name: p.Name, Facts: []string{fact}}
+	if err != nil {
+		return s, err
+	}
+	keyspace, err := nodes.MakeKeyspace(ctx, "fleet_bench", binary)
+	if err != nil {
+		return s, err
+	}
+	defer keyspace.Session.Close()
+	if err := keyspace.Empty(ctx); err != nil {
+		return s, err
+	}
+	return s, p.do(ctx, &test{binary: binary, log: log, keyspace: keyspace, profiles: profiles}, s)
+}
 
-// Run measures a part on empty tables. A report with runs is good also where there is an error.
-func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.Writer) (r *Report, err error) {
-	r = &Report{Kind: p.kind, Name: p.Name, Taken: time.Now(), Machine: probe.ThisMachine(), DCs: nodes.DCs, Nodes: len(nodes.Hosts)}
-	dir, err := os.MkdirTemp("", "fleet-bench-")
+// conditions describes the machine and the cluster.
+func conditions(nodes bench.Nodes) (string, error) {
+	fs, err := procfs.NewDefaultFS()
 	if err != nil {
-		return r, err
+		return "", err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	keyspace, err := nodes.MakeKeyspace(ctx, "fleet_bench", binary, dir)
-	if err != nil {
-		return r, err
+	cpus, cpuErr := fs.CPUInfo()
+	memory, memoryErr := fs.Meminfo()
+	load, loadErr := fs.LoadAvg()
+	if err := errors.Join(cpuErr, memoryErr, loadErr); err != nil {
+		return "", err
 	}
-	defer func() { err = errors.Join(err, keyspace.Drop(ctx)) }()
-	return r, p.do(ctx, &test{binary: binary, log: log, keyspace: keyspace, dir: dir}, r)
+	return fmt.Sprintf("Measured %s: %d cores (%s), %.0f GB, load average %.1f at the start; %d node(s) on the same machine, %s, with derived rows.",
+		time.Now().UTC().Format("2006-01-02 15:04 UTC"), len(cpus), strings.TrimSpace(cpus[0].ModelName), float64(*memory.MemTotal)/(1<<20), load.Load1, len(nodes.Hosts), nodes.DCs), nil
 }
 
 // manyVehicles send the load of most parts.
@@ -108,18 +101,19 @@ const manyVehicles = 1000
 // steadyLoad keeps one rate.
 type steadyLoad struct{ rate float64 }
 
-func (l steadyLoad) do(ctx context.Context, t *test, r *Report) error {
-	run, err := t.run(ctx, phase{rate: l.rate, vehicles: manyVehicles, warmup: 10 * time.Second, lasts: time.Minute, every: 5 * time.Second})
+func (l steadyLoad) do(ctx context.Context, t *test, s *table.Section) error {
+	r, err := t.run(ctx, phase{rate: l.rate, vehicles: manyVehicles, warmup: 10 * time.Second, lasts: time.Minute, every: 5 * time.Second})
 	if err != nil {
 		return err
 	}
+	steadyReport(s, &r)
+	counted := int64(0)
 	count := t.keyspace.Session.Query("SELECT COUNT(*) FROM " + cassandra.TableHistory).WithContext(ctx)
-	if err := count.Scan(&run.Counted); err != nil {
+	if err := count.Scan(&counted); err != nil {
 		return fmt.Errorf("count the stored records: %w", err)
 	}
-	r.Runs = []Run{run}
-	if run.Counted != run.Measurement.Stored {
-		return fmt.Errorf("%d records are in the cluster, and %d were acknowledged", run.Counted, run.Measurement.Stored)
+	if counted != r.report.Stored {
+		return fmt.Errorf("%d records are in the cluster, and %d were acknowledged", counted, r.report.Stored)
 	}
 	return nil
 }
@@ -134,82 +128,87 @@ const (
 	firstRate  = 1000
 	stepLasts  = 20 * time.Second
 	bisections = 3
-	rampWithin = 10 * time.Minute
 )
 
-func (l rampLoad) do(ctx context.Context, t *test, r *Report) (err error) {
-	step := func(rate float64, lasts time.Duration) (Run, error) {
+func (l rampLoad) do(ctx context.Context, t *test, s *table.Section) error {
+	step := func(rate float64, lasts time.Duration) (run, error) {
 		p := phase{rate: rate, vehicles: manyVehicles, warmup: 5 * time.Second, lasts: lasts}
 		if l.interval > 0 { // each vehicle sends several times before the measurement
 			p.vehicles, p.warmup = max(1, int(rate*l.interval.Seconds())), 6*l.interval
 		}
 		if err := t.keyspace.Empty(ctx); err != nil {
-			return Run{}, err
+			return run{}, err
 		}
 		return t.run(ctx, p)
 	}
 	if _, err := step(firstRate, l.warm); err != nil {
 		return err
 	}
-	began, longest := time.Now(), time.Duration(0)
-	more := func() bool { return time.Since(began)+longest < rampWithin }
-	r.Maximum, err = rampUp(firstRate, bisections, more, func(rate float64) (bool, error) {
-		started := time.Now()
-		run, err := step(rate, stepLasts)
+	var runs []run
+	maximum, err := rampUp(firstRate, bisections, func(rate float64) (bool, error) {
+		r, err := step(rate, stepLasts)
 		if err != nil {
 			return false, err
 		}
-		longest = max(longest, time.Since(started))
-		r.Runs = append(r.Runs, run)
-		return run.Saturated == "", nil
+		runs = append(runs, r)
+		return r.saturated == "", nil
 	})
+	if len(runs) > 0 {
+		rampReport(s, len(t.keyspace.Nodes.Hosts), maximum, runs)
+	}
 	return err
 }
 
 // growingFleet measures the cost of a record with ever more devices.
-func growingFleet(ctx context.Context, t *test, r *Report) error {
+func growingFleet(ctx context.Context, t *test, s *table.Section) error {
+	const rate = 2000
+	s.Title = fmt.Sprintf("Growth with devices, at %d records/s", rate)
+	costs := newCosts("Cost of a record against devices", "devices")
+	costs.Plot = &table.Plot{Name: s.Name + "-cost", Columns: costColumns, Y: "CPU time (µs per record)", LogX: true}
 	for _, n := range []int{100, 1000, 10_000, 100_000} {
-		p := phase{rate: 2000, vehicles: n, lasts: 30 * time.Second}
+		p := phase{rate: rate, vehicles: n, lasts: 30 * time.Second}
 		p.warmup = max(10*time.Second, p.interval()+5*time.Second) // each device sends
 		if err := t.keyspace.Empty(ctx); err != nil {
 			return err
 		}
-		run, err := t.run(ctx, p)
+		r, err := t.run(ctx, p)
 		if err != nil {
 			return err
 		}
-		if run.Load, err = t.load(ctx, n, max(200_000, 5*n)); err != nil {
-			return err
-		}
-		r.Runs = append(r.Runs, run)
+		addCosts(costs, n, &r)
+		s.Tables = []*table.Table{costs}
 	}
 	return nil
 }
 
 // growingHistory measures writes with ever more days stored.
-func growingHistory(ctx context.Context, t *test, r *Report) error {
+func growingHistory(ctx context.Context, t *test, s *table.Section) error {
+	const rate = 1000
+	s.Title = fmt.Sprintf("Growth with history, at %d records/s", rate)
+	costs := newCosts("Writes against the stored history", "days stored")
+	costs.Plot = &table.Plot{Name: s.Name, Columns: writeColumns, Y: "latency (ms)", LogY: true}
 	const vehicles, interval = 100, time.Minute
-	newest := time.Now().Add(-time.Hour)
+	reached := time.Now().Add(-time.Hour)                    // from here on everything is stored
 	oldest := time.Now().Add(-30*24*time.Hour + 3*time.Hour) // still in the retention when the last measurement ends
-	stored, reached := int64(0), newest                      // from here on everything is stored
+	newest := reached
 	for _, days := range []int{1, 7, 30} {
 		first := newest.Add(-time.Duration(days) * 24 * time.Hour)
 		if first.Before(oldest) {
 			first = oldest
 		}
 		fill := bench.Simulation{Records: int(reached.Sub(first)/interval) * vehicles, Vehicles: vehicles, Fleets: 1, Interval: interval, Start: first}
-		usage, err := bench.Measure(t.keyspace.Command(ctx, bench.WithoutDerivedRows, append(fill.Args(), "--to", "pipeline", "--report", "json")...), t.keyspace.Nodes)
+		usage, err := bench.Measure(t.keyspace.Command(ctx, bench.WithoutDerivedRows, t.binary, append(fill.Args(), "--to", "pipeline", "--report", "json")...), t.keyspace.Nodes)
 		if err != nil {
 			return fmt.Errorf("store %d days: %w", days, err)
 		}
-		stored, reached = stored+usage.Records, first
-		fmt.Fprintf(t.log, "stored %d days: %d records, at %.0f/s\n", days, stored, usage.PerSecond)
-		run, err := t.run(ctx, phase{rate: 1000, vehicles: vehicles, warmup: 10 * time.Second, lasts: 20 * time.Second})
+		reached = first
+		fmt.Fprintf(t.log, "stored %d days: %d records, at %.0f/s\n", days, usage.Records, usage.PerSecond)
+		r, err := t.run(ctx, phase{rate: rate, vehicles: vehicles, warmup: 10 * time.Second, lasts: 20 * time.Second})
 		if err != nil {
 			return err
 		}
-		run.Days, run.Before = days, stored
-		r.Runs = append(r.Runs, run)
+		addCosts(costs, days, &r)
+		s.Tables = []*table.Table{costs}
 	}
 	return nil
 }

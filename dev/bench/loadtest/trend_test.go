@@ -35,25 +35,27 @@ func TestTrendOf(t *testing.T) {
 		"always zero":                    {series(20, func(int) float64 { return 0 }), true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := trendOf("x", "", c.samples)
-			assert.Equal(t, c.flat, got.Flat, "%+v", got)
+			got := trendOf(c.samples)
+			assert.Equal(t, c.flat, got.flat, "%+v", got)
 		})
 	}
-	leak := trendOf("x", "", series(61, func(i int) float64 { return float64(i) }))
-	assert.InEpsilon(t, 40, leak.Growth, 1e-9, "from sample 20 to sample 60")
-	assert.InEpsilon(t, 40, leak.Mean, 1e-9)
+	leak := trendOf(series(61, func(i int) float64 { return float64(i) }))
+	assert.InEpsilon(t, 40, leak.growth, 1e-9, "from sample 20 to sample 60")
+	assert.InEpsilon(t, 40, leak.mean, 1e-9)
 }
 
 func TestTrendsNameGrowingNumbers(t *testing.T) {
-	samples := make([]probe.Sample, 30)
-	for i := range samples {
-		samples[i] = probe.Sample{Resident: 200e6, Heap: 90e6, Goroutines: float64(40 + 2*i), Files: 20}
+	taken := make([]probe.Sample, 30)
+	for i := range taken {
+		taken[i] = probe.Sample{At: float64(i), Resident: 200e6, Heap: 90e6, Goroutines: float64(40 + 2*i), Files: 20}
 	}
-	var grow []string
-	for _, trend := range trends(samples) {
-		if !trend.Flat {
-			grow = append(grow, trend.Name)
+	var grow []any
+	found, flat := trends(samples(taken))
+	for _, row := range found.Rows {
+		if row[4] != "flat" {
+			grow = append(grow, row[0])
 		}
 	}
-	assert.Equal(t, []string{"goroutines"}, grow)
+	assert.Equal(t, []any{"goroutines"}, grow)
+	assert.False(t, flat)
 }

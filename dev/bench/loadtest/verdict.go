@@ -4,29 +4,35 @@ import (
 	"fmt"
 	"math"
 
+	"gonum.org/v1/gonum/stat"
+
 	"github.com/fleettracing/fleet-tracing/dev/bench/probe"
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 )
 
 // sustainedShare is the share of the offered records that become readable while they are offered. In a step of 20 s the
 // rest is a backlog of one second.
 const sustainedShare = 0.95
 
+// objective is the P99 from due to readable that a sustained load keeps, in seconds.
+const objective = 5.0
+
 // saturated gives the reason why a load was not sustained, or nothing.
 func saturated(m *probe.Measurement) string {
 	switch {
 	case m.PerSecond < sustainedShare*m.Offered:
 		return fmt.Sprintf("%.0f of %.0f records/s offered were stored, less than %.0f %%", m.PerSecond, m.Offered, 100*sustainedShare)
-	case m.Latency.P99 > Objective.Seconds():
-		return fmt.Sprintf("P99 from due to readable was %s, above the objective of %s", probe.Seconds(m.Latency.P99), probe.Seconds(Objective.Seconds()))
+	case m.Latency.P99 > objective:
+		return fmt.Sprintf("P99 from due to readable was %.2f s, above the objective of %.2f s", m.Latency.P99, objective)
 	}
 	return ""
 }
 
 // rampUp looks for the greatest sustained rate. It doubles the rate until one saturates (or halves it until one does
-// not), and then halves the gap between the two a few times. It ends early when more reports no time for another step.
-func rampUp(from float64, bisections int, more func() bool, sustained func(rate float64) (bool, error)) (maximum float64, err error) {
+// not), and then halves the gap between the two a few times.
+func rampUp(from float64, bisections int, sustained func(rate float64) (bool, error)) (maximum float64, err error) {
 	var low, high float64 // sustained, and saturated; 0 where there is none yet
-	for rate := from; more() && rate >= 1; {
+	for rate := from; rate >= 1; {
 		ok, err := sustained(rate)
 		if err != nil {
 			return low, err
@@ -58,48 +64,45 @@ const (
 	full        = 0.90 // of a bound
 )
 
+// limit names a bottleneck and the numbers behind it.
+type limit struct{ name, why string }
+
 // bottleneck is the first of these that holds: the cores of the machine are busy, with their largest user; fleet-etl
 // uses most of them; its writes in flight reach their limit, which is ETL_MAX_IN_FLIGHT or a lower one because answers
 // are slow; the queue before validation is full and the next is not; the queue before the writer is full.
-func bottleneck(m *probe.Measurement) probe.Verdict {
+func bottleneck(m *probe.Measurement) limit {
 	client, nodes, others := m.Shares()
-	verdict := func(name, why string, args ...any) probe.Verdict {
-		return probe.Verdict{Name: name, Why: fmt.Sprintf(why, args...)}
-	}
 	inFlight := m.InFlight / max(m.Limit, 1)
 	extract, load := m.Queues["extract"], m.Queues["load"]
+	name := "nothing is full"
 	switch {
+	case m.Busy >= busyMachine && others > max(client, nodes):
+		name = "CPU of the machine, most of it other programs'"
+	case m.Busy >= busyMachine && client > nodes:
+		name = "CPU of the machine, most of it fleet-etl's"
 	case m.Busy >= busyMachine:
-		name := "CPU of the machine, most of it the nodes'"
-		switch {
-		case others > max(client, nodes):
-			name = "CPU of the machine, most of it other programs'"
-		case client > nodes:
-			name = "CPU of the machine, most of it fleet-etl's"
-		}
-		return verdict(name, "cores %s busy: nodes %s, fleet-etl %s, others %s", probe.Percent(m.Busy), probe.Percent(nodes), probe.Percent(client), probe.Percent(others))
+		name = "CPU of the machine, most of it the nodes'"
 	case client >= busyProcess:
-		return verdict("CPU of fleet-etl", "it uses %s of the cores", probe.Percent(client))
+		name = "CPU of fleet-etl"
 	case inFlight >= full && m.Limit >= full*m.MaxLimit:
-		return verdict("ETL_MAX_IN_FLIGHT", "%.0f writes in flight of at most %.0f", m.InFlight, m.Limit)
+		name = "ETL_MAX_IN_FLIGHT"
 	case inFlight >= full:
-		return verdict("answers of the nodes", "%.0f writes in flight of %.0f; the limiter lowered the limit from %.0f because answers are slow", m.InFlight, m.Limit, m.MaxLimit)
+		name = "answers of the nodes"
 	case extract >= full && load < full:
-		return verdict("validation", "its queue is %s full, the writer's %s", probe.Percent(extract), probe.Percent(load))
+		name = "validation"
 	case load >= full:
-		return verdict("planning in the writer", "its queue is %s full, and only %s of the allowed writes are in flight", probe.Percent(load), probe.Percent(inFlight))
+		name = "planning in the writer"
 	}
-	return verdict("nothing is full", "cores %s busy, writes in flight %s of their limit, queues %s and %s", probe.Percent(m.Busy), probe.Percent(inFlight), probe.Percent(extract), probe.Percent(load))
+	return limit{name, fmt.Sprintf("cores %.0f %% busy: nodes %.0f %%, fleet-etl %.0f %%, others %.0f %%; %.0f writes in flight of %.0f, at most %.0f; queues %.0f %% and %.0f %% full",
+		100*m.Busy, 100*nodes, 100*client, 100*others, m.InFlight, m.Limit, m.MaxLimit, 100*extract, 100*load)}
 }
 
-// Trend says whether a number stayed where it was while the load went on.
-type Trend struct {
-	Name   string  `json:"name"`
-	Unit   string  `json:"unit"`
-	Mean   float64 `json:"mean"`
-	Growth float64 `json:"growth"`         // of the fitted line
-	Error  float64 `json:"standard_error"` // of the growth
-	Flat   bool    `json:"flat"`
+// trend says whether a number stayed where it was while the load went on.
+type trend struct {
+	mean          float64
+	growth        float64 // of the fitted line
+	standardError float64 // of the growth
+	flat          bool
 }
 
 // The rule of the soak.
@@ -111,57 +114,47 @@ const (
 
 // trendOf fits a line to the later two thirds of evenly spaced samples. The number grows where the line rises by more
 // than a tenth of the mean and by more than three standard errors.
-func trendOf(name, unit string, samples []float64) Trend {
+func trendOf(samples []float64) trend {
 	y := samples[len(samples)/settling:]
-	t := Trend{Name: name, Unit: unit, Flat: true}
-	n := float64(len(y))
-	if n == 0 {
+	t := trend{flat: true}
+	if len(y) == 0 {
 		return t
 	}
-	for _, v := range y {
-		t.Mean += v / n
-	}
+	t.mean = stat.Mean(y, nil)
+	n := float64(len(y))
 	if n < 3 {
 		return t
 	}
-	middle := (n - 1) / 2
-	var xx, xy, residual float64
-	for i, v := range y {
-		x := float64(i) - middle
-		xx += x * x
-		xy += x * (v - t.Mean)
+	x := make([]float64, len(y))
+	for i := range x {
+		x[i] = float64(i)
 	}
-	slope := xy / xx
-	for i, v := range y {
-		d := v - t.Mean - slope*(float64(i)-middle)
-		residual += d * d
+	at0, slope := stat.LinearRegression(x, y, nil, false)
+	residual := 0.0
+	for i := range y {
+		residual += math.Pow(y[i]-at0-slope*x[i], 2)
 	}
-	t.Growth = slope * (n - 1)
-	t.Error = math.Sqrt(residual/(n-2)/xx) * (n - 1)
-	t.Flat = t.Growth <= growing*math.Abs(t.Mean) || t.Growth <= standardErrors*t.Error
+	t.growth = slope * (n - 1)
+	t.standardError = math.Sqrt(residual/(n-2)/(stat.Variance(x, nil)*(n-1))) * (n - 1)
+	t.flat = t.growth <= growing*math.Abs(t.mean) || t.growth <= standardErrors*t.standardError
 	return t
 }
 
-// trends looks at everything that has to stay flat.
-func trends(samples []probe.Sample) (all []Trend) {
-	for _, of := range []struct {
-		name, unit string
-		value      func(*probe.Sample) float64
-	}{
-		{"resident memory", "MB", func(s *probe.Sample) float64 { return s.Resident / 1e6 }},
-		{"heap in use", "MB", func(s *probe.Sample) float64 { return s.Heap / 1e6 }},
-		{"goroutines", "", func(s *probe.Sample) float64 { return s.Goroutines }},
-		{"open files", "", func(s *probe.Sample) float64 { return s.Files }},
-		{"write P50", "ms", func(s *probe.Sample) float64 { return 1000 * s.Write.P50 }},
-		{"write P99", "ms", func(s *probe.Sample) float64 { return 1000 * s.Write.P99 }},
-		{"due to readable P50", "ms", func(s *probe.Sample) float64 { return 1000 * s.Latency.P50 }},
-		{"due to readable P99", "ms", func(s *probe.Sample) float64 { return 1000 * s.Latency.P99 }},
-	} {
-		y := make([]float64, len(samples))
-		for i := range samples {
-			y[i] = of.value(&samples[i])
+// trends shows the trend of every column of samples but the first, which is the time.
+func trends(samples *table.Table) (t *table.Table, flat bool) {
+	t = &table.Table{Title: "Trend over the later two thirds", Head: []string{"", "mean", "growth", "its standard error", ""}}
+	flat = true
+	for column, name := range samples.Head[1:] {
+		y := make([]float64, len(samples.Rows))
+		for i, row := range samples.Rows {
+			y[i] = row[column+1].(float64)
 		}
-		all = append(all, trendOf(of.name, of.unit, y))
+		of := trendOf(y)
+		verdict := "flat"
+		if !of.flat {
+			verdict, flat = "grows", false
+		}
+		t.Add(name, of.mean, of.growth, of.standardError, verdict)
 	}
-	return all
+	return t, flat
 }

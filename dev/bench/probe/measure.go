@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/pprof/profile"
+	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
@@ -32,63 +32,44 @@ const (
 
 // Measurement is a load, measured after its warm-up. Times are in seconds.
 type Measurement struct {
-	Offered   float64 `json:"offered_per_second"`
-	Seconds   float64 `json:"seconds"`
-	Records   float64 `json:"records"` // became readable
-	PerSecond float64 `json:"records_per_second"`
-	Stored    int64   `json:"records_stored"` // of the whole run, warm-up included
-	Rejected  int64   `json:"records_rejected"`
-	Received  float64 `json:"records_received"` // until the measurement ended, warm-up included
-	Backlog   float64 `json:"records_backlog"`  // due but not sent
-	Retries   float64 `json:"write_retries"`
+	Offered            float64 // records/s; the caller knows it
+	Seconds            float64
+	Records, PerSecond float64 // became readable
+	Retries            float64
 
-	Latency   Quantiles         `json:"due_to_readable"`
-	Writes    map[string]Writes `json:"writes"`    // by table
-	Durations []Duration        `json:"durations"` // all other histograms of durations
+	Latency   Quantiles         // from due to readable
+	Writes    map[string]Writes // by table
+	Durations []Duration        // all other histograms of durations
 
-	ClientCPU  float64            `json:"client_cpu_seconds"`
-	PeakMemory int64              `json:"peak_memory_bytes"` // of the whole run
-	Profile    []Share            `json:"cpu_profile"`
-	NodesCPU   float64            `json:"nodes_cpu_seconds"`
-	InFlight   float64            `json:"writes_in_flight"` // mean
-	Limit      float64            `json:"writes_in_flight_limit"`
-	MaxLimit   float64            `json:"writes_in_flight_max_limit"` // greatest seen; ETL_MAX_IN_FLIGHT where it never fell
-	Queues     map[string]float64 `json:"queues"`                     // mean share in use
-	Busy       float64            `json:"machine_busy"`               // share of all cores
-	Cores      int                `json:"cores"`
-	Limiting   Verdict            `json:"bottleneck"`
-	Samples    []Sample           `json:"samples"`
+	ClientCPU, NodesCPU float64
+	InFlight, Limit     float64            // writes; means
+	MaxLimit            float64            // greatest seen; ETL_MAX_IN_FLIGHT where it never fell
+	Queues              map[string]float64 // mean share in use
+	Busy                float64            // share of all cores
+	Cores               int
+	Samples             []Sample
 }
 
 // Writes are the mutations of one table.
 type Writes struct {
 	Quantiles
-	Rows float64 `json:"rows"`
+	Rows float64
 }
 
 // Duration is the mean of a histogram of durations.
 type Duration struct {
-	Name  string  `json:"name"`
-	Count float64 `json:"count"`
-	Mean  float64 `json:"mean_seconds"`
-}
-
-// Verdict names a bottleneck and the numbers behind it.
-type Verdict struct {
-	Name string `json:"name"`
-	Why  string `json:"why"`
+	Name        string
+	Count, Mean float64
 }
 
 // Sample is a part of a measurement.
 type Sample struct {
-	At         float64   `json:"at_seconds"` // its end
-	Records    float64   `json:"records"`
-	Resident   float64   `json:"resident_bytes"`
-	Heap       float64   `json:"heap_bytes"`
-	Goroutines float64   `json:"goroutines"`
-	Files      float64   `json:"open_files"`
-	Write      Quantiles `json:"write"` // of all tables
-	Latency    Quantiles `json:"due_to_readable"`
+	At             float64 // its end
+	Resident, Heap float64 // bytes
+	Goroutines     float64
+	Files          float64   // open
+	Write          Quantiles // of all tables
+	Latency        Quantiles // from due to readable
 }
 
 const (
@@ -101,11 +82,8 @@ type Probe struct {
 	Address string // of ETL_METRICS_ADDRESS
 	Nodes   bench.Nodes
 	Every   time.Duration // between two samples
+	Profile string        // file for a CPU profile of the first minute
 	Sampled func(Sample)  // called with each sample
-}
-
-func (p *Probe) scrape(ctx context.Context) (snapshot, error) {
-	return scrape(ctx, "http://"+p.Address+"/metrics")
 }
 
 // Started waits until the first record is sent.
@@ -122,18 +100,26 @@ func (p *Probe) Started(ctx context.Context) error {
 
 // state holds counters at one moment.
 type state struct {
+	snapshot
 	at          time.Time
-	own         snapshot
 	nodes, busy float64 // CPU seconds
 }
 
 func (p *Probe) state(ctx context.Context) (s state, err error) {
-	s.own, err = p.scrape(ctx)
-	s.at, s.nodes, s.busy = time.Now(), p.Nodes.CPUSeconds(), busySeconds()
+	if s.snapshot, err = p.scrape(ctx); err != nil {
+		return s, err
+	}
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return s, err
+	}
+	stat, err := fs.Stat()
+	cpu := stat.CPUTotal
+	s.at, s.nodes, s.busy = time.Now(), p.Nodes.CPUSeconds(), cpu.User+cpu.Nice+cpu.System+cpu.IRQ+cpu.SoftIRQ+cpu.Steal
 	return s, err
 }
 
-// Measure takes a measurement of the given duration. The caller adds the numbers that are known after the run.
+// Measure takes a measurement of the given duration.
 func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement, error) {
 	m := &Measurement{Cores: runtime.NumCPU(), Writes: map[string]Writes{}, Queues: map[string]float64{}}
 	before, err := p.state(ctx)
@@ -141,12 +127,8 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 		return nil, err
 	}
 	var after state
-	var cpu *profile.Profile
 	g, running := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		cpu, err = cpuProfile(running, p.Address, min(lasts, maxProfile))
-		return err
-	})
+	g.Go(func() error { return p.cpuProfile(running, min(lasts, maxProfile)) })
 	g.Go(func() (err error) {
 		after, err = p.watch(running, m, before, lasts)
 		return err
@@ -154,7 +136,6 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	m.Profile = shares(cpu)
 	m.compare(before, after)
 	return m, nil
 }
@@ -171,7 +152,7 @@ func (p *Probe) watch(ctx context.Context, m *Measurement, before state, lasts t
 			return before, err
 		}
 		last := !now.at.Before(until)
-		m.addGauges(now.own, scrapes)
+		m.addGauges(now.snapshot, scrapes)
 		if last || now.at.Sub(from.at) >= p.Every {
 			s := sampleOf(before, from, now)
 			m.Samples = append(m.Samples, s)
@@ -197,42 +178,41 @@ func (m *Measurement) addGauges(s snapshot, n float64) {
 }
 
 func sampleOf(start, from, to state) Sample {
-	var write histogram
-	for key, h := range to.own.histograms {
+	write := histogram{}
+	for key := range to.histograms {
 		if strings.HasPrefix(key, metricWrite+"|") {
-			write = write.plus(h.plus(from.own.histograms[key], -1), 1)
+			write.add(to.observed(from.snapshot, key), 1)
 		}
 	}
-	v := to.own.values
+	v := to.values
 	return Sample{
-		At: to.at.Sub(start.at).Seconds(), Records: to.own.grown(from.own, metricFreshness+"_count"),
-		Resident: v["process_resident_memory_bytes"], Heap: v["go_memstats_heap_alloc_bytes"], Goroutines: v["go_goroutines"], Files: v["process_open_fds"],
-		Write: write.quantiles(), Latency: to.own.histograms[metricFreshness].plus(from.own.histograms[metricFreshness], -1).quantiles(),
+		At: to.at.Sub(start.at).Seconds(), Resident: v["process_resident_memory_bytes"], Heap: v["go_memstats_heap_alloc_bytes"], Goroutines: v["go_goroutines"],
+		Files: v["process_open_fds"], Write: write.quantiles(), Latency: to.observed(from.snapshot, metricFreshness).quantiles(),
 	}
 }
 
 // compare sets the numbers that lie between two states.
 func (m *Measurement) compare(before, after state) {
+	grown := func(key string) float64 { return after.grown(before.snapshot, key) }
 	m.Seconds = after.at.Sub(before.at).Seconds()
-	m.Records = after.own.grown(before.own, metricFreshness+"_count")
+	m.Records = grown(metricFreshness + "_count")
 	m.PerSecond = m.Records / m.Seconds
-	m.Latency = after.own.histograms[metricFreshness].plus(before.own.histograms[metricFreshness], -1).quantiles()
-	m.Received = after.own.sum(metricReceived)
-	m.Retries = after.own.grown(before.own, metricRetries)
-	m.ClientCPU = after.own.grown(before.own, "process_cpu_seconds_total")
+	m.Latency = after.observed(before.snapshot, metricFreshness).quantiles()
+	m.Retries = grown(metricRetries)
+	m.ClientCPU = grown("process_cpu_seconds_total")
 	m.NodesCPU = after.nodes - before.nodes
 	m.Busy = (after.busy - before.busy) / m.Seconds / float64(m.Cores)
-	for _, key := range slices.Sorted(maps.Keys(after.own.histograms)) {
+	for _, key := range slices.Sorted(maps.Keys(after.histograms)) {
 		metric, labels, _ := strings.Cut(key, "|")
-		count := after.own.grown(before.own, metric+"_count"+strings.TrimPrefix(key, metric))
-		sum := after.own.grown(before.own, metric+"_sum"+strings.TrimPrefix(key, metric))
+		count := grown(metric + "_count" + strings.TrimPrefix(key, metric))
 		switch {
 		case count == 0:
 		case metric == metricWrite:
-			m.Writes[labels] = Writes{after.own.histograms[key].plus(before.own.histograms[key], -1).quantiles(), after.own.grown(before.own, metricRows+"|"+labels)}
+			m.Writes[labels] = Writes{after.observed(before.snapshot, key).quantiles(), grown(metricRows + "|" + labels)}
 		case strings.HasSuffix(metric, "_duration_seconds"):
 			name := strings.TrimPrefix(strings.TrimSuffix(metric, "_duration_seconds"), "fleet_etl_")
-			m.Durations = append(m.Durations, Duration{strings.TrimSpace(name + " " + strings.ReplaceAll(labels, "|", " ")), count, sum / count})
+			mean := grown(metric+"_sum"+strings.TrimPrefix(key, metric)) / count
+			m.Durations = append(m.Durations, Duration{strings.TrimSpace(name + " " + strings.ReplaceAll(labels, "|", " ")), count, mean})
 		}
 	}
 }
@@ -245,11 +225,8 @@ func (m *Measurement) Mutations() (n float64) {
 	return n / max(m.Records, 1)
 }
 
-// ClientMicros is the CPU time of fleet-etl for one record, in µs.
-func (m *Measurement) ClientMicros() float64 { return 1e6 * m.ClientCPU / max(m.Records, 1) }
-
-// NodesMicros is the CPU time of all nodes for one record, in µs.
-func (m *Measurement) NodesMicros() float64 { return 1e6 * m.NodesCPU / max(m.Records, 1) }
+// PerRecord spreads seconds of CPU time over the records, in µs.
+func (m *Measurement) PerRecord(seconds float64) float64 { return 1e6 * seconds / max(m.Records, 1) }
 
 // Shares are the parts of the machine's cores that fleet-etl, the nodes and everything else used.
 func (m *Measurement) Shares() (client, nodes, others float64) {

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/pprof"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -47,12 +49,12 @@ func TestMeasureTakesWhatHappensMeanwhile(t *testing.T) {
 	defer server.Close()
 
 	var sampled []Sample
-	p := Probe{Address: strings.TrimPrefix(server.URL, "http://"), Every: time.Second, Sampled: func(s Sample) { sampled = append(sampled, s) }}
+	profile := filepath.Join(t.TempDir(), "cpu.pprof")
+	p := Probe{Address: strings.TrimPrefix(server.URL, "http://"), Every: time.Second, Profile: profile, Sampled: func(s Sample) { sampled = append(sampled, s) }}
 	require.NoError(t, p.Started(t.Context()))
 	m, err := p.Measure(t.Context(), 1200*time.Millisecond)
 	require.NoError(t, err)
 	assert.Equal(t, 1.0, m.Records)
-	assert.Equal(t, 2.0, m.Received)
 	assert.InEpsilon(t, 1, m.Latency.P99, .1)
 	assert.InEpsilon(t, .1, m.Writes["telemetry"].P99, .1)
 	assert.Equal(t, []Duration{{"stage load", 1, 1}}, m.Durations)
@@ -62,10 +64,7 @@ func TestMeasureTakesWhatHappensMeanwhile(t *testing.T) {
 	assert.Equal(t, m.Samples, sampled)
 	assert.Positive(t, m.Samples[0].Resident)
 	assert.Positive(t, m.Samples[0].Heap)
-}
-
-func TestSecondsHasThreeDigits(t *testing.T) {
-	for s, want := range map[float64]string{0: "0.00 ms", .00123: "1.23 ms", .0123: "12.3 ms", .123: "123 ms", 1.234: "1.23 s", 12.34: "12.3 s"} {
-		assert.Equal(t, want, Seconds(s))
-	}
+	taken, err := os.ReadFile(profile)
+	require.NoError(t, err)
+	assert.NotEmpty(t, taken)
 }

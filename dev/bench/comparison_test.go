@@ -1,0 +1,67 @@
+package bench
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
+)
+
+func TestMediansOfEachNumber(t *testing.T) {
+	runs := []Usage{{Seconds: 3, PerSecond: 100, ClientCPU: 1}, {Seconds: 1, PerSecond: 300, ClientCPU: 3}, {Seconds: 2, PerSecond: 200, ClientCPU: 2}}
+	assert.Equal(t, Usage{Seconds: 2, PerSecond: 200, ClientCPU: 2}, medians(runs))
+	assert.Equal(t, 100.0, medians(runs[:2]).PerSecond, "the lower of two")
+}
+
+func TestTableIsRelativeToTheFirstWay(t *testing.T) {
+	result := func(input, way string, rate, cpu float64) Result {
+		return Result{Cluster: "dc1=1", Input: input, Way: way, Usage: Usage{Records: 1e6, PerSecond: rate, ClientCPU: cpu, NodesCPU: 1}}
+	}
+	var out strings.Builder
+	s := table.Section{Tables: []*table.Table{Table([]Result{result("a", "old", 1000, 4), result("a", "new", 1500, 3), result("b", "old", 500, 1), result("b", "new", 500, 2)})}}
+	require.NoError(t, s.Text(&out))
+	var lines [][]string
+	for line := range strings.Lines(out.String()) {
+		lines = append(lines, strings.Fields(strings.ReplaceAll(line, "|", " ")))
+	}
+	assert.Equal(t, []string{"dc1=1", "a", "new", "1000000", "1500", "1.5", "3", "0.75", "1", "1", "0", "0"}, lines[3])
+	assert.Equal(t, "2", lines[5][7])
+}
+
+func TestGroupRowsSharesBatchesWithinAPartition(t *testing.T) {
+	row := func(device, day string, second int) driverRow {
+		return driverRow{device, day, []any{time.Unix(int64(second), 0)}}
+	}
+	rows := []driverRow{row("a", "1", 1), row("b", "1", 2), row("a", "1", 3), row("a", "2", 4), row("a", "1", 5)}
+	var got []string
+	for _, group := range groupRows(rows, 2) {
+		text := ""
+		for _, r := range group {
+			text += r.device + r.day + ":" + r.values[0].(time.Time).UTC().Format("5") + " "
+		}
+		got = append(got, strings.TrimSpace(text))
+	}
+	assert.Equal(t, []string{"a1:1 a1:3", "a1:5", "b1:2", "a2:4"}, got)
+}
+
+func TestGeneratedRowsReadBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "random.csv")
+	require.NoError(t, writeRandom(path, 100, 20))
+	rows, err := readRows(path)
+	require.NoError(t, err)
+	require.Len(t, rows, 100)
+	const ts, fleet, heading, battery = 2, 3, 7, 8
+	assert.Equal(t, "random-00001", rows[0].device)
+	assert.Equal(t, "random-002", rows[1].values[fleet])
+	assert.NotNil(t, rows[0].values[battery])
+	assert.Nil(t, rows[0].values[heading])
+	assert.Equal(t, strings.Count(insertHistory, "?"), len(rows[0].values))
+	first, last := rows[0].values[ts].(time.Time), rows[99].values[ts].(time.Time)
+	assert.True(t, last.After(first))
+	assert.False(t, last.After(time.Now()))
+}
