@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -16,6 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/queries"
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
@@ -23,11 +23,11 @@ import (
 type queriesCmd struct {
 	Vehicles int    `default:"10000" help:"Vehicles of the fleet."`
 	Days     int    `default:"30" help:"Days that are filled, up to now."`
-	Fill     bool   `default:"true" negatable:"" help:"Fill the keyspace first. An interrupted fill continues."`
+	Fill     bool   `default:"true" negatable:"" help:"Fill the keyspace first."`
 	Keep     bool   `help:"Leave the cluster running."`
 	Repeat   int    `default:"40" help:"Runs of each statement and call."`
 	Only     string `placeholder:"TEXT" help:"Measure only statements, calls and panels with this in their names."`
-	Write    bool   `help:"Write the tables into docs/queries.md, too."`
+	Write    bool   `help:"Write the results into docs/queries.md, too."`
 }
 
 const queriesKeyspace = "fleet_queries"
@@ -38,32 +38,30 @@ func (cmd queriesCmd) Run(ctx context.Context, s *settings) error {
 	if err != nil {
 		return err
 	}
-	dir := filepath.Join(root, ".dev", "queries")
 	own := *s
-	own.Dir = filepath.Join(dir, "cluster")
+	own.Dir = filepath.Join(root, ".dev", "queries", "cluster")
 	dcs := cluster.DCs{{Name: "dc1", Nodes: 1}}
 	c, err := own.open(dcs, os.Stderr)
 	if err != nil {
 		return err
 	}
 	return whileUp(ctx, c, cmd.Keep, func(nodes []cluster.Node) error {
-		report, err := cmd.measure(ctx, c, root, dir, bench.Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Hosts: contactPoints(nodes)})
+		sections, err := cmd.measure(ctx, c, root, bench.Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Hosts: contactPoints(nodes)})
 		if err != nil {
 			return err
 		}
-		text, err := json.MarshalIndent(report, "", "  ")
-		if err == nil {
-			err = errors.Join(os.WriteFile(filepath.Join(dir, "queries.json"), text, 0o644),
-				os.WriteFile(filepath.Join(dir, "queries.md"), []byte(report.Markdown()), 0o644))
+		for i := range sections {
+			err = errors.Join(err, sections[i].Text(os.Stdout))
 		}
+		err = errors.Join(err, writeJSON(filepath.Join(root, ".dev", "queries", "queries.json"), sections))
 		if err == nil && cmd.Write {
-			err = report.Into(filepath.Join(root, "docs", "queries.md"))
+			_, err = table.WriteInto(filepath.Join(root, queries.Document), sections, "")
 		}
 		return err
 	})
 }
 
-func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root, dir string, nodes bench.Nodes) (*queries.Report, error) {
+func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root string, nodes bench.Nodes) ([]table.Section, error) {
 	statements, err := queries.Statements(root)
 	if err != nil {
 		return nil, err
@@ -85,8 +83,7 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root, dir
 	}
 	defer session.Close()
 	fill := &queries.Fill{
-		Session: session, Statements: statements, Fleet: queries.Fleet{Vehicles: cmd.Vehicles, Days: cmd.Days}, Now: time.Now().UTC(),
-		State: filepath.Join(dir, "filled"), Out: os.Stderr,
+		Session: session, Statements: statements, Fleet: queries.Fleet{Vehicles: cmd.Vehicles, Days: cmd.Days}, Now: time.Now().UTC(), Out: os.Stderr,
 	}
 	if cmd.Fill {
 		if err := fill.Run(ctx); err != nil {

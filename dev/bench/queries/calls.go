@@ -47,32 +47,30 @@ func (s sample) day(i int) cassandra.Day {
 	return cassandra.DayOf(s.now.UnixMilli()) - 1 - cassandra.Day(i%max(1, min(20, s.fleet.Days-1)))
 }
 
+func count[T any](rows []T, err error) (int, error) { return len(rows), err }
+
 // calls are the reads that send several statements.
 func (s sample) calls(store *cassandra.Store) []call {
-	history := func(device func(int) string, back time.Duration, limit int) func(context.Context, int) (int, error) {
+	type run = func(context.Context, int) (int, error)
+	history := func(device func(int) string, back time.Duration, limit int) run {
 		return func(ctx context.Context, i int) (int, error) {
 			page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device(i), From: s.now.Add(-back), To: s.now, Limit: limit})
 			return len(page.Rows), err
 		}
 	}
-	alerts := func(back time.Duration, limit int) func(context.Context, int) (int, error) {
+	alerts := func(back time.Duration, limit int) run {
 		return func(ctx context.Context, _ int) (int, error) {
-			found, err := store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleetID, From: s.now.Add(-back), To: s.now, Limit: limit})
-			return len(found), err
+			return count(store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleetID, From: s.now.Add(-back), To: s.now, Limit: limit}))
 		}
 	}
-	analytics := func(days cassandra.Day) func(context.Context, int) (int, error) {
+	today := cassandra.DayOf(s.now.UnixMilli())
+	analytics := func(days cassandra.Day) run {
 		return func(ctx context.Context, _ int) (int, error) {
-			today := cassandra.DayOf(s.now.UnixMilli())
-			rows, err := store.Analytics(ctx, fleetID, today-days+1, today)
-			return len(rows), err
+			return count(store.Analytics(ctx, fleetID, today-days+1, today))
 		}
 	}
 	return []call{
-		{"map of the fleet", screen, func(ctx context.Context, _ int) (int, error) {
-			rows, err := store.LatestOfFleet(ctx, fleetID)
-			return len(rows), err
-		}},
+		{"map of the fleet", screen, func(ctx context.Context, _ int) (int, error) { return count(store.LatestOfFleet(ctx, fleetID)) }},
 		{"track, 24 h, a position every 10 s, 1,000 rows", screen, history(s.dense, aDay, 1001)},
 		{"track, 30 days, a position every 10 s, 1,000 rows", screen, history(s.dense, 30*aDay, 1001)},
 		{"track, 30 days, a position per hour, 1,000 rows", screen, history(s.sparse, 30*aDay, 1001)},
@@ -84,46 +82,36 @@ func (s sample) calls(store *cassandra.Store) []call {
 		{"hourly statistics, 24 h", screen, analytics(2)},
 		{"hourly statistics, 7 days", screen, analytics(7)},
 		{"hourly statistics, 30 days", screen, analytics(30)},
-		{"list of fleets", screen, func(ctx context.Context, _ int) (int, error) {
-			fleets, err := store.Fleets(ctx)
-			return len(fleets), err
-		}},
+		{"list of fleets", screen, func(ctx context.Context, _ int) (int, error) { return count(store.Fleets(ctx)) }},
 		{"1,000 devices that a writer loads", rare, func(ctx context.Context, i int) (int, error) {
 			var ids []string
 			for j := range 1000 {
 				ids = append(ids, s.sparse(i*1000+j))
 			}
-			ids = slices.Compact(slices.Sorted(slices.Values(ids)))
-			rows, err := store.LatestWriteTimes(ctx, ids)
+			rows, err := store.LatestWriteTimes(ctx, slices.Compact(slices.Sorted(slices.Values(ids))))
 			return len(rows), err
 		}},
 	}
 }
 
-// Written rows belong to no fleet of people.
-const (
-	probeFleet    = "_queries"
-	probeInstance = "_queries-instance"
-)
-
 // batches are the statements that the pipeline sends for many rows of a partition at once.
 var batches = map[string]int{"insertHistory": batchRows, "insertLatestByFleet": batchRows, "insertDeviceStatus": batchRows, "insertHour": batchRows, "insertTrip": 30}
 
-// rows are what the i-th run of a statement is about.
+// rows are what the i-th run of a statement is about. Rows that it writes belong to no fleet of people.
 func (s sample) rows(st Statement, i int, f *Fill) []row {
-	day := s.day(i)
 	if st.writes() {
-		var rows []row
-		for j := range max(1, batches[st.Name]) {
+		rows := make([]row, max(1, batches[st.Name]))
+		for j := range rows {
 			r := f.row(i, s.now.Add(-time.Duration(i*batchRows+j)*time.Millisecond))
-			r.fleet, r.device, r.bucket, r.written = probeFleet, "_queries-1", 0, s.now
+			r.fleet, r.device, r.bucket, r.written = "_queries", "_queries-1", 0, s.now
 			if st.Table != cassandra.TableHistory && st.Table != cassandra.TableTrips { // their partition is not the device's
 				r.device = fmt.Sprintf("_queries-%d", j)
 			}
-			rows = append(rows, r)
+			rows[j] = r
 		}
 		return rows
 	}
+	day := s.day(i)
 	r := f.row(i, day.Time())
 	r.until, r.limit, r.bucket, r.device = day.Time().Add(aDay-time.Millisecond), 1001, i%cassandra.FleetBuckets, s.sparse(i)
 	switch st.Table {

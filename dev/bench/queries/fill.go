@@ -1,13 +1,11 @@
 package queries
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"time"
 
@@ -20,8 +18,7 @@ import (
 // Fleet is the content of the keyspace: many vehicles that send rarely, so that there are many partitions, and a few
 // that send often, so that there are large ones.
 type Fleet struct {
-	Vehicles int `json:"vehicles"`
-	Days     int `json:"days"`
+	Vehicles, Days int
 }
 
 const (
@@ -47,48 +44,27 @@ const (
 )
 
 // Fill writes what a fleet would leave, with the statements and the batches that fleet-etl uses. Derived rows are made up
-// beside the telemetry: for the cost of a read, the number and the size of the rows matter. An interrupted fill continues
-// where it stopped.
+// beside the telemetry: for the cost of a read, the number and the size of the rows matter.
 type Fill struct {
 	Session    *gocql.Session
 	Statements []Statement
 	Fleet      Fleet
 	Now        time.Time
-	State      string // file that names the days that are filled
 	Out        io.Writer
 }
 
 // Run fills the keyspace.
 func (f *Fill) Run(ctx context.Context) error {
-	state, err := os.OpenFile(f.State, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	defer state.Close()
-	filled := map[string]bool{}
-	for lines := bufio.NewScanner(state); lines.Scan(); {
-		filled[lines.Text()] = true
-	}
-	step := func(name string, do func() error) error {
-		if filled[name] || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		started := time.Now()
-		if err := do(); err != nil {
-			return fmt.Errorf("fill %s: %w", name, err)
-		}
-		fmt.Fprintf(f.Out, "filled %s in %s\n", name, time.Since(started).Round(time.Second))
-		_, err := fmt.Fprintln(state, name)
-		return err
-	}
-	if err := step("latest", func() error { return f.latest(ctx) }); err != nil {
-		return err
+	if err := f.latest(ctx); err != nil {
+		return fmt.Errorf("fill the latest rows: %w", err)
 	}
 	today := cassandra.DayOf(f.Now.UnixMilli())
 	for day := today - cassandra.Day(f.Fleet.Days) + 1; day <= today; day++ {
-		if err := step(day.String(), func() error { return f.day(ctx, day) }); err != nil {
-			return err
+		started := time.Now()
+		if err := f.day(ctx, day); err != nil {
+			return fmt.Errorf("fill %s: %w", day, err)
 		}
+		fmt.Fprintf(f.Out, "filled %s in %s\n", day, time.Since(started).Round(time.Second))
 	}
 	return nil
 }

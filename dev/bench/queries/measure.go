@@ -7,63 +7,15 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gocql/gocql"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 )
-
-// Report is the result of a measurement. Times are in milliseconds.
-type Report struct {
-	Taken      time.Time       `json:"taken"`
-	Fleet      Fleet           `json:"fleet"`
-	Statements []StatementCost `json:"statements"`
-	Calls      []Cost          `json:"calls"`
-	Panels     []Cost          `json:"panels"`
-	Tables     []TableSize     `json:"tables"`
-}
-
-// Cost is the cost of a use of the store, as the caller sees it.
-type Cost struct {
-	Name string  `json:"name"`
-	Kind kind    `json:"kind"`
-	Rows int     `json:"rows"` // of the largest result
-	P50  float64 `json:"p50_ms"`
-	P95  float64 `json:"p95_ms"`
-}
-
-// over is what exceeds the budget.
-func (c Cost) over() string {
-	if budget := milliseconds(budgets[c.Kind]); c.P95 > budget {
-		return fmt.Sprintf("P95 over %.0f ms", budget)
-	}
-	return ""
-}
-
-// StatementCost is the cost of one request of a statement.
-type StatementCost struct {
-	Statement
-	Key        string  `json:"key"`
-	Batch      int     `json:"batch"` // rows of a request
-	Rows       int     `json:"rows"`  // read by all replicas, in the traced request that read most
-	Tombstones int     `json:"tombstones"`
-	SSTables   int     `json:"sstables"`
-	Node       float64 `json:"node_ms"` // median of the coordinators' times in the traces
-	P50        float64 `json:"p50_ms"`
-	P95        float64 `json:"p95_ms"`
-}
-
-// TableSize is what a node stores of a table.
-type TableSize struct {
-	Name         string `json:"name"`
-	Partitions   int    `json:"number_of_partitions_estimate"`
-	LargestBytes int    `json:"compacted_partition_maximum_bytes"`
-	MeanBytes    int    `json:"compacted_partition_mean_bytes"`
-	SSTables     int    `json:"sstable_count"`
-	Bytes        string `json:"space_used_live"` // a number
-}
 
 // Measure runs everything on a filled keyspace.
 type Measure struct {
@@ -78,102 +30,110 @@ type Measure struct {
 	TableStats func(ctx context.Context) ([]byte, error)
 }
 
-// traced is how many requests of a statement are traced. Traces slow requests down, so the times come from others.
-const traced = 5
-
-// A call runs as often as it is repeated, unless that takes long.
-const (
-	fewest  = 3
-	longest = 6 * time.Second
-)
-
-// Run measures statements, calls and panels.
-func (m *Measure) Run(ctx context.Context) (*Report, error) {
+// Run measures statements, calls and panels. The sections are those of the document.
+func (m *Measure) Run(ctx context.Context) ([]table.Section, error) {
 	s := sample{m.Fill.Fleet, m.Fill.Now}
 	tables, err := m.Store.Schema(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := &Report{Taken: time.Now().UTC(), Fleet: m.Fill.Fleet}
-	for _, statement := range m.Fill.Statements {
-		if strings.Contains(statement.Name, m.Only) {
-			cost, err := m.statement(ctx, s, statement)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", statement.Name, err)
-			}
-			cost.Key = keyOf(tables, statement.Table)
-			r.Statements = append(r.Statements, cost)
-		}
-	}
-	if r.Calls, err = m.costs(ctx, s.calls(m.Store)); err != nil {
+	fact := fmt.Sprintf("Measured %s: %d vehicles over %d days in one fleet. %d of them send every %s, the others every hour.",
+		time.Now().UTC().Format("2006-01-02 15:04 UTC"), m.Fill.Fleet.Vehicles, m.Fill.Fleet.Days, denseVehicles, denseEvery)
+	sections := []table.Section{{Name: "statements", Title: "Statements", Facts: []string{fact}}, {Name: "calls", Title: "Calls"}, {Name: "panels", Title: "Panels"}, {Name: "tables", Title: "Tables"}}
+	if sections[0].Tables, err = m.statements(ctx, s, tables); err != nil {
 		return nil, err
 	}
 	panels, err := s.panels(m.Store, tables)
-	if err == nil {
-		r.Panels, err = m.costs(ctx, panels)
-	}
 	if err != nil {
 		return nil, err
 	}
-	r.Tables, err = m.sizes(ctx, tables)
-	return r, err
+	for i, calls := range [][]call{s.calls(m.Store), panels} {
+		costs, err := m.calls(ctx, calls)
+		if err != nil {
+			return nil, err
+		}
+		sections[1+i].Tables = []*table.Table{costs}
+	}
+	sizes, err := m.sizes(ctx, tables)
+	sections[3].Tables = []*table.Table{sizes}
+	return sections, err
 }
 
-func (m *Measure) statement(ctx context.Context, s sample, st Statement) (StatementCost, error) {
-	cost := StatementCost{Statement: st, Batch: len(s.rows(st, 0, m.Fill))}
+// cost is what the callers of repeated runs wait, in milliseconds, and the largest number of rows.
+type cost struct {
+	rows     int
+	p50, p95 float64
+}
+
+// A run is repeated at least so often, and no longer than this.
+const (
+	fewest  = 3
+	longest = 6 * time.Second
+)
+
+func (m *Measure) repeat(ctx context.Context, name string, run func(ctx context.Context, i int) (rows int, err error)) (c cost, err error) {
+	var took []float64
+	for i, begun := 0, time.Now(); i < m.Repeat && (i < fewest || time.Since(begun) < longest); i++ {
+		started := time.Now()
+		rows, err := run(ctx, i)
+		if err != nil {
+			return c, fmt.Errorf("%s: %w", name, err)
+		}
+		took = append(took, milliseconds(time.Since(started)))
+		c.rows = max(c.rows, rows)
+	}
+	c.p50, c.p95 = quantile(took, 0.5), quantile(took, 0.95)
+	fmt.Fprintf(m.Out, "%8.1f %8.1f ms  %6d rows  %s\n", c.p50, c.p95, c.rows, name)
+	return c, nil
+}
+
+// statements has a table for each table of the keyspace.
+func (m *Measure) statements(ctx context.Context, s sample, tables []cassandra.Table) (groups []*table.Table, err error) {
+	of := map[string]*table.Table{}
+	for _, st := range m.Fill.Statements {
+		if !strings.Contains(st.Name, m.Only) {
+			continue
+		}
+		t := of[st.Table]
+		if t == nil {
+			t = &table.Table{Title: fmt.Sprintf("**`%s`**, key `%s`", st.Table, keyOf(tables, st.Table)), Head: []string{
+				"statement", "for", "P50 ms", "P95 ms", "node ms", "rows", "tombstones", "SSTables", "batch",
+			}}
+			of[st.Table], groups = t, append(groups, t)
+		}
+		if err := m.statement(ctx, s, st, t); err != nil {
+			return nil, err
+		}
+	}
+	return groups, nil
+}
+
+// traced is how many requests of a statement are traced. Traces slow requests down, so the times come from others.
+const traced = 5
+
+func (m *Measure) statement(ctx context.Context, s sample, st Statement, t *table.Table) error {
 	var of traces
 	for i := range traced {
 		if _, err := exec(ctx, m.Fill.Session, st.CQL, m.Level, &of, s.rows(st, i, m.Fill)...); err != nil {
-			return cost, err
+			return fmt.Errorf("%s: %w", st.Name, err)
 		}
 	}
 	found, err := of.read(ctx, m.Fill.Session)
 	if err != nil {
-		return cost, err
+		return err
 	}
-	var node, took []float64
-	for _, t := range found {
-		node = append(node, milliseconds(t.took))
-		cost.Rows, cost.Tombstones, cost.SSTables = max(cost.Rows, t.rows), max(cost.Tombstones, t.tombstones), max(cost.SSTables, t.sstables)
+	var node []float64
+	var most trace
+	for _, one := range found {
+		node = append(node, milliseconds(one.took))
+		most = trace{0, max(most.sstables, one.sstables), max(most.rows, one.rows), max(most.tombstones, one.tombstones)}
 	}
-	for i := range m.Repeat {
-		rows := s.rows(st, traced+i, m.Fill)
-		started := time.Now()
-		if _, err := exec(ctx, m.Fill.Session, st.CQL, m.Level, nil, rows...); err != nil {
-			return cost, err
-		}
-		took = append(took, milliseconds(time.Since(started)))
-	}
-	cost.Node, cost.P50, cost.P95 = quantile(node, 0.5), quantile(took, 0.5), quantile(took, 0.95)
-	fmt.Fprintf(m.Out, "%-28s %8.1f %8.1f ms  %6d rows %6d tombstones\n", st.Name, cost.P50, cost.P95, cost.Rows, cost.Tombstones)
-	return cost, nil
-}
-
-func (m *Measure) costs(ctx context.Context, calls []call) (costs []Cost, err error) {
-	for _, c := range calls {
-		if !strings.Contains(c.name, m.Only) {
-			continue
-		}
-		cost := Cost{Name: c.name, Kind: c.kind}
-		var took []float64
-		begun := time.Now()
-		for i := range m.Repeat {
-			if i >= fewest && time.Since(begun) > longest {
-				break
-			}
-			started := time.Now()
-			rows, err := c.run(ctx, i)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", c.name, err)
-			}
-			took = append(took, milliseconds(time.Since(started)))
-			cost.Rows = max(cost.Rows, rows)
-		}
-		cost.P50, cost.P95 = quantile(took, 0.5), quantile(took, 0.95)
-		costs = append(costs, cost)
-		fmt.Fprintf(m.Out, "%8.1f %8.1f ms  %6d rows  %s  %s\n", cost.P50, cost.P95, cost.Rows, cost.over(), cost.Name)
-	}
-	return costs, nil
+	c, err := m.repeat(ctx, st.Name, func(ctx context.Context, i int) (int, error) {
+		return exec(ctx, m.Fill.Session, st.CQL, m.Level, nil, s.rows(st, traced+i, m.Fill)...)
+	})
+	t.Add("`"+st.Name+"`", st.Purpose, c.p50, c.p95, quantile(node, 0.5), most.rows, most.tombstones, most.sstables, len(s.rows(st, 0, m.Fill)))
+	t.Code = append(t.Code, st.CQL)
+	return err
 }
 
 func keyOf(tables []cassandra.Table, name string) string {
@@ -184,27 +144,58 @@ func keyOf(tables []cassandra.Table, name string) string {
 	return strings.Join(append([]string{"(" + strings.Join(tables[i].PartitionKey, ", ") + ")"}, tables[i].ClusteringKey...), ", ")
 }
 
-func (m *Measure) sizes(ctx context.Context, tables []cassandra.Table) (sizes []TableSize, err error) {
+func (m *Measure) calls(ctx context.Context, calls []call) (*table.Table, error) {
+	t := &table.Table{Head: []string{"call", "kind", "rows", "P50 ms", "P95 ms", "over budget"}}
+	for _, c := range calls {
+		if strings.Contains(c.name, m.Only) {
+			found, err := m.repeat(ctx, c.name, c.run)
+			if err != nil {
+				return nil, err
+			}
+			t.Add(c.name, string(c.kind), found.rows, found.p50, found.p95, overBudget(c.kind, found.p95))
+		}
+	}
+	return t, nil
+}
+
+func overBudget(of kind, p95 float64) string {
+	if budget := milliseconds(budgets[of]); p95 > budget {
+		return fmt.Sprintf("P95 over %.0f ms", budget)
+	}
+	return ""
+}
+
+// sizes shows what a node stores of each table.
+func (m *Measure) sizes(ctx context.Context, tables []cassandra.Table) (*table.Table, error) {
+	t := &table.Table{Head: []string{"table", "partitions", "mean KiB", "largest KiB", "SSTables", "on disk MiB"}}
 	text, err := m.TableStats(ctx)
 	if err != nil {
-		return nil, err
+		return t, err
 	}
 	var stats map[string]json.RawMessage // keyspaces and totals
 	if err := json.Unmarshal(text, &stats); err != nil {
-		return nil, fmt.Errorf("nodetool tablestats: %w", err)
+		return t, fmt.Errorf("nodetool tablestats: %w", err)
 	}
 	for _, part := range stats {
-		var keyspace struct{ Tables map[string]TableSize }
+		var keyspace struct {
+			Tables map[string]struct {
+				Partitions int     `json:"number_of_partitions_estimate"`
+				Largest    float64 `json:"compacted_partition_maximum_bytes"`
+				Mean       float64 `json:"compacted_partition_mean_bytes"`
+				SSTables   int     `json:"sstable_count"`
+				Bytes      string  `json:"space_used_live"` // a number
+			}
+		}
 		if json.Unmarshal(part, &keyspace) != nil || keyspace.Tables == nil {
 			continue
 		}
-		for _, t := range tables {
-			size := keyspace.Tables[t.Name]
-			size.Name = t.Name
-			sizes = append(sizes, size)
+		for _, of := range tables {
+			size := keyspace.Tables[of.Name]
+			bytes, _ := strconv.ParseFloat(size.Bytes, 64)
+			t.Add("`"+of.Name+"`", size.Partitions, size.Mean/(1<<10), size.Largest/(1<<10), size.SSTables, bytes/(1<<20))
 		}
 	}
-	return sizes, nil
+	return t, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -3,34 +3,41 @@
 package queries
 
 import (
-	"errors"
 	"fmt"
 	"go/ast"
 	"go/constant"
 	"go/parser"
 	"go/token"
 	"go/types"
+	"maps"
+	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
-// Statement is a CQL statement that package cassandra runs on a table of the keyspace.
+// Statement is a CQL statement that package cassandra runs on a table of the keyspace. It has the name of its constant.
 type Statement struct {
-	Name    string `json:"name"` // of its constant
-	CQL     string `json:"cql"`
-	Table   string `json:"table"`
-	Purpose string `json:"purpose"`
+	Name, CQL, Table, Purpose string
 }
 
 var (
 	statementForm  = regexp.MustCompile(`^(SELECT|INSERT|UPDATE|DELETE) `)
 	statementTable = regexp.MustCompile(`(?:FROM|INTO|UPDATE) (\w+)`)
+	documented     = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]+) \\|")
 )
 
+// Document is the page that has the purpose of each statement, and the results.
+const Document = "docs/queries.md"
+
 // Statements reads the constants of package cassandra under a repository root, so that no statement stays unmeasured.
-// They are in the order of their purposes.
+// Their purposes and their order are those of the document.
 func Statements(root string) ([]Statement, error) {
+	page, err := os.ReadFile(filepath.Join(root, Document))
+	if err != nil {
+		return nil, err
+	}
 	names, err := filepath.Glob(filepath.Join(root, "cassandra", "*.go"))
 	if err != nil {
 		return nil, err
@@ -61,21 +68,16 @@ func Statements(root string) ([]Statement, error) {
 		}
 	}
 	var statements []Statement
-	var problems []error
-	for _, p := range purposes {
-		text, ok := found[p.statement]
-		if !ok {
-			problems = append(problems, fmt.Errorf("purposes.go: package cassandra has no statement %s", p.statement))
-			continue
+	for _, row := range documented.FindAllStringSubmatch(string(page), -1) {
+		if text, ok := found[row[1]]; ok {
+			statements = append(statements, Statement{Name: row[1], CQL: text, Table: statementTable.FindStringSubmatch(text)[1], Purpose: row[2]})
+			delete(found, row[1])
 		}
-		table := statementTable.FindStringSubmatch(text)
-		statements = append(statements, Statement{Name: p.statement, CQL: text, Table: table[1], Purpose: p.purpose})
-		delete(found, p.statement)
 	}
-	for name := range found {
-		problems = append(problems, fmt.Errorf("purposes.go: statement %s of package cassandra has no purpose; add one", name))
+	if len(found) > 0 {
+		return nil, fmt.Errorf("%s: add a row \"| `NAME` | purpose |\" for each of %s", Document, strings.Join(slices.Sorted(maps.Keys(found)), ", "))
 	}
-	return statements, errors.Join(problems...)
+	return statements, nil
 }
 
 func (s Statement) writes() bool { return !strings.HasPrefix(s.CQL, "SELECT") }

@@ -3,27 +3,18 @@ package queries
 import (
 	"context"
 	"fmt"
-	"regexp"
 	"slices"
-	"strconv"
-	"sync"
+	"strings"
 	"time"
 
 	"github.com/gocql/gocql"
 )
 
-// traces collects the ids under which nodes keep their traces. It implements gocql.Tracer.
-type traces struct {
-	mu  sync.Mutex
-	ids [][]byte
-}
+// traces collects the ids under which nodes keep their traces. It implements gocql.Tracer for one request at a time.
+type traces [][]byte
 
 // Trace implements gocql.Tracer.
-func (t *traces) Trace(id []byte) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.ids = append(t.ids, slices.Clone(id))
-}
+func (t *traces) Trace(id []byte) { *t = append(*t, slices.Clone(id)) }
 
 // trace is what the nodes did for one request.
 type trace struct {
@@ -35,8 +26,8 @@ type trace struct {
 const traceWithin = 5 * time.Second
 
 // read reads the traces. It leaves out the preparing of statements, and traces that the nodes did not write.
-func (t *traces) read(ctx context.Context, session *gocql.Session) (found []trace, err error) {
-	for _, id := range t.ids {
+func (t traces) read(ctx context.Context, session *gocql.Session) (found []trace, err error) {
+	for _, id := range t {
 		one, ok, err := readTrace(ctx, session, id)
 		if err != nil {
 			return nil, fmt.Errorf("read a trace: %w", err)
@@ -57,7 +48,7 @@ func readTrace(ctx context.Context, session *gocql.Session, id []byte) (t trace,
 		switch {
 		case err != nil && err != gocql.ErrNotFound:
 			return t, false, err
-		case prepares.MatchString(request), time.Now().After(deadline):
+		case strings.HasPrefix(request, "Preparing"), time.Now().After(deadline):
 			return t, false, nil
 		case micros == 0:
 			time.Sleep(50 * time.Millisecond)
@@ -72,21 +63,13 @@ func readTrace(ctx context.Context, session *gocql.Session, id []byte) (t trace,
 	return t, true, events.Close()
 }
 
-// Activities of Cassandra 5.
-var (
-	prepares     = regexp.MustCompile(`^Preparing`)
-	mergedTables = regexp.MustCompile(`^Merged data from memtables and (\d+) sstables`)
-	readRows     = regexp.MustCompile(`^Read (\d+) live rows.* (\d+) tombstone`)
-)
-
+// add reads the activities of Cassandra 5.
 func (t *trace) add(activity string) {
-	if m := mergedTables.FindStringSubmatch(activity); m != nil {
-		n, _ := strconv.Atoi(m[1])
-		t.sstables = max(t.sstables, n)
+	var sstables, rows, tombstones int
+	if n, _ := fmt.Sscanf(activity, "Merged data from memtables and %d sstables", &sstables); n == 1 {
+		t.sstables = max(t.sstables, sstables)
 	}
-	if m := readRows.FindStringSubmatch(activity); m != nil {
-		rows, _ := strconv.Atoi(m[1])
-		tombstones, _ := strconv.Atoi(m[2])
+	if n, _ := fmt.Sscanf(activity, "Read %d live rows and %d tombstone", &rows, &tombstones); n == 2 {
 		t.rows += rows
 		t.tombstones += tombstones
 	}

@@ -57,7 +57,7 @@ func (r *row) value(column string, kind gocql.TypeInfo, n int) any {
 	case "device_id", "name":
 		return r.device
 	case "instance_id":
-		return probeInstance
+		return "_queries-instance"
 	case "shard":
 		hash := fnv.New32a()
 		_, _ = hash.Write([]byte(r.fleet))
