@@ -25,32 +25,28 @@ import (
 const readyWithin = 2 * time.Minute
 
 // FleetETL builds fleet-etl and returns its path.
-func FleetETL(ctx context.Context) (path string, err error) {
-	err = Build(ctx, func(dir string) error {
-		path = filepath.Join(dir, "fleet-etl")
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "github.com/fleettracing/fleet-tracing/etl")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build fleet-etl: %w\n%s", err, out)
-		}
-		return nil
-	})
-	return path, err
-}
+func FleetETL(ctx context.Context) (path string, err error) { return Build(ctx, "fleet-etl", nil, "./etl") }
 
-// Build builds a program into a directory that the tests of all packages share, one build at a time. The Go tool skips the build if
-// the file is up to date.
-func Build(ctx context.Context, do func(dir string) error) error {
+// Build builds a program with arguments of go build, relative to the repository, and returns its path. The tests of all packages
+// share the program, and build one at a time. The Go tool skips the build if the program is up to date.
+func Build(ctx context.Context, name string, env []string, args ...string) (path string, err error) {
 	root, err := cluster.RepositoryRoot()
 	if err != nil {
-		return err
+		return "", err
 	}
 	dir := filepath.Join(root, ".dev", "test-bin")
 	unlock, err := process.Lock(ctx, dir, func(string) {})
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer unlock()
-	return do(dir)
+	path = filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", path}, args...)...)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), env...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w\n%s", name, err, out)
+	}
+	return path, nil
 }
 
 // ETL is a fleet-etl with its own state directory and addresses, on the keyspace of the tests. While it runs, it simulates ten

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -29,18 +28,8 @@ const ID = "fleettracing-cassandra-datasource"
 
 // Build compiles the binary for this machine with the flags of mage, and returns its path. Test packages share it.
 func Build(ctx context.Context) (binary string, err error) {
-	_, here, _, _ := runtime.Caller(0)
-	err = platform.Build(ctx, func(dir string) error {
-		binary = filepath.Join(dir, fmt.Sprintf("gpx_fleet_cassandra_%s_%s", runtime.GOOS, runtime.GOARCH))
-		cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, "-tags", "arrow_json_stdlib", "-ldflags", "-w -s", "./pkg")
-		cmd.Dir = filepath.Dir(filepath.Dir(filepath.Dir(here)))
-		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
-		if output, err := cmd.CombinedOutput(); err != nil {
-			return fmt.Errorf("build the plugin: %w\n%s", err, output)
-		}
-		return nil
-	})
-	return binary, err
+	name := fmt.Sprintf("gpx_fleet_cassandra_%s_%s", runtime.GOOS, runtime.GOARCH)
+	return platform.Build(ctx, name, []string{"CGO_ENABLED=0"}, "-tags", "arrow_json_stdlib", "-ldflags", "-w -s", "./grafana-datasource/pkg")
 }
 
 // Plugin is a running plugin.
