@@ -111,7 +111,7 @@ func (cmd chaosCmd) prepare(ctx context.Context, s *settings, c *cluster.Cluster
 		if err != nil {
 			return nil, errors.Join(err, cleanup())
 		}
-		tunnel, err := chaos.OpenTunnel(nodes[0].CQLPort)
+		tunnel, err := chaos.OpenTunnel(int(nodes[0].CQLPort))
 		if err != nil {
 			return nil, errors.Join(err, cleanup())
 		}

@@ -23,10 +23,10 @@ type Config struct {
 	Dir          string     `json:"-" env:"DEV_CLUSTER_DIR" placeholder:"DIR" help:"Directory of data, logs and state (default .dev/cluster beside go.mod)."`
 	DCs          DCs        `json:"dcs" kong:"-"`
 	HeapMB       int        `json:"heap_mb" name:"heap" env:"DEV_HEAP" placeholder:"MB" help:"Java heap per node in MB (default 768)."`
-	CQLPort      int        `json:"cql_port" name:"cql-port" env:"DEV_CQL_PORT" placeholder:"PORT" help:"CQL port, the same on every address (default 9042)."`
-	StoragePort  int        `json:"storage_port" env:"DEV_STORAGE_PORT" placeholder:"PORT" help:"Port between the nodes (default 7000)."`
-	JMXPort      int        `json:"jmx_port" name:"jmx-port" env:"DEV_JMX_PORT" placeholder:"PORT" help:"JMX port of node 1 on 127.0.0.1; node 2 has the next one (default 7101)."`
-	MetricsPort  int        `json:"metrics_port" env:"DEV_METRICS_PORT" placeholder:"PORT" help:"Port of the metrics, the same on every address (default 7070)."`
+	CQLPort      uint16     `json:"cql_port" name:"cql-port" env:"DEV_CQL_PORT" placeholder:"PORT" help:"CQL port, the same on every address (default 9042)."`
+	StoragePort  uint16     `json:"storage_port" env:"DEV_STORAGE_PORT" placeholder:"PORT" help:"Port between the nodes (default 7000)."`
+	JMXPort      uint16     `json:"jmx_port" name:"jmx-port" env:"DEV_JMX_PORT" placeholder:"PORT" help:"JMX port of node 1 on 127.0.0.1; node 2 has the next one (default 7101)."`
+	MetricsPort  uint16     `json:"metrics_port" env:"DEV_METRICS_PORT" placeholder:"PORT" help:"Port of the metrics, the same on every address (default 7070)."`
 	FirstAddress netip.Addr `json:"first_address" env:"DEV_FIRST_ADDRESS" placeholder:"ADDRESS" help:"Address of node 1; node 2 has the next one (default 127.0.0.1)."`
 	Places       []Place    `json:"places,omitempty" kong:"-"` // of the data centers with their own networks; default: all from FirstAddress on
 	Out          io.Writer  `json:"-" kong:"-"`                // progress, one line per event; nil discards it
@@ -62,7 +62,7 @@ func (d DCs) String() string {
 
 var dcName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
 
-// maxNodes bounds the ranges of ports and addresses.
+// maxNodes bounds the ranges of JMX ports and addresses.
 const maxNodes = 16
 
 // ParseDCs parses data centers and their node counts, such as "dc1=2,dc2=2".
@@ -182,14 +182,6 @@ func (c Config) validate() error {
 			return fmt.Errorf("first address %s of a place: the nodes have no authentication: use a private address", p.FirstAddress)
 		}
 	}
-	for _, p := range []struct {
-		name string
-		port int
-	}{{"CQL", c.CQLPort}, {"storage", c.StoragePort}, {"JMX", c.JMXPort}, {"metrics", c.MetricsPort}} {
-		if p.port < 1 || p.port > 65535-maxNodes {
-			return fmt.Errorf("%s port %d: want 1 to %d", p.name, p.port, 65535-maxNodes)
-		}
-	}
 	switch { // JMX has another address
 	case c.CQLPort == c.StoragePort:
 		return fmt.Errorf("CQL port and storage port are both %d: choose two", c.CQLPort)
@@ -211,7 +203,7 @@ func (c Config) nodes() (nodes []Node) {
 			dir := filepath.Join(c.Dir, fmt.Sprintf("node%d", len(nodes)+1))
 			nodes = append(nodes, Node{
 				N: len(nodes) + 1, DC: dc.Name, Address: addr, Network: network, CQLPort: c.CQLPort, StoragePort: c.StoragePort,
-				JMXPort: c.JMXPort + len(nodes), MetricsPort: c.MetricsPort, Dir: dir, LogFile: filepath.Join(dir, "cassandra.log"),
+				JMXPort: c.JMXPort + uint16(len(nodes)), MetricsPort: c.MetricsPort, Dir: dir, LogFile: filepath.Join(dir, "cassandra.log"),
 			})
 			addr = addr.Next()
 		}

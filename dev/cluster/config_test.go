@@ -57,7 +57,6 @@ func TestOpenRejectsInvalidConfig(t *testing.T) {
 		want string
 	}{
 		"open address": {Config{FirstAddress: netip.MustParseAddr("10.0.0.1")}, "127.0.0.0/8"},
-		"port":         {Config{CQLPort: 70000}, "CQL port 70000"},
 		"one port":     {Config{CQLPort: 7000}, "choose two"},
 		"metrics port": {Config{MetricsPort: 9042}, "metrics port 9042"},
 		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},

@@ -24,10 +24,10 @@ type Node struct {
 	DC          string
 	Address     netip.Addr
 	Network     string // network namespace; empty: the one of this process
-	CQLPort     int
-	StoragePort int
-	JMXPort     int // on 127.0.0.1
-	MetricsPort int
+	CQLPort     uint16
+	StoragePort uint16
+	JMXPort     uint16 // on 127.0.0.1
+	MetricsPort uint16
 	Dir         string
 	LogFile     string
 	State       process.State
@@ -37,13 +37,13 @@ type Node struct {
 func (n Node) String() string { return fmt.Sprintf("node %d (%s, %s)", n.N, n.Address, n.DC) }
 
 // CQL returns the address for clients.
-func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.CQLPort)) }
+func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, n.CQLPort) }
 
 // Metrics returns the address of the metrics (HTTP, path /metrics).
-func (n Node) Metrics() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.MetricsPort)) }
+func (n Node) Metrics() netip.AddrPort { return netip.AddrPortFrom(n.Address, n.MetricsPort) }
 
 // Storage returns the address for the other nodes.
-func (n Node) Storage() netip.AddrPort { return netip.AddrPortFrom(n.Address, uint16(n.StoragePort)) }
+func (n Node) Storage() netip.AddrPort { return netip.AddrPortFrom(n.Address, n.StoragePort) }
 
 // conf returns the path of a configuration file.
 func (n Node) conf(name string) string { return filepath.Join(n.Dir, "conf", name) }

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"regexp"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,7 +37,7 @@ func (n Node) nodetool(ctx context.Context, t toolchain, args ...string) ([]byte
 	name, line := n.inNetwork(t.Java, "@"+n.conf("jvm17.options"), "-Xmx128M", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto", // it runs for a second
 		"-Duser.home="+n.Dir, // for its history file
 		"-Dlogback.configurationFile="+n.conf("logback-tools.xml"), "-Dcassandra.config=file://"+n.conf("cassandra.yaml"), "-Dcassandra.storagedir="+n.Dir,
-		"-cp", n.classPath(t), "org.apache.cassandra.tools.NodeTool", "-h", "127.0.0.1", "-p", strconv.Itoa(n.JMXPort))
+		"-cp", n.classPath(t), "org.apache.cassandra.tools.NodeTool", "-h", "127.0.0.1", "-p", fmt.Sprint(n.JMXPort))
 	var out, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, name, append(line, args...)...)
 	cmd.Stdout, cmd.Stderr = &out, &stderr
