@@ -25,7 +25,9 @@ import (
 const readyWithin = 2 * time.Minute
 
 // FleetETL builds fleet-etl and returns its path.
-func FleetETL(ctx context.Context) (path string, err error) { return Build(ctx, "fleet-etl", nil, "./etl") }
+func FleetETL(ctx context.Context) (path string, err error) {
+	return Build(ctx, "fleet-etl", nil, "./etl")
+}
 
 // Build builds a program with arguments of go build, relative to the repository, and returns its path. The tests of all packages
 // share the program, and build one at a time. The Go tool skips the build if the program is up to date.
