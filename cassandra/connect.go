@@ -13,6 +13,9 @@ import (
 
 // connect opens a driver session. With an empty keyspace, statements must name theirs.
 func connect(ctx context.Context, cfg Config, keyspace string, o *observer, logger logrus.FieldLogger) (*gocql.Session, error) {
+	if ctx.Err() != nil { // an attempt that fails at once must not hide the reason
+		return nil, opError("connect to Cassandra", ctx.Err())
+	}
 	cluster := gocql.NewCluster(cfg.Hosts...)
 	cluster.Port = cfg.Port
 	cluster.Keyspace = keyspace
