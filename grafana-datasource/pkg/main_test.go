@@ -842,7 +842,7 @@ func TestLiveMapUpdatesAndIsReadOnce(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	packets, second := make(chan *data.Frame, 100), make(chan *data.Frame, 100)
 	var g errgroup.Group
-	before := w.partitionsRead(t, "stream")
+	before := w.partitionsRead(t, "stream", "latest_telemetry_by_fleet")
 	start := time.Now()
 	g.Go(func() error { return w.plugin.Run(ctx, s, "fleet/bGl2ZQ", func(f *data.Frame) { packets <- f }) })
 	g.Go(func() error { return w.plugin.Run(ctx, s, path, func(f *data.Frame) { second <- f }) })
@@ -859,7 +859,7 @@ func TestLiveMapUpdatesAndIsReadOnce(t *testing.T) {
 	assert.Equal(t, 2, next.Rows(), "each packet is the whole fleet")
 	assert.Less(t, took, 3*time.Second)
 	time.Sleep(time.Until(start.Add(3 * time.Second)))
-	reads := w.partitionsRead(t, "stream") - before
+	reads := w.partitionsRead(t, "stream", "latest_telemetry_by_fleet") - before
 	assert.LessOrEqual(t, reads, 8*(time.Since(start).Seconds()/0.3+3), "two streams share one reader")
 	assert.Positive(t, reads)
 	assert.Empty(t, packets, "nothing changed, so nothing is sent")
@@ -896,15 +896,15 @@ func receive(t *testing.T, packets chan *data.Frame) *data.Frame {
 	}
 }
 
-// partitionsRead returns how many partitions of fleet maps the driver of a data source has read.
-func (w *fixture) partitionsRead(t *testing.T, uid string) float64 {
+// partitionsRead returns how many partitions of a table the driver of a data source has read.
+func (w *fixture) partitionsRead(t *testing.T, uid, table string) float64 {
 	t.Helper()
 	text, err := w.plugin.Metrics(t.Context())
 	require.NoError(t, err)
 	total := 0.0
 	for _, line := range strings.Split(text, "\n") {
 		if strings.HasPrefix(line, "fleet_datasource_cassandra_request_duration_seconds_count{") && strings.Contains(line, `datasource="`+uid+`"`) &&
-			strings.Contains(line, `table="latest_telemetry_by_fleet"`) {
+			strings.Contains(line, `table="`+table+`"`) {
 			var n float64
 			_, err := fmt.Sscan(line[strings.LastIndex(line, " ")+1:], &n)
 			require.NoError(t, err)
@@ -933,13 +933,25 @@ func TestEqualQueriesShareReadsAndCancel(t *testing.T) {
 	assert.Less(t, partitions, 12.0, "eight equal queries of three days each")
 	assert.InDelta(t, 24, partitions+sharedReads, 0)
 
-	cold := w.source("canceled", map[string]any{"closedDayCache": "0s"})
+	// A query of many partitions is canceled when its first reads are done.
+	cold := w.source("canceled", map[string]any{"closedDayCache": "0s", "maxPartitions": 20_000})
 	_ = w.run(t, cold, from, from.Add(time.Minute), map[string]any{"queryType": "track", "devices": []string{"n-moving"}}) // connected
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Millisecond)
+	var devices []string
+	for i := range 500 {
+		devices = append(devices, fmt.Sprintf("unknown-%d", i))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err = w.plugin.Query(ctx, cold, from, to, nil, map[string]any{"queryType": "track", "devices": []string{"n-moving"}})
-	require.Error(t, err)
+	before := w.partitionsRead(t, "canceled", "telemetry_by_device_day")
+	failed := make(chan error, 1)
+	go func() {
+		_, err := w.plugin.Query(ctx, cold, from.AddDate(0, 0, -25), to, nil, map[string]any{"queryType": "track", "devices": devices})
+		failed <- err
+	}()
+	require.Eventually(t, func() bool { return w.partitionsRead(t, "canceled", "telemetry_by_device_day") > before }, 15*time.Second, time.Millisecond)
+	start := time.Now()
+	cancel()
+	require.Error(t, <-failed)
 	assert.Less(t, time.Since(start), 2*time.Second)
 	require.Eventually(t, func() bool {
 		text, err := w.plugin.Metrics(t.Context())
