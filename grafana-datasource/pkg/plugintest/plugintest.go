@@ -59,33 +59,25 @@ func Start(binary string, log io.Writer) (*Plugin, error) {
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		Logger:           hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Debug}),
 	})
-	p := &Plugin{client: client}
 	rpc, err := client.Client()
+	service := func(name string) any {
+		if err != nil {
+			return nil
+		}
+		var raw any
+		raw, err = rpc.Dispense(name)
+		return raw
+	}
+	p := &Plugin{client: client}
+	p.data, _ = service("data").(grpcplugin.DataClient)
+	p.diagnostics, _ = service("diagnostics").(grpcplugin.DiagnosticsClient)
+	p.resource, _ = service("resource").(grpcplugin.ResourceClient)
+	p.stream, _ = service("stream").(grpcplugin.StreamClient)
 	if err != nil {
 		client.Kill()
 		return nil, fmt.Errorf("connect to the plugin: %w", err)
 	}
-	err = errors.Join(
-		dispense(rpc, "data", &p.data), dispense(rpc, "diagnostics", &p.diagnostics),
-		dispense(rpc, "resource", &p.resource), dispense(rpc, "stream", &p.stream))
-	if err != nil {
-		client.Kill()
-		return nil, err
-	}
 	return p, nil
-}
-
-func dispense[T any](rpc plugin.ClientProtocol, name string, service *T) error {
-	raw, err := rpc.Dispense(name)
-	if err != nil {
-		return fmt.Errorf("get the service %s of the plugin: %w", name, err)
-	}
-	s, ok := raw.(T)
-	if !ok {
-		return fmt.Errorf("get the service %s of the plugin: unexpected type %T", name, raw)
-	}
-	*service = s
-	return nil
 }
 
 // Close ends the plugin.
@@ -105,10 +97,10 @@ type Source struct {
 	Updated time.Time
 }
 
-func (s Source) context() (backend.PluginContext, error) {
+func (s Source) context() backend.PluginContext {
 	settings, err := json.Marshal(s.JSON)
 	if err != nil {
-		return backend.PluginContext{}, err
+		panic(err) // the test has settings that JSON cannot express
 	}
 	return backend.PluginContext{
 		OrgID:    1, //nolint:staticcheck // Grafana 12 sends it
@@ -117,16 +109,14 @@ func (s Source) context() (backend.PluginContext, error) {
 		DataSourceInstanceSettings: &backend.DataSourceInstanceSettings{
 			ID: 1, UID: s.UID, Name: s.UID, Type: ID, JSONData: settings, DecryptedSecureJSONData: s.Secure, Updated: s.Updated,
 		},
-	}, nil
+	}
 }
+
+func (s Source) proto() *pluginv2.PluginContext { return backend.ToProto().PluginContext(s.context()) }
 
 // Query runs several queries in one request, each as JSON like in a dashboard. The responses are by refId.
 func (p *Plugin) Query(ctx context.Context, s Source, from, to time.Time, headers map[string]string, queries ...map[string]any) (backend.Responses, error) {
-	pc, err := s.context()
-	if err != nil {
-		return nil, err
-	}
-	req := &backend.QueryDataRequest{PluginContext: pc, Headers: headers}
+	req := &backend.QueryDataRequest{PluginContext: s.context(), Headers: headers}
 	for _, q := range queries {
 		text, err := json.Marshal(q)
 		if err != nil {
@@ -139,9 +129,7 @@ func (p *Plugin) Query(ctx context.Context, s Source, from, to time.Time, header
 		if id, ok := q["refId"].(string); ok {
 			source.RefID = id
 		}
-		if kind, ok := q["queryType"].(string); ok {
-			source.QueryType = kind
-		}
+		source.QueryType, _ = q["queryType"].(string)
 		if n, ok := q["maxDataPoints"].(int); ok {
 			source.MaxDataPoints = int64(n)
 		}
@@ -160,11 +148,7 @@ func (p *Plugin) Query(ctx context.Context, s Source, from, to time.Time, header
 
 // Health checks the health of a data source.
 func (p *Plugin) Health(ctx context.Context, s Source) (*backend.CheckHealthResult, error) {
-	pc, err := s.context()
-	if err != nil {
-		return nil, err
-	}
-	answer, err := p.diagnostics.CheckHealth(ctx, &pluginv2.CheckHealthRequest{PluginContext: backend.ToProto().PluginContext(pc)})
+	answer, err := p.diagnostics.CheckHealth(ctx, &pluginv2.CheckHealthRequest{PluginContext: s.proto()})
 	if err != nil {
 		return nil, err
 	}
@@ -174,20 +158,13 @@ func (p *Plugin) Health(ctx context.Context, s Source) (*backend.CheckHealthResu
 // Metrics returns the metrics of the plugin in the text format of Prometheus.
 func (p *Plugin) Metrics(ctx context.Context) (string, error) {
 	answer, err := p.diagnostics.CollectMetrics(ctx, &pluginv2.CollectMetricsRequest{})
-	if err != nil {
-		return "", err
-	}
-	return string(answer.Metrics.Prometheus), nil
+	return string(answer.GetMetrics().GetPrometheus()), err
 }
 
 // Resource gets a resource, for example "zones?fleet=a", and returns its status and body.
 func (p *Plugin) Resource(ctx context.Context, s Source, url string) (int, []byte, error) {
-	pc, err := s.context()
-	if err != nil {
-		return 0, nil, err
-	}
 	path, _, _ := strings.Cut(url, "?")
-	stream, err := p.resource.CallResource(ctx, backend.ToProto().CallResourceRequest(&backend.CallResourceRequest{PluginContext: pc, Path: path, Method: "GET", URL: url}))
+	stream, err := p.resource.CallResource(ctx, &pluginv2.CallResourceRequest{PluginContext: s.proto(), Path: path, Method: "GET", Url: url})
 	if err != nil {
 		return 0, nil, err
 	}
@@ -210,28 +187,18 @@ func (p *Plugin) Resource(ctx context.Context, s Source, url string) (int, []byt
 
 // Subscribe subscribes to a stream, by its path without the data source.
 func (p *Plugin) Subscribe(ctx context.Context, s Source, path string) (backend.SubscribeStreamStatus, *data.Frame, error) {
-	pc, err := s.context()
-	if err != nil {
-		return 0, nil, err
-	}
-	answer, err := p.stream.SubscribeStream(ctx, backend.ToProto().SubscribeStreamRequest(&backend.SubscribeStreamRequest{PluginContext: pc, Path: path}))
-	if err != nil {
-		return 0, nil, err
-	}
-	if len(answer.Data) == 0 {
-		return backend.SubscribeStreamStatus(answer.Status), nil, nil
+	answer, err := p.stream.SubscribeStream(ctx, &pluginv2.SubscribeStreamRequest{PluginContext: s.proto(), Path: path})
+	status := backend.SubscribeStreamStatus(answer.GetStatus())
+	if err != nil || len(answer.Data) == 0 {
+		return status, nil, err
 	}
 	frame := &data.Frame{}
-	return backend.SubscribeStreamStatus(answer.Status), frame, json.Unmarshal(answer.Data, frame)
+	return status, frame, json.Unmarshal(answer.Data, frame)
 }
 
 // Run runs a stream until ctx ends, and calls packet for each packet. It returns the error with which the plugin ended it.
 func (p *Plugin) Run(ctx context.Context, s Source, path string, packet func(*data.Frame)) error {
-	pc, err := s.context()
-	if err != nil {
-		return err
-	}
-	stream, err := p.stream.RunStream(ctx, backend.ToProto().RunStreamRequest(&backend.RunStreamRequest{PluginContext: pc, Path: path}))
+	stream, err := p.stream.RunStream(ctx, &pluginv2.RunStreamRequest{PluginContext: s.proto(), Path: path})
 	if err != nil {
 		return err
 	}
@@ -250,13 +217,6 @@ func (p *Plugin) Run(ctx context.Context, s Source, path string, packet func(*da
 
 // Publish publishes to a stream.
 func (p *Plugin) Publish(ctx context.Context, s Source, path string) (backend.PublishStreamStatus, error) {
-	pc, err := s.context()
-	if err != nil {
-		return 0, err
-	}
-	answer, err := p.stream.PublishStream(ctx, backend.ToProto().PublishStreamRequest(&backend.PublishStreamRequest{PluginContext: pc, Path: path, Data: json.RawMessage("{}")}))
-	if err != nil {
-		return 0, err
-	}
-	return backend.PublishStreamStatus(answer.Status), nil
+	answer, err := p.stream.PublishStream(ctx, &pluginv2.PublishStreamRequest{PluginContext: s.proto(), Path: path, Data: []byte("{}")})
+	return backend.PublishStreamStatus(answer.GetStatus()), err
 }
