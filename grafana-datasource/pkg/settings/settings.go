@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,30 +40,30 @@ type Settings struct {
 
 // jsonSettings is the form in which Grafana stores the settings.
 type jsonSettings struct {
-	ContactPoints   string   `json:"contactPoints"`
-	LocalDatacenter string   `json:"localDatacenter"`
-	Keyspace        string   `json:"keyspace"`
-	Consistency     string   `json:"consistency"`
-	Username        string   `json:"username"`
-	TLS             bool     `json:"tls"`
-	TLSServerName   string   `json:"tlsServerName"`
-	TLSSkipVerify   bool     `json:"tlsSkipVerify"`
-	QueryTimeout    string   `json:"queryTimeout"`
-	ConnectTimeout  string   `json:"connectTimeout"`
-	MaxConcurrency  *int     `json:"maxConcurrency"`
-	MaxPartitions   *int     `json:"maxPartitions"`
-	MaxRows         *int     `json:"maxRows"`
-	MaxRowsRead     *int     `json:"maxRowsRead"`
-	LatestCache     string   `json:"latestCache"`
-	ClosedDayCache  string   `json:"closedDayCache"`
-	CacheMegabytes  *int     `json:"cacheMegabytes"`
-	StaleAfter      string   `json:"staleAfter"`
-	OfflineAfter    string   `json:"offlineAfter"`
-	MovingAboveKmh  *float64 `json:"movingAboveKmh"`
-	LiveInterval    string   `json:"liveInterval"`
-	AllowedFleets   string   `json:"allowedFleets"`
-	AllowFiltering  bool     `json:"allowFiltering"`
-	AllowRaw        *bool    `json:"allowRaw"`
+	ContactPoints   string  `json:"contactPoints"`
+	LocalDatacenter string  `json:"localDatacenter"`
+	Keyspace        string  `json:"keyspace"`
+	Consistency     string  `json:"consistency"`
+	Username        string  `json:"username"`
+	TLS             bool    `json:"tls"`
+	TLSServerName   string  `json:"tlsServerName"`
+	TLSSkipVerify   bool    `json:"tlsSkipVerify"`
+	QueryTimeout    string  `json:"queryTimeout"`
+	ConnectTimeout  string  `json:"connectTimeout"`
+	MaxConcurrency  int     `json:"maxConcurrency"`
+	MaxPartitions   int     `json:"maxPartitions"`
+	MaxRows         int     `json:"maxRows"`
+	MaxRowsRead     int     `json:"maxRowsRead"`
+	LatestCache     string  `json:"latestCache"`
+	ClosedDayCache  string  `json:"closedDayCache"`
+	CacheMegabytes  int     `json:"cacheMegabytes"`
+	StaleAfter      string  `json:"staleAfter"`
+	OfflineAfter    string  `json:"offlineAfter"`
+	MovingAboveKmh  float64 `json:"movingAboveKmh"`
+	LiveInterval    string  `json:"liveInterval"`
+	AllowedFleets   string  `json:"allowedFleets"`
+	AllowFiltering  bool    `json:"allowFiltering"`
+	AllowRaw        bool    `json:"allowRaw"`
 }
 
 // labels maps the setting names of package cassandra to the labels in the configuration editor.
@@ -78,7 +80,9 @@ var labels = map[string]string{
 // Parse reads the settings of a data source. The error names every invalid setting, its value and the remedy; the
 // returned settings are usable only without an error.
 func Parse(source backend.DataSourceInstanceSettings) (*Settings, error) {
-	var j jsonSettings
+	j := jsonSettings{
+		MaxConcurrency: 32, MaxPartitions: 2000, MaxRows: 100_000, MaxRowsRead: 2_000_000, CacheMegabytes: 64, MovingAboveKmh: 3, AllowRaw: true,
+	}
 	if len(source.JSONData) > 0 {
 		if err := json.Unmarshal(source.JSONData, &j); err != nil {
 			return &Settings{}, fmt.Errorf("settings of the data source: %w", err)
@@ -87,24 +91,22 @@ func Parse(source backend.DataSourceInstanceSettings) (*Settings, error) {
 	p := &parser{}
 	s := &Settings{
 		QueryTimeout:   p.duration("Query timeout", j.QueryTimeout, "10s", 100*time.Millisecond),
-		MaxPartitions:  p.number("Partitions per query", j.MaxPartitions, 2000, 100_000),
-		MaxRows:        p.number("Rows per query", j.MaxRows, 100_000, 1_000_000),
-		MaxRowsRead:    p.number("Rows read per query", j.MaxRowsRead, 2_000_000, 20_000_000),
+		MaxPartitions:  p.number("Partitions per query", j.MaxPartitions, 100_000),
+		MaxRows:        p.number("Rows per query", j.MaxRows, 1_000_000),
+		MaxRowsRead:    p.number("Rows read per query", j.MaxRowsRead, 20_000_000),
 		LatestCache:    p.duration("Latest positions", j.LatestCache, "1s", 0),
 		ClosedDayCache: p.duration("Closed days", j.ClosedDayCache, "10m", 0),
-		CacheBytes:     uint64(p.number("Memory (MB)", j.CacheMegabytes, 64, 16_384)) << 20,
+		CacheBytes:     uint64(p.number("Memory (MB)", j.CacheMegabytes, 16_384)) << 20,
 		StaleAfter:     p.duration("Stale after", j.StaleAfter, "2m", time.Second),
 		OfflineAfter:   p.duration("Offline after", j.OfflineAfter, "15m", time.Second),
 		LiveInterval:   p.duration("Live interval", j.LiveInterval, "2s", 200*time.Millisecond),
-		MovingAboveKmh: 3,
+		MovingAboveKmh: j.MovingAboveKmh,
 		Access:         NewAccess(list(j.AllowedFleets)...),
 		AllowFiltering: j.AllowFiltering,
-		AllowRaw:       j.AllowRaw == nil || *j.AllowRaw,
+		AllowRaw:       j.AllowRaw,
 	}
-	if j.MovingAboveKmh != nil {
-		if s.MovingAboveKmh = *j.MovingAboveKmh; s.MovingAboveKmh < 0 {
-			p.reject("Moving above", s.MovingAboveKmh, "give a speed of 0 km/h or more")
-		}
+	if s.MovingAboveKmh < 0 {
+		p.reject("Moving above", s.MovingAboveKmh, "give a speed of 0 km/h or more")
 	}
 	if s.OfflineAfter < s.StaleAfter {
 		p.reject("Offline after", s.OfflineAfter, fmt.Sprintf("give at least Stale after, which is %s", s.StaleAfter))
@@ -136,19 +138,16 @@ func (p *parser) duration(name, value, fallback string, least time.Duration) tim
 	return d
 }
 
-func (p *parser) number(name string, value *int, fallback, most int) int {
-	if value == nil {
-		return fallback
+func (p *parser) number(name string, value, most int) int {
+	if value < 1 || value > most {
+		p.reject(name, value, fmt.Sprintf("give a number from 1 to %d", most))
+		return 1
 	}
-	if *value < 1 || *value > most {
-		p.reject(name, *value, fmt.Sprintf("give a number from 1 to %d", most))
-		return fallback
-	}
-	return *value
+	return value
 }
 
 func (p *parser) cluster(j *jsonSettings, secure map[string]string, queryTimeout time.Duration) cassandra.Config {
-	concurrency := p.number("Partitions at once", j.MaxConcurrency, 32, 1000)
+	concurrency := p.number("Partitions at once", j.MaxConcurrency, 1000)
 	cfg := cassandra.Config{
 		Hosts:           list(j.ContactPoints),
 		Keyspace:        strings.TrimSpace(j.Keyspace),
@@ -190,13 +189,51 @@ func list(s string) []string {
 // NameRule describes the names that ValidName accepts.
 const NameRule = "a name has 1 to 128 characters of A-Z a-z 0-9 . _ : -"
 
+var nameForm = regexp.MustCompile(`^[a-zA-Z0-9._:-]{1,128}$`)
+
 // ValidName reports whether s can be the name of a fleet, device, geofence or alert type.
-func ValidName(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '.' && c != '_' && c != ':' && c != '-' {
-			return false
+func ValidName(s string) bool { return nameForm.MatchString(s) }
+
+// Access is the set of fleets that a data source may read. The zero value allows every fleet.
+type Access struct{ fleets []string }
+
+// NewAccess allows the named fleets, or every fleet when none is named.
+func NewAccess(fleets ...string) Access {
+	fleets = slices.Sorted(slices.Values(fleets))
+	return Access{slices.Compact(fleets)}
+}
+
+// Restricted reports whether the data source may read only named fleets.
+func (a Access) Restricted() bool { return len(a.fleets) > 0 }
+
+// Fleets returns the allowed fleets, sorted; none when access is not restricted.
+func (a Access) Fleets() []string { return slices.Clone(a.fleets) }
+
+// Allows reports whether the data source may read a fleet.
+func (a Access) Allows(fleet string) bool {
+	if !a.Restricted() {
+		return true
+	}
+	_, found := slices.BinarySearch(a.fleets, fleet)
+	return found
+}
+
+// Check returns a *ForbiddenError for the first fleet that the data source may not read.
+func (a Access) Check(fleets []string) error {
+	for _, fleet := range fleets {
+		if !a.Allows(fleet) {
+			return Forbidden("fleet %q: not allowed for this data source (allowed: %s)", fleet, strings.Join(a.fleets, ", "))
 		}
 	}
-	return len(s) > 0 && len(s) <= 128
+	return nil
+}
+
+// ForbiddenError rejects a request that the settings do not allow.
+type ForbiddenError struct{ message string }
+
+func (e *ForbiddenError) Error() string { return e.message }
+
+// Forbidden formats a *ForbiddenError.
+func Forbidden(format string, args ...any) error {
+	return &ForbiddenError{fmt.Sprintf(format, args...)}
 }
