@@ -3,6 +3,7 @@ package geojson
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -75,23 +76,11 @@ func Center(geometry string) (lat, lon *float64) {
 	if json.Unmarshal([]byte(geometry), &g) != nil {
 		return nil, nil
 	}
+	// A polygon is one of several, and a point is a polygon with one corner.
 	var polygons [][][][]float64
-	switch g.Type {
-	case "Point":
-		var point []float64
-		if json.Unmarshal(g.Coordinates, &point) != nil || len(point) < 2 {
-			return nil, nil
-		}
-		return &point[1], &point[0]
-	case "Polygon":
-		polygons = make([][][][]float64, 1)
-		if json.Unmarshal(g.Coordinates, &polygons[0]) != nil {
-			return nil, nil
-		}
-	case "MultiPolygon":
-		if json.Unmarshal(g.Coordinates, &polygons) != nil {
-			return nil, nil
-		}
+	form := map[string]string{"Point": "[[[%s]]]", "Polygon": "[%s]", "MultiPolygon": "%s"}[g.Type]
+	if form == "" || json.Unmarshal(fmt.Appendf(nil, form, g.Coordinates), &polygons) != nil {
+		return nil, nil
 	}
 	largest := 0.0
 	for _, rings := range polygons {
