@@ -63,7 +63,7 @@ func (r rawReader) Rows(ctx context.Context, statement string, limit int) (cassa
 // dataSource runs statements as the data source does by default.
 func dataSource(store *cassandra.Store, tables []cassandra.Table) *executor.Executor {
 	defaults := &settings.Settings{MaxPartitions: 2000, MaxRows: 100_000, AllowRaw: true}
-	return executor.New(defaults, rawReader{store: store, tables: tables}, frames.Links{}, nil, time.Now)
+	return executor.New(defaults, rawReader{store: store, tables: tables}, frames.Links{}, time.Now)
 }
 
 // ask runs a panel's statement and counts the rows.

@@ -45,19 +45,13 @@ type Plan struct {
 // firstBatch is how many statements run before the number of their rows is known.
 const firstBatch = 8
 
-// NextBatch returns how many statements to run next, after the first done statements returned so many rows: as many as
-// probably fill the limit, and 0 once it is exceeded. Running all statements at once would read up to the limit from each.
-func (p Plan) NextBatch(done, rows, limit, atOnce int) int {
-	left := len(p.Statements) - done
-	switch {
-	case rows > limit, p.Limit > 0 && rows >= p.Limit:
-		return 0
-	case done == 0:
-		return min(left, firstBatch, atOnce)
-	case rows == 0:
-		return min(left, 2*done, atOnce)
+// NextBatch returns the statements to run after the first done statements returned so many rows: at most atOnce, and as
+// many as before. It returns none once the limit is exceeded. Running all statements at once would read up to the limit from each.
+func (p Plan) NextBatch(done, rows, limit, atOnce int) []string {
+	if rows > limit || p.Limit > 0 && rows >= p.Limit {
+		return nil
 	}
-	return min(left, max((limit-rows)*done/rows+1, firstBatch), atOnce)
+	return p.Statements[done:min(done+max(done, firstBatch), done+atOnce, len(p.Statements))]
 }
 
 // Validate parses a statement without macros and plans it. The error says why it rejects a statement.
@@ -100,33 +94,35 @@ func parse(statement string) (*selection, error) {
 		return nil, err
 	}
 	// A semicolon may end the statement, and nothing may follow it.
-	list = list[:len(list)-1]
 	if n := len(list); n > 0 && list[n-1].is(";") {
 		statement = statement[:list[n-1].from]
 		list = list[:n-1]
 	}
 	statement = strings.TrimRight(statement, " \t\r\n")
-	s := &selection{statement: statement, tokens: append(list, token{end, "", len(statement), len(statement)})}
+	s := &selection{statement: statement, tokens: append(list, token{kind: end, from: len(statement), to: len(statement)})}
 	for _, t := range list {
 		if t.is(";") {
 			return nil, fmt.Errorf("semicolon at %s: only one statement is allowed", place(statement, t.from))
 		}
 	}
-	for _, t := range list[min(1, len(list)):] {
-		if t.kind == word && slices.Contains(statementWords, t.value) {
+	for i, t := range list {
+		if i > 0 && t.kind == word && slices.Contains(statementWords, t.value) {
 			return nil, fmt.Errorf("%s at %s: not a part of a SELECT; put a column or table of that name in double quotes",
 				strings.ToUpper(t.value), place(statement, t.from))
 		}
 	}
-	if err := s.checkDepth(); err != nil {
+	if err := s.setDepths(); err != nil {
 		return nil, err
 	}
 	return s, s.parse()
 }
 
-func (s *selection) checkDepth() error {
+// setDepths sets the depths of the tokens. It rejects parentheses and brackets that are not in pairs.
+func (s *selection) setDepths() error {
 	var open []string
-	for _, t := range s.tokens {
+	for i := range s.tokens {
+		t := &s.tokens[i]
+		t.depth = len(open)
 		if t.kind != symbol {
 			continue
 		}
@@ -141,6 +137,7 @@ func (s *selection) checkDepth() error {
 				return fmt.Errorf("%s at %s: it closes nothing", t.value, place(s.statement, t.from))
 			}
 			open = open[:len(open)-1]
+			t.depth = len(open)
 		}
 	}
 	if len(open) > 0 {
@@ -174,19 +171,14 @@ func (s *selection) parse() error {
 // selectors parses up to FROM.
 func (s *selection) selectors() error {
 	start := s.next
-	depth := 0
 	for ; ; s.next++ {
 		t := s.peek()
 		switch {
 		case t.kind == end:
 			return fmt.Errorf("statement: FROM and a table are missing")
-		case t.is("(") || t.is("[") || t.is("{"):
-			depth++
-		case t.is(")") || t.is("]") || t.is("}"):
-			depth--
 		case t.is("distinct") && s.next == start:
 			s.aggregates = true
-		case depth == 0 && t.is("from") && s.next > start:
+		case t.depth == 0 && t.is("from") && s.next > start:
 			s.next++
 			return nil
 		}
@@ -226,20 +218,11 @@ func (s *selection) from() error {
 func (s *selection) conditions() error {
 	for {
 		start := s.next
-		depth := 0
-	relation:
-		for ; ; s.next++ {
-			t := s.peek()
-			switch {
-			case t.kind == end:
-				break relation
-			case t.is("(") || t.is("[") || t.is("{"):
-				depth++
-			case t.is(")") || t.is("]") || t.is("}"):
-				depth--
-			case depth == 0 && t.endsCondition() && (s.next > start || !t.is("group") && !t.is("per")): // a column may have this name
-				break relation
+		for t := s.peek(); t.kind != end; t = s.peek() {
+			if t.depth == 0 && t.endsCondition() && (s.next > start || !t.is("group") && !t.is("per")) { // a column may have this name
+				break
 			}
+			s.next++
 		}
 		if s.next == start {
 			return fmt.Errorf("condition at %s: it is empty", place(s.statement, s.peek().from))
@@ -271,21 +254,17 @@ func (s *selection) relation(part []token) relation {
 		r.column, r.values = part[0].value, [][]token{part[2:]}
 	case part[1].is("in") && part[2].is("(") && part[len(part)-1].is(")"):
 		r.column = part[0].value
-		depth, start := 0, 3
+		start := 3
 		for i := 3; i < len(part); i++ {
 			switch t := part[i]; {
-			case t.is("(") || t.is("[") || t.is("{"):
-				depth++
-			case depth == 0 && (t.is(",") || i == len(part)-1):
+			case i == len(part)-1 || t.depth == 1 && t.is(","):
 				if i == start { // an empty value
 					return none
 				}
 				r.values = append(r.values, part[start:i])
 				start = i + 1
-			case depth == 0 && t.is(")"): // more follows the list
+			case t.depth == 0: // more follows the list
 				return none
-			case t.is(")") || t.is("]") || t.is("}"):
-				depth--
 			}
 		}
 	}

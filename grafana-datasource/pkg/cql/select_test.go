@@ -193,28 +193,3 @@ func TestExpand(t *testing.T) {
 	_, err := Expand("$__days", r)
 	require.ErrorContains(t, err, "at most 10")
 }
-
-func TestNextBatch(t *testing.T) {
-	for _, c := range []struct {
-		name                      string
-		statements, limitOfPlan   int
-		done, rows, limit, atOnce int
-		want                      int
-	}{
-		{"a few at first", 90, 0, 0, 0, 100_000, 64, 8},
-		{"all of a few", 3, 0, 0, 0, 100_000, 64, 3},
-		{"as many as fill the limit", 90, 0, 8, 50_000, 100_000, 64, 9},
-		{"few rows: as many as allowed", 90, 0, 8, 10, 100_000, 64, 64},
-		{"no rows: twice as many", 90, 0, 8, 0, 100_000, 64, 16},
-		{"no more than remain", 10, 0, 8, 10, 100_000, 64, 2},
-		{"limit reached: one more row would show that there are others", 90, 0, 8, 100_000, 100_000, 64, 8},
-		{"limit exceeded", 90, 0, 8, 100_001, 100_000, 64, 0},
-		{"limit of the statement reached", 90, 10, 8, 10, 10, 64, 0},
-		{"none remains", 8, 0, 8, 5, 100_000, 64, 0},
-	} {
-		p := Plan{Statements: make([]string, c.statements), Limit: c.limitOfPlan}
-		if got := p.NextBatch(c.done, c.rows, c.limit, c.atOnce); got != c.want {
-			t.Errorf("%s: %d, want %d", c.name, got, c.want)
-		}
-	}
-}

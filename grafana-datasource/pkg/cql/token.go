@@ -24,11 +24,12 @@ const (
 )
 
 // token is a part of a statement. value is a word in lower case, or a quoted name or text without its quotes; from and
-// to are its byte offsets in the statement.
+// to are its byte offsets in the statement; depth is the number of parentheses and brackets around it.
 type token struct {
 	kind     kind
 	value    string
 	from, to int
+	depth    int
 }
 
 func (t token) is(value string) bool {
@@ -69,7 +70,7 @@ func tokens(statement string) ([]token, error) {
 			if c == '"' {
 				k = quoted
 			}
-			list = append(list, token{k, value, at, at + length})
+			list = append(list, token{kind: k, value: value, from: at, to: at + length})
 			at += length
 			continue
 		}
@@ -90,10 +91,10 @@ func tokens(statement string) ([]token, error) {
 		if k == constant && wordForm.MatchString(strings.TrimLeft(rest[length:], "0123456789")) {
 			return nil, fmt.Errorf("number at %s: it is followed by a letter; write a space between them", place(statement, at))
 		}
-		list = append(list, token{k, strings.ToLower(rest[:length]), at, at + length})
+		list = append(list, token{kind: k, value: strings.ToLower(rest[:length]), from: at, to: at + length})
 		at += length
 	}
-	return append(list, token{end, "", len(statement), len(statement)}), nil
+	return list, nil
 }
 
 func unexpected(statement string, at int) error {

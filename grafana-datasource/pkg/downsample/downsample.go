@@ -1,5 +1,5 @@
-// Package downsample reduces the points of a time series without losing extremes: it keeps the minimum and the maximum
-// of each interval. It takes points one by one in any order, and holds no more points than it returns.
+// Package downsample reduces the rows of a track without losing extremes: it keeps the minimum and the maximum of each
+// interval. It takes rows one by one in any order, and holds no more rows than it returns.
 package downsample
 
 import (
@@ -7,40 +7,6 @@ import (
 	"math"
 	"slices"
 )
-
-// Series downsamples one time series.
-type Series struct {
-	rows *Rows[float64]
-}
-
-// Point is a value at a time in Unix milliseconds.
-type Point struct {
-	TsMs  int64
-	Value float64
-}
-
-// NewSeries makes a series of at most limit points in the range in Unix milliseconds, both ends included. A limit below
-// 4 means 4. Points outside the range count to its first or last interval.
-func NewSeries(fromMs, toMs int64, limit int) *Series {
-	return &Series{NewRows[float64](fromMs, toMs, limit, 1)}
-}
-
-// Add adds a point. It ignores NaN.
-func (s *Series) Add(tsMs int64, value float64) {
-	if !math.IsNaN(value) {
-		s.rows.Add(tsMs, value, value)
-	}
-}
-
-// Points returns the kept points, oldest first. Up to the limit these are all points.
-func (s *Series) Points() []Point {
-	rows := s.rows.Kept()
-	points := make([]Point, len(rows))
-	for i, r := range rows {
-		points[i] = Point{r.TsMs, r.Value}
-	}
-	return points
-}
 
 // Rows downsamples rows of several values together: it keeps the rows of each interval that have the minimum or the
 // maximum of any value. V is the payload of a row.
@@ -68,8 +34,9 @@ type bucket[V any] struct {
 	seen      [maxWidth]bool
 }
 
-// NewRows makes rows of width values, at most three, and returns at most limit of them. It raises a limit that is too
-// small for one interval.
+// NewRows makes rows of width values, at most three, in the range in Unix milliseconds, both ends included, and keeps at
+// most limit of them. It raises a limit below four rows per value. Rows outside the range count to its first or last
+// interval.
 func NewRows[V any](fromMs, toMs int64, limit, width int) *Rows[V] {
 	return &Rows[V]{from: fromMs, to: max(toMs, fromMs), limit: max(limit, 4*width), width: min(width, maxWidth)}
 }
@@ -117,7 +84,7 @@ func (r *Rows[V]) sort(row *Row[V]) {
 	}
 }
 
-// Kept returns the kept rows, oldest first, each once.
+// Kept returns the kept rows, oldest first, each once. Up to the limit these are all rows.
 func (r *Rows[V]) Kept() []Row[V] {
 	kept := slices.Clone(r.rows)
 	for i := range r.buckets {

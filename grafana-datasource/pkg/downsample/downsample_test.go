@@ -9,19 +9,40 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func TestFewPointsAreKept(t *testing.T) {
-	s := NewSeries(0, 1000, 10)
-	for _, ts := range []int64{30, 10, 20} {
-		s.Add(ts, float64(ts))
+// series is a series of single values.
+type series struct{ *Rows[float64] }
+
+func newSeries(fromMs, toMs int64, limit int) series {
+	return series{NewRows[float64](fromMs, toMs, limit, 1)}
+}
+
+func (s series) add(tsMs int64, value float64) { s.Add(tsMs, value, value) }
+
+type point struct {
+	TsMs  int64
+	Value float64
+}
+
+func (s series) points() []point {
+	var points []point
+	for _, r := range s.Kept() {
+		points = append(points, point{r.TsMs, r.Value})
 	}
-	s.Add(40, math.NaN())
-	assert.Equal(t, []Point{{10, 10}, {20, 20}, {30, 30}}, s.Points())
+	return points
+}
+
+func TestFewPointsAreKept(t *testing.T) {
+	s := newSeries(0, 1000, 10)
+	for _, ts := range []int64{30, 10, 20} {
+		s.add(ts, float64(ts))
+	}
+	assert.Equal(t, []point{{10, 10}, {20, 20}, {30, 30}}, s.points())
 }
 
 func TestEveryIntervalKeepsMinimumAndMaximum(t *testing.T) {
 	const n, limit, to = 100_000, 1000, 999_999
 	values := make([]float64, n)
-	s := NewSeries(0, to, limit)
+	s := newSeries(0, to, limit)
 	order := rand.Perm(n)
 	for i := range values {
 		values[i] = math.Sin(float64(i)/5000) + rand.Float64()/10
@@ -29,13 +50,13 @@ func TestEveryIntervalKeepsMinimumAndMaximum(t *testing.T) {
 	values[54_321] = 40 // a single spike
 	values[77_777] = -40
 	for _, i := range order {
-		s.Add(int64(i)*10, values[i])
+		s.add(int64(i)*10, values[i])
 	}
-	points := s.Points()
+	points := s.points()
 	require.LessOrEqual(t, len(points), limit)
 	require.Greater(t, len(points), limit*9/10, "most of the limit is used")
-	assert.Contains(t, points, Point{543_210, 40})
-	assert.Contains(t, points, Point{777_770, -40})
+	assert.Contains(t, points, point{543_210, 40})
+	assert.Contains(t, points, point{777_770, -40})
 	for i := 1; i < len(points); i++ {
 		require.Less(t, points[i-1].TsMs, points[i].TsMs)
 	}
@@ -61,12 +82,12 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	for i := range values {
 		values[i] = float64(rand.IntN(5)) // many equal values
 	}
-	kept := func(order []int) []Point {
-		s := NewSeries(0, 5000, 100)
+	kept := func(order []int) []point {
+		s := newSeries(0, 5000, 100)
 		for _, i := range order {
-			s.Add(int64(i), values[i])
+			s.add(int64(i), values[i])
 		}
-		return s.Points()
+		return s.points()
 	}
 	assert.Equal(t, kept(rand.Perm(5000)), kept(rand.Perm(5000)))
 }
@@ -95,11 +116,11 @@ func TestRowsKeepTheirPayload(t *testing.T) {
 
 func TestInvalidRanges(t *testing.T) {
 	for _, ends := range [][2]int64{{5, 5}, {9, 3}, {math.MinInt64 / 4, math.MaxInt64 / 4}} {
-		s := NewSeries(ends[0], ends[1], 0)
+		s := newSeries(ends[0], ends[1], 0)
 		for i := range int64(100) {
-			s.Add(i, float64(i))
+			s.add(i, float64(i))
 		}
-		points := s.Points()
+		points := s.points()
 		require.NotEmpty(t, points)
 		require.LessOrEqual(t, len(points), 4)
 	}

@@ -22,7 +22,7 @@ import (
 type Reader interface {
 	Fleets(ctx context.Context) ([]string, error)
 	Latest(ctx context.Context, fleet string) ([]cassandra.Telemetry, error)
-	Devices(ctx context.Context, fleet string, limit int) ([]cassandra.Device, error)
+	Devices(ctx context.Context, fleet string) ([]cassandra.Device, error)
 	Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error)
 	Schema(ctx context.Context) ([]cassandra.Table, error)
 	Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
@@ -42,13 +42,12 @@ type Executor struct {
 	settings *settings.Settings
 	reader   Reader
 	links    frames.Links
-	channel  func(q *query.Latest, fleet string) (channel string, ok bool)
 	now      func() time.Time
 }
 
-// New makes an executor. channel names the live channel of a query on one fleet; ok is false if it is too long.
-func New(s *settings.Settings, r Reader, links frames.Links, channel func(*query.Latest, string) (string, bool), now func() time.Time) *Executor {
-	return &Executor{settings: s, reader: r, links: links, channel: channel, now: now}
+// New makes an executor.
+func New(s *settings.Settings, r Reader, links frames.Links, now func() time.Time) *Executor {
+	return &Executor{settings: s, reader: r, links: links, now: now}
 }
 
 // Result is the result of a query.
@@ -69,6 +68,12 @@ type execution struct {
 	Result
 }
 
+// show makes frames the result of the query.
+func (x *execution) show(frames ...*data.Frame) error {
+	x.Frames = frames
+	return nil
+}
+
 // Authorize is the only gate for fleets: every query passes it before anything is read. Queries that name no fleet read
 // the allowed fleets only; rows of tracks and raw statements, whose keys have no fleet, are checked where they are read.
 func (e *Executor) Authorize(q query.Query) error {
@@ -81,13 +86,17 @@ func (e *Executor) Authorize(q query.Query) error {
 // Run runs a query.
 func (e *Executor) Run(ctx context.Context, q query.Query) (*Result, error) {
 	x := &execution{Executor: e}
-	return &x.Result, x.run(ctx, q)
+	err := e.Authorize(q)
+	if err == nil {
+		err = x.run(ctx, q)
+	}
+	if err == nil && len(x.Frames) == 0 {
+		x.Frames = data.Frames{frames.NoSeries()}
+	}
+	return &x.Result, err
 }
 
 func (x *execution) run(ctx context.Context, q query.Query) error {
-	if err := x.Authorize(q); err != nil {
-		return err
-	}
 	switch q := q.(type) {
 	case *query.Latest:
 		return x.latest(ctx, q)
@@ -122,12 +131,7 @@ func (x *execution) fleetsOf(ctx context.Context, c *query.Common) ([]string, er
 	return x.reader.Fleets(ctx)
 }
 
-// plannedFleets returns the fleets of a query, truncated so that partitionsEach partitions of each stay within the limit.
-func (x *execution) plannedFleets(ctx context.Context, c *query.Common, partitionsEach int) ([]string, error) {
-	fleets, err := x.fleetsOf(ctx, c)
-	return x.limitFleets(fleets, partitionsEach), err
-}
-
+// limitFleets truncates fleets so that partitionsEach partitions of each stay within the limit.
 func (x *execution) limitFleets(fleets []string, partitionsEach int) []string {
 	most := max(x.settings.MaxPartitions/partitionsEach, 1)
 	if len(fleets) <= most {
@@ -177,31 +181,29 @@ func forEach[I, T any](ctx context.Context, n int, items []I, read func(context.
 	return results, g.Wait()
 }
 
-// forEachFleet calls read for every fleet in parallel and returns the results in the order of the fleets.
-func forEachFleet[T any](ctx context.Context, fleets []string, read func(context.Context, string) (T, error)) ([]T, error) {
-	return forEach(ctx, concurrentFleets, fleets, read)
+// forEachFleet calls read for every fleet of a query in parallel. It returns the fleets, truncated so that partitionsEach
+// partitions of each stay within the limit, and the rows of each.
+func forEachFleet[T any](ctx context.Context, x *execution, c *query.Common, partitionsEach int, read func(context.Context, string) ([]T, error)) (fleets []string, rows [][]T, err error) {
+	if fleets, err = x.fleetsOf(ctx, c); err != nil {
+		return nil, nil, err
+	}
+	fleets = x.limitFleets(fleets, partitionsEach)
+	rows, err = forEach(ctx, concurrentFleets, fleets, read)
+	return fleets, rows, err
 }
 
-// readDevices reads the devices of fleets.
-func (x *execution) readDevices(ctx context.Context, fleets []string) ([]cassandra.Device, error) {
-	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Device, error) {
-		return x.reader.Devices(ctx, fleet, x.settings.MaxRows)
-	})
-	return slices.Concat(parts...), err
+// keep returns the rows for which selects returns true. It does not change rows, which equal queries share.
+func keep[T any](rows []T, selects func(*T) bool) []T {
+	kept := make([]T, 0, len(rows))
+	for i := range rows {
+		if selects(&rows[i]) {
+			kept = append(kept, rows[i])
+		}
+	}
+	return kept
 }
 
-// readLatest reads the latest records of fleets.
-func (x *execution) readLatest(ctx context.Context, fleets []string) ([]cassandra.Telemetry, error) {
-	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Telemetry, error) {
-		return x.reader.Latest(ctx, fleet)
-	})
-	return slices.Concat(parts...), err
-}
-
-// readGeofences reads the geofences of fleets.
-func (x *execution) readGeofences(ctx context.Context, fleets []string) ([]cassandra.Geofence, error) {
-	parts, err := forEachFleet(ctx, fleets, func(ctx context.Context, fleet string) ([]cassandra.Geofence, error) {
-		return x.reader.Geofences(ctx, fleet)
-	})
-	return slices.Concat(parts...), err
+// allows reports whether a list of choices has a value. An empty list allows every value.
+func allows(choices []string, value string) bool {
+	return len(choices) == 0 || slices.Contains(choices, value)
 }

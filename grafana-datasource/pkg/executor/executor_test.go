@@ -57,8 +57,8 @@ func (f *fakeReader) Latest(_ context.Context, fleet string) ([]cassandra.Teleme
 	return f.latest[fleet], f.read("latest %s", fleet)
 }
 
-func (f *fakeReader) Devices(_ context.Context, fleet string, limit int) ([]cassandra.Device, error) {
-	return f.devices[fleet][:min(len(f.devices[fleet]), limit+1)], f.read("devices %s", fleet)
+func (f *fakeReader) Devices(_ context.Context, fleet string) ([]cassandra.Device, error) {
+	return f.devices[fleet], f.read("devices %s", fleet)
 }
 
 func (f *fakeReader) Geofences(_ context.Context, fleet string) ([]cassandra.Geofence, error) {
@@ -105,8 +105,7 @@ func newExecutor(f *fakeReader, allowed ...string) *Executor {
 		Cluster: cassandra.Config{Keyspace: "fleet_iot"}, MaxPartitions: 100, MaxRows: 100, MaxRowsRead: 1000, AllowRaw: true,
 		StaleAfter: time.Hour, OfflineAfter: 48 * time.Hour, MovingAboveKmh: 3, Access: settings.NewAccess(allowed...),
 	}
-	channel := func(q *query.Latest, fleet string) (string, bool) { return "ds/uid/" + fleet, len(q.Zones) < 3 }
-	return New(s, f, frames.Links{UID: "uid"}, channel, func() time.Time { return now })
+	return New(s, f, frames.Links{UID: "uid"}, func() time.Time { return now })
 }
 
 func common(format string, fleets ...string) query.Common {
@@ -258,11 +257,11 @@ func TestLatestForAlertRules(t *testing.T) {
 func TestLatestGoesLive(t *testing.T) {
 	e := newExecutor(latestRows())
 	live := &query.Latest{Common: common("table", "north"), Live: true}
-	assert.Equal(t, "ds/uid/north", run(t, e, live).Frames[0].Meta.Channel)
+	assert.Equal(t, "ds/uid/fleet/bm9ydGg", run(t, e, live).Frames[0].Meta.Channel)
 	two := run(t, e, &query.Latest{Common: common("table", "north", "south"), Live: true}).Frames[0].Meta
 	assert.Empty(t, two.Channel)
 	assert.Equal(t, "Live streaming needs a single fleet; using panel refresh.", two.Notices[0].Text)
-	live.Zones = []string{"a", "b", "c"}
+	live.Zones = slices.Repeat([]string{"a-geofence"}, 20)
 	many := run(t, e, live).Frames[0].Meta
 	assert.Empty(t, many.Channel)
 	assert.Equal(t, "Too many filters for live streaming; using panel refresh.", many.Notices[0].Text)

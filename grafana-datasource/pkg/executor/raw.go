@@ -72,11 +72,11 @@ func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (c
 	}
 	var result cassandra.Result
 	for done := 0; ; {
-		n := plan.NextBatch(done, len(result.Rows), most, concurrentPartitions)
-		if n == 0 {
+		batch := plan.NextBatch(done, len(result.Rows), most, concurrentPartitions)
+		if len(batch) == 0 {
 			break
 		}
-		parts, err := forEach(ctx, concurrentPartitions, plan.Statements[done:done+n], func(ctx context.Context, statement string) (cassandra.Result, error) {
+		parts, err := forEach(ctx, concurrentPartitions, batch, func(ctx context.Context, statement string) (cassandra.Result, error) {
 			return x.reader.Rows(ctx, statement, most)
 		})
 		if err != nil {
@@ -87,7 +87,7 @@ func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (c
 			result.Rows = append(result.Rows, part.Rows...)
 			result.More = result.More || part.More
 		}
-		done += n
+		done += len(batch)
 	}
 	if len(result.Rows) > most {
 		result.Rows, result.More = result.Rows[:most], true
@@ -98,21 +98,17 @@ func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (c
 	return result, nil
 }
 
-// matchRows returns the rows that pass all filters. It does not change the result, which equal queries share.
+// matchRows returns the rows that pass all filters. Of columns with equal names, filters apply to the first.
 func matchRows(filters []query.Filter, r cassandra.Result) [][]any {
-	if len(filters) == 0 {
-		return r.Rows
+	columns := query.Columns[[]any]{}
+	for j, c := range slices.Backward(r.Columns) {
+		columns[c.Name] = func(row *[]any) query.Cell {
+			text := frames.RawText((*row)[j])
+			if number, ok := frames.RawNumber((*row)[j]); ok {
+				return query.TextAndNumber(text, number)
+			}
+			return query.Text(text)
+		}
 	}
-	return slices.DeleteFunc(slices.Clone(r.Rows), func(row []any) bool {
-		return !query.Match(filters, func(key string) (query.Cell, bool) {
-			j := slices.IndexFunc(r.Columns, func(c cassandra.ResultColumn) bool { return c.Name == key })
-			if j < 0 {
-				return query.Cell{}, false
-			}
-			if number, ok := frames.RawNumber(row[j]); ok {
-				return query.TextAndNumber(frames.RawText(row[j]), number), true
-			}
-			return query.Text(frames.RawText(row[j])), true
-		})
-	})
+	return keep(r.Rows, func(row *[]any) bool { return query.Match(filters, columns, row) })
 }

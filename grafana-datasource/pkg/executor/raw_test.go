@@ -2,6 +2,7 @@ package executor
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/grafana/grafana-plugin-sdk-go/data"
@@ -41,6 +42,30 @@ func TestRawLimits(t *testing.T) {
 	r = run(t, newExecutor(f), q)
 	assert.Len(t, texts(t, r, "zone"), 2)
 	assert.Empty(t, r.Truncations, "the limit of the statement has no notice")
+}
+
+func TestRawReadsPartitionsInGrowingBatches(t *testing.T) {
+	keys := make([]string, 90)
+	for i := range keys {
+		keys[i] = fmt.Sprint(i)
+	}
+	statement := "SELECT zone FROM t WHERE k IN (" + strings.Join(keys, ", ") + ")"
+	for _, c := range []struct {
+		name              string
+		rows, limit, want int
+		statement         string
+	}{
+		{"the first batch exceeds the limit", 3, 20, 8, statement},
+		{"one more row would show that there are others", 1, 8, 16, statement},
+		{"no rows", 0, 100, 90, statement},
+		{"the limit of the statement", 1, 100, 8, statement + " LIMIT 8"},
+	} {
+		f := &fakeReader{rows: rawResult(c.rows)}
+		q := &query.Raw{Common: common("table"), CQL: c.statement}
+		q.Limit = c.limit
+		run(t, newExecutor(f), q)
+		assert.Len(t, f.reads, 1+c.want, c.name) // and the schema
+	}
 }
 
 func TestRawFormats(t *testing.T) {

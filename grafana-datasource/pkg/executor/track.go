@@ -2,18 +2,17 @@ package executor
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/data"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/downsample"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 )
 
 const (
@@ -21,12 +20,12 @@ const (
 	maxHistory = 31 * 24 * time.Hour
 	// concurrentTracks is how many devices are downsampled at once.
 	concurrentTracks = 8
-	// daysAhead is how many days of a device are read ahead of the day that is downsampled.
-	daysAhead = 8
+	// daysAtOnce is how many days of a device are read in parallel and in memory at once.
+	daysAtOnce = 8
 )
 
-// track returns the positions of devices over the time range. Each day of each device is one partition. Days are read
-// in parallel and downsampled as they arrive, so memory grows with what is shown and not with what is read.
+// track returns the positions of devices over the time range. Each day of each device is one partition. A few days are
+// read in parallel and then downsampled, so memory grows with what is shown and not with what is read.
 func (x *execution) track(ctx context.Context, q *query.Track) error {
 	devices := slices.Compact(slices.Sorted(slices.Values(q.Devices)))
 	if most := x.settings.MaxPartitions; len(devices) > most {
@@ -34,17 +33,11 @@ func (x *execution) track(ctx context.Context, q *query.Track) error {
 		devices = devices[:most]
 	}
 	plan := x.planTrack(q, len(devices))
-	tracks := make([]*track, len(devices))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(concurrentTracks)
-	for i, device := range devices {
-		g.Go(func() (err error) {
-			defer reader.CatchPanic(&err)
-			tracks[i] = x.newTrack(q, plan, device)
-			return tracks[i].read(ctx)
-		})
-	}
-	if err := g.Wait(); err != nil {
+	tracks, err := forEach(ctx, concurrentTracks, devices, func(ctx context.Context, device string) (*track, error) {
+		t := x.newTrack(q, plan, device)
+		return t, t.read(ctx)
+	})
+	if err != nil {
 		return err
 	}
 	for _, t := range tracks {
@@ -56,9 +49,6 @@ func (x *execution) track(ctx context.Context, q *query.Track) error {
 			x.truncated("%d positions of %s are left out: they belong to fleets that this data source may not read.", t.forbidden, t.device)
 		}
 		x.Frames = append(x.Frames, t.frames(len(devices) > 1)...)
-	}
-	if len(x.Frames) == 0 {
-		x.Frames = data.Frames{frames.NoSeries()}
 	}
 	return nil
 }
@@ -105,7 +95,7 @@ type track struct {
 	device string
 	fields []string
 
-	series       []*downsample.Series              // by field, for the format time_series
+	series       []*downsample.Rows[float64]       // by field, for the format time_series
 	route        *downsample.Rows[frames.Position] // for the format table
 	completeFrom int64                             // Unix milliseconds; older positions were not read. 0: all were read
 	forbidden    int                               // positions of fleets that the data source may not read
@@ -118,57 +108,29 @@ func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track 
 		return t
 	}
 	for range t.fields {
-		t.series = append(t.series, downsample.NewSeries(p.fromMs, p.toMs, p.points))
+		t.series = append(t.series, downsample.NewRows[float64](p.fromMs, p.toMs, p.points, 1))
 	}
 	return t
 }
 
 // read reads the days of the plan, newest first, and adds their positions.
 func (t *track) read(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	ahead := make(chan struct{}, daysAhead)
-	parts := make([]chan *cassandra.Track, len(t.plan.days))
-	for i := range parts {
-		parts[i] = make(chan *cassandra.Track, 1)
+	for days := range slices.Chunk(t.plan.days, daysAtOnce) {
+		parts, err := forEach(ctx, daysAtOnce, days, func(ctx context.Context, day cassandra.Day) (*cassandra.Track, error) {
+			left := t.plan.rowsLeft.Load()
+			if left <= 0 {
+				return nil, nil
+			}
+			return t.reader.Day(ctx, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
+		})
+		if err != nil {
+			return err
+		}
+		for i, day := range days {
+			t.addDay(day, parts[i])
+		}
 	}
-	g.Go(func() error {
-		for i, day := range t.plan.days {
-			select {
-			case ahead <- struct{}{}:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			g.Go(func() (err error) {
-				defer reader.CatchPanic(&err)
-				left := t.plan.rowsLeft.Load()
-				if left <= 0 {
-					parts[i] <- nil
-					return nil
-				}
-				part, err := t.reader.Day(ctx, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
-				if err != nil {
-					return err
-				}
-				parts[i] <- part
-				return nil
-			})
-		}
-		return nil
-	})
-	g.Go(func() (err error) {
-		defer reader.CatchPanic(&err)
-		for i, day := range t.plan.days {
-			select {
-			case part := <-parts[i]:
-				t.addDay(day, part)
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-			<-ahead
-		}
-		return nil
-	})
-	return g.Wait()
+	return nil
 }
 
 // addDay adds the positions of one day. A nil part was not read, because the row limit was used up.
@@ -186,9 +148,12 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 			t.completeFrom = part.TsMs[0]
 		}
 	}
+	byField := map[string][]float64{
+		"speed_kmh": part.SpeedKmh, "battery_pct": part.BatteryPct, "temp_c": part.TempC, "heading_deg": part.HeadingDeg, "lat": part.Lat, "lon": part.Lon,
+	}
 	columns := make([][]float64, len(t.series))
 	for j := range columns {
-		columns[j] = trackColumn(part, t.fields[j])
+		columns[j] = byField[t.fields[j]]
 	}
 	for i, ts := range part.TsMs {
 		fleet := part.Fleets.At(i)
@@ -196,55 +161,28 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 			t.forbidden++
 			continue
 		}
-		if !allows(t.query.Fleets, fleet) || !matchPosition(t.query.Filters, part, i) {
+		// Filters on numbers do not apply to tracks: they would cut holes into a line.
+		if !allows(t.query.Fleets, fleet) ||
+			len(t.query.Filters) > 0 && !query.Match(t.query.Filters, positionColumns, &frames.Position{Zone: part.Zones.At(i), Fleet: fleet}) {
 			continue
 		}
 		if t.route != nil {
-			t.route.Add(ts, position(part, i), part.Lat[i], part.Lon[i], part.SpeedKmh[i])
-			continue
+			t.route.Add(ts, frames.Position{
+				Lat: part.Lat[i], Lon: part.Lon[i], SpeedKmh: part.SpeedKmh[i], HeadingDeg: part.HeadingDeg[i],
+				BatteryPct: part.BatteryPct[i], TempC: part.TempC[i], Zone: part.Zones.At(i), Fleet: fleet,
+			}, part.Lat[i], part.Lon[i], part.SpeedKmh[i])
 		}
 		for j, values := range columns {
-			t.series[j].Add(ts, values[i])
+			if !math.IsNaN(values[i]) {
+				t.series[j].Add(ts, values[i], values[i])
+			}
 		}
 	}
 }
 
-// matchPosition applies filters on the texts of a position. Filters on numbers do not apply to tracks: they would cut
-// holes into a line.
-func matchPosition(filters []query.Filter, part *cassandra.Track, i int) bool {
-	return query.Match(filters, func(key string) (query.Cell, bool) {
-		switch key {
-		case "fleet_id":
-			return query.Text(part.Fleets.At(i)), true
-		case "zone":
-			return query.Text(part.Zones.At(i)), true
-		}
-		return query.Cell{}, false
-	})
-}
-
-func position(t *cassandra.Track, i int) frames.Position {
-	return frames.Position{
-		Lat: t.Lat[i], Lon: t.Lon[i], SpeedKmh: t.SpeedKmh[i], HeadingDeg: t.HeadingDeg[i], BatteryPct: t.BatteryPct[i], TempC: t.TempC[i],
-		Zone: t.Zones.At(i), Fleet: t.Fleets.At(i),
-	}
-}
-
-func trackColumn(t *cassandra.Track, field string) []float64 {
-	switch field {
-	case "speed_kmh":
-		return t.SpeedKmh
-	case "battery_pct":
-		return t.BatteryPct
-	case "temp_c":
-		return t.TempC
-	case "heading_deg":
-		return t.HeadingDeg
-	case "lat":
-		return t.Lat
-	default:
-		return t.Lon
-	}
+var positionColumns = query.Columns[frames.Position]{
+	"fleet_id": func(p *frames.Position) query.Cell { return query.Text(p.Fleet) },
+	"zone":     func(p *frames.Position) query.Cell { return query.Text(p.Zone) },
 }
 
 func (t *track) frames(severalDevices bool) data.Frames {
@@ -253,7 +191,7 @@ func (t *track) frames(severalDevices bool) data.Frames {
 	}
 	var list data.Frames
 	for j, name := range t.fields {
-		if f := frames.TrackSeries(t.device, name, t.series[j].Points(), severalDevices, len(t.fields) > 1); f != nil {
+		if f := frames.TrackSeries(t.device, name, t.series[j].Kept(), severalDevices, len(t.fields) > 1); f != nil {
 			list = append(list, f)
 		}
 	}

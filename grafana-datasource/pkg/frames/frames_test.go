@@ -157,17 +157,18 @@ func TestHourFrames(t *testing.T) {
 	assert.Equal(t, []string{"3", "0"}, texts(t, table, "active_devices_count"))
 
 	for _, c := range []struct {
-		fleets []FleetHours
+		fleets []string
+		hours  [][]cassandra.AnalyticsRow
 		fields []string
 		names  []string
 	}{
-		{[]FleetHours{{"a", hours}}, []string{"total_distance_km", "alerts_count"}, []string{"Distance", "Alerts"}},
-		{[]FleetHours{{"a", hours}, {"b", hours}}, []string{"total_distance_km"}, []string{"a", "b"}},
-		{[]FleetHours{{"a", hours}, {"b", nil}}, []string{"total_distance_km", "alerts_count"}, []string{"a, Distance", "a, Alerts"}},
-		{[]FleetHours{{"a", nil}}, []string{"alerts_count"}, nil},
+		{[]string{"a"}, [][]cassandra.AnalyticsRow{hours}, []string{"total_distance_km", "alerts_count"}, []string{"Distance", "Alerts"}},
+		{[]string{"a", "b"}, [][]cassandra.AnalyticsRow{hours, hours}, []string{"total_distance_km"}, []string{"a", "b"}},
+		{[]string{"a", "b"}, [][]cassandra.AnalyticsRow{hours, nil}, []string{"total_distance_km", "alerts_count"}, []string{"a, Distance", "a, Alerts"}},
+		{[]string{"a"}, [][]cassandra.AnalyticsRow{nil}, []string{"alerts_count"}, nil},
 	} {
 		var names []string
-		for _, f := range HourSeries(c.fleets, c.fields) {
+		for _, f := range HourSeries(c.fleets, c.hours, c.fields) {
 			names = append(names, f.Fields[1].Config.DisplayNameFromDS)
 		}
 		assert.Equal(t, c.names, names)
@@ -177,7 +178,7 @@ func TestHourFrames(t *testing.T) {
 }
 
 func TestTrackFrames(t *testing.T) {
-	points := []downsample.Point{{TsMs: day.UnixMilli(), Value: 30}}
+	points := []downsample.Row[float64]{{TsMs: day.UnixMilli(), Value: 30}}
 	f := TrackSeries("d", "speed_kmh", points, true, true)
 	assert.Equal(t, []string{"30"}, texts(t, f, "speed_kmh"))
 	assert.Equal(t, []string{day.String()}, texts(t, f, "time"))

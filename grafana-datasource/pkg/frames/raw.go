@@ -49,6 +49,10 @@ func rawField(r cassandra.Result, j int) *data.Field {
 	case "timestamp", "date":
 		return nullable(r, j, cast[time.Time])
 	}
+	return rawTexts(r, j)
+}
+
+func rawTexts(r cassandra.Result, j int) *data.Field {
 	return nullable(r, j, func(v any) (string, bool) { return RawText(v), v != nil })
 }
 
@@ -143,7 +147,8 @@ func RawSeries(r cassandra.Result) (*data.Frame, error) {
 		case f.Type().Numeric():
 			numbers++
 		case f.Type() != data.FieldTypeNullableString: // a boolean is a label
-			f = data.NewField(f.Name, nil, fieldTexts(f))
+			f = rawTexts(r, j)
+			f.Name = r.Columns[j].Name
 		}
 		fields = append(fields, f)
 	}
@@ -158,17 +163,6 @@ func RawSeries(r cassandra.Result) (*data.Frame, error) {
 		return nil, query.Invalid("format time_series: %v; use the table format", err)
 	}
 	return wide.SetMeta(&data.FrameMeta{Type: data.FrameTypeTimeSeriesWide, TypeVersion: version, PreferredVisualization: data.VisTypeGraph}), nil
-}
-
-func fieldTexts(f *data.Field) []*string {
-	texts := make([]*string, f.Len())
-	for i := range texts {
-		if v, ok := f.ConcreteAt(i); ok {
-			text := fmt.Sprint(v)
-			texts[i] = &text
-		}
-	}
-	return texts
 }
 
 // timeColumn returns the first timestamp column, else the first date column, else -1.

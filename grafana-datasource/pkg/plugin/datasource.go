@@ -3,19 +3,20 @@ package plugin
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
 	"github.com/grafana/grafana-plugin-sdk-go/backend/instancemgmt"
+	"github.com/grafana/grafana-plugin-sdk-go/backend/log"
 	"github.com/grafana/grafana-plugin-sdk-go/backend/resource/httpadapter"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/executor"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/live"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
@@ -28,10 +29,12 @@ type Datasource struct {
 	settingsErr error // invalid settings; every request returns it
 	reader      *reader.Reader
 	executor    *executor.Executor
-	live        *live.Broadcaster
 	metrics     *Metrics
 	diagnose    func(context.Context) []diagnose.Finding
 	now         func() time.Time
+
+	disposed <-chan struct{}
+	dispose  context.CancelFunc
 }
 
 var (
@@ -49,40 +52,63 @@ func Factory(reg prometheus.Registerer, m *Metrics) func(context.Context, backen
 		logger := driverLogger(source.UID)
 		labels := prometheus.Labels{"datasource": source.UID, "generation": source.Updated.UTC().Format("20060102T150405")}
 		driverReg := prometheus.WrapRegistererWith(labels, prometheus.WrapRegistererWithPrefix("fleet_datasource_", reg))
-		cluster := cluster{
-			open: func(ctx context.Context) (reader.Store, error) {
-				return cassandra.Open(ctx, s.Cluster, logger, driverReg)
-			},
-			diagnose: func(ctx context.Context) []diagnose.Finding { return diagnose.Run(ctx, s.Cluster, logger) },
+		open := func(ctx context.Context) (reader.Store, error) {
+			return cassandra.Open(ctx, s.Cluster, logger, driverReg)
 		}
-		return newDatasource(frames.Links{UID: source.UID, Name: source.Name}, s, err, cluster, m, time.Now)
+		diagnose := func(ctx context.Context) []diagnose.Finding { return diagnose.Run(ctx, s.Cluster, logger) }
+		return newDatasource(frames.Links{UID: source.UID, Name: source.Name}, s, err, open, diagnose, m, time.Now)
 	}
 }
 
-// cluster is the access to the Cassandra cluster of a data source.
-type cluster struct {
-	open     func(context.Context) (reader.Store, error)
-	diagnose func(context.Context) []diagnose.Finding
-}
-
-// newDatasource makes a data source, which connects to the cluster on its first read.
-func newDatasource(links frames.Links, s *settings.Settings, settingsErr error, c cluster, m *Metrics, now func() time.Time) (*Datasource, error) {
-	r, err := reader.New(s, m.cache, c.open, now)
+// newDatasource makes a data source, which connects to the cluster with open on its first read.
+func newDatasource(links frames.Links, s *settings.Settings, settingsErr error, open func(context.Context) (reader.Store, error),
+	diagnose func(context.Context) []diagnose.Finding, m *Metrics, now func() time.Time) (*Datasource, error) {
+	r, err := reader.New(s, m.cache, open, now)
 	if err != nil {
 		return nil, err
 	}
-	channel := func(q *query.Latest, fleet string) (string, bool) { return live.Channel(links.UID, fleet, q) }
-	d := &Datasource{
-		settings: s, settingsErr: settingsErr, reader: r, metrics: m, diagnose: c.diagnose, now: now,
-		executor: executor.New(s, r, links, channel, now),
-		live:     live.NewBroadcaster(r.Latest, s.LiveInterval, s.QueryTimeout),
-	}
+	d := &Datasource{settings: s, settingsErr: settingsErr, reader: r, executor: executor.New(s, r, links, now), metrics: m, diagnose: diagnose, now: now}
+	disposed, dispose := context.WithCancel(context.Background())
+	d.disposed, d.dispose = disposed.Done(), dispose
 	d.CallResourceHandler = httpadapter.New(d.routes())
 	return d, nil
 }
 
 // Dispose ends the streams and closes the session. Grafana calls it once a newer data source has taken over.
 func (d *Datasource) Dispose() {
-	d.live.Close()
+	d.dispose()
 	d.reader.Close()
+}
+
+// driverLogger writes the log of package cassandra to the log of Grafana.
+func driverLogger(uid string) logrus.FieldLogger {
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	logger.SetLevel(logrus.DebugLevel)
+	logger.AddHook(&grafanaLog{backend.Logger.With("datasource", uid)})
+	return logger
+}
+
+type grafanaLog struct{ logger log.Logger }
+
+// Levels implements logrus.Hook.
+func (g *grafanaLog) Levels() []logrus.Level { return logrus.AllLevels }
+
+// Fire implements logrus.Hook.
+func (g *grafanaLog) Fire(e *logrus.Entry) error {
+	args := make([]any, 0, 2*len(e.Data))
+	for key, value := range e.Data {
+		args = append(args, key, value)
+	}
+	switch e.Level {
+	case logrus.TraceLevel, logrus.DebugLevel:
+		g.logger.Debug(e.Message, args...)
+	case logrus.InfoLevel:
+		g.logger.Info(e.Message, args...)
+	case logrus.WarnLevel:
+		g.logger.Warn(e.Message, args...)
+	default:
+		g.logger.Error(e.Message, args...)
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
@@ -49,14 +50,13 @@ func reasons() []string {
 
 // NewMetrics registers the metrics and creates every series at zero, so that rates exist before the first query.
 func NewMetrics(reg prometheus.Registerer) *Metrics {
+	auto := promauto.With(reg)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
-		reg.MustRegister(c)
-		return c
+		return auto.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	m := &Metrics{
 		queries: counter("fleet_datasource_queries_total", "Queries by type and outcome (ok, truncated, error).", "type", "outcome"),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		duration: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name:                            "fleet_datasource_query_duration_seconds",
 			Help:                            "Duration of queries by type, including cached results.",
 			Buckets:                         []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2, 5, 10},
@@ -69,15 +69,13 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		rows:        counter("fleet_datasource_rows_total", "Rows by query type and stage: read from Cassandra, returned to Grafana.", "type", "stage"),
 		truncations: counter("fleet_datasource_truncations_total", "Queries whose result a limit truncated, by type.", "type"),
 		errors:      counter("fleet_datasource_query_errors_total", "Failed queries by type and reason.", "type", "reason"),
-		rawRejected: prometheus.NewCounter(prometheus.CounterOpts{
+		rawRejected: auto.NewCounter(prometheus.CounterOpts{
 			Name: "fleet_datasource_raw_rejected_total", Help: "Raw CQL statements that the query validator rejected."}),
-		streams: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_datasource_streams", Help: "Live streams in progress."}),
+		streams:       auto.NewGauge(prometheus.GaugeOpts{Name: "fleet_datasource_streams", Help: "Live streams in progress."}),
 		streamPackets: counter("fleet_datasource_stream_packets_total", "Packets of live streams by outcome (sent, failed).", "outcome"),
 		healthChecks:  counter("fleet_datasource_health_checks_total", "Health checks by outcome (ok, error).", "outcome"),
 		cache:         reader.NewMetrics(reg),
 	}
-	reg.MustRegister(m.duration, m.rawRejected, m.streams)
 	for _, t := range append([]string{query.TypeInvalid}, query.Types...) {
 		for _, outcome := range []string{"ok", "truncated", "error"} {
 			m.queries.WithLabelValues(t, outcome)
@@ -85,18 +83,16 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.duration.WithLabelValues(t)
 		m.partitions.WithLabelValues(t)
 		m.pages.WithLabelValues(t)
+		m.truncations.WithLabelValues(t)
 		m.rows.WithLabelValues(t, "read")
 		m.rows.WithLabelValues(t, "returned")
-		m.truncations.WithLabelValues(t)
 		for _, reason := range reasons() {
 			m.errors.WithLabelValues(t, reason)
 		}
 	}
-	for _, outcome := range []string{"sent", "failed"} {
-		m.streamPackets.WithLabelValues(outcome)
-	}
-	for _, outcome := range []string{"ok", "error"} {
-		m.healthChecks.WithLabelValues(outcome)
-	}
+	m.streamPackets.WithLabelValues("sent")
+	m.streamPackets.WithLabelValues("failed")
+	m.healthChecks.WithLabelValues("ok")
+	m.healthChecks.WithLabelValues("error")
 	return m
 }

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"encoding/json"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,7 +23,8 @@ var now = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 // fakeStore has two fleets with one vehicle each. The methods that it does not define panic.
 type fakeStore struct {
 	reader.Store
-	err error
+	err   error
+	reads atomic.Int32 // of latest records
 }
 
 func (f *fakeStore) Fleets(context.Context) ([]string, error) {
@@ -30,6 +32,7 @@ func (f *fakeStore) Fleets(context.Context) ([]string, error) {
 }
 
 func (f *fakeStore) LatestOfFleet(_ context.Context, fleet string) ([]cassandra.Telemetry, error) {
+	f.reads.Add(1)
 	return []cassandra.Telemetry{{DeviceID: fleet + "-1", FleetID: fleet, Ts: now, Lat: 52, Lon: 9}}, f.err
 }
 
@@ -52,11 +55,9 @@ func newTestDatasource(t *testing.T, store *fakeStore, values map[string]any, fi
 	text, err := json.Marshal(values)
 	require.NoError(t, err)
 	s, settingsErr := settings.Parse(backend.DataSourceInstanceSettings{JSONData: text})
-	c := cluster{
-		open:     func(context.Context) (reader.Store, error) { return store, nil },
-		diagnose: func(context.Context) []diagnose.Finding { return findings },
-	}
-	d, err := newDatasource(frames.Links{UID: "uid", Name: "Fleet"}, s, settingsErr, c, NewMetrics(prometheus.NewRegistry()), func() time.Time { return now })
+	open := func(context.Context) (reader.Store, error) { return store, nil }
+	diagnose := func(context.Context) []diagnose.Finding { return findings }
+	d, err := newDatasource(frames.Links{UID: "uid", Name: "Fleet"}, s, settingsErr, open, diagnose, NewMetrics(prometheus.NewRegistry()), func() time.Time { return now })
 	require.NoError(t, err)
 	t.Cleanup(d.Dispose)
 	return d

@@ -4,45 +4,36 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
 	"github.com/grafana/grafana-plugin-sdk-go/backend/log"
 	"github.com/grafana/grafana-plugin-sdk-go/backend/tracing"
 	"github.com/grafana/grafana-plugin-sdk-go/data"
+	"github.com/grafana/grafana-plugin-sdk-go/experimental/concurrent"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/trace"
-	"golang.org/x/sync/errgroup"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/executor"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
-// concurrentQueries bounds the queries of one request that run at once.
-const concurrentQueries = 16
+// concurrentQueries bounds the queries of one request that run at once. The SDK allows no more.
+const concurrentQueries = 10
 
 // QueryData runs the queries of a request in parallel. Each query has its own error.
 func (d *Datasource) QueryData(ctx context.Context, req *backend.QueryDataRequest) (*backend.QueryDataResponse, error) {
-	response := backend.NewQueryDataResponse()
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(concurrentQueries)
 	alerting := req.Headers["FromAlert"] == "true" || req.GetHTTPHeader("FromAlert") == "true"
-	for _, q := range req.Queries {
-		g.Go(func() error {
-			result := d.query(ctx, q, alerting)
-			mu.Lock()
-			defer mu.Unlock()
-			response.Responses[q.RefID] = result
-			return nil
-		})
-	}
-	_ = g.Wait() // the responses have the errors
-	return response, nil
+	return concurrent.QueryData(ctx, req, func(ctx context.Context, q concurrent.Query) backend.DataResponse {
+		return d.query(ctx, q.DataQuery, alerting)
+	}, concurrentQueries)
 }
 
 // query runs one query and records its metrics, trace and log.
@@ -55,7 +46,11 @@ func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerti
 	ctx, cost := reader.WithCost(ctx)
 	result, err := d.run(ctx, source, alerting)
 	c := cost()
-	d.observe(kind, time.Since(start), &c, span)
+	d.metrics.duration.WithLabelValues(kind).Observe(time.Since(start).Seconds())
+	d.metrics.partitions.WithLabelValues(kind).Add(float64(c.Partitions))
+	d.metrics.pages.WithLabelValues(kind).Add(float64(c.Pages))
+	d.metrics.rows.WithLabelValues(kind, "read").Add(float64(c.Rows))
+	span.SetAttributes(attribute.Int("fleet.partitions", c.Partitions), attribute.Int("fleet.rows", c.Rows), attribute.Int("fleet.cache_hits", c.CacheHits))
 	if err != nil {
 		return d.fail(ctx, kind, err, span, logger)
 	}
@@ -91,26 +86,17 @@ func (d *Datasource) run(ctx context.Context, source backend.DataQuery, alerting
 	return d.executor.Run(ctx, q)
 }
 
-func (d *Datasource) observe(kind string, duration time.Duration, c *reader.Cost, span trace.Span) {
-	d.metrics.duration.WithLabelValues(kind).Observe(duration.Seconds())
-	d.metrics.partitions.WithLabelValues(kind).Add(float64(c.Partitions))
-	d.metrics.pages.WithLabelValues(kind).Add(float64(c.Pages))
-	d.metrics.rows.WithLabelValues(kind, "read").Add(float64(c.Rows))
-	span.SetAttributes(attribute.Int("fleet.partitions", c.Partitions), attribute.Int("fleet.rows", c.Rows), attribute.Int("fleet.cache_hits", c.CacheHits))
-}
-
 func (d *Datasource) fail(ctx context.Context, kind string, err error, span trace.Span, logger log.Logger) backend.DataResponse {
 	response, reason := d.errorResponse(ctx, err)
-	var rejected *executor.RejectedError
-	if errors.As(err, &rejected) {
+	if is[*executor.RejectedError](err) {
 		d.metrics.rawRejected.Inc()
 	}
 	d.metrics.queries.WithLabelValues(kind, "error").Inc()
 	d.metrics.errors.WithLabelValues(kind, reason).Inc()
 	span.SetStatus(codes.Error, reason)
-	var panicked *reader.PanicError
+	panicked, isPanic := errors.AsType[*reader.PanicError](err)
 	switch {
-	case errors.As(err, &panicked):
+	case isPanic:
 		logger.Error("query panicked", "error", err, "stack", string(panicked.Stack))
 	case reason == reasonCanceled, reason == reasonInvalid, reason == reasonForbidden:
 		logger.Debug("query failed", "reason", reason, "error", err) // caused by the user, who sees the error
@@ -130,7 +116,8 @@ func addMetadata(r *executor.Result, c *reader.Cost, refID string, returned int)
 		executed += "\n"
 	}
 	executed += fmt.Sprintf("-- %d partition(s), %d page(s), %d row(s) read", c.Partitions, c.Pages, c.Rows)
-	if nodes := c.CoordinatorNames(); len(nodes) > 0 {
+	nodes := slices.Sorted(maps.Keys(c.Coordinators))
+	if len(nodes) > 0 {
 		executed += " from " + strings.Join(nodes, ", ")
 	}
 	executed += fmt.Sprintf("; %d from the cache, %d shared with concurrent reads", c.CacheHits, c.SharedReads)
@@ -158,6 +145,63 @@ func addMetadata(r *executor.Result, c *reader.Cost, refID string, returned int)
 	}
 	meta.Custom = map[string]any{
 		"partitions": c.Partitions, "pages": c.Pages, "rows": c.Rows, "cacheHits": c.CacheHits, "shared": c.SharedReads,
-		"retries": c.Retries, "coordinators": c.CoordinatorNames(),
+		"retries": c.Retries, "coordinators": nodes,
 	}
+}
+
+// statusClientClosed is the status of a request whose client has gone; net/http has no name for it.
+const statusClientClosed backend.Status = 499
+
+// remedies tell users what to do about an error of the store.
+var remedies = map[cassandra.Reason]string{
+	cassandra.ReasonNoHosts:      "no node is reachable; the data source keeps trying, so run the query again when the cluster is back",
+	cassandra.ReasonUnavailable:  "too few replicas are up for the consistency level of the data source; check which nodes are down, or lower the level",
+	cassandra.ReasonTimeout:      "the nodes did not answer in time; try again, or choose a shorter time range",
+	cassandra.ReasonReadTimeout:  "the replicas did not answer in time; try again, or choose a shorter time range",
+	cassandra.ReasonUnauthorized: "grant the user of the data source SELECT on the keyspace",
+	cassandra.ReasonInvalid:      "the statement does not fit the schema; run fleet-etl schema check to see what is missing",
+}
+
+// errorResponse converts an error into a response that names the remedy and the source of the error, and returns the
+// reason for the metrics. ctx is the context of the request.
+func (d *Datasource) errorResponse(ctx context.Context, err error) (backend.DataResponse, string) {
+	respond := func(reason string, status backend.Status, message string) (backend.DataResponse, string) {
+		return backend.DataResponse{Error: errors.New(message), Status: status, ErrorSource: backend.ErrorSourceDownstream}, reason
+	}
+	switch {
+	case is[*query.InvalidError](err), is[*executor.RejectedError](err):
+		return respond(reasonInvalid, backend.StatusBadRequest, err.Error())
+	case is[*settings.ForbiddenError](err):
+		return respond(reasonForbidden, backend.StatusForbidden, err.Error())
+	case d.settingsErr != nil && errors.Is(err, d.settingsErr):
+		return respond(reasonInvalid, backend.StatusBadRequest, "settings of the data source: "+err.Error())
+	case errors.Is(err, reader.ErrClosed):
+		return respond(reasonCanceled, backend.StatusBadGateway, err.Error())
+	case ctx.Err() != nil:
+		return respond(reasonCanceled, statusClientClosed, "canceled")
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return respond(reasonDeadline, backend.StatusTimeout, fmt.Sprintf("query timed out after %s; choose a shorter time range or fewer vehicles, "+
+			"raise the query timeout of the data source, or check the cluster with Save & test", d.settings.QueryTimeout))
+	case is[*reader.ConnectError](err):
+		return respond(reasonConnect, backend.StatusBadGateway, "cannot connect to Cassandra: "+err.Error()+"; Save & test of the data source shows the failing stage")
+	case is[*reader.PanicError](err):
+		err = errors.New("internal plugin error; see the plugin log")
+	}
+	if store, ok := errors.AsType[*cassandra.Error](err); ok {
+		message := store.Error()
+		if remedy := remedies[store.Reason]; remedy != "" {
+			message += "; " + remedy
+		}
+		if store.Reason == cassandra.ReasonInvalid {
+			return respond(reasonSchema, backend.StatusBadRequest, message)
+		}
+		return respond(string(store.Reason), backend.StatusBadGateway, message)
+	}
+	return backend.DataResponse{Error: err, Status: backend.StatusInternal, ErrorSource: backend.ErrorSourcePlugin}, reasonPlugin
+}
+
+// is reports whether an error in the chain of err has type E.
+func is[E error](err error) bool {
+	_, ok := errors.AsType[E](err)
+	return ok
 }

@@ -10,14 +10,13 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/data"
 
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/live"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 )
 
 // SubscribeStream admits a viewer to a stream of an allowed fleet, and returns the current map.
 func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.SubscribeStreamRequest) (*backend.SubscribeStreamResponse, error) {
-	q, err := live.ParsePath(req.Path)
+	q, err := query.ParseChannel(req.Path)
 	if err != nil || d.settingsErr != nil {
 		return &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusNotFound}, nil
 	}
@@ -27,16 +26,22 @@ func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.Subscribe
 		return &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusPermissionDenied}, nil
 	}
 	response := &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusOK}
-	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
-	defer cancel()
-	rows, err := d.reader.Latest(ctx, q.Fleets[0])
+	vehicles, err := d.readVehicles(ctx, q)
 	if err != nil {
 		return response, nil // the stream retries, and the panel shows the result of its query
 	}
-	if initial, err := backend.NewInitialFrame(d.executor.LiveFrame(d.executor.LiveVehicles(rows, q)), data.IncludeAll); err == nil {
+	if initial, err := backend.NewInitialFrame(d.executor.LiveFrame(vehicles), data.IncludeAll); err == nil {
 		response.InitialData = initial
 	}
 	return response, nil
+}
+
+// readVehicles reads the vehicles that a stream shows.
+func (d *Datasource) readVehicles(ctx context.Context, q *query.Latest) ([]frames.Vehicle, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
+	defer cancel()
+	rows, err := d.reader.Latest(ctx, q.Fleets[0])
+	return d.executor.LiveVehicles(rows, q), err
 }
 
 // PublishStream rejects every publication: only stored records move vehicles.
@@ -47,10 +52,13 @@ func (d *Datasource) PublishStream(context.Context, *backend.PublishStreamReques
 // maxSilence is the longest time without a packet: the ages of vehicles grow even if no vehicle sends.
 const maxSilence = 10 * time.Second
 
+// maxFailures is how many reads of a fleet may fail in a row before its streams end and Grafana restarts them.
+const maxFailures = 5
+
 // RunStream sends the map whenever it changes. It returns an error when the data source was replaced or the fleet
 // cannot be read, so that Grafana restarts the stream; after nil, Grafana would not restart it.
 func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamRequest, sender *backend.StreamSender) error {
-	q, err := live.ParsePath(req.Path)
+	q, err := query.ParseChannel(req.Path)
 	if err != nil {
 		return err
 	}
@@ -62,32 +70,37 @@ func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamReques
 	}
 	d.metrics.streams.Inc()
 	defer d.metrics.streams.Dec()
-	snapshots, unsubscribe := d.live.Subscribe(q.Fleets[0])
-	defer unsubscribe()
 	var sent []byte
 	var sentAt time.Time
-	for {
-		select {
-		case <-ctx.Done():
+	for failures := 0; ; {
+		vehicles, err := d.readVehicles(ctx, q)
+		current := fingerprint(vehicles)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		case s, ok := <-snapshots:
-			if !ok {
-				return reader.ErrClosed
+		case err != nil:
+			if failures++; failures >= maxFailures {
+				return fmt.Errorf("read fleet %s: %w", q.Fleets[0], err)
 			}
-			if s.Err != nil {
-				return fmt.Errorf("read fleet %s: %w", q.Fleets[0], s.Err)
-			}
-			vehicles := d.executor.LiveVehicles(s.Rows, q)
-			current := fingerprint(vehicles)
-			if slices.Equal(current, sent) && d.now().Sub(sentAt) < maxSilence {
-				continue
-			}
+		case !slices.Equal(current, sent) || d.now().Sub(sentAt) >= maxSilence:
 			if err := sender.SendFrame(d.executor.LiveFrame(vehicles), data.IncludeAll); err != nil {
 				d.metrics.streamPackets.WithLabelValues("failed").Inc()
 				return fmt.Errorf("send packet: %w", err)
 			}
 			d.metrics.streamPackets.WithLabelValues("sent").Inc()
 			sent, sentAt = current, d.now()
+		}
+		if err == nil {
+			failures = 0
+		}
+		// All streams read at multiples of the interval, so the streams of one fleet share its reads.
+		interval := d.settings.LiveInterval
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.disposed:
+			return reader.ErrClosed
+		case <-time.After(interval - time.Duration(time.Now().UnixNano())%interval):
 		}
 	}
 }

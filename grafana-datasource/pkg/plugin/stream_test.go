@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +71,35 @@ func TestRunStream(t *testing.T) {
 	require.ErrorIs(t, <-ended, reader.ErrClosed, "Grafana restarts a stream that ends with an error")
 	assert.Equal(t, 0.0, testutil.ToFloat64(d.metrics.streams))
 	assert.Equal(t, 1.0, testutil.ToFloat64(d.metrics.streamPackets.WithLabelValues("sent")))
+}
+
+func TestStreamsOfAFleetShareItsReads(t *testing.T) {
+	store := &fakeStore{}
+	d := newTestDatasource(t, store, map[string]any{"liveInterval": "200ms", "latestCache": "100ms"})
+	filtered, ok := query.Channel("uid", "north", &query.Latest{Common: query.Common{Limit: 1}})
+	require.True(t, ok)
+	ctx, cancel := context.WithCancel(t.Context())
+	start := time.Now()
+	var streams sync.WaitGroup
+	for _, path := range []string{northPath, northPath, strings.TrimPrefix(filtered, "ds/uid/")} {
+		streams.Go(func() {
+			sent := make(packets, 10)
+			assert.ErrorIs(t, d.RunStream(ctx, &backend.RunStreamRequest{Path: path}, backend.NewStreamSender(sent)), context.Canceled)
+			assert.Len(t, sent, 1)
+		})
+	}
+	time.Sleep(1100 * time.Millisecond)
+	cancel()
+	streams.Wait()
+	assert.LessOrEqual(t, int(store.reads.Load()), int(time.Since(start)/(200*time.Millisecond))+2)
+}
+
+func TestFailedReadsEndAStream(t *testing.T) {
+	store := &fakeStore{err: errors.New("down")}
+	d := newTestDatasource(t, store, map[string]any{"liveInterval": "200ms"})
+	err := d.RunStream(t.Context(), &backend.RunStreamRequest{Path: northPath}, backend.NewStreamSender(make(packets, 1)))
+	require.EqualError(t, err, "read fleet north: down")
+	assert.Equal(t, int32(maxFailures), store.reads.Load())
 }
 
 func TestRunStreamErrors(t *testing.T) {

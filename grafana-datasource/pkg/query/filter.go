@@ -73,21 +73,24 @@ func Number(v *float64) Cell {
 // TextAndNumber is a cell whose text differs from the usual form of its number.
 func TextAndNumber(s string, v float64) Cell { return Cell{s, &v} }
 
-// Match reports whether a row passes all filters. column returns the cell of a column, and false for an unknown
-// column. A filter on an unknown column always passes: Grafana sends the filters of a dashboard to all its panels.
-func Match(filters []Filter, column func(key string) (Cell, bool)) bool {
+// Columns are the columns of rows of type R that filters work on, with the cell of a row in each.
+type Columns[R any] map[string]func(*R) Cell
+
+// Match reports whether a row passes all filters. A filter on an unknown column always passes: Grafana sends the filters
+// of a dashboard to all its panels.
+func Match[R any](filters []Filter, columns Columns[R], row *R) bool {
 	for i := range filters {
-		if c, known := column(filters[i].Key); known && !filters[i].match(c) {
+		if cell, known := columns[filters[i].Key]; known && !filters[i].match(cell(row)) {
 			return false
 		}
 	}
 	return true
 }
 
+var fleetColumns = Columns[string]{"fleet_id": func(fleet *string) Cell { return Text(*fleet) }}
+
 // MatchFleet reports whether a row that has only a fleet passes all filters.
-func MatchFleet(filters []Filter, fleet string) bool {
-	return Match(filters, func(key string) (Cell, bool) { return Text(fleet), key == "fleet_id" })
-}
+func MatchFleet(filters []Filter, fleet string) bool { return Match(filters, fleetColumns, &fleet) }
 
 func (f *Filter) match(c Cell) bool {
 	switch f.Operator {

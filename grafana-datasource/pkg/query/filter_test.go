@@ -10,7 +10,12 @@ import (
 
 func TestMatch(t *testing.T) {
 	speed := 48.5
-	row := map[string]Cell{"zone": Text("depot"), "speed_kmh": Number(&speed), "temp_c": Number(nil), "amount": TextAndNumber("1.50", 1.5)}
+	columns := Columns[float64]{
+		"zone":      func(*float64) Cell { return Text("depot") },
+		"speed_kmh": Number,
+		"temp_c":    func(*float64) Cell { return Number(nil) },
+		"amount":    func(*float64) Cell { return TextAndNumber("1.50", 1.5) },
+	}
 	for _, c := range []struct {
 		key, operator, value string
 		values               []string
@@ -37,7 +42,7 @@ func TestMatch(t *testing.T) {
 	} {
 		filters := []Filter{{Key: c.key, Operator: c.operator, Value: c.value, Values: c.values}}
 		require.NoError(t, compile(filters))
-		got := Match(filters, func(key string) (Cell, bool) { cell, ok := row[key]; return cell, ok })
+		got := Match(filters, columns, &speed)
 		assert.Equal(t, c.want, got, "%s %s %s%v", c.key, c.operator, c.value, c.values)
 	}
 }

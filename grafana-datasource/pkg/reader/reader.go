@@ -119,17 +119,8 @@ func (r *Reader) connect(ctx context.Context) (Store, error) {
 
 // Fleets returns every fleet in the keyspace, sorted.
 func (r *Reader) Fleets(ctx context.Context) ([]string, error) {
-	return cachedRead(ctx, r, read[[]string]{cacheList, "fleets", listTTL, textBytes, func(ctx context.Context, s Store) ([]string, error) {
-		return s.Fleets(ctx)
-	}})
-}
-
-func textBytes(texts []string) int {
-	n := 0
-	for _, t := range texts {
-		n += len(t) + 16
-	}
-	return n
+	return cachedRead(ctx, r, read[[]string]{cacheList, "fleets", listTTL, rowBytes[string](150),
+		func(ctx context.Context, s Store) ([]string, error) { return s.Fleets(ctx) }})
 }
 
 // rowBytes estimates the size of rows that are about equally large.
@@ -143,10 +134,10 @@ func (r *Reader) Latest(ctx context.Context, fleet string) ([]cassandra.Telemetr
 		func(ctx context.Context, s Store) ([]cassandra.Telemetry, error) { return s.LatestOfFleet(ctx, fleet) }})
 }
 
-// Devices returns the devices of a fleet: at most limit, and one more if there are others.
-func (r *Reader) Devices(ctx context.Context, fleet string, limit int) ([]cassandra.Device, error) {
-	key := fmt.Sprintf("devices %d %s", limit, fleet)
-	return cachedRead(ctx, r, read[[]cassandra.Device]{cacheList, key, listTTL, rowBytes[cassandra.Device](150),
+// Devices returns the devices of a fleet: as many as one query returns, and one more if there are others.
+func (r *Reader) Devices(ctx context.Context, fleet string) ([]cassandra.Device, error) {
+	limit := r.settings.MaxRows
+	return cachedRead(ctx, r, read[[]cassandra.Device]{cacheList, "devices " + fleet, listTTL, rowBytes[cassandra.Device](150),
 		func(ctx context.Context, s Store) ([]cassandra.Device, error) {
 			var rows []cassandra.Device
 			for page := ""; ; {
@@ -236,9 +227,8 @@ func (r *Reader) Hours(ctx context.Context, fleet string, day cassandra.Day) ([]
 // Alerts returns alerts, newest first. They are never cached, because an alert of a closed day can still be resolved.
 func (r *Reader) Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
 	key := fmt.Sprintf("alerts %s %d %d %v %d", q.FleetID, q.From.UnixMilli(), q.To.UnixMilli(), q.Severities, q.Limit)
-	return cachedRead(ctx, r, read[[]cassandra.Alert]{cacheDay, key, 0, nil, func(ctx context.Context, s Store) ([]cassandra.Alert, error) {
-		return s.Alerts(ctx, q)
-	}})
+	return cachedRead(ctx, r, read[[]cassandra.Alert]{cacheDay, key, 0, nil,
+		func(ctx context.Context, s Store) ([]cassandra.Alert, error) { return s.Alerts(ctx, q) }})
 }
 
 // Rows runs a statement that the query validator has accepted.

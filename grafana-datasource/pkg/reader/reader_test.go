@@ -124,7 +124,8 @@ func TestDevicesReadsPagesUpToTheLimit(t *testing.T) {
 	for limit, want := range map[int]struct{ rows, pages int }{10: {11, 1}, 6000: {6001, 2}, 20_000: {12_000, 3}} {
 		store := &fakeStore{devices: 12_000}
 		r, _ := newReader(t, store)
-		rows, err := r.Devices(t.Context(), "a", limit)
+		r.settings.MaxRows = limit
+		rows, err := r.Devices(t.Context(), "a")
 		require.NoError(t, err)
 		assert.Len(t, rows, want.rows, "one more than the limit shows that there are others")
 		assert.Len(t, store.calls, want.pages)

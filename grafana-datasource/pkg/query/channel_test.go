@@ -1,4 +1,4 @@
-package live
+package query
 
 import (
 	"encoding/base64"
@@ -7,34 +7,32 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
 func TestChannelRoundTrip(t *testing.T) {
 	speed := 5.0
-	for _, q := range []*query.Latest{
+	for _, q := range []*Latest{
 		{},
-		{VehicleFilter: query.VehicleFilter{States: []string{"moving"}, MinSpeedKmh: &speed}, Common: query.Common{Limit: 7}},
-		{Common: query.Common{Filters: []query.Filter{{Key: "zone", Operator: "=", Value: "a"}}}},
+		{VehicleFilter: VehicleFilter{States: []string{"moving"}, MinSpeedKmh: &speed}, Common: Common{Limit: 7}},
+		{Common: Common{Filters: []Filter{{Key: "zone", Operator: "=", Value: "a"}}}},
 	} {
 		channel, ok := Channel("uid", "live", q)
 		require.True(t, ok)
 		path, found := strings.CutPrefix(channel, "ds/uid/")
 		require.True(t, found)
-		got, err := ParsePath(path)
+		got, err := ParseChannel(path)
 		require.NoError(t, err)
 		assert.Equal(t, []string{"live"}, got.Fleets)
 		assert.Equal(t, q.VehicleFilter, got.VehicleFilter)
 		assert.Equal(t, q.Limit, got.Limit)
 		require.Len(t, got.Filters, len(q.Filters))
 	}
-	channel, _ := Channel("uid", "live", &query.Latest{})
+	channel, _ := Channel("uid", "live", &Latest{})
 	assert.Equal(t, "ds/uid/fleet/bGl2ZQ", channel)
 }
 
 func TestChannelNamesAreShort(t *testing.T) {
-	q := &query.Latest{}
+	q := &Latest{}
 	for range 20 {
 		q.Zones = append(q.Zones, "a-geofence")
 	}
@@ -42,7 +40,7 @@ func TestChannelNamesAreShort(t *testing.T) {
 	assert.False(t, ok)
 }
 
-func TestParsePathRejectsInvalidPaths(t *testing.T) {
+func TestParseChannelRejectsInvalidPaths(t *testing.T) {
 	encode := base64.RawURLEncoding.EncodeToString
 	for path, want := range map[string]string{
 		"fleet":                          "use fleet/FLEET",
@@ -56,7 +54,7 @@ func TestParsePathRejectsInvalidPaths(t *testing.T) {
 		"fleet/bGl2ZQ/" + encode([]byte(`{"l":-1}`)):                                        "limit -1",
 		"fleet/bGl2ZQ/" + encode([]byte(`{"f":[{"key":"a","operator":"=~","value":"("}]}`)): "filter a",
 	} {
-		_, err := ParsePath(path)
+		_, err := ParseChannel(path)
 		require.ErrorContains(t, err, want, path)
 	}
 }

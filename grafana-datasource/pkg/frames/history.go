@@ -3,12 +3,15 @@ package frames
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/data"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/downsample"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
 // Alerts makes a table of alerts.
@@ -109,4 +112,92 @@ func AlertCounts(rows []cassandra.Alert, fleets, severities []string) *data.Fram
 		}
 	}
 	return numeric("alerts", field("fleet_id", nil, fleet), field("severity", nil, severity), field("count", nil, counts))
+}
+
+// HourSeries makes one time series of hours for each fleet and field; none for fleets without hours.
+func HourSeries(fleets []string, hours [][]cassandra.AnalyticsRow, fields []string) data.Frames {
+	var frames data.Frames
+	for i, fleet := range fleets {
+		if len(hours[i]) == 0 {
+			continue
+		}
+		times := hourTimes(hours[i])
+		for _, name := range fields {
+			value := hourField(name, data.Labels{"fleet_id": fleet}, hours[i])
+			nameSeries(value, fleet, len(fleets) > 1, len(fields) > 1)
+			frames = append(frames, series(times, value))
+		}
+	}
+	return frames
+}
+
+// HourTable makes a table of hourly statistics.
+func HourTable(hours []cassandra.AnalyticsRow) *data.Frame {
+	f := table("analytics", timeField(hourTimes(hours)), field("fleet_id", nil, values(hours, func(h *cassandra.AnalyticsRow) string { return h.FleetID })))
+	for _, name := range query.AnalyticsFields {
+		f.Fields = append(f.Fields, hourField(name, nil, hours))
+	}
+	return f
+}
+
+func hourTimes(hours []cassandra.AnalyticsRow) []time.Time {
+	return values(hours, (*cassandra.AnalyticsRow).Start)
+}
+
+func hourField(name string, labels data.Labels, hours []cassandra.AnalyticsRow) *data.Field {
+	return field(name, labels, values(hours, func(h *cassandra.AnalyticsRow) *float64 {
+		var v float64
+		switch name {
+		case "total_distance_km":
+			v = h.TotalDistanceKm
+		case "avg_speed_kmh":
+			return h.AvgSpeedKmh
+		case "alerts_count":
+			v = float64(h.AlertsCount)
+		default:
+			v = float64(h.ActiveDevicesCount)
+		}
+		return &v
+	}))
+}
+
+// Position is one position of a route. NaN stands for an unknown number.
+type Position struct {
+	Lat, Lon, SpeedKmh, HeadingDeg, BatteryPct, TempC float64
+	Zone, Fleet                                       string
+}
+
+// TrackSeries makes the time series of one field of a track, or nil if it has no points.
+func TrackSeries(device, name string, points []downsample.Row[float64], severalDevices, severalFields bool) *data.Frame {
+	if len(points) == 0 {
+		return nil
+	}
+	value := field(name, data.Labels{"device_id": device}, values(points, func(p *downsample.Row[float64]) float64 { return p.Value }))
+	nameSeries(value, device, severalDevices, severalFields)
+	return series(values(points, rowTime), value)
+}
+
+func rowTime[V any](r *downsample.Row[V]) time.Time { return time.UnixMilli(r.TsMs).UTC() }
+
+// Route makes the frame of one vehicle: a route layer of a map connects all points of a frame.
+func Route(device string, rows []downsample.Row[Position]) *data.Frame {
+	number := func(name string, value func(*Position) float64) *data.Field {
+		return field(name, nil, values(rows, func(r *downsample.Row[Position]) *float64 {
+			if v := value(&r.Value); !math.IsNaN(v) {
+				return &v
+			}
+			return nil
+		}))
+	}
+	return table(device,
+		timeField(values(rows, rowTime)),
+		field("device_id", nil, values(rows, func(*downsample.Row[Position]) string { return device })),
+		number("lat", func(p *Position) float64 { return p.Lat }),
+		number("lon", func(p *Position) float64 { return p.Lon }),
+		number("speed_kmh", func(p *Position) float64 { return p.SpeedKmh }),
+		number("heading_deg", func(p *Position) float64 { return p.HeadingDeg }),
+		number("battery_pct", func(p *Position) float64 { return p.BatteryPct }),
+		number("temp_c", func(p *Position) float64 { return p.TempC }),
+		field("zone", nil, values(rows, func(r *downsample.Row[Position]) string { return r.Value.Zone })),
+		field("fleet_id", nil, values(rows, func(r *downsample.Row[Position]) string { return r.Value.Fleet })))
 }
