@@ -81,18 +81,17 @@ func (s *Spool) removeFinished() error {
 	s.finished = nil
 	s.mu.Unlock()
 	var failed error
-	var left []*segment
 	for _, g := range finished {
 		if err := os.Remove(g.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.metrics.failed("remove")
-			failed, left = err, append(left, g)
+			failed = err
+			s.mu.Lock()
+			s.finished = append(s.finished, g)
+			s.mu.Unlock()
 		}
 	}
-	if len(finished) > len(left) {
+	if len(finished) > 0 {
 		failed = errors.Join(failed, disk.SyncDir(s.dir))
 	}
-	s.mu.Lock()
-	s.finished = append(s.finished, left...)
-	s.mu.Unlock()
 	return failed
 }

@@ -39,7 +39,7 @@ const MaxEntry = 16 << 20
 // defaultSegmentBytes is Options.SegmentBytes where it is 0.
 const defaultSegmentBytes = 16 << 20
 
-// groupBytes is the maximum size of one write, unless a single entry is larger. Appenders beyond it wait.
+// groupBytes is the maximum size of one write, unless a single entry is larger. Entries beyond it wait.
 const groupBytes = 4 << 20
 
 // saveInterval is how long an acknowledgment may not be on disk. After a crash, Next returns its entry again.
@@ -65,7 +65,7 @@ type Spool struct {
 	metrics *metrics
 	opened  time.Time
 
-	wake    chan struct{} // a group has its first entry
+	appends chan appending
 	closing chan struct{}
 	running sync.WaitGroup
 
@@ -73,14 +73,12 @@ type Spool struct {
 	ahead   readAhead  // from readPos on
 
 	// Used by the write loop only.
-	out   segmentFile // of active
-	spare []byte      // a buffer for the next group
+	out segmentFile // of active
 
-	mu        sync.Mutex
-	closed    bool
-	gathering *group
-	reserved  int64         // bytes of the groups that are not written yet
-	appended  chan struct{} // closed when there is more to read
+	mu       sync.Mutex
+	closed   bool
+	reserved int64         // bytes of the entries that are not written yet
+	appended chan struct{} // closed when there is more to read
 
 	segments []*segment            // those with unacknowledged entries, and the active one
 	active   *segment              // the one that is written to; nil until there is something to write
@@ -130,8 +128,7 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	}
 	s := &Spool{
 		dir: dir, o: o, logger: logger.WithField("spool", dir), now: now, create: create, lock: lock, opened: now(),
-		wake: make(chan struct{}, 1), closing: make(chan struct{}), gathering: newGroup(nil), appended: make(chan struct{}),
-		metrics: newMetrics(reg),
+		appends: make(chan appending), closing: make(chan struct{}), appended: make(chan struct{}), metrics: newMetrics(reg),
 	}
 	if err := s.recover(); err != nil {
 		lock.Close()
@@ -143,68 +140,65 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	return s, nil
 }
 
-// Append adds an entry at the end and returns when it is on disk. Concurrent appends share one fsync. When it does
-// not fit, the error is ErrFull and Next will not return the entry. When ctx ends first, Next may return it.
+// Append adds an entry, which belongs to the spool from now on, at the end and returns when it is on disk. Concurrent
+// appends share one fsync. When it does not fit, the error is ErrFull and Next will not return the entry. When ctx ends
+// first, Next may return it.
 func (s *Spool) Append(ctx context.Context, entry []byte) error {
+	err := s.append(ctx, entry)
+	if errors.Is(err, ErrFull) {
+		s.metrics.full.Inc()
+	}
+	if err != nil {
+		return fmt.Errorf("append to spool %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+func (s *Spool) append(ctx context.Context, entry []byte) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	size := int64(headerBytes + len(entry))
 	if len(entry) > MaxEntry || size > s.o.MaxBytes {
-		return fmt.Errorf("append to spool %s: entry of %d bytes: give at most %d", s.dir, len(entry), min(MaxEntry, s.o.MaxBytes-headerBytes))
+		return fmt.Errorf("entry of %d bytes: give at most %d", len(entry), min(MaxEntry, s.o.MaxBytes-headerBytes))
 	}
-	g, err := s.join(ctx, entry, size)
-	if err != nil {
-		return s.appendError(err)
+	if err := s.reserve(size); err != nil {
+		return err
+	}
+	a := appending{entry, make(chan error, 1)}
+	select {
+	case s.appends <- a:
+	case <-ctx.Done():
+		s.release(size)
+		return ctx.Err()
+	case <-s.closing:
+		s.release(size)
+		return ErrClosed
 	}
 	select {
-	case <-g.written:
-		return s.appendError(g.err)
+	case err := <-a.written:
+		return err
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// join adds an entry to the group that is written next. It waits while that group is full.
-func (s *Spool) join(ctx context.Context, entry []byte, size int64) (*group, error) {
-	for {
-		s.mu.Lock()
-		g := s.gathering
-		switch {
-		case s.closed:
-			s.mu.Unlock()
-			return nil, ErrClosed
-		case s.used+s.reserved+size > s.o.MaxBytes:
-			used := s.used + s.reserved
-			s.mu.Unlock()
-			return nil, fmt.Errorf("%w: it holds %d bytes of %d", ErrFull, used, s.o.MaxBytes)
-		case g.fits(size, min(groupBytes, s.o.SegmentBytes)):
-			s.reserved += size
-			g.add(entry)
-			s.mu.Unlock()
-			select {
-			case s.wake <- struct{}{}:
-			default:
-			}
-			return g, nil
-		}
-		s.mu.Unlock()
-		select {
-		case <-g.sealed:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
+// reserve takes space for an entry that is not written yet.
+func (s *Spool) reserve(bytes int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if used := s.used + s.reserved; used+bytes > s.o.MaxBytes {
+		return fmt.Errorf("%w: it holds %d bytes of %d", ErrFull, used, s.o.MaxBytes)
 	}
+	s.reserved += bytes
+	return nil
 }
 
-func (s *Spool) appendError(err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, ErrFull):
-		s.metrics.full.Inc()
-	}
-	return fmt.Errorf("append to spool %s: %w", s.dir, err)
+// release returns the space of entries that were not written.
+func (s *Spool) release(bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= bytes
 }
 
 // Next waits for the next entry and returns it with its number. The entry belongs to the caller. Any error but ErrClosed

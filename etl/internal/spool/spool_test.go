@@ -160,8 +160,11 @@ func TestConcurrentAppendsShareAnFsync(t *testing.T) {
 	}
 	r := mustOpenOn(t, t.TempDir(), Options{}, time.Now, disk.open)
 	var appending sync.WaitGroup
+	waiting := int64(0)
 	add := func(i int) {
-		appending.Go(func() { assert.NoError(t, r.Append(t.Context(), fmt.Appendf(nil, "entry %d", i))) })
+		entry := fmt.Appendf(nil, "entry %d", i)
+		waiting += int64(headerBytes + len(entry))
+		appending.Go(func() { assert.NoError(t, r.Append(t.Context(), entry)) })
 	}
 	add(0)
 	<-blocked
@@ -171,7 +174,7 @@ func TestConcurrentAppendsShareAnFsync(t *testing.T) {
 	require.Eventually(t, func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.gathering.count == appenders-1
+		return r.reserved == waiting
 	}, 10*time.Second, time.Millisecond)
 	close(proceed)
 	appending.Wait()
@@ -193,7 +196,7 @@ func TestFullGroupBlocksAppend(t *testing.T) {
 	require.Eventually(t, func() bool {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.gathering.count == 3
+		return r.reserved == 20*(headerBytes+300)
 	}, 10*time.Second, time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())
 	result := make(chan error)

@@ -6,86 +6,70 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
-// group is the entries of one write.
-type group struct {
-	entries []byte
-	count   int
-	sealed  chan struct{} // closed when it accepts no more
-	written chan struct{} // closed when err is set
-	err     error
+// appending is an entry that Append waits for.
+type appending struct {
+	entry   []byte
+	written chan error // has room for the result
 }
 
-func newGroup(buf []byte) *group {
-	return &group{entries: buf[:0], sealed: make(chan struct{}), written: make(chan struct{})}
-}
-
-// fits reports whether an entry of the given size fits when the group is limited to max bytes.
-func (g *group) fits(size, max int64) bool {
-	return g.count == 0 || int64(len(g.entries))+size <= max
-}
-
-func (g *group) add(payload []byte) {
-	g.entries = appendEntry(g.entries, payload)
-	g.count++
-}
-
-// writeLoop writes one group after the other until the spool is closed.
+// writeLoop writes one group of entries after the other until the spool is closed.
 func (s *Spool) writeLoop() {
-	for closing := false; ; {
-		select {
-		case <-s.wake:
-		case <-s.closing:
-			closing = true
+	var waiting []appending
+	var group []byte
+	for {
+		if len(waiting) == 0 {
+			select {
+			case a := <-s.appends:
+				waiting = append(waiting, a)
+			case <-s.closing:
+				return
+			}
 		}
-		for {
-			g := s.nextGroup()
-			if g == nil {
+		count := 0
+		for group = group[:0]; count < len(waiting); {
+			next := waiting[count].entry
+			if count > 0 && int64(len(group)+headerBytes+len(next)) > min(groupBytes, s.o.SegmentBytes) {
 				break
 			}
-			if g.err = s.commit(g); g.err != nil {
-				s.mu.Lock()
-				s.reserved -= int64(len(g.entries))
-				s.mu.Unlock()
+			group = appendEntry(group, next)
+			if count++; count == len(waiting) {
+				select {
+				case a := <-s.appends: // it arrived during the write before
+					waiting = append(waiting, a)
+				default:
+				}
 			}
-			if cap(g.entries) <= 2*groupBytes {
-				s.spare = g.entries
-			}
-			close(g.written)
 		}
-		if closing {
-			return
+		err := s.commit(group, count)
+		for _, a := range waiting[:count] {
+			a.written <- err
+		}
+		waiting = slices.Delete(waiting, 0, count)
+		if cap(group) > 2*groupBytes {
+			group = nil
 		}
 	}
-}
-
-// nextGroup returns the group with the waiting entries, and begins another; nil when none wait.
-func (s *Spool) nextGroup() *group {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	g := s.gathering
-	if g.count == 0 {
-		return nil
-	}
-	s.gathering, s.spare = newGroup(s.spare), nil
-	close(g.sealed)
-	return g
 }
 
 // errSync is a failed fsync. Its data may be lost even if the next fsync succeeds, so the entries are written again to
 // another segment.
 var errSync = errors.New("fsync")
 
-// commit writes a group to disk. After an error, Next returns none of its entries.
-func (s *Spool) commit(g *group) error {
-	err := s.commitOnce(g)
+// commit writes a group of entries to disk. After an error, Next returns none of them.
+func (s *Spool) commit(group []byte, count int) error {
+	err := s.commitOnce(group, count)
 	if errors.Is(err, errSync) {
 		s.logger.WithError(err).Warn("spool segment fsync failed, writing its last entries to a new segment")
-		err = s.commitOnce(g)
+		err = s.commitOnce(group, count)
+	}
+	if err != nil {
+		s.release(int64(len(group)))
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
@@ -93,8 +77,8 @@ func (s *Spool) commit(g *group) error {
 	return err
 }
 
-func (s *Spool) commitOnce(g *group) error {
-	size := int64(len(g.entries))
+func (s *Spool) commitOnce(group []byte, count int) error {
+	size := int64(len(group))
 	if s.active != nil && s.active.size > 0 && s.active.size+size > s.o.SegmentBytes {
 		s.seal()
 	}
@@ -105,8 +89,8 @@ func (s *Spool) commitOnce(g *group) error {
 		}
 	}
 	now := s.now()
-	stamp(g.entries, s.active.salt, s.next, now.UnixMilli())
-	if _, err := s.out.WriteAt(g.entries, s.active.size); err != nil {
+	stamp(group, s.active.salt, s.next, now.UnixMilli())
+	if _, err := s.out.WriteAt(group, s.active.size); err != nil {
 		s.metrics.failed("write")
 		if failed := s.out.Truncate(s.active.size); failed != nil { // it removes what the write may have left
 			s.logger.WithError(errors.Join(err, failed)).Warn("spool segment truncation after a failed write failed, continuing in a new segment")
@@ -126,11 +110,11 @@ func (s *Spool) commitOnce(g *group) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.active.size += size
-	s.next += uint64(g.count)
+	s.next += uint64(count)
 	s.active.end = s.next
 	s.reserved -= size
 	s.used += size
-	s.entries += int64(g.count)
+	s.entries += int64(count)
 	close(s.appended)
 	s.appended = make(chan struct{})
 	return nil

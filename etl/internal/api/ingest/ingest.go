@@ -15,8 +15,8 @@ import (
 
 // Spool stores accepted records until they are in the store. *spool.Spool is one.
 type Spool interface {
-	// Append returns when the entry is durable, or ctx ends. It returns spool.ErrFull when the entry does not fit. It does
-	// not use the entry after it returned.
+	// Append returns when the entry, which belongs to the spool, is durable, or when ctx ends. It returns spool.ErrFull when
+	// the entry does not fit.
 	Append(ctx context.Context, entry []byte) error
 	// Next returns the entries in order and waits for one. After a restart it returns unacknowledged entries again. The
 	// caller owns the entry.
