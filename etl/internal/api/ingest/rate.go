@@ -25,7 +25,9 @@ func newLimiters(perSecond float64, burst, names int) *limiters {
 	if perSecond <= 0 {
 		return nil
 	}
-	return &limiters{rate: rate.Limit(perSecond), burst: burst, byName: otter.Must(&otter.Options[string, *rate.Limiter]{MaximumSize: names})}
+	return &limiters{rate: rate.Limit(perSecond), burst: burst, byName: otter.Must(&otter.Options[string, *rate.Limiter]{
+		MaximumSize: names, Executor: func(evict func()) { evict() }, // in time to know which names are in use, also on a busy machine
+	})}
 }
 
 func (l *limiters) of(name string) *rate.Limiter {
