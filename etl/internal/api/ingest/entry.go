@@ -5,23 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/fxamacker/cbor/v2"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
-	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // entry is one request in the spool: the version, then the fields in CBOR. Records are already decoded and checked.
 type entry struct {
 	AcceptedMs int64  // Unix milliseconds
 	Origin     string // ID of the request
-	Protocol   string
 	Messages   []protocol.Message
 }
 
-// entryVersion changes with the fields of an entry, of a message or of a record.
+// entryVersion changes when earlier entries can't be read any more.
 const entryVersion = 1
 
 // errVersion is the error of an entry that another version of the program wrote.
@@ -60,21 +57,6 @@ func decodeEntry(b []byte) (entry, error) {
 	var e entry
 	if err := entryMode.Unmarshal(b[1:], &e); err != nil {
 		return entry{}, fmt.Errorf("decode spool entry: %w", err)
-	}
-	if len(e.Messages) == 0 {
-		return entry{}, errors.New("the entry has no records")
-	}
-	if !slices.Contains(protocol.Names, e.Protocol) {
-		return entry{}, fmt.Errorf("unknown protocol %q", e.Protocol)
-	}
-	for i := range e.Messages {
-		m := &e.Messages[i]
-		switch {
-		case m.Rejection != nil && !slices.Contains(telemetry.Reasons, m.Rejection.Reason):
-			return entry{}, fmt.Errorf("unknown reason %q", m.Rejection.Reason)
-		case m.Rejection == nil && m.Record.DeviceID == "":
-			return entry{}, fmt.Errorf("record %d has no device", m.Index)
-		}
 	}
 	return e, nil
 }

@@ -2,6 +2,7 @@ package ingest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"mime"
 	"net/http"
@@ -170,13 +171,7 @@ func (q *request) ownTracks() error {
 // ownTracksDevice is the device that headers, parameters or the login name.
 func (q *request) ownTracksDevice() string {
 	query := q.URL.Query()
-	user, device := q.Header.Get("X-Limit-U"), q.Header.Get("X-Limit-D")
-	if user == "" {
-		user = query.Get("u")
-	}
-	if device == "" {
-		device = query.Get("d")
-	}
+	user, device := cmp.Or(q.Header.Get("X-Limit-U"), query.Get("u")), cmp.Or(q.Header.Get("X-Limit-D"), query.Get("d"))
 	if user == "" && device != "" {
 		user, _, _ = q.BasicAuth()
 	}
@@ -249,7 +244,7 @@ func (q *request) accept(name string, messages []protocol.Message, verbose bool)
 	if err := q.limitRate(messages); err != nil {
 		return nil, err
 	}
-	e := entry{AcceptedMs: nowMs, Origin: q.ID, Protocol: name, Messages: messages}
+	e := entry{AcceptedMs: nowMs, Origin: q.ID, Messages: messages}
 	text, err := e.encode()
 	if err != nil {
 		return nil, err

@@ -21,7 +21,7 @@ import (
 
 // spooled is an entry with a record per device. Records of odd devices are rejected.
 func spooled(origin string, at int64, devices ...int) []byte {
-	e := entry{AcceptedMs: at, Origin: origin, Protocol: protocol.NameTelemetry}
+	e := entry{AcceptedMs: at, Origin: origin}
 	for i, d := range devices {
 		m := protocol.Message{Index: i, Raw: fmt.Sprint("raw ", d)}
 		if d%2 == 1 {
@@ -227,7 +227,7 @@ func TestFatalErrors(t *testing.T) {
 func TestUnstoredEntriesComeAgainAfterRestart(t *testing.T) {
 	spool := newMemorySpool()
 	s := newIngest(spool, 100)
-	e := entry{AcceptedMs: time.Now().UnixMilli(), Origin: "a", Protocol: protocol.NameTelemetry, Messages: []protocol.Message{{Record: telemetry.Record{DeviceID: "v", FleetID: "wuxi", TimeMs: time.Now().UnixMilli()}}}}
+	e := entry{AcceptedMs: time.Now().UnixMilli(), Origin: "a", Messages: []protocol.Message{{Record: telemetry.Record{DeviceID: "v", FleetID: "wuxi", TimeMs: time.Now().UnixMilli()}}}}
 	text, err := e.encode()
 	require.NoError(t, err)
 	require.NoError(t, spool.Append(t.Context(), text))
