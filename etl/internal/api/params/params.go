@@ -300,8 +300,22 @@ func (q *Query) Next(position string) string {
 	if position == "" {
 		return ""
 	}
-	text, _ := json.Marshal(cursor{q.hash(), q.From, q.To, position}) // texts and numbers can always be encoded
+	return EncodeToken(cursor{q.hash(), q.From, q.To, position})
+}
+
+// EncodeToken encodes a value of texts and numbers as an opaque text for addresses.
+func EncodeToken(v any) string {
+	text, _ := json.Marshal(v) // texts and numbers can always be encoded
 	return base64.RawURLEncoding.EncodeToString(text)
+}
+
+// DecodeToken reads what EncodeToken wrote.
+func DecodeToken(token string, v any) error {
+	text, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, v)
 }
 
 // Link is the address of the list at another page. It does not repeat a token among the parameters.
@@ -317,11 +331,7 @@ func (q *Query) readPage() error {
 		return nil
 	}
 	var c cursor
-	text, err := base64.RawURLEncoding.DecodeString(q.Page)
-	if err == nil {
-		err = json.Unmarshal(text, &c)
-	}
-	if err != nil || c.Position == "" || !c.fits(q.spec.Span) {
+	if DecodeToken(q.Page, &c) != nil || c.Position == "" || !c.fits(q.spec.Span) {
 		return q.BadPage()
 	}
 	if c.Query != q.hash() {

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"net/http"
 	"slices"
 	"strconv"
@@ -34,14 +32,9 @@ type alertItem struct {
 
 func (a *API) alerts() list[alertItem] {
 	return list[alertItem]{
-		route: routeAlerts, idField: fieldFleet, severity: true, streamed: true,
-		span: &params.Span{Default: 7 * 24 * time.Hour, Max: (cassandra.MaxDays - 1) * 24 * time.Hour},
+		Spec: params.Spec{Route: "alerts", Span: manyDays, Severity: true}, path: "/v1/fleets/{fleet}/alerts", idField: fieldFleet, streamed: true,
 		// An alert of any age can be resolved by a process that shares no cache with this one.
 		ttl: fixedTTL(ttlList), generation: a.alertGeneration,
-		columns: []string{"id", "fleet_id", "severity", "timestamp", "device_id", "alert_type", "message", "resolved"},
-		row: func(i alertItem) []string {
-			return []string{i.ID, i.FleetID, i.Severity, i.Timestamp, i.DeviceID, i.AlertType, i.Message, strconv.FormatBool(i.Resolved)}
-		},
 		page: func(ctx context.Context, store Store, q *params.Query) ([]alertItem, string, error) {
 			rows, position, err := alertsPage(ctx, store, q)
 			items := make([]alertItem, len(rows))
@@ -123,17 +116,12 @@ func (i alertID) row() cassandra.Alert {
 
 // String is the ID for clients: base64url of a JSON array, which keeps names apart whatever they contain.
 func (i alertID) String() string {
-	text, _ := json.Marshal([]string{i.fleet, i.severity, strconv.FormatInt(i.ts, 10), i.device, i.kind}) // texts can always be encoded
-	return base64.RawURLEncoding.EncodeToString(text)
+	return params.EncodeToken([]string{i.fleet, i.severity, strconv.FormatInt(i.ts, 10), i.device, i.kind})
 }
 
 func parseAlertID(s string) (id alertID, ok bool) {
-	text, err := base64.RawURLEncoding.DecodeString(s)
-	if err != nil {
-		return alertID{}, false
-	}
 	var parts []string
-	if json.Unmarshal(text, &parts) != nil || len(parts) != 5 {
+	if params.DecodeToken(s, &parts) != nil || len(parts) != 5 {
 		return alertID{}, false
 	}
 	ts, err := strconv.ParseInt(parts[2], 10, 64)

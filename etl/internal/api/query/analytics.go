@@ -19,19 +19,14 @@ type hourItem struct {
 	ActiveDevicesCount int      `json:"active_devices_count"`
 }
 
+// manyDays is the range of lists that are read by days.
+var manyDays = &params.Span{Default: 7 * 24 * time.Hour, Max: (cassandra.MaxDays - 1) * 24 * time.Hour}
+
 const msPerHour = 60 * 60 * 1000
 
 func (a *API) analytics() list[hourItem] {
 	return list[hourItem]{
-		route: routeAnalytics, idField: fieldFleet, ttl: rangeTTL(ttlList),
-		span:    &params.Span{Default: 7 * 24 * time.Hour, Max: (cassandra.MaxDays - 1) * 24 * time.Hour},
-		columns: []string{"fleet_id", "hour", "total_distance_km", "avg_speed_kmh", "alerts_count", "active_devices_count"},
-		row: func(h hourItem) []string {
-			return []string{
-				h.FleetID, h.Hour, formatFloat(&h.TotalDistanceKm), formatFloat(h.AvgSpeedKmh),
-				strconv.Itoa(h.AlertsCount), strconv.Itoa(h.ActiveDevicesCount),
-			}
-		},
+		Spec: params.Spec{Route: "analytics", Span: manyDays}, path: "/v1/fleets/{fleet}/analytics", idField: fieldFleet, ttl: rangeTTL(ttlList),
 		page: analyticsPage,
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/fxamacker/cbor/v2"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
@@ -26,12 +28,9 @@ import (
 
 // list is one of the lists of the API.
 type list[T any] struct {
-	route    string
-	idField  string       // what the path names: fleet or device; empty: nothing
-	span     *params.Span // nil: no range in time
-	severity bool         // has the parameter severity
-	columns  []string
-	row      func(T) []string
+	params.Spec
+	path    string
+	idField string // what the path names: fleet or device; empty: nothing
 
 	// page reads at most q.Limit items from q.Position on, and returns the position after them; empty at the end.
 	page func(ctx context.Context, store Store, q *params.Query) (items []T, position string, err error)
@@ -57,62 +56,62 @@ type reader[T any] func(ctx context.Context, store Store) (items []T, done bool,
 // streamRows is how many rows of a stream are in memory.
 const streamRows = 5000
 
-func (l *list[T]) spec(limits Limits) params.Spec {
-	formats := []params.Format{params.JSON, params.CSV}
+// serveList answers a list.
+func serveList[T any](a *API, l list[T]) rest.Route {
+	l.Formats, l.Rows, l.MaxRows = []params.Format{params.JSON, params.CSV}, a.Limits.Rows, a.Limits.MaxRows
 	if l.point != nil {
-		formats = append(formats, params.GPX)
+		l.Formats = append(l.Formats, params.GPX)
 	}
-	return params.Spec{Route: l.route, Span: l.span, Severity: l.severity, Formats: formats, Rows: limits.Rows, MaxRows: limits.MaxRows}
+	return rest.Route{Name: l.Route, Method: http.MethodGet, Path: l.path, Right: auth.Read, Handle: func(w *rest.Response, r *rest.Request) error {
+		return a.problem(l.serve(a, w, r))
+	}}
 }
 
-// serveList answers a list.
-func serveList[T any](a *API, l list[T]) rest.Handler {
-	return func(w *rest.Response, r *rest.Request) error {
-		w.Header().Set("Vary", "Authorization, Accept")
-		id := pathID(r)
-		if l.idField != "" {
-			if err := checkID(l.idField, id); err != nil {
-				return err
-			}
-		}
-		if l.idField == fieldFleet && !r.Grant.Allows(id) {
-			return otherFleet(id)
-		}
-		q, err := params.Parse(r.Request, id, l.spec(a.Limits), a.Now())
-		if err != nil {
+func (l *list[T]) serve(a *API, w *rest.Response, r *rest.Request) error {
+	w.Header().Set("Vary", "Authorization, Accept")
+	id := r.PathValue(l.idField)
+	if l.idField != "" {
+		if err := checkID(l.idField, id); err != nil {
 			return err
 		}
-		q.Scope = r.Grant.Fleet
-		if q.Format != params.JSON && q.Whole {
-			if l.streamed {
-				return l.stream(a, w, r, q)
-			}
-			q.Limit = math.MaxInt // the store returns the whole list in any case
-		}
-		ctx, cancel := context.WithTimeout(r.Context(), a.Limits.Timeout)
-		defer cancel()
-		generation := ""
-		if l.generation != nil {
-			generation = l.generation(ctx, q)
-		}
-		encoded, err := a.loader.Get(ctx, pageKey(q, generation), l.ttl(q, a.Now()), isPage, func(ctx context.Context) (encoded []byte, err error) {
-			err = a.withStore(ctx, func(ctx context.Context, store Store) error {
-				items, position, err := l.page(ctx, store, q)
-				if err != nil {
-					return err
-				}
-				encoded, err = l.render(q, items, q.Next(position))
-				return err
-			})
-			return encoded, err
-		})
-		if err != nil {
-			return err
-		}
-		p, _ := decodePage(encoded)
-		servePage(w, r, l.route, q, p)
-		return nil
 	}
+	if l.idField == fieldFleet && !r.Grant.Allows(id) {
+		return otherFleet(id)
+	}
+	q, err := params.Parse(r.Request, id, l.Spec, a.Now())
+	if err != nil {
+		return err
+	}
+	q.Scope = r.Grant.Fleet
+	if q.Format != params.JSON && q.Whole {
+		if l.streamed {
+			return l.stream(a, w, r, q)
+		}
+		q.Limit = math.MaxInt // the store returns the whole list in any case
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.Timeout)
+	defer cancel()
+	generation := ""
+	if l.generation != nil {
+		generation = l.generation(ctx, q)
+	}
+	encoded, err := a.loader.Get(ctx, pageKey(q, generation), l.ttl(q, a.Now()), isPage, func(ctx context.Context) (encoded []byte, err error) {
+		err = a.withStore(ctx, func(ctx context.Context, store Store) error {
+			items, position, err := l.page(ctx, store, q)
+			if err != nil {
+				return err
+			}
+			encoded, err = l.render(q, items, q.Next(position))
+			return err
+		})
+		return encoded, err
+	})
+	if err != nil {
+		return err
+	}
+	p, _ := decodePage(encoded)
+	servePage(w, r, l.Route, q, p)
+	return nil
 }
 
 // render writes items in the requested format, and returns them as an encoded page.
@@ -152,14 +151,44 @@ func (l *list[T]) writer(w io.Writer, q *params.Query) func(items []T, done bool
 		}
 	}
 	c := csv.NewWriter(w)
-	_ = c.Write(l.columns) // c.Error returns the error
+	_ = c.Write(columns[T]()) // c.Error returns the error
 	return func(items []T, _ bool) error {
 		for _, item := range items {
-			_ = c.Write(l.row(item))
+			_ = c.Write(row(item))
 		}
 		c.Flush()
 		return c.Error()
 	}
+}
+
+// columns returns the columns of a file: the fields of the items in JSON.
+func columns[T any]() (names []string) {
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[T]()) {
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// row returns the values of an item. An absent value is empty.
+func row(item any) (values []string) {
+	v := reflect.ValueOf(item)
+	for i := range v.NumField() {
+		if !v.Type().Field(i).IsExported() {
+			continue
+		}
+		field := reflect.Indirect(v.Field(i))
+		switch {
+		case !field.IsValid():
+			values = append(values, "")
+		case field.CanFloat():
+			values = append(values, strconv.FormatFloat(field.Float(), 'f', -1, 64))
+		default:
+			values = append(values, fmt.Sprint(field.Interface()))
+		}
+	}
+	return values
 }
 
 func servePage(w *rest.Response, r *rest.Request, route string, q *params.Query, p page) {
@@ -231,7 +260,7 @@ func (l *list[T]) stream(a *API, w *rest.Response, r *rest.Request, q *params.Qu
 			return err
 		}
 		if first {
-			setContentHeaders(w.Header(), l.route, q)
+			setContentHeaders(w.Header(), l.Route, q)
 			w.Header().Set("Cache-Control", "private, no-store")
 			if r.Method == http.MethodHead {
 				return nil

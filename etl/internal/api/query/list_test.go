@@ -330,7 +330,7 @@ func TestBrokenStreamAbortsConnection(t *testing.T) {
 	}
 	server.Client().CloseIdleConnections()
 	server.Close() // waits for the handlers, which count at their end
-	require.Equal(t, 2.0, g.requests(routeTrack, "500"))
+	require.Equal(t, 2.0, g.requests("track", "500"))
 }
 
 func TestUnchangedPageIsNotSentAgain(t *testing.T) {

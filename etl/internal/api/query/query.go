@@ -76,44 +76,17 @@ func New(o Options) *API {
 // Close ends the reads in progress. Call it after the shutdown of the server.
 func (a *API) Close() { a.loader.Close() }
 
-// The routes, as metrics name them.
-const (
-	routeFleets    = "fleets"
-	routeDevices   = "devices"
-	routeLatest    = "latest"
-	routeTrack     = "track"
-	routeAlerts    = "alerts"
-	routeAnalytics = "analytics"
-	routeResolve   = "resolve"
-)
-
 // Routes are the routes that read, and the one that resolves an alert.
 //
 //	list    ─► cache ─► equal requests share a read ─► store ─► JSON, CSV, GPX
 //	resolve ─► store
 func (a *API) Routes() []rest.Route {
-	routes := []rest.Route{
-		{Name: routeFleets, Path: "/v1/fleets", Handle: serveList(a, a.fleets())},
-		{Name: routeDevices, Path: "/v1/fleets/{fleet}/devices", Handle: serveList(a, a.devices())},
-		{Name: routeLatest, Path: "/v1/fleets/{fleet}/latest", Handle: serveList(a, a.latest())},
-		{Name: routeTrack, Path: "/v1/devices/{device}/track", Handle: serveList(a, a.track())},
-		{Name: routeAlerts, Path: "/v1/fleets/{fleet}/alerts", Handle: serveList(a, a.alerts())},
-		{Name: routeAnalytics, Path: "/v1/fleets/{fleet}/analytics", Handle: serveList(a, a.analytics())},
-		{Name: routeResolve, Method: http.MethodPost, Path: "/v1/alerts/{alert}/resolve", Right: auth.Write, Handle: a.resolve},
+	return []rest.Route{
+		serveList(a, a.fleets()), serveList(a, a.devices()), serveList(a, a.latest()), serveList(a, a.track()), serveList(a, a.alerts()), serveList(a, a.analytics()),
+		{Name: "resolve", Method: http.MethodPost, Path: "/v1/alerts/{alert}/resolve", Right: auth.Write, Handle: func(w *rest.Response, r *rest.Request) error {
+			return a.problem(a.resolve(w, r))
+		}},
 	}
-	for i := range routes {
-		r := &routes[i]
-		r.Method, r.Right = cmp.Or(r.Method, http.MethodGet), cmp.Or(r.Right, auth.Read)
-		serve := r.Handle
-		r.Handle = func(w *rest.Response, r *rest.Request) error {
-			err := serve(w, r)
-			if err == nil {
-				return nil
-			}
-			return a.problem(err)
-		}
-	}
-	return routes
 }
 
 // slowReader is how long a client may take to read a response, or one part of a stream.
@@ -145,8 +118,8 @@ const (
 
 // problem is what an error means for the client. The text of the store's error, which contains addresses, is for the log.
 func (a *API) problem(err error) error {
-	if p := (*rest.Problem)(nil); errors.As(err, &p) {
-		return p
+	if p := (*rest.Problem)(nil); err == nil || errors.As(err, &p) {
+		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
 		return rest.Temporary(rest.QueryTimeout, "no result within "+a.Limits.Timeout.String(),
@@ -165,9 +138,6 @@ func (a *API) problem(err error) error {
 func otherFleet(fleet string) *rest.Problem {
 	return &rest.Problem{Kind: rest.Forbidden, Detail: "the token belongs to another fleet", Field: "fleet", Value: fleet, Remedy: "use a token of this fleet"}
 }
-
-// pathID is the fleet or device in the path.
-func pathID(r *rest.Request) string { return cmp.Or(r.PathValue("fleet"), r.PathValue("device")) }
 
 // checkID rejects an invalid name.
 func checkID(field, id string) error {

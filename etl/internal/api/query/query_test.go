@@ -261,7 +261,7 @@ func TestEqualRequestsShareRead(t *testing.T) {
 			require.Equal(t, 200, <-answers)
 		}
 		require.Equal(t, 1, store.asked())
-		require.Equal(t, 1.0, g.requests(routeLatest, "499"))
+		require.Equal(t, 1.0, g.requests("latest", "499"))
 		g.api.Close()
 	})
 }

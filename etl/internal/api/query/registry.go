@@ -45,8 +45,7 @@ type fleetItem struct {
 
 func (a *API) fleets() list[fleetItem] {
 	return list[fleetItem]{
-		route: routeFleets, columns: []string{"fleet_id"}, ttl: fixedTTL(ttlList),
-		row: func(f fleetItem) []string { return []string{f.FleetID} },
+		Spec: params.Spec{Route: "fleets"}, path: "/v1/fleets", ttl: fixedTTL(ttlList),
 		page: func(ctx context.Context, store Store, q *params.Query) ([]fleetItem, string, error) {
 			names, err := store.Fleets(ctx)
 			if err != nil {
@@ -92,11 +91,7 @@ type deviceItem struct {
 
 func (a *API) devices() list[deviceItem] {
 	return list[deviceItem]{
-		route: routeDevices, idField: fieldFleet, ttl: fixedTTL(ttlList), streamed: true,
-		columns: []string{"fleet_id", "device_id", "model", "activated_at", "status"},
-		row: func(d deviceItem) []string {
-			return []string{d.FleetID, d.DeviceID, d.Model, d.ActivatedAt, d.Status}
-		},
+		Spec: params.Spec{Route: "devices"}, path: "/v1/fleets/{fleet}/devices", idField: fieldFleet, ttl: fixedTTL(ttlList), streamed: true,
 		page: devicesPage,
 	}
 }
@@ -123,7 +118,7 @@ func devicesPage(ctx context.Context, store Store, q *params.Query) (items []dev
 
 func (a *API) latest() list[positionItem] {
 	return list[positionItem]{
-		route: routeLatest, idField: fieldFleet, ttl: fixedTTL(ttlLatest), columns: positionColumns, row: positionItem.row,
+		Spec: params.Spec{Route: "latest"}, path: "/v1/fleets/{fleet}/latest", idField: fieldFleet, ttl: fixedTTL(ttlLatest),
 		page: func(ctx context.Context, store Store, q *params.Query) ([]positionItem, string, error) {
 			rows, err := store.LatestOfFleet(ctx, q.ID)
 			if err != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// positionItem is a position in a response, with the field names of records.
+// positionItem is a position in a response, with the fields of telemetry.Fields: fleet-etl load can load a downloaded track.
 type positionItem struct {
 	DeviceID   string   `json:"device_id"`
 	FleetID    string   `json:"fleet_id,omitempty"`
@@ -28,27 +28,6 @@ type positionItem struct {
 	AccuracyM  *float64 `json:"accuracy_m,omitempty"` // never of a latest position: its tables have no such column
 
 	time time.Time
-}
-
-// positionColumns are the columns that fleet-etl load reads: a downloaded track can be loaded.
-var positionColumns = telemetry.Fields
-
-func (f positionItem) row() []string {
-	battery := ""
-	if f.BatteryPct != nil {
-		battery = strconv.Itoa(int(*f.BatteryPct))
-	}
-	return []string{
-		f.DeviceID, f.FleetID, f.Timestamp, formatFloat(&f.Lat), formatFloat(&f.Lon),
-		formatFloat(f.SpeedKmh), formatFloat(f.HeadingDeg), battery, formatFloat(f.TempC), f.Zone, formatFloat(f.AccuracyM),
-	}
-}
-
-func formatFloat(v *float64) string {
-	if v == nil {
-		return ""
-	}
-	return strconv.FormatFloat(*v, 'f', -1, 64)
 }
 
 func positionItems(rows []cassandra.Telemetry) []positionItem {
@@ -69,7 +48,7 @@ const msPerDay = 24 * 60 * 60 * 1000
 
 func (a *API) track() list[positionItem] {
 	return list[positionItem]{
-		route: routeTrack, idField: fieldDevice, span: &params.Span{Default: 24 * time.Hour}, columns: positionColumns, row: positionItem.row,
+		Spec: params.Spec{Route: "track", Span: &params.Span{Default: 24 * time.Hour}}, path: "/v1/devices/{device}/track", idField: fieldDevice,
 		page: a.trackPage, ttl: rangeTTL(ttlLatest), streamed: true,
 		point: func(i positionItem) gpx.Point {
 			return gpx.Point{Time: i.time, Lat: i.Lat, Lon: i.Lon, SpeedKmh: i.SpeedKmh, HeadingDeg: i.HeadingDeg}
