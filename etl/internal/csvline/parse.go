@@ -17,13 +17,12 @@ import (
 type Parser struct {
 	*Columns
 	splitter
-	names names
 }
 
 // NewParser returns a parser of lines with the given columns.
-func NewParser(columns *Columns) *Parser { return &Parser{Columns: columns, names: names{}} }
+func NewParser(columns *Columns) *Parser { return &Parser{Columns: columns} }
 
-// Parse parses a line without its newline into r. It does not check bounds.
+// Parse parses a line without its newline into r, whose texts are parts of the line. It does not check bounds.
 func (p *Parser) Parse(line string, r *telemetry.Record) *telemetry.Rejection {
 	if len(line) > telemetry.MaxRawLen {
 		return telemetry.Reject(telemetry.TooLarge, "", "",
@@ -47,10 +46,9 @@ func (p *Parser) Parse(line string, r *telemetry.Record) *telemetry.Rejection {
 			return telemetry.Reject(telemetry.MissingField, c.field, "", "fill the column, or set a constant value with --set")
 		}
 		if err := r.SetText(c.field, value, p.mapping.times); err != nil {
-			return rejection(err)
+			return err.(*telemetry.Rejection) //nolint:errorlint // SetText returns no other type
 		}
 	}
-	r.DeviceID, r.FleetID, r.Zone = p.names.intern(r.DeviceID), p.names.intern(r.FleetID), p.names.intern(r.Zone)
 	return nil
 }
 
@@ -85,38 +83,9 @@ func (p *Parser) Texts(line string, shiftMs int64) map[string]string {
 	return texts
 }
 
-func rejection(err error) *telemetry.Rejection {
-	var r *telemetry.Rejection
-	if errors.As(err, &r) {
-		return r
-	}
-	return telemetry.Reject(telemetry.Malformed, "", "", err.Error())
-}
-
 // isText returns whether s is UTF-8 without a NUL byte. Cassandra and JSON accept no other text.
 func isText(s string) bool {
 	return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s)
-}
-
-// names interns names, so that a kept name does not keep its whole block of lines in memory.
-type names map[string]string
-
-// maxNames bounds the memory for names; beyond it, they are all evicted.
-const maxNames = 1 << 16
-
-func (n names) intern(s string) string {
-	if name, ok := n[s]; ok {
-		return name
-	}
-	if len(s) > telemetry.MaxNameLen {
-		return s // it will be rejected
-	}
-	if len(n) >= maxNames {
-		clear(n)
-	}
-	s = strings.Clone(s)
-	n[s] = s
-	return s
 }
 
 // splitter splits lines into fields. Its result is valid until the next call.

@@ -2,7 +2,6 @@ package csvline
 
 import (
 	"encoding/csv"
-	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -10,21 +9,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
-
-// The names in a record don't hold on to the lines around it.
-func TestNamesAreTheirOwn(t *testing.T) {
-	n := names{}
-	line := "bus-1,rest"
-	if a, b := n.intern(line[:5]), n.intern("bus-1"); a != "bus-1" || b != a {
-		t.Errorf("got %q, %q", a, b)
-	}
-	for i := range 2 * maxNames {
-		n.intern(fmt.Sprint(i))
-	}
-	if len(n) > maxNames {
-		t.Errorf("%d names are remembered, want no more than %d", len(n), maxNames)
-	}
-}
 
 // FuzzLine holds the parser against encoding/csv, which reads the same line as a file of its own.
 func FuzzLine(f *testing.F) {
