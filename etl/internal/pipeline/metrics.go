@@ -28,16 +28,8 @@ type metrics struct {
 
 	extract, transform, load prometheus.Observer
 
-	length, capacity *prometheus.Desc
-
 	mu      sync.Mutex
 	summary Summary
-	queues  map[string]queue
-}
-
-type queue struct {
-	capacity int
-	length   func() int
 }
 
 // Summary counts records since the start.
@@ -71,28 +63,20 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		extract:   stage.WithLabelValues("extract"),
 		transform: stage.WithLabelValues("transform"),
 		load:      stage.WithLabelValues("load"),
-		length: prometheus.NewDesc("fleet_etl_queue_length",
-			"Batches that wait in a queue, up to fleet_etl_queue_capacity.", []string{"queue"}, nil),
-		capacity: prometheus.NewDesc("fleet_etl_queue_capacity",
-			"Largest number of batches that a queue holds. While it is full, the stage before it waits.", []string{"queue"}, nil),
-		queues:  map[string]queue{},
-		summary: Summary{Rejected: map[telemetry.Reason]int64{}},
+		summary:   Summary{Rejected: map[telemetry.Reason]int64{}},
 	}
-	reg.MustRegister(stage, m.received, m.rejected, m.duplicate, m.freshness, m.eventLag, m)
+	reg.MustRegister(stage, m.received, m.rejected, m.duplicate, m.freshness, m.eventLag)
 	return m
 }
 
-// Describe implements prometheus.Collector, for the queues.
-func (m *metrics) Describe(ch chan<- *prometheus.Desc) { ch <- m.length; ch <- m.capacity }
-
-// Collect implements prometheus.Collector, for the queues.
-func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, q := range m.queues {
-		ch <- prometheus.MustNewConstMetric(m.length, prometheus.GaugeValue, float64(q.length()), name)
-		ch <- prometheus.MustNewConstMetric(m.capacity, prometheus.GaugeValue, float64(q.capacity), name)
+// watch registers the metrics of a queue.
+func watch[T any](reg prometheus.Registerer, name string, queue chan T) {
+	gauge := func(metric, help string, value func() int) {
+		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: prometheus.Labels{"queue": name}},
+			func() float64 { return float64(value()) }))
 	}
+	gauge("fleet_etl_queue_length", "Batches that wait in a queue, up to fleet_etl_queue_capacity.", func() int { return len(queue) })
+	gauge("fleet_etl_queue_capacity", "Largest number of batches that a queue holds. While it is full, the stage before it waits.", func() int { return cap(queue) })
 }
 
 func (m *metrics) copySummary() Summary {
@@ -101,12 +85,6 @@ func (m *metrics) copySummary() Summary {
 	s := m.summary
 	s.Rejected = maps.Clone(s.Rejected)
 	return s
-}
-
-func (m *metrics) watch(name string, capacity int, length func() int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.queues[name] = queue{capacity, length}
 }
 
 // create makes a source's counters at zero, so that rates are defined before the first failure.

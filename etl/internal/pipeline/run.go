@@ -45,14 +45,14 @@ type sourced struct {
 	Batch
 }
 
-// Run lets the sources produce until they end, one of them fails or stop is canceled, and returns when everything that
+// Run is called once. It lets the sources produce until they end, one of them fails or stop is canceled, and returns when everything that
 // they emitted is durable. When ctx ends, or the writer or the dead letters fail, it returns at once: Done was not called
 // for what is not durable.
 func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 	extracted := make(chan sourced, p.o.Queue)
 	validated := make(chan ValidBatch, p.o.Queue)
-	p.metrics.watch("extract", p.o.Queue, func() int { return len(extracted) })
-	p.metrics.watch("load", p.o.Queue, func() int { return len(validated) })
+	watch(p.o.Registerer, "extract", extracted)
+	watch(p.o.Registerer, "load", validated)
 
 	caller := ctx
 	g, ctx := errgroup.WithContext(ctx)
