@@ -22,7 +22,7 @@ func (c *replayCommand) Run(p *program) error {
 	if options.Shift, err = c.shift(p, options); err != nil {
 		return err
 	}
-	trace, err := csvfile.NewTrace(options)
+	trace, err := csvfile.New(options)
 	if err != nil {
 		return err
 	}

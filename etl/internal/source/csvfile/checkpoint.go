@@ -134,14 +134,7 @@ func inspect(path string) (fileState, error) {
 	if err != nil {
 		return fileState{}, err
 	}
-	info, err := os.Stat(path)
-	if err == nil {
-		err = checkRegular(info, path)
-	}
-	if err != nil {
-		return fileState{}, err
-	}
-	f, err := os.Open(path)
+	f, info, err := openRegular(path)
 	if err != nil {
 		return fileState{}, err
 	}

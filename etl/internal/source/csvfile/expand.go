@@ -91,6 +91,19 @@ func checkRegular(info fs.FileInfo, path string) error {
 	}
 }
 
+// openRegular opens a file that checkRegular accepts. Its errors lack the path.
+func openRegular(path string) (*os.File, fs.FileInfo, error) {
+	info, err := os.Stat(path)
+	if err == nil {
+		err = checkRegular(info, path)
+	}
+	if err != nil {
+		return nil, nil, cause(err)
+	}
+	f, err := os.Open(path)
+	return f, info, cause(err)
+}
+
 // identity returns the same text for every path to a file.
 func identity(path string) (string, error) {
 	if path == Stdin {

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync/atomic"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
@@ -18,7 +17,7 @@ import (
 // file is one input.
 type file struct {
 	path    string // as given by the user
-	size    int64  // bytes when its header was read, compressed if it is; 0 for standard input
+	size    int64  // bytes on disk when it was opened; 0 for standard input
 	columns *csvline.Columns
 }
 
@@ -60,10 +59,11 @@ func (f *file) open(ctx context.Context, stdin io.Reader, at csvline.Place, read
 	if f.path == Stdin {
 		raw = interruptible(ctx, stdin)
 	} else {
-		var err error
-		if raw, err = os.Open(f.path); err != nil {
-			return nil, fmt.Errorf("read %s: %w", f.name(), cause(err))
+		opened, info, err := openRegular(f.path)
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", f.name(), err)
 		}
+		raw, f.size = opened, info.Size()
 	}
 	text, err := decompress(ctx, raw, at.Offset, read)
 	if err != nil {

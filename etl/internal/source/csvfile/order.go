@@ -110,27 +110,12 @@ func sortedByDevice(ctx context.Context, o Options, in iter.Seq2[eventorder.Entr
 	}
 }
 
-// Trace yields the records of files by event time, after InEventOrder was called for them. Rejected lines come first.
-// Package replay replays it.
-type Trace struct {
-	in      *inputs
-	options Options
-}
-
-// NewTrace checks the options and reads the headers as New does. It keeps no checkpoint.
-func NewTrace(o Options) (*Trace, error) {
-	in, err := newInputs(o)
-	if err != nil {
-		return nil, err
+// Records reads the files to their end and yields their entries by event time, rejected lines first, after InEventOrder was
+// called for the records. An error comes last. Package replay replays them.
+func (s *Source) Records(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
+	entries := s.in.entries(ctx, new(int64))
+	if s.options.InEventOrder != nil {
+		entries = sortedByDevice(ctx, s.options, entries)
 	}
-	return &Trace{in, o}, nil
-}
-
-// Records reads the files to their end and yields their entries. An error comes last.
-func (t *Trace) Records(ctx context.Context) iter.Seq2[eventorder.Entry, error] {
-	entries := t.in.entries(ctx, new(int64))
-	if t.options.InEventOrder != nil {
-		entries = sortedByDevice(ctx, t.options, entries)
-	}
-	return eventorder.Sorter{Dir: t.options.SortDir}.Sort(ctx, eventorder.ByTime, entries)
+	return eventorder.Sorter{Dir: s.options.SortDir}.Sort(ctx, eventorder.ByTime, entries)
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// A Trace is what package replay plays.
+// A Source is also what package replay plays.
 var _ interface {
 	Records(context.Context) iter.Seq2[eventorder.Entry, error]
-} = (*Trace)(nil)
+} = (*Source)(nil)
 
 // gaps stores the seconds since the previous record of the device in the speed.
 func gaps() func(*telemetry.Record) {
@@ -185,7 +185,7 @@ func TestTrace(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Files = []string{write(t, "f.csv", file)}
-			tr, err := NewTrace(c.o)
+			tr, err := New(c.o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -214,11 +214,11 @@ func TestTrace(t *testing.T) {
 		})
 	}
 	t.Run("wrong header", func(t *testing.T) {
-		_, err := NewTrace(Options{Files: []string{write(t, "f.csv", "a,b\n")}})
+		_, err := New(Options{Files: []string{write(t, "f.csv", "a,b\n")}})
 		mentions(t, err, "no column for")
 	})
 	t.Run("stopped", func(t *testing.T) {
-		tr, err := NewTrace(Options{Files: []string{write(t, "f.csv", fileOf(5000))}})
+		tr, err := New(Options{Files: []string{write(t, "f.csv", fileOf(5000))}})
 		if err != nil {
 			t.Fatal(err)
 		}
