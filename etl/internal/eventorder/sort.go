@@ -3,7 +3,6 @@ package eventorder
 import (
 	"bufio"
 	"cmp"
-	"container/heap"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -70,26 +69,21 @@ type sorting struct {
 	refs    []ref             // offsets of the entries
 	devices map[string]uint32 // numbers of the devices in the arena
 
-	file *os.File // unlinked
-	out  *bufio.Writer
-	runs []run
+	file    *os.File // unlinked
+	out     *bufio.Writer
+	runs    []run
+	written int64 // bytes
 }
 
 // ref points to an encoded entry in the arena. It has the main sort keys, so that few comparisons read the arena.
 type ref struct {
 	timeMs int64
-	device uint32 // the device's number, or notRecord
+	device uint32 // the device's number from 1; 0 for rejected text
 	at     uint32
 }
 
-// notRecord is the device number of rejected text.
-const notRecord = 0
-
 // Memory of a ref and of a device in bytes; a map entry takes more than its key.
-const (
-	refBytes    = 16
-	deviceBytes = 64
-)
+const refBytes, deviceBytes = 16, 64
 
 // run is a sorted section of the temporary file, in bytes.
 type run struct{ from, size int64 }
@@ -127,12 +121,12 @@ func (s *sorting) held() int {
 }
 
 func (s *sorting) add(e *Entry, encoded []byte) {
-	r := ref{timeMs: math.MinInt64, device: notRecord, at: uint32(len(s.arena))} // rejected text comes first
+	r := ref{timeMs: math.MinInt64, at: uint32(len(s.arena))} // rejected text comes first
 	if e.Rejection == nil {
 		r.timeMs = e.TimeMs
 		var known bool
 		if r.device, known = s.devices[e.DeviceID]; !known {
-			r.device = uint32(len(s.devices)) + notRecord + 1
+			r.device = uint32(len(s.devices)) + 1
 			s.devices[strings.Clone(e.DeviceID)] = r.device
 		}
 	}
@@ -154,6 +148,12 @@ func (s *sorting) number(origin string) uint32 {
 	return n
 }
 
+// framed returns the encoded entry at an offset of the arena, after its length.
+func (s *sorting) framed(at uint32) []byte {
+	n, width := binary.Uvarint(s.arena[at:])
+	return s.arena[at:][:width+int(n)]
+}
+
 // entry returns the encoded entry at an offset of the arena.
 func (s *sorting) entry(at uint32) []byte {
 	n, width := binary.Uvarint(s.arena[at:])
@@ -161,21 +161,18 @@ func (s *sorting) entry(at uint32) []byte {
 }
 
 func (s *sorting) sortRefs() {
-	ranks := make([]int, len(s.devices)+notRecord+1)
+	ranks := make([]int, len(s.devices)+1)
 	for rank, device := range slices.Sorted(maps.Keys(s.devices)) {
 		ranks[s.devices[device]] = rank
 	}
-	ranks[notRecord] = -1
+	ranks[0] = -1
 	slices.SortFunc(s.refs, func(a, b ref) int {
-		c, t := cmp.Compare(ranks[a.device], ranks[b.device]), cmp.Compare(a.timeMs, b.timeMs)
+		first, second := cmp.Compare(ranks[a.device], ranks[b.device]), cmp.Compare(a.timeMs, b.timeMs)
 		if s.order == ByTime {
-			c, t = t, c
+			first, second = second, first
 		}
-		if c != 0 {
+		if c := cmp.Or(first, second); c != 0 {
 			return c
-		}
-		if t != 0 {
-			return t
 		}
 		return compareRest(s.entry(a.at), s.entry(b.at))
 	})
@@ -203,19 +200,12 @@ func (s *sorting) writeRun() error {
 			return err
 		}
 	}
-	var r run
-	if n := len(s.runs); n > 0 {
-		r.from = s.runs[n-1].from + s.runs[n-1].size
-	}
-	var length [binary.MaxVarintLen64]byte
+	r := run{from: s.written}
 	for _, ref := range s.refs {
-		e := s.entry(ref.at)
-		width := binary.PutUvarint(length[:], uint64(len(e)))
-		_, _ = s.out.Write(length[:width])
-		_, _ = s.out.Write(e) // the writer returns its first error from Flush
-		r.size += int64(width + len(e))
+		n, _ := s.out.Write(s.framed(ref.at)) // the writer returns its first error from Flush
+		r.size += int64(n)
 	}
-	s.runs = append(s.runs, r)
+	s.runs, s.written = append(s.runs, r), r.from+r.size
 	return s.out.Flush()
 }
 
@@ -250,25 +240,28 @@ func (s *sorting) mergeRuns(give func([]byte) error) error {
 	}
 	s.arena, s.refs, s.devices, s.out = nil, nil, nil, nil // the merge has its own buffers
 
-	m := merge{order: s.order}
+	var heads []*runHead // in the order of their entries
+	byEntry := func(a, b *runHead) int { return s.order.compare(a.entry, b.entry) }
 	for _, r := range s.runs {
 		head := &runHead{in: bufio.NewReaderSize(io.NewSectionReader(s.file, r.from, r.size), s.readBuffer())}
 		if err := head.next(); err != nil {
 			return err
 		}
-		m.heads = append(m.heads, head)
+		heads = append(heads, head)
 	}
-	heap.Init(&m)
-	for len(m.heads) > 0 {
-		head := m.heads[0]
+	slices.SortFunc(heads, byEntry)
+	for len(heads) > 0 {
+		head, rest := heads[0], heads[1:]
 		if err := give(head.entry); err != nil {
 			return err
 		}
 		switch err := head.next(); err {
 		case nil:
-			heap.Fix(&m, 0)
+			i, _ := slices.BinarySearchFunc(rest, head, byEntry)
+			copy(heads, rest[:i])
+			heads[i] = head
 		case io.EOF:
-			heap.Pop(&m)
+			heads = rest
 		default:
 			return err
 		}
@@ -300,20 +293,5 @@ func (h *runHead) next() error {
 	if err != nil {
 		return fmt.Errorf("sort: read temporary file: %w", err)
 	}
-	return nil
-}
-
-// merge is a heap of runs, ordered by their next entry.
-type merge struct {
-	heads []*runHead
-	order Order
-}
-
-func (m *merge) Len() int           { return len(m.heads) }
-func (m *merge) Less(i, j int) bool { return m.order.compare(m.heads[i].entry, m.heads[j].entry) < 0 }
-func (m *merge) Swap(i, j int)      { m.heads[i], m.heads[j] = m.heads[j], m.heads[i] }
-func (m *merge) Push(any)           {} // runs are never added
-func (m *merge) Pop() any {
-	m.heads = m.heads[:len(m.heads)-1]
 	return nil
 }
