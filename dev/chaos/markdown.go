@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -34,44 +35,46 @@ func Markdown(w io.Writer, files ...string) error {
 			outcomes = append(outcomes, o)
 		}
 	}
-	fmt.Fprintf(w, "Measured on %s.\n\n", strings.Join(machines, "; "))
-	fmt.Fprintln(w, "| fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
-	for _, o := range outcomes {
+	fmt.Fprintf(w, "Measured on %s.\n", strings.Join(machines, "; "))
+	table(w, "fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS", outcomes, func(o Outcome) string {
 		fired, resolved := "–", "–"
 		if o.Detected > 0 {
 			fired, resolved = seconds(o.Detected), seconds(o.Resolved)
 		}
 		if o.Result == Skipped {
-			fmt.Fprintf(w, "| %s | skipped: %s | | | | | | | |\n", o.Title, o.Why)
-			continue
+			return "skipped: " + o.Why + " | | | | | | |"
 		}
-		fmt.Fprintf(w, "| %s | %s | %s | %s | %s | %s | %s | %s | %.0f MB |\n", o.Title, o.Result, seconds(o.Lasted), fired, seconds(o.Ingest), seconds(o.Storing),
+		return fmt.Sprintf("%s | %s | %s | %s | %s | %s | %s | %.0f MB", o.Result, seconds(o.Lasted), fired, seconds(o.Ingest), seconds(o.Storing),
 			seconds(o.Recovered), resolved, float64(o.PeakRSS)/1e6)
-	}
-	fmt.Fprintln(w, "\n| fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: records | verify: differences |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|---|---|---|")
-	for _, o := range outcomes {
-		if o.Result != Skipped {
-			fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %d |\n", o.Title, o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Verified, o.Differences)
-		}
-	}
+	})
+	injected := slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return o.Result == Skipped })
+	table(w, "fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: records | verify: differences", injected, func(o Outcome) string {
+		return fmt.Sprintf("%d | %d | %d | %d | %d | %d | %d | %d", o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Verified, o.Differences)
+	})
 	fmt.Fprintln(w)
 	for _, o := range outcomes {
-		fmt.Fprintf(w, "- **%s** (`%s`): %s.", o.Title, o.Fault, o.Done)
-		lines := o.Notes
+		lines := []string{fmt.Sprintf("- **%s** (`%s`): %s", o.Title, o.Fault, o.Done)}
 		if len(o.Alerts) > 0 {
-			lines = append([]string{"Alerts: " + strings.Join(o.Alerts, "; ")}, lines...)
+			lines = append(lines, "Alerts: "+strings.Join(o.Alerts, "; "))
 		}
-		if o.Why != "" && o.Result == Failed {
+		lines = append(lines, o.Notes...)
+		if o.Result == Failed {
 			lines = append(lines, "Failed: "+strings.ReplaceAll(o.Why, "\n", "; "))
 		}
-		for _, line := range lines {
-			fmt.Fprintf(w, "\n  %s.", strings.TrimSuffix(line, "."))
+		for i, line := range lines {
+			lines[i] = strings.TrimSuffix(line, ".") + "."
 		}
-		fmt.Fprintln(w)
+		fmt.Fprintln(w, strings.Join(lines, "\n  "))
 	}
 	return nil
+}
+
+// table prints a table with a row for each outcome.
+func table(w io.Writer, head string, outcomes []Outcome, row func(Outcome) string) {
+	fmt.Fprintf(w, "\n| %s |\n%s|\n", head, strings.Repeat("|---", strings.Count(head, "|")+1))
+	for _, o := range outcomes {
+		fmt.Fprintf(w, "| %s | %s |\n", o.Title, row(o))
+	}
 }
 
 func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }

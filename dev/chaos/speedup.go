@@ -3,7 +3,6 @@ package chaos
 import (
 	"fmt"
 	"regexp"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -31,16 +30,9 @@ func speedUpPrometheus(file, text string) string {
 		return strings.NewReplacer("for: 2m", "for: 2h", "for: 15m", "for: 2h").Replace(text)
 	case "rules/cause-alerts.yml":
 		text = ruleDurations.ReplaceAllStringFunc(text, func(match string) string {
-			parts := ruleDurations.FindStringSubmatch(match)
-			n, err := strconv.Atoi(parts[2])
-			if err != nil {
-				return match
-			}
-			d := time.Duration(n) * time.Minute
-			if parts[3] == "h" {
-				d = time.Duration(n) * time.Hour
-			}
-			return fmt.Sprintf("%s%ds", parts[1], int((d / speedup).Seconds()))
+			before := strings.TrimRight(match, "0123456789mh")
+			d, _ := time.ParseDuration(match[len(before):]) // the expression matches durations only
+			return fmt.Sprintf("%s%ds", before, int((d / speedup).Seconds()))
 		})
 		return ruleThresholds.Replace(text)
 	}
