@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"time"
@@ -23,7 +22,6 @@ type chaosCmd struct {
 	List     bool          `help:"List the faults, and inject nothing."`
 	GoOn     bool          `help:"Continue after a failed fault."`
 	Within   time.Duration `default:"20m" help:"Time limit of the run."`
-	Inside   bool          `hidden:"" help:"The process is in the network of the first data center."`
 }
 
 // smallDisk is the size of the file system of node 4, in bytes.
@@ -62,7 +60,7 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings) (err error) {
 		return err
 	}
 	if !anyRuns(nodes) {
-		cleanup, e := cmd.prepare(ctx, s, c, &o)
+		cleanup, e := prepare(ctx, s, c, &o)
 		if e != nil {
 			return e
 		}
@@ -84,7 +82,7 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings) (err error) {
 
 // prepare gives the stopped cluster its own networks and a small disk, if this process may create them, and sets them in o. Faults
 // that need a missing one are skipped. cleanup removes the cluster and everything else.
-func (cmd chaosCmd) prepare(ctx context.Context, s *settings, c *cluster.Cluster, o *chaos.Options) (cleanup func() error, err error) {
+func prepare(ctx context.Context, s *settings, c *cluster.Cluster, o *chaos.Options) (cleanup func() error, err error) {
 	var cleanups []func() error
 	cleanup = func() error {
 		var errs []error
@@ -96,37 +94,24 @@ func (cmd chaosCmd) prepare(ctx context.Context, s *settings, c *cluster.Cluster
 	if err := c.Down(ctx, true); err != nil { // left over from an earlier run, maybe with other addresses
 		return nil, err
 	}
-	if chaos.CanTunnel() == nil {
-		if !cmd.Inside {
-			// Inside, nothing can be downloaded.
-			build := exec.CommandContext(ctx, "go", "build", "-o", os.DevNull, "./etl")
-			build.Dir, build.Stderr = o.Root, os.Stderr
-			if err := errors.Join(c.Fetch(ctx), build.Run()); err != nil {
-				return nil, err
-			}
-			return nil, chaos.EnterNetwork("--inside")
-		}
-		cleanups = append(cleanups, chaos.RemoveNetworks)
-		nodes, err := c.Nodes()
-		if err != nil {
-			return nil, errors.Join(err, cleanup())
-		}
-		tunnel, err := chaos.OpenTunnel(int(nodes[0].CQLPort))
-		if err != nil {
-			return nil, errors.Join(err, cleanup())
-		}
-		cleanups = append(cleanups, tunnel.Close)
-		o.Link = tunnel
-		s.Places = chaos.Places
-		if o.Cluster, err = s.open(nil, os.Stdout); err != nil {
-			return nil, errors.Join(err, cleanup())
-		}
-	}
-	nodes, err := o.Cluster.Nodes()
+	nodes, err := c.Nodes()
 	if err != nil {
-		return nil, errors.Join(err, cleanup())
+		return nil, err
 	}
-	disk, unmount, err := chaos.MountSmall(nodes[len(nodes)-1], smallDisk)
+	if chaos.CanTunnel() == nil {
+		if o.Tunnel, err = chaos.OpenTunnel(nodes[0].CQLPort); err != nil {
+			return nil, err
+		}
+		cleanups = append(cleanups, o.Tunnel.Close)
+		s.Places = chaos.Places
+		if o.Cluster, err = s.open(nil, os.Stdout); err == nil {
+			nodes, err = o.Cluster.Nodes()
+		}
+		if err != nil {
+			return nil, errors.Join(err, cleanup())
+		}
+	}
+	disk, unmount, err := chaos.MountSmall(nodes, smallDisk)
 	if err != nil {
 		return nil, errors.Join(err, cleanup())
 	}

@@ -11,11 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"os"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
@@ -31,18 +31,8 @@ type Options struct {
 	Short    bool             // only the faults that need nothing but a cluster, without Prometheus and Alertmanager
 	Seed     uint64           // of the random choices
 	Disk     string           // directory of node 4 on its own small file system; empty: none
-	Link     Link             // network of the data centers; nil: none of their own
+	Tunnel   *Tunnel          // networks of the data centers; nil: none of their own
 	Out      io.Writer        // progress, one line per step
-}
-
-// Link is the network between the data centers, and between fleet-etl and Cassandra.
-type Link interface {
-	// Slow delays each packet between the data centers, drops a share of them, and limits the rate.
-	Slow(delay, jitter time.Duration, loss, bytesPerSecond float64)
-	Restore()
-	// Cut drops the packets that processes of a user send to Cassandra, until Reconnect.
-	Cut(uid int) error
-	Reconnect(uid int) error
 }
 
 // Outcome is the result of one fault. Durations are in seconds.
@@ -139,7 +129,7 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 	defer func() { err = errors.Join(err, p.stop(ctx)) }()
 	var failed []error
 	for _, f := range list {
-		outcome := p.inject(ctx, f)
+		outcome := p.test(ctx, f)
 		report.Outcomes = append(report.Outcomes, outcome)
 		fmt.Fprintln(o.Out, outcome)
 		if ctx.Err() != nil {
@@ -167,39 +157,23 @@ func (o Outcome) String() string {
 		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, rejected %d; verify: %d records, %d differences; peak RSS %.0f MB; alerts: %s",
 		o.Fault, o.Result, o.Injected.UTC().Format(time.TimeOnly), o.Lasted, o.Detected, o.Ingest, o.Storing, o.Recovered,
 		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Rejected, o.Verified, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
-	for _, n := range o.Notes {
-		line += "\n" + strings.Repeat(" ", 19) + n
-	}
+	lines := append([]string{line}, o.Notes...)
 	if o.Why != "" {
-		line += "\n" + strings.Repeat(" ", 19) + "because " + o.Why
+		lines = append(lines, "because "+o.Why)
 	}
-	return line
-}
-
-// newRand returns the random source of a fault. It does not depend on which other faults run.
-func newRand(seed uint64, name string) *rand.Rand {
-	for _, b := range []byte(name) {
-		seed = seed*31 + uint64(b)
-	}
-	return rand.New(rand.NewPCG(seed, seed^0x9e3779b97f4a7c15))
+	return strings.Join(lines, "\n"+strings.Repeat(" ", 19))
 }
 
 // machine describes processors and memory, for the report.
 func machine() string {
-	cpus, model, memory := 0, "", 0
-	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
-		for line := range strings.Lines(string(text)) {
-			key, value, _ := strings.Cut(line, ":")
-			switch strings.TrimSpace(key) {
-			case "processor":
-				cpus++
-			case "model name":
-				model = strings.TrimSpace(value)
-			}
-		}
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return err.Error()
 	}
-	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
-		_, _ = fmt.Sscanf(string(text), "MemTotal: %d", &memory) // 0 means unknown
+	cpus, cpuErr := fs.CPUInfo()
+	memory, memoryErr := fs.Meminfo()
+	if err := errors.Join(cpuErr, memoryErr); err != nil {
+		return err.Error()
 	}
-	return fmt.Sprintf("%d × %s, %d GB", cpus, model, (memory+1<<19)>>20)
+	return fmt.Sprintf("%d × %s, %.0f GB", len(cpus), cpus[0].ModelName, float64(*memory.MemTotalBytes)/(1<<30))
 }

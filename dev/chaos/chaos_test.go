@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
@@ -32,8 +33,8 @@ func TestPlatformSurvivesFaults(t *testing.T) {
 	require.NoError(t, err)
 	nodes, err := c.Nodes()
 	require.NoError(t, err)
-	if shape := shapeOf(nodes); shape != "dc1=2,dc2=2" {
-		testenv.Missing(t, testenv.Cassandra, "the cluster is "+shape+": start one with dc1=2,dc2=2")
+	if !fits(nodes) {
+		testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("the cluster is %v: start one with dc1=2,dc2=2", nodes))
 	}
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
@@ -41,7 +42,7 @@ func TestPlatformSurvivesFaults(t *testing.T) {
 	t.Cleanup(func() {
 		ctx := context.WithoutCancel(t.Context())
 		assert.NoError(t, c.Up(ctx))
-		assert.NoError(t, schema.Drop(ctx, cassandra.Config{Hosts: hosts(nodes), Keyspace: o.Keyspace, LocalDC: "dc1"}, quiet()))
+		assert.NoError(t, schema.Drop(ctx, storeOf(nodes, o.Keyspace), quiet()))
 	})
 	_, err = Run(t.Context(), o)
 	require.NoError(t, err, "seed %d", o.Seed)
@@ -57,8 +58,11 @@ func (l lines) Write(text []byte) (int, error) {
 
 func TestOnlyAcceptedRecordsCountAsAcknowledged(t *testing.T) {
 	requests := 0
-	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests++
+		body, err := io.ReadAll(r.Body)
+		assert.NoError(t, err)
+		assert.Equal(t, 3, strings.Count(string(body), "\n"))
 		if requests == 1 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 			return
@@ -69,20 +73,18 @@ func TestOnlyAcceptedRecordsCountAsAcknowledged(t *testing.T) {
 	l := newLoad("f", strings.TrimPrefix(api.URL, "http://"))
 	v := vehicle{id: "f-000"}
 	records := []record{v.next(1000, false), v.next(2000, false)}
-	invalid := []invalidLine{{"{", "malformed"}}
-	body := l.body(records, invalid)
-	require.Equal(t, 3, strings.Count(string(body), "\n"))
+	lines := []line{{text: records[0].line("f"), record: &records[0]}, {text: "{", reason: "malformed"}, {text: records[1].line("f"), record: &records[1]}}
 
-	require.False(t, l.deliver(t.Context(), records, invalid, body), "503 acknowledges nothing")
+	require.False(t, l.deliver(t.Context(), lines), "503 acknowledges nothing")
 	require.Empty(t, l.accepted)
-	require.True(t, l.deliver(t.Context(), records, invalid, body))
+	require.True(t, l.deliver(t.Context(), lines))
 	assert.Equal(t, records[:1], l.accepted)
-	assert.Equal(t, []rejection{{records[1], "future"}}, l.rejected)
+	assert.Equal(t, records[1:], l.rejected)
 	assert.Equal(t, []string{"{"}, l.rejectedRaw)
 	require.NoError(t, l.unexpected)
 
-	invalid[0].reason = "lat_range"
-	l.deliver(t.Context(), records, invalid, body)
+	lines[1].reason = "lat_range"
+	l.deliver(t.Context(), lines)
 	require.ErrorContains(t, l.unexpected, "with reason lat_range")
 }
 
@@ -132,19 +134,20 @@ func TestClockOfBuildCanBeSet(t *testing.T) {
 	dir := t.TempDir()
 	overlay, err := clockOverlay(t.Context(), dir)
 	require.NoError(t, err)
-	source, program, clock := filepath.Join(dir, "main.go"), filepath.Join(dir, "program"), filepath.Join(dir, "clock")
+	source, program := filepath.Join(dir, "main.go"), filepath.Join(dir, "program")
 	require.NoError(t, os.WriteFile(source, []byte("package main\n\nimport \"time\"\n\nfunc main() {\n\tfor range 100 {\n\t\t<-time.After(time.Millisecond)\n\t}\n\tprintln(time.Now().Unix())\n}\n"), 0o600))
 	out, err := exec.CommandContext(t.Context(), "go", "build", "-overlay", overlay, "-o", program, source).CombinedOutput()
 	require.NoError(t, err, "%s", out)
-	for seconds, want := range map[string]int64{"0": 0, "2700": 2700, "-2700": -2700, "": 0} {
-		require.NoError(t, os.WriteFile(clock, []byte(seconds), 0o600))
+	p := platform{Options: Options{Dir: dir}}
+	for _, seconds := range []int64{0, 2700, -2700} {
+		require.NoError(t, p.setClock(time.Duration(seconds)*time.Second))
 		cmd := exec.CommandContext(t.Context(), program)
-		cmd.Env = append(os.Environ(), clockVariable+"="+clock)
+		cmd.Env = append(os.Environ(), clockVariable+"="+p.clockFile())
 		out, err := cmd.CombinedOutput()
 		require.NoError(t, err, "%s", out)
 		printed, err := strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
 		require.NoError(t, err)
-		assert.InDelta(t, time.Now().Unix()+want, printed, 5, "%q", seconds)
+		assert.InDelta(t, time.Now().Unix()+seconds, printed, 5)
 	}
 }
 
@@ -177,8 +180,9 @@ func TestMarkdownHasTables(t *testing.T) {
 
 func TestDiskIsFilledToTheLastByte(t *testing.T) {
 	testenv.NeedRoot(t, "mount a small file system")
-	n := cluster.Node{N: 4, Dir: filepath.Join(t.TempDir(), "node4")}
-	folder, unmount, err := MountSmall(n, 3<<20)
+	nodes := make([]cluster.Node, nodeOfSmallDisk)
+	nodes[nodeOfSmallDisk-1].Dir = filepath.Join(t.TempDir(), "node4")
+	folder, unmount, err := MountSmall(nodes, 3<<20)
 	require.NoError(t, err)
 	defer func() { assert.NoError(t, unmount()) }()
 	require.NoError(t, fill(filepath.Join(folder, "filler")))

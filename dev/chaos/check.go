@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os/exec"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -25,20 +24,7 @@ func (s *scenario) checkStored(ctx context.Context) error {
 	}
 	defer store.Close()
 
-	acknowledged := map[string]map[int64]record{}
-	for _, r := range s.load.accepted {
-		if acknowledged[r.device] == nil {
-			acknowledged[r.device] = map[int64]record{}
-		}
-		acknowledged[r.device][r.ms] = r
-	}
-	rejected := map[string]map[int64]bool{}
-	for _, r := range s.load.rejected {
-		if rejected[r.device] == nil {
-			rejected[r.device] = map[int64]bool{}
-		}
-		rejected[r.device][r.ms] = true
-	}
+	acknowledged, rejected := byDevice(s.load.accepted), byDevice(s.load.rejected)
 	var example string
 	for device, records := range acknowledged {
 		s.Acknowledged += len(records)
@@ -48,11 +34,13 @@ func (s *scenario) checkStored(ctx context.Context) error {
 		}
 		s.Stored += len(rows)
 		for _, row := range rows {
-			sent, known := records[row.Ts.UnixMilli()]
-			delete(records, row.Ts.UnixMilli())
+			ms := row.Ts.UnixMilli()
+			sent, known := records[ms]
+			_, reprocessed := rejected[device][ms]
+			delete(records, ms)
 			switch {
-			case !known && rejected[device][row.Ts.UnixMilli()]: // reprocessed from the dead letters
-				delete(rejected[device], row.Ts.UnixMilli())
+			case !known && reprocessed:
+				delete(rejected[device], ms)
 				s.Acknowledged++
 			case !known:
 				s.Unknown++
@@ -85,21 +73,26 @@ func (s *scenario) checkStored(ctx context.Context) error {
 	return nil
 }
 
+func byDevice(records []record) map[string]map[int64]record {
+	devices := map[string]map[int64]record{}
+	for _, r := range records {
+		if devices[r.device] == nil {
+			devices[r.device] = map[int64]record{}
+		}
+		devices[r.device][r.ms] = r
+	}
+	return devices
+}
+
 // history returns the stored records of a device at level ALL. It retries, because nodes may just have started.
 func (s *scenario) history(ctx context.Context, store *cassandra.Store, device string) (rows []cassandra.Telemetry, err error) {
-	for try := range 5 {
+	var failed error
+	err = waitFor(ctx, 15*time.Second, "the history of "+device+" is read at level ALL", func() bool {
 		page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device, From: time.Now().Add(-48 * time.Hour), To: time.Now().Add(time.Hour)})
-		if err == nil {
-			return page.Rows, nil
-		}
-		if try == 4 {
-			return nil, fmt.Errorf("read at ALL: %w", err)
-		}
-		if err := process.Sleep(ctx, 3*time.Second); err != nil {
-			return nil, err
-		}
-	}
-	return rows, err
+		rows, failed = page.Rows, err
+		return err == nil
+	})
+	return rows, errors.Join(err, failed)
 }
 
 func (r record) is(row cassandra.Telemetry) bool {
@@ -166,14 +159,11 @@ func (p *platform) verifyUntilEqual(ctx context.Context, fleet string) (v verifi
 func (p *platform) verify(ctx context.Context, fleet string, flags ...string) (v verification, err error) {
 	from := time.Now().UTC().Add(-24 * time.Hour).Format(time.DateOnly)
 	out, err := p.command(ctx, append([]string{"verify", "--fleet", fleet, "--from", from, "--report", "json"}, flags...)...)
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == 2 {
-		err = nil // there are differences; the report precedes the error message
-	}
-	if err != nil {
-		return v, fmt.Errorf("verify: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))
+	if err != nil && exitStatus(err) != 2 { // 2: there are differences
+		return v, err
 	}
 	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&v); err != nil {
-		return v, fmt.Errorf("verify: its report: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))
+		return v, fmt.Errorf("the report of verify: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))
 	}
 	return v, nil
 }

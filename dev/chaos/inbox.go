@@ -2,9 +2,8 @@ package chaos
 
 import (
 	"encoding/json"
-	"fmt"
-	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -22,31 +21,16 @@ func (n notification) name() string { return n.Labels["alertname"] }
 
 // inbox is a webhook receiver that keeps all notifications in order.
 type inbox struct {
-	url    string
-	server *http.Server
-	served chan struct{} // closed when the server has ended
+	server *httptest.Server
 
 	mu   sync.Mutex
 	list []notification
 }
 
-func openInbox() (*inbox, error) {
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		return nil, fmt.Errorf("open inbox: %w", err)
-	}
-	i := &inbox{url: "http://" + l.Addr().String(), served: make(chan struct{})}
-	i.server = &http.Server{Handler: http.HandlerFunc(i.receive), ReadHeaderTimeout: 5 * time.Second}
-	go func() {
-		defer close(i.served)
-		_ = i.server.Serve(l) // until close
-	}()
-	return i, nil
-}
-
-func (i *inbox) close() {
-	_ = i.server.Close()
-	<-i.served
+func openInbox() *inbox {
+	i := &inbox{}
+	i.server = httptest.NewServer(http.HandlerFunc(i.receive))
+	return i
 }
 
 func (i *inbox) receive(w http.ResponseWriter, r *http.Request) {
@@ -63,29 +47,26 @@ func (i *inbox) receive(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// len returns the number of notifications, which is the index of the next one.
-func (i *inbox) len() int {
+// from returns the notifications from an index on.
+func (i *inbox) from(index int) []notification {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	return len(i.list)
+	return i.list[index:len(i.list):len(i.list)]
 }
 
 // first returns the first notification from an index on with the status and the alert.
 func (i *inbox) first(from int, status string, a alert) (notification, bool) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	at := slices.IndexFunc(i.list[from:], func(n notification) bool { return n.Status == status && a.matches(n) })
-	if at < 0 {
-		return notification{}, false
+	for _, n := range i.from(from) {
+		if n.Status == status && a.matches(n) {
+			return n, true
+		}
 	}
-	return i.list[from+at], true
+	return notification{}, false
 }
 
 // last returns the latest status of an alert from an index on; empty if there is none.
 func (i *inbox) last(from int, a alert) (status string, at time.Time) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, n := range slices.Backward(i.list[from:]) {
+	for _, n := range slices.Backward(i.from(from)) {
 		if a.matches(n) {
 			return n.Status, n.at
 		}
@@ -95,9 +76,7 @@ func (i *inbox) last(from int, a alert) (status string, at time.Time) {
 
 // fired returns the names of the alerts that fired from an index on, each once and in order.
 func (i *inbox) fired(from int) (names []string) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for _, n := range i.list[from:] {
+	for _, n := range i.from(from) {
 		if n.Status == "firing" && !slices.Contains(names, n.name()) {
 			names = append(names, n.name())
 		}

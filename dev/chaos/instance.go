@@ -8,8 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
+	"sync/atomic"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
@@ -20,30 +19,24 @@ import (
 type instance struct {
 	p            *platform
 	name         string
+	network      int    // of Tunnel; here without one
 	api, metrics string // host:port
-	uid          int    // user of the process; 0: the user of this process
 	log          *os.File
-
-	mu    sync.Mutex
-	child *process.Child // nil while it is stopped
+	child        atomic.Pointer[process.Child] // nil while it is stopped
 }
 
-func (p *platform) newInstance(name string, uid int) (*instance, error) {
-	i := &instance{p: p, name: name, uid: uid}
-	for _, address := range []*string{&i.api, &i.metrics} {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
-		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
-		}
-		defer l.Close() // at the end, so that the ports differ
-		*address = l.Addr().String()
-	}
-	if err := os.MkdirAll(i.stateDir(), 0o755); err != nil {
-		return nil, err
-	}
-	if uid != 0 {
-		if err := os.Chown(i.stateDir(), uid, uid); err != nil {
-			return nil, err
+func (p *platform) newInstance(name string, network int) (*instance, error) {
+	i := &instance{p: p, name: name, network: network}
+	if network != here { // where all ports are free
+		i.api, i.metrics = address(network).String()+":8080", address(network).String()+":9100"
+	} else {
+		for _, at := range []*string{&i.api, &i.metrics} {
+			l, err := net.Listen("tcp4", "127.0.0.1:0")
+			if err != nil {
+				return nil, fmt.Errorf("find a free port: %w", err)
+			}
+			defer l.Close() // at the end, so that the ports differ
+			*at = l.Addr().String()
 		}
 	}
 	var err error
@@ -51,19 +44,17 @@ func (p *platform) newInstance(name string, uid int) (*instance, error) {
 	return i, err
 }
 
-func (i *instance) stateDir() string { return filepath.Join(i.p.Dir, i.name+"-state") }
-
 // environment has the settings of fleet-etl. Commands share them with run, apart from the address of the metrics.
 func (i *instance) environment() []string {
 	p := i.p
 	env := append(os.Environ(),
-		"CASSANDRA_HOSTS="+strings.Join(hosts(p.nodes), ","), "CASSANDRA_KEYSPACE="+p.Keyspace, "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=2",
-		"ETL_STATE_DIR="+i.stateDir(), "ETL_METRICS_ADDRESS=", "ETL_ALERT_RULES_FILE="+filepath.Join(p.Dir, "alert-rules.yml"),
+		"CASSANDRA_HOSTS="+strings.Join(p.store.Hosts, ","), "CASSANDRA_KEYSPACE="+p.Keyspace, "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=2",
+		"ETL_STATE_DIR="+filepath.Join(p.Dir, i.name+"-state"), "ETL_METRICS_ADDRESS=", "ETL_ALERT_RULES_FILE="+filepath.Join(p.Dir, "alert-rules.yml"),
 		"ETL_API_ADDRESS="+i.api, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0",
 		"ETL_SOURCES=api", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_NOTIFY_MAX_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
 		fmt.Sprintf("ETL_CANARY_INTERVAL=%s", 10*time.Second/speedup),
 	)
-	if p.alertmanager != nil {
+	if p.alertmanager != nil && i.network == here {
 		env = append(env, "ETL_ALERTMANAGER_URLS=http://"+p.alertmanager.Address)
 	}
 	return env
@@ -71,46 +62,28 @@ func (i *instance) environment() []string {
 
 func (i *instance) start() error {
 	cmd := exec.Command(i.p.program, "run") //nolint:noctx // ended by kill or stop
+	if i.network != here {
+		cmd = exec.Command("nsenter", "--net=/run/netns/"+namespace(i.network), i.p.program, "run") //nolint:noctx // as above
+	}
 	cmd.Env, cmd.Dir = append(i.environment(), "ETL_METRICS_ADDRESS="+i.metrics), i.p.Dir
 	cmd.Stdout, cmd.Stderr = i.log, i.log
-	if i.uid != 0 {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(i.uid), Gid: uint32(i.uid)}}
-	}
 	child, err := process.StartChild(cmd)
 	if err != nil {
 		return fmt.Errorf("start %s: %w", i.name, err)
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.child = child
+	i.child.Store(child)
 	return nil
 }
 
-// running returns the process, or nil while it is stopped.
-func (i *instance) running() *process.Child {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.child
-}
-
-// take returns the process and marks the instance as stopped.
-func (i *instance) take() *process.Child {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	c := i.child
-	i.child = nil
-	return c
-}
-
 func (i *instance) kill() {
-	if c := i.take(); c != nil {
+	if c := i.child.Swap(nil); c != nil {
 		c.Kill()
 	}
 }
 
 // stop ends the instance with SIGTERM. An exit status other than 0 is an error.
 func (i *instance) stop() error {
-	c := i.take()
+	c := i.child.Swap(nil)
 	if c == nil {
 		return nil
 	}
@@ -118,14 +91,6 @@ func (i *instance) stop() error {
 		return fmt.Errorf("stop %s: %w; its log: %s", i.name, err, i.log.Name())
 	}
 	return nil
-}
-
-func (i *instance) signal(sig syscall.Signal) error {
-	c := i.running()
-	if c == nil {
-		return fmt.Errorf("send %s to %s: it does not run", sig, i.name)
-	}
-	return c.Process.Signal(sig)
 }
 
 var scrapeClient = &http.Client{Timeout: 2 * time.Second}

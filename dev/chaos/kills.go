@@ -17,14 +17,11 @@ func between(rng *rand.Rand, least, most time.Duration) time.Duration {
 	return least + time.Duration(rng.Int64N(int64(most-least)))
 }
 
-// etlKilled kills fleet-etl at random points, most of them during its recovery from the previous kill.
-func etlKilled(ctx context.Context, s *scenario) error {
+// killETL kills fleet-etl at random points, most of them during its recovery from the previous kill.
+func killETL(ctx context.Context, s *scenario) error {
 	kills := 10
 	if s.Short {
 		kills = 4
-	}
-	if err := s.breakIt(fmt.Sprintf("kills fleet-etl %d times", kills), func() error { return nil }); err != nil {
-		return err
 	}
 	for range kills {
 		s.etl.kill()
@@ -35,29 +32,30 @@ func etlKilled(ctx context.Context, s *scenario) error {
 			return err
 		}
 	}
-	return s.heal("stops killing", func() error { return nil })
+	return nil
 }
 
-// loadKilled kills a load of a file. Its records belong to another fleet than those of the running load.
-func loadKilled(ctx context.Context, s *scenario) error {
-	const records, fleet = 12_000, "fleet-001"
-	file := filepath.Join(s.Dir, "history.csv")
+// The file that is loaded. Its records belong to another fleet than the records of the running load.
+const (
+	fileRecords = 12_000
+	fileFleet   = "fleet-001"
+)
+
+func (s *scenario) loadFile(ctx context.Context, settings ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, s.program, "load", filepath.Join(s.Dir, "history.csv"))
+	cmd.Env, cmd.Dir = append(append(s.etl.environment(), "ETL_STATE_DIR="+filepath.Join(s.Dir, "load-state")), settings...), s.Dir
+	return cmd
+}
+
+func killLoad(ctx context.Context, s *scenario) error {
 	start := time.Now().Add(-3 * time.Hour).UTC().Truncate(time.Second).Format(time.RFC3339)
-	out, err := s.command(ctx, "generate", "--records", fmt.Sprint(records), "--vehicles", "100", "--start", start, "-o", file)
-	if err != nil {
-		return fmt.Errorf("generate: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
-	}
-	load := func(settings ...string) *exec.Cmd {
-		cmd := exec.CommandContext(ctx, s.program, "load", file)
-		cmd.Env, cmd.Dir = append(append(s.etl.environment(), "ETL_STATE_DIR="+filepath.Join(s.Dir, "load-state")), settings...), s.Dir
-		return cmd
-	}
-	if err := s.breakIt("kills a load several times", func() error { return nil }); err != nil {
+	if _, err := s.command(ctx, "generate", "--records", fmt.Sprint(fileRecords), "--vehicles", "100", "--start", start, "-o", "history.csv"); err != nil {
 		return err
 	}
+	s.begin()
 	kills := 0
 	for range 8 {
-		child, err := process.StartChild(load("ETL_BUFFER_RECORDS=500", "ETL_MAX_IN_FLIGHT=2")) // slow enough for the kill to interrupt it
+		child, err := process.StartChild(s.loadFile(ctx, "ETL_BUFFER_RECORDS=500", "ETL_MAX_IN_FLIGHT=2")) // slow enough for the kill to interrupt it
 		if err != nil {
 			return err
 		}
@@ -71,19 +69,21 @@ func loadKilled(ctx context.Context, s *scenario) error {
 			}
 		}
 	}
-	return s.heal("loads to the end", func() error {
-		if out, err := load().CombinedOutput(); err != nil {
-			return fmt.Errorf("load: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
-		}
-		v, err := s.verifyUntilEqual(ctx, fleet)
-		if err != nil {
-			return err
-		}
-		s.note("the file: killed %d times, %d of %d records stored, verify finds %d differences and leaves out %d devices and hours",
-			kills, v.Records, records, len(v.Differences), v.left())
-		if v.Records != records || len(v.Differences)+v.left() > 0 {
-			return errors.New(s.Notes[len(s.Notes)-1])
-		}
-		return nil
-	})
+	s.note("the load of the file was killed %d times", kills)
+	return nil
+}
+
+func finishLoad(ctx context.Context, s *scenario) error {
+	if out, err := s.loadFile(ctx).CombinedOutput(); err != nil {
+		return fmt.Errorf("load: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
+	}
+	v, err := s.verifyUntilEqual(ctx, fileFleet)
+	if err != nil {
+		return err
+	}
+	s.note("%d of %d records of the file stored, verify finds %d differences and leaves out %d devices and hours", v.Records, fileRecords, len(v.Differences), v.left())
+	if v.Records != fileRecords || len(v.Differences)+v.left() > 0 {
+		return errors.New(s.Notes[len(s.Notes)-1])
+	}
+	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,18 +17,24 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
-// The networks of the data centers: network namespaces with one TUN device each. Tunnel carries the packets between them. They are
-// connected to no other network.
+// The networks that Tunnel connects. All but the first, which is the one of this process, are network namespaces. Network i has the
+// addresses 10.77.i.1 and 10.77.i.2.
 const (
-	networkOfDC1 = "fleet-chaos-1" // also of fleet-etl, Prometheus and Alertmanager
-	networkOfDC2 = "fleet-chaos-2"
-	device       = "between"
+	here = iota
+	networkOfDC1
+	networkOfDC2
+	networkOfPeer // of an instance that loses its route
+	networks
 )
 
-// Places has the addresses of the data centers, as seen from the network of the first.
+func namespace(network int) string { return fmt.Sprintf("fleet-chaos-%d", network) }
+
+func address(network int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, byte(network), 1}) }
+
+// Places has the addresses of the data centers.
 var Places = []cluster.Place{
-	{FirstAddress: netip.AddrFrom4([4]byte{10, 77, 1, 1})},
-	{FirstAddress: netip.AddrFrom4([4]byte{10, 77, 2, 1}), Network: networkOfDC2},
+	{FirstAddress: address(networkOfDC1), Network: namespace(networkOfDC1)},
+	{FirstAddress: address(networkOfDC2), Network: namespace(networkOfDC2)},
 }
 
 // CanTunnel returns an error that names what is missing to give each data center its own network.
@@ -47,42 +53,6 @@ func CanTunnel() error {
 	return nil
 }
 
-// EnterNetwork creates the networks and executes this program in the first of them, with one more argument. It returns only if that
-// fails.
-func EnterNetwork(argument string) error {
-	if err := RemoveNetworks(); err != nil {
-		return err
-	}
-	for _, name := range []string{networkOfDC1, networkOfDC2} {
-		if err := ip("netns", "add", name); err != nil {
-			return errors.Join(err, RemoveNetworks())
-		}
-	}
-	nsenter, err := exec.LookPath("nsenter")
-	if err != nil {
-		return errors.Join(err, RemoveNetworks())
-	}
-	program, err := os.Executable()
-	if err != nil {
-		return errors.Join(err, RemoveNetworks())
-	}
-	args := append([]string{nsenter, "--net=/run/netns/" + networkOfDC1, program}, append(os.Args[1:], argument)...)
-	return errors.Join(unix.Exec(nsenter, args, os.Environ()), RemoveNetworks())
-}
-
-// RemoveNetworks removes the names of the networks. The networks end with their last process.
-func RemoveNetworks() error {
-	for _, name := range []string{networkOfDC1, networkOfDC2} {
-		if _, err := os.Stat("/run/netns/" + name); err != nil {
-			continue
-		}
-		if err := ip("netns", "del", name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 func ip(args ...string) error {
 	if out, err := exec.Command("ip", args...).CombinedOutput(); err != nil { //nolint:noctx // it takes milliseconds
 		return fmt.Errorf("ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
@@ -90,131 +60,120 @@ func ip(args ...string) error {
 	return nil
 }
 
-// Tunnel carries packets between the networks of the data centers. It implements Link in user space, because many kernels of
+// Tunnel carries packets between the networks. Each network has one TUN device. It works in user space, because many kernels of
 // containers and small machines lack netem.
 type Tunnel struct {
-	ends [2]*os.File
-	cql  int // port of Cassandra
-	done sync.WaitGroup
-
-	mu             sync.Mutex
-	delay, jitter  time.Duration
-	loss           float64
-	bytesPerSecond float64 // 0: no bound
+	ends    [networks]*os.File
+	cqlPort string
+	slow    atomic.Pointer[slowness] // between the data centers; nil: none
+	done    sync.WaitGroup
 }
 
-// OpenTunnel connects the networks. The caller runs in the first one. cqlPort is the port that Cut closes.
-func OpenTunnel(cqlPort int) (t *Tunnel, err error) {
-	t = &Tunnel{cql: cqlPort}
-	for i, p := range Places {
-		if t.ends[i], err = openEnd(p.Network); err != nil {
-			return nil, err
-		}
-		in := []string{}
-		if p.Network != "" {
-			in = []string{"-n", p.Network}
-		}
-		far := Places[1-i].FirstAddress
-		for _, command := range [][]string{
-			{"link", "set", "lo", "up"}, {"link", "set", device, "up"},
-			{"addr", "add", p.FirstAddress.String() + "/24", "dev", device}, {"addr", "add", p.FirstAddress.Next().String() + "/24", "dev", device},
-			{"route", "add", netip.PrefixFrom(far, 24).Masked().String(), "dev", device},
-		} {
-			if err := ip(append(in, command...)...); err != nil {
-				return nil, err
-			}
-		}
-	}
-	// Rules of Cut come before the routes to local addresses, which the kernel looks up first by default.
-	if err := errors.Join(ip("rule", "add", "pref", "100", "lookup", "local"), ip("rule", "del", "pref", "0")); err != nil {
+// slowness is how packets are slowed down.
+type slowness struct {
+	delay, jitter  time.Duration
+	loss           float64 // share of the packets
+	bytesPerSecond float64 // of each network; above 0
+}
+
+// OpenTunnel creates the networks and connects them. cqlPort is the port that Cut closes.
+func OpenTunnel(cqlPort uint16) (*Tunnel, error) {
+	t := &Tunnel{cqlPort: fmt.Sprint(cqlPort)}
+	if err := removeNetworks(); err != nil { // left over from a run that was killed
 		return nil, err
 	}
-	for i := range t.ends {
-		t.done.Go(func() { t.carry(t.ends[i], t.ends[1-i]) })
+	for network := range t.ends {
+		if err := t.open(network); err != nil {
+			return nil, errors.Join(err, t.Close())
+		}
+	}
+	for network := range t.ends {
+		t.done.Go(func() { t.carry(network) })
 	}
 	return t, nil
 }
 
-// openEnd creates the device of a network; empty: the network of this process.
-func openEnd(network string) (end *os.File, err error) {
-	made := make(chan struct{})
-	go func() {
-		defer close(made)
-		runtime.LockOSThread() // never unlocked: the thread changed its network, so it ends with the goroutine
-		if network != "" {
-			there, e := os.Open("/run/netns/" + network)
-			if e == nil {
-				e = unix.Setns(int(there.Fd()), unix.CLONE_NEWNET)
-				there.Close()
-			}
-			if e != nil {
-				err = fmt.Errorf("enter network %s: %w", network, e)
-				return
-			}
+// open creates the device of a network, and the network unless it is the one of this process.
+func (t *Tunnel) open(network int) error {
+	device := fmt.Sprintf("fleetchaos%d", network)
+	request, err := unix.NewIfreq(device)
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		return fmt.Errorf("create TUN device %s: %w", device, errors.Join(err, unix.Close(fd)))
+	}
+	t.ends[network] = os.NewFile(uintptr(fd), device) // only now can its reads be interrupted
+	inside := []string{}
+	if network != here {
+		inside = []string{"-n", namespace(network)}
+		if err := errors.Join(ip("netns", "add", namespace(network)), ip("link", "set", device, "netns", namespace(network))); err != nil {
+			return err
 		}
-		fd, e := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-		if e == nil {
-			var request *unix.Ifreq
-			if request, e = unix.NewIfreq(device); e == nil {
-				request.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
-				e = unix.IoctlIfreq(fd, unix.TUNSETIFF, request)
-			}
+	}
+	for _, args := range [][]string{
+		{"link", "set", "lo", "up"}, {"link", "set", device, "up"},
+		{"addr", "add", address(network).String() + "/16", "dev", device}, {"addr", "add", address(network).Next().String() + "/16", "dev", device},
+	} {
+		if err := ip(append(inside, args...)...); err != nil {
+			return err
 		}
-		if e != nil {
-			err = fmt.Errorf("create a device in network %q: %w", network, e)
-			return
-		}
-		end = os.NewFile(uintptr(fd), device)
-	}()
-	<-made
-	return end, err
+	}
+	return nil
 }
 
-// Close disconnects the networks.
-func (t *Tunnel) Close() error {
-	err := errors.Join(t.ends[0].Close(), t.ends[1].Close())
-	t.done.Wait()
+// removeNetworks removes the names of the networks. The networks end with their last process.
+func removeNetworks() (err error) {
+	for network := here + 1; network < networks; network++ {
+		if _, e := os.Stat("/run/netns/" + namespace(network)); e == nil {
+			err = errors.Join(err, ip("netns", "del", namespace(network)))
+		}
+	}
 	return err
 }
 
-// Slow implements Link.
-func (t *Tunnel) Slow(delay, jitter time.Duration, loss, bytesPerSecond float64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.delay, t.jitter, t.loss, t.bytesPerSecond = delay, jitter, loss, bytesPerSecond
+// Close disconnects and removes the networks.
+func (t *Tunnel) Close() error {
+	var errs []error
+	for _, end := range t.ends {
+		if end != nil {
+			errs = append(errs, end.Close())
+		}
+	}
+	t.done.Wait()
+	return errors.Join(append(errs, removeNetworks())...)
 }
 
-// Restore implements Link.
-func (t *Tunnel) Restore() { t.Slow(0, 0, 0, 0) }
+// cut leaves the network of the peer without a route to Cassandra, also for established connections, until restore.
+func (t *Tunnel) cut() error     { return t.changeRoute("add") }
+func (t *Tunnel) restore() error { return t.changeRoute("del") }
 
-// Cut implements Link. The rule covers established connections, too.
-func (t *Tunnel) Cut(uid int) error { return ip(append([]string{"rule", "add"}, t.cutRule(uid)...)...) }
-
-// Reconnect implements Link.
-func (t *Tunnel) Reconnect(uid int) error {
-	return ip(append([]string{"rule", "del"}, t.cutRule(uid)...)...)
-}
-
-func (t *Tunnel) cutRule(uid int) []string {
-	return []string{"pref", "50", "uidrange", fmt.Sprintf("%d-%d", uid, uid), "ipproto", "tcp", "dport", fmt.Sprint(t.cql), "unreachable"}
+func (t *Tunnel) changeRoute(command string) error {
+	return ip("-n", namespace(networkOfPeer), "rule", command, "pref", "50", "ipproto", "tcp", "dport", t.cqlPort, "unreachable")
 }
 
 // packet is a delayed packet.
 type packet struct {
 	data []byte
+	to   *os.File
 	due  time.Time
 }
 
-const maxDelayed = 4096 // packets per direction; further ones are dropped, as in a router
+const maxDelayed = 4096 // packets per network; further ones are dropped, as in a router
 
-// carry moves packets from one end to the other, in order, until either is closed.
-func (t *Tunnel) carry(from, to *os.File) {
+// carry moves the packets from one network to the others, in order, until the tunnel is closed.
+func (t *Tunnel) carry(from int) {
 	delayed := make(chan packet, maxDelayed)
 	var arriving sync.WaitGroup
 	arriving.Go(func() {
 		for p := range delayed {
 			time.Sleep(time.Until(p.due))
-			_, _ = to.Write(p.data) // a failed write is a lost packet
+			_, _ = p.to.Write(p.data) // a failed write is a lost packet
 		}
 	})
 	defer arriving.Wait()
@@ -222,31 +181,29 @@ func (t *Tunnel) carry(from, to *os.File) {
 	buffer := make([]byte, 1<<16)
 	var free, last time.Time // when the link is free; when the latest packet arrives
 	for {
-		n, err := from.Read(buffer)
+		n, err := t.ends[from].Read(buffer)
 		if err != nil {
 			return
 		}
-		t.mu.Lock()
-		delay, lost, rate := t.delay, rand.Float64() < t.loss, t.bytesPerSecond
-		if t.jitter > 0 {
-			delay += time.Duration(rand.Int64N(int64(2*t.jitter))) - t.jitter
+		if n < 20 || buffer[0]>>4 != 4 || int(buffer[18]) >= networks {
+			continue // not IPv4, or not to an address 10.77.network.*
 		}
-		t.mu.Unlock()
-		if lost {
-			continue
-		}
-		now := time.Now()
+		to, now, delay := int(buffer[18]), time.Now(), time.Duration(0)
 		if free.Before(now) {
 			free = now
 		}
-		if rate > 0 {
-			free = free.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+		if s := t.slow.Load(); s != nil && from != here && to != here {
+			if rand.Float64() < s.loss {
+				continue
+			}
+			delay = s.delay + time.Duration((2*rand.Float64()-1)*float64(s.jitter))
+			free = free.Add(time.Duration(float64(n) / s.bytesPerSecond * float64(time.Second)))
 		}
 		if due := free.Add(delay); due.After(last) {
 			last = due
 		}
 		select {
-		case delayed <- packet{append([]byte(nil), buffer[:n]...), last}:
+		case delayed <- packet{append([]byte(nil), buffer[:n]...), t.ends[to], last}:
 		default:
 		}
 	}

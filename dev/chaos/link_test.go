@@ -3,7 +3,6 @@ package chaos
 import (
 	"net"
 	"os"
-	"os/exec"
 	"runtime"
 	"testing"
 	"time"
@@ -15,41 +14,34 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
-const inside = "FLEET_CHAOS_TEST_INSIDE"
-
 func TestTunnelDelaysDropsAndCuts(t *testing.T) {
-	if os.Getenv(inside) == "" {
-		if err := CanTunnel(); err != nil {
-			testenv.Missing(t, testenv.Machine, err.Error())
-		}
-		if _, err := os.Stat("/run/netns/" + networkOfDC1); err == nil {
-			t.Fatal("the network namespaces of make chaos exist: wait until it ends, or remove them: ip netns list shows them")
-		}
-		t.Cleanup(func() { assert.NoError(t, RemoveNetworks()) })
-		for _, name := range []string{networkOfDC1, networkOfDC2} {
-			require.NoError(t, ip("netns", "add", name))
-		}
-		cmd := exec.CommandContext(t.Context(), "nsenter", "--net=/run/netns/"+networkOfDC1, os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.count=1")
-		cmd.Env = append(os.Environ(), inside+"=1")
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		return
+	if err := CanTunnel(); err != nil {
+		testenv.Missing(t, testenv.Machine, err.Error())
+	}
+	if _, err := os.Stat("/run/netns/" + namespace(networkOfDC1)); err == nil {
+		t.Fatal("the network namespaces of make chaos exist: wait until it ends, or remove them: ip netns list shows them")
 	}
 	tunnel, err := OpenTunnel(9)
 	require.NoError(t, err)
-	defer func() { assert.NoError(t, tunnel.Close()) }()
-	far := Places[1].FirstAddress.String() + ":9"
-	listening := make(chan net.Listener)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread changed its network
-		there, err := os.Open("/run/netns/" + networkOfDC2)
+	t.Cleanup(func() { assert.NoError(t, tunnel.Close()) })
+	far := address(networkOfDC2).String() + ":9"
+	in := func(network int, do func()) {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			runtime.LockOSThread() // never unlocked: the thread changed its network
+			there, err := os.Open("/run/netns/" + namespace(network))
+			assert.NoError(t, err)
+			assert.NoError(t, unix.Setns(int(there.Fd()), unix.CLONE_NEWNET))
+			do()
+		}()
+		<-done
+	}
+	var l net.Listener
+	in(networkOfDC2, func() {
+		l, err = net.Listen("tcp4", far)
 		assert.NoError(t, err)
-		assert.NoError(t, unix.Setns(int(there.Fd()), unix.CLONE_NEWNET))
-		l, err := net.Listen("tcp4", far)
-		assert.NoError(t, err)
-		listening <- l
-	}()
-	l := <-listening
+	})
 	require.NotNil(t, l)
 	defer l.Close()
 	go func() {
@@ -62,31 +54,40 @@ func TestTunnelDelaysDropsAndCuts(t *testing.T) {
 			c.Close()
 		}
 	}()
-	connect := func() time.Duration {
-		begun := time.Now()
-		c, err := net.Dial("tcp4", far)
-		require.NoError(t, err)
-		defer c.Close()
-		_, err = c.Read(make([]byte, 1))
-		require.NoError(t, err)
-		return time.Since(begun)
+	connect := func(from int) (took time.Duration, err error) {
+		in(from, func() {
+			begun := time.Now()
+			var c net.Conn
+			if c, err = net.DialTimeout("tcp4", far, time.Second); err == nil {
+				defer c.Close()
+				_, err = c.Read(make([]byte, 1))
+			}
+			took = time.Since(begun)
+		})
+		return took, err
 	}
-	assert.Less(t, connect(), 110*time.Millisecond)
-	tunnel.Slow(60*time.Millisecond, 0, 0, 0)
-	slow := connect()
-	assert.Greater(t, slow, 115*time.Millisecond, "there and back")
-	assert.Less(t, slow, time.Second)
-	tunnel.Slow(0, 0, 1, 0)
-	_, err = net.DialTimeout("tcp4", far, 100*time.Millisecond)
+	connects := func(from int, least, most time.Duration) {
+		t.Helper()
+		took, err := connect(from)
+		require.NoError(t, err)
+		assert.Greater(t, took, least)
+		assert.Less(t, took, most)
+	}
+	const quick = 110 * time.Millisecond
+	connects(networkOfDC1, 0, quick)
+	tunnel.slow.Store(&slowness{delay: 60 * time.Millisecond, bytesPerSecond: 1 << 20})
+	connects(networkOfDC1, 115*time.Millisecond, time.Second) // there and back
+	tunnel.slow.Store(&slowness{loss: 1, bytesPerSecond: 1 << 20})
+	_, err = connect(networkOfDC1)
 	require.Error(t, err, "all packets are lost")
-	tunnel.Restore()
-	assert.Less(t, connect(), 110*time.Millisecond)
-	uid := os.Getuid()
-	require.NoError(t, tunnel.Cut(uid))
-	_, err = net.DialTimeout("tcp4", far, 100*time.Millisecond)
-	require.Error(t, err, "the user has no route")
-	require.NoError(t, tunnel.Reconnect(uid))
-	connect()
-	require.NoError(t, tunnel.Cut(uid+1))
-	connect()
+	tunnel.slow.Store(nil)
+	connects(networkOfDC1, 0, quick)
+
+	connects(networkOfPeer, 0, quick)
+	require.NoError(t, tunnel.cut())
+	_, err = connect(networkOfPeer)
+	require.ErrorIs(t, err, unix.ENETUNREACH, "the peer has no route")
+	connects(networkOfDC1, 0, quick)
+	require.NoError(t, tunnel.restore())
+	connects(networkOfPeer, 0, quick)
 }

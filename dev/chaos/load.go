@@ -1,7 +1,6 @@
 package chaos
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -9,10 +8,13 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // The load: each sender has its share of the vehicles and sends a record of each every tick.
@@ -26,9 +28,6 @@ const (
 
 // behind is the age of the records. It is large enough for verify to check all of them: verify leaves out recent ones.
 const behind = 20 * time.Minute
-
-// statusRejected is the API's status of a rejected record.
-const statusRejected = "rejected"
 
 // record is a record that was sent. Its values differ from those of every other record of the vehicle.
 type record struct {
@@ -49,34 +48,33 @@ type vehicle struct {
 	n      int
 }
 
+// line is one line of a request.
+type line struct {
+	text   string
+	record *record // nil: an invalid line
+	reason string  // of the rejection of an invalid line
+}
+
 // load sends records until stop. It sends a request again until the API accepts it.
 type load struct {
-	fleet    string
-	target   atomic.Pointer[string] // host:port of the API
-	client   *http.Client
-	speeding atomic.Bool // vehicle 1 speeds
+	fleet     string
+	target    atomic.Pointer[string] // host:port of the API
+	client    *http.Client
+	speeding  atomic.Bool // vehicle 1 speeds
+	poisonous atomic.Bool // each request has invalid lines
+	poisoned  atomic.Int64
+	responses gap
 
 	stopped chan struct{}
 	ended   sync.WaitGroup
 
 	mu          sync.Mutex
-	invalid     func() []invalidLine // lines to mix into the requests; nil: none
-	accepted    []record             // including duplicates
-	rejected    []rejection
+	accepted    []record // including duplicates
+	rejected    []record
 	rejectedRaw []string // invalid lines that were rejected
 	resent      int
-	answered    time.Time     // of the latest response that counts
-	gap         time.Duration // longest time between two of them
-	unexpected  error         // first response that must not occur
+	unexpected  error // first response that must not occur
 }
-
-type rejection struct {
-	record
-	reason string
-}
-
-// invalidLine must be rejected for the reason.
-type invalidLine struct{ text, reason string }
 
 func newLoad(fleet, api string) *load {
 	l := &load{fleet: fleet, stopped: make(chan struct{}), client: &http.Client{Timeout: responseTimeout}}
@@ -88,7 +86,7 @@ func newLoad(fleet, api string) *load {
 func (l *load) sendTo(api string) { l.target.Store(&api) }
 
 func (l *load) start(ctx context.Context) {
-	l.answered = time.Now()
+	l.responses.reset()
 	for s := range senders {
 		l.ended.Go(func() { l.send(ctx, s) })
 	}
@@ -98,12 +96,7 @@ func (l *load) start(ctx context.Context) {
 func (l *load) stop(ctx context.Context) error {
 	close(l.stopped)
 	l.ended.Wait()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.unexpected != nil {
-		return l.unexpected
-	}
-	return ctx.Err()
+	return cmp.Or(l.unexpected, ctx.Err())
 }
 
 func (l *load) send(ctx context.Context, sender int) {
@@ -122,25 +115,22 @@ func (l *load) send(ctx context.Context, sender int) {
 			return
 		case <-ticker.C:
 		}
-		var records []record
+		var lines []line
 		for _, v := range fleet {
-			records = append(records, v.next(time.Now().Add(-behind).UnixMilli(), l.speeding.Load()))
+			r := v.next(time.Now().Add(-behind).UnixMilli(), l.speeding.Load())
+			lines = append(lines, line{text: r.line(l.fleet), record: &r})
 		}
-		l.mu.Lock()
-		var invalid []invalidLine
-		if l.invalid != nil {
-			invalid = l.invalid()
+		if l.poisonous.Load() {
+			for i, invalid := range invalidLines(l.fleet, l.poisoned.Add(1)) {
+				lines = slices.Insert(lines, 2*i+1, invalid)
+			}
 		}
-		l.mu.Unlock()
-		body := l.body(records, invalid)
-		for !l.deliver(ctx, records, invalid, body) {
+		for !l.deliver(ctx, lines) {
 			l.mu.Lock()
 			l.resent++
 			l.mu.Unlock()
-			select {
-			case <-ctx.Done():
+			if process.Sleep(ctx, retryDelay) != nil {
 				return
-			case <-time.After(retryDelay):
 			}
 		}
 	}
@@ -173,29 +163,13 @@ func (r record) line(fleet string) string {
 		r.device, fleet, r.ms, r.lat, r.lon, r.speed, r.battery, r.temp)
 }
 
-// body returns the body of a request: the records, and an invalid line after each of the first ones.
-func (l *load) body(records []record, invalid []invalidLine) []byte {
-	var text strings.Builder
-	for i, r := range records {
-		text.WriteString(r.line(l.fleet) + "\n")
-		if i < len(invalid) {
-			text.WriteString(invalid[i].text + "\n")
-		}
-	}
-	return []byte(text.String())
-}
-
-// apiResponse has the status of each line of a request.
-type apiResponse struct {
-	Results []struct {
-		Index          int
-		Status, Reason string
-	}
-}
-
 // deliver sends a request once and keeps the results. It returns false if the request must be sent again.
-func (l *load) deliver(ctx context.Context, records []record, invalid []invalidLine, body []byte) bool {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+*l.target.Load()+"/v1/telemetry?verbose=1", bytes.NewReader(body))
+func (l *load) deliver(ctx context.Context, lines []line) bool {
+	var body strings.Builder
+	for _, line := range lines {
+		body.WriteString(line.text + "\n")
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+*l.target.Load()+"/v1/telemetry?verbose=1", strings.NewReader(body.String()))
 	if err != nil {
 		return false
 	}
@@ -209,78 +183,48 @@ func (l *load) deliver(ctx context.Context, records []record, invalid []invalidL
 	if err != nil {
 		return false
 	}
-	var a apiResponse
-	known := response.StatusCode == http.StatusOK || response.StatusCode == http.StatusUnprocessableEntity
-	if known {
-		if err := json.Unmarshal(text, &a); err != nil || len(a.Results) != len(records)+len(invalid) {
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %d lines with %s", len(records)+len(invalid), text))
-			return true
-		}
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !known {
-		if response.StatusCode < 500 && response.StatusCode != http.StatusRequestTimeout {
-			l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %s: %s", response.Status, text))
-		}
-		return false
+	switch status := response.StatusCode; {
+	case status == http.StatusOK || status == http.StatusUnprocessableEntity:
+		l.unexpected = cmp.Or(l.unexpected, l.keep(lines, text))
+		return true
+	case status < 500 && status != http.StatusRequestTimeout:
+		l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %s: %s", response.Status, text))
 	}
-	now := time.Now()
-	l.gap, l.answered = max(l.gap, now.Sub(l.answered)), now
-	for _, result := range a.Results {
-		r, v := lineAt(result.Index, records, invalid)
+	return false
+}
+
+// keep keeps the results of the lines of a request. The caller holds the lock.
+func (l *load) keep(lines []line, response []byte) error {
+	var answer struct {
+		Results []struct {
+			Index          int
+			Status, Reason string
+		}
+	}
+	if err := json.Unmarshal(response, &answer); err != nil || len(answer.Results) != len(lines) {
+		return fmt.Errorf("the API answered %d lines with %s", len(lines), response)
+	}
+	l.responses.event()
+	for _, result := range answer.Results {
+		line, rejected := lines[result.Index], result.Status == "rejected"
 		switch {
-		case v != nil && (result.Status != statusRejected || result.Reason != v.reason):
-			l.unexpected = fmt.Errorf("the API answered %s %s to an invalid line with reason %s: %s", result.Status, result.Reason, v.reason, v.text)
-		case v != nil:
-			l.rejectedRaw = append(l.rejectedRaw, v.text)
-		case result.Status == statusRejected:
-			l.rejected = append(l.rejected, rejection{*r, result.Reason})
+		case line.record == nil && (!rejected || result.Reason != line.reason):
+			return fmt.Errorf("the API answered %s %s to an invalid line with reason %s: %s", result.Status, result.Reason, line.reason, line.text)
+		case line.record == nil:
+			l.rejectedRaw = append(l.rejectedRaw, line.text)
+		case rejected:
+			l.rejected = append(l.rejected, *line.record)
 		default:
-			l.accepted = append(l.accepted, *r)
+			l.accepted = append(l.accepted, *line.record)
 		}
 	}
-	return true
-}
-
-// lineAt returns the record or the invalid line in line i of a body.
-func lineAt(i int, records []record, invalid []invalidLine) (*record, *invalidLine) {
-	switch {
-	case i >= 2*len(invalid):
-		return &records[i-len(invalid)], nil
-	case i%2 == 1:
-		return nil, &invalid[i/2]
-	default:
-		return &records[i/2], nil
-	}
-}
-
-// rejectedCount returns how many valid records were rejected so far.
-func (l *load) rejectedCount() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return len(l.rejected)
+	return nil
 }
 
 // flows reports whether senders get responses.
 func (l *load) flows() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return time.Since(l.answered) < time.Second
-}
-
-// resetGap restarts the measurement of longestGap.
-func (l *load) resetGap() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.gap = 0
-}
-
-// longestGap returns the longest time without a response since resetGap, up to now.
-func (l *load) longestGap() time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return max(l.gap, time.Since(l.answered))
+	sinceLast, _ := l.responses.times()
+	return sinceLast < time.Second
 }

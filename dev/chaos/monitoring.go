@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -16,28 +15,22 @@ import (
 // awaitCalm waits until no alert of an earlier fault fires. Alerts that fire for long may linger unless this fault expects them.
 func (s *scenario) awaitCalm(ctx context.Context) error {
 	began := time.Now()
-	var firing []string
 	err := waitFor(ctx, calmWithin, "no alert of an earlier fault fires", func() bool {
 		var err error
-		if firing, err = s.firing(ctx); err != nil {
+		if s.lingering, err = s.firing(); err != nil {
 			return false
 		}
-		return len(firing) == 0 || time.Since(began) > lingersAfter && !slices.ContainsFunc(s.expected, func(a alert) bool { return slices.Contains(firing, a.name()) })
+		return len(s.lingering) == 0 || time.Since(began) > lingersAfter && !slices.ContainsFunc(s.expected, func(a alert) bool { return slices.Contains(s.lingering, a.name()) })
 	})
 	if err != nil {
-		return fmt.Errorf("%w; firing: %s", err, strings.Join(firing, ", "))
+		return fmt.Errorf("%w; firing: %s", err, strings.Join(s.lingering, ", "))
 	}
-	s.lingering = firing
 	return nil
 }
 
 // firing returns the names of the firing alerts in Prometheus, except for the always allowed ones.
-func (p *platform) firing(ctx context.Context) (names []string, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.prometheus.Address+"/api/v1/alerts", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := scrapeClient.Do(request)
+func (p *platform) firing() (names []string, err error) {
+	response, err := scrapeClient.Get("http://" + p.prometheus.Address + "/api/v1/alerts") //nolint:noctx // the client has a timeout
 	if err != nil {
 		return nil, err
 	}
@@ -50,60 +43,50 @@ func (p *platform) firing(ctx context.Context) (names []string, err error) {
 			}
 		}
 	}
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
-		return nil, err
-	}
+	err = json.NewDecoder(response.Body).Decode(&answer)
 	for _, a := range answer.Data.Alerts {
 		if name := a.Labels["alertname"]; a.State == "firing" && !slices.Contains(alwaysAllowed, name) {
 			names = append(names, name)
 		}
 	}
-	return names, nil
+	return names, err
 }
 
-// alertmanagerDown lets a vehicle speed while no notification can be sent.
-func alertmanagerDown(ctx context.Context, s *scenario) error {
-	port := portOf(s.alertmanager.Address)
-	err := s.breakIt("kills Alertmanager, and lets a vehicle speed", func() error {
-		s.load.speeding.Store(true)
-		return s.alertmanager.Kill(ctx)
-	})
-	if err == nil {
-		err = process.Sleep(ctx, time.Until(s.injected.Add(20*time.Second)))
+// killAlertmanager lets a vehicle speed while no notification can be sent.
+func killAlertmanager(ctx context.Context, s *scenario) error {
+	s.load.speeding.Store(true)
+	return s.alertmanager.Kill(ctx)
+}
+
+func restartAlertmanager(ctx context.Context, s *scenario) error {
+	if err := s.startAlertmanager(ctx); err != nil {
+		return err
 	}
-	return errors.Join(err, s.heal("starts Alertmanager", func() error {
-		if err := s.startAlertmanager(ctx, port); err != nil {
-			return err
-		}
-		if err := s.awaitAlerts(ctx, 0); err != nil {
-			return err
-		}
-		s.note("the alert of the vehicle fired %.1f s after the start of Alertmanager", time.Since(s.healed).Seconds())
-		s.load.speeding.Store(false)
-		return waitFor(ctx, firesWithin, "the alert of the vehicle resolves", func() bool {
-			status, _ := s.inbox.last(s.from, s.expected[0])
-			return status == "resolved"
-		})
-	}))
+	if err := s.awaitAlerts(ctx); err != nil {
+		return err
+	}
+	s.note("the alert of the vehicle fired %.1f s after the start of Alertmanager", time.Since(s.healed).Seconds())
+	s.load.speeding.Store(false)
+	return waitFor(ctx, firesWithin, "the alert of the vehicle resolves", func() bool {
+		status, _ := s.inbox.last(s.from, s.expected[0])
+		return status == "resolved"
+	})
 }
 
-// prometheusDown kills a node while no rule is evaluated.
-func prometheusDown(ctx context.Context, s *scenario) error {
-	port := portOf(s.prometheus.Address)
-	err := s.breakIt("kills Prometheus, and then a node", func() error {
-		if err := s.prometheus.Kill(ctx); err != nil {
-			return err
-		}
-		return s.Cluster.Kill(ctx, 4)
-	})
+// restartPrometheus kills a node while no rule is evaluated.
+func restartPrometheus(ctx context.Context, s *scenario) error {
+	err := s.prometheus.Kill(ctx)
 	if err == nil {
-		err = process.Sleep(ctx, time.Until(s.injected.Add(15*time.Second)))
+		err = s.Cluster.Kill(ctx, 4)
+	}
+	if err == nil {
+		err = process.Sleep(ctx, 15*time.Second)
 	}
 	started := time.Now()
-	err = errors.Join(err, s.startPrometheus(ctx, port))
-	if err == nil {
-		err = s.awaitAlerts(ctx, 0)
-		s.note("the alert of the node fired %.1f s after the start of Prometheus", time.Since(started).Seconds())
+	if err = errors.Join(err, s.startPrometheus(ctx)); err != nil {
+		return err
 	}
-	return errors.Join(err, s.heal("starts the node", func() error { return s.Cluster.Start(ctx, 4) }))
+	err = s.awaitAlerts(ctx)
+	s.note("the alert of the node fired %.1f s after the start of Prometheus", time.Since(started).Seconds())
+	return err
 }

@@ -3,75 +3,77 @@ package chaos
 import (
 	"context"
 	"errors"
-	"fmt"
 	"syscall"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// pauseShort is longer than the 30 s after which other instances take over the devices of one without heartbeats.
-const pauseShort = 45 * time.Second
+// The faults of this file disable a second instance for longer than the takeover time. The load stays with it, so no other instance
+// knows the devices from their records. Later, a kill -9 leaves records without derived rows. They are found only if the second
+// instance claimed its devices again after it was taken over.
 
-// peerUID is the user of an instance that loses its route. No other process runs as this user.
-const peerUID = 61_234
+// pause is longer than the 30 s after which other instances take over the devices of one without heartbeats.
+const pause = 45 * time.Second
 
-func paused(lasts time.Duration) func(context.Context, *scenario) error {
-	return func(ctx context.Context, s *scenario) error {
-		return s.loseInstance(ctx, "pauses the second fleet-etl", 0, lasts,
-			func(peer *instance) error { return peer.signal(syscall.SIGSTOP) },
-			func(peer *instance) error { return peer.signal(syscall.SIGCONT) })
+func pausePeer(ctx context.Context, s *scenario) error {
+	if err := s.startPeer(ctx, here); err != nil {
+		return err
 	}
+	return s.peer.child.Load().Process.Signal(syscall.SIGSTOP)
 }
 
-func routeLost(ctx context.Context, s *scenario) error {
-	return s.loseInstance(ctx, "cuts the route of the second fleet-etl to Cassandra", peerUID, pauseShort,
-		func(*instance) error { return s.Link.Cut(peerUID) },
-		func(*instance) error { return s.Link.Reconnect(peerUID) })
+func resumePeer(ctx context.Context, s *scenario) error {
+	return s.killPeer(ctx, func() error { return s.peer.child.Load().Process.Signal(syscall.SIGCONT) })
 }
 
-// loseInstance disables a second instance for longer than the takeover time. The load stays with it, so no other instance knows the
-// devices from their records. Later, a kill -9 leaves records without derived rows. They are found only if the second instance claimed
-// its devices again after it was taken over.
-func (s *scenario) loseInstance(ctx context.Context, how string, uid int, lasts time.Duration, disable, enable func(*instance) error) (err error) {
-	peer, err := s.newInstance("fleet-etl-2-"+s.name, uid)
+func cutPeer(ctx context.Context, s *scenario) error {
+	if err := s.startPeer(ctx, networkOfPeer); err != nil {
+		return err
+	}
+	return s.Tunnel.cut()
+}
+
+func reconnectPeer(ctx context.Context, s *scenario) error { return s.killPeer(ctx, s.Tunnel.restore) }
+
+// startPeer starts a second instance and sends it the load for a while.
+func (s *scenario) startPeer(ctx context.Context, network int) error {
+	peer, err := s.newInstance("fleet-etl-2-"+s.name, network)
+	if err == nil {
+		err = peer.start()
+	}
 	if err != nil {
 		return err
 	}
-	defer peer.kill() // after a failure
-	if err := peer.start(); err != nil {
+	s.peer = peer
+	if err := waitFor(ctx, time.Minute, "the second fleet-etl is connected to Cassandra", s.peer.storeUp); err != nil {
 		return err
 	}
-	if err := waitFor(ctx, time.Minute, "the second fleet-etl is connected to Cassandra", peer.storeUp); err != nil {
-		return err
-	}
-	s.load.sendTo(peer.api)
+	s.load.sendTo(s.peer.api)
 	if err := process.Sleep(ctx, 10*time.Second); err != nil {
 		return err
 	}
-	err = s.breakIt(fmt.Sprintf("%s for %s", how, lasts), func() error { return disable(peer) })
-	if err == nil {
-		err = process.Sleep(ctx, lasts)
+	s.begin()
+	return nil
+}
+
+// killPeer enables the second instance and kills it 20 s later. It starts it again, and stops it when it has stored everything.
+func (s *scenario) killPeer(ctx context.Context, enable func() error) error {
+	if s.peer == nil {
+		return nil // it could not be started
 	}
-	return errors.Join(err, s.heal("enables it and kills it 20 s later", func() error {
-		if err := enable(peer); err != nil {
-			return err
-		}
-		if err := process.Sleep(ctx, 20*time.Second); err != nil {
-			return err
-		}
-		peer.kill()
-		if err := peer.start(); err != nil {
-			return err
-		}
-		if err := process.Sleep(ctx, 10*time.Second); err != nil {
-			return err
-		}
-		s.load.sendTo(s.etl.api)
-		drained := func() bool { return peer.storeUp() && peer.metric("fleet_etl_spool_entries") == 0 }
-		if err := waitFor(ctx, drainedWithin, "the spool of the second fleet-etl is empty", drained); err != nil {
-			return err
-		}
-		return peer.stop()
-	}))
+	defer s.peer.kill() // after a failure
+	if err := errors.Join(enable(), process.Sleep(ctx, 20*time.Second)); err != nil {
+		return err
+	}
+	s.peer.kill()
+	if err := errors.Join(s.peer.start(), process.Sleep(ctx, 10*time.Second)); err != nil {
+		return err
+	}
+	s.load.sendTo(s.etl.api)
+	drained := func() bool { return s.peer.storeUp() && s.peer.metric("fleet_etl_spool_entries") == 0 }
+	if err := waitFor(ctx, drainedWithin, "the spool of the second fleet-etl is empty", drained); err != nil {
+		return err
+	}
+	return s.peer.stop()
 }

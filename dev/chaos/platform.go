@@ -63,25 +63,26 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
 		return p, err
 	}
-	if p.nodes, err = o.Cluster.Nodes(); err != nil {
+	nodes, err := o.Cluster.Nodes()
+	if err != nil {
 		return p, err
 	}
-	if shape := shapeOf(p.nodes); shape != "dc1=2,dc2=2" {
-		return p, fmt.Errorf("the cluster is %s: faults need dc1=2,dc2=2", shape)
+	p.nodes, p.store = nodes, storeOf(nodes, o.Keyspace)
+	if !fits(nodes) {
+		return p, fmt.Errorf("the cluster is %v: faults need dc1=2,dc2=2", nodes)
 	}
-	for _, n := range p.nodes {
+	for _, n := range nodes {
 		if n.State != process.Running {
 			return p, fmt.Errorf("%s is %s: start it first", n, n.State)
 		}
 	}
-	p.store = cassandra.Config{Hosts: hosts(p.nodes), Keyspace: o.Keyspace, LocalDC: "dc1", ReadConsistency: "ALL", Timeout: 20 * time.Second}
-	if err := p.build(ctx); err != nil {
+	if err := errors.Join(p.setClock(0), p.build(ctx)); err != nil {
 		return p, err
 	}
 	if err := os.WriteFile(filepath.Join(o.Dir, "alert-rules.yml"), []byte(rules), 0o644); err != nil {
 		return p, err
 	}
-	if p.etl, err = p.newInstance("fleet-etl", 0); err != nil {
+	if p.etl, err = p.newInstance("fleet-etl", here); err != nil {
 		return p, err
 	}
 	if !o.Short {
@@ -89,8 +90,8 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 			return p, err
 		}
 	}
-	if out, err := p.command(ctx, "schema", "apply"); err != nil {
-		return p, fmt.Errorf("create the schema: %w:\n%s", err, process.Indent(process.LastLines(out, 10)))
+	if _, err := p.command(ctx, "schema", "apply"); err != nil {
+		return p, err
 	}
 	p.cleanup(func(context.Context) error { return p.etl.stop() })
 	if err := p.etl.start(); err != nil {
@@ -106,6 +107,20 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 		})
 	}
 	return p, err
+}
+
+// fits reports whether the cluster has two data centers of two nodes.
+func fits(nodes []cluster.Node) bool {
+	return len(nodes) == 4 && nodes[1].DC == "dc1" && nodes[2].DC == "dc2"
+}
+
+// storeOf returns the configuration to read a keyspace at level ALL.
+func storeOf(nodes []cluster.Node, keyspace string) cassandra.Config {
+	c := cassandra.Config{Keyspace: keyspace, LocalDC: "dc1", ReadConsistency: "ALL", Timeout: 20 * time.Second}
+	for _, n := range nodes {
+		c.Hosts = append(c.Hosts, n.CQL().String())
+	}
+	return c
 }
 
 func (p *platform) cleanup(do func(context.Context) error) { p.cleanups = append(p.cleanups, do) }
@@ -127,57 +142,37 @@ func (p *platform) reset(ctx context.Context) error {
 	if err := p.Cluster.Up(ctx); err != nil {
 		return err
 	}
-	if p.Link != nil {
-		p.Link.Restore()
-	}
 	p.etl.kill()
 	return p.etl.start()
 }
 
-func shapeOf(nodes []cluster.Node) string {
-	var dcs cluster.DCs
-	for _, n := range nodes {
-		if len(dcs) == 0 || dcs[len(dcs)-1].Name != n.DC {
-			dcs = append(dcs, cluster.DC{Name: n.DC})
-		}
-		dcs[len(dcs)-1].Nodes++
-	}
-	return dcs.String()
-}
-
-func hosts(nodes []cluster.Node) (all []string) {
-	for _, n := range nodes {
-		all = append(all, n.CQL().String())
-	}
-	return all
-}
-
-func (p *platform) startMonitoring(ctx context.Context) (err error) {
-	if p.inbox, err = openInbox(); err != nil {
-		return err
-	}
-	p.cleanup(func(context.Context) error { p.inbox.close(); return nil })
-	if err := p.startAlertmanager(ctx, 0); err != nil {
+func (p *platform) startMonitoring(ctx context.Context) error {
+	p.inbox = openInbox()
+	p.cleanup(func(context.Context) error { p.inbox.server.Close(); return nil })
+	if err := p.startAlertmanager(ctx); err != nil {
 		return err
 	}
 	p.cleanup(func(ctx context.Context) error { return p.alertmanager.Stop(ctx) })
-	if err := p.startPrometheus(ctx, 0); err != nil {
+	if err := p.startPrometheus(ctx); err != nil {
 		return err
 	}
 	p.cleanup(func(ctx context.Context) error { return p.prometheus.Stop(ctx) })
 	return nil
 }
 
-func portOf(address string) (port int) {
-	_, text, _ := net.SplitHostPort(address)
-	_, _ = fmt.Sscan(text, &port)
-	return port
+// options has the port of the previous start, if there was one.
+func (p *platform) options(name string, previous *process.Server, edit func(file, text string) string) monitoring.Options {
+	o := monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, name), Edit: edit}
+	if previous != nil {
+		_, port, _ := net.SplitHostPort(previous.Address)
+		_, _ = fmt.Sscan(port, &o.Port)
+	}
+	return o
 }
 
-// startAlertmanager starts it on a port; 0 means any.
-func (p *platform) startAlertmanager(ctx context.Context, port int) error {
+func (p *platform) startAlertmanager(ctx context.Context) error {
 	started, err := monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{
-		Options: monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "alertmanager"), Port: port, Edit: speedUpAlertmanager}, Webhook: p.inbox.url,
+		Options: p.options("alertmanager", p.alertmanager, speedUpAlertmanager), Webhook: p.inbox.server.URL,
 	})
 	if err == nil {
 		p.alertmanager = started // else keep the previous one, which stop accepts
@@ -185,9 +180,9 @@ func (p *platform) startAlertmanager(ctx context.Context, port int) error {
 	return err
 }
 
-func (p *platform) startPrometheus(ctx context.Context, port int) error {
+func (p *platform) startPrometheus(ctx context.Context) error {
 	started, err := monitoring.StartPrometheus(ctx, monitoring.PrometheusOptions{
-		Options:  monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, "prometheus"), Port: port, Edit: speedUpPrometheus},
+		Options:  p.options("prometheus", p.prometheus, speedUpPrometheus),
 		FleetETL: p.etl.metrics, Cassandra: monitoring.Nodes(p.nodes), Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	if err == nil {
@@ -220,10 +215,20 @@ func (p *platform) command(ctx context.Context, args ...string) ([]byte, error) 
 	cmd.Env, cmd.Dir = p.etl.environment(), p.Dir
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return append(stdout.Bytes(), stderr.Bytes()...), err
+	err := cmd.Run()
+	if err != nil {
+		err = fmt.Errorf("fleet-etl %s: %w:\n%s", args[0], err, process.Indent(process.LastLines(append(stdout.Bytes(), stderr.Bytes()...), 10)))
 	}
-	return stdout.Bytes(), nil
+	return stdout.Bytes(), err
+}
+
+// exitStatus returns the exit status in an error of command, or 0.
+func exitStatus(err error) int {
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		return exit.ExitCode()
+	}
+	return 0
 }
 
 // waitFor polls until a condition holds. The error names the condition.

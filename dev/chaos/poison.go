@@ -15,19 +15,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// poison mixes invalid lines into each request, and sends requests that cannot be parsed.
-func poison(ctx context.Context, s *scenario) error {
-	n := 0
-	err := s.breakIt("mixes invalid lines into every request", func() error {
-		s.load.mu.Lock()
-		defer s.load.mu.Unlock()
-		s.load.invalid = func() []invalidLine { n++; return invalidLines(s.load.fleet, n) }
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	for until := time.Now().Add(s.or(10*time.Second, 5*time.Second)); time.Now().Before(until); {
+// sendPoison mixes invalid lines into each request, and sends requests that cannot be parsed.
+func sendPoison(ctx context.Context, s *scenario) error {
+	s.load.poisonous.Store(true)
+	for until := time.Now().Add(s.brief(10 * time.Second)); time.Now().Before(until); {
 		if err := s.sendMalformed(ctx); err != nil {
 			return err
 		}
@@ -35,39 +26,39 @@ func poison(ctx context.Context, s *scenario) error {
 			return err
 		}
 	}
-	return s.heal("sends valid lines only", func() error {
-		s.load.mu.Lock()
-		s.load.invalid = nil
-		s.load.mu.Unlock()
-		err := waitFor(ctx, time.Minute, "every rejected line is a dead letter, unchanged", func() bool {
-			letters, e := s.deadLetters(ctx)
-			s.load.mu.Lock()
-			defer s.load.mu.Unlock()
-			return e == nil && !slices.ContainsFunc(s.load.rejectedRaw, func(line string) bool { return letters[line] == 0 })
-		})
+	return nil
+}
+
+func checkPoison(ctx context.Context, s *scenario) error {
+	s.load.poisonous.Store(false)
+	err := waitFor(ctx, time.Minute, "every rejected line is a dead letter, unchanged", func() bool {
+		letters, e := s.deadLetters(ctx)
 		s.load.mu.Lock()
 		defer s.load.mu.Unlock()
-		s.note("%d invalid lines were rejected for their reasons, and are dead letters, unchanged", len(s.load.rejectedRaw))
-		if len(s.load.rejectedRaw) == 0 {
-			return errors.New("no response to an invalid line")
-		}
-		return err
+		return e == nil && !slices.ContainsFunc(s.load.rejectedRaw, func(line string) bool { return !letters[line] })
 	})
+	s.load.mu.Lock()
+	defer s.load.mu.Unlock()
+	s.note("%d invalid lines were rejected for their reasons, and are dead letters, unchanged", len(s.load.rejectedRaw))
+	if len(s.load.rejectedRaw) == 0 {
+		return errors.New("no response to an invalid line")
+	}
+	return err
 }
 
 // invalidLines returns lines that must be rejected. n makes them differ from the previous ones.
-func invalidLines(fleet string, n int) []invalidLine {
+func invalidLines(fleet string, n int64) []line {
 	head := fmt.Sprintf(`{"device_id":"%s-poison-%d","fleet_id":%q`, fleet, n, fleet)
 	at := time.Now().Add(-behind).UnixMilli()
-	return []invalidLine{
-		{head + `,"timestamp":`, "malformed"},
-		{fmt.Sprintf(`%s,"timestamp":%d,"lat":91,"lon":120.3}`, head, at), "lat_range"},
-		{fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5,"lon":-181}`, head, at), "lon_range"},
-		{fmt.Sprintf(`%s,"timestamp":%d,"lat":0,"lon":0}`, head, at), "zero_position"},
-		{fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5,"lon":120.3,"speed_kmh":-1}`, head, at), "speed_range"},
-		{fmt.Sprintf(`%s,"timestamp":"yesterday","lat":31.5,"lon":120.3}`, head), "bad_timestamp"},
-		{fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5,"lon":120.3}`, head, time.Now().Add(24*time.Hour).UnixMilli()), "future"},
-		{fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5}`, head, at), "missing_field"},
+	return []line{
+		{text: head + `,"timestamp":`, reason: "malformed"},
+		{text: fmt.Sprintf(`%s,"timestamp":%d,"lat":91,"lon":120.3}`, head, at), reason: "lat_range"},
+		{text: fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5,"lon":-181}`, head, at), reason: "lon_range"},
+		{text: fmt.Sprintf(`%s,"timestamp":%d,"lat":0,"lon":0}`, head, at), reason: "zero_position"},
+		{text: fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5,"lon":120.3,"speed_kmh":-1}`, head, at), reason: "speed_range"},
+		{text: fmt.Sprintf(`%s,"timestamp":"yesterday","lat":31.5,"lon":120.3}`, head), reason: "bad_timestamp"},
+		{text: fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5,"lon":120.3}`, head, time.Now().Add(24*time.Hour).UnixMilli()), reason: "future"},
+		{text: fmt.Sprintf(`%s,"timestamp":%d,"lat":31.5}`, head, at), reason: "missing_field"},
 	}
 }
 
@@ -104,20 +95,18 @@ func (s *scenario) sendMalformed(ctx context.Context) error {
 	return nil
 }
 
-// deadLetters counts the open dead letters by their raw text.
-func (p *platform) deadLetters(ctx context.Context) (map[string]int, error) {
+// deadLetters returns the raw texts of the open dead letters.
+func (p *platform) deadLetters(ctx context.Context) (map[string]bool, error) {
 	out, err := p.command(ctx, "deadletters", "list", "--format", "json")
-	if err != nil {
-		return nil, fmt.Errorf("list dead letters: %w:\n%s", err, process.Indent(process.LastLines(out, 5)))
-	}
-	counts := map[string]int{}
-	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+	letters := map[string]bool{}
+	for decoder := json.NewDecoder(bytes.NewReader(out)); err == nil; {
 		var letter struct{ Raw string }
-		if err := decoder.Decode(&letter); err == io.EOF {
-			return counts, nil
-		} else if err != nil {
-			return nil, fmt.Errorf("list dead letters: %w", err)
+		if err = decoder.Decode(&letter); err == nil {
+			letters[letter.Raw] = true
 		}
-		counts[letter.Raw]++
 	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return letters, err
 }

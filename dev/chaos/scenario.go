@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
@@ -20,6 +22,8 @@ const (
 	inLong
 )
 
+type action func(ctx context.Context, s *scenario) error
+
 // fault is something that breaks, and its expected consequences.
 type fault struct {
 	name, title string
@@ -29,9 +33,12 @@ type fault struct {
 	repair      bool                // verify --fix follows the fault
 
 	expected []alert  // must fire and resolve
+	late     bool     // they fire after heal has begun
 	allowed  []string // names of further alerts that may fire
 
-	run func(ctx context.Context, s *scenario) error
+	inject action
+	lasts  time.Duration // at least, from the injection; half of it in the short form
+	heal   action        // removes the cause, also after a failure; nil: nothing to remove
 }
 
 // Bounds of the waits.
@@ -45,14 +52,19 @@ const (
 )
 
 // timeout extends a bound in the short form, which shares the machine with other tests.
-func (p *platform) timeout(d time.Duration) time.Duration { return p.or(d, 3*d) }
-
-// or returns the value for the long or the short form.
-func (p *platform) or(long, short time.Duration) time.Duration {
+func (p *platform) timeout(d time.Duration) time.Duration {
 	if p.Short {
-		return short
+		return 3 * d
 	}
-	return long
+	return d
+}
+
+// brief shortens a time in the short form.
+func (p *platform) brief(d time.Duration) time.Duration {
+	if p.Short {
+		return d / 2
+	}
+	return d
 }
 
 // maxRSS bounds the memory of fleet-etl in bytes during any fault.
@@ -71,20 +83,15 @@ type scenario struct {
 
 	injected, healed time.Time
 	keptFromMs       int64 // earlier records may be gone; 0: none
+	peer             *instance
 
-	observer     sync.WaitGroup
-	stopObserver context.CancelFunc
-	peakRSS      int64 // of the observer
-
-	mu          sync.Mutex
-	storedAt    time.Time // of the latest stored record
-	longestIdle time.Duration
-	measuring   bool
+	storing gap
+	peakRSS int64 // valid when the observer has ended
 }
 
-// inject runs one fault.
-func (p *platform) inject(ctx context.Context, f fault) Outcome {
-	s := &scenario{platform: p, fault: f, rng: newRand(p.Seed, f.name)}
+// test injects one fault.
+func (p *platform) test(ctx context.Context, f fault) Outcome {
+	s := &scenario{platform: p, fault: f, rng: rand.New(rand.NewPCG(p.Seed, uint64(crc32.ChecksumIEEE([]byte(f.name)))))}
 	s.Outcome = Outcome{Fault: f.name, Title: f.title, Done: f.injects, Result: Held}
 	if f.needs != nil {
 		if err := f.needs(p.Options); err != nil {
@@ -106,31 +113,44 @@ func (s *scenario) run(ctx context.Context) (err error) {
 		if err := s.awaitCalm(ctx); err != nil {
 			return err
 		}
-		s.from = s.inbox.len()
+		s.from = len(s.inbox.from(0))
 	}
 	s.load = newLoad("chaos-"+s.name, s.etl.api)
 	s.load.start(ctx)
-	s.observe(ctx)
-	defer s.endObserver()
-	if err := process.Sleep(ctx, s.or(4*time.Second, 2*time.Second)); err != nil {
+	endObserver := s.observe(ctx)
+	defer endObserver()
+	if err := process.Sleep(ctx, s.brief(4*time.Second)); err != nil {
 		return err
 	}
-	if err := s.fault.run(ctx, s); err != nil {
+	s.begin()
+	err = s.inject(ctx, s)
+	if err == nil && !s.late {
+		err = s.awaitAlerts(ctx)
+	}
+	if err == nil {
+		err = process.Sleep(ctx, time.Until(s.injected.Add(s.brief(s.lasts))))
+	}
+	s.healed = time.Now()
+	s.Lasted = s.healed.Sub(s.injected).Seconds()
+	s.printf("%-18s removes the cause\n", s.name)
+	if s.heal != nil {
+		err = errors.Join(err, s.heal(ctx, s))
+	}
+	if err == nil {
+		err = s.awaitRecovery(ctx)
+	}
+	if err != nil {
 		return err
 	}
-	if s.injected.IsZero() || s.healed.IsZero() {
-		return errors.New("the fault was not injected or not healed")
-	}
-	if err := s.awaitRecovery(ctx); err != nil {
-		return err
-	}
-	s.Ingest, s.Storing = s.load.longestGap().Seconds(), s.storingGap().Seconds()
+	_, responding := s.load.responses.times()
+	_, storing := s.storing.times()
+	s.Ingest, s.Storing = responding.Seconds(), storing.Seconds()
 	if err := s.load.stop(ctx); err != nil {
 		return err
 	}
 	stopped := time.Now()
 	err = errors.Join(s.checkStored(ctx), s.checkDerived(ctx, stopped), s.checkAlerts(ctx))
-	s.endObserver()
+	endObserver()
 	s.PeakRSS = s.peakRSS
 	if s.PeakRSS > maxRSS {
 		err = errors.Join(err, fmt.Errorf("fleet-etl used %d MB, more than %d MB", s.PeakRSS>>20, maxRSS>>20))
@@ -138,47 +158,31 @@ func (s *scenario) run(ctx context.Context) (err error) {
 	return err
 }
 
-// breakIt injects the fault and starts the measurements.
-func (s *scenario) breakIt(how string, do func() error) error {
-	s.printf("%-18s %s\n", s.name, how)
-	s.load.resetGap()
-	s.mu.Lock()
-	s.storedAt, s.longestIdle, s.measuring = time.Now(), 0, true
-	s.mu.Unlock()
+// begin starts the measurements. Faults that need a preparation call it again after that.
+func (s *scenario) begin() {
+	s.printf("%-18s injects the fault\n", s.name)
+	s.load.responses.reset()
+	s.storing.reset()
 	s.injected = time.Now()
 	s.Injected = s.injected.UTC()
-	if err := do(); err != nil {
-		return fmt.Errorf("inject: %w", err)
-	}
-	return nil
 }
 
-// heal removes the cause. From then on the platform recovers without help.
-func (s *scenario) heal(how string, do func() error) error {
-	s.printf("%-18s %s\n", s.name, how)
-	s.healed = time.Now()
-	s.Lasted = s.healed.Sub(s.injected).Seconds()
-	if err := do(); err != nil {
-		return fmt.Errorf("heal: %w", err)
+// awaitAlerts waits until all expected alerts have fired.
+func (s *scenario) awaitAlerts(ctx context.Context) error {
+	if s.inbox == nil || len(s.expected) == 0 {
+		return nil
 	}
-	return nil
-}
-
-// awaitAlerts waits until all expected alerts have fired, and at least for a duration since the injection.
-func (s *scenario) awaitAlerts(ctx context.Context, atLeast time.Duration) error {
-	if s.inbox != nil && len(s.expected) > 0 {
-		for _, a := range s.expected {
-			err := waitFor(ctx, firesWithin, string(a)+" fires", func() bool {
-				_, fired := s.inbox.first(s.from, "firing", a)
-				return fired
-			})
-			if err != nil {
-				return err
-			}
+	for _, a := range s.expected {
+		err := waitFor(ctx, firesWithin, string(a)+" fires", func() bool {
+			_, fired := s.inbox.first(s.from, "firing", a)
+			return fired
+		})
+		if err != nil {
+			return err
 		}
-		s.Detected = time.Since(s.injected).Seconds()
 	}
-	return process.Sleep(ctx, time.Until(s.injected.Add(atLeast)))
+	s.Detected = time.Since(s.injected).Seconds()
+	return nil
 }
 
 // awaitRecovery waits until records flow as before the fault.
@@ -192,56 +196,37 @@ func (s *scenario) awaitRecovery(ctx context.Context) error {
 	return err
 }
 
-// observe samples the stored records and the memory of fleet-etl every 250 ms, until endObserver.
-func (s *scenario) observe(ctx context.Context) {
-	ctx, s.stopObserver = context.WithCancel(ctx)
-	if c := s.etl.running(); c != nil {
+// observe samples the stored records and the memory of fleet-etl every 250 ms, until the returned function is called.
+func (s *scenario) observe(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	if c := s.etl.child.Load(); c != nil {
 		resetPeakRSS(c.Process.Pid)
 	}
-	s.observer.Go(func() {
+	var observer sync.WaitGroup
+	observer.Go(func() {
 		before := -1.0
 		for process.Sleep(ctx, 250*time.Millisecond) == nil {
-			if c := s.etl.running(); c != nil {
+			if c := s.etl.child.Load(); c != nil {
 				s.peakRSS = max(s.peakRSS, peakRSS(c.Process.Pid))
 			}
 			stored := s.etl.metric("fleet_etl_records_written_total", `"telemetry_by_device_day"`)
-			now := time.Now()
-			s.mu.Lock()
 			if stored > 0 && stored != before { // lower after a restart
-				if s.measuring {
-					s.longestIdle = max(s.longestIdle, now.Sub(s.storedAt))
-				}
-				s.storedAt, before = now, stored
+				before = stored
+				s.storing.event()
 			}
-			s.mu.Unlock()
 		}
 	})
-}
-
-func (s *scenario) endObserver() {
-	s.stopObserver()
-	s.observer.Wait()
-}
-
-func (s *scenario) storingGap() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.longestIdle
+	return func() { cancel(); observer.Wait() }
 }
 
 // peakRSS returns the peak memory of a process in bytes; 0 if it has ended.
 func peakRSS(pid int) int64 {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	p, err := procfs.NewProc(pid)
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(string(text)) {
-		var kB int64
-		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &kB); err == nil {
-			return kB << 10
-		}
-	}
-	return 0
+	status, _ := p.NewStatus() // zero if it has just ended
+	return int64(status.VmHWM)
 }
 
 // resetPeakRSS resets the peak memory of a process (clear_refs in proc(5)). Without permission, the peak counts from its start.

@@ -45,9 +45,3 @@ func (c *Cluster) toolchain(ctx context.Context) (toolchain, error) {
 	agent, err := exporter.Jars(ctx, c.printf)
 	return toolchain{Java: path, Jars: jars, Exporter: filepath.Join(agent, exporter.Dependencies[0].Name+"-"+exporterVersion+".jar")}, err
 }
-
-// Fetch downloads Cassandra and the metrics agent unless they are on this machine.
-func (c *Cluster) Fetch(ctx context.Context) error {
-	_, err := c.toolchain(ctx)
-	return err
-}
