@@ -125,13 +125,13 @@ func (c *generateCommand) intoKafka(p *program, simulator *generator.Simulator) 
 		return err
 	}
 	topic := p.config.KafkaTopics[0]
-	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: connection, Topic: topic, Logger: p.logger})
+	sink, err := kafka.NewSink(p.stop, connection, topic, p.logger)
 	if err != nil {
 		return err
 	}
 	defer sink.Close()
 	started := time.Now()
-	counts, err := generator.WriteNDJSON(p.stop, sink.NDJSON(p.stop), simulator)
+	counts, err := generator.WriteNDJSON(p.stop, sink, simulator)
 	if err != nil {
 		return err
 	}

@@ -97,7 +97,7 @@ func (p *program) kafka() (pipeline.Source, error) {
 		BatchRecords: c.KafkaBatchRecords, FetchMaxBytes: c.KafkaFetchMaxBytes, CommitInterval: c.KafkaCommitInterval,
 		RevokeWait: c.KafkaRevokeWait, SessionTimeout: c.KafkaSessionTimeout,
 		DrainWait: max(c.DrainTimeout-2*time.Second, time.Second), // leaves time for the last commit
-		Logger:    p.logger, Registerer: p.reg,
+		Logger:    p.logger, Registerer: p.reg, Now: time.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("KAFKA_…: %w", err)

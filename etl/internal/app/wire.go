@@ -88,7 +88,7 @@ func (a *App) deadLetterTopic() (*kafka.DeadLetterTopic, error) {
 		return nil, err
 	}
 	topic, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: connection, Topic: a.config.KafkaDeadLetterTopic, Logger: a.logger, Registerer: a.reg,
+		Connection: connection, Topic: a.config.KafkaDeadLetterTopic, Logger: a.logger, Registerer: a.reg, Now: time.Now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("KAFKA_DEAD_LETTER_TOPIC: %w", err)
@@ -119,13 +119,9 @@ func (a *App) receivers() (all notifier.Receivers, err error) {
 		if err != nil {
 			return nil, err
 		}
-		client, err := connection.Client()
+		topic, err := notifier.NewKafka(connection.Client, c.KafkaAlertTopic, a.logger, a.reg, time.Now)
 		if err != nil {
 			return nil, fmt.Errorf("KAFKA_…: %w", err)
-		}
-		topic, err := notifier.NewKafka(client, c.KafkaAlertTopic, a.logger, a.reg, time.Now)
-		if err != nil {
-			return nil, fmt.Errorf("KAFKA_ALERT_TOPIC: %w", err)
 		}
 		a.cleanups.add("alert topic", func() error { topic.Close(); return nil })
 		all = append(all, topic)

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -34,17 +32,21 @@ type Kafka struct {
 	outage  *ratelog.Outage
 }
 
-// NewKafka checks its arguments. It opens no connection. connection has the seed brokers, client id, TLS and login.
-func NewKafka(connection []kgo.Opt, topic string, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*Kafka, error) {
-	if topic == "" {
-		return nil, errors.New("kafka alerts: topic is empty; give its name")
-	}
+// NewKafka makes a producer. It opens no connection. connect returns the options with seed brokers, client id, TLS and
+// login; a client with them calls report after each attempt to connect.
+func NewKafka(connect func(report func(broker string, err error)) ([]kgo.Opt, error), topic string,
+	logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*Kafka, error) {
 	logger = logger.WithField("topic", topic)
+	// While no broker is reachable, records only wait, and nothing else reports that.
 	brokers := ratelog.NewOutages(logger, now, ratelog.Interval, "broker", ratelog.Messages{
 		Down:  "kafka broker unavailable, buffering alerts",
 		Still: "kafka broker still unavailable",
 		Up:    "kafka broker available again",
 	})
+	opts, err := connect(brokers.Note)
+	if err != nil {
+		return nil, fmt.Errorf("kafka alerts: %w", err)
+	}
 	k := &Kafka{
 		logger: logger, now: now,
 		outage: ratelog.New(logger, now, ratelog.Interval, ratelog.Messages{
@@ -53,13 +55,11 @@ func NewKafka(connection []kgo.Opt, topic string, logger logrus.FieldLogger, reg
 			Up:    "producing alerts to kafka works again",
 		}),
 	}
-	opts := append(append([]kgo.Opt{}, connection...),
+	k.client, err = kgo.NewClient(append(opts,
 		kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchCompression(kgo.Lz4Compression()),
 		kgo.AllowAutoTopicCreation(), kgo.MaxBufferedRecords(bufferedRecords), kgo.MaxBufferedBytes(bufferedBytes),
-		kgo.WithHooks(onConnect(brokers.Note)),
-	)
-	var err error
-	if k.client, err = kgo.NewClient(opts...); err != nil {
+	)...)
+	if err != nil {
 		return nil, fmt.Errorf("kafka alerts: client: %w", err)
 	}
 	k.metrics = newMetrics(reg, "kafka")
@@ -106,16 +106,4 @@ func (k *Kafka) Close() {
 		_ = k.client.AbortBufferedRecords(aborting) // so that they are counted; it fails only if that takes too long
 	}
 	k.client.Close()
-}
-
-// onConnect observes each attempt to connect to a broker, including its login. While no broker is reachable, records only
-// wait, and nothing else reports that.
-type onConnect func(broker string, err error)
-
-// OnBrokerConnect implements kgo.HookBrokerConnect.
-func (note onConnect) OnBrokerConnect(meta kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
-	if errors.Is(err, context.Canceled) {
-		return // the client was closed
-	}
-	note(net.JoinHostPort(meta.Host, strconv.Itoa(int(meta.Port))), err)
 }

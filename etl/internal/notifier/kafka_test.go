@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -39,12 +40,15 @@ func outcomes(t *testing.T, reg *prometheus.Registry) map[string]float64 {
 	return got
 }
 
+// nowhere is where no broker listens.
+var nowhere = kafka.Connection{Brokers: []string{"127.0.0.1:1"}}
+
 func TestRealKafka(t *testing.T) {
-	seeds := kgo.SeedBrokers(testenv.KafkaBrokers(t)...)
+	connection := kafka.Connection{Brokers: testenv.KafkaBrokers(t)}
 	name := fmt.Sprintf("test-alerts-%d", time.Now().UnixNano())
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()
-	receiver, err := notifier.NewKafka([]kgo.Opt{seeds, kgo.ClientID("fleet-etl")}, name, logger, reg, time.Now)
+	receiver, err := notifier.NewKafka(connection.Client, name, logger, reg, time.Now)
 	require.NoError(t, err)
 	a := telemetry.Alert{
 		FleetID: "wuxi", DeviceID: "truck-7", Type: telemetry.SpeedLimit, Severity: telemetry.Medium,
@@ -63,7 +67,7 @@ func TestRealKafka(t *testing.T) {
 	assert.Equal(t, map[string]float64{"sent": 3, "failed": 0, "dropped": 0}, outcomes(t, reg))
 	assert.Empty(t, hook.AllEntries())
 
-	reader, err := kgo.NewClient(seeds, kgo.ConsumeTopics(name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
+	reader, err := kgo.NewClient(kgo.SeedBrokers(connection.Brokers...), kgo.ConsumeTopics(name), kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()))
 	require.NoError(t, err)
 	defer reader.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), eventually)
@@ -90,7 +94,7 @@ func TestUnavailableKafkaBlocksNothing(t *testing.T) {
 	t.Parallel()
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()
-	receiver, err := notifier.NewKafka([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
+	receiver, err := notifier.NewKafka(nowhere.Client, "alerts", logger, reg, time.Now)
 	require.NoError(t, err)
 	events := make([]telemetry.AlertEvent, 12_000)
 	for i := range events {
@@ -116,16 +120,10 @@ func TestUnavailableKafkaBlocksNothing(t *testing.T) {
 	assert.EqualValues(t, 10_000, last.Data["alerts"])
 }
 
-func TestKafkaNeedsATopic(t *testing.T) {
-	logger, _ := test.NewNullLogger()
-	_, err := notifier.NewKafka([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "", logger, prometheus.NewRegistry(), time.Now)
-	require.EqualError(t, err, "kafka alerts: topic is empty; give its name")
-}
-
 func TestEventThatCannotBeEncodedIsCounted(t *testing.T) {
 	logger, hook := test.NewNullLogger()
 	reg := prometheus.NewRegistry()
-	receiver, err := notifier.NewKafka([]kgo.Opt{kgo.SeedBrokers("127.0.0.1:1")}, "alerts", logger, reg, time.Now)
+	receiver, err := notifier.NewKafka(nowhere.Client, "alerts", logger, reg, time.Now)
 	require.NoError(t, err)
 	defer receiver.Close()
 	receiver.Notify([]telemetry.AlertEvent{{Alert: telemetry.Alert{DeviceID: "truck-1", Peak: math.NaN()}}})

@@ -16,7 +16,7 @@ func BenchmarkSink(b *testing.B) {
 	require.NoError(b, err)
 	sink := s.sink()
 	b.ResetTimer()
-	_, err = generator.WriteNDJSON(b.Context(), sink.NDJSON(b.Context()), sim)
+	_, err = generator.WriteNDJSON(b.Context(), sink, sim)
 	require.NoError(b, err)
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
 }

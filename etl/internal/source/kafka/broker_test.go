@@ -80,10 +80,24 @@ func newFixture(t testing.TB, partitions int) *fixture {
 
 func (s *fixture) sink() *kafka.Sink {
 	s.t.Helper()
-	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: s.connection, Topic: s.topic, Logger: quiet()})
+	sink, err := kafka.NewSink(s.t.Context(), s.connection, s.topic, quiet())
 	require.NoError(s.t, err)
 	s.t.Cleanup(sink.Close)
 	return sink
+}
+
+// send sends records to a sink.
+func send(sink *kafka.Sink, records ...telemetry.Record) error {
+	var text []byte
+	for i := range records {
+		var err error
+		if text, err = records[i].AppendJSON(text); err != nil {
+			return err
+		}
+		text = append(text, '\n')
+	}
+	_, err := sink.Write(text)
+	return err
 }
 
 // fill sends valid records of 300 vehicles.
@@ -91,7 +105,7 @@ func (s *fixture) fill(records int) {
 	s.t.Helper()
 	sim, err := generator.New(generator.Options{Seed: 1, Vehicles: 300, Fleets: 2, Interval: 5 * time.Second, Records: records, Start: time.Now().Add(-time.Hour)})
 	require.NoError(s.t, err)
-	counts, err := generator.WriteNDJSON(s.t.Context(), s.sink().NDJSON(s.t.Context()), sim)
+	counts, err := generator.WriteNDJSON(s.t.Context(), s.sink(), sim)
 	require.NoError(s.t, err)
 	require.Equal(s.t, records, counts.Lines())
 }
@@ -124,7 +138,7 @@ func (s *fixture) options() kafka.Options {
 	return kafka.Options{
 		Connection: s.connection, Topics: []string{s.topic}, Group: s.group, BatchRecords: 100, CommitInterval: 100 * time.Millisecond,
 		SessionTimeout: 3 * time.Second, RevokeWait: 5 * time.Second, DrainWait: 10 * time.Second,
-		Logger: quiet(), Registerer: prometheus.NewRegistry(),
+		Start: kafka.Earliest, FetchMaxBytes: 8 << 20, Logger: quiet(), Registerer: prometheus.NewRegistry(), Now: time.Now,
 	}
 }
 
@@ -351,12 +365,11 @@ func child() int {
 		}
 		_, _ = out.Write(text.Bytes())
 	}}
-	source, err := kafka.New(kafka.Options{
-		Connection: kafka.Connection{Brokers: strings.Split(os.Getenv("KAFKA_TEST_BROKERS"), ",")},
-		Topics:     []string{os.Getenv("KAFKA_TEST_TOPIC")}, Group: os.Getenv("KAFKA_TEST_TOPIC") + "-group", BatchRecords: 100,
-		CommitInterval: 50 * time.Millisecond, SessionTimeout: 3 * time.Second, RevokeWait: 5 * time.Second,
-		Logger: quiet(), Registerer: prometheus.NewRegistry(),
-	})
+	f := fixture{connection: kafka.Connection{Brokers: strings.Split(os.Getenv("KAFKA_TEST_BROKERS"), ",")}, topic: os.Getenv("KAFKA_TEST_TOPIC")}
+	f.group = f.topic + "-group"
+	o := f.options()
+	o.CommitInterval = 50 * time.Millisecond
+	source, err := kafka.New(o)
 	if err == nil {
 		err = s.run(context.Background(), source)
 	}
@@ -460,7 +473,7 @@ func TestRebalanceUnderLoadLosesNothing(t *testing.T) {
 			for v := range 200 {
 				records = append(records, telemetry.Record{DeviceID: fmt.Sprintf("truck-%d", v), FleetID: "wuxi", TimeMs: 1_750_000_000_000 + i, Lat: 1, Lon: 1})
 			}
-			if err := sink.Write(t.Context(), records); err != nil {
+			if err := send(sink, records...); err != nil {
 				t.Error(err)
 				return
 			}
@@ -586,18 +599,19 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 		[]byte(string(record("truck-7", 1)) + "\n{\"device_id\":\"truck-8\"\n" + string(record("truck-9", 1))),
 		record("truck-10", 1),
 	}
-	var messages []kafka.Message
+	producer, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...), kgo.DefaultProduceTopic(s.topic))
+	require.NoError(t, err)
+	defer producer.Close()
 	for _, v := range values {
-		messages = append(messages, kafka.Message{Key: []byte("k"), Value: v})
+		require.NoError(t, producer.ProduceSync(t.Context(), &kgo.Record{Key: []byte("k"), Value: v}).FirstErr())
 	}
-	require.NoError(t, s.sink().WriteRaw(t.Context(), messages))
 
 	o := s.options()
 	reg := o.Registerer.(*prometheus.Registry)
 	source, err := kafka.New(o)
 	require.NoError(t, err)
 	deadLetters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: s.connection, Topic: deadTopic, Logger: quiet(), Registerer: reg,
+		Connection: s.connection, Topic: deadTopic, Logger: quiet(), Registerer: reg, Now: time.Now,
 	})
 	require.NoError(t, err)
 	defer deadLetters.Close()
@@ -676,7 +690,7 @@ func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { 
 func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	deadLetters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "dead", Logger: quiet(), Registerer: prometheus.NewRegistry(),
+		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "dead", Logger: quiet(), Registerer: prometheus.NewRegistry(), Now: time.Now,
 	})
 	require.NoError(t, err)
 	defer deadLetters.Close()
@@ -737,9 +751,9 @@ func said(hook *test.Hook, part string) (n int) {
 
 func TestSourceWaitsForAnUnreachableBroker(t *testing.T) {
 	logger, hook := test.NewNullLogger()
-	r := start(t, kafka.Options{
-		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topics: []string{"t"}, Group: "g", Logger: logger, Registerer: prometheus.NewRegistry(),
-	}, &store{})
+	o := (&fixture{connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, topic: "t", group: "g"}).options()
+	o.Logger = logger
+	r := start(t, o, &store{})
 	until(t, "it retries", func() bool {
 		n, _ := value(t, r.reg, "fleet_etl_kafka_fetch_errors_total", "reason=unreachable")
 		return n >= 3
@@ -804,7 +818,7 @@ func TestNewGroupMayStartAtTheEnd(t *testing.T) {
 	before := s.ends()
 	sink := s.sink()
 	until(t, "new records", func() bool { // records sent before the consumer knows the end are old
-		require.NoError(t, sink.Write(t.Context(), []telemetry.Record{{DeviceID: "a", FleetID: "wuxi", TimeMs: 1, Lat: 1, Lon: 1}, {DeviceID: "b", FleetID: "wuxi", TimeMs: 1, Lat: 1, Lon: 1}}))
+		require.NoError(t, send(sink, telemetry.Record{DeviceID: "a", FleetID: "wuxi", TimeMs: 1, Lat: 1, Lon: 1}, telemetry.Record{DeviceID: "b", FleetID: "wuxi", TimeMs: 1, Lat: 1, Lon: 1}))
 		return r.count() > 0
 	})
 	r.end()
@@ -858,10 +872,11 @@ func TestLogin(t *testing.T) {
 			case <-time.After(20 * time.Second):
 				t.Fatal("the source retries a wrong password")
 			}
-			sink, err := kafka.NewSink(kafka.SinkOptions{Connection: o.Connection, Topic: s.topic, Logger: quiet()})
+			sink, err := kafka.NewSink(t.Context(), o.Connection, s.topic, quiet())
 			require.NoError(t, err)
 			defer sink.Close()
-			require.ErrorContains(t, sink.WriteRaw(t.Context(), []kafka.Message{{Value: []byte("{}")}}), "log in to kafka")
+			_, err = sink.Write([]byte("{}\n"))
+			require.ErrorContains(t, err, "log in to kafka")
 		})
 	}
 	t.Run("unknown CA", func(t *testing.T) {
@@ -892,14 +907,14 @@ func TestMissingTopic(t *testing.T) {
 }
 
 func TestSinkRequiresWholeLines(t *testing.T) {
-	sink, err := kafka.NewSink(kafka.SinkOptions{Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "t", Logger: quiet()})
-	require.NoError(t, err)
-	defer sink.Close()
-	_, err = sink.NDJSON(t.Context()).Write([]byte("{}\n{"))
-	require.ErrorContains(t, err, "end within a line")
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	_, err = sink.NDJSON(ctx).Write([]byte("{}\n"))
+	sink, err := kafka.NewSink(ctx, kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, "t", quiet())
+	require.NoError(t, err)
+	defer sink.Close()
+	_, err = sink.Write([]byte("{}\n{"))
+	require.ErrorContains(t, err, "end within a line")
+	_, err = sink.Write([]byte("{}\n"))
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	assert.ErrorContains(t, err, `send to kafka: topic "t"`)
 }

@@ -57,15 +57,15 @@ func (c Connection) check() error {
 	return nil
 }
 
-// Client returns the options of a client with this connection.
-func (c Connection) Client() ([]kgo.Opt, error) {
+// Client checks the connection and returns the options that every client with it has. report is called after each attempt
+// to connect and authenticate.
+func (c Connection) Client(report func(broker string, err error)) ([]kgo.Opt, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
-	return c.options(func(string, error) {}), nil
+	return c.options(report), nil
 }
 
-// options returns the options that every client has. report is called after each attempt to connect.
 func (c Connection) options(report func(broker string, err error)) []kgo.Opt {
 	id := c.ClientID
 	if id == "" {

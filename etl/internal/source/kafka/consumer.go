@@ -217,13 +217,11 @@ func (c *consumer) commit(ctx context.Context) {
 		return
 	}
 	request := map[string]map[int32]kgo.EpochOffset{}
-	byID := map[topicPartition]*partition{}
 	for p, o := range uncommitted {
 		if request[p.topic] == nil {
 			request[p.topic] = map[int32]kgo.EpochOffset{}
 		}
 		request[p.topic][p.number] = kgo.EpochOffset{Epoch: o.epoch, Offset: o.next}
-		byID[p.topicPartition] = p
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -234,20 +232,19 @@ func (c *consumer) commit(ctx context.Context) {
 		}
 		for _, topic := range response.Topics {
 			for _, n := range topic.Partitions {
-				p := byID[topicPartition{topic.Topic, n.Partition}]
 				if err := kerr.ErrorForCode(n.ErrorCode); err != nil {
 					failed = fmt.Errorf("%s/%d: %w", topic.Topic, n.Partition, err)
-				} else if p != nil {
+				} else if p := c.offsets.find(topic.Topic, n.Partition); p != nil {
 					c.offsets.setCommitted(p, uncommitted[p].next)
 				}
 			}
 		}
 	})
-	if failed == nil {
-		c.metrics.commits.WithLabelValues(commitDone).Inc()
-	} else {
-		c.metrics.commits.WithLabelValues(commitFailed).Inc()
+	result := commitDone
+	if failed != nil {
+		result = commitFailed
 	}
+	c.metrics.commits.WithLabelValues(result).Inc()
 	if !errors.Is(failed, context.Canceled) {
 		c.commits.Note(failed)
 	}

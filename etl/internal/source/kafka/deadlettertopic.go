@@ -2,12 +2,14 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
@@ -33,7 +35,7 @@ type DeadLetterOptions struct {
 	Topic      string
 	Logger     logrus.FieldLogger
 	Registerer prometheus.Registerer
-	Now        func() time.Time // nil is time.Now
+	Now        func() time.Time
 }
 
 // DeadLetterTopic stores rejected records on a topic: the raw record as the value, the reason in headers.
@@ -45,10 +47,7 @@ type DeadLetterTopic struct {
 
 // NewDeadLetterTopic checks the options. It does not connect yet.
 func NewDeadLetterTopic(o DeadLetterOptions) (*DeadLetterTopic, error) {
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	p, err := newProducer(o.Connection, o.Topic, "lz4", o.Logger, o.Now)
+	p, err := newProducer(o.Connection, o.Topic, o.Logger, o.Now)
 	if err != nil {
 		return nil, fmt.Errorf("kafka dead letters: %w", err)
 	}
@@ -71,10 +70,8 @@ func (d *DeadLetterTopic) Append(ctx context.Context, source, origin string, rej
 	if err == nil && len(failed) > 0 {
 		failed, err = d.storeTruncated(ctx, failed)
 	}
-	if err == nil && len(failed) > 0 {
-		for _, e := range failed {
-			err = d.producer.explain(e)
-		}
+	for _, e := range failed {
+		err = d.producer.explain(e)
 	}
 	if err != nil {
 		return fmt.Errorf("write dead letters of %s: %w", origin, err)
@@ -88,7 +85,7 @@ func (d *DeadLetterTopic) Append(ctx context.Context, source, origin string, rej
 func (d *DeadLetterTopic) storeTruncated(ctx context.Context, failed map[*kgo.Record]error) (map[*kgo.Record]error, error) {
 	var truncated []*kgo.Record
 	for r, err := range failed {
-		if !tooLarge(err) || len(r.Value) <= telemetry.MaxJSON {
+		if !errors.Is(err, kerr.MessageTooLarge) || len(r.Value) <= telemetry.MaxJSON {
 			return failed, nil
 		}
 		headers := append(r.Headers, kgo.RecordHeader{Key: HeaderCut, Value: []byte(strconv.Itoa(len(r.Value)))})

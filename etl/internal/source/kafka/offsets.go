@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
@@ -21,10 +22,9 @@ type partition struct {
 	topicPartition
 
 	// The mutex of the offsetTracker guards the rest.
-	first     int64 // where reading began, or unknown
-	durable   int64 // all records before it are durable, or unknown
+	durable   int64 // all records before it are durable; at first where reading begins, or unknown
 	epoch     int32 // leader epoch of the last of them
-	committed int64 // last committed offset, or unknown
+	committed int64 // last committed offset; at first where reading begins, or unknown
 	end       int64 // offset that the next record in the partition will get, or unknown
 	inFlight  ack.Tracker[offset]
 	closed    bool // being revoked, or no longer assigned
@@ -56,7 +56,7 @@ func (t *offsetTracker) assign(parts map[string][]int32) {
 		for _, number := range numbers {
 			id := topicPartition{topic, number}
 			if t.assigned[id] == nil {
-				t.assigned[id] = &partition{topicPartition: id, first: unknown, durable: unknown, committed: unknown, end: unknown}
+				t.assigned[id] = &partition{topicPartition: id, durable: unknown, committed: unknown, end: unknown}
 			}
 		}
 	}
@@ -77,8 +77,8 @@ func (t *offsetTracker) begin(p *partition, first, next int64, epoch int32) (num
 	if p.closed {
 		return 0, false
 	}
-	if p.durable == unknown {
-		p.durable, p.first = first, first
+	if p.inFlight.Released() == 0 && p.inFlight.Len() == 0 { // the first one
+		p.durable, p.committed = first, first
 	}
 	return p.inFlight.Add(offset{next, epoch}), true
 }
@@ -100,28 +100,22 @@ func (t *offsetTracker) ack(p *partition, number uint64) {
 
 // close lets no further in-flight range begin in these partitions. It returns the assigned ones.
 func (t *offsetTracker) close(parts map[string][]int32) []*partition {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	var closed []*partition
-	for topic, numbers := range parts {
-		for _, number := range numbers {
-			if p := t.assigned[topicPartition{topic, number}]; p != nil {
-				p.closed = true
-				closed = append(closed, p)
-			}
-		}
-	}
-	return closed
+	return t.closeIf(func(p *partition) bool { return slices.Contains(parts[p.topic], p.number) })
 }
 
 // closeAll closes every assigned partition.
 func (t *offsetTracker) closeAll() []*partition {
+	return t.closeIf(func(*partition) bool { return true })
+}
+
+func (t *offsetTracker) closeIf(match func(*partition) bool) (closed []*partition) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	var closed []*partition
 	for _, p := range t.assigned {
-		p.closed = true
-		closed = append(closed, p)
+		if match(p) {
+			p.closed = true
+			closed = append(closed, p)
+		}
 	}
 	return closed
 }
@@ -167,7 +161,7 @@ func (t *offsetTracker) uncommitted() map[*partition]offset {
 	defer t.mu.Unlock()
 	offsets := map[*partition]offset{}
 	for _, p := range t.assigned {
-		if p.durable > p.committed && p.durable > p.first {
+		if p.durable > p.committed {
 			offsets[p] = offset{p.durable, p.epoch}
 		}
 	}
@@ -192,8 +186,8 @@ func (t *offsetTracker) setEnd(p *partition, end int64) {
 func (t *offsetTracker) setFirst(topic string, number int32, first int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if p := t.assigned[topicPartition{topic, number}]; p != nil && p.first == unknown {
-		p.first = first
+	if p := t.assigned[topicPartition{topic, number}]; p != nil && p.durable == unknown {
+		p.durable, p.committed = first, first
 	}
 }
 
@@ -208,11 +202,7 @@ func (t *offsetTracker) progress() []progress {
 	defer t.mu.Unlock()
 	all := make([]progress, 0, len(t.assigned))
 	for id, p := range t.assigned {
-		s := progress{topicPartition: id, position: p.durable, end: p.end}
-		if s.position == unknown {
-			s.position = p.first
-		}
-		all = append(all, s)
+		all = append(all, progress{topicPartition: id, position: p.durable, end: p.end})
 	}
 	return all
 }

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -16,9 +14,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
-// Compressions are the values of SinkOptions.Compression.
-var Compressions = []string{"none", "gzip", "snappy", "lz4", "zstd"}
-
 // producer stores records in one topic, on all in-sync replicas.
 type producer struct {
 	connection Connection
@@ -28,20 +23,7 @@ type producer struct {
 	fail       context.CancelCauseFunc
 }
 
-func newProducer(c Connection, topic, compression string, logger logrus.FieldLogger, now func() time.Time) (*producer, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	if topic == "" {
-		return nil, errors.New("topic: empty; give its name")
-	}
-	codec, found := map[string]kgo.CompressionCodec{
-		"none": kgo.NoCompression(), "gzip": kgo.GzipCompression(), "snappy": kgo.SnappyCompression(),
-		"lz4": kgo.Lz4Compression(), "zstd": kgo.ZstdCompression(),
-	}[compression]
-	if !found {
-		return nil, fmt.Errorf("compression %q: give %s", compression, strings.Join(Compressions, " or "))
-	}
+func newProducer(c Connection, topic string, logger logrus.FieldLogger, now func() time.Time) (*producer, error) {
 	p := &producer{connection: c, topic: topic}
 	p.failed, p.fail = context.WithCancelCause(context.Background())
 	brokers := newBrokerOutages(logger, now)
@@ -51,9 +33,12 @@ func newProducer(c Connection, topic, compression string, logger logrus.FieldLog
 			p.fail(permanent)
 		}
 	}
-	var err error
-	p.client, err = kgo.NewClient(append(c.options(report),
-		kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchCompression(codec),
+	opts, err := c.Client(report)
+	if err != nil {
+		return nil, err
+	}
+	p.client, err = kgo.NewClient(append(opts,
+		kgo.DefaultProduceTopic(topic), kgo.RequiredAcks(kgo.AllISRAcks()), kgo.ProducerBatchCompression(kgo.Lz4Compression()),
 		kgo.AllowAutoTopicCreation(), kgo.MaxBufferedRecords(100_000), kgo.MaxBufferedBytes(32<<20),
 		kgo.ProducerLinger(0), // callers of store wait
 	)...)
@@ -112,14 +97,6 @@ func (p *producer) explain(err error) error {
 func (p *producer) close() {
 	p.fail(kgo.ErrClientClosed)
 	p.client.Close()
-}
-
-func tooLarge(err error) bool { return errors.Is(err, kerr.MessageTooLarge) }
-
-// firstError returns the error of the first record that failed.
-func firstError(records []*kgo.Record, failed map[*kgo.Record]error) error {
-	i := slices.IndexFunc(records, func(r *kgo.Record) bool { return failed[r] != nil })
-	return failed[records[i]]
 }
 
 func newBrokerOutages(logger logrus.FieldLogger, now func() time.Time) *ratelog.Outages {

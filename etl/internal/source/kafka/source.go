@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -31,23 +30,23 @@ const (
 	Latest   = "latest"
 )
 
-// Options say what a Source consumes. A zero duration or number means the default.
+// Options say what a Source consumes. All of them must be set; package config checks what is not checked here.
 type Options struct {
 	Connection Connection
 	Topics     []string
 	Group      string // consumer group; its members share the partitions
-	Start      string // where a group without committed offsets starts: Earliest (also when empty) or Latest
+	Start      string // where a group without committed offsets starts: Earliest or Latest
 
-	BatchRecords   int           // at most so many records per batch; 1000
-	FetchMaxBytes  int           // bytes on the wire that each broker may send ahead; 8 MiB
-	CommitInterval time.Duration // 1 s
-	RevokeWait     time.Duration // how long a rebalance waits for the records of revoked partitions to become durable; 20 s
-	DrainWait      time.Duration // the same for all partitions at the end; 25 s
-	SessionTimeout time.Duration // how long after the last heartbeat the group removes a member; 45 s
+	BatchRecords   int // at most so many records per batch
+	FetchMaxBytes  int // bytes on the wire that each broker may send ahead
+	CommitInterval time.Duration
+	RevokeWait     time.Duration // how long a rebalance waits for the records of revoked partitions to become durable
+	DrainWait      time.Duration // the same for all partitions at the end
+	SessionTimeout time.Duration // how long after the last heartbeat the group removes a member
 
 	Logger     logrus.FieldLogger
 	Registerer prometheus.Registerer
-	Now        func() time.Time // nil is time.Now
+	Now        func() time.Time
 }
 
 const (
@@ -70,28 +69,6 @@ type Source struct {
 
 // New checks the options, registers the metrics and makes a source. It does not connect yet.
 func New(o Options) (*Source, error) {
-	if o.Start == "" {
-		o.Start = Earliest
-	}
-	if o.Now == nil {
-		o.Now = time.Now
-	}
-	for _, d := range []struct {
-		to        *time.Duration
-		otherwise time.Duration
-	}{
-		{&o.CommitInterval, time.Second}, {&o.RevokeWait, 20 * time.Second}, {&o.DrainWait, 25 * time.Second}, {&o.SessionTimeout, 45 * time.Second},
-	} {
-		if *d.to == 0 {
-			*d.to = d.otherwise
-		}
-	}
-	if o.BatchRecords == 0 {
-		o.BatchRecords = 1000
-	}
-	if o.FetchMaxBytes == 0 {
-		o.FetchMaxBytes = 8 << 20
-	}
 	if err := o.check(); err != nil {
 		return nil, fmt.Errorf("kafka options: %w", err)
 	}
@@ -104,24 +81,13 @@ func New(o Options) (*Source, error) {
 }
 
 func (o *Options) check() error {
-	if err := o.Connection.check(); err != nil {
-		return err
-	}
 	switch {
-	case len(o.Topics) == 0 || slices.Contains(o.Topics, ""):
-		return fmt.Errorf("topics %q: name at least one", strings.Join(o.Topics, ","))
 	case o.Group == "":
 		return errors.New("group: name the consumer group")
-	case o.Start != Earliest && o.Start != Latest:
-		return fmt.Errorf("start %q: take %s or %s", o.Start, Earliest, Latest)
-	case o.BatchRecords < 1:
-		return fmt.Errorf("batch records %d: give at least 1", o.BatchRecords)
 	case o.FetchMaxBytes < 64<<10 || o.FetchMaxBytes > 50<<20: // the client reads at most 100 MiB, and a single batch may exceed the limit
 		return fmt.Errorf("fetch bytes %d: give 65536 to %d", o.FetchMaxBytes, 50<<20)
-	case o.CommitInterval < 0 || o.RevokeWait < 0 || o.DrainWait < 0 || o.SessionTimeout < 0:
-		return errors.New("a duration is negative: give at least 0, which means the default")
 	}
-	return nil
+	return o.Connection.check()
 }
 
 // Name implements pipeline.Source.
