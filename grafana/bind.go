@@ -18,7 +18,8 @@ type Values struct {
 var reference = regexp.MustCompile(`\$(?:\{(\w+)(?::([^}]+))?\}|(\w+))`)
 
 // Bind replaces the variables in a query, as Grafana and the data source do before it is sent. An entry of a list becomes
-// one entry per value. In CQL, the values of a multi-value variable are quoted; elsewhere they form a regular expression. The caller replaces the built-in variables, except dates.
+// one entry per value. In CQL, the values of a multi-value variable are quoted; elsewhere they form a regular expression.
+// The caller replaces the built-in variables, except dates.
 func (d *Dashboard) Bind(query json.RawMessage, values Values) (json.RawMessage, error) {
 	var model any
 	if err := json.Unmarshal(query, &model); err != nil {
@@ -34,42 +35,30 @@ func (d *Dashboard) Bind(query json.RawMessage, values Values) (json.RawMessage,
 func (d *Dashboard) bind(key string, model any, values Values) any {
 	switch m := model.(type) {
 	case map[string]any:
-		bound := make(map[string]any, len(m))
 		for k, v := range m {
-			bound[k] = d.bind(k, v, values)
+			m[k] = d.bind(k, v, values)
 		}
-		return bound
 	case []any:
 		bound := []any{}
 		for _, entry := range m {
-			text, isText := entry.(string)
-			name, whole := wholeReference(text)
-			switch {
-			case isText && whole && values.Variables[name] != nil:
-				for _, value := range values.Variables[name] {
-					bound = append(bound, value)
-				}
-			default:
+			text, _ := entry.(string)
+			name := reference.FindStringSubmatch(text)
+			if name == nil || name[0] != text || values.Variables[name[1]+name[3]] == nil {
 				bound = append(bound, d.bind(key, entry, values))
+				continue
+			}
+			for _, value := range values.Variables[name[1]+name[3]] {
+				bound = append(bound, value)
 			}
 		}
 		return bound
 	case string:
-		join := joinPattern
 		if key == "cql" {
-			join = joinQuoted
+			return d.Expand(m, values, joinQuoted)
 		}
-		return d.Expand(m, values, join)
+		return d.Expand(m, values, joinPattern)
 	}
 	return model
-}
-
-func wholeReference(text string) (string, bool) {
-	m := reference.FindStringSubmatch(text)
-	if m == nil || m[0] != text {
-		return "", false
-	}
-	return m[1] + m[3], true
 }
 
 // Expand replaces the variables in a text. join formats the values of a variable without an explicit format.

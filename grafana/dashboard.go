@@ -1,6 +1,7 @@
 package grafana
 
 import (
+	"cmp"
 	"embed"
 	"encoding/json"
 	"fmt"
@@ -12,153 +13,107 @@ import (
 //go:embed dashboards
 var files embed.FS
 
-// Dashboard is a Grafana dashboard.
+// Dashboard is a Grafana dashboard. Its JSON has the names of the fields, with another case.
 type Dashboard struct {
-	Path string `json:"-"` // below the folder of dashboards, for example fleet/fleet-alerts.json
+	Path string          `json:"-"` // below the folder of dashboards, for example fleet/fleet-alerts.json
+	JSON json.RawMessage `json:"-"` // the whole file
 
-	UID           string   `json:"uid"`
-	Title         string   `json:"title"`
-	Tags          []string `json:"tags"`
-	Editable      bool     `json:"editable"`
-	SchemaVersion int      `json:"schemaVersion"`
-	Refresh       string   `json:"refresh"`
-	Timezone      string   `json:"timezone"`
-	GraphTooltip  int      `json:"graphTooltip"`
-	Time          struct {
-		From string `json:"from"`
-		To   string `json:"to"`
-	} `json:"time"`
-	Links      []DashboardLink `json:"links"`
-	Templating struct {
-		List []Variable `json:"list"`
-	} `json:"templating"`
-	Annotations struct {
-		List []Annotation `json:"list"`
-	} `json:"annotations"`
-
-	// JSON is the whole file.
-	JSON json.RawMessage `json:"-"`
-
-	TopLevel []Panel `json:"panels"` // including rows; see Panels
+	UID, Title, Refresh, Timezone string
+	Tags                          []string
+	Editable                      bool
+	SchemaVersion, GraphTooltip   int
+	Time                          struct{ From, To string }
+	Links                         []DashboardLink
+	Templating                    struct{ List []Variable }
+	Annotations                   struct{ List []Annotation }
+	TopLevel                      []Panel `json:"panels"` // including rows; see Panels
 }
 
 // DashboardLink is a link at the top of a dashboard.
 type DashboardLink struct {
-	Type        string   `json:"type"`
-	Tags        []string `json:"tags"`
-	URL         string   `json:"url"`
-	IncludeVars bool     `json:"includeVars"`
-	KeepTime    bool     `json:"keepTime"`
+	Type, URL             string
+	Tags                  []string
+	IncludeVars, KeepTime bool
 }
 
 // Datasource refers to a data source, usually by a variable.
-type Datasource struct {
-	Type string `json:"type"`
-	UID  string `json:"uid"`
-}
+type Datasource struct{ Type, UID string }
 
 // Variable is a variable of a dashboard.
 type Variable struct {
-	Name       string          `json:"name"`
-	Label      string          `json:"label"`
-	Type       string          `json:"type"` // query, custom, datasource, constant
-	Hide       int             `json:"hide"` // 2: not shown
-	Multi      bool            `json:"multi"`
-	IncludeAll bool            `json:"includeAll"`
-	AllValue   string          `json:"allValue"`
-	Regex      string          `json:"regex"`
-	Datasource Datasource      `json:"datasource"`
-	Query      json.RawMessage `json:"query"` // a string, or a query of the data source
-	Current    struct {
-		Value json.RawMessage `json:"value"`
-	} `json:"current"`
-	Options []struct {
-		Value string `json:"value"`
-	} `json:"options"`
+	Name              string
+	Type              string // query, custom, datasource, constant
+	Hide              int    // 2: not shown
+	Multi, IncludeAll bool
+	AllValue, Regex   string
+	Datasource        Datasource
+	Query             json.RawMessage // a string, or a query of the data source
+	Current           struct{ Value json.RawMessage }
+	Options           []struct{ Value string }
 }
 
 // Annotation is an annotation query. The Fleet Tracing data source has its query in Target, Prometheus in Expr.
 type Annotation struct {
-	Name       string          `json:"name"`
-	Enable     bool            `json:"enable"`
-	Datasource Datasource      `json:"datasource"`
-	Target     json.RawMessage `json:"target"`
-	Expr       string          `json:"expr"`
+	Name, Expr string
+	Datasource Datasource
+	Target     json.RawMessage
 }
 
 // Panel is a panel, or a row.
 type Panel struct {
-	ID          int        `json:"id"`
-	Type        string     `json:"type"`
-	Title       string     `json:"title"`
-	Description string     `json:"description"`
-	Datasource  Datasource `json:"datasource"`
-	Grid        struct {
-		X int `json:"x"`
-		Y int `json:"y"`
-		W int `json:"w"`
-		H int `json:"h"`
-	} `json:"gridPos"`
-	FieldConfig     FieldConfig     `json:"fieldConfig"`
-	Options         json.RawMessage `json:"options"`
-	Links           []Link          `json:"links"`
-	Transformations json.RawMessage `json:"transformations"`
-	TimeFrom        string          `json:"timeFrom"`
-	TimeShift       string          `json:"timeShift"`
-	Inner           []Panel         `json:"panels"` // of a collapsed row
-
-	Queries []json.RawMessage `json:"targets"`
+	ID                       int
+	Type, Title, Description string
+	Datasource               Datasource
+	Grid                     struct{ X, Y, W, H int } `json:"gridPos"`
+	FieldConfig              FieldConfig
+	Options, Transformations json.RawMessage
+	Links                    []Link
+	TimeFrom, TimeShift      string
+	Inner                    []Panel           `json:"panels"` // of a collapsed row
+	Queries                  []json.RawMessage `json:"targets"`
 }
 
 // FieldConfig configures how a panel shows values.
 type FieldConfig struct {
 	Defaults struct {
-		Unit   string   `json:"unit"`
-		Max    *float64 `json:"max"`
-		Custom struct {
-			AxisSoftMax *float64 `json:"axisSoftMax"`
-		} `json:"custom"`
-		Thresholds json.RawMessage `json:"thresholds"`
-		Mappings   []Mapping       `json:"mappings"`
-		Links      []Link          `json:"links"`
-	} `json:"defaults"`
+		Unit       string
+		Max        *float64
+		Custom     struct{ AxisSoftMax *float64 }
+		Thresholds json.RawMessage
+		Mappings   []Mapping
+		Links      []Link
+	}
 	Overrides []struct {
 		Matcher struct {
-			ID      string          `json:"id"`
-			Options json.RawMessage `json:"options"`
-		} `json:"matcher"`
+			ID      string
+			Options json.RawMessage
+		}
 		Properties []struct {
-			ID    string          `json:"id"`
-			Value json.RawMessage `json:"value"`
-		} `json:"properties"`
-	} `json:"overrides"`
+			ID    string
+			Value json.RawMessage
+		}
+	}
 }
 
 // Mapping maps values to texts and colors.
 type Mapping struct {
-	Type    string `json:"type"`
-	Options map[string]struct {
-		Text  string `json:"text"`
-		Color string `json:"color"`
-	} `json:"options"`
+	Type    string
+	Options map[string]struct{ Text, Color string }
 }
 
 // Link is a link of a panel or of a value in it.
-type Link struct {
-	Title string `json:"title"`
-	URL   string `json:"url"`
-}
+type Link struct{ Title, URL string }
 
 // Target is one query of a panel.
 type Target struct {
-	Panel      *Panel
+	Panel *Panel          `json:"-"`
+	JSON  json.RawMessage `json:"-"` // the whole query, for the Fleet Tracing data source; see Dashboard.Bind
+
 	RefID      string
 	Datasource Datasource
-	Hide       bool
-	Expr       string          // PromQL, for Prometheus
-	Format     string          // result format
-	Instant    bool            // an instant query of Prometheus
-	JSON       json.RawMessage // the whole query, for the Fleet Tracing data source; see Dashboard.Bind
+	Expr       string // PromQL, for Prometheus
+	Format     string // result format
+	Instant    bool   // an instant query of Prometheus
 }
 
 // Load reads all dashboards, sorted by their paths.
@@ -214,21 +169,12 @@ func (d *Dashboard) Targets() ([]Target, error) {
 func (p *Panel) Targets() ([]Target, error) {
 	var all []Target
 	for _, text := range p.Queries {
-		var query struct {
-			RefID      string      `json:"refId"`
-			Datasource *Datasource `json:"datasource"`
-			Hide       bool        `json:"hide"`
-			Expr       string      `json:"expr"`
-			Format     string      `json:"format"`
-			Instant    bool        `json:"instant"`
-		}
-		if err := json.Unmarshal(text, &query); err != nil {
+		target := Target{Panel: p, JSON: text}
+		if err := json.Unmarshal(text, &target); err != nil {
 			return nil, fmt.Errorf("panel %d, %q: %w", p.ID, p.Title, err)
 		}
-		if query.Datasource == nil {
-			query.Datasource = &p.Datasource
-		}
-		all = append(all, Target{Panel: p, RefID: query.RefID, Datasource: *query.Datasource, Hide: query.Hide, Expr: query.Expr, Format: query.Format, Instant: query.Instant, JSON: text})
+		target.Datasource = cmp.Or(target.Datasource, p.Datasource)
+		all = append(all, target)
 	}
 	return all, nil
 }
