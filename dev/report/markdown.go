@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -64,10 +65,8 @@ func link(name string, destination []byte, pages []string) []byte {
 	if file != "" {
 		target = path.Join(path.Dir(name), file)
 	}
-	for _, page := range pages {
-		if page == target {
-			return []byte("#" + prefix(page) + anchor)
-		}
+	if slices.Contains(pages, target) {
+		return []byte("#" + prefix(target) + anchor)
 	}
 	if anchor != "" {
 		target += "#" + anchor

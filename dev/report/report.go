@@ -14,8 +14,9 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // Pages are the documents of the report in their order.
@@ -65,41 +66,31 @@ func Render(ctx context.Context, o Options) error {
 	if err := page.Execute(&text, values); err != nil {
 		return err
 	}
-	drawn, err := draw(ctx, browser, o.Work, text.Bytes())
-	if err != nil {
-		return fmt.Errorf("draw the diagrams: %w", err)
+	file := filepath.Join(o.Work, "page.html")
+	if err := os.WriteFile(file, text.Bytes(), 0o644); err != nil {
+		return err
 	}
-	pdf := filepath.Join(o.Work, "report.pdf")
-	if _, err := browse(ctx, browser, o.Work, drawn, "--no-pdf-header-footer", "--generate-pdf-document-outline", "--print-to-pdf="+pdf); err != nil {
-		return fmt.Errorf("print the report: %w", err)
+	if err := printPage(ctx, browser, file, o.Out); err != nil {
+		return fmt.Errorf("print %s: %w", file, err)
 	}
-	made, err := os.ReadFile(pdf)
-	if err != nil {
-		return fmt.Errorf("print the report: %w", err)
-	}
-	return os.WriteFile(o.Out, made, 0o644) //nolint:gosec // the user names the file
+	return nil
 }
 
 func fileURL(path string) template.URL {
 	return template.URL((&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()) //nolint:gosec // a file of the repository
 }
 
-// mermaidPackage draws the diagrams.
-const mermaidPackage = "mermaid@11.12.0"
-
-// fetchMermaid returns the path of Mermaid. npm fetches it the first time and checks its integrity.
+// fetchMermaid returns the path of Mermaid, which draws the diagrams. npm fetches it the first time and checks its
+// integrity.
 func fetchMermaid(ctx context.Context, work string) (string, error) {
 	script := filepath.Join(work, "package", "dist", "mermaid.min.js")
 	if _, err := os.Stat(script); err == nil {
 		return script, nil
 	}
-	if _, err := exec.LookPath("npm"); err != nil {
-		return "", errors.New("find npm, which fetches " + mermaidPackage + ": install it, such as by apt-get install npm")
-	}
-	fetch := exec.CommandContext(ctx, "sh", "-c", "npm pack --silent "+mermaidPackage+" && tar -xzf mermaid-*.tgz package/dist/mermaid.min.js")
+	fetch := exec.CommandContext(ctx, "sh", "-c", "npm pack --silent mermaid@11.12.0 && tar -xzf mermaid-*.tgz package/dist/mermaid.min.js")
 	fetch.Dir = work
 	if out, err := fetch.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch %s: %w\n%s", mermaidPackage, err, out)
+		return "", fmt.Errorf("fetch Mermaid by npm, which apt-get install npm installs: %w\n%s", err, out)
 	}
 	return script, nil
 }
@@ -117,53 +108,40 @@ func findChromium() (string, error) {
 	return "", errors.New("find chromium, which makes the pages: it is not in PATH: install it, such as by apt-get install chromium, or name it in CHROMIUM")
 }
 
-var (
-	drawn   = regexp.MustCompile(`<html[^>]* data-drawn="([^"]*)"`)
-	scripts = regexp.MustCompile(`(?s)<!--scripts-->.*<!--/scripts-->`)
-)
+// printWithin bounds a run of the browser.
+const printWithin = 2 * time.Minute
 
-// draw returns the page with its diagrams drawn and without the scripts that draw them.
-func draw(ctx context.Context, browser, work string, text []byte) ([]byte, error) {
-	dom, err := browse(ctx, browser, work, text, "--virtual-time-budget=60000", "--dump-dom")
-	if err != nil {
-		return nil, err
-	}
-	switch found := drawn.FindSubmatch(dom); {
-	case found == nil:
-		return nil, errors.New("the browser did not finish: look at page.html in " + work)
-	case string(found[1]) != "all":
-		return nil, fmt.Errorf("%s: look at page.html in %s", found[1], work)
-	}
-	return scripts.ReplaceAll(dom, nil), nil
-}
+// drawn is what the page logs when its diagrams are drawn, or which one cannot be drawn.
+var drawn = regexp.MustCompile(`(?s)"drawn: (.*?)", source:`)
 
-// browseWithin bounds a run of the browser.
-const browseWithin = 2 * time.Minute
-
-// browse opens a page in a headless browser and returns its output.
-func browse(ctx context.Context, browser, work string, text []byte, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, browseWithin)
+// printPage prints a page into a PDF by a headless browser.
+func printPage(ctx context.Context, browser, file, pdf string) error {
+	ctx, cancel := context.WithTimeout(ctx, printWithin)
 	defer cancel()
-	file := filepath.Join(work, "page.html")
-	if err := os.WriteFile(file, text, 0o644); err != nil {
-		return nil, err
-	}
-	profile, err := os.MkdirTemp(work, "profile")
+	profile, err := os.MkdirTemp("", "fleet-report-")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(profile)
-	args = append(args, "--headless", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--user-data-dir="+profile)
+	args := []string{
+		"--headless", "--disable-gpu", "--disable-dev-shm-usage", "--allow-file-access-from-files", "--user-data-dir=" + profile, "--enable-logging=stderr",
+		"--virtual-time-budget=60000", "--no-pdf-header-footer", "--generate-pdf-document-outline", "--print-to-pdf=" + pdf,
+	}
 	if os.Geteuid() == 0 { // the sandbox of Chromium rejects root; the page consists of our own files
 		args = append(args, "--no-sandbox")
 	}
 	cmd := exec.CommandContext(ctx, browser, append(args, string(fileURL(file)))...)
 	cmd.WaitDelay = 5 * time.Second
-	var out, log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &log
-	if err := cmd.Run(); err != nil {
-		lines := strings.Split(strings.TrimSpace(log.String()), "\n")
-		return nil, fmt.Errorf("%s: %w: %s", browser, err, strings.Join(lines[max(0, len(lines)-3):], "; "))
+	var log bytes.Buffer
+	cmd.Stderr = &log
+	err = cmd.Run()
+	if found := drawn.FindStringSubmatch(log.String()); err == nil && found == nil {
+		err = errors.New("the page did not finish")
+	} else if err == nil && found[1] != "all" {
+		return errors.New(found[1])
 	}
-	return out.Bytes(), nil
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", browser, err, process.LastLines(log.Bytes(), 3))
+	}
+	return nil
 }
