@@ -32,12 +32,12 @@ const (
 type Claim struct {
 	InstanceID, DeviceID string
 	FromDay              Day
-	Fleets               []string // fleets that the records name; only ClaimsOfDevice reads them
+	Fleets               []string // fleets that the records name; only ClaimsOfDevices reads them
 }
 
-const claimBuckets = 16
+const claimBuckets = 64
 
-// ClaimBucket is the partition of a device among the claims of an instance.
+// ClaimBucket is the partition of a device in both tables of claims.
 func ClaimBucket(deviceID string) int32 { return bucketOf(deviceID, claimBuckets) }
 
 const (
@@ -53,9 +53,9 @@ const (
 	selectPendingHours = "SELECT fleet_id, hour FROM pending_hours_by_instance WHERE instance_id = ?"
 	deletePendingHours = "DELETE FROM pending_hours_by_instance WHERE instance_id = ?"
 
-	updateClaim            = "UPDATE claims_by_device USING TIMESTAMP ? SET from_day = ?, fleets = fleets + ? WHERE device_id = ? AND instance_id = ?"
-	deleteClaim            = "DELETE FROM claims_by_device USING TIMESTAMP ? WHERE device_id = ? AND instance_id = ?"
-	selectClaims           = "SELECT instance_id, from_day, fleets FROM claims_by_device WHERE device_id = ?"
+	updateClaim            = "UPDATE claims_by_device USING TIMESTAMP ? SET from_day = ?, fleets = fleets + ? WHERE bucket = ? AND device_id = ? AND instance_id = ?"
+	deleteClaim            = "DELETE FROM claims_by_device USING TIMESTAMP ? WHERE bucket = ? AND device_id = ? AND instance_id = ?"
+	selectClaims           = "SELECT device_id, instance_id, from_day, fleets FROM claims_by_device WHERE bucket = ? AND device_id IN ?"
 	insertClaimByInstance  = "INSERT INTO claims_by_instance (instance_id, bucket, device_id, from_day) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteClaimByInstance  = "DELETE FROM claims_by_instance USING TIMESTAMP ? WHERE instance_id = ? AND bucket = ? AND device_id = ?"
 	selectClaimsByInstance = "SELECT device_id, from_day FROM claims_by_instance WHERE instance_id = ? AND bucket = ?"
@@ -150,7 +150,7 @@ func (s *Store) Leftovers(ctx context.Context, instanceID string) ([]Claim, []Fl
 }
 
 // ApplyInstanceClaims applies claims of one instance on devices of one ClaimBucket. A claim is written here before
-// ApplyDeviceClaim writes it, so that every claim on a device is also found by its instance.
+// ApplyDeviceClaims writes it, so that every claim on a device is also found by its instance.
 func (s *Store) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim]) error {
 	return apply(ctx, s, TableClaimsByInstance, 5, rows, insertClaimByInstance, deleteClaimByInstance,
 		func(a *arena, c *Claim) {
@@ -159,20 +159,27 @@ func (s *Store) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim])
 		}, func(a *arena, c *Claim) { a.add(&c.FromDay) })
 }
 
-// ApplyDeviceClaim applies the claim of an instance on a device.
-func (s *Store) ApplyDeviceClaim(ctx context.Context, m Mutation[Claim]) error {
-	c := m.Row
-	if m.Delete {
-		return s.exec(ctx, TableClaims, deleteClaim, m.WriteTimeUs, c.DeviceID, c.InstanceID)
+// ApplyDeviceClaims applies claims on devices of one ClaimBucket.
+func (s *Store) ApplyDeviceClaims(ctx context.Context, rows []Mutation[Claim]) error {
+	b := s.batch(ctx, len(rows))
+	for _, m := range rows {
+		c := m.Row
+		if m.Delete {
+			b.add(deleteClaim, []any{m.WriteTimeUs, ClaimBucket(c.DeviceID), c.DeviceID, c.InstanceID})
+		} else {
+			b.add(updateClaim, []any{m.WriteTimeUs, c.FromDay, c.Fleets, ClaimBucket(c.DeviceID), c.DeviceID, c.InstanceID})
+		}
 	}
-	return s.exec(ctx, TableClaims, updateClaim, m.WriteTimeUs, c.FromDay, c.Fleets, c.DeviceID, c.InstanceID)
+	return b.exec(TableClaims)
 }
 
-// ClaimsOfDevice lists the claims on a device, one for each instance.
-func (s *Store) ClaimsOfDevice(ctx context.Context, deviceID string) ([]Claim, error) {
-	rows, err := collect(s, s.query(ctx, selectClaims, deviceID), func(c *Claim) []any {
-		c.DeviceID = deviceID
-		return []any{&c.InstanceID, &c.FromDay, &c.Fleets}
+// ClaimsOfDevices lists the claims on some devices of one ClaimBucket, one for each device and instance.
+func (s *Store) ClaimsOfDevices(ctx context.Context, deviceIDs ...string) ([]Claim, error) {
+	if len(deviceIDs) == 0 {
+		return nil, nil
+	}
+	rows, err := collect(s, s.query(ctx, selectClaims, ClaimBucket(deviceIDs[0]), deviceIDs), func(c *Claim) []any {
+		return []any{&c.DeviceID, &c.InstanceID, &c.FromDay, &c.Fleets}
 	})
 	return rows, opError("read "+TableClaims, err)
 }

@@ -19,12 +19,12 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	claim := func(instance, device string, from cassandra.Day, writeTimeUs int64, fleets ...string) {
 		m := cassandra.Mutation[cassandra.Claim]{Row: cassandra.Claim{InstanceID: instance, DeviceID: device, FromDay: from, Fleets: fleets}, WriteTimeUs: writeTimeUs}
 		require.NoError(t, s.ApplyInstanceClaims(ctx, []cassandra.Mutation[cassandra.Claim]{m}))
-		require.NoError(t, s.ApplyDeviceClaim(ctx, m))
+		require.NoError(t, s.ApplyDeviceClaims(ctx, []cassandra.Mutation[cassandra.Claim]{m}))
 	}
 	remove := func(instance, device string, writeTimeUs int64) {
 		m := cassandra.Mutation[cassandra.Claim]{Row: cassandra.Claim{InstanceID: instance, DeviceID: device}, Delete: true, WriteTimeUs: writeTimeUs}
 		require.NoError(t, s.ApplyInstanceClaims(ctx, []cassandra.Mutation[cassandra.Claim]{m}))
-		require.NoError(t, s.ApplyDeviceClaim(ctx, m))
+		require.NoError(t, s.ApplyDeviceClaims(ctx, []cassandra.Mutation[cassandra.Claim]{m}))
 	}
 	var want []cassandra.Claim
 	for i := range 40 {
@@ -47,7 +47,7 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	require.Equal(t, []cassandra.Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
 	require.Empty(t, of("i~3"))
 	on := func(device string) []cassandra.Claim {
-		claims, err := s.ClaimsOfDevice(ctx, device)
+		claims, err := s.ClaimsOfDevices(ctx, device)
 		require.NoError(t, err)
 		return claims
 	}

@@ -172,7 +172,7 @@ func oneIsKilled(t *testing.T, s *site) {
 	require.NotEmpty(t, d.trips)
 	require.NotEmpty(t, d.alerts)
 	for device := range d.fixes {
-		claims, err := store.ClaimsOfDevice(t.Context(), device)
+		claims, err := store.ClaimsOfDevices(t.Context(), device)
 		require.NoError(t, err)
 		require.Empty(t, claims, "no claim is left")
 	}

@@ -39,8 +39,8 @@ type Store interface {
 	RemoveInstance(ctx context.Context, instanceID string) error
 	UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error
 	ApplyInstanceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error
-	ApplyDeviceClaim(ctx context.Context, row cassandra.Mutation[cassandra.Claim]) error
-	ClaimsOfDevice(ctx context.Context, deviceID string) ([]cassandra.Claim, error)
+	ApplyDeviceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error
+	ClaimsOfDevices(ctx context.Context, deviceIDs ...string) ([]cassandra.Claim, error)
 	Leftovers(ctx context.Context, instanceID string) ([]cassandra.Claim, []cassandra.FleetHour, error)
 	AddPendingHours(ctx context.Context, instanceID string, hours []cassandra.FleetHour) error
 }
@@ -165,9 +165,6 @@ type Acquired struct {
 	Strong   bool // the claims of all other instances are known
 }
 
-// claimsInParallel is the number of devices that are claimed or released in parallel.
-const claimsInParallel = 64
-
 // Acquire claims devices before their records are stored. It returns the devices that were not claimed before. The
 // caller calls Applied once for each record.
 func (c *Claims) Acquire(ctx context.Context, wants map[string]*Want) ([]Acquired, error) {
@@ -225,28 +222,32 @@ func (c *Claims) hold(ctx context.Context, id string, want *Want) (isNew, isChan
 
 // write stores the claims as they are now. For the new ones it reads the claims of others, and notifies those.
 func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired, error) {
-	at := c.stamps.Next()
-	rows := c.rows(slices.Concat(fresh, changed), at)
-	if err := c.applyInstanceClaims(ctx, rows); err != nil {
-		return nil, err
-	}
+	rows := c.rows(slices.Concat(fresh, changed), c.stamps.Next())
 	isNew := make(map[string]bool, len(fresh))
 	for _, id := range fresh {
 		isNew[id] = true
 	}
-	acquired := make([]Acquired, len(rows))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(claimsInParallel)
-	for i, row := range rows {
-		g.Go(func() error {
-			err := c.applyDeviceClaim(ctx, row)
-			if err == nil && isNew[row.Row.DeviceID] {
-				acquired[i], err = c.notifyOthers(ctx, row.Row.DeviceID)
-			}
+	var mu sync.Mutex
+	var acquired []Acquired
+	if err := c.inBuckets(ctx, rows, func(ctx context.Context, part []cassandra.Mutation[cassandra.Claim]) error {
+		if err := c.run(ctx, cassandra.TableClaimsByInstance, part, c.stores.Strong.ApplyInstanceClaims); err != nil {
 			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+		}
+		if err := c.run(ctx, cassandra.TableClaims, part, c.stores.Strong.ApplyDeviceClaims); err != nil {
+			return err
+		}
+		var ids []string
+		for i := range part {
+			if id := part[i].Row.DeviceID; isNew[id] {
+				ids = append(ids, id)
+			}
+		}
+		found, err := c.notifyOthers(ctx, ids)
+		mu.Lock()
+		defer mu.Unlock()
+		acquired = append(acquired, found...)
+		return err
+	}); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -256,7 +257,7 @@ func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired
 			v.written = true
 		}
 	}
-	return slices.DeleteFunc(acquired, func(a Acquired) bool { return a.DeviceID == "" }), nil
+	return acquired, nil
 }
 
 // rows returns the claims on held devices as they are now.
@@ -275,53 +276,73 @@ func (c *Claims) rows(ids []string, at int64) []cassandra.Mutation[cassandra.Cla
 	return rows
 }
 
-// notifyOthers reads the claims of others on a device that this instance claims, and notifies them that it is shared.
-func (c *Claims) notifyOthers(ctx context.Context, id string) (Acquired, error) {
-	others, strong, err := c.Others(ctx, id)
-	if err != nil {
-		return Acquired{}, err
+// notifyOthers reads the claims of others on devices of one bucket that this instance claims, and notifies the others
+// that these are shared.
+func (c *Claims) notifyOthers(ctx context.Context, ids []string) ([]Acquired, error) {
+	if len(ids) == 0 {
+		return nil, nil
 	}
-	for _, other := range others {
+	others, strong, err := c.Others(ctx, ids...)
+	if err != nil {
+		return nil, err
+	}
+	shared := map[string][]string{} // devices by the other instance
+	for id, claims := range others {
+		for _, other := range claims {
+			shared[other.InstanceID] = append(shared[other.InstanceID], id)
+		}
+	}
+	for instance, devices := range shared {
 		if err := c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
-			return c.stores.Strong.UpdateSharedDevices(ctx, other.InstanceID, []string{id}, nil)
+			return c.stores.Strong.UpdateSharedDevices(ctx, instance, devices, nil)
 		}); err != nil {
-			return Acquired{}, err
+			return nil, err
 		}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := c.held[id]
-	if v == nil {
-		return Acquired{}, nil // released meanwhile
-	}
-	for _, other := range others {
-		v.shared = true
-		if v.sharers == nil {
-			v.sharers = map[string]bool{}
+	var acquired []Acquired
+	for _, id := range ids {
+		v := c.held[id]
+		if v == nil {
+			continue // released meanwhile
 		}
-		v.sharers[other.InstanceID] = true
-		v.fromDay = min(v.fromDay, other.FromDay)
-		v.join(other.Fleets)
+		for _, other := range others[id] {
+			v.shared = true
+			if v.sharers == nil {
+				v.sharers = map[string]bool{}
+			}
+			v.sharers[other.InstanceID] = true
+			v.fromDay = min(v.fromDay, other.FromDay)
+			v.join(other.Fleets)
+		}
+		acquired = append(acquired, Acquired{DeviceID: id, FromDay: v.fromDay, Shared: len(others[id]) > 0, Strong: strong})
 	}
-	return Acquired{DeviceID: id, FromDay: v.fromDay, Shared: len(others) > 0, Strong: strong}, nil
+	return acquired, nil
 }
 
-// Others reads the claims of other instances on a device. strong reports whether the read overlapped every write.
-func (c *Claims) Others(ctx context.Context, id string) (others []cassandra.Claim, strong bool, err error) {
+// Others reads the claims of other instances on devices of one bucket, by device. strong reports whether the read
+// overlapped every write.
+func (c *Claims) Others(ctx context.Context, ids ...string) (others map[string][]cassandra.Claim, strong bool, err error) {
+	var claims []cassandra.Claim
 	strong, err = executor.Read(ctx, c.exec, c.stores, cassandra.TableClaims, func(ctx context.Context, s Store) (err error) {
-		others, err = s.ClaimsOfDevice(ctx, id)
+		claims, err = s.ClaimsOfDevices(ctx, ids...)
 		return err
 	})
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	v := c.held[id]
-	return slices.DeleteFunc(others, func(o cassandra.Claim) bool {
-		adopted := v != nil && slices.Contains(v.adopted, o.InstanceID)
-		if adopted {
-			v.join(o.Fleets) // the other may have written rows of them
+	others = map[string][]cassandra.Claim{}
+	for _, other := range claims {
+		v := c.held[other.DeviceID]
+		switch {
+		case other.InstanceID == c.id:
+		case v != nil && slices.Contains(v.adopted, other.InstanceID):
+			v.join(other.Fleets) // the other may have written rows of them
+		default:
+			others[other.DeviceID] = append(others[other.DeviceID], other)
 		}
-		return adopted || o.InstanceID == c.id
-	}), strong, err
+	}
+	return others, strong, err
 }
 
 // Status is what is known of the claims on a device.
@@ -426,15 +447,12 @@ func (c *Claims) FinishRelease(ctx context.Context, all []Release) error {
 			})
 		}
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(claimsInParallel)
-	for _, row := range rows {
-		g.Go(func() error { return c.applyDeviceClaim(gctx, row) })
-	}
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	return c.applyInstanceClaims(ctx, rows)
+	return c.inBuckets(ctx, rows, func(ctx context.Context, part []cassandra.Mutation[cassandra.Claim]) error {
+		if err := c.run(ctx, cassandra.TableClaims, part, c.stores.Strong.ApplyDeviceClaims); err != nil {
+			return err
+		}
+		return c.run(ctx, cassandra.TableClaimsByInstance, part, c.stores.Strong.ApplyInstanceClaims)
+	})
 }
 
 // AbortRelease leaves the claims of devices as they are: another instance takes them over.
@@ -449,10 +467,14 @@ func (c *Claims) endRelease(all []Release) {
 	}
 }
 
-// claimRows bounds one mutation of claims.
-const claimRows = 100
+// claimRows bounds one mutation of claims, and bucketsInParallel the number of them that are written at once.
+const (
+	claimRows         = 100
+	bucketsInParallel = 64
+)
 
-func (c *Claims) applyInstanceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
+// inBuckets calls apply with rows of one instance and bucket at a time, in parallel.
+func (c *Claims) inBuckets(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim], apply func(context.Context, []cassandra.Mutation[cassandra.Claim]) error) error {
 	type bucket struct {
 		instance string
 		number   int32
@@ -463,28 +485,22 @@ func (c *Claims) applyInstanceClaims(ctx context.Context, rows []cassandra.Mutat
 		groups[key] = append(groups[key], row)
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(bucketsInParallel)
 	for _, group := range groups {
 		for part := range slices.Chunk(group, claimRows) {
-			g.Go(func() error {
-				return c.run(ctx, cassandra.TableClaimsByInstance, func(ctx context.Context) error {
-					return c.stores.Strong.ApplyInstanceClaims(ctx, part)
-				})
-			})
+			g.Go(func() error { return apply(ctx, part) })
 		}
 	}
 	return g.Wait()
 }
 
-func (c *Claims) applyDeviceClaim(ctx context.Context, row cassandra.Mutation[cassandra.Claim]) error {
-	return c.run(ctx, cassandra.TableClaims, func(ctx context.Context) error { return c.stores.Strong.ApplyDeviceClaim(ctx, row) })
-}
-
-// run runs a write of claims, with its place among the writes in flight. Those may be held by writes that wait for the
+// run applies rows of claims, with its place among the writes in flight. Those may be held by writes that wait for the
 // lease, so claiming devices again takes no place. Writes about instances never take one: they do not wait behind others.
-func (c *Claims) run(ctx context.Context, table string, write func(context.Context) error) error {
+func (c *Claims) run(ctx context.Context, table string, rows []cassandra.Mutation[cassandra.Claim], apply func(context.Context, []cassandra.Mutation[cassandra.Claim]) error) error {
 	c.mu.Lock()
 	reclaiming := c.reclaiming
 	c.mu.Unlock()
+	write := func(ctx context.Context) error { return apply(ctx, rows) }
 	if reclaiming {
 		return c.exec.Do(ctx, table, write)
 	}

@@ -33,9 +33,9 @@ type slowStore struct {
 	claims atomic.Int64 // time.Duration
 }
 
-func (s *slowStore) ApplyDeviceClaim(ctx context.Context, row cassandra.Mutation[cassandra.Claim]) error {
+func (s *slowStore) ApplyDeviceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
 	time.Sleep(time.Duration(s.claims.Load()))
-	return s.View.ApplyDeviceClaim(ctx, row)
+	return s.View.ApplyDeviceClaims(ctx, rows)
 }
 
 func (s *slowStore) Heartbeat(ctx context.Context, id string, role cassandra.InstanceRole, now time.Time) error {
@@ -159,7 +159,7 @@ func leave(t *testing.T, store *fakestore.Store, id string, role cassandra.Insta
 			Row:         cassandra.Claim{InstanceID: id, DeviceID: device, FromDay: 5, Fleets: []string{"south"}},
 			WriteTimeUs: time.Now().UnixMicro(),
 		}
-		require.NoError(t, v.ApplyDeviceClaim(t.Context(), row))
+		require.NoError(t, v.ApplyDeviceClaims(t.Context(), []cassandra.Mutation[cassandra.Claim]{row}))
 		require.NoError(t, v.ApplyInstanceClaims(t.Context(), []cassandra.Mutation[cassandra.Claim]{row}))
 	}
 }

@@ -251,8 +251,8 @@ func (f *View) ApplyInstanceClaims(_ context.Context, rows []cassandra.Mutation[
 	return apply(f, cassandra.TableClaimsByInstance, rows, func(c *cassandra.Claim) string { return KeyOf(c.InstanceID, c.DeviceID) })
 }
 
-func (f *View) ApplyDeviceClaim(_ context.Context, row cassandra.Mutation[cassandra.Claim]) error {
-	return apply(f, cassandra.TableClaims, []cassandra.Mutation[cassandra.Claim]{row}, func(c *cassandra.Claim) string { return KeyOf(c.DeviceID, c.InstanceID) })
+func (f *View) ApplyDeviceClaims(_ context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
+	return apply(f, cassandra.TableClaims, rows, func(c *cassandra.Claim) string { return KeyOf(c.DeviceID, c.InstanceID) })
 }
 
 // List returns the rows of a table whose keys have a prefix, in the order of their keys.
@@ -437,8 +437,11 @@ func (f *View) OpenAlertsOfDevice(_ context.Context, fleetID, deviceID string) (
 	return List[cassandra.Alert](f.Store, cassandra.TableOpenAlerts, KeyOf(fleetID, deviceID)), f.Request()
 }
 
-func (f *View) ClaimsOfDevice(_ context.Context, deviceID string) ([]cassandra.Claim, error) {
-	return List[cassandra.Claim](f.Store, cassandra.TableClaims, KeyOf(deviceID)), f.Request()
+func (f *View) ClaimsOfDevices(_ context.Context, deviceIDs ...string) (claims []cassandra.Claim, err error) {
+	for _, id := range deviceIDs {
+		claims = append(claims, List[cassandra.Claim](f.Store, cassandra.TableClaims, KeyOf(id))...)
+	}
+	return claims, f.Request()
 }
 
 func (f *View) Leftovers(_ context.Context, instanceID string) (claims []cassandra.Claim, hours []cassandra.FleetHour, err error) {

@@ -124,9 +124,8 @@ func (p *Processor) abortRecomputation(part []*recomputation) {
 // compute reads what a device is recomputed from.
 func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
 	if r.request.Shared { // an instance that has deleted its claim has stored everything that is read next
-		var others []cassandra.Claim
-		var strong bool
-		if others, strong, err = p.claims.Others(ctx, r.device.id); err != nil {
+		others, strong, err := p.claims.Others(ctx, r.device.id)
+		if err != nil {
 			return err
 		}
 		r.others = len(others) > 0 || !strong

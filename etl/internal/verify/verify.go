@@ -36,7 +36,7 @@ type rows interface {
 	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
 	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
 	Analytics(ctx context.Context, fleetID string, first, last cassandra.Day) ([]cassandra.AnalyticsRow, error)
-	ClaimsOfDevice(ctx context.Context, deviceID string) ([]cassandra.Claim, error)
+	ClaimsOfDevices(ctx context.Context, deviceIDs ...string) ([]cassandra.Claim, error)
 }
 
 // Verifier compares stored rows with what follows from the stored records.
@@ -170,7 +170,7 @@ func (r *Report) add(c *comparison) {
 func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.Day) (*comparison, error) {
 	now := v.Now()
 	// The claims come first: an instance that has deleted its claim has stored everything that is read next.
-	claims, err := v.Store.ClaimsOfDevice(ctx, id)
+	claims, err := v.Store.ClaimsOfDevices(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -358,7 +358,7 @@ func (v *Verifier) fleetAlerts(ctx context.Context, report *Report, fleets []str
 				if !extra {
 					continue
 				}
-				claims, err := v.Store.ClaimsOfDevice(ctx, row.DeviceID)
+				claims, err := v.Store.ClaimsOfDevices(ctx, row.DeviceID)
 				switch {
 				case err != nil:
 					return err

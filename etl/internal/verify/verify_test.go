@@ -88,7 +88,7 @@ func (f *fixture) verify(t *testing.T, after time.Duration) *Report {
 
 func (f *fixture) claim(t *testing.T) {
 	t.Helper()
-	require.NoError(t, f.View(nil).ApplyDeviceClaim(t.Context(), cassandra.Put(1, cassandra.Claim{InstanceID: "other", DeviceID: "v1", FromDay: today})[0]))
+	require.NoError(t, f.View(nil).ApplyDeviceClaims(t.Context(), cassandra.Put(1, cassandra.Claim{InstanceID: "other", DeviceID: "v1", FromDay: today})))
 }
 
 // change returns a change to a stored row.
