@@ -34,6 +34,7 @@ const (
 	lease             = 10 * time.Second
 	fenceAfter        = 20 * time.Second
 	deviceIdle        = 2 * time.Minute // after which a device's state is stored and unloaded
+	loadFlush         = time.Minute     // least interval of a load's derived writes: full mutations matter more than freshness
 )
 
 // batchesInFlight is the number of batches that are stored at once: one is written while the next is planned.
@@ -113,8 +114,12 @@ func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *deriva
 	d.claims = claims.New(claims.Options{
 		Role: p.role, Heartbeat: heartbeatInterval, Lease: lease, FenceAfter: fenceAfter, MaxClockSkew: p.config.ProcessorMaxClockSkew,
 	}, executor.Views[claims.Store]{Strong: strong, Fallback: fallback}, p.exec, stamps, p.logger, p.reg, time.Now)
+	flush := p.config.ProcessorFlushInterval
+	if p.role == cassandra.RoleBatch {
+		flush = max(flush, loadFlush)
+	}
 	d.processor = processor.New(processor.Options{
-		Flush: p.config.ProcessorFlushInterval, MaxClockSkew: p.config.ProcessorMaxClockSkew, Idle: deviceIdle,
+		Flush: flush, MaxClockSkew: p.config.ProcessorMaxClockSkew, Idle: deviceIdle,
 		Devices: p.config.DevicesInMemory, NotifyMaxAge: p.config.AlertNotifyMaxAge, Stream: p.role == cassandra.RoleStream,
 	}, p.rulesInForce, executor.Views[processor.Store]{Strong: strong, Fallback: fallback}, p.exec, d.claims, stamps,
 		p.receivers.Notify, p.logger, p.reg, time.Now)

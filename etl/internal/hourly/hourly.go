@@ -94,7 +94,8 @@ func (s *Sums) Done(hours []cassandra.FleetHour) bool {
 }
 
 // Run sums the hours that are due. With peers set, other instances may sum them too, so they are summed once more when
-// the difference of clocks has passed.
+// the difference of clocks has passed, or that long after a later Run in which they were due. So a change is included, in spite
+// of the clocks, after the first Run that starts twice that difference later.
 func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 	started := s.now()
 	s.mu.Lock()

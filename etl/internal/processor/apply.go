@@ -39,14 +39,19 @@ func (p *Processor) Apply(records []*telemetry.Record) []telemetry.AlertEvent {
 		}
 		v.lastSeen = started
 		shared := p.claims.Applied(v.id, len(v.batch))
+		p.waiting -= v.waiting()
 		for _, r := range v.batch {
 			p.apply(rules, v, r, shared)
 		}
+		p.waiting += v.waiting()
 		events = append(events, p.newEvents(v)...)
 		clear(v.batch) // which keeps the batch's records in memory
 		if v.batch = v.batch[:0]; cap(v.batch) > batchKept {
 			v.batch = nil
 		}
+	}
+	if p.waiting >= waitingLimit {
+		p.wake()
 	}
 	p.room.Broadcast()
 	p.metrics.apply.Observe(p.now().Sub(started).Seconds())

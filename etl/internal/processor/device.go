@@ -110,9 +110,10 @@ func (v *device) restoreNotified(open []cassandra.Alert) {
 }
 
 // clean reports whether nothing of the device waits to be written.
-func (v *device) clean() bool {
-	return !v.changed && len(v.hours) == 0 && len(v.trips) == 0 && len(v.events) == 0 && len(v.days) == 0
-}
+func (v *device) clean() bool { return !v.changed && v.waiting() == 0 }
+
+// waiting is the number of final rows that wait to be written.
+func (v *device) waiting() int { return len(v.hours) + len(v.trips) + len(v.events) + len(v.days) }
 
 // Hour, Trip and Alert keep what follows from the device's records until it is written.
 func (v *device) Hour(h rollup.Hour)               { v.hours = append(v.hours, h) }

@@ -102,7 +102,7 @@ func (p *Processor) flush(ctx context.Context, lease claims.Lease, all bool) err
 	c := derived.NewChanges()
 	p.mu.Lock()
 	at := p.stamps.Next()
-	p.alerted = nil // all of them are taken here
+	p.alerted, p.waiting = nil, 0 // all of them are taken here
 	for _, v := range p.devices {
 		if v.dirty || v.recomputing || v.loading {
 			continue // its recomputation writes everything

@@ -44,7 +44,7 @@ type devices interface {
 
 // Options are the settings of a Processor. All of them must be set.
 type Options struct {
-	Flush        time.Duration // interval of writes
+	Flush        time.Duration // interval of writes; without Stream, rows that wait for memory shorten it
 	MaxClockSkew time.Duration // largest expected clock difference between instances
 	Idle         time.Duration // time without a record after which a device is unloaded
 	Devices      int           // devices in memory, besides those with records in flight
@@ -61,9 +61,10 @@ const (
 	sharedEvery       = 15 * time.Second // a shared device is recomputed
 	readsInParallel   = 8                // devices that are recomputed, or hours that are summed, in parallel
 	loadsInParallel   = 64
-	recomputeTogether = 64   // devices whose recomputed rows are written together
-	sweepAtOnce       = 200  // silent devices that are loaded at once
-	backlogLimit      = 4096 // records of one device that wait while it is recomputed
+	recomputeTogether = 64      // devices whose recomputed rows are written together
+	sweepAtOnce       = 200     // silent devices that are loaded at once
+	backlogLimit      = 4096    // records of one device that wait while it is recomputed
+	waitingLimit      = 100_000 // derived rows that wait to be written, at some 300 bytes each
 )
 
 // Processor derives rows from stored records.
@@ -88,6 +89,7 @@ type Processor struct {
 	devices map[string]*device
 	room    *sync.Cond         // devices were unloaded, or records applied
 	crowded atomic.Bool        // a batch waits for devices to be unloaded
+	waiting int                // derived rows that wait for the next flush
 	alerted []*device          // devices with alert events since the last flush
 	silent  map[string]silence // devices that are not in memory, if this instance looks after them
 	sweptAt time.Time
@@ -132,7 +134,7 @@ func (p *Processor) Run(ctx, stop context.Context) error {
 		now := p.now()
 		var err error
 		switch {
-		case urgent && now.Sub(flushed) < p.options.Flush && !p.crowded.Load():
+		case urgent && p.options.Stream && now.Sub(flushed) < p.options.Flush && !p.crowded.Load():
 			if wait := alertsEvery - now.Sub(alerts); wait > 0 {
 				timer.Reset(min(wait, p.options.Flush-now.Sub(flushed)))
 				if backoff.Sleep(stop, wait) != nil {
@@ -318,7 +320,7 @@ func (p *Processor) pick(chosen func(*device) bool) []*device {
 	return found
 }
 
-// wake has alerts written soon.
+// wake has alerts written soon, and without Stream everything.
 func (p *Processor) wake() {
 	select {
 	case p.urgent <- struct{}{}:

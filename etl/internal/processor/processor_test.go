@@ -81,9 +81,9 @@ func start(t testing.TB, store *fakestore.Store, stream bool) *process {
 	now := func() time.Time { return time.Now().Add(skew) }
 	reg := prometheus.NewRegistry()
 	exec := executor.New(executor.Options{MaxInFlight: 64, RetryRate: 100}, logger, reg, now)
-	role := cassandra.RoleBatch
+	role, flush := cassandra.RoleBatch, time.Minute
 	if stream {
-		role = cassandra.RoleStream
+		role, flush = cassandra.RoleStream, 5*time.Second
 	}
 	stamps := stamp.New(now)
 	p.claims = claims.New(claims.Options{
@@ -91,7 +91,7 @@ func start(t testing.TB, store *fakestore.Store, stream bool) *process {
 	}, executor.Views[claims.Store]{Strong: p.view, Fallback: p.view}, exec, stamps, logger, reg, now)
 	var mu sync.Mutex
 	p.Processor = New(Options{
-		Flush: 5 * time.Second, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Stream: stream,
+		Flush: flush, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Stream: stream,
 	}, func() derived.Rules { return derived.Rules{Engine: e, Fingerprint: fingerprint} },
 		executor.Views[Store]{Strong: p.view, Fallback: p.view}, exec, p.claims, stamps, func(events []telemetry.AlertEvent) {
 			mu.Lock()

@@ -94,7 +94,7 @@ func (p *Processor) settled(v *device) bool {
 		v.markDirty(s.FromDay, reasonShared)
 		v.recomputedAt = v.recomputedAt.Add(-sharedEvery)
 	case had && since:
-	case !p.leaving && p.claims.Peers() && now.Sub(v.flushedAt) < skew+2*p.options.Flush:
+	case !p.leaving && p.claims.Peers() && now.Sub(v.flushedAt) < 2*skew: // see hourly.Sums.Run
 	case !v.clean() || v.owesOpen:
 		v.slowDue = now
 	default:
