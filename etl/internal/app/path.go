@@ -9,15 +9,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
-	"github.com/fleettracing/fleet-tracing/etl/internal/config"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
@@ -46,15 +43,10 @@ const batchesInFlight = 2
 //	                                     │                                  │                               │
 //	                                 heartbeats, takeover           lease, fencing              flush, recompute, roll up
 type recordPath struct {
-	config    *config.Config
+	*App
 	role      cassandra.InstanceRole
-	connector *cassandra.Connector
-	exec      *executor.Executor
-	rules     *rules
-	receivers notifier.Receivers
 	linger    time.Duration
-	logger    logrus.FieldLogger
-	reg       prometheus.Registerer
+	receivers notifier.Receivers
 
 	derivation atomic.Pointer[derivation] // nil until the store is reached, and where nothing is derived
 	deriving   chan struct{}              // closed once derivation is set
@@ -146,7 +138,10 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 				return err
 			}
 			if d != nil {
-				if err := d.claim(ctx, b); err != nil {
+				if err := d.processor.WaitForRoom(ctx); err != nil {
+					return err
+				}
+				if _, err := d.processor.Acquire(ctx, claims.WantsOf(b.Records())); err != nil {
 					return err
 				}
 			}
@@ -177,18 +172,6 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 		return nil
 	})
 	return g.Wait()
-}
-
-// claim claims the devices of a batch before it is stored.
-func (d *derivation) claim(ctx context.Context, b *writer.Batch) error {
-	if err := d.processor.WaitForRoom(ctx); err != nil {
-		return err
-	}
-	acquired, err := d.claims.Acquire(ctx, claims.WantsOf(b.Records()))
-	if err != nil {
-		return err
-	}
-	return d.processor.Load(ctx, acquired)
 }
 
 // apply derives what follows from a stored batch. Batches come in order, even if a later one was durable first.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,10 +66,7 @@ func (a *App) wire(linger time.Duration, sources []string) (err error) {
 		}
 		letters.BySource = map[string]pipeline.DeadLetters{kafka.Name: topic}
 	}
-	a.path = &recordPath{
-		config: c, role: cassandra.RoleBatch, connector: a.connector, exec: a.exec, rules: a.rules, linger: linger, logger: a.logger, reg: a.reg,
-		deriving: make(chan struct{}),
-	}
+	a.path = &recordPath{App: a, role: cassandra.RoleBatch, linger: linger, deriving: make(chan struct{})}
 	if len(sources) > 0 {
 		a.path.role = cassandra.RoleStream
 		if a.path.receivers, err = a.receivers(); err != nil {
@@ -106,7 +104,8 @@ const (
 // receivers makes the receivers of alerts.
 func (a *App) receivers() (all notifier.Receivers, err error) {
 	c := a.config
-	if urls := alertmanagerURLs(c); len(urls) > 0 {
+	urls := strings.FieldsFunc(c.AlertmanagerURLs, func(r rune) bool { return r == ',' || r == ' ' })
+	if len(urls) > 0 {
 		if a.alertmanager, err = notifier.NewAlertmanager(notifier.Options{
 			URLs: urls, GrafanaURL: c.GrafanaURL, RunbookURL: c.RunbookURL, Resend: alertResend, Timeout: alertWait,
 		}, a.path.openAlerts, a.logger, a.reg, time.Now); err != nil {

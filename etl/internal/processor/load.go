@@ -38,10 +38,14 @@ func (p *Processor) hasUnused() bool {
 	return false
 }
 
-// Load reads the states of devices that this instance has begun to claim, before their records are written: a device
-// without a state and without records is new.
-func (p *Processor) Load(ctx context.Context, acquired []claims.Acquired) error {
-	return p.load(ctx, acquired, reasonShared)
+// Acquire claims devices, and reads the states of those that were not claimed before. Their records are written later: a
+// device without a state and without records is new.
+func (p *Processor) Acquire(ctx context.Context, wants map[string]*claims.Want) ([]claims.Acquired, error) {
+	acquired, err := p.claims.Acquire(ctx, wants)
+	if err != nil {
+		return nil, err
+	}
+	return acquired, p.load(ctx, acquired, reasonShared)
 }
 
 // load reads the states of devices. Devices of other instances are recomputed, for the given reason.
@@ -154,11 +158,7 @@ func (p *Processor) Recompute(ctx context.Context, deviceIDs []string, from cass
 	for _, id := range deviceIDs {
 		wants[id] = &claims.Want{FromDay: from}
 	}
-	acquired, err := p.claims.Acquire(ctx, wants)
-	if err != nil {
-		return err
-	}
-	if err := p.Load(ctx, acquired); err != nil {
+	if _, err := p.Acquire(ctx, wants); err != nil {
 		return err
 	}
 	p.mu.Lock()

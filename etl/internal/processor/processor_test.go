@@ -115,11 +115,7 @@ func (p *process) store(records []telemetry.Record) (err error) {
 	for i := range records {
 		pointers[i] = &records[i]
 	}
-	acquired, err := p.claims.Acquire(ctx, claims.WantsOf(slices.Values(pointers)))
-	if err != nil {
-		return err
-	}
-	if err := p.Load(ctx, acquired); err != nil {
+	if _, err := p.Acquire(ctx, claims.WantsOf(slices.Values(pointers))); err != nil {
 		return err
 	}
 	for i := range records {

@@ -37,11 +37,8 @@ func (p *Processor) sweep(ctx context.Context, _ claims.Lease, all bool) error {
 	if len(wants) == 0 {
 		return nil
 	}
-	acquired, err := p.claims.Acquire(ctx, wants)
+	acquired, err := p.Acquire(ctx, wants)
 	if err != nil {
-		return err
-	}
-	if err := p.Load(ctx, acquired); err != nil {
 		return err
 	}
 	p.mu.Lock()
