@@ -16,6 +16,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 )
 
@@ -188,4 +189,27 @@ func (s *Sums) read(ctx context.Context, lease claims.Lease, h cassandra.FleetHo
 		}
 		return s.stores.Strong.DeleteAnalytics(ctx, h.FleetID, h.HourMs, at)
 	})
+}
+
+type metrics struct {
+	duration prometheus.Histogram
+	last     prometheus.Gauge
+	hours    prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	m := &metrics{
+		duration: prometheus.NewHistogram(promutil.Histogram("fleet_etl_rollup_duration_seconds",
+			"Time of one roll-up: all hours of fleets that changed.", cassandra.RequestBuckets)),
+		last: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "fleet_etl_rollup_last_success_timestamp_seconds",
+			Help: "Time at which hourly statistics were last up to date, in seconds since 1970.",
+		}),
+		hours: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "fleet_etl_rollup_hours_total",
+			Help: "Hours of fleets that were summed and written.",
+		}),
+	}
+	reg.MustRegister(m.duration, m.last, m.hours)
+	return m
 }

@@ -4,6 +4,7 @@ package writer
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -171,9 +172,7 @@ func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
 			w.fleets[fleet] = true
 			write(cassandra.TableFleets, 1, func(ctx context.Context) error { return w.store.WriteFleet(ctx, fleet) })
 		}
-		for len(rows) > 0 {
-			part := rows[:min(len(rows), w.mutationRows())]
-			rows = rows[len(part):]
+		for part := range slices.Chunk(rows, w.mutationRows()) {
 			write(cassandra.TableDevices, len(part), func(ctx context.Context) error { return w.store.WriteDevices(ctx, fleet, part) })
 		}
 	}
@@ -258,9 +257,7 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 		}
 	}
 	for key, rows := range onMap {
-		for len(rows) > 0 {
-			part := rows[:min(len(rows), w.mutationRows())]
-			rows = rows[len(part):]
+		for part := range slices.Chunk(rows, w.mutationRows()) {
 			err := start(cassandra.TableLatestByFleet, len(part), func(ctx context.Context) error {
 				return w.store.WriteLatestByFleet(ctx, key.fleet, key.bucket, part)
 			})
