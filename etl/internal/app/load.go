@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/sirupsen/logrus"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
+	"github.com/fleettracing/fleet-tracing/etl/internal/source/replay"
 )
 
 type loadCommand struct {
@@ -48,6 +50,39 @@ func (c *loadCommand) load(p *program, options csvfile.Options) (err error) {
 	return p.loadFrom(source, options.Files, c.Report, checkpoint.Complete)
 }
 
+type replayCommand struct {
+	fileFlags
+	Speed  float64 `default:"1" help:"Speed relative to the recording."`
+	Report string  `enum:"text,json" default:"text" help:"Report format: text or json."`
+}
+
+// Run replays the files and prints a report.
+func (c *replayCommand) Run(p *program) error {
+	options, err := c.options(p)
+	if err != nil {
+		return err
+	}
+	if options.Shift, err = c.shift(p, options); err != nil {
+		return err
+	}
+	trace, err := csvfile.New(options)
+	if err != nil {
+		return err
+	}
+	first, last, n, err := csvfile.TimeRange(p.stop, options)
+	if err != nil {
+		return err
+	}
+	if err := replay.CheckPace(first+options.Shift.Milliseconds(), last+options.Shift.Milliseconds(), time.Now(), c.Speed); n > 0 && err != nil {
+		return err
+	}
+	source, err := replay.New(replay.Options{Trace: trace, Speed: c.Speed, Total: n})
+	if err != nil {
+		return err
+	}
+	return p.loadFrom(source, options.Files, c.Report, func() error { return nil })
+}
+
 // runUntilDone runs a source to its end. If the pipeline ran, it returns an unfinished report, also with an error.
 func (p *program) runUntilDone(source pipeline.Source, names []string) (*report, error) {
 	a, err := p.connect()
@@ -62,7 +97,7 @@ func (p *program) runUntilDone(source pipeline.Source, names []string) (*report,
 	if s, ok := source.(interface{ Progress() (done, total int64) }); ok {
 		progress = s.Progress
 	}
-	ended := a.showProgress(progress)
+	ended := a.logProgress(progress)
 	err = p.runApp(a)
 	ended()
 	return a.report(names, progress), err

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"fmt"
 	"os"
-	"strings"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api"
@@ -83,9 +82,4 @@ func executorOptions(c *config.Config) executor.Options {
 // writerOptions returns the options of the writer.
 func writerOptions(c *config.Config) writer.Options {
 	return writer.Options{Mode: writer.Mode(c.WriteMode), BatchRows: c.BatchRows, DevicesKept: c.DevicesInMemory}
-}
-
-// alertmanagerURLs returns the addresses of ETL_ALERTMANAGER_URLS.
-func alertmanagerURLs(c *config.Config) []string {
-	return strings.FieldsFunc(c.AlertmanagerURLs, func(r rune) bool { return r == ',' || r == ' ' })
 }
