@@ -93,29 +93,25 @@ func (c *listDeadLettersCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	reprocessed, err := deadletter.ReadReprocessed(p.config.DeadLetterDir)
+	queue, err := deadletter.Open(p.config.DeadLetterDir, false)
 	if err != nil {
 		return err
 	}
-	snapshot, err := deadletter.Open(p.config.DeadLetterDir)
-	if err != nil {
-		return err
-	}
-	defer snapshot.Close()
+	defer queue.Close()
 	out := bufio.NewWriter(p.Out)
 	encoder := json.NewEncoder(out)
 	encoder.SetEscapeHTML(false)
 	byReason := map[string]int64{}
 	var n int64
-	for e, err := range filter.Select(snapshot.All(), func(id deadletter.ID) bool { return !c.All && reprocessed.Has(id) }) {
+	for e, err := range filter.Select(queue.All(), func(id deadletter.ID) bool { return !c.All && queue.Reprocessed(id) }) {
 		switch {
 		case err != nil:
 		case p.stop.Err() != nil:
 			err = errors.New("interrupted")
 		case c.Format == "json":
-			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), reprocessed.Has(e.ID), &e})
+			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), queue.Reprocessed(e.ID), &e})
 		default:
-			err = printDeadLetter(out, &e, reprocessed.Has(e.ID))
+			err = printDeadLetter(out, &e, queue.Reprocessed(e.ID))
 		}
 		if err != nil {
 			return errors.Join(err, out.Flush())
@@ -125,7 +121,7 @@ func (c *listDeadLettersCommand) Run(p *program) error {
 	}
 	if c.Format == "text" {
 		fmt.Fprintf(out, "%d dead letters: %s\n", n, countsText(byReason))
-		if torn := snapshot.Torn(); torn > 0 {
+		if torn := queue.Torn(); torn > 0 {
 			fmt.Fprintf(out, "%d torn lines skipped: a crash cut them short before their records were acknowledged\n", torn)
 		}
 	}
@@ -216,23 +212,13 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 	if err != nil {
 		return nil, nil, err
 	}
-	open := deadletter.OpenReprocessed
-	if c.DryRun {
-		open = deadletter.ReadReprocessed
-	}
-	reprocessed, err := open(dir)
+	queue, err := deadletter.Open(dir, !c.DryRun)
 	if err != nil {
 		return nil, nil, err
 	}
-	snapshot, err := deadletter.Open(dir)
-	if err != nil {
-		reprocessed.Close()
-		return nil, nil, err
-	}
-	end = func() { snapshot.Close(); reprocessed.Close() }
 	source, err := deadletter.NewReprocessor(deadletter.ReprocessOptions{
 		Entries: func(yield func(deadletter.Entry, error) bool) {
-			for e, err := range filter.Select(snapshot.All(), reprocessed.Has) {
+			for e, err := range filter.Select(queue.All(), queue.Reprocessed) {
 				if err == nil {
 					report.DeadLetters++
 				}
@@ -240,19 +226,19 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 					break
 				}
 			}
-			report.Torn = snapshot.Torn()
+			report.Torn = queue.Torn()
 		},
-		Set: c.Set, Done: reprocessed.Add,
+		Set: c.Set, Done: queue.MarkReprocessed,
 		Skipped: func(e deadletter.Entry, why string) {
 			report.Skipped++
 			report.fail(e.Number, fmt.Sprintf("%s:%d", e.Origin, e.Position), why)
 		},
 	})
 	if err != nil {
-		end()
+		queue.Close()
 		return nil, nil, err
 	}
-	return source, end, nil
+	return source, queue.Close, nil
 }
 
 // dryRun validates the records and stores none.

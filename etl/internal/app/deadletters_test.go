@@ -99,18 +99,15 @@ func TestListingDeadLetters(t *testing.T) {
 	require.Contains(t, out, "4 dead letters: 1 lat_range, 1 malformed, 2 unknown_fleet\n")
 
 	t.Run("reprocessed ones", func(t *testing.T) {
-		snapshot, err := deadletter.Open(filepath.Join(dir, "deadletters"))
+		queue, err := deadletter.Open(filepath.Join(dir, "deadletters"), true)
 		require.NoError(t, err)
-		defer snapshot.Close()
-		reprocessed, err := deadletter.OpenReprocessed(filepath.Join(dir, "deadletters"))
-		require.NoError(t, err)
-		for l, err := range snapshot.All() {
+		for l, err := range queue.All() {
 			require.NoError(t, err)
 			if l.Number != 2 {
-				require.NoError(t, reprocessed.Add([]deadletter.ID{l.ID}))
+				require.NoError(t, queue.MarkReprocessed([]deadletter.ID{l.ID}))
 			}
 		}
-		reprocessed.Close()
+		queue.Close()
 		out, _, _ := fleetETL(t, dir, "deadletters", "list")
 		require.Contains(t, out, "1 dead letters: 1 malformed")
 		out, _, _ = fleetETL(t, dir, "deadletters", "list", "--all")

@@ -1,9 +1,9 @@
 // Package deadletter keeps rejected records, each with the reason, and reprocesses them once the cause is fixed.
 //
-//	pipeline ─► Route ─► File, rotated ─► Snapshot ─► Filter ─► Reprocessor ─► pipeline
-//	                 └─► Kafka topic                     └─► list
+//	pipeline ─► Route ─► File, rotated ─► Queue ─► Filter ─► Reprocessor ─► pipeline
+//	                 └─► Kafka topic                  └─► list
 //
-// Reprocessed notes which dead letters are done. A record keeps its device and time, so that storing it twice is harmless.
+// The queue notes which dead letters are reprocessed. A record keeps its device and time, so that storing it twice is harmless.
 package deadletter
 
 import (

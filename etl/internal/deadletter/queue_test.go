@@ -6,21 +6,22 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 )
 
-func open(t *testing.T, dir string) *Snapshot {
+func open(t *testing.T, dir string) *Queue {
 	t.Helper()
-	s, err := Open(dir)
+	s, err := Open(dir, false)
 	require.NoError(t, err)
 	t.Cleanup(s.Close)
 	return s
 }
 
 // raws returns the raw texts and IDs of the entries, and checks their numbers and IDs.
-func raws(t *testing.T, s *Snapshot) (all []string, ids []ID) {
+func raws(t *testing.T, s *Queue) (all []string, ids []ID) {
 	t.Helper()
 	seen := map[ID]bool{}
 	for e, err := range s.All() {
@@ -50,7 +51,7 @@ func TestEntriesAreReadInOrderAcrossFiles(t *testing.T) {
 	got, before := raws(t, s)
 	require.Equal(t, want, got)
 
-	// Later entries and rotations do not change the snapshot, and IDs do not depend on the file.
+	// Later entries and rotations do not change the queue, and IDs do not depend on the file.
 	for range 10 {
 		require.NoError(t, d.Append(t.Context(), "deadletters", "deadletters", []pipeline.Rejected{rejected(1, "again")}))
 	}
@@ -89,4 +90,40 @@ func TestTornLinesAreSkippedAndCounted(t *testing.T) {
 	}
 	require.Equal(t, []int64{1, 3}, numbers)
 	require.EqualValues(t, 1, s.Torn())
+}
+
+func TestReprocessedIsDurable(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	a, b, c := idOf([]byte("a")), idOf([]byte("b")), idOf([]byte("c"))
+	require.Empty(t, open(t, dir).reprocessed)
+
+	q, err := Open(dir, true)
+	require.NoError(t, err)
+	require.NoError(t, q.MarkReprocessed(nil))
+	require.NoError(t, q.MarkReprocessed([]ID{a, b}))
+	assert.True(t, q.Reprocessed(a) && q.Reprocessed(b) && !q.Reprocessed(c))
+	_, err = Open(dir, true)
+	require.ErrorContains(t, err, "directory "+dir+" is in use by another process")
+	require.Equal(t, map[ID]bool{a: true, b: true}, open(t, dir).reprocessed, "before Close, as after a crash")
+	q.Close()
+
+	// A torn line lists nothing, and the next line is complete.
+	path := filepath.Join(dir, reprocessedName)
+	info, err := os.Stat(path)
+	require.NoError(t, err)
+	for cut := range int64(34) {
+		copied := t.TempDir()
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(copied, reprocessedName), text[:info.Size()-cut], 0o600))
+		q, err := Open(copied, true)
+		require.NoError(t, err)
+		require.NoError(t, q.MarkReprocessed([]ID{c}))
+		q.Close()
+		want := map[ID]bool{a: true, c: true}
+		if cut <= 1 {
+			want[b] = true
+		}
+		require.Equal(t, want, open(t, copied).reprocessed, "cut by %d", cut)
+	}
 }
