@@ -2,12 +2,9 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
-	"slices"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
@@ -24,18 +21,16 @@ type benchCmds struct {
 }
 
 type benchDriverCmd struct {
-	Records int      `default:"200000" help:"Records of each case."`
-	Repeat  int      `default:"1" help:"Runs of each case. The table shows the medians."`
-	DCs     []string `name:"dcs" default:"dc1=1;dc1=2,dc2=2" sep:";" help:"Clusters to measure on, one after the other."`
-	JSON    bool     `name:"json" help:"Print JSON."`
+	Records int `default:"200000" help:"Records of each case."`
+	Repeat  int `default:"1" help:"Runs of each case. The table shows the medians."`
 }
 
 // benchVehicles is the number of vehicles that the bare driver and fleet-etl store records of.
 const benchVehicles = 1000
 
-// Run compares on clusters that it starts and removes.
-func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
-	binary, err := newETL(ctx)
+// Run compares on a cluster of one node and on one of four, which it starts and removes.
+func (cmd benchDriverCmd) Run(ctx context.Context, s *settings, root repository) error {
+	binary, err := newETL(ctx, root)
 	if err != nil {
 		return err
 	}
@@ -51,8 +46,8 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
 		{Name: "fleet-etl, async", Schema: binary, Command: load, Env: append([]string{"ETL_WRITE_MODE=async"}, bench.WithoutDerivedRows...)},
 	}}
 	var results []bench.Result
-	for _, dcs := range cmd.DCs {
-		err := s.withBenchNodes(ctx, dcs, func(nodes bench.Nodes) error {
+	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2"} {
+		err := s.withBenchNodes(ctx, root, dcs, func(nodes bench.Nodes) error {
 			file, err := bench.Realistic(ctx, binary, nodes.Dir, cmd.Records, benchVehicles)
 			if err != nil {
 				return err
@@ -66,7 +61,7 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings) error {
 			return fmt.Errorf("bench on %s: %w", dcs, err)
 		}
 	}
-	return printResults(results, cmd.JSON)
+	return printResults(results)
 }
 
 // benchWriteCmd gets its settings as fleet-etl does.
@@ -83,63 +78,44 @@ func (cmd benchWriteCmd) Run(ctx context.Context) error {
 }
 
 type benchCompareCmd struct {
-	Old      string `required:"" placeholder:"PATH" help:"Binary to compare with."`
-	New      string `placeholder:"PATH" help:"Binary to measure (default: built from this tree)."`
-	Records  int    `default:"200000" help:"Records of each generated input."`
-	Vehicles int    `default:"3000" help:"Vehicles of each generated input."`
-	Repeat   int    `default:"3" help:"Runs of each case. The table shows the medians."`
-	DCs      string `name:"dcs" default:"dc1=2,dc2=2" help:"Data centers of the cluster that is started for it."`
-	Taxis    string `placeholder:"FILE" help:"wuxi_taxis.csv, loaded as one more input."`
-	Only     string `placeholder:"INPUT" help:"Measure one input, such as \"random, with derived rows\"."`
-	JSON     bool   `name:"json" help:"Print JSON."`
+	Old   string `required:"" placeholder:"PATH" help:"Binary to compare with."`
+	New   string `placeholder:"PATH" help:"Binary to measure (default: built from this tree)."`
+	Taxis string `placeholder:"FILE" help:"wuxi_taxis.csv, loaded as one more input."`
 }
 
-// Run compares the builds on a cluster that it starts and removes.
-func (cmd benchCompareCmd) Run(ctx context.Context, s *settings) (err error) {
+// Run compares the builds on a cluster of four nodes that it starts and removes.
+func (cmd benchCompareCmd) Run(ctx context.Context, s *settings, root repository) (err error) {
 	if cmd.New == "" {
-		if cmd.New, err = newETL(ctx); err != nil {
+		if cmd.New, err = newETL(ctx, root); err != nil {
 			return err
 		}
 	}
-	return s.withBenchNodes(ctx, cmd.DCs, func(nodes bench.Nodes) error {
-		inputs, err := bench.Inputs(ctx, cmd.New, nodes.Dir, cmd.Records, cmd.Vehicles, cmd.Taxis)
+	return s.withBenchNodes(ctx, root, "dc1=2,dc2=2", func(nodes bench.Nodes) error {
+		inputs, err := bench.Inputs(ctx, cmd.New, nodes.Dir, 200_000, 3000, cmd.Taxis)
 		if err != nil {
 			return err
 		}
-		inputs = slices.DeleteFunc(inputs, func(in bench.Input) bool { return cmd.Only != "" && cmd.Only != in.Name })
-		if len(inputs) == 0 {
-			return fmt.Errorf("--only %q: unknown input; see the table of a run without --only", cmd.Only)
-		}
-		results, err := bench.Comparison{Inputs: inputs, Rounds: cmd.Repeat, Log: os.Stderr, Ways: []bench.Way{
+		results, err := bench.Comparison{Inputs: inputs, Rounds: 3, Log: os.Stderr, Ways: []bench.Way{
 			{Name: "old", Schema: cmd.Old, Command: loadCommand(cmd.Old)}, {Name: "new", Schema: cmd.New, Command: loadCommand(cmd.New)},
 		}}.Run(ctx, nodes)
 		if err != nil {
 			return err
 		}
-		return printResults(results, cmd.JSON)
+		return printResults(results)
 	})
 }
 
 func loadCommand(binary string) []string { return []string{binary, "load", "--report", "json"} }
 
-func printResults(results []bench.Result, asJSON bool) error {
-	if !asJSON {
-		return (&table.Section{Tables: []*table.Table{bench.Table(results)}}).Text(os.Stdout)
-	}
-	e := json.NewEncoder(os.Stdout)
-	e.SetIndent("", "  ")
-	return e.Encode(results)
+func printResults(results []bench.Result) error {
+	return (&table.Section{Tables: []*table.Table{bench.Table(results)}}).Text(os.Stdout)
 }
 
 // newETL builds fleet-etl and returns its path.
-func newETL(ctx context.Context) (string, error) {
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(root, "bin", "fleet-etl")
+func newETL(ctx context.Context, root repository) (string, error) {
+	path := root.path("bin", "fleet-etl")
 	build := exec.CommandContext(ctx, "go", "build", "-o", path, "./etl")
-	build.Dir, build.Stderr = root, os.Stderr
+	build.Dir, build.Stderr = string(root), os.Stderr
 	if err := build.Run(); err != nil {
 		return "", fmt.Errorf("build fleet-etl: %w", err)
 	}
@@ -147,16 +123,12 @@ func newETL(ctx context.Context) (string, error) {
 }
 
 // withBenchNodes calls do with a cluster of its own, which is removed afterwards.
-func (s settings) withBenchNodes(ctx context.Context, dcs string, do func(bench.Nodes) error) error {
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return err
-	}
+func (s settings) withBenchNodes(ctx context.Context, root repository, dcs string, do func(bench.Nodes) error) error {
 	parsed, err := cluster.ParseDCs(dcs)
 	if err != nil {
 		return err
 	}
-	s.Dir = filepath.Join(root, ".dev", "bench")
+	s.Dir = root.path(".dev", "bench")
 	c, err := s.open(parsed, os.Stderr)
 	if err != nil {
 		return err

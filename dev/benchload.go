@@ -15,18 +15,17 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/loadtest"
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
-	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
 // resultsDir keeps reports until bench docs reads them.
-func resultsDir(root string) string { return filepath.Join(root, ".dev", "bench-results") }
+func resultsDir(root repository) string { return root.path(".dev", "bench-results") }
 
 type benchLoadCmd struct {
 	Only []string `placeholder:"PART,…" help:"Measure these parts only: steady, ramp, ramp-fleet, devices, history, ramp-2, ramp-4, steady-4."`
 }
 
 // Run measures part by part. Parts in a row share their cluster.
-func (cmd benchLoadCmd) Run(ctx context.Context, s *settings) error {
+func (cmd benchLoadCmd) Run(ctx context.Context, s *settings, root repository) error {
 	parts := slices.DeleteFunc(loadtest.Parts(), func(p loadtest.Part) bool { return len(cmd.Only) > 0 && !slices.Contains(cmd.Only, p.Name) })
 	for _, name := range cmd.Only {
 		if !slices.ContainsFunc(parts, func(p loadtest.Part) bool { return p.Name == name }) {
@@ -38,7 +37,7 @@ func (cmd benchLoadCmd) Run(ctx context.Context, s *settings) error {
 		for n < len(parts) && parts[n].DCs == parts[0].DCs {
 			n++
 		}
-		if err := s.measureParts(ctx, parts[:n]); err != nil {
+		if err := s.measureParts(ctx, root, parts[:n]); err != nil {
 			return err
 		}
 		parts = parts[n:]
@@ -47,31 +46,25 @@ func (cmd benchLoadCmd) Run(ctx context.Context, s *settings) error {
 }
 
 type benchSoakCmd struct {
-	For   time.Duration `default:"1h" help:"Duration of the load."`
-	Rate  float64       `default:"1000" help:"Records per second."`
-	Every time.Duration `default:"1m" help:"Time between two samples."`
-	DCs   string        `name:"dcs" default:"dc1=1" help:"Data centers of the cluster that is started for it."`
+	For  time.Duration `default:"1h" help:"Duration of the load."`
+	Rate float64       `default:"1000" help:"Records per second."`
 }
 
 // Run measures the trends of a long load.
-func (cmd benchSoakCmd) Run(ctx context.Context, s *settings) error {
-	return s.measureParts(ctx, []loadtest.Part{loadtest.Soak(cmd.DCs, cmd.Rate, cmd.For, cmd.Every)})
+func (cmd benchSoakCmd) Run(ctx context.Context, s *settings, root repository) error {
+	return s.measureParts(ctx, root, []loadtest.Part{loadtest.Soak(cmd.Rate, cmd.For)})
 }
 
 // measureParts measures parts on one cluster. It prints each report, and saves it with its log and its CPU profiles.
-func (s settings) measureParts(ctx context.Context, parts []loadtest.Part) error {
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	binary, err := newETL(ctx)
+func (s settings) measureParts(ctx context.Context, root repository, parts []loadtest.Part) error {
+	binary, err := newETL(ctx, root)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(resultsDir(root), 0o755); err != nil {
 		return err
 	}
-	return s.withBenchNodes(ctx, parts[0].DCs, func(nodes bench.Nodes) error {
+	return s.withBenchNodes(ctx, root, parts[0].DCs, func(nodes bench.Nodes) error {
 		for _, part := range parts {
 			fmt.Fprintf(os.Stderr, "%s bench %s\n", time.Now().Format(time.TimeOnly), part.Name)
 			if err := measurePart(ctx, part, nodes, binary, filepath.Join(resultsDir(root), part.Name)); err != nil {
@@ -106,11 +99,7 @@ func writeJSON(file string, value any) error {
 type benchDocsCmd struct{}
 
 // Run puts the newest reports into the docs.
-func (benchDocsCmd) Run() error {
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return err
-	}
+func (benchDocsCmd) Run(root repository) error {
 	var sections []table.Section
 	for _, part := range append(loadtest.Parts(), loadtest.Part{Name: loadtest.SoakName}) {
 		text, err := os.ReadFile(filepath.Join(resultsDir(root), part.Name+".json"))
@@ -133,7 +122,7 @@ func (benchDocsCmd) Run() error {
 		sections = append(sections, ramps)
 	}
 	const page = "docs/performance.md"
-	without, err := table.WriteInto(filepath.Join(root, page), sections, "performance")
+	without, err := table.WriteInto(root.path(page), sections, "performance")
 	if len(without) > 0 {
 		fmt.Fprintf(os.Stderr, "%s has no place for: %s\n", page, strings.Join(without, ", "))
 	}

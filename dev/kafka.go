@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"os"
 
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
 )
@@ -45,30 +44,3 @@ func (kafkaStatusCmd) Run(ctx context.Context, b *kafka.Broker) error {
 type kafkaKillCmd struct{}
 
 func (kafkaKillCmd) Run(ctx context.Context, b *kafka.Broker) error { return b.Kill(ctx) }
-
-type withKafkaCmd struct {
-	Command []string `arg:"" passthrough:"" help:"The command, after --. KAFKA_TEST_BROKERS has the address of the broker."`
-}
-
-func (cmd withKafkaCmd) Run(ctx context.Context) error {
-	command, err := afterDashes(cmd.Command)
-	if err != nil {
-		return err
-	}
-	b, err := kafka.OpenDefault(os.Stderr)
-	if err != nil {
-		return err
-	}
-	ran, err := b.Runs()
-	if err != nil {
-		return err
-	}
-	if err := b.Up(ctx); err != nil {
-		return err
-	}
-	err = runCommand(ctx, command, "KAFKA_TEST_BROKERS="+b.Address())
-	if !ran {
-		err = errors.Join(err, b.Down(context.WithoutCancel(ctx), false))
-	}
-	return err
-}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/alecthomas/kong"
@@ -35,6 +36,10 @@ type repository string
 func findRepository() (repository, error) {
 	root, err := cluster.RepositoryRoot()
 	return repository(root), err
+}
+
+func (r repository) path(parts ...string) string {
+	return filepath.Join(append([]string{string(r)}, parts...)...)
 }
 
 func main() { os.Exit(run()) }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"path/filepath"
 	"regexp"
 	"time"
 
@@ -24,8 +23,6 @@ type queriesCmd struct {
 	Vehicles int    `default:"10000" help:"Vehicles of the fleet."`
 	Days     int    `default:"30" help:"Days that are filled, up to now."`
 	Fill     bool   `default:"true" negatable:"" help:"Fill the keyspace first."`
-	Keep     bool   `help:"Leave the cluster running."`
-	Repeat   int    `default:"40" help:"Runs of each statement and call."`
 	Only     string `placeholder:"TEXT" help:"Measure only statements, calls and panels with this in their names."`
 	Write    bool   `help:"Write the results into docs/queries.md, too."`
 }
@@ -33,29 +30,28 @@ type queriesCmd struct {
 const queriesKeyspace = "fleet_queries"
 
 // Run fills a keyspace on a cluster of one node, and measures every statement.
-func (cmd queriesCmd) Run(ctx context.Context, s *settings) error {
-	root, err := cluster.RepositoryRoot()
-	if err != nil {
-		return err
-	}
-	own := *s
-	own.Dir = filepath.Join(root, ".dev", "queries", "cluster")
+func (cmd queriesCmd) Run(ctx context.Context, s *settings, root repository) error {
+	s.Dir = root.path(".dev", "queries", "cluster")
 	dcs := cluster.DCs{{Name: "dc1", Nodes: 1}}
-	c, err := own.open(dcs, os.Stderr)
+	c, err := s.open(dcs, os.Stderr)
 	if err != nil {
 		return err
 	}
-	return whileUp(ctx, c, cmd.Keep, func(nodes []cluster.Node) error {
-		sections, err := cmd.measure(ctx, c, root, bench.Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Hosts: contactPoints(nodes)})
+	return whileUp(ctx, c, func() error {
+		nodes, err := c.Nodes()
+		if err != nil {
+			return err
+		}
+		sections, err := cmd.measure(ctx, c, string(root), bench.Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Hosts: cluster.ContactPoints(nodes)})
 		if err != nil {
 			return err
 		}
 		for i := range sections {
 			err = errors.Join(err, sections[i].Text(os.Stdout))
 		}
-		err = errors.Join(err, writeJSON(filepath.Join(root, ".dev", "queries", "queries.json"), sections))
+		err = errors.Join(err, writeJSON(root.path(".dev", "queries", "queries.json"), sections))
 		if err == nil && cmd.Write {
-			_, err = table.WriteInto(filepath.Join(root, queries.Document), sections, "")
+			_, err = table.WriteInto(root.path(queries.Document), sections, "")
 		}
 		return err
 	})
@@ -94,7 +90,7 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root stri
 		return nil, err
 	}
 	m := queries.Measure{
-		Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: cmd.Repeat, Only: cmd.Only, Out: os.Stderr,
+		Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 40, Only: cmd.Only, Out: os.Stderr,
 		TableStats: func(ctx context.Context) ([]byte, error) {
 			return c.Nodetool(ctx, 1, "tablestats", "-F", "json", queriesKeyspace)
 		},

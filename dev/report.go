@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -21,7 +20,7 @@ func (cmd reportCmd) Run(ctx context.Context, root repository) error {
 		version = strings.TrimSpace(string(out))
 	}
 	err := report.Render(ctx, report.Options{
-		Root: string(root), Work: filepath.Join(string(root), ".dev", "report"), Out: cmd.Out, Version: version,
+		Root: string(root), Work: root.path(".dev", "report"), Out: cmd.Out, Version: version,
 		Date: time.Now().UTC().Format("2 January 2006"),
 	})
 	if err != nil {

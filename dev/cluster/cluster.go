@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -115,6 +116,12 @@ func (c *Cluster) Node(n int) (Node, error) {
 		return Node{}, fmt.Errorf("node %d: the cluster in %s has nodes 1 to %d", n, c.dir, len(nodes))
 	}
 	return nodes[n-1], nil
+}
+
+// Runs reports whether a node runs.
+func (c *Cluster) Runs() (bool, error) {
+	nodes, err := c.Nodes()
+	return slices.ContainsFunc(nodes, func(n Node) bool { return n.PID != 0 }), err
 }
 
 // Up starts every stopped node, one after the other, and returns when all nodes answer CQL and see each other up. If it fails or ctx

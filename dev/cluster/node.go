@@ -39,6 +39,14 @@ func (n Node) String() string { return fmt.Sprintf("node %d (%s, %s)", n.N, n.Ad
 // CQL returns the address for clients.
 func (n Node) CQL() netip.AddrPort { return netip.AddrPortFrom(n.Address, n.CQLPort) }
 
+// ContactPoints returns the addresses for clients, host:port.
+func ContactPoints(nodes []Node) (hosts []string) {
+	for _, n := range nodes {
+		hosts = append(hosts, n.CQL().String())
+	}
+	return hosts
+}
+
 // Metrics returns the address of the metrics (HTTP, path /metrics).
 func (n Node) Metrics() netip.AddrPort { return netip.AddrPortFrom(n.Address, n.MetricsPort) }
 

@@ -31,7 +31,7 @@ func (d *Demo) table(nodes []cluster.Node, t tools) error {
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	if err := tableTemplate.Execute(w, map[string]any{
 		"Password": string(password), "NoPrometheus": t.noPrometheus, "NoAlertmanager": t.noAlertmanager,
-		"Hosts": contactPoints(nodes), "Metrics": nodes[0].Metrics(), "Missing": t.missing(),
+		"Hosts": cluster.ContactPoints(nodes), "Metrics": nodes[0].Metrics(), "Missing": t.missing(),
 	}); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node) 
 	}
 	return monitoring.StartGrafana(ctx, monitoring.GrafanaOptions{
 		Options:   d.options("grafana", t.grafana, grafanaPort),
-		Cassandra: contactPoints(nodes), DC: nodes[0].DC,
+		Cassandra: cluster.ContactPoints(nodes), DC: nodes[0].DC,
 		PrometheusURL: fmt.Sprintf("http://127.0.0.1:%d", prometheusPort), // if Prometheus is missing, the panels show an error
 	})
 }
@@ -108,13 +108,6 @@ func cassandraSettings(nodes []cluster.Node) []string {
 		replication = append(replication, fmt.Sprintf("%s=%d", dc, min(2, perDC[dc])))
 	}
 	return append([]string{
-		"CASSANDRA_HOSTS=" + strings.Join(contactPoints(nodes), ","), "CASSANDRA_DC=" + dcs[0], "CASSANDRA_REPLICATION=" + strings.Join(replication, ","),
+		"CASSANDRA_HOSTS=" + strings.Join(cluster.ContactPoints(nodes), ","), "CASSANDRA_DC=" + dcs[0], "CASSANDRA_REPLICATION=" + strings.Join(replication, ","),
 	}, os.Environ()...)
-}
-
-func contactPoints(nodes []cluster.Node) (hosts []string) {
-	for _, n := range nodes {
-		hosts = append(hosts, n.CQL().String())
-	}
-	return hosts
 }

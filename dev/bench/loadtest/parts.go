@@ -43,9 +43,9 @@ func Parts() []Part {
 const SoakName = "soak"
 
 // Soak is a steady load for long.
-func Soak(dcs string, rate float64, lasts, every time.Duration) Part {
-	return Part{SoakName, dcs, func(ctx context.Context, t *test, s *table.Section) error {
-		r, err := t.run(ctx, phase{rate: rate, vehicles: 5000, warmup: 30 * time.Second, lasts: lasts, every: every})
+func Soak(rate float64, lasts time.Duration) Part {
+	return Part{SoakName, oneNode, func(ctx context.Context, t *test, s *table.Section) error {
+		r, err := t.run(ctx, phase{rate: rate, vehicles: 5000, warmup: 30 * time.Second, lasts: lasts, every: time.Minute})
 		if err != nil {
 			return err
 		}
