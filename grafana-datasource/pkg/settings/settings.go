@@ -15,55 +15,50 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// Settings are the validated settings of one data source.
+// Settings are the validated settings of one data source. Those with a name in JSON are stored in the same form.
 type Settings struct {
-	Cluster cassandra.Config
+	Cluster cassandra.Config `json:"-"`
 
-	QueryTimeout  time.Duration
-	MaxPartitions int // read by one query
-	MaxRows       int // returned by one query
-	MaxRowsRead   int // read by one query, before downsampling
+	QueryTimeout  time.Duration `json:"-"`
+	MaxPartitions int           `json:"maxPartitions"` // read by one query
+	MaxRows       int           `json:"maxRows"`       // returned by one query
+	MaxRowsRead   int           `json:"maxRowsRead"`   // read by one query, before downsampling
 
-	LatestCache    time.Duration
-	ClosedDayCache time.Duration
-	CacheBytes     uint64
+	LatestCache    time.Duration `json:"-"`
+	ClosedDayCache time.Duration `json:"-"`
+	CacheBytes     uint64        `json:"-"`
 
-	StaleAfter     time.Duration
-	OfflineAfter   time.Duration
-	MovingAboveKmh float64
-	LiveInterval   time.Duration
+	StaleAfter     time.Duration `json:"-"`
+	OfflineAfter   time.Duration `json:"-"`
+	MovingAboveKmh float64       `json:"movingAboveKmh"`
+	LiveInterval   time.Duration `json:"-"`
 
-	Access         Access
-	AllowFiltering bool
-	AllowRaw       bool
+	Access         Access `json:"-"`
+	AllowFiltering bool   `json:"allowFiltering"`
+	AllowRaw       bool   `json:"allowRaw"`
 }
 
-// jsonSettings is the form in which Grafana stores the settings.
-type jsonSettings struct {
-	ContactPoints   string  `json:"contactPoints"`
-	LocalDatacenter string  `json:"localDatacenter"`
-	Keyspace        string  `json:"keyspace"`
-	Consistency     string  `json:"consistency"`
-	Username        string  `json:"username"`
-	TLS             bool    `json:"tls"`
-	TLSServerName   string  `json:"tlsServerName"`
-	TLSSkipVerify   bool    `json:"tlsSkipVerify"`
-	QueryTimeout    string  `json:"queryTimeout"`
-	ConnectTimeout  string  `json:"connectTimeout"`
-	MaxConcurrency  int     `json:"maxConcurrency"`
-	MaxPartitions   int     `json:"maxPartitions"`
-	MaxRows         int     `json:"maxRows"`
-	MaxRowsRead     int     `json:"maxRowsRead"`
-	LatestCache     string  `json:"latestCache"`
-	ClosedDayCache  string  `json:"closedDayCache"`
-	CacheMegabytes  int     `json:"cacheMegabytes"`
-	StaleAfter      string  `json:"staleAfter"`
-	OfflineAfter    string  `json:"offlineAfter"`
-	MovingAboveKmh  float64 `json:"movingAboveKmh"`
-	LiveInterval    string  `json:"liveInterval"`
-	AllowedFleets   string  `json:"allowedFleets"`
-	AllowFiltering  bool    `json:"allowFiltering"`
-	AllowRaw        bool    `json:"allowRaw"`
+// stored is the form in which Grafana stores the settings.
+type stored struct {
+	Settings
+	ContactPoints   string `json:"contactPoints"`
+	LocalDatacenter string `json:"localDatacenter"`
+	Keyspace        string `json:"keyspace"`
+	Consistency     string `json:"consistency"`
+	Username        string `json:"username"`
+	TLS             bool   `json:"tls"`
+	TLSServerName   string `json:"tlsServerName"`
+	TLSSkipVerify   bool   `json:"tlsSkipVerify"`
+	QueryTimeout    string `json:"queryTimeout"`
+	ConnectTimeout  string `json:"connectTimeout"`
+	MaxConcurrency  int    `json:"maxConcurrency"`
+	LatestCache     string `json:"latestCache"`
+	ClosedDayCache  string `json:"closedDayCache"`
+	CacheMegabytes  int    `json:"cacheMegabytes"`
+	StaleAfter      string `json:"staleAfter"`
+	OfflineAfter    string `json:"offlineAfter"`
+	LiveInterval    string `json:"liveInterval"`
+	AllowedFleets   string `json:"allowedFleets"`
 }
 
 // labels maps the setting names of package cassandra to the labels in the configuration editor.
@@ -80,31 +75,30 @@ var labels = map[string]string{
 // Parse reads the settings of a data source. The error names every invalid setting, its value and the remedy; the
 // returned settings are usable only without an error.
 func Parse(source backend.DataSourceInstanceSettings) (*Settings, error) {
-	j := jsonSettings{
-		MaxConcurrency: 32, MaxPartitions: 2000, MaxRows: 100_000, MaxRowsRead: 2_000_000, CacheMegabytes: 64, MovingAboveKmh: 3, AllowRaw: true,
+	j := stored{
+		Settings:       Settings{MaxPartitions: 2000, MaxRows: 100_000, MaxRowsRead: 2_000_000, MovingAboveKmh: 3, AllowRaw: true},
+		MaxConcurrency: 32, CacheMegabytes: 64,
 	}
+	s := &j.Settings
 	if len(source.JSONData) > 0 {
 		if err := json.Unmarshal(source.JSONData, &j); err != nil {
-			return &Settings{}, fmt.Errorf("settings of the data source: %w", err)
+			return s, fmt.Errorf("settings of the data source: %w", err)
 		}
 	}
 	p := &parser{}
-	s := &Settings{
-		QueryTimeout:   p.duration("Query timeout", j.QueryTimeout, "10s", 100*time.Millisecond),
-		MaxPartitions:  p.number("Partitions per query", j.MaxPartitions, 100_000),
-		MaxRows:        p.number("Rows per query", j.MaxRows, 1_000_000),
-		MaxRowsRead:    p.number("Rows read per query", j.MaxRowsRead, 20_000_000),
-		LatestCache:    p.duration("Latest positions", j.LatestCache, "1s", 0),
-		ClosedDayCache: p.duration("Closed days", j.ClosedDayCache, "10m", 0),
-		CacheBytes:     uint64(p.number("Memory (MB)", j.CacheMegabytes, 16_384)) << 20,
-		StaleAfter:     p.duration("Stale after", j.StaleAfter, "2m", time.Second),
-		OfflineAfter:   p.duration("Offline after", j.OfflineAfter, "15m", time.Second),
-		LiveInterval:   p.duration("Live interval", j.LiveInterval, "2s", 200*time.Millisecond),
-		MovingAboveKmh: j.MovingAboveKmh,
-		Access:         NewAccess(list(j.AllowedFleets)...),
-		AllowFiltering: j.AllowFiltering,
-		AllowRaw:       j.AllowRaw,
-	}
+	p.number("Partitions per query", s.MaxPartitions, 100_000)
+	p.number("Rows per query", s.MaxRows, 1_000_000)
+	p.number("Rows read per query", s.MaxRowsRead, 20_000_000)
+	p.number("Memory (MB)", j.CacheMegabytes, 16_384)
+	p.number("Partitions at once", j.MaxConcurrency, 1000)
+	s.QueryTimeout = p.duration("Query timeout", j.QueryTimeout, "10s", 100*time.Millisecond)
+	s.LatestCache = p.duration("Latest positions", j.LatestCache, "1s", 0)
+	s.ClosedDayCache = p.duration("Closed days", j.ClosedDayCache, "10m", 0)
+	s.CacheBytes = uint64(max(j.CacheMegabytes, 1)) << 20
+	s.StaleAfter = p.duration("Stale after", j.StaleAfter, "2m", time.Second)
+	s.OfflineAfter = p.duration("Offline after", j.OfflineAfter, "15m", time.Second)
+	s.LiveInterval = p.duration("Live interval", j.LiveInterval, "2s", 200*time.Millisecond)
+	s.Access = NewAccess(list(j.AllowedFleets)...)
 	if s.MovingAboveKmh < 0 {
 		p.reject("Moving above", s.MovingAboveKmh, "give a speed of 0 km/h or more")
 	}
@@ -138,16 +132,13 @@ func (p *parser) duration(name, value, fallback string, least time.Duration) tim
 	return d
 }
 
-func (p *parser) number(name string, value, most int) int {
+func (p *parser) number(name string, value, most int) {
 	if value < 1 || value > most {
 		p.reject(name, value, fmt.Sprintf("give a number from 1 to %d", most))
-		return 1
 	}
-	return value
 }
 
-func (p *parser) cluster(j *jsonSettings, secure map[string]string, queryTimeout time.Duration) cassandra.Config {
-	concurrency := p.number("Partitions at once", j.MaxConcurrency, 1000)
+func (p *parser) cluster(j *stored, secure map[string]string, queryTimeout time.Duration) cassandra.Config {
 	cfg := cassandra.Config{
 		Hosts:           list(j.ContactPoints),
 		Keyspace:        strings.TrimSpace(j.Keyspace),
@@ -161,8 +152,8 @@ func (p *parser) cluster(j *jsonSettings, secure map[string]string, queryTimeout
 		// A node that does not answer costs a quarter of the query timeout; then the driver asks another node.
 		Timeout:       max(queryTimeout/4, 100*time.Millisecond),
 		ReadRetries:   2,
-		Fanout:        max(concurrency/2, 1),
-		ReadsInFlight: concurrency,
+		Fanout:        max(j.MaxConcurrency/2, 1),
+		ReadsInFlight: j.MaxConcurrency,
 		Settings:      labels,
 	}
 	if cfg.Keyspace == "" {
