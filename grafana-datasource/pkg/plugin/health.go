@@ -21,17 +21,8 @@ var summaryStages = []string{"login", "replicas", "data", "permissions"}
 
 // CheckHealth checks the connection stage by stage, from the address to the newest record, and names the stage that
 // fails and the remedy.
-func (d *Datasource) CheckHealth(ctx context.Context, _ *backend.CheckHealthRequest) (*backend.CheckHealthResult, error) {
-	result, err := d.checkHealth(ctx)
-	outcome := "error"
-	if err == nil && result.Status == backend.HealthStatusOk {
-		outcome = "ok"
-	}
-	d.metrics.healthChecks.WithLabelValues(outcome).Inc()
-	return result, err
-}
-
-func (d *Datasource) checkHealth(ctx context.Context) (*backend.CheckHealthResult, error) {
+func (d *Datasource) CheckHealth(ctx context.Context, _ *backend.CheckHealthRequest) (result *backend.CheckHealthResult, err error) {
+	defer func() { d.metrics.healthChecks.WithLabelValues(strings.ToLower(result.Status.String())).Inc() }()
 	if d.settingsErr != nil {
 		message := "settings: " + strings.ReplaceAll(d.settingsErr.Error(), "\n", "; ")
 		return &backend.CheckHealthResult{Status: backend.HealthStatusError, Message: message}, nil
@@ -43,7 +34,7 @@ func (d *Datasource) checkHealth(ctx context.Context) (*backend.CheckHealthResul
 		findings = append(findings, diagnose.Finding{Stage: "permissions", Status: diagnose.OK,
 			Detail: "only fleets " + strings.Join(d.settings.Access.Fleets(), ", ")})
 	}
-	result := summarize(findings)
+	result = summarize(findings)
 	var verbose strings.Builder
 	for _, f := range findings {
 		fmt.Fprintf(&verbose, "%s: %s: %s", f.Stage, f.Status, f.Detail)
@@ -52,7 +43,6 @@ func (d *Datasource) checkHealth(ctx context.Context) (*backend.CheckHealthResul
 		}
 		verbose.WriteByte('\n')
 	}
-	var err error
 	result.JSONDetails, err = json.Marshal(map[string]any{"verboseMessage": verbose.String(), "findings": findings})
 	return result, err
 }
