@@ -58,24 +58,16 @@ func newCache(maxBytes uint64) (*otter.Cache[string, entry], error) {
 	return cache, nil
 }
 
-// read describes one read: where its result is cached, for how long, and how large it is.
-type read[T any] struct {
-	cache string
-	key   string
-	ttl   time.Duration // 0 shares the read with concurrent callers, but does not cache it
-	bytes func(T) int   // approximate size in memory; 0 means that the result is empty
-	run   func(context.Context, Store) (T, error)
-}
-
 // cachedRead returns the cached result of a read, the result of an equal read in progress, or runs the read. All
-// callers share the result and must not change it.
-func cachedRead[T any](ctx context.Context, r *Reader, rd read[T]) (T, error) {
+// callers share the result and must not change it. A time to live of 0 shares the read, but does not cache it. bytes
+// returns the approximate size of a result in memory; 0 means that it is empty.
+func cachedRead[T any](ctx context.Context, r *Reader, cache, key string, ttl time.Duration, bytes func(T) int, run func(context.Context, Store) (T, error)) (T, error) {
 	var zero T
-	key := rd.cache + " " + rd.key
-	if rd.ttl > 0 {
+	key = cache + " " + key
+	if ttl > 0 {
 		if e, ok := r.cache.GetIfPresent(key); ok {
 			counterOf(ctx).hits.Add(1)
-			r.metrics.requests.WithLabelValues(rd.cache, "hit").Inc()
+			r.metrics.requests.WithLabelValues(cache, "hit").Inc()
 			return e.value.(T), nil
 		}
 	}
@@ -84,16 +76,16 @@ func cachedRead[T any](ctx context.Context, r *Reader, rd read[T]) (T, error) {
 		if err != nil {
 			return nil, err
 		}
-		value, err := rd.run(ctx, store)
+		value, err := run(ctx, store)
 		if err != nil {
 			return nil, err
 		}
-		if rd.ttl > 0 {
-			ttl, bytes := rd.ttl, rd.bytes(value)
-			if bytes == 0 {
-				ttl = min(ttl, listTTL) // the data may be about to arrive
+		if ttl > 0 {
+			e := entry{value, bytes(value), ttl}
+			if e.bytes == 0 {
+				e.ttl = min(ttl, listTTL) // the data may be about to arrive
 			}
-			r.cache.Set(key, entry{value, bytes, ttl})
+			r.cache.Set(key, e)
 		}
 		return value, nil
 	})
@@ -105,7 +97,7 @@ func cachedRead[T any](ctx context.Context, r *Reader, rd read[T]) (T, error) {
 		outcome = "shared"
 		counterOf(ctx).shared.Add(1)
 	}
-	r.metrics.requests.WithLabelValues(rd.cache, outcome).Inc()
+	r.metrics.requests.WithLabelValues(cache, outcome).Inc()
 	return value.(T), nil
 }
 

@@ -119,8 +119,8 @@ func (r *Reader) connect(ctx context.Context) (Store, error) {
 
 // Fleets returns every fleet in the keyspace, sorted.
 func (r *Reader) Fleets(ctx context.Context) ([]string, error) {
-	return cachedRead(ctx, r, read[[]string]{cacheList, "fleets", listTTL, rowBytes[string](150),
-		func(ctx context.Context, s Store) ([]string, error) { return s.Fleets(ctx) }})
+	return cachedRead(ctx, r, cacheList, "fleets", listTTL, rowBytes[string](150),
+		func(ctx context.Context, s Store) ([]string, error) { return s.Fleets(ctx) })
 }
 
 // rowBytes estimates the size of rows that are about equally large.
@@ -130,14 +130,14 @@ func rowBytes[T any](bytesPerRow int) func([]T) int {
 
 // Latest returns the latest record of each device of a fleet, sorted by device.
 func (r *Reader) Latest(ctx context.Context, fleet string) ([]cassandra.Telemetry, error) {
-	return cachedRead(ctx, r, read[[]cassandra.Telemetry]{cacheLatest, fleet, r.settings.LatestCache, rowBytes[cassandra.Telemetry](200),
-		func(ctx context.Context, s Store) ([]cassandra.Telemetry, error) { return s.LatestOfFleet(ctx, fleet) }})
+	return cachedRead(ctx, r, cacheLatest, fleet, r.settings.LatestCache, rowBytes[cassandra.Telemetry](200),
+		func(ctx context.Context, s Store) ([]cassandra.Telemetry, error) { return s.LatestOfFleet(ctx, fleet) })
 }
 
 // Devices returns the devices of a fleet: as many as one query returns, and one more if there are others.
 func (r *Reader) Devices(ctx context.Context, fleet string) ([]cassandra.Device, error) {
 	limit := r.settings.MaxRows
-	return cachedRead(ctx, r, read[[]cassandra.Device]{cacheList, "devices " + fleet, listTTL, rowBytes[cassandra.Device](150),
+	return cachedRead(ctx, r, cacheList, "devices "+fleet, listTTL, rowBytes[cassandra.Device](150),
 		func(ctx context.Context, s Store) ([]cassandra.Device, error) {
 			var rows []cassandra.Device
 			for page := ""; ; {
@@ -150,7 +150,7 @@ func (r *Reader) Devices(ctx context.Context, fleet string) ([]cassandra.Device,
 					return rows[:min(len(rows), limit+1)], nil
 				}
 			}
-		}})
+		})
 }
 
 // Geofences returns the geofences of a fleet.
@@ -162,14 +162,14 @@ func (r *Reader) Geofences(ctx context.Context, fleet string) ([]cassandra.Geofe
 		}
 		return n
 	}
-	return cachedRead(ctx, r, read[[]cassandra.Geofence]{cacheList, "geofences " + fleet, listTTL, bytes,
-		func(ctx context.Context, s Store) ([]cassandra.Geofence, error) { return s.Geofences(ctx, fleet) }})
+	return cachedRead(ctx, r, cacheList, "geofences "+fleet, listTTL, bytes,
+		func(ctx context.Context, s Store) ([]cassandra.Geofence, error) { return s.Geofences(ctx, fleet) })
 }
 
 // Schema returns the tables of the keyspace.
 func (r *Reader) Schema(ctx context.Context) ([]cassandra.Table, error) {
-	return cachedRead(ctx, r, read[[]cassandra.Table]{cacheList, "schema", listTTL, rowBytes[cassandra.Table](2000),
-		func(ctx context.Context, s Store) ([]cassandra.Table, error) { return s.Schema(ctx) }})
+	return cachedRead(ctx, r, cacheList, "schema", listTTL, rowBytes[cassandra.Table](2000),
+		func(ctx context.Context, s Store) ([]cassandra.Table, error) { return s.Schema(ctx) })
 }
 
 // dayTTL is how long the history of a day is cached: 0 until the day has ended, because records keep arriving.
@@ -190,23 +190,21 @@ func (r *Reader) dayTTL(day cassandra.Day) time.Duration {
 func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
 	first, last := day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1
 	fromMs, toMs = max(fromMs, first), min(toMs, last)
-	whole := read[*cassandra.Track]{cacheDay, fmt.Sprintf("%s %s", device, day), r.dayTTL(day), trackBytes,
-		func(ctx context.Context, s Store) (*cassandra.Track, error) {
+	key, ttl := fmt.Sprintf("%s %s", device, day), r.dayTTL(day)
+	_, cached := r.cache.GetEntryQuietly(cacheDay + " " + key)
+	if ttl > 0 && (cached || toMs-fromMs >= (last-first)/4) {
+		t, err := cachedRead(ctx, r, cacheDay, key, ttl, trackBytes, func(ctx context.Context, s Store) (*cassandra.Track, error) {
 			return s.TrackOfDay(ctx, device, day, first, last, r.settings.MaxRowsRead)
-		}}
-	_, cached := r.cache.GetEntryQuietly(cacheDay + " " + whole.key)
-	if whole.ttl > 0 && (cached || toMs-fromMs >= (last-first)/4) {
-		t, err := cachedRead(ctx, r, whole)
+		})
 		if err != nil {
 			return nil, err
 		}
 		return t.Between(fromMs, toMs), nil
 	}
-	part := read[*cassandra.Track]{cacheDay, fmt.Sprintf("%s %d %d %d", device, fromMs, toMs, limit), 0, nil,
-		func(ctx context.Context, s Store) (*cassandra.Track, error) {
-			return s.TrackOfDay(ctx, device, day, fromMs, toMs, limit)
-		}}
-	return cachedRead(ctx, r, part)
+	key = fmt.Sprintf("%s %d %d %d", device, fromMs, toMs, limit)
+	return cachedRead(ctx, r, cacheDay, key, 0, nil, func(ctx context.Context, s Store) (*cassandra.Track, error) {
+		return s.TrackOfDay(ctx, device, day, fromMs, toMs, limit)
+	})
 }
 
 func trackBytes(t *cassandra.Track) int {
@@ -218,21 +216,21 @@ func trackBytes(t *cassandra.Track) int {
 
 // Hours returns the hourly statistics of a fleet in one UTC day.
 func (r *Reader) Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {
-	return cachedRead(ctx, r, read[[]cassandra.AnalyticsRow]{cacheDay, fmt.Sprintf("hours %s %s", fleet, day), r.dayTTL(day), rowBytes[cassandra.AnalyticsRow](100),
+	return cachedRead(ctx, r, cacheDay, fmt.Sprintf("hours %s %s", fleet, day), r.dayTTL(day), rowBytes[cassandra.AnalyticsRow](100),
 		func(ctx context.Context, s Store) ([]cassandra.AnalyticsRow, error) {
 			return s.Analytics(ctx, fleet, day, day)
-		}})
+		})
 }
 
 // Alerts returns alerts, newest first. They are never cached, because an alert of a closed day can still be resolved.
 func (r *Reader) Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
 	key := fmt.Sprintf("alerts %s %d %d %v %d", q.FleetID, q.From.UnixMilli(), q.To.UnixMilli(), q.Severities, q.Limit)
-	return cachedRead(ctx, r, read[[]cassandra.Alert]{cacheDay, key, 0, nil,
-		func(ctx context.Context, s Store) ([]cassandra.Alert, error) { return s.Alerts(ctx, q) }})
+	return cachedRead(ctx, r, cacheDay, key, 0, nil,
+		func(ctx context.Context, s Store) ([]cassandra.Alert, error) { return s.Alerts(ctx, q) })
 }
 
 // Rows runs a statement that the query validator has accepted.
 func (r *Reader) Rows(ctx context.Context, statement string, limit int) (cassandra.Result, error) {
-	return cachedRead(ctx, r, read[cassandra.Result]{cacheDay, fmt.Sprintf("raw %d %s", limit, statement), 0, nil,
-		func(ctx context.Context, s Store) (cassandra.Result, error) { return s.Select(ctx, statement, limit) }})
+	return cachedRead(ctx, r, cacheDay, fmt.Sprintf("raw %d %s", limit, statement), 0, nil,
+		func(ctx context.Context, s Store) (cassandra.Result, error) { return s.Select(ctx, statement, limit) })
 }

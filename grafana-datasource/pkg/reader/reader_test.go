@@ -203,19 +203,19 @@ func TestSharedReadsAreCounted(t *testing.T) {
 	r, m := newReader(t, &fakeStore{})
 	ctx, cost := WithCost(t.Context())
 	started, release := make(chan struct{}), make(chan struct{})
-	slow := read[int]{cacheDay, "k", 0, nil, func(context.Context, Store) (int, error) {
+	slow := func(context.Context, Store) (int, error) {
 		close(started)
 		<-release
 		return 7, nil
-	}}
+	}
 	var g errgroup.Group
 	g.Go(func() error {
-		_, err := cachedRead(t.Context(), r, slow)
+		_, err := cachedRead(t.Context(), r, cacheDay, "k", 0, nil, slow)
 		return err
 	})
 	<-started
 	g.Go(func() error {
-		value, err := cachedRead(ctx, r, slow)
+		value, err := cachedRead(ctx, r, cacheDay, "k", 0, nil, slow)
 		assert.Equal(t, 7, value)
 		return err
 	})
