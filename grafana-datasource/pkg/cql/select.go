@@ -42,18 +42,6 @@ type Plan struct {
 	Limit      int      // of the whole statement, over all partitions; 0 means none
 }
 
-// firstBatch is how many statements run before the number of their rows is known.
-const firstBatch = 8
-
-// NextBatch returns the statements to run after the first done statements returned so many rows: at most atOnce, and as
-// many as before. It returns none once the limit is exceeded. Running all statements at once would read up to the limit from each.
-func (p Plan) NextBatch(done, rows, limit, atOnce int) []string {
-	if rows > limit || p.Limit > 0 && rows >= p.Limit {
-		return nil
-	}
-	return p.Statements[done:min(done+max(done, firstBatch), done+atOnce, len(p.Statements))]
-}
-
 // Validate parses a statement without macros and plans it. The error says why it rejects a statement.
 func Validate(statement string, tables []Table, rules Rules) (Plan, error) {
 	if len(statement) > MaxText {

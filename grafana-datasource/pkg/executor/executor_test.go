@@ -102,7 +102,7 @@ func (f *fakeReader) Rows(_ context.Context, statement string, _ int) (cassandra
 
 func newExecutor(f *fakeReader, allowed ...string) *Executor {
 	s := &settings.Settings{
-		Cluster: cassandra.Config{Keyspace: "fleet_iot"}, MaxPartitions: 100, MaxRows: 100, MaxRowsRead: 1000, AllowRaw: true,
+		Cluster: cassandra.Config{Keyspace: "fleet_iot"}, MaxPartitions: 100, MaxRows: 100, MaxRowsRead: 1000, AllowRaw: true, QueryTimeout: time.Minute,
 		StaleAfter: time.Hour, OfflineAfter: 48 * time.Hour, MovingAboveKmh: 3, Access: settings.NewAccess(allowed...),
 	}
 	return New(s, f, frames.Links{UID: "uid"}, func() time.Time { return now })
@@ -266,7 +266,8 @@ func TestLatestGoesLive(t *testing.T) {
 	assert.Empty(t, many.Channel)
 	assert.Equal(t, "Too many filters for live streaming; using panel refresh.", many.Notices[0].Text)
 
-	vehicles := e.LiveVehicles(latestRows().latest["north"], &query.Latest{Common: query.Common{Limit: 3}})
+	vehicles, err := e.LiveVehicles(t.Context(), &query.Latest{Common: query.Common{Fleets: []string{"north"}, Limit: 3}})
+	require.NoError(t, err)
 	assert.Equal(t, 3, e.LiveFrame(vehicles).Rows())
 }
 

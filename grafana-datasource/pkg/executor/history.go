@@ -100,5 +100,5 @@ func (x *execution) analytics(ctx context.Context, q *query.Analytics) error {
 			parts[i] = hours[len(hours)-most:]
 		}
 	}
-	return x.show(frames.HourSeries(fleets, parts, q.SelectedFields())...)
+	return x.show(frames.HourSeries(fleets, parts, query.Selected(q.Fields, query.AnalyticsFields))...)
 }

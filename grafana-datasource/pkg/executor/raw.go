@@ -64,18 +64,20 @@ func (x *execution) planRaw(q *query.Raw, tables []cassandra.Table) (cql.Plan, e
 	})
 }
 
-// readRaw runs the statements of a plan, a batch at a time, until their rows reach the row limit.
+// firstBatch is how many statements of a plan run before the number of their rows is known.
+const firstBatch = 8
+
+// readRaw runs the statements of a plan in batches that double, until their rows exceed the row limit or reach the limit
+// of the statement. Running all statements at once would read up to the limit from each.
 func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (cassandra.Result, error) {
 	most := q.RowLimit(x.settings.MaxRows)
 	if plan.Limit > 0 {
 		most = min(most, plan.Limit)
 	}
 	var result cassandra.Result
-	for done := 0; ; {
-		batch := plan.NextBatch(done, len(result.Rows), most, concurrentPartitions)
-		if len(batch) == 0 {
-			break
-		}
+	done := 0
+	for done < len(plan.Statements) && len(result.Rows) <= most && (plan.Limit == 0 || len(result.Rows) < plan.Limit) {
+		batch := plan.Statements[done:min(done+max(done, firstBatch), done+concurrentPartitions, len(plan.Statements))]
 		parts, err := forEach(ctx, concurrentPartitions, batch, func(ctx context.Context, statement string) (cassandra.Result, error) {
 			return x.reader.Rows(ctx, statement, most)
 		})

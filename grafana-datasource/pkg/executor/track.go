@@ -102,7 +102,7 @@ type track struct {
 }
 
 func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track {
-	t := &track{execution: x, plan: p, query: q, device: device, fields: q.SelectedFields()}
+	t := &track{execution: x, plan: p, query: q, device: device, fields: query.Selected(q.Fields, []string{"speed_kmh"})}
 	if q.Format == query.FormatTable {
 		t.route = downsample.NewRows[frames.Position](p.fromMs, p.toMs, p.points, 3)
 		return t

@@ -20,7 +20,7 @@ func (x *execution) latest(ctx context.Context, q *query.Latest) error {
 	}
 	vehicles := limitRows(x, x.selectVehicles(slices.Concat(rows...), q), &q.Common, "Only %d of %d vehicles: the row limit. Raise the limit, or add a filter.")
 	if q.Format == query.FormatNumeric {
-		return x.show(frames.VehicleMeasures(vehicles, q.SelectedFields()))
+		return x.show(frames.VehicleMeasures(vehicles, query.Selected(q.Fields, []string{"age_s"})))
 	}
 	frame := frames.Vehicles(vehicles, x.links)
 	if q.Live {
@@ -43,10 +43,13 @@ func (x *execution) goLive(frame *data.Frame, q *query.Latest, fleets []string) 
 	frame.AppendNotices(data.Notice{Severity: data.NoticeSeverityInfo, Text: notice})
 }
 
-// LiveVehicles selects the vehicles of a fleet that a live stream shows.
-func (e *Executor) LiveVehicles(rows []cassandra.Telemetry, q *query.Latest) []frames.Vehicle {
+// LiveVehicles reads the vehicles of a fleet that a live stream shows.
+func (e *Executor) LiveVehicles(ctx context.Context, q *query.Latest) ([]frames.Vehicle, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.settings.QueryTimeout)
+	defer cancel()
+	rows, err := e.reader.Latest(ctx, q.Fleets[0])
 	vehicles := e.selectVehicles(rows, q)
-	return vehicles[:min(len(vehicles), q.RowLimit(e.settings.MaxRows))]
+	return vehicles[:min(len(vehicles), q.RowLimit(e.settings.MaxRows))], err
 }
 
 // LiveFrame makes the frame that a live stream sends.

@@ -26,7 +26,7 @@ func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.Subscribe
 		return &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusPermissionDenied}, nil
 	}
 	response := &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusOK}
-	vehicles, err := d.readVehicles(ctx, q)
+	vehicles, err := d.executor.LiveVehicles(ctx, q)
 	if err != nil {
 		return response, nil // the stream retries, and the panel shows the result of its query
 	}
@@ -34,14 +34,6 @@ func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.Subscribe
 		response.InitialData = initial
 	}
 	return response, nil
-}
-
-// readVehicles reads the vehicles that a stream shows.
-func (d *Datasource) readVehicles(ctx context.Context, q *query.Latest) ([]frames.Vehicle, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
-	defer cancel()
-	rows, err := d.reader.Latest(ctx, q.Fleets[0])
-	return d.executor.LiveVehicles(rows, q), err
 }
 
 // PublishStream rejects every publication: only stored records move vehicles.
@@ -73,7 +65,7 @@ func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamReques
 	var sent []byte
 	var sentAt time.Time
 	for failures := 0; ; {
-		vehicles, err := d.readVehicles(ctx, q)
+		vehicles, err := d.executor.LiveVehicles(ctx, q)
 		current := fingerprint(vehicles)
 		switch {
 		case ctx.Err() != nil:

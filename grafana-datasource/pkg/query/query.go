@@ -105,7 +105,6 @@ type Query interface {
 // Common is the part that all query types share. An empty Fleets means all fleets that the data source may read.
 type Common struct {
 	Type          string        `json:"-"`
-	RefID         string        `json:"-"`
 	From          time.Time     `json:"-"`
 	To            time.Time     `json:"-"`
 	Interval      time.Duration `json:"-"` // between two points of a panel
@@ -153,9 +152,6 @@ func (q *Latest) validate() error {
 	return cmp.Or(names("device", q.Devices), names("zone", q.Zones), oneOf("state", q.States, States), oneOf("field", q.Fields, LatestFields))
 }
 
-// SelectedFields returns the fields to show.
-func (q *Latest) SelectedFields() []string { return distinct(q.Fields, "age_s") }
-
 // Track asks for the positions of devices over the time range.
 type Track struct {
 	Common
@@ -170,9 +166,6 @@ func (q *Track) validate() error {
 	return cmp.Or(names("device", q.Devices), oneOf("field", q.Fields, TrackFields))
 }
 
-// SelectedFields returns the fields to show.
-func (q *Track) SelectedFields() []string { return distinct(q.Fields, "speed_kmh") }
-
 // Analytics asks for the hourly statistics of fleets.
 type Analytics struct {
 	Common
@@ -180,9 +173,6 @@ type Analytics struct {
 }
 
 func (q *Analytics) validate() error { return oneOf("field", q.Fields, AnalyticsFields) }
-
-// SelectedFields returns the fields to show.
-func (q *Analytics) SelectedFields() []string { return distinct(q.Fields, AnalyticsFields...) }
 
 // Alerts asks for the alerts of fleets in the time range.
 type Alerts struct {
@@ -244,16 +234,16 @@ func (q *Variable) validate() error {
 		[]string{VariableFleets, VariableDevices, VariableZones, VariableSeverities, VariableAlertTypes, VariableStates})
 }
 
-// distinct returns values without repetitions, or fallback when there are none.
-func distinct(values []string, fallback ...string) []string {
-	if len(values) == 0 {
-		return fallback
-	}
+// Selected returns the selected fields without repetitions, or the default when none is selected.
+func Selected(fields, byDefault []string) []string {
 	var once []string
-	for _, v := range values {
-		if !slices.Contains(once, v) {
-			once = append(once, v)
+	for _, f := range fields {
+		if !slices.Contains(once, f) {
+			once = append(once, f)
 		}
+	}
+	if len(once) == 0 {
+		return byDefault
 	}
 	return once
 }
@@ -307,7 +297,7 @@ func Parse(q backend.DataQuery, alerting bool) (Query, error) {
 		return nil, err
 	}
 	c := parsed.Base()
-	c.RefID, c.From, c.To, c.Interval = q.RefID, q.TimeRange.From, q.TimeRange.To, q.Interval
+	c.From, c.To, c.Interval = q.TimeRange.From, q.TimeRange.To, q.Interval
 	if c.MaxDataPoints = int(q.MaxDataPoints); c.MaxDataPoints <= 0 {
 		c.MaxDataPoints = defaultDataPoints
 	}

@@ -18,7 +18,7 @@ func dataQuery(text string) backend.DataQuery {
 }
 
 func common(kind, format string, fleets ...string) Common {
-	return Common{Type: kind, RefID: "A", From: start, To: start.Add(time.Hour), Interval: time.Minute, MaxDataPoints: 500, Format: format, Fleets: fleets}
+	return Common{Type: kind, From: start, To: start.Add(time.Hour), Interval: time.Minute, MaxDataPoints: 500, Format: format, Fleets: fleets}
 }
 
 func TestParseEachType(t *testing.T) {
@@ -120,10 +120,8 @@ func TestTypeOf(t *testing.T) {
 }
 
 func TestSelectedFieldsAndRowLimit(t *testing.T) {
-	assert.Equal(t, []string{"age_s"}, (&Latest{}).SelectedFields())
-	assert.Equal(t, []string{"speed_kmh"}, (&Track{}).SelectedFields())
-	assert.Equal(t, AnalyticsFields, (&Analytics{}).SelectedFields())
-	assert.Equal(t, []string{"lat", "lon"}, (&Track{Fields: []string{"lat", "lon", "lat"}}).SelectedFields())
+	assert.Equal(t, []string{"age_s"}, Selected(nil, []string{"age_s"}))
+	assert.Equal(t, []string{"lat", "lon"}, Selected([]string{"lat", "lon", "lat"}, AnalyticsFields))
 	assert.Equal(t, 10, (&Common{}).RowLimit(10))
 	assert.Equal(t, 5, (&Common{Limit: 5}).RowLimit(10))
 	assert.Equal(t, 10, (&Common{Limit: 50}).RowLimit(10))
