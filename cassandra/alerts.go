@@ -29,6 +29,9 @@ type Alert struct {
 // Opened is the time at which the alert was opened.
 func (a *Alert) Opened() time.Time { return time.UnixMilli(a.OpenedMs).UTC() }
 
+// AlertStore keeps the alerts of fleets, the alerts of devices, and the open alerts of fleets.
+type AlertStore struct{ *Session }
+
 const (
 	alertCells = "message, started_at, peak, threshold, zone, lat, lon" // the same in all three tables
 
@@ -68,7 +71,7 @@ type AlertQuery struct {
 }
 
 // Alerts lists the alerts of a fleet, newest first.
-func (s *Store) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
+func (s *AlertStore) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
 	op := "read alerts of fleet " + q.FleetID
 	severities := q.Severities
 	if len(severities) == 0 {
@@ -96,19 +99,19 @@ func (s *Store) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) {
 
 // FleetAlerts lists the alerts of a fleet that were opened between two instants of one day in Unix milliseconds, both
 // included, in no order.
-func (s *Store) FleetAlerts(ctx context.Context, fleetID string, day Day, fromMs, toMs int64) ([]Alert, error) {
+func (s *AlertStore) FleetAlerts(ctx context.Context, fleetID string, day Day, fromMs, toMs int64) ([]Alert, error) {
 	rows, err := s.fleetAlerts(ctx, fleetID, day, Severities, fromMs, toMs, 0)
 	return rows, opError("read "+TableAlerts, err)
 }
 
 // fleetAlerts reads the partitions of a day. A limit, unless it is 0, applies to each severity.
-func (s *Store) fleetAlerts(ctx context.Context, fleetID string, day Day, severities []string, fromMs, toMs int64, limit int) ([]Alert, error) {
+func (s *AlertStore) fleetAlerts(ctx context.Context, fleetID string, day Day, severities []string, fromMs, toMs int64, limit int) ([]Alert, error) {
 	parts, err := fanOut(ctx, len(severities), severities, func(ctx context.Context, severity string) ([]Alert, error) {
 		statement, args := selectFleetAlerts, []any{fleetID, day, severity, time.UnixMilli(fromMs), time.UnixMilli(toMs)}
 		if limit > 0 {
 			statement, args = selectFleetAlertsLimit, append(args, limit)
 		}
-		return collect(s, s.query(ctx, statement, args...), func(r *Alert) []any {
+		return collect(s.Session, s.query(ctx, statement, args...), func(r *Alert) []any {
 			r.FleetID, r.Severity = fleetID, severity
 			return append(r.columns(), &r.DeviceID, &r.Resolved, &r.EndedMs)
 		})
@@ -121,7 +124,7 @@ const aheadMs = 5 * 60 * 1000
 
 // ApplyFleetAlerts applies alerts of one fleet, day and severity. An alert that was resolved by hand stays resolved: that
 // it is open is written with a time before anyone can have seen it.
-func (s *Store) ApplyFleetAlerts(ctx context.Context, rows []Mutation[Alert]) error {
+func (s *AlertStore) ApplyFleetAlerts(ctx context.Context, rows []Mutation[Alert]) error {
 	a := newArena(2*len(rows), 14)
 	b := s.batch(ctx, 2*len(rows))
 	for i := range rows {
@@ -166,14 +169,14 @@ func (a *Alert) end() (bool, *int64) {
 
 // ResolveAlert marks an alert of a fleet as resolved by hand. It needs the fields of the key: fleet, severity, OpenedMs,
 // device and type.
-func (s *Store) ResolveAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
+func (s *AlertStore) ResolveAlert(ctx context.Context, r *Alert, writeTimeUs int64) error {
 	return s.exec(ctx, TableAlerts, insertAlertResolved, r.FleetID, DayOf(r.OpenedMs), r.Severity, time.UnixMilli(r.OpenedMs),
 		r.DeviceID, r.Type, writeTimeUs)
 }
 
 // ApplyDeviceAlerts applies alerts of one device and month.
-func (s *Store) ApplyDeviceAlerts(ctx context.Context, rows []Mutation[Alert]) error {
-	return apply(ctx, s, TableDeviceAlerts, 16, rows, insertDeviceAlert, deleteDeviceAlert,
+func (s *AlertStore) ApplyDeviceAlerts(ctx context.Context, rows []Mutation[Alert]) error {
+	return apply(ctx, s.Session, TableDeviceAlerts, 16, rows, insertDeviceAlert, deleteDeviceAlert,
 		func(a *arena, r *Alert) {
 			month := DayOf(r.OpenedMs).Month()
 			a.add(&r.DeviceID, &month, &r.OpenedMs, &r.Type)
@@ -187,10 +190,10 @@ func (s *Store) ApplyDeviceAlerts(ctx context.Context, rows []Mutation[Alert]) e
 
 // DeviceAlerts lists the alerts of a device that were opened between two instants in Unix milliseconds, both included,
 // oldest first.
-func (s *Store) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]Alert, error) {
-	rows, err := byMonth(ctx, s, fromMs, toMs, func(ctx context.Context, month Day) ([]Alert, error) {
+func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]Alert, error) {
+	rows, err := byMonth(ctx, s.Session, fromMs, toMs, func(ctx context.Context, month Day) ([]Alert, error) {
 		q := s.query(ctx, selectDeviceAlerts, deviceID, month, time.UnixMilli(fromMs), time.UnixMilli(toMs))
-		return collect(s, q, func(r *Alert) []any {
+		return collect(s.Session, q, func(r *Alert) []any {
 			r.DeviceID = deviceID
 			return append(r.columns(), &r.FleetID, &r.Severity, &r.Resolved, &r.EndedMs)
 		})
@@ -199,8 +202,8 @@ func (s *Store) DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs 
 }
 
 // ApplyOpenAlerts applies open alerts of one fleet.
-func (s *Store) ApplyOpenAlerts(ctx context.Context, rows []Mutation[Alert]) error {
-	return apply(ctx, s, TableOpenAlerts, 14, rows, insertOpenAlert, deleteOpenAlert,
+func (s *AlertStore) ApplyOpenAlerts(ctx context.Context, rows []Mutation[Alert]) error {
+	return apply(ctx, s.Session, TableOpenAlerts, 14, rows, insertOpenAlert, deleteOpenAlert,
 		func(a *arena, r *Alert) {
 			a.add(&r.FleetID, &r.DeviceID, &r.Type)
 		}, func(a *arena, r *Alert) {
@@ -210,22 +213,22 @@ func (s *Store) ApplyOpenAlerts(ctx context.Context, rows []Mutation[Alert]) err
 }
 
 // DeleteOpenAlert removes an alert from the open alerts of its fleet.
-func (s *Store) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error {
+func (s *AlertStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error {
 	return s.exec(ctx, TableOpenAlerts, deleteOpenAlert, writeTimeUs, fleetID, deviceID, alertType)
 }
 
 // OpenAlerts lists the open alerts of a fleet.
-func (s *Store) OpenAlerts(ctx context.Context, fleetID string) ([]Alert, error) {
+func (s *AlertStore) OpenAlerts(ctx context.Context, fleetID string) ([]Alert, error) {
 	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlerts, fleetID))
 }
 
 // OpenAlertsOfDevice lists the open alerts of a device in a fleet.
-func (s *Store) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]Alert, error) {
+func (s *AlertStore) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]Alert, error) {
 	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlertsOfDevice, fleetID, deviceID))
 }
 
-func (s *Store) openAlerts(fleetID string, q *gocql.Query) ([]Alert, error) {
-	rows, err := collect(s, q, func(r *Alert) []any {
+func (s *AlertStore) openAlerts(fleetID string, q *gocql.Query) ([]Alert, error) {
+	rows, err := collect(s.Session, q, func(r *Alert) []any {
 		r.FleetID = fleetID
 		return append(r.columns(), &r.DeviceID, &r.Severity, &r.Notify)
 	})

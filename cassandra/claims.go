@@ -35,6 +35,9 @@ type Claim struct {
 	Fleets               []string // fleets that the records name; only ClaimsOfDevices reads them
 }
 
+// ClaimStore keeps the running instances and the devices that each claims.
+type ClaimStore struct{ *Session }
+
 const claimBuckets = 64
 
 // ClaimBucket is the partition of a device in both tables of claims.
@@ -63,12 +66,12 @@ const (
 
 // execInstance writes at the coordinator's time. With the instance's own time, what an instance with a fast clock wrote
 // could not be deleted until that time had come.
-func (s *Store) execInstance(ctx context.Context, statement string, args ...any) error {
+func (s *ClaimStore) execInstance(ctx context.Context, statement string, args ...any) error {
 	return opError("write "+TableInstances, s.writing(ctx, statement, args...).DefaultTimestamp(false).Exec())
 }
 
 // Heartbeat records that an instance is running. A role, unless it is empty, is recorded too.
-func (s *Store) Heartbeat(ctx context.Context, instanceID string, role InstanceRole, now time.Time) error {
+func (s *ClaimStore) Heartbeat(ctx context.Context, instanceID string, role InstanceRole, now time.Time) error {
 	if role == "" {
 		return s.execInstance(ctx, updateHeartbeat, now, instanceID)
 	}
@@ -77,7 +80,7 @@ func (s *Store) Heartbeat(ctx context.Context, instanceID string, role InstanceR
 
 // FenceInstance marks an instance as fenced, at the consistency level of writes and at that of this store's reads. On the
 // store with strong reads, every later read of the row returns the mark, whether it is strong or a fallback.
-func (s *Store) FenceInstance(ctx context.Context, instanceID string) error {
+func (s *ClaimStore) FenceInstance(ctx context.Context, instanceID string) error {
 	for _, level := range []gocql.Consistency{s.read, s.write} {
 		err := s.writing(ctx, updateFenced, instanceID).Consistency(level).DefaultTimestamp(false).Exec()
 		if err != nil {
@@ -88,8 +91,8 @@ func (s *Store) FenceInstance(ctx context.Context, instanceID string) error {
 }
 
 // Instances lists every instance that sent a heartbeat and was not removed.
-func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
-	rows, err := collect(s, s.query(ctx, selectInstances), func(i *Instance) []any {
+func (s *ClaimStore) Instances(ctx context.Context) ([]Instance, error) {
+	rows, err := collect(s.Session, s.query(ctx, selectInstances), func(i *Instance) []any {
 		return []any{&i.ID, &i.Role, &i.HeartbeatAt, &i.Fenced, &i.SharedDevices}
 	})
 	return rows, opError("read "+TableInstances, err)
@@ -97,7 +100,7 @@ func (s *Store) Instances(ctx context.Context) ([]Instance, error) {
 
 // UpdateSharedDevices adds devices to an instance's row that another instance received records of. It removes devices that
 // the instance already handles as shared.
-func (s *Store) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
+func (s *ClaimStore) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
 	var err error
 	if len(add) > 0 {
 		err = s.execInstance(ctx, addSharedDevices, add, instanceID)
@@ -109,7 +112,7 @@ func (s *Store) UpdateSharedDevices(ctx context.Context, instanceID string, add,
 }
 
 // RemoveInstance deletes the row and the pending hours of an instance that has ended.
-func (s *Store) RemoveInstance(ctx context.Context, instanceID string) error {
+func (s *ClaimStore) RemoveInstance(ctx context.Context, instanceID string) error {
 	if err := s.execInstance(ctx, deletePendingHours, instanceID); err != nil {
 		return err
 	}
@@ -117,7 +120,7 @@ func (s *Store) RemoveInstance(ctx context.Context, instanceID string) error {
 }
 
 // AddPendingHours records hours of fleets that must be summed again after the instance has ended.
-func (s *Store) AddPendingHours(ctx context.Context, instanceID string, hours []FleetHour) error {
+func (s *ClaimStore) AddPendingHours(ctx context.Context, instanceID string, hours []FleetHour) error {
 	for part := range slices.Chunk(hours, 100) {
 		b := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
 		b.Cons = s.write
@@ -133,9 +136,9 @@ func (s *Store) AddPendingHours(ctx context.Context, instanceID string, hours []
 }
 
 // Leftovers lists the claims of an instance and its pending hours.
-func (s *Store) Leftovers(ctx context.Context, instanceID string) ([]Claim, []FleetHour, error) {
+func (s *ClaimStore) Leftovers(ctx context.Context, instanceID string) ([]Claim, []FleetHour, error) {
 	parts, err := fanOut(ctx, s.config.Fanout, buckets(claimBuckets), func(ctx context.Context, bucket int32) ([]Claim, error) {
-		return collect(s, s.query(ctx, selectClaimsByInstance, instanceID, bucket), func(c *Claim) []any {
+		return collect(s.Session, s.query(ctx, selectClaimsByInstance, instanceID, bucket), func(c *Claim) []any {
 			c.InstanceID = instanceID
 			return []any{&c.DeviceID, &c.FromDay}
 		})
@@ -143,7 +146,7 @@ func (s *Store) Leftovers(ctx context.Context, instanceID string) ([]Claim, []Fl
 	if err != nil {
 		return nil, nil, opError("read "+TableClaimsByInstance, err)
 	}
-	hours, err := collect(s, s.query(ctx, selectPendingHours, instanceID), func(h *FleetHour) []any {
+	hours, err := collect(s.Session, s.query(ctx, selectPendingHours, instanceID), func(h *FleetHour) []any {
 		return []any{&h.FleetID, &h.HourMs}
 	})
 	return slices.Concat(parts...), hours, opError("read "+TablePendingHours, err)
@@ -151,8 +154,8 @@ func (s *Store) Leftovers(ctx context.Context, instanceID string) ([]Claim, []Fl
 
 // ApplyInstanceClaims applies claims of one instance on devices of one ClaimBucket. A claim is written here before
 // ApplyDeviceClaims writes it, so that every claim on a device is also found by its instance.
-func (s *Store) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim]) error {
-	return apply(ctx, s, TableClaimsByInstance, 5, rows, insertClaimByInstance, deleteClaimByInstance,
+func (s *ClaimStore) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim]) error {
+	return apply(ctx, s.Session, TableClaimsByInstance, 5, rows, insertClaimByInstance, deleteClaimByInstance,
 		func(a *arena, c *Claim) {
 			bucket := ClaimBucket(c.DeviceID)
 			a.add(&c.InstanceID, &bucket, &c.DeviceID)
@@ -160,7 +163,7 @@ func (s *Store) ApplyInstanceClaims(ctx context.Context, rows []Mutation[Claim])
 }
 
 // ApplyDeviceClaims applies claims on devices of one ClaimBucket.
-func (s *Store) ApplyDeviceClaims(ctx context.Context, rows []Mutation[Claim]) error {
+func (s *ClaimStore) ApplyDeviceClaims(ctx context.Context, rows []Mutation[Claim]) error {
 	b := s.batch(ctx, len(rows))
 	for _, m := range rows {
 		c := m.Row
@@ -174,11 +177,11 @@ func (s *Store) ApplyDeviceClaims(ctx context.Context, rows []Mutation[Claim]) e
 }
 
 // ClaimsOfDevices lists the claims on some devices of one ClaimBucket, one for each device and instance.
-func (s *Store) ClaimsOfDevices(ctx context.Context, deviceIDs ...string) ([]Claim, error) {
+func (s *ClaimStore) ClaimsOfDevices(ctx context.Context, deviceIDs ...string) ([]Claim, error) {
 	if len(deviceIDs) == 0 {
 		return nil, nil
 	}
-	rows, err := collect(s, s.query(ctx, selectClaims, ClaimBucket(deviceIDs[0]), deviceIDs), func(c *Claim) []any {
+	rows, err := collect(s.Session, s.query(ctx, selectClaims, ClaimBucket(deviceIDs[0]), deviceIDs), func(c *Claim) []any {
 		return []any{&c.DeviceID, &c.InstanceID, &c.FromDay, &c.Fleets}
 	})
 	return rows, opError("read "+TableClaims, err)

@@ -63,8 +63,9 @@ func TestStrongReadsOverlapAcknowledgedWrites(t *testing.T) {
 	} {
 		require.Equal(t, c.want, overlapping(c.write, Replication{"dc1": c.replicas}), "%s of %d", c.write, c.replicas)
 	}
-	s := &Store{write: gocql.Two, read: gocql.LocalOne, replication: twoAndTwo}
+	s := newStore(&Session{write: gocql.Two, read: gocql.LocalOne, replication: twoAndTwo})
 	require.Equal(t, "THREE", s.Strong().ReadConsistency())
 	require.Equal(t, "TWO", s.Fallback().ReadConsistency())
+	require.Equal(t, gocql.Three, s.Strong().AlertStore.read, "every store of the view reads at its level")
 	require.Equal(t, "LOCAL_ONE", s.ReadConsistency(), "the original is unchanged")
 }

@@ -14,10 +14,10 @@ const (
 )
 
 // Driver is the driver's session.
-func (s *Store) Driver() *gocql.Session { return s.driver }
+func (s *Session) Driver() *gocql.Session { return s.driver }
 
 // WriteInvalid writes with a statement that does not fit the schema.
-func (s *Store) WriteInvalid(ctx context.Context) error {
+func (s *Session) WriteInvalid(ctx context.Context) error {
 	b := s.batch(ctx, 1)
 	b.add("INSERT INTO fleets (shard, color) VALUES (?, ?)", []any{int32(0), "red"})
 	return b.exec(TableFleets)

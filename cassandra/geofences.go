@@ -13,6 +13,9 @@ type Geofence struct {
 	DwellS        *int32   // longest stay of a vehicle in seconds; nil for any
 }
 
+// GeofenceStore keeps the geofences of fleets.
+type GeofenceStore struct{ *Session }
+
 const (
 	insertGeofence = "INSERT INTO geofences_by_fleet (fleet_id, name, kind, geometry, radius_m, speed_limit_kmh, dwell_s)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -21,8 +24,8 @@ const (
 )
 
 // Geofences lists the geofences of a fleet, sorted by name.
-func (s *Store) Geofences(ctx context.Context, fleetID string) ([]Geofence, error) {
-	rows, err := collect(s, s.query(ctx, selectGeofences, fleetID), func(g *Geofence) []any {
+func (s *GeofenceStore) Geofences(ctx context.Context, fleetID string) ([]Geofence, error) {
+	rows, err := collect(s.Session, s.query(ctx, selectGeofences, fleetID), func(g *Geofence) []any {
 		g.FleetID = fleetID
 		return []any{&g.Name, &g.Kind, &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS}
 	})
@@ -30,7 +33,7 @@ func (s *Store) Geofences(ctx context.Context, fleetID string) ([]Geofence, erro
 }
 
 // WriteGeofences writes geofences of one fleet as one mutation.
-func (s *Store) WriteGeofences(ctx context.Context, fleetID string, rows []Geofence, writeTimeUs int64) error {
+func (s *GeofenceStore) WriteGeofences(ctx context.Context, fleetID string, rows []Geofence, writeTimeUs int64) error {
 	a := newArena(len(rows), 8)
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
@@ -43,6 +46,6 @@ func (s *Store) WriteGeofences(ctx context.Context, fleetID string, rows []Geofe
 }
 
 // DeleteGeofence deletes a geofence of a fleet.
-func (s *Store) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
+func (s *GeofenceStore) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
 	return s.exec(ctx, TableGeofences, deleteGeofence, writeTimeUs, fleetID, name)
 }

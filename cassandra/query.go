@@ -25,8 +25,11 @@ type TableColumn struct {
 	Type string `json:"type"`
 }
 
+// QueryStore runs SELECT statements that people write, and describes the tables that they can read.
+type QueryStore struct{ *Session }
+
 // Schema lists the tables of the keyspace, sorted by name.
-func (s *Store) Schema(ctx context.Context) ([]Table, error) {
+func (s *QueryStore) Schema(ctx context.Context) ([]Table, error) {
 	found, err := (&Admin{s.config, s.driver}).Columns(ctx)
 	if err != nil {
 		return nil, err
@@ -76,7 +79,7 @@ type ResultColumn struct {
 
 // Select runs a SELECT statement unchanged and reads at most limit rows. The caller decides which statements are allowed;
 // Select only bounds rows and time.
-func (s *Store) Select(ctx context.Context, statement string, limit int) (Result, error) {
+func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (Result, error) {
 	const op = "run statement"
 	leave, err := s.enter(ctx)
 	if err != nil {

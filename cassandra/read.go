@@ -10,13 +10,13 @@ import (
 )
 
 // query prepares a read of one partition.
-func (s *Store) query(ctx context.Context, statement string, args ...any) *gocql.Query {
+func (s *Session) query(ctx context.Context, statement string, args ...any) *gocql.Query {
 	statsOf(ctx).addStatement(statement, args)
 	return s.reading(s.driver.Query(statement, args...).WithContext(ctx))
 }
 
 // reading sets the consistency level and the retries of a read.
-func (s *Store) reading(q *gocql.Query) *gocql.Query {
+func (s *Session) reading(q *gocql.Query) *gocql.Query {
 	q = q.Consistency(s.read).Idempotent(true)
 	if s.config.ReadRetries > 0 {
 		q.RetryPolicy(readRetries(s.config.ReadRetries))
@@ -41,7 +41,7 @@ func (n readRetries) GetRetryType(err error) gocql.RetryType {
 }
 
 // enter waits for a slot among the partitions that may be read at once, and returns the function that frees it.
-func (s *Store) enter(ctx context.Context) (func(), error) {
+func (s *Session) enter(ctx context.Context) (func(), error) {
 	if s.reads == nil {
 		return func() {}, nil
 	}
@@ -54,7 +54,7 @@ func (s *Store) enter(ctx context.Context) (func(), error) {
 }
 
 // collect reads all rows of a query, page by page. columns returns where the columns of a row go.
-func collect[T any](s *Store, q *gocql.Query, columns func(*T) []any) ([]T, error) {
+func collect[T any](s *Session, q *gocql.Query, columns func(*T) []any) ([]T, error) {
 	return scan(s, q, func(iter *gocql.Iter) (row T, ok bool) {
 		ok = iter.Scan(columns(&row)...)
 		return row, ok
@@ -65,7 +65,7 @@ func collect[T any](s *Store, q *gocql.Query, columns func(*T) []any) ([]T, erro
 func one[T any](value *T) []any { return []any{value} }
 
 // scan is collect with a function that reads a row.
-func scan[T any](s *Store, q *gocql.Query, next func(*gocql.Iter) (T, bool)) ([]T, error) {
+func scan[T any](s *Session, q *gocql.Query, next func(*gocql.Iter) (T, bool)) ([]T, error) {
 	leave, err := s.enter(q.Context())
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func newestFirst[T any](ctx context.Context, n int, fromMs, toMs int64, limit in
 }
 
 // byMonth reads the months of a range, each newest first, and returns all rows oldest first.
-func byMonth[T any](ctx context.Context, s *Store, fromMs, toMs int64, read func(context.Context, Day) ([]T, error)) ([]T, error) {
+func byMonth[T any](ctx context.Context, s *Session, fromMs, toMs int64, read func(context.Context, Day) ([]T, error)) ([]T, error) {
 	var months []Day
 	for m := DayOf(fromMs).Month(); m <= DayOf(toMs); m = m.NextMonth() {
 		months = append(months, m)

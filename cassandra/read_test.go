@@ -79,7 +79,7 @@ func TestRangesAreBounded(t *testing.T) {
 }
 
 func TestByMonthReturnsOldestFirst(t *testing.T) {
-	s := &Store{config: Config{Fanout: 2}}
+	s := &Session{config: Config{Fanout: 2}}
 	from, to := at(t, "2025-11-30T23:00:00Z"), at(t, "2026-02-01T00:00:00Z")
 	rows, err := byMonth(t.Context(), s, from, to, func(_ context.Context, month Day) ([]string, error) {
 		return []string{month.String() + " later", month.String() + " earlier"}, nil
@@ -92,7 +92,7 @@ func TestByMonthReturnsOldestFirst(t *testing.T) {
 }
 
 func TestEnterBoundsReadsInFlight(t *testing.T) {
-	s := &Store{reads: make(chan struct{}, 1)}
+	s := &Session{reads: make(chan struct{}, 1)}
 	leave, err := s.enter(t.Context())
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -37,6 +37,9 @@ const (
 	StatusMoved  Status = "moved" // its newest record names another fleet
 )
 
+// RegistryStore keeps the fleets and the devices of each.
+type RegistryStore struct{ *Session }
+
 const (
 	insertDeviceStatus = "INSERT INTO devices_by_fleet (fleet_id, device_id, model, status) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"
 	insertDeviceSince  = "INSERT INTO devices_by_fleet (fleet_id, device_id, activated_at) VALUES (?, ?, ?) USING TIMESTAMP ?"
@@ -51,7 +54,7 @@ const fleetShards = 4
 
 // Devices returns a page of the devices of a fleet, sorted by device, without devices that have moved to another fleet. A
 // page may have fewer rows than size although more pages follow.
-func (s *Store) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
+func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, page string) (Page[Device], error) {
 	op := "read devices of fleet " + fleetID
 	state, err := base64.RawURLEncoding.DecodeString(page)
 	if err != nil {
@@ -75,15 +78,15 @@ func (s *Store) Devices(ctx context.Context, fleetID string, size int, page stri
 }
 
 // DeviceIDs lists every device that was ever in a fleet, moved ones included, sorted.
-func (s *Store) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
-	ids, err := collect(s, s.query(ctx, selectDeviceIDs, fleetID), one[string])
+func (s *RegistryStore) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
+	ids, err := collect(s.Session, s.query(ctx, selectDeviceIDs, fleetID), one[string])
 	return ids, opError("read devices of fleet "+fleetID, err)
 }
 
 // Fleets lists every fleet that ever sent a record, sorted.
-func (s *Store) Fleets(ctx context.Context) ([]string, error) {
+func (s *RegistryStore) Fleets(ctx context.Context) ([]string, error) {
 	parts, err := fanOut(ctx, s.config.Fanout, buckets(fleetShards), func(ctx context.Context, shard int32) ([]string, error) {
-		return collect(s, s.query(ctx, selectFleets, shard), one[string])
+		return collect(s.Session, s.query(ctx, selectFleets, shard), one[string])
 	})
 	fleets := slices.Concat(parts...)
 	slices.Sort(fleets)
@@ -91,7 +94,7 @@ func (s *Store) Fleets(ctx context.Context) ([]string, error) {
 }
 
 // WriteDevices writes rows of the devices of one fleet as one mutation.
-func (s *Store) WriteDevices(ctx context.Context, fleetID string, rows []DeviceRow) error {
+func (s *RegistryStore) WriteDevices(ctx context.Context, fleetID string, rows []DeviceRow) error {
 	a := newArena(2*len(rows), 5)
 	b := s.batch(ctx, 2*len(rows))
 	for i := range rows {
@@ -115,6 +118,6 @@ func (s *Store) WriteDevices(ctx context.Context, fleetID string, rows []DeviceR
 func earliestWins(ms int64) int64 { return 3_000_000_000_000_000 - ms*1000 }
 
 // WriteFleet adds a fleet to the list of fleets.
-func (s *Store) WriteFleet(ctx context.Context, fleetID string) error {
+func (s *RegistryStore) WriteFleet(ctx context.Context, fleetID string) error {
 	return s.exec(ctx, TableFleets, insertFleet, bucketOf(fleetID, fleetShards), fleetID)
 }

@@ -46,6 +46,9 @@ type AnalyticsRow struct {
 // Start is the first instant of the hour, UTC.
 func (r *AnalyticsRow) Start() time.Time { return r.Day.Time().Add(time.Duration(r.Hour) * time.Hour) }
 
+// RollupStore keeps hourly statistics: the share of each device, and their sum for a fleet.
+type RollupStore struct{ *Session }
+
 const (
 	insertHour = "INSERT INTO hours_by_fleet (fleet_id, hour, device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count)" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -61,8 +64,8 @@ const (
 )
 
 // ApplyHours applies what devices add to one hour of one fleet.
-func (s *Store) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error {
-	return apply(ctx, s, TableHours, 11, rows, insertHour, deleteHour,
+func (s *RollupStore) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error {
+	return apply(ctx, s.Session, TableHours, 11, rows, insertHour, deleteHour,
 		func(a *arena, r *HourRow) {
 			a.add(&r.FleetID, &r.HourMs, &r.DeviceID)
 		}, func(a *arena, r *HourRow) {
@@ -71,8 +74,8 @@ func (s *Store) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error 
 }
 
 // Hours lists the devices' shares of an hour of a fleet, sorted by device.
-func (s *Store) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
-	rows, err := collect(s, s.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(r *HourRow) []any {
+func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
+	rows, err := collect(s.Session, s.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(r *HourRow) []any {
 		r.FleetID, r.HourMs = fleetID, hourMs
 		return []any{&r.DeviceID, &r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts}
 	})
@@ -80,7 +83,7 @@ func (s *Store) Hours(ctx context.Context, fleetID string, hourMs int64) ([]Hour
 }
 
 // Analytics lists the hourly statistics of a fleet for the days from first to last, oldest first.
-func (s *Store) Analytics(ctx context.Context, fleetID string, first, last Day) ([]AnalyticsRow, error) {
+func (s *RollupStore) Analytics(ctx context.Context, fleetID string, first, last Day) ([]AnalyticsRow, error) {
 	if err := checkRange(first, last); err != nil {
 		return nil, fmt.Errorf("read analytics of fleet %s: %w", fleetID, err)
 	}
@@ -89,7 +92,7 @@ func (s *Store) Analytics(ctx context.Context, fleetID string, first, last Day) 
 		days = append(days, day)
 	}
 	parts, err := fanOut(ctx, s.config.Fanout, days, func(ctx context.Context, day Day) ([]AnalyticsRow, error) {
-		return collect(s, s.query(ctx, selectAnalytics, fleetID, day), func(r *AnalyticsRow) []any {
+		return collect(s.Session, s.query(ctx, selectAnalytics, fleetID, day), func(r *AnalyticsRow) []any {
 			r.FleetID, r.Day = fleetID, day
 			return []any{&r.Hour, &r.TotalDistanceKm, &r.AvgSpeedKmh, &r.AlertsCount, &r.ActiveDevicesCount, &r.RecordsCount, &r.MaxSpeedKmh, &r.DrivingS}
 		})
@@ -98,7 +101,7 @@ func (s *Store) Analytics(ctx context.Context, fleetID string, first, last Day) 
 }
 
 // WriteAnalytics writes hours of one fleet and day as one mutation.
-func (s *Store) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
+func (s *RollupStore) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
 	a := newArena(len(rows), 11)
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
@@ -115,6 +118,6 @@ func (s *Store) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
 }
 
 // DeleteAnalytics deletes an hour of a fleet that has no share of any device left.
-func (s *Store) DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error {
+func (s *RollupStore) DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error {
 	return s.exec(ctx, TableAnalytics, deleteAnalytics, writeTimeUs, fleetID, DayOf(hourMs), int32(hourMs%msPerDay/(60*60*1000)))
 }

@@ -15,6 +15,9 @@ type DeviceDay struct {
 	WriteTimeUs int64 // of State as it was read
 }
 
+// StateStore keeps the state of the stream processor by device and day.
+type StateStore struct{ *Session }
+
 const (
 	updateDeviceDay     = "UPDATE device_days USING TIMESTAMP ? SET state = ?, rules = ?, fleets = fleets + ? WHERE device_id = ? AND day = ?"
 	selectLastDeviceDay = "SELECT day, state, fleets, rules, WRITETIME(state) FROM device_days WHERE device_id = ? AND day <= ? LIMIT 1"
@@ -22,8 +25,8 @@ const (
 )
 
 // LastDeviceDay returns the latest state of a device up to the given day. found is false if there is none.
-func (s *Store) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d DeviceDay, found bool, err error) {
-	days, err := collect(s, s.query(ctx, selectLastDeviceDay, deviceID, day), deviceDay)
+func (s *StateStore) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d DeviceDay, found bool, err error) {
+	days, err := collect(s.Session, s.query(ctx, selectLastDeviceDay, deviceID, day), deviceDay)
 	if err != nil || len(days) == 0 {
 		return DeviceDay{}, false, opError("read "+TableDeviceDays, err)
 	}
@@ -31,8 +34,8 @@ func (s *Store) LastDeviceDay(ctx context.Context, deviceID string, day Day) (d 
 }
 
 // DeviceDays lists the states of a device from the given day on, oldest first.
-func (s *Store) DeviceDays(ctx context.Context, deviceID string, day Day) ([]DeviceDay, error) {
-	days, err := collect(s, s.query(ctx, selectDeviceDays, deviceID, day), deviceDay)
+func (s *StateStore) DeviceDays(ctx context.Context, deviceID string, day Day) ([]DeviceDay, error) {
+	days, err := collect(s.Session, s.query(ctx, selectDeviceDays, deviceID, day), deviceDay)
 	slices.Reverse(days)
 	return days, opError("read "+TableDeviceDays, err)
 }
@@ -42,7 +45,7 @@ func deviceDay(d *DeviceDay) []any {
 }
 
 // ApplyDeviceDays writes the states of one device at the end of some days.
-func (s *Store) ApplyDeviceDays(ctx context.Context, deviceID string, rows []Mutation[DeviceDay]) error {
+func (s *StateStore) ApplyDeviceDays(ctx context.Context, deviceID string, rows []Mutation[DeviceDay]) error {
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
 		d := &rows[i].Row

@@ -38,9 +38,41 @@ var DerivedTables = []string{
 
 var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences}, DerivedTables...)
 
-// Store is an open connection to the keyspace. It reads at one consistency level and writes at another. It is safe for
-// concurrent use.
+// Store is one store per concern on a shared session. It is safe for concurrent use.
 type Store struct {
+	*Session
+	TelemetryStore
+	RegistryStore
+	AlertStore
+	TripStore
+	RollupStore
+	StateStore
+	ClaimStore
+	GeofenceStore
+	QueryStore
+}
+
+func newStore(s *Session) *Store {
+	return &Store{
+		s, TelemetryStore{s}, RegistryStore{s}, AlertStore{s}, TripStore{s}, RollupStore{s}, StateStore{s}, ClaimStore{s}, GeofenceStore{s}, QueryStore{s},
+	}
+}
+
+// Strong returns the store with reads at the lowest level that overlaps every acknowledged write (R + W > N).
+func (s *Store) Strong() *Store { return s.at(overlapping(s.write, s.replication)) }
+
+// Fallback returns the store with reads at the level of writes, for when too few replicas are up for Strong.
+func (s *Store) Fallback() *Store { return s.at(s.write) }
+
+func (s *Store) at(level gocql.Consistency) *Store {
+	view := *s.Session
+	view.read = level
+	return newStore(&view)
+}
+
+// Session is an open connection to the keyspace. It sends the requests of every store, at one consistency level for
+// writes and one for reads. It is safe for concurrent use.
+type Session struct {
 	driver      *gocql.Session
 	config      Config
 	write       gocql.Consistency
@@ -80,7 +112,7 @@ func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg promet
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{driver: driver, config: cfg, write: levels.write, read: levels.read, replication: replication, unregister: func() {}}
+	s := &Session{driver: driver, config: cfg, write: levels.write, read: levels.read, replication: replication, unregister: func() {}}
 	if cfg.ReadsInFlight > 0 {
 		s.reads = make(chan struct{}, cfg.ReadsInFlight)
 	}
@@ -93,41 +125,29 @@ func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg promet
 			}
 		}
 	}
-	return s, nil
+	return newStore(s), nil
 }
 
 // Close ends the connection and unregisters its metrics. It does not wait: requests in flight fail.
-func (s *Store) Close() {
+func (s *Session) Close() {
 	s.driver.Close()
 	s.unregister()
 }
 
-// Strong returns the store with reads at the lowest level that overlaps every acknowledged write (R + W > N).
-func (s *Store) Strong() *Store { return s.at(overlapping(s.write, s.replication)) }
-
-// Fallback returns the store with reads at the level of writes, for when too few replicas are up for Strong.
-func (s *Store) Fallback() *Store { return s.at(s.write) }
-
-func (s *Store) at(level gocql.Consistency) *Store {
-	view := *s
-	view.read = level
-	return &view
-}
-
 // WriteConsistency is the consistency level of writes.
-func (s *Store) WriteConsistency() string { return s.write.String() }
+func (s *Session) WriteConsistency() string { return s.write.String() }
 
 // ReadConsistency is the consistency level of reads.
-func (s *Store) ReadConsistency() string { return s.read.String() }
+func (s *Session) ReadConsistency() string { return s.read.String() }
 
 // Replication is the replication of the keyspace when the store was opened.
-func (s *Store) Replication() Replication { return s.replication }
+func (s *Session) Replication() Replication { return s.replication }
 
 // selectReady reads at most one row. A read needs the same replicas as a write at the same level.
 const selectReady = "SELECT fleet_id FROM fleets WHERE shard = 0 LIMIT 1"
 
 // Ready returns an error if the cluster does not answer at the consistency level of writes.
-func (s *Store) Ready(ctx context.Context) error {
+func (s *Session) Ready(ctx context.Context) error {
 	err := s.query(ctx, selectReady).Consistency(s.write).Exec()
 	return opError("read "+TableFleets+" at "+s.write.String(), err)
 }

@@ -66,6 +66,9 @@ type WriteTimes struct {
 	LastUs, SpeedUs, HeadingUs, BatteryUs, TempUs int64
 }
 
+// TelemetryStore keeps the history of devices and their latest positions.
+type TelemetryStore struct{ *Session }
+
 // Each row carries its own write timestamp, so every write can be repeated and reordered freely.
 const (
 	insertHistory = "INSERT INTO telemetry_by_device_day (device_id, day, ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, accuracy_m, zone)" +
@@ -95,7 +98,7 @@ const FleetBuckets = 8
 func Bucket(deviceID string) int32 { return bucketOf(deviceID, FleetBuckets) }
 
 // WriteHistory writes rows of one device and day as one mutation.
-func (s *Store) WriteHistory(ctx context.Context, deviceID string, day Day, rows []TelemetryRow) error {
+func (s *TelemetryStore) WriteHistory(ctx context.Context, deviceID string, day Day, rows []TelemetryRow) error {
 	a := newArena(len(rows), 14)
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
@@ -109,7 +112,7 @@ func (s *Store) WriteHistory(ctx context.Context, deviceID string, day Day, rows
 }
 
 // WriteLatest writes one row of latest_telemetry_by_device.
-func (s *Store) WriteLatest(ctx context.Context, r *LatestRow) error {
+func (s *TelemetryStore) WriteLatest(ctx context.Context, r *LatestRow) error {
 	a := newArena(1, 11)
 	b := s.batch(ctx, 1)
 	a.add(&r.DeviceID, &r.LastTsMs, (*optional)(&r.FleetID))
@@ -119,7 +122,7 @@ func (s *Store) WriteLatest(ctx context.Context, r *LatestRow) error {
 }
 
 // WriteLatestByFleet writes rows of one fleet and bucket as one mutation. It ignores the FleetID of the rows.
-func (s *Store) WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []LatestRow) error {
+func (s *TelemetryStore) WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []LatestRow) error {
 	a := newArena(len(rows), 12)
 	b := s.batch(ctx, len(rows))
 	for i := range rows {
@@ -133,7 +136,7 @@ func (s *Store) WriteLatestByFleet(ctx context.Context, fleetID string, bucket i
 }
 
 // DeleteLatestByFleet removes a device that moved from its old fleet's map. Cells with a later write timestamp stay.
-func (s *Store) DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error {
+func (s *TelemetryStore) DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error {
 	return s.exec(ctx, TableLatestByFleet, deleteLatestByFleet, writeTimeUs, fleetID, Bucket(deviceID), deviceID)
 }
 
@@ -143,8 +146,8 @@ func (a *arena) latest(r *LatestRow) {
 }
 
 // Latest returns the latest position of a device. The error wraps ErrNotFound if there is none.
-func (s *Store) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
-	rows, err := scan(s, s.query(ctx, selectLatest, deviceID), telemetryScan(false))
+func (s *TelemetryStore) Latest(ctx context.Context, deviceID string) (Telemetry, error) {
+	rows, err := scan(s.Session, s.query(ctx, selectLatest, deviceID), telemetryScan(false))
 	if err == nil && len(rows) == 0 {
 		err = gocql.ErrNotFound
 	}
@@ -155,9 +158,9 @@ func (s *Store) Latest(ctx context.Context, deviceID string) (Telemetry, error) 
 }
 
 // LatestOfFleet lists the latest position of each device of a fleet, sorted by device.
-func (s *Store) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry, error) {
+func (s *TelemetryStore) LatestOfFleet(ctx context.Context, fleetID string) ([]Telemetry, error) {
 	parts, err := fanOut(ctx, s.config.Fanout, buckets(FleetBuckets), func(ctx context.Context, bucket int32) ([]Telemetry, error) {
-		return scan(s, s.query(ctx, selectLatestFleet, fleetID, bucket), telemetryScan(false))
+		return scan(s.Session, s.query(ctx, selectLatestFleet, fleetID, bucket), telemetryScan(false))
 	})
 	if err != nil {
 		return nil, opError("read latest positions of fleet "+fleetID, err)
@@ -180,7 +183,7 @@ type HistoryQuery struct {
 }
 
 // History lists the positions of a device, newest first. It reads up to Config.Fanout days in parallel.
-func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
+func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
 	op := "read history of device " + q.DeviceID
 	to := q.To.UnixMilli()
 	if q.Page != "" {
@@ -200,7 +203,7 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], e
 		if q.Limit > 0 {
 			statement, args = selectHistoryLimit, append(args, q.Limit)
 		}
-		return scan(s, s.query(ctx, statement, args...), telemetryScan(true))
+		return scan(s.Session, s.query(ctx, statement, args...), telemetryScan(true))
 	})
 	page := Page[Telemetry]{Rows: rows}
 	if q.Limit > 0 && len(rows) >= q.Limit {
@@ -211,8 +214,8 @@ func (s *Store) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], e
 }
 
 // Positions lists the positions of a device in a day, oldest first.
-func (s *Store) Positions(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
-	rows, err := scan(s, s.query(ctx, selectPositions, deviceID, day).PageSize(trackPage), telemetryScan(true))
+func (s *TelemetryStore) Positions(ctx context.Context, deviceID string, day Day) ([]Telemetry, error) {
+	rows, err := scan(s.Session, s.query(ctx, selectPositions, deviceID, day).PageSize(trackPage), telemetryScan(true))
 	return rows, opError(fmt.Sprintf("read day %s of device %s", day, deviceID), err)
 }
 
@@ -241,7 +244,7 @@ func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
 
 // LatestWriteTimes lists the write times of devices, in the order of the arguments. It reads at the level of Strong, and
 // at that of Fallback if too few replicas are up.
-func (s *Store) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]WriteTimes, error) {
+func (s *TelemetryStore) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]WriteTimes, error) {
 	stored, err := s.latestWriteTimes(ctx, deviceIDs, overlapping(s.write, s.replication))
 	if classify(err).TooFewReplicas() {
 		stored, err = s.latestWriteTimes(ctx, deviceIDs, s.write)
@@ -249,7 +252,7 @@ func (s *Store) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]Wri
 	return stored, opError("read "+TableLatest, err)
 }
 
-func (s *Store) latestWriteTimes(ctx context.Context, deviceIDs []string, level gocql.Consistency) ([]WriteTimes, error) {
+func (s *TelemetryStore) latestWriteTimes(ctx context.Context, deviceIDs []string, level gocql.Consistency) ([]WriteTimes, error) {
 	return fanOut(ctx, writeTimesFanout, deviceIDs, func(ctx context.Context, deviceID string) (WriteTimes, error) {
 		var d WriteTimes
 		err := s.query(ctx, selectWriteTimes, deviceID).Consistency(level).

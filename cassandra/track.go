@@ -51,7 +51,7 @@ const trackPage = 9000
 
 // TrackOfDay reads the positions of a device in one UTC day between two instants in Unix milliseconds, both included. It
 // reads at most limit of them, the newest.
-func (s *Store) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
+func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
 	op := fmt.Sprintf("read day %s of device %s", day, deviceID)
 	leave, err := s.enter(ctx)
 	if err != nil {

@@ -8,24 +8,24 @@ import (
 )
 
 // exec runs one write whose values the driver encodes: for rows that are few.
-func (s *Store) exec(ctx context.Context, table, statement string, args ...any) error {
+func (s *Session) exec(ctx context.Context, table, statement string, args ...any) error {
 	return opError("write "+table, s.writing(ctx, statement, args...).Exec())
 }
 
 // writing prepares a write.
-func (s *Store) writing(ctx context.Context, statement string, args ...any) *gocql.Query {
+func (s *Session) writing(ctx context.Context, statement string, args ...any) *gocql.Query {
 	return s.driver.Query(statement, args...).WithContext(ctx).Consistency(s.write).Idempotent(true)
 }
 
 // batch is one write to one partition: a single statement, or an unlogged batch.
 type batch struct {
-	session *Store
+	session *Session
 	ctx     context.Context
 	entries []gocql.BatchEntry
 }
 
 // batch starts a write of about n statements.
-func (s *Store) batch(ctx context.Context, n int) *batch {
+func (s *Session) batch(ctx context.Context, n int) *batch {
 	return &batch{session: s, ctx: ctx, entries: make([]gocql.BatchEntry, 0, n)}
 }
 
@@ -92,7 +92,7 @@ func mutations[R any](remove bool, writeTimeUs int64, rows []R) (all []Mutation[
 }
 
 // apply builds a statement per row. A deletion begins with the write timestamp, an insertion ends with it.
-func apply[R any](ctx context.Context, db *Store, table string, width int, rows []Mutation[R], insert, remove string, key, cells func(*arena, *R)) error {
+func apply[R any](ctx context.Context, db *Session, table string, width int, rows []Mutation[R], insert, remove string, key, cells func(*arena, *R)) error {
 	a := newArena(len(rows), width)
 	b := db.batch(ctx, len(rows))
 	for i := range rows {
