@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -39,18 +40,9 @@ const (
 var Severities = []Severity{High, Medium, Low}
 
 // HigherThan reports whether s is higher than other. The empty severity is the lowest.
-func (s Severity) HigherThan(other Severity) bool { return s.rank() > other.rank() }
-
-func (s Severity) rank() int {
-	switch s {
-	case High:
-		return 3
-	case Medium:
-		return 2
-	case Low:
-		return 1
-	}
-	return 0
+func (s Severity) HigherThan(other Severity) bool {
+	at, its := slices.Index(Severities, s), slices.Index(Severities, other)
+	return at >= 0 && (its < 0 || at < its)
 }
 
 // Alert is one alert of a device. A device has at most one open alert per type. FleetID, DeviceID, Type and OpenedMs

@@ -11,17 +11,24 @@ const MaxJSON = 16 << 10
 
 // jsonRecord has the fields as raw JSON, so that quoted numbers are accepted and errors show the original value.
 type jsonRecord struct {
-	DeviceID  json.RawMessage `json:"device_id,omitempty"`
-	FleetID   json.RawMessage `json:"fleet_id,omitempty"`
-	Timestamp json.RawMessage `json:"timestamp,omitempty"`
-	Lat       json.RawMessage `json:"lat,omitempty"`
-	Lon       json.RawMessage `json:"lon,omitempty"`
-	Speed     json.RawMessage `json:"speed_kmh,omitempty"`
-	Heading   json.RawMessage `json:"heading_deg,omitempty"`
-	Battery   json.RawMessage `json:"battery_pct,omitempty"`
-	Temp      json.RawMessage `json:"temp_c,omitempty"`
-	Zone      json.RawMessage `json:"zone,omitempty"`
-	Accuracy  json.RawMessage `json:"accuracy_m,omitempty"`
+	DeviceID  json.RawMessage `json:"device_id"`
+	FleetID   json.RawMessage `json:"fleet_id"`
+	Timestamp json.RawMessage `json:"timestamp"`
+	Lat       json.RawMessage `json:"lat"`
+	Lon       json.RawMessage `json:"lon"`
+	Speed     json.RawMessage `json:"speed_kmh"`
+	Heading   json.RawMessage `json:"heading_deg"`
+	Battery   json.RawMessage `json:"battery_pct"`
+	Temp      json.RawMessage `json:"temp_c"`
+	Zone      json.RawMessage `json:"zone"`
+	Accuracy  json.RawMessage `json:"accuracy_m"`
+}
+
+// values returns the fields in the order of Fields.
+func (j *jsonRecord) values() [11]json.RawMessage {
+	return [...]json.RawMessage{
+		j.DeviceID, j.FleetID, j.Timestamp, j.Lat, j.Lon, j.Speed, j.Heading, j.Battery, j.Temp, j.Zone, j.Accuracy,
+	}
 }
 
 // ParseJSON parses a JSON object with the names of Fields. Numbers may be quoted, timestamps have the zero TimeFormat, a null
@@ -40,31 +47,19 @@ func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 	if err := json.Unmarshal(text, &j); err != nil {
 		return r, Reject(Malformed, "", string(text), "send valid JSON: "+err.Error())
 	}
-	for _, f := range [...]struct {
-		name  string
-		value json.RawMessage
-	}{
-		{FieldDeviceID, j.DeviceID}, {FieldFleetID, j.FleetID}, {FieldTimestamp, j.Timestamp}, {FieldLat, j.Lat}, {FieldLon, j.Lon},
-		{FieldSpeed, j.Speed}, {FieldHeading, j.Heading}, {FieldBattery, j.Battery}, {FieldTemp, j.Temp}, {FieldZone, j.Zone},
-		{FieldAccuracy, j.Accuracy},
-	} {
-		s, rejection := JSONText(f.name, f.value)
+	for i, value := range j.values() {
+		field := Fields[i]
+		s, rejection := JSONText(field, value)
 		if rejection != nil {
 			return r, rejection
 		}
-		if s = strings.TrimSpace(s); s == "" {
-			if f.name == FieldFleetID && fleet != "" {
-				r.FleetID = fleet
-				continue
-			}
-			for _, required := range RequiredFields {
-				if f.name == required {
-					return r, Reject(MissingField, f.name, "", "give it a value")
-				}
-			}
-			continue
+		if field == FieldFleetID && strings.TrimSpace(s) == "" {
+			s = fleet
 		}
-		if err := r.SetText(f.name, s, TimeFormat{}); err != nil {
+		if i < len(RequiredFields) && strings.TrimSpace(s) == "" {
+			return r, Reject(MissingField, field, "", "give it a value")
+		}
+		if err := r.SetText(field, s, TimeFormat{}); err != nil {
 			return r, err.(*Rejection) //nolint:errorlint // SetText returns no other error
 		}
 	}
@@ -78,12 +73,13 @@ func JSONFields(object string) (map[string]json.RawMessage, error) {
 	if err := json.Unmarshal([]byte(object), &j); err != nil {
 		return nil, err
 	}
-	known, err := json.Marshal(j)
-	if err != nil {
-		return nil, err
-	}
 	fields := map[string]json.RawMessage{}
-	return fields, json.Unmarshal(known, &fields)
+	for i, value := range j.values() {
+		if value != nil {
+			fields[Fields[i]] = value
+		}
+	}
+	return fields, nil
 }
 
 // JSONText returns the text of a JSON string or number, and an empty text for null and for an absent value.
