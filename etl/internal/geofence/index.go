@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/peterstace/simplefeatures/rtree"
 
@@ -23,8 +22,6 @@ type fleetIndex struct {
 	geofences []telemetry.NearbyGeofence
 	shapes    []shape
 	tree      *rtree.RTree
-	west      float64 // the tree's longitudes
-	east      float64
 }
 
 // NewIndex indexes geofences that Parse returned, of one or several files. The error lists all geofences that share a name
@@ -58,7 +55,7 @@ func NewIndex(list []Geofence) (*Index, error) {
 
 func newFleetIndex(list []*Geofence) *fleetIndex {
 	slices.SortFunc(list, func(a, b *Geofence) int {
-		return cmp.Or(cmp.Compare(a.shape.areaM2, b.shape.areaM2), strings.Compare(a.Name, b.Name))
+		return cmp.Or(cmp.Compare(a.shape.areaM2, b.shape.areaM2), cmp.Compare(a.Name, b.Name))
 	})
 	f := &fleetIndex{geofences: make([]telemetry.NearbyGeofence, len(list)), shapes: make([]shape, len(list))}
 	items := make([]rtree.BulkItem, len(list))
@@ -71,8 +68,6 @@ func newFleetIndex(list []*Geofence) *fleetIndex {
 		items[i] = rtree.BulkItem{Box: g.shape.box, RecordID: i}
 	}
 	f.tree = rtree.BulkLoad(items)
-	extent, _ := f.tree.Extent()
-	f.west, f.east = extent.MinX, extent.MaxX
 	return f
 }
 
@@ -100,10 +95,7 @@ func (x *Index) Near(fleet string, lat, lon, reachM float64, found []telemetry.N
 }
 
 func smallestFirst(a, b telemetry.NearbyGeofence) int {
-	if c := cmp.Compare(a.AreaM2, b.AreaM2); c != 0 {
-		return c
-	}
-	return strings.Compare(a.Name, b.Name)
+	return cmp.Or(cmp.Compare(a.AreaM2, b.AreaM2), cmp.Compare(a.Name, b.Name))
 }
 
 // Smallest returns the name of the smallest geofence of a fleet that contains a position in degrees, and false if there is
@@ -167,13 +159,10 @@ func (f *fleetIndex) search(p *position, reachM float64, visit func(id int, wrap
 		visit(id, wrapped)
 		return nil
 	}
-	box := rtree.Box{MinX: p.lon - dLon, MinY: p.lat - dLat, MaxX: p.lon + dLon, MaxY: p.lat + dLat}
-	_ = f.tree.RangeSearch(box, each) // each returns no error
-	wrapped = true
-	if east := (rtree.Box{MinX: box.MinX + 360, MinY: box.MinY, MaxX: box.MaxX + 360, MaxY: box.MaxY}); east.MinX <= f.east {
-		_ = f.tree.RangeSearch(east, each)
-	}
-	if west := (rtree.Box{MinX: box.MinX - 360, MinY: box.MinY, MaxX: box.MaxX - 360, MaxY: box.MaxY}); west.MaxX >= f.west {
-		_ = f.tree.RangeSearch(west, each)
+	for _, turn := range [...]float64{0, 360, -360} {
+		lon := p.lon + turn
+		box := rtree.Box{MinX: lon - dLon, MinY: p.lat - dLat, MaxX: lon + dLon, MaxY: p.lat + dLat}
+		_ = f.tree.RangeSearch(box, each) // each returns no error
+		wrapped = true
 	}
 }
