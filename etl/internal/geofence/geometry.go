@@ -134,22 +134,27 @@ func (r *reader) rings(kind string, parts [][][][]float64) bool {
 		r.add("coordinates are empty: give at least one ring")
 	}
 	for i, rings := range parts {
-		part := ""
-		if kind == "MultiPolygon" {
-			part = fmt.Sprintf("part %d ", i+1)
-		}
+		several := kind == "MultiPolygon"
 		if len(rings) == 0 {
-			r.add("coordinates: %sring 1 is missing: give the outline", part)
+			r.add("coordinates: %s is missing: give the outline", ringName(i, 0, several))
 		}
 		for j, ring := range rings {
 			positions += len(ring)
-			r.ring(fmt.Sprintf("%sring %d", part, j+1), ring)
+			r.ring(ringName(i, j, several), ring)
 		}
 	}
 	if positions > MaxPositions {
 		r.add("coordinates have %d positions, more than %d: simplify the outline", positions, MaxPositions)
 	}
 	return len(r.errs) == before
+}
+
+// ringName names a ring of a part, counted from 1. Only several parts are numbered.
+func ringName(part, ring int, several bool) string {
+	if several {
+		return fmt.Sprintf("part %d ring %d", part+1, ring+1)
+	}
+	return fmt.Sprintf("ring %d", ring+1)
 }
 
 func (r *reader) ring(where string, ring [][]float64) {
@@ -204,12 +209,9 @@ func (r *reader) invalid(area geom.MultiPolygon, err error) {
 			if ring.IsSimple() {
 				continue
 			}
-			where := fmt.Sprintf("ring %d", j+1)
-			if area.NumPolygons() > 1 {
-				where = fmt.Sprintf("part %d ring %d", i+1, j+1)
-			}
-			a, b, ok := selfCrossing(ring.Coordinates())
-			if !ok {
+			where := ringName(i, j, area.NumPolygons() > 1)
+			var a, b int
+			if carefully(func() (err error) { a, b, err = selfCrossing(ring.Coordinates()); return err }) != nil {
 				r.add("coordinates: %s crosses or touches itself: draw it as one simple loop", where)
 				return
 			}
@@ -226,46 +228,33 @@ func (r *reader) invalid(area geom.MultiPolygon, err error) {
 }
 
 // selfCrossing finds two edges of a ring, by their first positions, that cross or touch other than at a shared end.
-func selfCrossing(ring geom.Sequence) (int, int, bool) {
-	var starts []int // of edges with a length above 0
+func selfCrossing(ring geom.Sequence) (first, second int, err error) {
+	type edge struct {
+		start int
+		line  geom.Geometry
+		box   geom.Envelope
+	}
+	var edges []edge
 	for i := range ring.Length() - 1 {
 		if ring.GetXY(i) != ring.GetXY(i+1) {
-			starts = append(starts, i)
+			line := geom.NewLineString(ring.Slice(i, i+2)).AsGeometry()
+			edges = append(edges, edge{i, line, line.Envelope()})
 		}
 	}
-	for k, i := range starts {
-		a, b := ring.GetXY(i), ring.GetXY(i+1)
-		for l, j := range starts[k+1:] {
-			c, d := ring.GetXY(j), ring.GetXY(j+1)
-			var crosses bool
-			switch {
-			case max(c.X, d.X) < min(a.X, b.X) || min(c.X, d.X) > max(a.X, b.X) ||
-				max(c.Y, d.Y) < min(a.Y, b.Y) || min(c.Y, d.Y) > max(a.Y, b.Y):
-			case l == 0: // the second of two neighbors goes back over the first
-				crosses = turn(a, b, d) == 0 && d.Sub(c).Dot(a.Sub(b)) > 0
-			case k == 0 && l == len(starts)-2: // the first and the last are neighbors too
-				crosses = turn(c, d, b) == 0 && b.Sub(a).Dot(c.Sub(d)) > 0
-			default:
-				crosses = turn(a, b, c)*turn(a, b, d) <= 0 && turn(c, d, a)*turn(c, d, b) <= 0
+	for i, a := range edges {
+		for j := i + 1; j < len(edges); j++ {
+			b := edges[j]
+			if !a.box.Intersects(b.box) {
+				continue
 			}
-			if crosses {
-				return i, j, true
+			neighbors := j == i+1 || i == 0 && j == len(edges)-1
+			common, err := geom.Intersection(a.line, b.line)
+			if err == nil && !common.IsEmpty() && (!neighbors || common.Dimension() > 0) {
+				return a.start, b.start, nil
 			}
 		}
 	}
-	return 0, 0, false
-}
-
-// turn returns 1 if the path over three points turns left, -1 if it turns right, 0 if it is straight.
-func turn(a, b, c geom.XY) int {
-	cross := b.Sub(a).Cross(c.Sub(b))
-	switch {
-	case cross > 0:
-		return 1
-	case cross < 0:
-		return -1
-	}
-	return 0
+	return 0, 0, errors.New("its edges do not cross")
 }
 
 // joinAtDateLine shifts parts on both sides of the date line next to each other, as they are on the earth, and removes the
