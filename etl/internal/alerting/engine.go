@@ -83,9 +83,10 @@ func (e *Engine) Apply(s *State, r *telemetry.Record, yield func(telemetry.Alert
 
 	buffer := e.buffers.Get().(*[]telemetry.NearbyGeofence)
 	ev.locate((*buffer)[:0])
-	ev.speed()
-	ev.battery()
-	ev.temperature()
+	battery := telemetry.Optional[float64]{Value: float64(r.BatteryPct.Value), Valid: r.BatteryPct.Valid}
+	ev.threshold(telemetry.SpeedLimit, &set.Speed, r.SpeedKmh, ev.limitKmh)
+	ev.threshold(telemetry.BatteryLow, &set.Battery, battery, 0)
+	ev.threshold(telemetry.Temperature, &set.Temperature, r.TempC, 0)
 	ev.geofences(first)
 	ev.stuck()
 	*buffer = ev.nearby[:0]
@@ -118,7 +119,7 @@ type evaluation struct {
 	marginM        float64                    // distance from an edge from which a position counts as inside or outside
 	zone           string                     // the smallest geofence that contains it, or the record's zone; empty: none
 	zoneFromRecord bool
-	limitKmh       float64 // speed limit here; 0: none
+	limitKmh       float64 // speed limit here; infinite: none
 }
 
 // open opens an alert at the position.

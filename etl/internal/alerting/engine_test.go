@@ -378,9 +378,9 @@ func TestMessages(t *testing.T) {
 }
 
 func TestDistanceOverTheDateLine(t *testing.T) {
-	assert.InDelta(t, 0.0002*metersPerDegree, distanceM(0, 179.9999, 0, -179.9999), 0.01)
-	assert.InDelta(t, 0.0001*metersPerDegree*math.Cos(math.Pi/3), distanceM(60, 10, 60, 10.0001), 0.01)
-	assert.InDelta(t, 0.0001*metersPerDegree, distanceM(60, 10, 60.0001, 10), 0.01)
+	assert.InDelta(t, 0.0002*metersPerDegree, 1000*telemetry.DistanceKm(0, 179.9999, 0, -179.9999), 0.01)
+	assert.InDelta(t, 0.0001*metersPerDegree*math.Cos(math.Pi/3), 1000*telemetry.DistanceKm(60, 10, 60, 10.0001), 0.01)
+	assert.InDelta(t, 0.0001*metersPerDegree, 1000*telemetry.DistanceKm(60, 10, 60.0001, 10), 0.01)
 }
 
 func ExampleEngine_Apply() {

@@ -47,6 +47,9 @@ func (ev *evaluation) locate(buffer []telemetry.NearbyGeofence) {
 			ev.limitKmh, limited = g.SpeedLimitKmh.Value, true
 		}
 	}
+	if ev.limitKmh == 0 {
+		ev.limitKmh = math.Inf(1)
+	}
 	if ev.zone == "" && r.Zone != telemetry.UnknownZone {
 		ev.zone, ev.zoneFromRecord = r.Zone, r.Zone != ""
 	}

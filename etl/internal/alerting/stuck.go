@@ -22,7 +22,7 @@ func (ev *evaluation) stuck() {
 		return
 	}
 	drives := r.SpeedKmh.Valid && r.SpeedKmh.Value >= rule.MinSpeedKmh
-	if s.Positions > 0 && (r.SpeedKmh.Valid && !drives || distanceM(s.Lat, s.Lon, r.Lat, r.Lon) > rule.RadiusM) {
+	if s.Positions > 0 && (r.SpeedKmh.Valid && !drives || 1000*telemetry.DistanceKm(s.Lat, s.Lon, r.Lat, r.Lon) > rule.RadiusM) {
 		*s = stationary{}
 		ev.resolve(telemetry.DeviceStuck, rule.CoolDownMs)
 	}
@@ -46,14 +46,4 @@ func (ev *evaluation) stuck() {
 		a.Peak, a.Threshold = seconds(durationMs), seconds(rule.ForMs)
 		ev.open(a)
 	}
-}
-
-// distanceM returns the distance of two nearby positions in meters, on the plane that touches the earth there.
-func distanceM(lat1, lon1, lat2, lon2 float64) float64 {
-	const metersPerDegree = telemetry.EarthRadiusM * math.Pi / 180
-	east := math.Abs(lon2 - lon1)
-	if east > 180 {
-		east = 360 - east
-	}
-	return metersPerDegree * math.Hypot(lat2-lat1, east*math.Cos((lat1+lat2)/2*math.Pi/180))
 }

@@ -1,28 +1,9 @@
 package alerting
 
 import (
-	"math"
-
 	"github.com/fleettracing/fleet-tracing/etl/internal/alerting/rules"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
-
-func (ev *evaluation) speed() {
-	base := ev.limitKmh
-	if base == 0 {
-		base = math.Inf(1)
-	}
-	ev.threshold(telemetry.SpeedLimit, &ev.set.Speed, ev.record.SpeedKmh, base)
-}
-
-func (ev *evaluation) battery() {
-	pct := ev.record.BatteryPct
-	ev.threshold(telemetry.BatteryLow, &ev.set.Battery, telemetry.Optional[float64]{Value: float64(pct.Value), Valid: pct.Valid}, 0)
-}
-
-func (ev *evaluation) temperature() {
-	ev.threshold(telemetry.Temperature, &ev.set.Temperature, ev.record.TempC, 0)
-}
 
 // threshold evaluates a value against the levels of a rule. The peak, the value with the greatest excess, determines the
 // severity and threshold of an alert.
