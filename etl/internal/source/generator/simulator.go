@@ -60,22 +60,16 @@ func New(opts Options) (*Simulator, error) {
 		fleets[i] = fmt.Sprintf("fleet-%03d", i+1)
 	}
 	// The instant at which a vehicle reports does not depend on the others.
-	type turn struct {
-		number int // of the vehicle, from 0
-		phase  int64
-	}
-	turns := make([]turn, opts.Vehicles)
-	for i := range turns {
+	order, phases := make([]int, opts.Vehicles), make([]int64, opts.Vehicles)
+	for i := range order {
 		d := roll(^opts.Seed, uint64(i))
-		turns[i] = turn{i, int64(d.unit() * float64(opts.Interval))}
+		order[i], phases[i] = i, int64(d.unit()*float64(opts.Interval))
 	}
-	slices.SortFunc(turns, func(a, b turn) int {
-		return cmp.Or(cmp.Compare(a.phase, b.phase), cmp.Compare(a.number, b.number))
-	})
-	for i, t := range turns {
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(phases[a], phases[b]) })
+	for i, number := range order {
 		v := &s.vehicles[i]
-		*v = newVehicle(s.city, opts.Seed, t.number, s.unix(0))
-		v.id, v.fleet, v.phase = fmt.Sprintf("vehicle-%04d", t.number+1), fleets[t.number%len(fleets)], t.phase
+		*v = newVehicle(s.city, opts.Seed, number, s.unix(0))
+		v.id, v.fleet, v.phase = fmt.Sprintf("vehicle-%04d", number+1), fleets[number%len(fleets)], phases[number]
 	}
 	return s, nil
 }
