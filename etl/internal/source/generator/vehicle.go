@@ -20,23 +20,20 @@ type vehicle struct {
 	battery battery
 	shift   shift
 
-	depot    point
-	bay      point // where in its depot it parks
-	regional bool  // mostly drives to the towns around
+	depot point
+	bay   point   // where in its depot it parks
+	far   float64 // chance of a trip out of the city
 
 	place   point   // the depot or customer where it stands or is going
 	at      point   // where it stands
 	heading float64 // in which direction it stands, radians
 	until   float64 // Unix seconds until which it stands
 	plugged bool    // it stands at a charger
-	resting bool    // it stands switched off
-	stops   int     // customers left before it goes back to load
 }
 
 const (
-	regionalOf = 0.18 // of the vehicles
-	farTrip    = 0.05 // of the trips of a vehicle of the city lead out of it
-	farTripReg = 0.55 // of the trips of a regional one
+	regionalOf = 0.18 // of the vehicles mostly drive to the towns around
+	loadAfter  = 0.16 // of the customers, a vehicle goes back to its depot
 	yard       = 40.0 // meters around a place in which vehicles park, in each direction
 	minTrip    = 8 * yard
 )
@@ -49,7 +46,10 @@ func newVehicle(c *city, seed uint64, number int, start float64) vehicle {
 	v.cargo = rollCargo(d)
 	v.battery = rollBattery(d, v.cargo.cooled)
 	v.shift = rollShift(d)
-	v.regional = d.chance(regionalOf)
+	v.far = 0.05
+	if d.chance(regionalOf) {
+		v.far = 0.55
+	}
 	v.driver.brake = d.between(1.2, 1.8)
 	v.driver.accelerate = d.between(1.0, 1.7)
 	v.driver.pace = d.between(0.9, 1.02)
@@ -65,7 +65,6 @@ func newVehicle(c *city, seed uint64, number int, start float64) vehicle {
 		return v
 	}
 	v.battery.pct = max(v.battery.returnAt, d.between(70, 100)-55*d.unit()*v.shift.into(start)/v.shift.length)
-	v.stops = 1 + d.below(6)
 	v.place = v.customer(c)
 	v.at = v.place.near(d, yard)
 	v.until = start + d.between(-20, 8)*minute
@@ -82,7 +81,11 @@ func (v *vehicle) step(c *city, end float64) {
 	for now < end {
 		if !v.driver.moving {
 			till := min(end, v.until)
-			v.stand(till - now)
+			if v.plugged {
+				v.battery.charge(till - now)
+			} else {
+				v.battery.drain(0, till-now)
+			}
 			if now = till; now >= v.until {
 				v.depart(c, now)
 			}
@@ -102,27 +105,15 @@ func (v *vehicle) step(c *city, end float64) {
 	}
 }
 
-// stand lets time go by at a place.
-func (v *vehicle) stand(seconds float64) {
-	switch {
-	case v.plugged:
-		v.battery.charge(seconds)
-	case !v.resting:
-		v.battery.drain(0, seconds)
-	}
-}
-
 // arrive parks the vehicle and says for how long.
 func (v *vehicle) arrive(unix, air float64) {
 	d := &v.life
 	v.at, v.heading = v.driver.way[1], v.driver.heading()
 	if v.place == v.depot {
-		v.stops = 3 + d.below(6)
 		v.until = unix + d.between(6, 18)*minute
 		v.plugged = d.chance(0.5)
 		return
 	}
-	v.stops--
 	v.cargo.open(air)
 	quick := d.unit()
 	v.until = unix + (1.2+10*quick*quick)*minute
@@ -141,7 +132,7 @@ func (v *vehicle) depart(c *city, unix float64) {
 	case home && v.battery.fitted && v.battery.pct < v.battery.returnAt+15:
 		v.plugged = true
 		v.until = unix + (fullEnough-v.battery.pct)/v.battery.charging
-	case !home && (low || v.stops <= 0 || !v.shift.on(unix)):
+	case !home && (low || v.life.chance(loadAfter) || !v.shift.on(unix)):
 		v.leave(v.depot, v.bay)
 	default:
 		to := v.customer(c)
@@ -151,26 +142,22 @@ func (v *vehicle) depart(c *city, unix float64) {
 
 // rest parks the vehicle at a charger in its depot until some minutes into its next shift.
 func (v *vehicle) rest(unix float64) {
-	v.resting, v.plugged = true, true
+	v.plugged = true
 	v.until = unix + v.shift.untilNext(unix) + v.life.between(0, 12)*minute
 }
 
 // leave sets off for a bay at a place.
 func (v *vehicle) leave(to, bay point) {
 	v.driver.setOff(&v.life, v.at, bay)
-	v.resting, v.plugged, v.place = false, false, to
+	v.plugged, v.place = false, to
 }
 
 // customer chooses where to go next: of two in the city the nearer, so that rounds hang together, or somewhere outside.
 func (v *vehicle) customer(c *city) point {
 	d, here := &v.life, v.place
-	far := farTrip
-	if v.regional {
-		far = farTripReg
-	}
 	for {
 		to, other := pick(d, c.customers...), pick(d, c.customers...)
-		if d.chance(far) {
+		if d.chance(v.far) {
 			to = pick(d, c.outside...)
 		} else if other.distance(here) < to.distance(here) {
 			to = other
