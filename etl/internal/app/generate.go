@@ -39,7 +39,7 @@ func (c *generateCommand) Run(p *program) error {
 		return err
 	}
 	if c.To == "pipeline" {
-		source, err := generator.NewSource(generator.SourceOptions{Options: options})
+		source, err := generator.NewSource(options, false)
 		if err != nil {
 			return err
 		}

@@ -80,10 +80,10 @@ func (a *App) canary() (pipeline.Source, error) {
 
 func (p *program) generator() (pipeline.Source, error) {
 	c := p.config
-	return generator.NewSource(generator.SourceOptions{Pace: true, Options: generator.Options{
+	return generator.NewSource(generator.Options{
 		Seed: c.GeneratorSeed, Vehicles: c.GeneratorVehicles, Fleets: c.GeneratorFleets, Interval: c.GeneratorInterval,
 		Late: c.GeneratorLate, Duplicate: c.GeneratorDuplicate, Broken: c.GeneratorBroken,
-	}})
+	}, true)
 }
 
 func (p *program) kafka() (pipeline.Source, error) {

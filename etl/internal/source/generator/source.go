@@ -17,36 +17,23 @@ const (
 	patience   = time.Second            // how late a paced record may be emitted; older ones are skipped
 )
 
-// SourceOptions say what a Source simulates and when.
-type SourceOptions struct {
-	Options // Records ends the source; a paced one starts when Run does and pays no regard to Start
-
-	// Pace makes each vehicle report once per Interval of real time, at the present. Without it records come as fast
-	// as they are taken, with simulated times from Start on.
-	Pace bool
-
-	Now  func() time.Time                                 // nil is time.Now
-	Wait func(ctx context.Context, d time.Duration) error // sleeps until d is over or ctx ends; nil is a timer
+// Source is simulated vehicles as a source of the pipeline.
+type Source struct {
+	opts Options
+	pace bool
 }
 
-// Source is simulated vehicles as a source of the pipeline.
-type Source struct{ opts SourceOptions }
-
-// NewSource checks the options and makes a source.
-func NewSource(opts SourceOptions) (*Source, error) {
-	if opts.Now == nil {
-		opts.Now = time.Now
-	}
-	if opts.Wait == nil {
-		opts.Wait = backoff.Sleep
-	}
-	if opts.Pace {
-		opts.Start = opts.Now()
+// NewSource checks the options and makes a source, which ends after Records valid records. With pace, each vehicle reports
+// once per Interval of real time, from when Run begins: Start is ignored. Without it, records come as fast as they are
+// taken, with simulated times from Start on.
+func NewSource(opts Options, pace bool) (*Source, error) {
+	if pace {
+		opts.Start = time.Now()
 	}
 	if err := opts.check(); err != nil {
 		return nil, fmt.Errorf("generator options: %w", err)
 	}
-	return &Source{opts: opts}, nil
+	return &Source{opts, pace}, nil
 }
 
 // Name implements pipeline.Source.
@@ -58,11 +45,9 @@ func (s *Source) Name() string { return sourceName }
 // is overdue by more than one second is skipped: vehicles drive on, but their records are missing, as in a tunnel. Skipped
 // records don't count towards Records. Late records that were delayed before are still sent.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
-	// Without its monotonic part, which would leave out the time that a machine sleeps.
-	wall := func() time.Time { return s.opts.Now().Round(0) }
-	opts := s.opts.Options
-	if s.opts.Pace {
-		opts.Start = wall()
+	opts := s.opts
+	if s.pace {
+		opts.Start = time.Now().Round(0) // the monotonic clock would leave out the time that a machine sleeps
 	}
 	sim, err := New(opts)
 	if err != nil {
@@ -71,13 +56,13 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 	var position int64
 	for ctx.Err() == nil {
 		now := int64(never - 1) // without a pace, everything is due
-		if s.opts.Pace {
-			now = int64(wall().Sub(opts.Start))
+		if s.pace {
+			now = int64(time.Since(opts.Start))
 			sim.skip(now - int64(patience))
 		}
 		b := nextBatch(sim, now, &position)
 		if len(b.Items)+len(b.Rejected) > 0 {
-			b.Accepted = s.opts.Now()
+			b.Accepted = time.Now()
 			err = emit(b)
 		}
 		at := sim.due()
@@ -85,7 +70,7 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 			return nil
 		}
 		if err == nil && at > now {
-			err = s.opts.Wait(ctx, max(beat, time.Duration(at-now)))
+			err = backoff.Sleep(ctx, max(beat, time.Duration(at-now)))
 		}
 		if err != nil && ctx.Err() == nil {
 			return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
@@ -12,28 +13,9 @@ import (
 
 var _ pipeline.Source = (*Source)(nil)
 
-// clock advances only while a caller waits.
-type clock struct {
-	now   time.Time
-	until time.Time // when ctx ends; zero is never
-	end   context.CancelFunc
-	waits []time.Duration
-}
-
-func (c *clock) Now() time.Time { return c.now }
-
-func (c *clock) Wait(ctx context.Context, d time.Duration) error {
-	c.waits = append(c.waits, d)
-	c.now = c.now.Add(d)
-	if !c.until.IsZero() && !c.now.Before(c.until) {
-		c.end()
-	}
-	return ctx.Err()
-}
-
-func runSource(t *testing.T, ctx context.Context, opts SourceOptions, emit func(pipeline.Batch) error) {
+func runSource(t *testing.T, ctx context.Context, opts Options, pace bool, emit func(pipeline.Batch) error) {
 	t.Helper()
-	s, err := NewSource(opts)
+	s, err := NewSource(opts, pace)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,105 +28,104 @@ func runSource(t *testing.T, ctx context.Context, opts SourceOptions, emit func(
 }
 
 func TestPacedSourceFollowsTheClock(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	c := &clock{now: monday, until: monday.Add(time.Minute), end: cancel}
-	opts := SourceOptions{Options: Options{Vehicles: 50, Interval: 2 * time.Second}, Pace: true, Now: c.Now, Wait: c.Wait}
-	perVehicle := map[string]int{}
-	position := int64(0)
-	runSource(t, ctx, opts, func(b pipeline.Batch) error {
-		if b.Origin != "generator" || b.Accepted != c.now || len(b.Items) == 0 {
-			t.Fatalf("batch of %d from %q at %v, clock %v", len(b.Items), b.Origin, b.Accepted, c.now)
-		}
-		b.Done(pipeline.Outcome{})
-		for _, item := range b.Items {
-			if position++; item.Position != position {
-				t.Fatalf("position %d after %d", item.Position, position-1)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		perVehicle := map[string]int{}
+		position, previous := int64(0), time.Time{}
+		runSource(t, ctx, Options{Vehicles: 50, Interval: 2 * time.Second}, true, func(b pipeline.Batch) error {
+			now := time.Now()
+			if b.Origin != "generator" || !b.Accepted.Equal(now) || len(b.Items) == 0 {
+				t.Fatalf("batch of %d from %q at %v, clock %v", len(b.Items), b.Origin, b.Accepted, now)
 			}
-			if age := c.now.Sub(item.Time()); age < 0 || age > 2*beat {
-				t.Fatalf("record of %v emitted at %v", item.Time(), c.now)
+			b.Done(pipeline.Outcome{})
+			for _, item := range b.Items {
+				if position++; item.Position != position {
+					t.Fatalf("position %d after %d", item.Position, position-1)
+				}
+				if age := now.Sub(item.Time()); age < 0 || age > 2*beat {
+					t.Fatalf("record of %v emitted at %v", item.Time(), now)
+				}
+				perVehicle[item.DeviceID]++
 			}
-			perVehicle[item.DeviceID]++
+			if d := now.Sub(previous); !previous.IsZero() && (d < beat || d > 2*time.Second) {
+				t.Errorf("waited for %v", d)
+			}
+			previous = now
+			return nil
+		})
+		if len(perVehicle) != 50 {
+			t.Errorf("%d vehicles reported, want 50", len(perVehicle))
 		}
-		return nil
+		for id, n := range perVehicle {
+			if n < 29 || n > 30 {
+				t.Errorf("%s reported %d times in a minute, want 30", id, n)
+			}
+		}
 	})
-	if len(perVehicle) != 50 {
-		t.Errorf("%d vehicles reported, want 50", len(perVehicle))
-	}
-	for id, n := range perVehicle {
-		if n < 29 || n > 30 {
-			t.Errorf("%s reported %d times in a minute, want 30", id, n)
-		}
-	}
-	for _, d := range c.waits {
-		if d < beat || d > 2*time.Second {
-			t.Errorf("waited for %v", d)
-		}
-	}
 }
 
 func TestPacedSourceStopsAtItsLimit(t *testing.T) {
-	c := &clock{now: monday}
-	opts := SourceOptions{Pace: true, Now: c.Now, Wait: c.Wait, Options: Options{
-		Vehicles: 7, Interval: 10 * time.Second, Records: 500, Late: 0.1, Duplicate: 0.1, Broken: 0.1}}
-	records, refused, late := map[telemetry.Record]bool{}, 0, 0
-	runSource(t, t.Context(), opts, func(b pipeline.Batch) error {
-		for _, item := range b.Items {
-			if item.Raw != "" {
-				continue
+	synctest.Test(t, func(t *testing.T) {
+		opts := Options{Vehicles: 7, Interval: 10 * time.Second, Records: 500, Late: 0.1, Duplicate: 0.1, Broken: 0.1}
+		records, refused, late := map[telemetry.Record]bool{}, 0, 0
+		runSource(t, t.Context(), opts, true, func(b pipeline.Batch) error {
+			for _, item := range b.Items {
+				if item.Raw != "" {
+					continue
+				}
+				records[item.Record] = true
+				age := time.Since(item.Time())
+				if age < 0 {
+					t.Fatalf("record of %v emitted at %v", item.Time(), time.Now())
+				}
+				if age > 2*opts.Interval {
+					late++
+				}
 			}
-			records[item.Record] = true
-			age := c.now.Sub(item.Time())
-			if age < 0 {
-				t.Fatalf("record of %v emitted at %v", item.Time(), c.now)
-			}
-			if age > 2*opts.Interval {
-				late++
-			}
+			refused += len(b.Rejected)
+			return nil
+		})
+		if len(records) != 500 || refused == 0 || late == 0 {
+			t.Errorf("%d records, want 500; %d refused and %d late, want some", len(records), refused, late)
 		}
-		refused += len(b.Rejected)
-		return nil
 	})
-	if len(records) != 500 || refused == 0 || late == 0 {
-		t.Errorf("%d records, want 500; %d refused and %d late, want some", len(records), refused, late)
-	}
 }
 
 func TestBlockedSourceSkipsWhatItMissed(t *testing.T) {
-	ctx, cancel := context.WithCancel(t.Context())
-	defer cancel()
-	c := &clock{now: monday, until: monday.Add(2 * time.Hour), end: cancel}
-	opts := SourceOptions{Options: Options{Vehicles: 20, Interval: time.Second}, Pace: true, Now: c.Now, Wait: c.Wait}
-	batches, total, previous := 0, 0, telemetry.Record{}
-	runSource(t, ctx, opts, func(b pipeline.Batch) error {
-		batches++
-		total += len(b.Items)
-		for _, item := range b.Items {
-			if age := c.now.Sub(item.Time()); age > patience+beat {
-				t.Fatalf("record of %v emitted at %v", item.Time(), c.now)
-			}
-			if item.DeviceID == "vehicle-0001" {
-				if item.TimeMs <= previous.TimeMs {
-					t.Fatalf("record of %v after %v", item.Time(), previous.Time())
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+		defer cancel()
+		batches, total, previous := 0, 0, telemetry.Record{}
+		runSource(t, ctx, Options{Vehicles: 20, Interval: time.Second}, true, func(b pipeline.Batch) error {
+			batches++
+			total += len(b.Items)
+			for _, item := range b.Items {
+				if age := time.Since(item.Time()); age > patience+beat {
+					t.Fatalf("record of %v emitted at %v", item.Time(), time.Now())
 				}
-				previous = item.Record
+				if item.DeviceID == "vehicle-0001" {
+					if item.TimeMs <= previous.TimeMs {
+						t.Fatalf("record of %v after %v", item.Time(), previous.Time())
+					}
+					previous = item.Record
+				}
 			}
+			if batches == 100 {
+				time.Sleep(time.Hour) // the pipeline was full
+			}
+			return nil
+		})
+		if want := 20 * 3600; total < want-100 || total > want+100 {
+			t.Errorf("%d records in two hours, one of them blocked, want about %d", total, want)
 		}
-		if batches == 100 {
-			c.now = c.now.Add(time.Hour) // the pipeline was full
-		}
-		return nil
 	})
-	if want := 20 * 3600; total < want-100 || total > want+100 {
-		t.Errorf("%d records in two hours, one of them blocked, want about %d", total, want)
-	}
 }
 
 func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
-	opts := SourceOptions{Options: messy, Now: func() time.Time { return monday.AddDate(0, 0, 1) }}
 	var got []telemetry.Record
 	refused, sizes := 0, []int{}
-	runSource(t, t.Context(), opts, func(b pipeline.Batch) error {
+	runSource(t, t.Context(), messy, false, func(b pipeline.Batch) error {
 		sizes = append(sizes, len(b.Items)+len(b.Rejected))
 		for _, item := range b.Items {
 			got = append(got, item.Record)
@@ -211,8 +192,8 @@ func TestRejectionsMatchThoseOfAReader(t *testing.T) {
 func TestSourceEnds(t *testing.T) {
 	full := errors.New("store is gone")
 	for _, pace := range []bool{false, true} {
-		opts := SourceOptions{Pace: pace, Options: Options{Vehicles: 100, Interval: 10 * time.Millisecond, Start: monday}}
-		s, err := NewSource(opts)
+		opts := Options{Vehicles: 100, Interval: 10 * time.Millisecond, Start: monday}
+		s, err := NewSource(opts, pace)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -232,7 +213,7 @@ func TestSourceEnds(t *testing.T) {
 			t.Errorf("pace %v: run gives %v after %d batches, want nil after 3", pace, err, batches)
 		}
 	}
-	if _, err := NewSource(SourceOptions{Options: Options{Vehicles: 1, Interval: time.Second}}); err == nil {
+	if _, err := NewSource(Options{Vehicles: 1, Interval: time.Second}, false); err == nil {
 		t.Error("an unpaced source takes no start")
 	}
 }
