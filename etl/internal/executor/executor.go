@@ -4,7 +4,6 @@ package executor
 
 import (
 	"context"
-	"maps"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -129,26 +128,28 @@ func Read[S any](ctx context.Context, x *Executor, v Views[S], table string, rea
 func (x *Executor) Latency() map[string]Quantiles { return x.latency.quantiles() }
 
 // Retries returns the number of requests that were retried so far.
-func (x *Executor) Retries() int64 {
-	x.metrics.mu.Lock()
-	defer x.metrics.mu.Unlock()
-	return x.metrics.counts.retries
-}
+func (x *Executor) Retries() int64 { return countOf(x.metrics.retries) }
 
 // Rows returns the number of rows written so far, by table.
 func (x *Executor) Rows() map[string]int64 {
-	x.metrics.mu.Lock()
-	defer x.metrics.mu.Unlock()
-	return maps.Clone(x.metrics.counts.rows)
+	rows := map[string]int64{}
+	for table, written := range x.metrics.written {
+		if n := countOf(written); n > 0 {
+			rows[table] = n
+		}
+	}
+	return rows
 }
 
 // Errors returns the number of requests that failed so far, by reason. Requests that succeeded later are included.
 func (x *Executor) Errors() map[string]int64 {
-	x.metrics.mu.Lock()
-	defer x.metrics.mu.Unlock()
 	errs := map[string]int64{}
-	for reason, n := range x.metrics.counts.errors {
-		errs[string(reason)] = n
+	for _, table := range tables {
+		for _, reason := range cassandra.Reasons {
+			if n := countOf(x.metrics.errors.WithLabelValues(table, string(reason))); n > 0 {
+				errs[string(reason)] += n
+			}
+		}
 	}
 	return errs
 }

@@ -1,10 +1,10 @@
 package executor
 
 import (
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
@@ -21,16 +21,6 @@ type metrics struct {
 	errors   *prometheus.CounterVec
 	retries  prometheus.Counter
 	up       prometheus.Gauge
-
-	mu     sync.Mutex
-	counts counts
-}
-
-// counts are the same numbers for the report of a load.
-type counts struct {
-	rows    map[string]int64
-	errors  map[cassandra.Reason]int64
-	retries int64
 }
 
 func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
@@ -42,7 +32,6 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 		"Time of one write (a mutation of one partition) from its start to its acknowledgment, retries included, by table.",
 		cassandra.RequestBuckets), []string{"table"})
 	m := &metrics{
-		counts:   counts{rows: map[string]int64{}, errors: map[cassandra.Reason]int64{}},
 		written:  map[string]prometheus.Counter{},
 		duration: map[string]prometheus.Observer{},
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -79,25 +68,22 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 }
 
 func (m *metrics) failed(table string, reason cassandra.Reason) {
-	retried := reason.Advice() != cassandra.GiveUp
 	m.errors.WithLabelValues(table, string(reason)).Inc()
-	if retried {
+	if reason.Advice() != cassandra.GiveUp {
 		m.retries.Inc()
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.counts.errors[reason]++
-	if retried {
-		m.counts.retries++
 	}
 }
 
 func (m *metrics) wrote(table string, rows int, took time.Duration) {
 	m.duration[table].Observe(took.Seconds())
 	m.written[table].Add(float64(rows))
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.counts.rows[table] += int64(rows)
+}
+
+// countOf returns the value of a counter.
+func countOf(c prometheus.Counter) int64 {
+	var m dto.Metric
+	_ = c.Write(&m) // a counter of this package is valid
+	return int64(m.GetCounter().GetValue())
 }
 
 func (m *metrics) setUp(up bool) {

@@ -17,13 +17,13 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Options are the settings of Alertmanager.
+// Options are the settings of Alertmanager. Resend and Timeout must be set.
 type Options struct {
 	URLs       []string      // of each Alertmanager: http or https, with user:password@ and a path before /api if needed
 	GrafanaURL string        // root of the links to the vehicle dashboard; empty for none
 	RunbookURL string        // root of the links to runbooks; empty for none
-	Resend     time.Duration // between two sends of an open alert; 0 is a minute
-	Timeout    time.Duration // of one request; 0 is ten seconds
+	Resend     time.Duration // between two sends of an open alert
+	Timeout    time.Duration // of one request
 }
 
 // OpenAlerts reads all open alerts that were notified.
@@ -54,26 +54,12 @@ type Alertmanager struct {
 
 // NewAlertmanager checks the options. It opens no connection. Errors and log lines never contain a URL's credentials.
 func NewAlertmanager(o Options, read OpenAlerts, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*Alertmanager, error) {
-	if o.Resend == 0 {
-		o.Resend = time.Minute
-	}
-	if o.Timeout == 0 {
-		o.Timeout = 10 * time.Second
-	}
-	switch {
-	case len(o.URLs) == 0:
+	if len(o.URLs) == 0 {
 		return nil, errors.New("alertmanager: no url given; give one such as http://localhost:9093")
-	case o.Resend < 0:
-		return nil, fmt.Errorf("alertmanager: resend %s: give a time above 0", o.Resend)
-	case o.Timeout < 0:
-		return nil, fmt.Errorf("alertmanager: timeout %s: give a time above 0", o.Timeout)
 	}
-	for _, link := range []struct{ name, url string }{{"grafana url", o.GrafanaURL}, {"runbook url", o.RunbookURL}} {
-		if link.url == "" {
-			continue
-		}
-		if _, err := parseURL(link.url); err != nil {
-			return nil, fmt.Errorf("alertmanager: %s: %w", link.name, err)
+	for name, link := range map[string]string{"grafana url": o.GrafanaURL, "runbook url": o.RunbookURL} {
+		if _, err := parseURL(link); link != "" && err != nil {
+			return nil, fmt.Errorf("alertmanager: %s: %w", name, err)
 		}
 	}
 	a := &Alertmanager{
