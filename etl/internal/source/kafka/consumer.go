@@ -24,9 +24,8 @@ import (
 //	rebalance: assign, close ─ wait ─ commit ─ remove ──────────┘
 type consumer struct {
 	*Source
-	client      *kgo.Client
-	offsets     *offsetTracker
-	assignments chan struct{} // receives when partitions were assigned
+	client  *kgo.Client
+	offsets *offsetTracker
 
 	commits     *ratelog.Outage
 	fetchErrors map[string]*ratelog.Limiter // by reason and partition
@@ -38,7 +37,7 @@ type consumer struct {
 
 func newConsumer(s *Source) *consumer {
 	return &consumer{
-		Source: s, offsets: newOffsetTracker(), assignments: make(chan struct{}, 1),
+		Source: s, offsets: newOffsetTracker(),
 		commits: ratelog.New(s.o.Logger, s.o.Now, ratelog.Interval, ratelog.Messages{
 			Down: "kafka offset commit failed, retrying", Up: "kafka offsets committed again",
 		}),
@@ -152,10 +151,6 @@ func (c *consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string
 	c.metrics.rebalances.WithLabelValues(eventAssigned).Inc()
 	c.offsets.assign(parts)
 	c.o.Logger.WithField("partitions", fmt.Sprint(parts)).Info("kafka partitions assigned")
-	select {
-	case c.assignments <- struct{}{}:
-	default:
-	}
 }
 
 // onRevoked gives partitions up after their emitted records are durable and committed.
@@ -195,13 +190,14 @@ func (c *consumer) remove(parts []*partition) {
 	c.offsets.remove(parts)
 }
 
-func (c *consumer) commitPeriodically(ctx context.Context) {
-	tick := time.NewTicker(c.o.CommitInterval)
+// every calls do at each interval until ctx ends.
+func every(ctx context.Context, interval time.Duration, do func(context.Context)) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			c.commit(ctx)
+			do(ctx)
 		case <-ctx.Done():
 			return
 		}
@@ -250,28 +246,12 @@ func (c *consumer) commit(ctx context.Context) {
 	}
 }
 
-// measurePeriodically reads where partitions end. Fetches report that too, but there are none while the pipeline is full,
-// which is when the lag grows.
-func (c *consumer) measurePeriodically(ctx context.Context) {
-	admin := kadm.NewClient(c.client)
-	tick := time.NewTicker(measureInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-		case <-c.assignments:
-		case <-ctx.Done():
-			return
-		}
-		c.measure(ctx, admin)
-	}
-}
-
-// measure ignores errors: fetches and commits log an unreachable Kafka.
-func (c *consumer) measure(ctx context.Context, admin *kadm.Client) {
+// measure reads where partitions end. Fetches report that too, but there are none while the pipeline is full, which is when
+// the lag grows. It ignores errors: fetches and commits log an unreachable Kafka.
+func (c *consumer) measure(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	committed := c.client.CommittedOffsets()
+	admin, committed := kadm.NewClient(c.client), c.client.CommittedOffsets()
 	begins, err := admin.ListStartOffsets(ctx, c.o.Topics...)
 	if err != nil {
 		return

@@ -154,8 +154,8 @@ func (s *Source) run(polling context.Context, fail context.CancelCauseFunc, emit
 	// These continue after the last poll, until the emitted records are durable.
 	background, end := context.WithCancel(context.WithoutCancel(polling))
 	var running sync.WaitGroup
-	running.Go(func() { c.commitPeriodically(background) })
-	running.Go(func() { c.measurePeriodically(background) })
+	running.Go(func() { every(background, c.o.CommitInterval, c.commit) })
+	running.Go(func() { every(background, measureInterval, c.measure) })
 
 	err = c.poll(polling, emit)
 	c.client.AllowRebalance()
