@@ -1,23 +1,24 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/chaos"
 )
 
 type chaosCmd struct {
-	Only     []string `placeholder:"NAME,…" help:"Inject only these faults; --list shows all names."`
-	Seed     uint64   `default:"1" help:"Seed of the random choices."`
-	JSON     string   `name:"json" placeholder:"FILE" help:"Write the outcomes to this file."`
-	Markdown []string `placeholder:"FILE,…" help:"Print the tables of docs/resilience.md from files of --json, and inject nothing."`
-	List     bool     `help:"List the faults, and inject nothing."`
-	GoOn     bool     `help:"Continue after a failed fault."`
+	Only   []string `placeholder:"NAME,…" help:"Inject only these faults; --list shows all names."`
+	Seed   uint64   `default:"1" help:"Seed of the random choices."`
+	Report string   `placeholder:"FILE" help:"Write the outcomes to this file, as the tables of docs/resilience.md."`
+	List   bool     `help:"List the faults, and inject nothing."`
+	GoOn   bool     `help:"Continue after a failed fault."`
 }
 
 const (
@@ -27,14 +28,9 @@ const (
 
 // Run injects faults on its own cluster, which it removes afterwards. A cluster that is already up is used and left as it is.
 func (cmd chaosCmd) Run(ctx context.Context, s *settings, root repository) (err error) {
-	switch {
-	case cmd.List:
-		for _, name := range chaos.Names() {
-			fmt.Println(name)
-		}
+	if cmd.List {
+		fmt.Println(strings.Join(chaos.Names(), "\n"))
 		return nil
-	case len(cmd.Markdown) > 0:
-		return chaos.Markdown(os.Stdout, cmd.Markdown...)
 	}
 	ctx, cancel := context.WithTimeout(ctx, chaosWithin)
 	defer cancel()
@@ -66,9 +62,11 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings, root repository) (err 
 	if err := o.Cluster.Up(ctx); err != nil {
 		return err
 	}
-	report, err := chaos.Run(ctx, o)
-	if cmd.JSON != "" {
-		err = errors.Join(err, writeJSON(cmd.JSON, report))
+	outcomes, err := chaos.Run(ctx, o)
+	if cmd.Report != "" {
+		var text bytes.Buffer
+		chaos.Markdown(&text, cmd.Seed, outcomes)
+		err = errors.Join(err, os.WriteFile(cmd.Report, text.Bytes(), 0o644))
 	}
 	return err
 }

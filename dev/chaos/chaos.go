@@ -37,35 +37,32 @@ type Options struct {
 
 // Outcome is the result of one fault. Durations are in seconds.
 type Outcome struct {
-	Fault  string `json:"fault"`
-	Title  string `json:"title"`
-	Done   string `json:"done"`
-	Result string `json:"result"` // held, failed or skipped
-	Why    string `json:"why,omitempty"`
+	fault
+	Result string // held, failed or skipped
+	Why    string
 
-	Injected time.Time `json:"injected"`
-	Lasted   float64   `json:"fault_seconds"` // from the injection until the cause is removed
+	Injected time.Time
+	Lasted   float64 // from the injection until the cause is removed
 
-	Detected  float64 `json:"detected_seconds"`         // from the injection until all expected alerts have fired; 0: none expected
-	Ingest    float64 `json:"ingest_interrupted"`       // longest time without a response to any sender
-	Storing   float64 `json:"storing_interrupted"`      // longest time without a stored record
-	Recovered float64 `json:"recovered_seconds"`        // from the removal of the cause until records flow as before
-	Resolved  float64 `json:"alerts_resolved_seconds"`  // from the removal of the cause until all expected alerts have resolved
-	Derived   float64 `json:"derived_complete_seconds"` // from the end of the load until verify finds no difference
+	Detected  float64 // from the injection until all expected alerts have fired; 0: none expected
+	Ingest    float64 // longest time without a response to any sender
+	Storing   float64 // longest time without a stored record
+	Recovered float64 // from the removal of the cause until records flow as before
+	Resolved  float64 // from the removal of the cause until all expected alerts have resolved
 
-	Acknowledged int   `json:"acknowledged"`
-	Stored       int   `json:"stored"`
-	Missing      int   `json:"missing"`   // acknowledged and not stored
-	Differing    int   `json:"differing"` // stored with other values
-	Unknown      int   `json:"unknown"`   // stored and never sent
-	Rejected     int   `json:"rejected"`  // in responses; all of them are dead letters
-	Resent       int   `json:"resent"`    // requests sent again after no response or an error
-	Differences  int   `json:"verify_differences"`
-	Verified     int   `json:"verify_records"`
-	PeakRSS      int64 `json:"peak_rss_bytes"` // of fleet-etl
+	Acknowledged int
+	Stored       int
+	Missing      int // acknowledged and not stored
+	Differing    int // stored with other values
+	Unknown      int // stored and never sent
+	Rejected     int // in responses; all of them are dead letters
+	Resent       int // requests sent again after no response or an error
+	Differences  int // that verify finds
+	Verified     int // records that verify read
+	PeakRSS      int64
 
-	Alerts []string `json:"alerts"` // that fired meanwhile
-	Notes  []string `json:"notes,omitempty"`
+	Alerts []string // that fired meanwhile
+	Notes  []string
 }
 
 // Results of a fault.
@@ -74,14 +71,6 @@ const (
 	Failed  = "failed"
 	Skipped = "skipped"
 )
-
-// Report is the result of Run.
-type Report struct {
-	Seed     uint64    `json:"seed"`
-	Machine  string    `json:"machine"`
-	Took     float64   `json:"seconds"`
-	Outcomes []Outcome `json:"outcomes"`
-}
 
 // ErrFailed reports a fault with result Failed.
 var ErrFailed = errors.New("the platform failed")
@@ -113,27 +102,24 @@ func (o Options) selected() ([]fault, error) {
 	}), nil
 }
 
-// Run injects one fault after the other. It stops at the first failure unless GoOn is set. The report is valid with an error, too.
-func Run(ctx context.Context, o Options) (report *Report, err error) {
-	begun := time.Now()
-	report = &Report{Seed: o.Seed, Machine: machine()}
-	defer func() { report.Took = time.Since(begun).Seconds() }()
+// Run injects one fault after the other. It stops at the first failure unless GoOn is set. The outcomes are valid with an error, too.
+func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
 	list, err := o.selected()
 	if err != nil {
-		return report, err
+		return outcomes, err
 	}
 	p, err := start(ctx, o)
 	if err != nil {
-		return report, err
+		return outcomes, err
 	}
 	defer func() { err = errors.Join(err, p.stop(ctx)) }()
 	var failed []error
 	for _, f := range list {
 		outcome := p.test(ctx, f)
-		report.Outcomes = append(report.Outcomes, outcome)
+		outcomes = append(outcomes, outcome)
 		fmt.Fprintln(o.Out, outcome)
 		if ctx.Err() != nil {
-			return report, ctx.Err()
+			return outcomes, ctx.Err()
 		}
 		if outcome.Result == Failed {
 			failed = append(failed, fmt.Errorf("%w: %s: %s", ErrFailed, f.name, outcome.Why))
@@ -141,21 +127,21 @@ func Run(ctx context.Context, o Options) (report *Report, err error) {
 				break
 			}
 			if err := p.reset(ctx); err != nil {
-				return report, errors.Join(append(failed, err)...)
+				return outcomes, errors.Join(append(failed, err)...)
 			}
 		}
 	}
-	return report, errors.Join(failed...)
+	return outcomes, errors.Join(failed...)
 }
 
 // String formats an outcome for the terminal.
 func (o Outcome) String() string {
 	if o.Result == Skipped {
-		return fmt.Sprintf("%-18s skipped: %s", o.Fault, o.Why)
+		return fmt.Sprintf("%-18s skipped: %s", o.name, o.Why)
 	}
 	line := fmt.Sprintf("%-18s %s  injected %s for %.1f s, detected after %.1f s, ingest interrupted for %.1f s, storing for %.1f s, recovered after %.1f s; "+
 		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, rejected %d; verify: %d records, %d differences; peak RSS %.0f MB; alerts: %s",
-		o.Fault, o.Result, o.Injected.UTC().Format(time.TimeOnly), o.Lasted, o.Detected, o.Ingest, o.Storing, o.Recovered,
+		o.name, o.Result, o.Injected.UTC().Format(time.TimeOnly), o.Lasted, o.Detected, o.Ingest, o.Storing, o.Recovered,
 		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Rejected, o.Verified, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
 	lines := append([]string{line}, o.Notes...)
 	if o.Why != "" {

@@ -1,41 +1,15 @@
 package chaos
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"slices"
 	"strings"
 )
 
-// Markdown prints the outcomes of JSON reports as tables. If several reports have a fault, the last one counts.
-func Markdown(w io.Writer, files ...string) error {
-	last := map[string]Outcome{}
-	var machines []string
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		var r Report
-		if err := json.Unmarshal(text, &r); err != nil {
-			return fmt.Errorf("%s: %w", file, err)
-		}
-		for _, o := range r.Outcomes {
-			last[o.Fault] = o
-		}
-		if line := fmt.Sprintf("%s, seed %d", r.Machine, r.Seed); !strings.Contains(strings.Join(machines, "\n"), line) {
-			machines = append(machines, line)
-		}
-	}
-	var outcomes []Outcome
-	for _, name := range Names() {
-		if o, found := last[name]; found {
-			outcomes = append(outcomes, o)
-		}
-	}
-	fmt.Fprintf(w, "Measured on %s.\n", strings.Join(machines, "; "))
+// Markdown prints outcomes as tables.
+func Markdown(w io.Writer, seed uint64, outcomes []Outcome) {
+	fmt.Fprintf(w, "Measured on %s, seed %d.\n", machine(), seed)
 	table(w, "fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS", outcomes, func(o Outcome) string {
 		fired, resolved := "–", "–"
 		if o.Detected > 0 {
@@ -53,7 +27,7 @@ func Markdown(w io.Writer, files ...string) error {
 	})
 	fmt.Fprintln(w)
 	for _, o := range outcomes {
-		lines := []string{fmt.Sprintf("- **%s** (`%s`): %s", o.Title, o.Fault, o.Done)}
+		lines := []string{fmt.Sprintf("- **%s** (`%s`): %s", o.title, o.name, o.injects)}
 		if len(o.Alerts) > 0 {
 			lines = append(lines, "Alerts: "+strings.Join(o.Alerts, "; "))
 		}
@@ -66,14 +40,13 @@ func Markdown(w io.Writer, files ...string) error {
 		}
 		fmt.Fprintln(w, strings.Join(lines, "\n  "))
 	}
-	return nil
 }
 
 // table prints a table with a row for each outcome.
 func table(w io.Writer, head string, outcomes []Outcome, row func(Outcome) string) {
 	fmt.Fprintf(w, "\n| %s |\n%s|\n", head, strings.Repeat("|---", strings.Count(head, "|")+1))
 	for _, o := range outcomes {
-		fmt.Fprintf(w, "| %s | %s |\n", o.Title, row(o))
+		fmt.Fprintf(w, "| %s | %s |\n", o.title, row(o))
 	}
 }
 

@@ -73,7 +73,6 @@ const maxRSS = 256 << 20
 // scenario is one injection of a fault, with its load and its outcome.
 type scenario struct {
 	*platform
-	fault
 	Outcome
 	load *load
 	rng  *rand.Rand
@@ -91,8 +90,7 @@ type scenario struct {
 
 // test injects one fault.
 func (p *platform) test(ctx context.Context, f fault) Outcome {
-	s := &scenario{platform: p, fault: f, rng: rand.New(rand.NewPCG(p.Seed, uint64(crc32.ChecksumIEEE([]byte(f.name)))))}
-	s.Outcome = Outcome{Fault: f.name, Title: f.title, Done: f.injects, Result: Held}
+	s := &scenario{platform: p, Outcome: Outcome{fault: f, Result: Held}, rng: rand.New(rand.NewPCG(p.Seed, uint64(crc32.ChecksumIEEE([]byte(f.name)))))}
 	if f.needs != nil {
 		if err := f.needs(p.Options); err != nil {
 			s.Result, s.Why = Skipped, err.Error()
