@@ -190,8 +190,7 @@ type Access struct{ fleets []string }
 
 // NewAccess allows the named fleets, or every fleet when none is named.
 func NewAccess(fleets ...string) Access {
-	fleets = slices.Sorted(slices.Values(fleets))
-	return Access{slices.Compact(fleets)}
+	return Access{slices.Compact(slices.Sorted(slices.Values(fleets)))}
 }
 
 // Restricted reports whether the data source may read only named fleets.
@@ -202,11 +201,7 @@ func (a Access) Fleets() []string { return slices.Clone(a.fleets) }
 
 // Allows reports whether the data source may read a fleet.
 func (a Access) Allows(fleet string) bool {
-	if !a.Restricted() {
-		return true
-	}
-	_, found := slices.BinarySearch(a.fleets, fleet)
-	return found
+	return !a.Restricted() || slices.Contains(a.fleets, fleet)
 }
 
 // Check returns a *ForbiddenError for the first fleet that the data source may not read.
