@@ -1,5 +1,4 @@
-// Package geojson converts geofences to GeoJSON (RFC 7946) for maps.
-package geojson
+package frames
 
 import (
 	"encoding/json"
@@ -9,23 +8,22 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// FeatureCollection is a GeoJSON feature collection.
+// FeatureCollection is a GeoJSON feature collection (RFC 7946).
 type FeatureCollection struct {
 	Type     string    `json:"type"`
-	Features []Feature `json:"features"`
+	Features []feature `json:"features"`
 }
 
-// Feature is a GeoJSON feature.
-type Feature struct {
+type feature struct {
 	Type       string         `json:"type"`
 	ID         string         `json:"id"`
 	Geometry   any            `json:"geometry"`
 	Properties map[string]any `json:"properties"`
 }
 
-// Collection converts geofences for a map layer. It leaves out geofences whose geometry it cannot draw.
-func Collection(geofences []cassandra.Geofence) FeatureCollection {
-	features := []Feature{}
+// GeoJSON converts geofences for a map layer. It leaves out geofences whose geometry it cannot draw.
+func GeoJSON(geofences []cassandra.Geofence) FeatureCollection {
+	features := []feature{}
 	for i := range geofences {
 		g := &geofences[i]
 		shape := outline(g)
@@ -36,7 +34,7 @@ func Collection(geofences []cassandra.Geofence) FeatureCollection {
 		if g.SpeedLimitKmh != nil {
 			properties["speed_limit_kmh"] = *g.SpeedLimitKmh
 		}
-		features = append(features, Feature{"Feature", g.FleetID + "/" + g.Name, shape, properties})
+		features = append(features, feature{"Feature", g.FleetID + "/" + g.Name, shape, properties})
 	}
 	return FeatureCollection{"FeatureCollection", features}
 }
@@ -49,7 +47,7 @@ const metersPerDegree = 6_371_008.8 * math.Pi / 180
 
 // outline returns the geometry to draw, or nil if the stored geometry has none.
 func outline(g *cassandra.Geofence) any {
-	lat, lon := Center(g.Geometry)
+	lat, lon := center(g.Geometry)
 	if lat == nil {
 		return nil
 	}
@@ -66,9 +64,9 @@ func outline(g *cassandra.Geofence) any {
 	return map[string]any{"type": "Polygon", "coordinates": [][][2]float64{ring}}
 }
 
-// Center returns the center of a circle, or the middle of the bounding box of a polygon; for several polygons that of
+// center returns the center of a circle, or the middle of the bounding box of a polygon; for several polygons that of
 // the largest. It returns nil for other geometries.
-func Center(geometry string) (lat, lon *float64) {
+func center(geometry string) (lat, lon *float64) {
 	var g struct {
 		Type        string          `json:"type"`
 		Coordinates json.RawMessage `json:"coordinates"`

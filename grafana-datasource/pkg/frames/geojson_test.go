@@ -1,4 +1,4 @@
-package geojson
+package frames
 
 import (
 	"encoding/json"
@@ -29,8 +29,8 @@ func TestCenter(t *testing.T) {
 		"not JSON":             {`x`, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			lat, lon := Center(c.geometry)
-			features := Collection([]cassandra.Geofence{{FleetID: "f", Name: "g", Geometry: c.geometry}}).Features
+			lat, lon := center(c.geometry)
+			features := GeoJSON([]cassandra.Geofence{{FleetID: "f", Name: "g", Geometry: c.geometry}}).Features
 			if c.want == nil {
 				assert.Nil(t, lat)
 				assert.Nil(t, lon)
@@ -44,9 +44,9 @@ func TestCenter(t *testing.T) {
 	}
 }
 
-func TestCollectionDrawsCirclesAsPolygons(t *testing.T) {
+func TestGeoJSONDrawsCirclesAsPolygons(t *testing.T) {
 	radius, limit := 200.0, 30.0
-	got := Collection([]cassandra.Geofence{
+	got := GeoJSON([]cassandra.Geofence{
 		{FleetID: "north", Name: "depot", Kind: "depot", Geometry: `{"type":"Point","coordinates":[9.5,60]}`, RadiusM: &radius, SpeedLimitKmh: &limit},
 	})
 	require.Len(t, got.Features, 1)

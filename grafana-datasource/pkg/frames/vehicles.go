@@ -6,7 +6,6 @@ import (
 	"github.com/grafana/grafana-plugin-sdk-go/data"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/geojson"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -147,7 +146,7 @@ func nonZero[T comparable](v *T) *T {
 func Geofences(rows []cassandra.Geofence) *data.Frame {
 	lat, lon := make([]*float64, len(rows)), make([]*float64, len(rows))
 	for i := range rows {
-		lat[i], lon[i] = geojson.Center(rows[i].Geometry)
+		lat[i], lon[i] = center(rows[i].Geometry)
 	}
 	return table("geofences",
 		field("fleet_id", nil, values(rows, func(g *cassandra.Geofence) string { return g.FleetID })),

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/geojson"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -62,7 +62,7 @@ func (d *Datasource) routes() http.Handler {
 			return nil, err
 		}
 		geofences, err := d.executor.Geofences(ctx, q)
-		return geojson.Collection(geofences), err
+		return frames.GeoJSON(geofences), err
 	}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]string{"message": "no resource " + r.Method + " " + r.URL.Path})
