@@ -104,6 +104,7 @@ type track struct {
 func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track {
 	t := &track{execution: x, plan: p, query: q, device: device, fields: query.Selected(q.Fields, []string{"speed_kmh"})}
 	if q.Format == query.FormatTable {
+		t.fields = frames.RouteFields
 		t.route = downsample.NewRows[frames.Position](p.fromMs, p.toMs, p.points, 3)
 		return t
 	}
@@ -151,7 +152,7 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 	byField := map[string][]float64{
 		"speed_kmh": part.SpeedKmh, "battery_pct": part.BatteryPct, "temp_c": part.TempC, "heading_deg": part.HeadingDeg, "lat": part.Lat, "lon": part.Lon,
 	}
-	columns := make([][]float64, len(t.series))
+	columns := make([][]float64, len(t.fields))
 	for j := range columns {
 		columns[j] = byField[t.fields[j]]
 	}
@@ -167,10 +168,12 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 			continue
 		}
 		if t.route != nil {
-			t.route.Add(ts, frames.Position{
-				Lat: part.Lat[i], Lon: part.Lon[i], SpeedKmh: part.SpeedKmh[i], HeadingDeg: part.HeadingDeg[i],
-				BatteryPct: part.BatteryPct[i], TempC: part.TempC[i], Zone: part.Zones.At(i), Fleet: fleet,
-			}, part.Lat[i], part.Lon[i], part.SpeedKmh[i])
+			p := frames.Position{Zone: part.Zones.At(i), Fleet: fleet}
+			for j, values := range columns {
+				p.Numbers[j] = values[i]
+			}
+			t.route.Add(ts, p, part.Lat[i], part.Lon[i], part.SpeedKmh[i])
+			continue
 		}
 		for j, values := range columns {
 			if !math.IsNaN(values[i]) {

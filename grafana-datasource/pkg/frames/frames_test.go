@@ -188,7 +188,7 @@ func TestTrackFrames(t *testing.T) {
 	assert.Nil(t, TrackSeries("d", "speed_kmh", nil, false, false))
 
 	rows := downsample.NewRows[Position](0, 10, 10, 1)
-	rows.Add(5, Position{Lat: 1, Lon: 2, SpeedKmh: math.NaN(), Zone: "z", Fleet: "f"}, 0)
+	rows.Add(5, Position{Numbers: [6]float64{1, 2, math.NaN()}, Zone: "z", Fleet: "f"}, 0)
 	route := Route("d", rows.Kept())
 	assert.Equal(t, []string{"null"}, texts(t, route, "speed_kmh"))
 	assert.Equal(t, []string{"1"}, texts(t, route, "lat"))

@@ -161,10 +161,13 @@ func hourField(name string, labels data.Labels, hours []cassandra.AnalyticsRow) 
 	}))
 }
 
-// Position is one position of a route. NaN stands for an unknown number.
+// RouteFields are the numbers of the positions of a route.
+var RouteFields = []string{"lat", "lon", "speed_kmh", "heading_deg", "battery_pct", "temp_c"}
+
+// Position is one position of a route.
 type Position struct {
-	Lat, Lon, SpeedKmh, HeadingDeg, BatteryPct, TempC float64
-	Zone, Fleet                                       string
+	Numbers     [6]float64 // by the index in RouteFields; NaN is unknown
+	Zone, Fleet string
 }
 
 // TrackSeries makes the time series of one field of a track, or nil if it has no points.
@@ -181,23 +184,17 @@ func rowTime[V any](r *downsample.Row[V]) time.Time { return time.UnixMilli(r.Ts
 
 // Route makes the frame of one vehicle: a route layer of a map connects all points of a frame.
 func Route(device string, rows []downsample.Row[Position]) *data.Frame {
-	number := func(name string, value func(*Position) float64) *data.Field {
-		return field(name, nil, values(rows, func(r *downsample.Row[Position]) *float64 {
-			if v := value(&r.Value); !math.IsNaN(v) {
-				return &v
+	f := table(device, timeField(values(rows, rowTime)), field("device_id", nil, values(rows, func(*downsample.Row[Position]) string { return device })))
+	for j, name := range RouteFields {
+		f.Fields = append(f.Fields, field(name, nil, values(rows, func(r *downsample.Row[Position]) *float64 {
+			if math.IsNaN(r.Value.Numbers[j]) {
+				return nil
 			}
-			return nil
-		}))
+			return &r.Value.Numbers[j]
+		})))
 	}
-	return table(device,
-		timeField(values(rows, rowTime)),
-		field("device_id", nil, values(rows, func(*downsample.Row[Position]) string { return device })),
-		number("lat", func(p *Position) float64 { return p.Lat }),
-		number("lon", func(p *Position) float64 { return p.Lon }),
-		number("speed_kmh", func(p *Position) float64 { return p.SpeedKmh }),
-		number("heading_deg", func(p *Position) float64 { return p.HeadingDeg }),
-		number("battery_pct", func(p *Position) float64 { return p.BatteryPct }),
-		number("temp_c", func(p *Position) float64 { return p.TempC }),
+	f.Fields = append(f.Fields,
 		field("zone", nil, values(rows, func(r *downsample.Row[Position]) string { return r.Value.Zone })),
 		field("fleet_id", nil, values(rows, func(r *downsample.Row[Position]) string { return r.Value.Fleet })))
+	return f
 }
