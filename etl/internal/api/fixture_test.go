@@ -27,106 +27,86 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/query"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/spool"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// memorySpool is a spool in memory with switchable faults.
-type memorySpool struct {
-	mu      sync.Mutex
-	changed *sync.Cond
-	entries [][]byte
-	next    int
-	done    map[uint64]bool
-	fault   error         // of the next appends
-	stuck   chan struct{} // appends wait for it
-	waiting int           // appends that wait
+// faultySpool is a spool with switchable faults.
+type faultySpool struct {
+	*spool.Spool
+	mu       sync.Mutex
+	appended int
+	acked    int
+	fault    error         // of the next appends
+	stuck    chan struct{} // appends wait for it
+	waiting  int           // appends that wait
 }
 
-func newMemorySpool(entries ...[]byte) *memorySpool {
-	m := &memorySpool{done: map[uint64]bool{}, entries: entries}
-	m.changed = sync.NewCond(&m.mu)
-	return m
+func newFaultySpool(t *testing.T, logger logrus.FieldLogger) *faultySpool {
+	s, err := spool.Open(t.TempDir(), spool.Options{MaxBytes: 1 << 30}, logger, nil, time.Now)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return &faultySpool{Spool: s}
 }
 
-func (m *memorySpool) set(fault error, stuck chan struct{}) {
+func (m *faultySpool) set(fault error, stuck chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.fault, m.stuck = fault, stuck
 }
 
-func (m *memorySpool) Append(ctx context.Context, entry []byte) error {
+func (m *faultySpool) Append(ctx context.Context, entry []byte) error {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if stuck := m.stuck; stuck != nil {
-		m.waiting++
-		m.mu.Unlock()
-		var err error
+	fault, stuck := m.fault, m.stuck
+	m.mu.Unlock()
+	if stuck != nil {
+		m.count(&m.waiting, 1)
+		defer m.count(&m.waiting, -1)
 		select {
 		case <-stuck:
 		case <-ctx.Done():
-			err = ctx.Err()
-		}
-		m.mu.Lock()
-		if m.waiting--; err != nil {
-			return err
+			return ctx.Err()
 		}
 	}
-	if m.fault != nil {
-		return m.fault
+	if fault != nil {
+		return fault
 	}
-	m.entries = append(m.entries, entry)
-	m.changed.Broadcast()
-	return nil
+	m.count(&m.appended, 1)
+	return m.Spool.Append(ctx, entry)
 }
 
-func (m *memorySpool) Next(ctx context.Context) ([]byte, uint64, error) {
-	defer context.AfterFunc(ctx, func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.changed.Broadcast()
-	})()
+func (m *faultySpool) Ack(number uint64) {
+	m.count(&m.acked, 1)
+	m.Spool.Ack(number)
+}
+
+func (m *faultySpool) count(n *int, more int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for m.next == len(m.entries) {
-		if ctx.Err() != nil {
-			return nil, 0, ctx.Err()
-		}
-		m.changed.Wait()
-	}
-	m.next++
-	return m.entries[m.next-1], uint64(m.next), nil
+	*n += more
 }
 
-func (m *memorySpool) Ack(number uint64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.done[number] {
-		panic("done twice")
-	}
-	m.done[number] = true
-}
-
-func (m *memorySpool) stuckAppends() int {
+func (m *faultySpool) stuckAppends() int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.waiting
 }
 
-func (m *memorySpool) counts() (appended, done int) {
+func (m *faultySpool) counts() (appended, done int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return len(m.entries), len(m.done)
+	return m.appended, m.acked
 }
 
-// fixture is a running server with a spool in memory, a pipeline that stores at once, and a store.
+// fixture is a running server with a spool, a pipeline that stores at once, and a store.
 type fixture struct {
 	*Server
 	t      *testing.T
 	url    string
-	spool  *memorySpool
+	spool  *faultySpool
 	token  string // fleet wuxi, write
 	reader string // fleet wuxi, read
 	all    string // all fleets
@@ -151,7 +131,10 @@ type settings struct {
 }
 
 func start(t *testing.T, change ...func(*settings)) *fixture {
-	r := &fixture{t: t, spool: newMemorySpool(), reg: prometheus.NewRegistry(), logs: &bytes.Buffer{}, ended: make(chan error, 1)}
+	r := &fixture{t: t, reg: prometheus.NewRegistry(), logs: &bytes.Buffer{}, ended: make(chan error, 1)}
+	logger := logrus.New()
+	logger.SetOutput(r.logs)
+	r.spool = newFaultySpool(t, logger)
 	r.changed = sync.NewCond(&r.mu)
 	transport := &http.Transport{}
 	r.client = &http.Client{Transport: transport, Timeout: 20 * time.Second}
@@ -168,8 +151,6 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 	require.NoError(t, os.WriteFile(path, []byte(strings.Join(lines[:], "\n")), 0o600))
 	tokens, err := auth.Load(path)
 	require.NoError(t, err)
-	logger := logrus.New()
-	logger.SetOutput(r.logs)
 	seen := validate.NewDeduplicator(1 << 12)
 	var mu sync.Mutex
 	o := settings{
@@ -188,9 +169,6 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 	}
 	for _, c := range change {
 		c(&o)
-	}
-	if m, ok := o.ingest.Spool.(*memorySpool); ok {
-		r.spool = m
 	}
 	o.server.Query = query.New(o.query)
 	t.Cleanup(o.server.Query.Close)

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/ingest"
 )
 
 func TestShutdownFinishesRequests(t *testing.T) {
@@ -66,14 +68,14 @@ func TestShutdownAbortsSlowRequests(t *testing.T) {
 }
 
 func TestSpoolErrorStopsServer(t *testing.T) {
-	r := start(t, func(o *settings) { o.ingest.Spool = brokenSpool{newMemorySpool()} })
+	r := start(t, func(o *settings) { o.ingest.Spool = brokenSpool{o.ingest.Spool} })
 	require.ErrorContains(t, <-r.ended, "read the spool: input/output error")
 	r.ended <- nil
 	_, err := net.Dial("tcp", r.Listener.Addr().String())
 	require.Error(t, err)
 }
 
-type brokenSpool struct{ *memorySpool }
+type brokenSpool struct{ ingest.Spool }
 
 func (brokenSpool) Next(context.Context) ([]byte, uint64, error) {
 	return nil, 0, errors.New("input/output error")

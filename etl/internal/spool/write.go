@@ -15,7 +15,7 @@ import (
 // appending is an entry that Append waits for.
 type appending struct {
 	entry   []byte
-	written chan error // has room for the result
+	written chan error // buffered, because Append may be gone
 }
 
 // writeLoop writes one group of entries after the other until the spool is closed.

@@ -16,17 +16,12 @@ import (
 
 // Routes are the routes that receive records.
 func (g *Ingest) Routes() []rest.Route {
-	queryToken := func(r *http.Request) string { return r.URL.Query().Get("token") }
+	token := func(r *http.Request) string { return cmp.Or(r.PathValue("token"), r.URL.Query().Get("token")) }
 	routes := []rest.Route{
 		{Name: "telemetry", Method: http.MethodPost, Path: "/v1/telemetry", Right: auth.Write, Handle: g.handle((*request).telemetry)},
-		{Name: "owntracks", Method: http.MethodPost, Path: "/v1/owntracks", Right: auth.Write, Token: queryToken, Scheme: "Basic", Handle: g.handle((*request).ownTracks)},
+		{Name: "owntracks", Method: http.MethodPost, Path: "/v1/owntracks", Right: auth.Write, Token: token, Scheme: "Basic", Handle: g.handle((*request).ownTracks)},
 	}
-	pathToken := func(r *http.Request) string { return r.PathValue("token") }
 	for _, path := range []string{"/{$}", "/v1/osmand", "/v1/osmand/{token}"} {
-		token := queryToken
-		if strings.Contains(path, "token") {
-			token = pathToken
-		}
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
 			routes = append(routes, rest.Route{Name: "osmand", Method: method, Path: path, Right: auth.Write, Token: token, Handle: g.handle((*request).osmAnd)})
 		}

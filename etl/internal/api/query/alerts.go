@@ -160,20 +160,20 @@ func (a *API) resolveAlert(ctx context.Context, store Store, id alertID) error {
 	if i < 0 {
 		return &rest.Problem{Kind: rest.NotFound, Detail: "the alert does not exist", Field: "alert", Value: id.String(), Remedy: "use an id from the list of alerts"}
 	}
-	now, open := a.Now().UnixMicro(), true
-	if rows[i].Resolved {
-		// Another alert of its type may be open now, or a previous request was interrupted at this point.
-		if open, err = isOpen(ctx, store, id); err != nil {
-			return err
-		}
-	} else {
+	now := a.Now().UnixMicro()
+	if !rows[i].Resolved {
 		row := id.row()
 		if err := store.ResolveAlert(ctx, &row, now); err != nil {
 			return err
 		}
 		a.Logger.WithFields(logrus.Fields{"fleet": id.fleet, "severity": id.severity, "type": id.kind}).Info("alert resolved")
 	}
-	if open {
+	open, err := store.OpenAlertsOfDevice(ctx, id.fleet, id.device)
+	if err != nil {
+		return err
+	}
+	// Another alert of its type may be open.
+	if slices.ContainsFunc(open, func(o cassandra.Alert) bool { return o.Type == id.kind && o.OpenedMs == id.ts }) {
 		if err := store.DeleteOpenAlert(ctx, id.fleet, id.device, id.kind, now); err != nil { // ends the notifications
 			return err
 		}
@@ -182,14 +182,6 @@ func (a *API) resolveAlert(ctx context.Context, store Store, id alertID) error {
 		a.Cache.Set(ctx, generationKey(id.fleet), []byte(rand.Text()), ttlGeneration)
 	}
 	return nil
-}
-
-// isOpen reports whether an alert is among the open alerts of its fleet.
-func isOpen(ctx context.Context, store Store, id alertID) (bool, error) {
-	open, err := store.OpenAlertsOfDevice(ctx, id.fleet, id.device)
-	return slices.ContainsFunc(open, func(o cassandra.Alert) bool {
-		return o.Type == id.kind && o.OpenedMs == id.ts
-	}), err
 }
 
 // ttlGeneration is longer than any list that was read before the alert was resolved stays in the cache.

@@ -46,6 +46,9 @@ type Request struct {
 type Response struct {
 	http.ResponseWriter
 	Status int // 0 until the header is sent
+
+	route    string // label in metrics
+	received time.Time
 }
 
 // WriteHeader implements http.ResponseWriter.

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,21 +31,17 @@ type Options struct {
 type Router struct {
 	Options
 	mux      *http.ServeMux
-	names    map[string]string // of routes, by the pattern of the mux
 	metrics  *metrics
 	errorLog *ratelog.Limiter
 }
 
 // NewRouter makes a router and registers its metrics.
 func NewRouter(o Options) *Router {
-	t := &Router{
-		Options: o, mux: http.NewServeMux(), names: map[string]string{"": routeNone}, metrics: newMetrics(o.Registerer, o.Routes),
-		errorLog: ratelog.NewLimiter(ratelog.Interval),
-	}
+	t := &Router{Options: o, mux: http.NewServeMux(), metrics: newMetrics(o.Registerer, o.Routes), errorLog: ratelog.NewLimiter(ratelog.Interval)}
 	for _, route := range o.Routes {
-		pattern := route.Method + " " + route.Path
-		t.mux.Handle(pattern, &endpoint{t, route})
-		t.names[pattern] = route.Name
+		t.mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
+			t.answer(w.(*Response), r, route) //nolint:forcetypeassert // ServeHTTP made it
+		})
 	}
 	return t
 }
@@ -53,12 +50,11 @@ const requestIDHeader = "X-Request-Id"
 
 // ServeHTTP implements http.Handler.
 func (t *Router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	w := t.begin(rw)
+	defer t.end(w)
 	r = withoutTrailingSlash(r)
-	handler, pattern := t.mux.Handler(r)
-	w, answered := t.begin(rw, pattern)
-	defer answered()
-	if pattern == "" {
-		t.rejectRoute(w, r, handler)
+	if handler, pattern := t.mux.Handler(r); pattern == "" {
+		handler.ServeHTTP(&rejection{Response: w, request: r}, r)
 		return
 	}
 	t.mux.ServeHTTP(w, r)
@@ -66,17 +62,20 @@ func (t *Router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 
 // Reject answers a request with a problem, whatever its route.
 func (t *Router) Reject(rw http.ResponseWriter, p *Problem) {
-	w, answered := t.begin(rw, "")
-	defer answered()
+	w := t.begin(rw)
+	defer t.end(w)
 	w.WriteProblem(p)
 }
 
-// begin gives a response its request ID. answered counts it.
-func (t *Router) begin(rw http.ResponseWriter, pattern string) (w *Response, answered func()) {
-	w, received := &Response{ResponseWriter: rw}, t.Now()
-	w.Header().Set(requestIDHeader, uuid.Must(uuid.NewV7()).String()) // sorted by time
-	return w, func() { t.metrics.answered(t.names[pattern], w.Status, t.Now().Sub(received)) }
+// begin gives a response its request ID. IDs are unique, and sorted by time.
+func (t *Router) begin(rw http.ResponseWriter) *Response {
+	w := &Response{ResponseWriter: rw, route: routeNone, received: t.Now()}
+	w.Header().Set(requestIDHeader, uuid.Must(uuid.NewV7()).String())
+	return w
 }
+
+// end counts a response.
+func (t *Router) end(w *Response) { t.metrics.answered(w.route, w.Status, t.Now().Sub(w.received)) }
 
 // withoutTrailingSlash accepts paths with trailing slashes, because users and apps often append one to an address.
 func withoutTrailingSlash(r *http.Request) *http.Request {
@@ -93,16 +92,10 @@ func withoutTrailingSlash(r *http.Request) *http.Request {
 	return r
 }
 
-// endpoint authenticates the requests of a route, and answers their errors.
-type endpoint struct {
-	*Router
-	route Route
-}
-
-func (e *endpoint) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := rw.(*Response) //nolint:forcetypeassert // Router.ServeHTTP made it
-	request := &Request{Request: r, ID: w.Header().Get(requestIDHeader), Received: e.Now()}
-	err := e.serve(w, request)
+// answer serves a request of a route, and answers its error.
+func (t *Router) answer(w *Response, r *http.Request, route Route) {
+	w.route = route.Name
+	err := t.serve(w, &Request{Request: r, ID: w.Header().Get(requestIDHeader), Received: w.received}, route)
 	if err == nil {
 		return
 	}
@@ -114,8 +107,8 @@ func (e *endpoint) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil && (begun || errors.Is(err, context.Canceled)) {
 		status = statusClientGone
 	}
-	if status >= http.StatusInternalServerError && e.errorLog.Allow(e.Now()) {
-		e.Logger.WithError(err).WithField("route", e.route.Name).Warn("request failed")
+	if status >= http.StatusInternalServerError && t.errorLog.Allow(t.Now()) {
+		t.Logger.WithError(err).WithField("route", route.Name).Warn("request failed")
 	}
 	switch {
 	case begun: // only an aborted connection distinguishes half a response from a whole one
@@ -128,70 +121,69 @@ func (e *endpoint) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (e *endpoint) serve(w *Response, r *Request) (err error) {
+func (t *Router) serve(w *Response, r *Request, route Route) (err error) {
 	defer func() {
 		if cause := recover(); cause != nil {
 			err = fmt.Errorf("panic: %v\n%s", cause, debug.Stack())
 		}
 	}()
-	if e.route.Right != auth.Public {
-		if err := e.authenticate(w, r); err != nil {
+	if route.Right != auth.Public {
+		if err := t.authenticate(w, r, route); err != nil {
 			return err
 		}
 	}
-	return e.route.Handle(w, r)
+	return route.Handle(w, r)
 }
 
 // authenticate sets the grant of a request, or returns why its token does not allow it.
-func (e *endpoint) authenticate(w *Response, r *Request) error {
+func (t *Router) authenticate(w *Response, r *Request, route Route) error {
 	presented := ""
-	if e.route.Token != nil {
-		presented = e.route.Token(r.Request)
+	if route.Token != nil {
+		presented = route.Token(r.Request)
 	}
 	var known bool
-	r.Grant, known = e.Tokens.Authenticate(r.Request, presented)
+	r.Grant, known = t.Tokens.Authenticate(r.Request, presented)
 	switch {
 	case !known:
-		scheme := e.route.Scheme
-		if scheme == "" {
-			scheme = "Bearer"
-		}
-		w.Header().Set("WWW-Authenticate", scheme+` realm="fleet-tracing"`)
+		w.Header().Set("WWW-Authenticate", cmp.Or(route.Scheme, "Bearer")+` realm="fleet-tracing"`)
 		return &Problem{
 			Kind: Unauthorized, Detail: "the request has no token, or an unknown one", Field: "Authorization",
 			Remedy: "send the header Authorization: Bearer TOKEN",
 		}
-	case !r.Grant.Has(e.route.Right):
+	case !r.Grant.Has(route.Right):
 		return &Problem{
-			Kind: Forbidden, Detail: fmt.Sprintf("the token may not %s", e.route.Right), Field: "Authorization",
-			Remedy: fmt.Sprintf("use a token with the right to %s", e.route.Right),
+			Kind: Forbidden, Detail: fmt.Sprintf("the token may not %s", route.Right), Field: "Authorization",
+			Remedy: fmt.Sprintf("use a token with the right to %s", route.Right),
 		}
 	}
 	return nil
 }
 
-// rejectRoute answers a request that no route matches. It has the status that the mux would send.
-func (t *Router) rejectRoute(w *Response, r *http.Request, handler http.Handler) {
-	probe := &probeWriter{header: http.Header{}}
-	handler.ServeHTTP(probe, r)
-	switch probe.status {
+// rejection is the response to a request that no route matches. It turns the error of the mux into a problem, and passes
+// anything else on: a redirect to the clean path.
+type rejection struct {
+	*Response
+	request *http.Request
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *rejection) WriteHeader(status int) {
+	switch status {
 	case http.StatusMethodNotAllowed:
-		allowed := probe.header.Get("Allow")
-		w.Header().Set("Allow", allowed)
-		w.WriteProblem(&Problem{Kind: MethodNotAllowed, Detail: "the path does not support the method", Field: "method", Value: r.Method, Remedy: "use " + allowed})
+		w.WriteProblem(&Problem{
+			Kind: MethodNotAllowed, Detail: "the path does not support the method", Field: "method", Value: w.request.Method, Remedy: "use " + w.Header().Get("Allow"),
+		})
 	case http.StatusNotFound:
-		w.WriteProblem(&Problem{Kind: NotFound, Detail: "the path does not exist", Field: "path", Value: r.URL.Path, Remedy: "see /v1/openapi.json for the paths"})
-	default: // a redirect to the clean path
-		handler.ServeHTTP(w, r)
+		w.WriteProblem(&Problem{Kind: NotFound, Detail: "the path does not exist", Field: "path", Value: w.request.URL.Path, Remedy: "see /v1/openapi.json for the paths"})
+	default:
+		w.Response.WriteHeader(status)
 	}
 }
 
-// probeWriter records the status and header that a handler sends.
-type probeWriter struct {
-	header http.Header
-	status int
+// Write implements http.ResponseWriter. It drops the text of an error.
+func (w *rejection) Write(b []byte) (int, error) {
+	if w.Status >= http.StatusBadRequest {
+		return len(b), nil
+	}
+	return w.Response.Write(b)
 }
-
-func (p *probeWriter) Header() http.Header         { return p.header }
-func (p *probeWriter) Write(b []byte) (int, error) { return len(b), nil }
-func (p *probeWriter) WriteHeader(status int)      { p.status = status }
