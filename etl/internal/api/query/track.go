@@ -82,46 +82,6 @@ const maxScanned = 100_000
 // minScan is how many positions are read at once after some were hidden, however few the page needs.
 const minScan = 1000
 
-// trackPage reads positions newest first. The position in the list is the time of the last one that was read.
-func (a *API) trackPage(ctx context.Context, store Store, q *params.Query) ([]positionItem, string, error) {
-	b := a.backwards(q)
-	if q.Position != "" {
-		before, err := strconv.ParseInt(q.Position, 10, 64)
-		if err != nil {
-			return nil, "", q.BadPage()
-		}
-		b.to = min(b.to, before-1)
-	}
-	var rows []cassandra.Telemetry
-	for scanned := 0; !b.done(); {
-		// One more than the page shows reveals whether there is another page.
-		want := q.Limit + 1 - len(rows)
-		if scanned > len(rows) {
-			want = max(want, minScan)
-		}
-		part, n, err := b.next(ctx, store, want)
-		if err != nil {
-			return nil, "", err
-		}
-		rows = append(rows, part...)
-		if scanned += n; len(rows) > q.Limit {
-			rows = rows[:q.Limit]
-			return positionItems(rows), strconv.FormatInt(rows[q.Limit-1].Ts.UnixMilli(), 10), nil
-		}
-		if scanned > maxScanned && !b.done() {
-			return positionItems(rows), strconv.FormatInt(b.to+1, 10), nil
-		}
-	}
-	return positionItems(rows), "", nil
-}
-
-// backwards reads a track from its end, a few days at a time, and more days when they have few positions.
-type backwards struct {
-	device, scope string
-	from, to      int64
-	days          int64
-}
-
 // maxDays is how many days of a track are read at once.
 const maxDays = 16
 
@@ -134,35 +94,50 @@ func widen(days, most int64, partitions, limit int) int64 {
 	return min(2*days, most, max(int64(maxRead/limit/partitions), 1))
 }
 
-// backwards starts at the end of the query's range, bounded by the age of stored positions.
-func (a *API) backwards(q *params.Query) *backwards {
+// trackPage reads positions newest first, a few days at a time, and more days when they have few positions. The position in
+// the list is the time of the last one that was read.
+func (a *API) trackPage(ctx context.Context, store Store, q *params.Query) ([]positionItem, string, error) {
 	from, to := a.bound(q)
-	return &backwards{device: q.ID, scope: q.Scope, from: from, to: to, days: 1}
+	if q.Position != "" {
+		before, err := strconv.ParseInt(q.Position, 10, 64)
+		if err != nil {
+			return nil, "", q.BadPage()
+		}
+		to = min(to, before-1)
+	}
+	var rows []cassandra.Telemetry
+	for days, scanned := int64(1), 0; to >= from; {
+		// One more than the page shows reveals whether there is another page.
+		limit := q.Limit + 1 - len(rows)
+		if scanned > len(rows) {
+			limit = max(limit, minScan)
+		}
+		first := max(from, cassandra.DayOf(to).Time().UnixMilli()-(days-1)*msPerDay)
+		part, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, From: time.UnixMilli(first), To: time.UnixMilli(to), Limit: limit})
+		if err != nil {
+			return nil, "", err
+		}
+		scanned += len(part.Rows)
+		if len(part.Rows) >= limit {
+			to, days = part.Rows[len(part.Rows)-1].Ts.UnixMilli()-1, 1
+		} else {
+			to, days = first-1, widen(days, maxDays, 1, limit)
+		}
+		if rows = append(rows, visible(part.Rows, q.Scope)...); len(rows) > q.Limit {
+			rows = rows[:q.Limit]
+			return positionItems(rows), strconv.FormatInt(rows[q.Limit-1].Ts.UnixMilli(), 10), nil
+		}
+		if scanned > maxScanned && to >= from {
+			return positionItems(rows), strconv.FormatInt(to+1, 10), nil
+		}
+	}
+	return positionItems(rows), "", nil
 }
 
 // bound limits the range of a query to times that stored positions can have.
 func (a *API) bound(q *params.Query) (from, to int64) {
 	now := a.Now()
 	return max(q.From, now.Add(-maxAge).UnixMilli()), min(q.To, now.Add(24*time.Hour).UnixMilli())
-}
-
-func (b *backwards) done() bool { return b.to < b.from }
-
-// next reads at most limit positions. It returns the ones that the scope may see, and how many it read.
-func (b *backwards) next(ctx context.Context, store Store, limit int) (rows []cassandra.Telemetry, read int, err error) {
-	first := cassandra.DayOf(b.to).Time().UnixMilli() - (b.days-1)*msPerDay
-	from := max(b.from, first)
-	p, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: b.device, From: time.UnixMilli(from), To: time.UnixMilli(b.to), Limit: limit})
-	if err != nil {
-		return nil, 0, err
-	}
-	read = len(p.Rows)
-	if read >= limit {
-		b.to, b.days = p.Rows[read-1].Ts.UnixMilli()-1, 1
-	} else {
-		b.to, b.days = from-1, widen(b.days, maxDays, 1, limit)
-	}
-	return visible(p.Rows, b.scope), read, nil
 }
 
 // visible returns the positions that a scope may see: of a device that changed fleets, the positions in the own fleet.
