@@ -8,7 +8,8 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // connections bounds the number of connections. A server that only stopped to accept would lock out honest senders while
@@ -25,17 +26,12 @@ type connections struct {
 }
 
 func newConnections(limit int, reg prometheus.Registerer) *connections {
-	register := promauto.With(reg)
+	register := promutil.With(reg)
 	return &connections{
 		limit: limit, all: map[net.Conn]*list.Element{},
-		open: register.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_api_connections",
-			Help: "Open connections to the HTTP API.",
-		}),
-		evicted: register.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_api_connections_evicted_total",
-			Help: "Connections closed in favor of new ones, the longest idle first.",
-		}),
+		open: register.Gauge("fleet_etl_api_connections", "Open connections to the HTTP API."),
+		evicted: register.Counter("fleet_etl_api_connections_evicted_total",
+			"Connections closed in favor of new ones, the longest idle first."),
 	}
 }
 

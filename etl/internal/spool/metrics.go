@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
@@ -24,22 +23,15 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	register := promauto.With(reg)
+	register := promutil.With(reg)
 	m := &metrics{
-		full: register.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_spool_full_total",
-			Help: "Entries that were rejected because the spool or its disk was full.",
-		}),
-		corrupt: register.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_spool_corrupt_total",
-			Help: "Torn or corrupt ranges found in the spool. A torn entry after a crash is harmless; the log names every other range.",
-		}),
-		errors: register.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_spool_errors_total",
-			Help: "Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).",
-		}, []string{"operation"}),
-		sync: register.NewHistogram(promutil.Histogram("fleet_etl_spool_sync_duration_seconds",
-			"Duration of an fsync of the spool. Requests that arrive meanwhile share the next one.", syncBuckets)),
+		full: register.Counter("fleet_etl_spool_full_total", "Entries that were rejected because the spool or its disk was full."),
+		corrupt: register.Counter("fleet_etl_spool_corrupt_total",
+			"Torn or corrupt ranges found in the spool. A torn entry after a crash is harmless; the log names every other range."),
+		errors: register.CounterVec("fleet_etl_spool_errors_total",
+			"Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).", "operation"),
+		sync: register.Histogram("fleet_etl_spool_sync_duration_seconds",
+			"Duration of an fsync of the spool. Requests that arrive meanwhile share the next one.", syncBuckets),
 	}
 	for _, operation := range operations {
 		m.errors.WithLabelValues(operation)
@@ -49,9 +41,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 // registerGauges registers the gauges, which read the state of an open spool.
 func (s *Spool) registerGauges(reg prometheus.Registerer) {
-	gauge := func(name, help string, value func() float64) {
-		promauto.With(reg).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
-	}
+	gauge := promutil.With(reg).GaugeFunc
 	gauge("fleet_etl_spool_bytes", "Bytes in the spool from the first unacknowledged entry on, up to fleet_etl_spool_capacity_bytes.",
 		func() float64 { return float64(s.Bytes()) })
 	gauge("fleet_etl_spool_capacity_bytes", "Capacity of the spool in bytes. While it is full, the API answers 503.",

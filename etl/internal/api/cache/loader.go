@@ -8,8 +8,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // MaxValue is the longest value in bytes that a Loader caches.
@@ -29,15 +30,10 @@ type Loader struct {
 
 // NewLoader makes a loader with a time limit per read, and registers its metrics. The cache may be nil. Close the loader.
 func NewLoader(c Cache, timeout time.Duration, reg prometheus.Registerer) *Loader {
-	register := promauto.With(reg)
-	hits := register.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_api_cache_hits_total",
-		Help: "Reads answered from the cache, by cache.",
-	}, []string{"cache"})
-	misses := register.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_api_cache_misses_total",
-		Help: "Reads not answered from the cache, by cache. Reads while the cache is unavailable count too.",
-	}, []string{"cache"})
+	register := promutil.With(reg)
+	hits := register.CounterVec("fleet_etl_api_cache_hits_total", "Reads answered from the cache, by cache.", "cache")
+	misses := register.CounterVec("fleet_etl_api_cache_misses_total",
+		"Reads not answered from the cache, by cache. Reads while the cache is unavailable count too.", "cache")
 	l := &Loader{cache: c, timeout: timeout, hits: hits.WithLabelValues(name(c)), misses: misses.WithLabelValues(name(c))}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l

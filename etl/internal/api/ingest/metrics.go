@@ -2,7 +2,6 @@ package ingest
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
@@ -20,24 +19,19 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	register := promauto.With(reg)
-	counter := func(name, help string) prometheus.Counter {
-		return register.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
-	}
+	register := promutil.With(reg)
 	m := &metrics{
-		records: register.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_api_records_total",
-			Help: "Records received over HTTP, by protocol and status. Ignored are messages that are not positions.",
-		}, []string{"protocol", "status"}),
-		rateLimited: counter("fleet_etl_api_rate_limited_total", "Requests rejected because a token or a device exceeded its rate limit."),
-		appendDuration: register.NewHistogram(promutil.Histogram("fleet_etl_api_spool_append_duration_seconds",
-			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets)),
-		appendErrors: counter("fleet_etl_api_spool_append_errors_total", "Requests answered 503 because the spool did not take their records."),
-		unreadable:   counter("fleet_etl_api_spool_unreadable_entries_total", "Damaged spool entries. Their bytes are in the dead-letter queue."),
-		pending: register.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_api_pending_records",
-			Help: "Records read from the spool that are not stored yet.",
-		}),
+		records: register.CounterVec("fleet_etl_api_records_total",
+			"Records received over HTTP, by protocol and status. Ignored are messages that are not positions.", "protocol", "status"),
+		rateLimited: register.Counter("fleet_etl_api_rate_limited_total",
+			"Requests rejected because a token or a device exceeded its rate limit."),
+		appendDuration: register.Histogram("fleet_etl_api_spool_append_duration_seconds",
+			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets),
+		appendErrors: register.Counter("fleet_etl_api_spool_append_errors_total",
+			"Requests answered 503 because the spool did not take their records."),
+		unreadable: register.Counter("fleet_etl_api_spool_unreadable_entries_total",
+			"Damaged spool entries. Their bytes are in the dead-letter queue."),
+		pending: register.Gauge("fleet_etl_api_pending_records", "Records read from the spool that are not stored yet."),
 	}
 	for _, name := range protocol.Names {
 		for _, status := range []string{statusAccepted, statusDuplicate, statusRejected, statusIgnored} {

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
@@ -32,14 +31,12 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, routes []Route) *metrics {
-	register := promauto.With(reg)
+	register := promutil.With(reg)
 	m := &metrics{
-		requests: register.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_api_requests_total",
-			Help: "Requests to the HTTP API, by route and status code. 499 is a client that disconnected before the response.",
-		}, []string{"route", "code"}),
-		duration: register.NewHistogramVec(promutil.Histogram("fleet_etl_api_request_duration_seconds",
-			"Time from the header of a request to the end of the response, by route.", durationBuckets), []string{"route"}),
+		requests: register.CounterVec("fleet_etl_api_requests_total",
+			"Requests to the HTTP API, by route and status code. 499 is a client that disconnected before the response.", "route", "code"),
+		duration: register.HistogramVec("fleet_etl_api_request_duration_seconds",
+			"Time from the header of a request to the end of the response, by route.", durationBuckets, "route"),
 	}
 	for _, route := range append([]Route{{Name: routeNone}}, routes...) {
 		m.duration.WithLabelValues(route.Name)
