@@ -103,15 +103,16 @@ func (c *listDeadLettersCommand) Run(p *program) error {
 	encoder.SetEscapeHTML(false)
 	byReason := map[string]int64{}
 	var n int64
-	for e, err := range filter.Select(queue.All(), func(id deadletter.ID) bool { return !c.All && queue.Reprocessed(id) }) {
+	filter.Reprocessed = c.All
+	for e, err := range filter.Select(queue.All()) {
 		switch {
 		case err != nil:
 		case p.stop.Err() != nil:
 			err = errors.New("interrupted")
 		case c.Format == "json":
-			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), queue.Reprocessed(e.ID), &e})
+			err = encoder.Encode(listedDeadLetter{e.Number, e.ID.String(), e.Reprocessed, &e})
 		default:
-			err = printDeadLetter(out, &e, queue.Reprocessed(e.ID))
+			err = printDeadLetter(out, &e)
 		}
 		if err != nil {
 			return errors.Join(err, out.Flush())
@@ -128,9 +129,9 @@ func (c *listDeadLettersCommand) Run(p *program) error {
 	return out.Flush()
 }
 
-func printDeadLetter(out io.Writer, e *deadletter.Entry, reprocessed bool) error {
+func printDeadLetter(out io.Writer, e *deadletter.Entry) error {
 	state, field := "", ""
-	if reprocessed {
+	if e.Reprocessed {
 		state = "reprocessed  "
 	}
 	if e.Field != "" {
@@ -189,11 +190,11 @@ func (r *reprocessReport) Append(_ context.Context, source, _ string, rejected [
 // rejected again as a new dead letter.
 func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	report := &reprocessReport{DryRun: c.DryRun, Failures: []reprocessError{}}
-	source, end, err := c.source(p.config.DeadLetterDir, report)
+	source, queue, err := c.source(p.config.DeadLetterDir, report)
 	if err != nil {
 		return err
 	}
-	defer end()
+	defer queue.Close()
 	if c.DryRun {
 		err = c.dryRun(p, source, report)
 	} else if report.report, err = p.runUntilDone(source, []string{p.config.DeadLetterDir}); report.report == nil {
@@ -202,12 +203,13 @@ func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	if err = errors.Join(err, source.Flush()); err == nil && p.stop.Err() != nil {
 		err = errInterrupted
 	}
+	report.DeadLetters, report.Torn = report.Read+report.Skipped, queue.Torn()
 	return report.finish(p.Out, c.Report, err)
 }
 
 // source opens a directory and returns a source of the open dead letters that the flags select. A dry run neither locks
 // nor changes the directory.
-func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport) (_ *deadletter.Reprocessor, end func(), err error) {
+func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport) (*deadletter.Reprocessor, *deadletter.Queue, error) {
 	filter, err := c.filter(time.Now())
 	if err != nil {
 		return nil, nil, err
@@ -217,18 +219,7 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 		return nil, nil, err
 	}
 	source, err := deadletter.NewReprocessor(deadletter.ReprocessOptions{
-		Entries: func(yield func(deadletter.Entry, error) bool) {
-			for e, err := range filter.Select(queue.All(), queue.Reprocessed) {
-				if err == nil {
-					report.DeadLetters++
-				}
-				if !yield(e, err) {
-					break
-				}
-			}
-			report.Torn = queue.Torn()
-		},
-		Set: c.Set, Done: queue.MarkReprocessed,
+		Entries: filter.Select(queue.All()), Set: c.Set, Done: queue.MarkReprocessed,
 		Skipped: func(e deadletter.Entry, why string) {
 			report.Skipped++
 			report.fail(e.Number, fmt.Sprintf("%s:%d", e.Origin, e.Position), why)
@@ -238,7 +229,7 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 		queue.Close()
 		return nil, nil, err
 	}
-	return source, queue.Close, nil
+	return source, queue, nil
 }
 
 // dryRun validates the records and stores none.

@@ -210,9 +210,9 @@ func TestReprocessingKeepsRejectedRecordsOpen(t *testing.T) {
 	reprocess := func(c reprocessDeadLettersCommand, fleets ...string) *reprocessReport {
 		t.Helper()
 		r := &reprocessReport{}
-		source, end, err := c.source(dir, r)
+		source, queue, err := c.source(dir, r)
 		require.NoError(t, err)
-		defer end()
+		defer queue.Close()
 		letters := deadletter.NewFile(dir, 300, time.Now)
 		defer letters.Close()
 		p := pipeline.New(pipeline.Options{
@@ -239,7 +239,7 @@ func TestReprocessingKeepsRejectedRecordsOpen(t *testing.T) {
 
 	for range 3 { // nothing is fixed: as many are open as before
 		r := reprocess(reprocessDeadLettersCommand{}, "wuxi")
-		require.EqualValues(t, 4, r.DeadLetters)
+		require.EqualValues(t, 3, r.Read)
 		require.EqualValues(t, 1, r.Skipped)
 		require.EqualValues(t, 3, r.RejectedTotal)
 		require.Len(t, list(), 4)
@@ -255,7 +255,7 @@ func TestReprocessingKeepsRejectedRecordsOpen(t *testing.T) {
 	require.True(t, before.Reprocessed)
 
 	r := reprocess(reprocessDeadLettersCommand{deadLetterFlags: deadLetterFlags{Reason: []string{"unknown_fleet"}}, Set: map[string]string{"fleet_id": "wuxi"}}, "wuxi")
-	require.EqualValues(t, 2, r.DeadLetters)
+	require.EqualValues(t, 2, r.Read)
 	require.EqualValues(t, 1, r.Stored)
 	require.EqualValues(t, 1, r.Duplicates)
 	require.Len(t, store.rows, 1)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -48,8 +47,8 @@ type recordPath struct {
 	linger    time.Duration
 	receivers notifier.Receivers
 
-	derivation atomic.Pointer[derivation] // nil until the store is reached, and where nothing is derived
-	deriving   chan struct{}              // closed once derivation is set
+	derivation *derivation   // nil until the store is reached, and where nothing is derived
+	deriving   chan struct{} // closed once derivation is set
 	mu         sync.Mutex
 	order      ack.Tracker[*writer.Batch] // batches that are not applied yet
 }
@@ -117,7 +116,7 @@ func (p *recordPath) derive(ctx context.Context, store *cassandra.Store) *deriva
 		p.receivers.Notify, p.logger, p.reg, time.Now)
 	ctx, d.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	go func() { d.ended <- d.claims.Run(ctx) }()
-	p.derivation.Store(d)
+	p.derivation = d
 	close(p.deriving)
 	return d
 }
@@ -129,7 +128,7 @@ func (p *recordPath) rulesInForce() derived.Rules {
 
 // store stores batches in their order, a few at once, and waits for them all.
 func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan *writer.Batch) error {
-	d := p.derivation.Load()
+	d := p.derivation
 	g, ctx := errgroup.WithContext(ctx)
 	slots := semaphore.NewWeighted(batchesInFlight)
 	g.Go(func() error {
@@ -176,7 +175,7 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 
 // apply derives what follows from a stored batch. Batches come in order, even if a later one was durable first.
 func (p *recordPath) apply(b *writer.Batch) {
-	if d := p.derivation.Load(); d != nil {
+	if d := p.derivation; d != nil {
 		if events := d.processor.Apply(slices.AppendSeq([]*telemetry.Record(nil), b.Records())); len(events) > 0 {
 			p.receivers.Notify(events)
 		}
@@ -186,7 +185,7 @@ func (p *recordPath) apply(b *writer.Batch) {
 // Finish derives and writes everything that is left, after Run. With wait set it also waits for instances that may have
 // failed, to derive what they left.
 func (p *recordPath) Finish(ctx context.Context, wait bool) error {
-	d := p.derivation.Load()
+	d := p.derivation
 	if d == nil {
 		return nil
 	}
@@ -239,7 +238,7 @@ func (p *recordPath) recompute(ctx context.Context, deviceIDs []string, from cas
 func (p *recordPath) openAlerts(ctx context.Context) ([]telemetry.Alert, error) {
 	select {
 	case <-p.deriving:
-		return p.derivation.Load().processor.OpenAlerts(ctx)
+		return p.derivation.processor.OpenAlerts(ctx)
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

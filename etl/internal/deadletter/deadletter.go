@@ -34,8 +34,10 @@ type Entry struct {
 	// telemetry.ParseJSON reads.
 	Record map[string]string `json:"record,omitempty"`
 
-	ID     ID    `json:"-"` // set when the entry is read
-	Number int64 `json:"-"` // place among all lines of the directory, from 1; set when the entry is read
+	// Set when the entry is read.
+	ID          ID    `json:"-"`
+	Number      int64 `json:"-"` // place among all lines of the directory, from 1
+	Reprocessed bool  `json:"-"`
 }
 
 func newEntry(now time.Time, source, origin string, r *pipeline.Rejected) Entry {
@@ -63,14 +65,15 @@ type Filter struct {
 	Reasons, Sources []string
 	Since, Until     time.Time // Until is excluded
 	Limit            int       // the first so many
+	Reprocessed      bool      // include reprocessed ones
 }
 
-// Select returns the entries that match the filter and for which done is false.
-func (f *Filter) Select(entries iter.Seq2[Entry, error], done func(ID) bool) iter.Seq2[Entry, error] {
+// Select returns the entries that match the filter.
+func (f *Filter) Select(entries iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		n := 0
 		for e, err := range entries {
-			if err == nil && (!f.matches(&e) || done(e.ID)) {
+			if err == nil && !f.matches(&e) {
 				continue
 			}
 			if !yield(e, err) || err != nil {
@@ -84,7 +87,7 @@ func (f *Filter) Select(entries iter.Seq2[Entry, error], done func(ID) bool) ite
 }
 
 func (f *Filter) matches(e *Entry) bool {
-	return (len(f.Reasons) == 0 || slices.Contains(f.Reasons, e.Reason)) &&
+	return (f.Reprocessed || !e.Reprocessed) && (len(f.Reasons) == 0 || slices.Contains(f.Reasons, e.Reason)) &&
 		(len(f.Sources) == 0 || slices.Contains(f.Sources, e.Source)) &&
 		(f.Since.IsZero() || !e.Time.Before(f.Since)) && (f.Until.IsZero() || e.Time.Before(f.Until))
 }

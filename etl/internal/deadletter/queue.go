@@ -143,6 +143,7 @@ func (q *Queue) read(in io.Reader, number *int64, yield func(Entry, error) bool)
 		if line = bytes.TrimSpace(line); len(line) > 0 {
 			*number++
 			e := Entry{ID: idOf(line), Number: *number}
+			e.Reprocessed = q.reprocessed[e.ID]
 			if json.Unmarshal(line, &e) != nil || e.Reason == "" {
 				q.torn++
 			} else if !yield(e, nil) {
@@ -154,9 +155,6 @@ func (q *Queue) read(in io.Reader, number *int64, yield func(Entry, error) bool)
 		}
 	}
 }
-
-// Reprocessed reports whether a dead letter was reprocessed.
-func (q *Queue) Reprocessed(id ID) bool { return q.reprocessed[id] }
 
 // MarkReprocessed adds dead letters to the list and returns when that is on disk. It does nothing to a list that is only
 // read.

@@ -101,7 +101,7 @@ func TestReprocessedIsDurable(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, q.MarkReprocessed(nil))
 	require.NoError(t, q.MarkReprocessed([]ID{a, b}))
-	assert.True(t, q.Reprocessed(a) && q.Reprocessed(b) && !q.Reprocessed(c))
+	assert.True(t, q.reprocessed[a] && q.reprocessed[b] && !q.reprocessed[c])
 	_, err = Open(dir, true)
 	require.ErrorContains(t, err, "directory "+dir+" is in use by another process")
 	require.Equal(t, map[ID]bool{a: true, b: true}, open(t, dir).reprocessed, "before Close, as after a crash")
