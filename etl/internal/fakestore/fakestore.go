@@ -292,17 +292,10 @@ func (f *Store) Write(r *telemetry.Record) {
 
 // TelemetryOf converts a record to its stored row.
 func TelemetryOf(r telemetry.Record) cassandra.Telemetry {
-	t := cassandra.Telemetry{DeviceID: r.DeviceID, FleetID: r.FleetID, Ts: time.UnixMilli(r.TimeMs).UTC(), Lat: r.Lat, Lon: r.Lon, Zone: r.Zone}
-	if r.SpeedKmh.Valid {
-		t.SpeedKmh = &r.SpeedKmh.Value
+	return cassandra.Telemetry{
+		DeviceID: r.DeviceID, FleetID: r.FleetID, Ts: time.UnixMilli(r.TimeMs).UTC(), Lat: r.Lat, Lon: r.Lon, Zone: r.Zone,
+		SpeedKmh: r.SpeedKmh.Ptr(), BatteryPct: r.BatteryPct.Ptr(), TempC: r.TempC.Ptr(),
 	}
-	if r.BatteryPct.Valid {
-		t.BatteryPct = &r.BatteryPct.Value
-	}
-	if r.TempC.Valid {
-		t.TempC = &r.TempC.Value
-	}
-	return t
 }
 
 func (f *View) Positions(_ context.Context, deviceID string, day cassandra.Day) (rows []cassandra.Telemetry, err error) {

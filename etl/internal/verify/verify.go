@@ -74,20 +74,29 @@ const tripDelay = 10 * time.Minute
 // readsInParallel is the number of devices that are read in parallel.
 const readsInParallel = 8
 
+// verification is one call of Verify. Its maps have what the records of all devices lead to.
+type verification struct {
+	*Verifier
+	report      *Report
+	first, last cassandra.Day
+	alerts      map[fleetAlert]bool
+	hours       map[cassandra.FleetHour]map[string]cassandra.HourRow // by device
+	unsettled   map[cassandra.FleetHour]bool                         // hours that change while they are read
+	claimed     map[string]bool                                      // devices that an instance derives; false for others
+}
+
 // Verify compares the days of fleets from first to last.
 func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cassandra.Day) (*Report, error) {
-	report := &Report{Fleets: len(fleets)}
-	hours := map[cassandra.FleetHour]map[string]cassandra.HourRow{}
-	unsettled := map[cassandra.FleetHour]bool{} // hours that change while they are read
-	claimed := map[string]bool{}                // devices that an instance derives
-	alerts := map[fleetAlert]bool{}
-	seen := map[string]bool{}
+	x := &verification{
+		Verifier: v, report: &Report{Fleets: len(fleets)}, first: first, last: last, alerts: map[fleetAlert]bool{},
+		hours: map[cassandra.FleetHour]map[string]cassandra.HourRow{}, unsettled: map[cassandra.FleetHour]bool{}, claimed: map[string]bool{},
+	}
 	for _, fleet := range fleets {
 		ids, err := v.Store.DeviceIDs(ctx, fleet)
 		if err != nil {
 			return nil, err
 		}
-		ids = slices.DeleteFunc(ids, func(id string) bool { known := seen[id]; seen[id] = true; return known })
+		ids = slices.DeleteFunc(ids, func(id string) bool { _, seen := x.claimed[id]; return seen })
 		found := make([]*comparison, len(ids))
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(readsInParallel)
@@ -101,35 +110,60 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 			return nil, err
 		}
 		for i, c := range found {
-			report.add(c)
-			for key, h := range c.outcome.Hours {
-				if day := cassandra.DayOf(key.HourMs); day < first || day > last {
-					continue
-				}
-				if c.pending() || c.sending && key.HourMs >= derived.HourOf(c.outcome.LastRecord.TimeMs) {
-					unsettled[key] = true
-				}
-				if hours[key] == nil {
-					hours[key] = map[string]cassandra.HourRow{}
-				}
-				hours[key][ids[i]] = derived.HourRow(ids[i], h)
-			}
-			for key, a := range c.outcome.Alerts {
-				alerts[fleetAlert{a.FleetID, ids[i], key}] = true
-			}
-			claimed[ids[i]] = len(c.claims) > 0
+			x.add(ids[i], c)
 		}
 	}
-	if err := v.fleetAlerts(ctx, report, fleets, alerts, claimed, first, last); err != nil {
-		return nil, err
+	pending := map[string]bool{} // devices with such alerts
+	for _, fleet := range fleets {
+		for day := first; day <= last; day++ {
+			if err := x.fleetAlerts(ctx, fleet, day, pending); err != nil {
+				return nil, err
+			}
+			if err := x.hoursOfDay(ctx, fleet, day); err != nil {
+				return nil, err
+			}
+		}
 	}
-	if err := v.hours(ctx, report, fleets, hours, unsettled, claimed, first, last); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(report.Differences, func(a, b Difference) int {
+	x.report.NotVerified.Pending += len(pending)
+	slices.SortFunc(x.report.Differences, func(a, b Difference) int {
 		return slices.Compare([]string{a.Table, a.Key, a.What}, []string{b.Table, b.Key, b.What})
 	})
-	return report, nil
+	return x.report, nil
+}
+
+// add adds the comparison of a device to the report, and notes what its records lead to.
+func (x *verification) add(id string, c *comparison) {
+	r := x.report
+	r.Devices++
+	if c.sending {
+		r.NotVerified.Sending++
+	}
+	r.DeviceDays += len(c.outcome.Days)
+	r.OtherRules += c.otherRules
+	r.Records += c.outcome.Count
+	r.Trips += len(c.outcome.Trips)
+	r.Alerts += c.alerts
+	if c.pending() {
+		r.NotVerified.Pending++
+	} else {
+		r.Differences = append(r.Differences, c.differences...)
+	}
+	for key, h := range c.outcome.Hours {
+		if day := cassandra.DayOf(key.HourMs); day < x.first || day > x.last {
+			continue
+		}
+		if c.pending() || c.sending && key.HourMs >= derived.HourOf(c.outcome.LastRecord.TimeMs) {
+			x.unsettled[key] = true
+		}
+		if x.hours[key] == nil {
+			x.hours[key] = map[string]cassandra.HourRow{}
+		}
+		x.hours[key][id] = derived.HourRow(id, h)
+	}
+	for key, a := range c.outcome.Alerts {
+		x.alerts[fleetAlert{a.FleetID, id, key}] = true
+	}
+	x.claimed[id] = len(c.claims) > 0
 }
 
 // comparison is one device with the differences that were found.
@@ -147,23 +181,6 @@ func (c *comparison) pending() bool { return len(c.claims) > 0 && len(c.differen
 
 func (c *comparison) differ(table, key, format string, args ...any) {
 	c.differences = append(c.differences, Difference{table, key, fmt.Sprintf(format, args...)})
-}
-
-func (r *Report) add(c *comparison) {
-	r.Devices++
-	if c.sending {
-		r.NotVerified.Sending++
-	}
-	r.DeviceDays += len(c.outcome.Days)
-	r.OtherRules += c.otherRules
-	r.Records += c.outcome.Count
-	r.Trips += len(c.outcome.Trips)
-	r.Alerts += c.alerts
-	if c.pending() {
-		r.NotVerified.Pending++
-	} else {
-		r.Differences = append(r.Differences, c.differences...)
-	}
 }
 
 // device compares the rows of one device.
@@ -337,40 +354,34 @@ type fleetAlert struct {
 	key           derived.AlertKey
 }
 
-// fleetAlerts finds alerts of fleets that no record leads to and that have no row of their device: the comparison of the
-// device did not find those.
-func (v *Verifier) fleetAlerts(ctx context.Context, report *Report, fleets []string, want map[fleetAlert]bool, claimed map[string]bool, first, last cassandra.Day) error {
-	pending := map[string]bool{}
-	for _, fleet := range fleets {
-		for day := first; day <= last; day++ {
-			rows, err := v.Store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
-			if err != nil {
-				return err
-			}
-			for _, row := range rows {
-				if want[fleetAlert{fleet, row.DeviceID, derived.KeyOfRow(row)}] {
-					continue
-				}
-				extra, err := v.withoutDeviceRow(ctx, row)
-				if err != nil {
-					return err
-				}
-				if !extra {
-					continue
-				}
-				claims, err := v.Store.ClaimsOfDevices(ctx, row.DeviceID)
-				switch {
-				case err != nil:
-					return err
-				case claimed[row.DeviceID] || len(claims) > 0:
-					pending[row.DeviceID] = true
-				default:
-					report.Differences = append(report.Differences, Difference{cassandra.TableAlerts, alertName(row), "should not exist: " + row.Message})
-				}
-			}
+// fleetAlerts finds alerts of a fleet and day that no record leads to and that have no row of their device: the comparison
+// of the device did not find those. It adds devices to pending that an instance still derives.
+func (x *verification) fleetAlerts(ctx context.Context, fleet string, day cassandra.Day, pending map[string]bool) error {
+	rows, err := x.Store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		if x.alerts[fleetAlert{fleet, row.DeviceID, derived.KeyOfRow(row)}] {
+			continue
+		}
+		extra, err := x.withoutDeviceRow(ctx, row)
+		if err != nil {
+			return err
+		}
+		if !extra {
+			continue
+		}
+		claims, err := x.Store.ClaimsOfDevices(ctx, row.DeviceID)
+		switch {
+		case err != nil:
+			return err
+		case x.claimed[row.DeviceID] || len(claims) > 0:
+			pending[row.DeviceID] = true
+		default:
+			x.report.Differences = append(x.report.Differences, Difference{cassandra.TableAlerts, alertName(row), "should not exist: " + row.Message})
 		}
 	}
-	report.NotVerified.Pending += len(pending)
 	return nil
 }
 
@@ -410,59 +421,40 @@ func (v *Verifier) open(c *comparison, old *recompute.Existing, first cassandra.
 	}
 }
 
-// hours compares what devices add to hours, and the sums. It does not compare hours that change while they are read, and
-// it does not judge the hours of claimed devices that differ: an instance still derives those.
-func (v *Verifier) hours(ctx context.Context, report *Report, fleets []string, want map[cassandra.FleetHour]map[string]cassandra.HourRow,
-	unsettled map[cassandra.FleetHour]bool, claimed map[string]bool, first, last cassandra.Day) error {
-	for _, fleet := range fleets {
-		for day := first; day <= last; day++ {
-			sums, err := v.Store.Analytics(ctx, fleet, day, day)
-			if err != nil {
-				return err
-			}
-			byHour := map[int32]cassandra.AnalyticsRow{}
-			for _, sum := range sums {
-				byHour[sum.Hour] = sum
-			}
-			for h := range int32(24) {
-				key := cassandra.FleetHour{FleetID: fleet, HourMs: day.Time().UnixMilli() + int64(h)*derived.HourMs}
-				sum, stored := byHour[h]
-				if unsettled[key] {
-					report.NotVerified.Hours++
-					continue
-				}
-				c := &comparison{}
-				found, pending, err := v.hour(ctx, c, key, want[key], claimed)
-				if err != nil {
-					return err
-				}
-				if !found && !stored && len(want[key]) == 0 {
-					continue
-				}
-				compareSum(c, key, want[key], sum, stored)
-				if pending && len(c.differences) > 0 {
-					report.NotVerified.Hours++
-					continue
-				}
-				report.Hours++
-				report.Differences = append(report.Differences, c.differences...)
-			}
+// hoursOfDay compares the hours of a fleet.
+func (x *verification) hoursOfDay(ctx context.Context, fleet string, day cassandra.Day) error {
+	sums, err := x.Store.Analytics(ctx, fleet, day, day)
+	if err != nil {
+		return err
+	}
+	byHour := map[int32]*cassandra.AnalyticsRow{}
+	for i := range sums {
+		byHour[sums[i].Hour] = &sums[i]
+	}
+	for h := range int32(24) {
+		key := cassandra.FleetHour{FleetID: fleet, HourMs: day.Time().UnixMilli() + int64(h)*derived.HourMs}
+		if err := x.hour(ctx, key, byHour[h]); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// hour compares what devices add to one hour. found reports whether any row is stored, and pending whether an instance
-// still derives one of the devices.
-func (v *Verifier) hour(ctx context.Context, c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow,
-	claimed map[string]bool) (found, pending bool, err error) {
-	name := hourName(key)
-	rows, err := v.Store.Hours(ctx, key.FleetID, key.HourMs)
-	if err != nil {
-		return false, false, err
+// hour compares what devices add to an hour, and the sum, which is nil where none is stored. It does not compare an hour
+// that changes while it is read, and does not judge one of a claimed device that differs: an instance still derives it.
+func (x *verification) hour(ctx context.Context, key cassandra.FleetHour, sum *cassandra.AnalyticsRow) error {
+	if x.unsettled[key] {
+		x.report.NotVerified.Hours++
+		return nil
 	}
+	rows, err := x.Store.Hours(ctx, key.FleetID, key.HourMs)
+	want, name := x.hours[key], hourName(key)
+	if err != nil || len(rows) == 0 && sum == nil && len(want) == 0 {
+		return err
+	}
+	c, claimed := &comparison{}, false
 	for _, row := range rows {
-		pending = pending || claimed[row.DeviceID]
+		claimed = claimed || x.claimed[row.DeviceID]
 		if should, ok := want[row.DeviceID]; !ok {
 			c.differ(cassandra.TableHours, name+" "+row.DeviceID, "should not exist")
 		} else if row != should {
@@ -471,27 +463,28 @@ func (v *Verifier) hour(ctx context.Context, c *comparison, key cassandra.FleetH
 		}
 	}
 	for id := range want {
-		pending = pending || claimed[id]
+		claimed = claimed || x.claimed[id]
 	}
 	if len(rows) < len(want) {
 		c.differ(cassandra.TableHours, name, "has %d devices, should have %d", len(rows), len(want))
 	}
-	return len(rows) > 0, pending, nil
-}
-
-// compareSum compares the sum of one hour.
-func compareSum(c *comparison, key cassandra.FleetHour, want map[string]cassandra.HourRow, was cassandra.AnalyticsRow, stored bool) {
-	sum, exists := derived.SumHours(slices.Collect(maps.Values(want)))
+	should, exists := derived.SumHours(slices.Collect(maps.Values(want)))
 	switch {
-	case !stored && !exists:
-	case !stored:
-		c.differ(cassandra.TableAnalytics, hourName(key), "missing")
-	case !exists:
-		c.differ(cassandra.TableAnalytics, hourName(key), "should not exist")
-	case !derived.SameAnalytics(sum, was):
-		c.differ(cassandra.TableAnalytics, hourName(key), "is %g km, %d devices, %d alerts; should be %g km, %d devices, %d alerts",
-			was.TotalDistanceKm, was.ActiveDevicesCount, was.AlertsCount, sum.TotalDistanceKm, sum.ActiveDevicesCount, sum.AlertsCount)
+	case sum == nil && exists:
+		c.differ(cassandra.TableAnalytics, name, "missing")
+	case sum != nil && !exists:
+		c.differ(cassandra.TableAnalytics, name, "should not exist")
+	case exists && !derived.SameAnalytics(should, *sum):
+		c.differ(cassandra.TableAnalytics, name, "is %g km, %d devices, %d alerts; should be %g km, %d devices, %d alerts",
+			sum.TotalDistanceKm, sum.ActiveDevicesCount, sum.AlertsCount, should.TotalDistanceKm, should.ActiveDevicesCount, should.AlertsCount)
 	}
+	if claimed && len(c.differences) > 0 {
+		x.report.NotVerified.Hours++
+		return nil
+	}
+	x.report.Hours++
+	x.report.Differences = append(x.report.Differences, c.differences...)
+	return nil
 }
 
 func hourName(key cassandra.FleetHour) string { return key.FleetID + " " + formatMs(key.HourMs) }
