@@ -14,23 +14,15 @@ func FormatNumber(v float64) string {
 
 // FormatDuration formats a duration for people, in its two largest units: "2 d 3 h", "1 h", "1 min 20 s".
 func FormatDuration(d time.Duration) string {
-	units := [...]struct {
-		name string
-		unit time.Duration
-	}{{"d", 24 * time.Hour}, {"h", time.Hour}, {"min", time.Minute}, {"s", time.Second}}
-	d = d.Round(time.Second)
-	for i, u := range units {
-		n := d / u.unit
-		if n == 0 && u.unit > time.Second {
-			continue
-		}
-		text := fmt.Sprintf("%d %s", n, u.name)
-		if i+1 < len(units) {
-			if rest := d % u.unit / units[i+1].unit; rest > 0 {
-				text += fmt.Sprintf(" %d %s", rest, units[i+1].name)
-			}
-		}
-		return text
+	s := int(d.Round(time.Second).Seconds())
+	values, units := [...]int{s / 86_400, s / 3600 % 24, s / 60 % 60, s % 60}, [...]string{"d", "h", "min", "s"}
+	i := 0
+	for i < len(units)-1 && values[i] == 0 {
+		i++
 	}
-	return ""
+	text := fmt.Sprintf("%d %s", values[i], units[i])
+	if i+1 < len(units) && values[i+1] > 0 {
+		text += fmt.Sprintf(" %d %s", values[i+1], units[i+1])
+	}
+	return text
 }
