@@ -69,8 +69,8 @@ type Panel struct {
 	Options, Transformations json.RawMessage
 	Links                    []Link
 	TimeFrom, TimeShift      string
-	Inner                    []Panel           `json:"panels"` // of a collapsed row
-	Queries                  []json.RawMessage `json:"targets"`
+	Inner                    []Panel `json:"panels"` // of a collapsed row
+	Targets                  []Target
 }
 
 // FieldConfig configures how a panel shows values.
@@ -104,7 +104,7 @@ type Mapping struct {
 // Link is a link of a panel or of a value in it.
 type Link struct{ Title, URL string }
 
-// Target is one query of a panel.
+// Target is one query of a panel. Without a data source in its JSON it has that of the panel.
 type Target struct {
 	Panel *Panel          `json:"-"`
 	JSON  json.RawMessage `json:"-"` // the whole query, for the Fleet Tracing data source; see Dashboard.Bind
@@ -114,6 +114,13 @@ type Target struct {
 	Expr       string // PromQL, for Prometheus
 	Format     string // result format
 	Instant    bool   // an instant query of Prometheus
+}
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (t *Target) UnmarshalJSON(text []byte) error {
+	type fields Target
+	t.JSON = slices.Clone(text)
+	return json.Unmarshal(text, (*fields)(t))
 }
 
 // Load reads all dashboards, sorted by their paths.
@@ -132,6 +139,12 @@ func Load() ([]*Dashboard, error) {
 		board := &Dashboard{Path: path.Join(path.Base(path.Dir(file)), path.Base(file)), JSON: text}
 		if err := json.Unmarshal(text, board); err != nil {
 			return nil, fmt.Errorf("dashboard %s: %w", file, err)
+		}
+		for _, p := range board.Panels() {
+			for i := range p.Targets {
+				t := &p.Targets[i]
+				t.Panel, t.Datasource = p, cmp.Or(t.Datasource, p.Datasource)
+			}
 		}
 		boards = append(boards, board)
 	}
@@ -153,30 +166,11 @@ func (d *Dashboard) Panels() []*Panel {
 }
 
 // Targets returns the queries of all panels.
-func (d *Dashboard) Targets() ([]Target, error) {
-	var all []Target
+func (d *Dashboard) Targets() (all []Target) {
 	for _, p := range d.Panels() {
-		targets, err := p.Targets()
-		if err != nil {
-			return nil, fmt.Errorf("dashboard %s: %w", d.Path, err)
-		}
-		all = append(all, targets...)
+		all = append(all, p.Targets...)
 	}
-	return all, nil
-}
-
-// Targets returns the queries of a panel. A query without a data source has that of the panel.
-func (p *Panel) Targets() ([]Target, error) {
-	var all []Target
-	for _, text := range p.Queries {
-		target := Target{Panel: p, JSON: text}
-		if err := json.Unmarshal(text, &target); err != nil {
-			return nil, fmt.Errorf("panel %d, %q: %w", p.ID, p.Title, err)
-		}
-		target.Datasource = cmp.Or(target.Datasource, p.Datasource)
-		all = append(all, target)
-	}
-	return all, nil
+	return all
 }
 
 // Variable returns a variable by name, or nil.

@@ -89,8 +89,7 @@ func TestPanels(t *testing.T) {
 			assert.GreaterOrEqual(t, len(p.Description), 40, "%s: the description says what to do when it looks wrong", name)
 			assert.NotEmpty(t, p.FieldConfig.Defaults.Unit, "%s: a unit", name)
 			assert.NotEmpty(t, p.FieldConfig.Defaults.Thresholds, "%s: thresholds", name)
-			targets, err := p.Targets()
-			require.NoError(t, err)
+			targets := p.Targets
 			assert.NotEmpty(t, targets, "%s: a query", name)
 			var refs []string
 			for _, target := range targets {
@@ -151,8 +150,7 @@ func TestDataSourcesAreVariables(t *testing.T) {
 		for _, p := range d.Panels() {
 			check(p.Title, p.Datasource)
 		}
-		targets, err := d.Targets()
-		require.NoError(t, err)
+		targets := d.Targets()
 		for _, target := range targets {
 			check(target.Panel.Title+" "+target.RefID, target.Datasource)
 		}
@@ -174,8 +172,7 @@ var (
 
 func TestRatesUseTheIntervalOfThePanel(t *testing.T) {
 	each(t, func(t *testing.T, d *Dashboard) {
-		targets, err := d.Targets()
-		require.NoError(t, err)
+		targets := d.Targets()
 		for _, target := range targets {
 			name := fmt.Sprintf("%s %s: %s", target.Panel.Title, target.RefID, target.Expr)
 			found := windows.FindAllStringSubmatch(target.Expr, -1)

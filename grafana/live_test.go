@@ -119,8 +119,7 @@ func TestEveryQueryHasAnAnswer(t *testing.T) {
 
 // keys returns the names in mayBeEmpty of the queries of a dashboard.
 func keys(t *testing.T, d *Dashboard) (all []string) {
-	targets, err := d.Targets()
-	require.NoError(t, err)
+	targets := d.Targets()
 	for _, target := range targets {
 		all = append(all, key(d, target.Panel, target.RefID))
 	}
@@ -359,10 +358,7 @@ var trailingComparison = regexp.MustCompile(`\s*>=? 0$`)
 
 // panel runs the queries of a panel and returns what it cannot show.
 func (v *viewer) panel(ctx context.Context, p *Panel) error {
-	targets, err := p.Targets()
-	if err != nil {
-		return err
-	}
+	targets := p.Targets
 	values, err := v.rangeOf(p)
 	if err != nil {
 		return err
@@ -829,8 +825,7 @@ func (v *viewer) metricsExist(t *testing.T) {
 		known[name] = true
 	}
 	asked := map[string]string{}
-	targets, err := v.d.Targets()
-	require.NoError(t, err)
+	targets := v.d.Targets()
 	for _, target := range targets {
 		for _, name := range metricsOf(target.Expr) {
 			asked[name] = target.Panel.Title

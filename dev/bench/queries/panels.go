@@ -30,11 +30,7 @@ func panels() (found []panel, err error) {
 		return nil, err
 	}
 	for _, board := range boards {
-		targets, err := board.Targets()
-		if err != nil {
-			return nil, err
-		}
-		for _, t := range targets {
+		for _, t := range board.Targets() {
 			var model struct{ CQL, QueryType string }
 			if err := json.Unmarshal(t.JSON, &model); err != nil || model.QueryType != query.TypeRaw {
 				continue // another data source's
