@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -73,7 +72,7 @@ func (c Comparison) Run(ctx context.Context, nodes Nodes) (results []Result, err
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", input.Name, way.Name, err)
 			}
-			fmt.Fprintf(c.Log, "round %d of %d: %s, %s: %.0f records/s\n", round, c.Rounds, input.Name, way.Name, u.PerSecond)
+			fmt.Fprintf(c.Log, "round %d of %d: %s, %s: %.0f records/s\n", round, c.Rounds, input.Name, way.Name, u.PerSecond())
 			if round > 0 {
 				runs[i] = append(runs[i], u)
 			}
@@ -87,19 +86,17 @@ func (c Comparison) Run(ctx context.Context, nodes Nodes) (results []Result, err
 
 // medians takes the median of each number on its own.
 func medians(runs []Usage) Usage {
-	return Usage{
-		Records:    median(runs, func(u Usage) int64 { return u.Records }),
-		Seconds:    median(runs, func(u Usage) float64 { return u.Seconds }),
-		PerSecond:  median(runs, func(u Usage) float64 { return u.PerSecond }),
-		ClientCPU:  median(runs, func(u Usage) float64 { return u.ClientCPU }),
-		NodesCPU:   median(runs, func(u Usage) float64 { return u.NodesCPU }),
-		PeakMemory: median(runs, func(u Usage) int64 { return u.PeakMemory }),
-		Writes:     median(runs, func(u Usage) int64 { return u.Writes }),
-	}
+	m := runs[0]
+	m.Seconds = median(runs, func(u Usage) float64 { return u.Seconds })
+	m.CPUSeconds = median(runs, func(u Usage) float64 { return u.CPUSeconds })
+	m.NodesCPU = median(runs, func(u Usage) float64 { return u.NodesCPU })
+	m.PeakMemory = int64(median(runs, func(u Usage) float64 { return float64(u.PeakMemory) }))
+	return m
 }
 
-func median[T cmp.Ordered](runs []Usage, of func(Usage) T) T {
-	values := make([]T, len(runs))
+// median is the lower one of two.
+func median(runs []Usage, of func(Usage) float64) float64 {
+	values := make([]float64, len(runs))
 	for i, u := range runs {
 		values[i] = of(u)
 	}
@@ -115,9 +112,14 @@ func Table(results []Result) *table.Table {
 		if r.Cluster != base.Cluster || r.Input != base.Input {
 			base = r
 		}
-		client, nodes := r.PerRecord(r.ClientCPU), r.PerRecord(r.NodesCPU)
-		t.Add(r.Cluster, r.Input, r.Way, r.Records, r.PerSecond, r.PerSecond/base.PerSecond, client, client/base.PerRecord(base.ClientCPU),
-			nodes, nodes/base.PerRecord(base.NodesCPU), float64(r.Writes)/float64(r.Records), float64(r.PeakMemory)/1e6)
+		writes := int64(0)
+		for _, of := range r.Tables {
+			writes += of.Writes
+		}
+		perRecord := func(r Result, seconds float64) float64 { return 1e6 * seconds / float64(r.Stored) }
+		client, nodes := perRecord(r, r.CPUSeconds), perRecord(r, r.NodesCPU)
+		t.Add(r.Cluster, r.Input, r.Way, r.Stored, r.PerSecond(), r.PerSecond()/base.PerSecond(), client, client/perRecord(base, base.CPUSeconds),
+			nodes, nodes/perRecord(base, base.NodesCPU), float64(writes)/float64(r.Stored), float64(r.PeakMemory)/1e6)
 	}
 	return t
 }

@@ -13,14 +13,18 @@ import (
 )
 
 func TestMediansOfEachNumber(t *testing.T) {
-	runs := []Usage{{Seconds: 3, PerSecond: 100, ClientCPU: 1}, {Seconds: 1, PerSecond: 300, ClientCPU: 3}, {Seconds: 2, PerSecond: 200, ClientCPU: 2}}
-	assert.Equal(t, Usage{Seconds: 2, PerSecond: 200, ClientCPU: 2}, medians(runs))
-	assert.Equal(t, 100.0, medians(runs[:2]).PerSecond, "the lower of two")
+	run := func(seconds, cpu float64) Usage {
+		return Usage{Report: Report{Stored: 600, Seconds: seconds, CPUSeconds: cpu}}
+	}
+	runs := []Usage{run(3, 1), run(1, 3), run(2, 2)}
+	assert.Equal(t, run(2, 2), medians(runs))
+	assert.Equal(t, 300.0, medians(runs).PerSecond())
+	assert.Equal(t, 1.0, medians(runs[:2]).CPUSeconds, "the lower of two")
 }
 
 func TestTableIsRelativeToTheFirstWay(t *testing.T) {
 	result := func(input, way string, rate, cpu float64) Result {
-		return Result{Cluster: "dc1=1", Input: input, Way: way, Usage: Usage{Records: 1e6, PerSecond: rate, ClientCPU: cpu, NodesCPU: 1}}
+		return Result{Cluster: "dc1=1", Input: input, Way: way, Usage: Usage{Report{Stored: 1e6, Seconds: 1e6 / rate, CPUSeconds: cpu}, 1}}
 	}
 	var out strings.Builder
 	s := table.Section{Tables: []*table.Table{Table([]Result{result("a", "old", 1000, 4), result("a", "new", 1500, 3), result("b", "old", 500, 1), result("b", "new", 500, 2)})}}

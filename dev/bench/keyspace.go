@@ -67,20 +67,6 @@ func (k *Keyspace) Command(ctx context.Context, env []string, program string, ar
 	return cmd
 }
 
-// Usage is the cost of one command.
-type Usage struct {
-	Records    int64   `json:"records"`
-	Seconds    float64 `json:"seconds"`
-	PerSecond  float64 `json:"records_per_second"`
-	ClientCPU  float64 `json:"client_cpu_seconds"`
-	NodesCPU   float64 `json:"nodes_cpu_seconds"`
-	PeakMemory int64   `json:"peak_memory_bytes"`
-	Writes     int64   `json:"writes"` // mutations of all tables
-}
-
-// PerRecord spreads seconds of CPU time over the records, in µs.
-func (u Usage) PerRecord(seconds float64) float64 { return 1e6 * seconds / float64(u.Records) }
-
 // Report is the part of fleet-etl's report (load --report json) that a bench uses.
 type Report struct {
 	Stored     int64                  `json:"records_stored"`
@@ -96,6 +82,15 @@ type TableWrites struct {
 	Writes int64 `json:"writes"`
 }
 
+// Usage is the cost of one command.
+type Usage struct {
+	Report
+	NodesCPU float64 `json:"nodes_cpu_seconds"`
+}
+
+// PerSecond is the number of records stored per second.
+func (u Usage) PerSecond() float64 { return float64(u.Stored) / u.Seconds }
+
 // someRejected is the exit status of a load that stored everything valid and rejected some records.
 const someRejected = 2
 
@@ -109,20 +104,14 @@ func Measure(cmd *exec.Cmd, nodes Nodes) (u Usage, err error) {
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() == someRejected {
 		err = nil
 	}
-	var r Report
 	if err == nil {
-		err = json.Unmarshal(out.Bytes(), &r)
+		err = json.Unmarshal(out.Bytes(), &u.Report)
 	}
-	if err == nil && r.Stored == 0 {
+	if err == nil && u.Stored == 0 {
 		err = errors.New("it stored nothing")
 	}
 	if err != nil {
 		return u, fmt.Errorf("%s: %w", cmd, err)
-	}
-	u.Records, u.Seconds, u.ClientCPU, u.PeakMemory = r.Stored, r.Seconds, r.CPUSeconds, r.PeakMemory
-	u.PerSecond = float64(u.Records) / u.Seconds
-	for _, t := range r.Tables {
-		u.Writes += t.Writes
 	}
 	return u, nil
 }

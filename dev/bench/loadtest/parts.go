@@ -202,7 +202,7 @@ func growingHistory(ctx context.Context, t *test, s *table.Section) error {
 			return fmt.Errorf("store %d days: %w", days, err)
 		}
 		reached = first
-		fmt.Fprintf(t.log, "stored %d days: %d records, at %.0f/s\n", days, usage.Records, usage.PerSecond)
+		fmt.Fprintf(t.log, "stored %d days: %d records, at %.0f/s\n", days, usage.Stored, usage.PerSecond())
 		r, err := t.run(ctx, phase{rate: rate, vehicles: vehicles, warmup: 10 * time.Second, lasts: 20 * time.Second})
 		if err != nil {
 			return err
