@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -21,17 +20,12 @@ import (
 func resultsDir(root repository) string { return root.path(".dev", "bench-results") }
 
 type benchLoadCmd struct {
-	Only []string `placeholder:"PART,…" help:"Measure these parts only: steady, ramp, ramp-fleet, devices, history, ramp-2, ramp-4, steady-4."`
+	Only []string `placeholder:"PART,…" enum:"steady,ramp,ramp-fleet,devices,history,ramp-2,ramp-4,steady-4" help:"Measure these parts only: ${enum}."`
 }
 
 // Run measures part by part. Parts in a row share their cluster.
 func (cmd benchLoadCmd) Run(ctx context.Context, s *settings, root repository) error {
 	parts := slices.DeleteFunc(loadtest.Parts(), func(p loadtest.Part) bool { return len(cmd.Only) > 0 && !slices.Contains(cmd.Only, p.Name) })
-	for _, name := range cmd.Only {
-		if !slices.ContainsFunc(parts, func(p loadtest.Part) bool { return p.Name == name }) {
-			return fmt.Errorf("--only %s: unknown part; see --help", name)
-		}
-	}
 	for len(parts) > 0 {
 		n := 1
 		for n < len(parts) && parts[n].DCs == parts[0].DCs {
@@ -55,7 +49,7 @@ func (cmd benchSoakCmd) Run(ctx context.Context, s *settings, root repository) e
 	return s.measureParts(ctx, root, []loadtest.Part{loadtest.Soak(cmd.Rate, cmd.For)})
 }
 
-// measureParts measures parts on one cluster. It prints each report, and saves it with its log and its CPU profiles.
+// measureParts measures parts on one cluster. It prints each report, and saves it with its CPU profiles.
 func (s settings) measureParts(ctx context.Context, root repository, parts []loadtest.Part) error {
 	binary, err := newETL(ctx, root)
 	if err != nil {
@@ -67,25 +61,17 @@ func (s settings) measureParts(ctx context.Context, root repository, parts []loa
 	return s.withBenchNodes(ctx, root, parts[0].DCs, func(nodes bench.Nodes) error {
 		for _, part := range parts {
 			fmt.Fprintf(os.Stderr, "%s bench %s\n", time.Now().Format(time.TimeOnly), part.Name)
-			if err := measurePart(ctx, part, nodes, binary, filepath.Join(resultsDir(root), part.Name)); err != nil {
+			file := filepath.Join(resultsDir(root), part.Name)
+			report, err := part.Run(ctx, nodes, binary, file, os.Stderr)
+			if len(report.Tables) > 0 {
+				err = errors.Join(err, writeJSON(file+".json", report), report.Text(os.Stdout))
+			}
+			if err != nil {
 				return fmt.Errorf("bench %s: %w", part.Name, err)
 			}
 		}
 		return nil
 	})
-}
-
-func measurePart(ctx context.Context, part loadtest.Part, nodes bench.Nodes, binary, file string) error {
-	log, err := os.Create(file + ".log")
-	if err != nil {
-		return err
-	}
-	defer log.Close()
-	report, err := part.Run(ctx, nodes, binary, file, io.MultiWriter(os.Stderr, log))
-	if len(report.Tables) == 0 {
-		return err
-	}
-	return errors.Join(err, writeJSON(file+".json", report), report.Text(os.Stdout))
 }
 
 func writeJSON(file string, value any) error {
