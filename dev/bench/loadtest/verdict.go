@@ -132,7 +132,8 @@ func trendOf(samples []float64) trend {
 	at0, slope := stat.LinearRegression(x, y, nil, false)
 	residual := 0.0
 	for i := range y {
-		residual += math.Pow(y[i]-at0-slope*x[i], 2)
+		off := y[i] - at0 - slope*x[i]
+		residual += off * off
 	}
 	t.growth = slope * (n - 1)
 	t.standardError = math.Sqrt(residual/(n-2)/(stat.Variance(x, nil)*(n-1))) * (n - 1)
