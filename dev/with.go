@@ -38,7 +38,7 @@ type withKafkaCmd struct {
 }
 
 func (cmd withKafkaCmd) Run(ctx context.Context) error {
-	b, err := kafka.OpenDefault(os.Stderr)
+	b, err := kafka.Open(os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func TestMeasureSources(t *testing.T) {
 
 	if os.Getenv("KAFKA_TEST_BROKERS") != "" {
 		s.truncate()
-		broker, err := kafka.OpenDefault(nil)
+		broker, err := kafka.Open(io.Discard)
 		require.NoError(t, err)
 		topic := fmt.Sprintf("bench-%08x", rand.Uint32())
 		require.NoError(t, broker.CreateTopic(t.Context(), topic, 6))

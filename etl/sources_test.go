@@ -180,7 +180,7 @@ func TestAcknowledgedRecordsSurviveKills(t *testing.T) {
 	t.Run("Kafka", func(t *testing.T) {
 		testenv.KafkaBrokers(t)
 		s.truncate()
-		broker, err := kafka.OpenDefault(nil)
+		broker, err := kafka.Open(io.Discard)
 		require.NoError(t, err)
 		topic := fmt.Sprintf("kills-%08x", rand.Uint32())
 		require.NoError(t, broker.CreateTopic(t.Context(), topic, 6))

@@ -77,20 +77,6 @@ func (c *Cluster) config() (cfg Config, remembered bool, err error) {
 	return cfg, remembered, cfg.validate()
 }
 
-// agreedConfig returns the configuration for a start. It fails if the requested layout differs from the one in the directory.
-func (c *Cluster) agreedConfig() (cfg Config, remembered bool, err error) {
-	cfg, remembered, err = c.config()
-	if err != nil {
-		return Config{}, false, err
-	}
-	wanted := c.requested.over(cfg)
-	if difference := cfg.differs(wanted); difference != "" {
-		return Config{}, false, fmt.Errorf("the cluster in %s has another layout: its %s: omit the setting, or remove the cluster and its data by `go run ./dev cluster down --delete` first",
-			c.dir, difference)
-	}
-	return wanted, remembered, wanted.validate()
-}
-
 // Nodes returns the nodes in order, with their current states.
 func (c *Cluster) Nodes() ([]Node, error) {
 	cfg, _, err := c.config()
@@ -126,43 +112,44 @@ func (c *Cluster) Runs() (bool, error) {
 
 // Up starts every stopped node, one after the other, and returns when all nodes answer CQL and see each other up. If it fails or ctx
 // ends, it kills the nodes that it started.
-func (c *Cluster) Up(ctx context.Context) error {
-	unlock, err := c.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	cfg, _, err := c.agreedConfig()
-	if err != nil {
-		return err
-	}
-	return c.start(ctx, cfg, cfg.nodes())
-}
+func (c *Cluster) Up(ctx context.Context) error { return c.start(ctx, 0) }
 
 // Start starts node n of an existing cluster, and returns when it answers CQL and all running nodes see each other up. It does
 // nothing if the node runs.
-func (c *Cluster) Start(ctx context.Context, n int) error {
+func (c *Cluster) Start(ctx context.Context, n int) error { return c.start(ctx, n) }
+
+// start starts node n unless it runs, or all stopped nodes if n is 0. It fails if the requested layout differs from the one in the
+// directory.
+func (c *Cluster) start(ctx context.Context, n int) (err error) {
 	unlock, err := c.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	cfg, remembered, err := c.agreedConfig()
+	existing, remembered, err := c.config()
 	if err != nil {
 		return err
 	}
-	if !remembered {
-		return fmt.Errorf("start node %d: no cluster in %s: run `go run ./dev cluster up` first", n, c.dir)
+	cfg := c.requested.over(existing)
+	if difference := existing.differs(cfg); difference != "" {
+		return fmt.Errorf("the cluster in %s has another layout: its %s: omit the setting, or remove the cluster and its data by `go run ./dev cluster down --delete` first",
+			c.dir, difference)
 	}
-	node, err := c.Node(n)
-	if err != nil {
+	if err := cfg.validate(); err != nil {
 		return err
 	}
-	return c.start(ctx, cfg, []Node{node})
-}
+	nodes := cfg.nodes()
+	if n != 0 {
+		if !remembered {
+			return fmt.Errorf("start node %d: no cluster in %s: run `go run ./dev cluster up` first", n, c.dir)
+		}
+		node, err := c.Node(n)
+		if err != nil {
+			return err
+		}
+		nodes = []Node{node}
+	}
 
-// start starts the stopped ones of the nodes. The caller holds the lock.
-func (c *Cluster) start(ctx context.Context, cfg Config, nodes []Node) (err error) {
 	var idle []Node
 	var ports []process.Port
 	for _, n := range nodes {

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	_ "embed" // of pom.xml
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -47,60 +46,45 @@ func (p Program) Jars(ctx context.Context, printf func(format string, args ...an
 	if err != nil {
 		return "", fmt.Errorf("find the cache directory: %w", err)
 	}
-	parent := filepath.Join(cache, "fleet-tracing")
-	jars := filepath.Join(parent, strings.ToLower(p.Name)+"-"+p.Version)
-	if _, err := os.Stat(jars); err == nil {
-		return jars, nil
-	} else if !errors.Is(err, os.ErrNotExist) {
-		return "", fmt.Errorf("find %s's jars: %w", p.Name, err)
+	jars := filepath.Join(cache, "fleet-tracing", strings.ToLower(p.Name)+"-"+p.Version)
+	err = process.Install(jars, func(tmp, content string) error {
+		printf("downloading %s %s by Maven into %s", p.Name, p.Version, jars)
+		return p.download(ctx, tmp, content)
+	})
+	if err != nil {
+		return "", fmt.Errorf("download %s %s: %w", p.Name, p.Version, err)
 	}
+	return jars, nil
+}
 
+func (p Program) download(ctx context.Context, tmp, jars string) error {
 	mvn, err := exec.LookPath("mvn")
 	if err != nil {
-		return "", fmt.Errorf("find mvn, which downloads %s: %w: install Maven, for example by apt-get install maven", p.Name, err)
+		return fmt.Errorf("find mvn: %w: install Maven, for example by apt-get install maven", err)
 	}
-	if err := os.MkdirAll(parent, 0o755); err != nil {
-		return "", fmt.Errorf("create the cache directory: %w", err)
-	}
-	tmp, err := os.MkdirTemp(parent, "download-")
-	if err != nil {
-		return "", fmt.Errorf("create the cache directory: %w", err)
-	}
-	defer os.RemoveAll(tmp)
 	var project bytes.Buffer
-	err = pom.Execute(&project, p)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(tmp, "pom.xml"), project.Bytes(), 0o644)
+	if err := pom.Execute(&project, p); err != nil {
+		return err
 	}
-	if err != nil {
-		return "", fmt.Errorf("write pom: %w", err)
+	if err := os.WriteFile(filepath.Join(tmp, "pom.xml"), project.Bytes(), 0o644); err != nil {
+		return err
 	}
-	downloaded := filepath.Join(tmp, "jars")
-
-	printf("downloading %s %s by Maven into %s", p.Name, p.Version, jars)
-	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", copyDependencies, "-DincludeScope=runtime", "-DoutputDirectory="+downloaded)
+	cmd := exec.CommandContext(ctx, mvn, "-B", "-q", copyDependencies, "-DincludeScope=runtime", "-DoutputDirectory="+jars)
 	cmd.Dir = tmp
 	// mvn is a script that runs java: an interrupt must end both.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	if out, err := cmd.CombinedOutput(); err != nil {
 		if ctx.Err() != nil {
-			return "", fmt.Errorf("download %s %s: %w", p.Name, p.Version, ctx.Err())
+			return ctx.Err()
 		}
-		return "", fmt.Errorf("download %s %s by mvn: %w: check the network and settings.xml of Maven; output:\n%s",
-			p.Name, p.Version, err, process.Indent(process.LastLines(out, 15)))
+		return fmt.Errorf("%w: check the network and settings.xml of Maven; output of mvn:\n%s", err, process.Indent(process.LastLines(out, 15)))
 	}
 	main := p.Dependencies[0]
-	if _, err := os.Stat(filepath.Join(downloaded, main.Name+"-"+main.Version+".jar")); err != nil {
-		return "", fmt.Errorf("download %s %s: mvn succeeded, but the jar is missing: %w", p.Name, p.Version, err)
+	if _, err := os.Stat(filepath.Join(jars, main.Name+"-"+main.Version+".jar")); err != nil {
+		return fmt.Errorf("mvn succeeded, but the jar is missing: %w", err)
 	}
-	// The rename happens after a complete download. If two processes download at once, the first result stays.
-	if err := os.Rename(downloaded, jars); err != nil {
-		if _, statErr := os.Stat(jars); statErr != nil {
-			return "", fmt.Errorf("keep %s's jars: %w", p.Name, err)
-		}
-	}
-	return jars, nil
+	return nil
 }
 
 var versionForm = regexp.MustCompile(`version "(?:1\.)?(\d+)`)

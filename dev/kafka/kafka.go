@@ -40,55 +40,44 @@ var program = java.Program{
 	On:   "17 and newer",
 }
 
-// Config describes a broker.
-type Config struct {
-	Dir    string    `envconfig:"DEV_KAFKA_DIR"`                  // data, logs and state; default .dev/kafka beside go.mod
-	Port   int       `envconfig:"DEV_KAFKA_PORT" default:"19092"` // plaintext, on 127.0.0.1; the next two are the controller and TLS with SASL
-	HeapMB int       `envconfig:"DEV_KAFKA_HEAP" default:"320"`   // Java heap in MiB
-	Out    io.Writer `ignored:"true"`                             // progress, one line per event; nil discards it
-}
-
 // Broker is a broker in a directory, running or stopped. Its methods are safe for concurrent use, also by several processes:
 // methods that change the broker wait for each other.
 type Broker struct {
-	dir    string
-	port   int
+	dir    string // data, logs and state
+	port   int    // plaintext, on 127.0.0.1; the next two are the controller and TLS with SASL
 	heapMB int
 	printf func(format string, args ...any)
 }
 
-// OpenDefault returns the broker of the environment variables DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP.
-func OpenDefault(out io.Writer) (*Broker, error) {
-	cfg := Config{Out: out}
-	if err := envconfig.Process("", &cfg); err != nil {
+// Open returns the broker of the environment variables DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP. It starts nothing. It writes
+// a line per event to out.
+func Open(out io.Writer) (*Broker, error) {
+	var settings struct {
+		Dir  string `envconfig:"DEV_KAFKA_DIR"`
+		Port int    `envconfig:"DEV_KAFKA_PORT" default:"19092"`
+		Heap int    `envconfig:"DEV_KAFKA_HEAP" default:"320"` // MiB
+	}
+	if err := envconfig.Process("", &settings); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	if cfg.Dir == "" {
+	if settings.Port < 1 || settings.Port > 65535-2 {
+		return nil, fmt.Errorf("open broker: DEV_KAFKA_PORT=%d: want 1 to %d", settings.Port, 65535-2)
+	}
+	if settings.Heap < 64 {
+		return nil, fmt.Errorf("open broker: DEV_KAFKA_HEAP=%d MB: want at least 64", settings.Heap)
+	}
+	if settings.Dir == "" {
 		root, err := cluster.RepositoryRoot()
 		if err != nil {
 			return nil, fmt.Errorf("open broker: %w, or set DEV_KAFKA_DIR", err)
 		}
-		cfg.Dir = filepath.Join(root, ".dev", "kafka")
+		settings.Dir = filepath.Join(root, ".dev", "kafka")
 	}
-	return Open(cfg)
-}
-
-// Open returns the broker that cfg describes. It starts nothing.
-func Open(cfg Config) (*Broker, error) {
-	dir, err := filepath.Abs(cfg.Dir)
+	dir, err := filepath.Abs(settings.Dir)
 	if err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	if cfg.Port < 1 || cfg.Port > 65535-2 {
-		return nil, fmt.Errorf("open broker: port %d: want 1 to %d", cfg.Port, 65535-2)
-	}
-	if cfg.HeapMB < 64 {
-		return nil, fmt.Errorf("open broker: heap %d MB: want at least 64", cfg.HeapMB)
-	}
-	if cfg.Out == nil {
-		cfg.Out = io.Discard
-	}
-	return &Broker{dir: dir, port: cfg.Port, heapMB: cfg.HeapMB, printf: log.New(cfg.Out, "", 0).Printf}, nil
+	return &Broker{dir: dir, port: settings.Port, heapMB: settings.Heap, printf: log.New(out, "", 0).Printf}, nil
 }
 
 // Address is where the broker serves plain text without a login.

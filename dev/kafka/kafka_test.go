@@ -3,6 +3,7 @@ package kafka
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,13 +16,22 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
+// open opens a broker with its settings in the environment.
+func open(t *testing.T, dir, port string, out io.Writer) *Broker {
+	t.Helper()
+	t.Setenv("DEV_KAFKA_DIR", dir)
+	t.Setenv("DEV_KAFKA_PORT", port)
+	b, err := Open(out)
+	require.NoError(t, err)
+	return b
+}
+
 func TestBrokerLifecycle(t *testing.T) {
 	testenv.KafkaBrokers(t)
 	ctx := t.Context()
 	var out bytes.Buffer
-	cfg := Config{Dir: t.TempDir(), Port: 29092, HeapMB: 256, Out: &out}
-	b, err := Open(cfg)
-	require.NoError(t, err)
+	dir := t.TempDir()
+	b := open(t, dir, "29092", &out)
 	t.Cleanup(func() { assert.NoError(t, b.Down(context.Background(), true)) })
 	serves := func(b *Broker) bool {
 		t.Helper()
@@ -38,16 +48,12 @@ func TestBrokerLifecycle(t *testing.T) {
 	_, pid, err := b.server().State()
 	require.NoError(t, err)
 
-	other, err := Open(cfg)
-	require.NoError(t, err)
+	other := open(t, dir, "29092", &out)
 	require.NoError(t, other.Up(ctx))
 	_, same, err := other.server().State()
 	require.NoError(t, err)
 	assert.Equal(t, pid, same, "a second up started another broker")
-	cfg.Port = 29192
-	elsewhere, err := Open(cfg)
-	require.NoError(t, err)
-	assert.ErrorContains(t, elsewhere.Up(ctx), "runs on another port than 29192")
+	assert.ErrorContains(t, open(t, dir, "29192", &out).Up(ctx), "runs on another port than 29192")
 
 	require.NoError(t, b.Kill(ctx))
 	require.False(t, serves(b))
@@ -75,9 +81,8 @@ esac
 	t.Setenv("JAVA_HOME", dir)
 	t.Setenv("XDG_CACHE_HOME", filepath.Join(dir, "cache"))
 	require.NoError(t, os.MkdirAll(filepath.Join(dir, "cache", "fleet-tracing", "kafka-"+kafkaVersion), 0o755))
-	b, err := Open(Config{Dir: filepath.Join(dir, "kafka"), Port: 29292, HeapMB: 320})
-	require.NoError(t, err)
-	err = b.Up(t.Context())
+	b := open(t, filepath.Join(dir, "kafka"), "29292", io.Discard)
+	err := b.Up(t.Context())
 	require.ErrorContains(t, err, "start kafka: it has ended (exit status 3)")
 	assert.ErrorContains(t, err, "the disk is full")
 	assert.NotContains(t, err.Error(), "INFO")
@@ -91,31 +96,26 @@ func TestUpNamesThePortInUse(t *testing.T) {
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	b, err := Open(Config{Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port, HeapMB: 320})
+	_, port, err := net.SplitHostPort(l.Addr().String())
 	require.NoError(t, err)
-	err = b.Up(t.Context())
+	err = open(t, t.TempDir(), port, io.Discard).Up(t.Context())
 	require.ErrorContains(t, err, l.Addr().String()+", of kafka, is in use")
 	assert.ErrorContains(t, err, "DEV_KAFKA_PORT")
 }
 
 func TestInvalidSettingsAreRejected(t *testing.T) {
-	for name, c := range map[string]struct {
-		cfg  Config
-		want string
-	}{
-		"port":  {Config{Port: 65534, HeapMB: 320}, "port 65534: want 1 to 65533"},
-		"heap":  {Config{Port: 19092, HeapMB: 8}, "heap 8 MB: want at least 64"},
-		"heap2": {Config{Port: 19092, HeapMB: -8}, "heap -8 MB"},
+	for name, c := range map[string]struct{ variable, value, want string }{
+		"port":   {"DEV_KAFKA_PORT", "65534", "DEV_KAFKA_PORT=65534: want 1 to 65533"},
+		"heap":   {"DEV_KAFKA_HEAP", "8", "DEV_KAFKA_HEAP=8 MB: want at least 64"},
+		"heap2":  {"DEV_KAFKA_HEAP", "-8", "DEV_KAFKA_HEAP=-8 MB"},
+		"number": {"DEV_KAFKA_PORT", "many", "assigning DEV_KAFKA_PORT to Port: converting 'many' to type int"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c.cfg.Dir = t.TempDir()
-			_, err := Open(c.cfg)
+			t.Setenv(c.variable, c.value)
+			_, err := Open(io.Discard)
 			require.ErrorContains(t, err, c.want)
 		})
 	}
-	t.Setenv("DEV_KAFKA_PORT", "many")
-	_, err := OpenDefault(nil)
-	require.ErrorContains(t, err, "assigning DEV_KAFKA_PORT to Port: converting 'many' to type int")
 }
 
 func TestJavaVersionIsChecked(t *testing.T) {
@@ -144,9 +144,8 @@ func TestJavaVersionIsChecked(t *testing.T) {
 
 func TestInvalidPIDFileIsReported(t *testing.T) {
 	dir := t.TempDir()
-	b, err := Open(Config{Dir: dir, Port: 19092, HeapMB: 320})
-	require.NoError(t, err)
+	b := open(t, dir, "19092", io.Discard)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "pid"), []byte("rubbish"), 0o600))
-	_, err = b.Runs()
+	_, err := b.Runs()
 	require.ErrorContains(t, err, "is not a pid and a start time")
 }

@@ -27,7 +27,7 @@ func officialRelease() release {
 // name returns the file name of the archive without .tar.gz.
 func (r release) name() string { return strings.TrimSuffix(path.Base(r.url), ".tar.gz") }
 
-// fetch downloads the archive, checks it, and extracts its directory as to. After a failure, nothing is left.
+// fetch downloads the archive, checks it, and extracts its directory as to.
 func (r release) fetch(ctx context.Context, to string, printf func(format string, args ...any)) error {
 	asking, cancel := context.WithTimeout(ctx, 10*time.Second) // without access to the server, fail within seconds
 	defer cancel()
@@ -39,36 +39,29 @@ func (r release) fetch(ctx context.Context, to string, printf func(format string
 	if len(want) != 2*sha256.Size {
 		return fmt.Errorf("fetch %s.sha256: %q is not a SHA-256", r.url, want)
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(to), "download-")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(tmp)
-	archive, err := os.Create(filepath.Join(tmp, "archive"))
-	if err != nil {
-		return err
-	}
-	defer archive.Close()
-	printf("downloading %s into %s", r.url, to)
 	limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
 	defer cancel()
-	hash := sha256.New()
-	if err := process.Fetch(limited, r.url, io.MultiWriter(archive, hash)); err != nil {
-		return err
-	}
-	if got := hex.EncodeToString(hash.Sum(nil)); got != want {
-		return fmt.Errorf("fetch %s: its SHA-256 is %s, not %s: try again", r.url, got, want)
-	}
-	extracted := filepath.Join(tmp, "extracted")
-	if err := os.Mkdir(extracted, 0o755); err != nil {
-		return err
-	}
-	tar := exec.CommandContext(limited, "tar", "-xzf", archive.Name(), "-C", extracted, "--strip-components=1")
-	if out, err := tar.CombinedOutput(); err != nil {
-		return fmt.Errorf("extract %s: %w: %s", r.url, err, process.LastLines(out, 3))
-	}
-	return os.Rename(extracted, to)
+	return process.Install(to, func(tmp, content string) error {
+		archive, err := os.Create(filepath.Join(tmp, "archive"))
+		if err != nil {
+			return err
+		}
+		defer archive.Close()
+		printf("downloading %s into %s", r.url, to)
+		hash := sha256.New()
+		if err := process.Fetch(limited, r.url, io.MultiWriter(archive, hash)); err != nil {
+			return err
+		}
+		if got := hex.EncodeToString(hash.Sum(nil)); got != want {
+			return fmt.Errorf("fetch %s: its SHA-256 is %s, not %s: try again", r.url, got, want)
+		}
+		if err := os.Mkdir(content, 0o755); err != nil {
+			return err
+		}
+		tar := exec.CommandContext(limited, "tar", "-xzf", archive.Name(), "-C", content, "--strip-components=1")
+		if out, err := tar.CombinedOutput(); err != nil {
+			return fmt.Errorf("extract %s: %w: %s", r.url, err, process.LastLines(out, 3))
+		}
+		return nil
+	})
 }

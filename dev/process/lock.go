@@ -21,21 +21,19 @@ func Lock(ctx context.Context, dir string, waiting func(holder string)) (unlock 
 	if err != nil {
 		return nil, err
 	}
-	for reported := false; ; {
+	for reported := false; ; reported = true {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
 			break
 		}
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
 		if !reported {
 			holder, _ := os.ReadFile(path)
 			waiting(strings.TrimSpace(string(holder)))
-			reported = true
 		}
-		if err := Sleep(ctx, PollEvery); err != nil {
+		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
+			err = Sleep(ctx, PollEvery)
+		}
+		if err != nil {
 			f.Close()
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}

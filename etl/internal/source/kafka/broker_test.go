@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -702,7 +703,7 @@ func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 
 func TestConsumerContinuesWhenTheBrokerIsBack(t *testing.T) {
 	s := newFixture(t, 6)
-	b, err := broker.OpenDefault(nil)
+	b, err := broker.Open(io.Discard)
 	require.NoError(t, err)
 	if s.connection.Brokers[0] != b.Address() {
 		testenv.Missing(t, testenv.Kafka, "this test kills the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")
@@ -844,7 +845,7 @@ func trust(t *testing.T, b *broker.Broker) *tls.Config {
 func TestLogin(t *testing.T) {
 	s := newFixture(t, 1)
 	s.fill(10)
-	b, err := broker.OpenDefault(nil)
+	b, err := broker.Open(io.Discard)
 	require.NoError(t, err)
 	if s.connection.Brokers[0] != b.Address() {
 		testenv.Missing(t, testenv.Kafka, "this test logs in to the broker of dev/kafka at "+b.Address()+": KAFKA_TEST_BROKERS has another")
