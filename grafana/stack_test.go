@@ -24,7 +24,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
-	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
@@ -54,7 +53,6 @@ type stack struct {
 	began      time.Time
 	source     plugintest.Source // as provisioned
 	plugin     *plugintest.Plugin
-	pluginLog  *process.Output
 	prometheus string // http://host:port
 }
 
@@ -80,13 +78,16 @@ func startStack(t *testing.T) *stack {
 	etl.Do("load", past, "--end-at=now")
 	etl.Run()
 
-	s := &stack{began: time.Now(), pluginLog: &process.Output{}, source: provisionedSource(t, etl.Config)}
-	s.plugin, err = plugintest.Start(plugin, s.pluginLog)
+	s := &stack{began: time.Now(), source: provisionedSource(t, etl.Config)}
+	log, err := os.Create(filepath.Join(dir, "plugin.log"))
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, log.Close()) })
+	s.plugin, err = plugintest.Start(plugin, log)
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		s.plugin.Close()
 		if t.Failed() {
-			t.Log("plugin", process.LastLines([]byte(s.pluginLog.String()), 40))
+			t.Log("plugin", platform.Tail(log.Name()))
 		}
 	})
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{

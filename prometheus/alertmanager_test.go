@@ -26,7 +26,6 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
@@ -85,9 +84,9 @@ func TestDefaultConfigurationIsSilent(t *testing.T) {
 	am := startAlertmanager(t, shortWaits(t))
 	am.post(vehicleAlert("truck-1", "speed_limit", "critical"), platformAlert("FleetCassandraUnavailable", "critical"), platformAlert("FleetWatchdog", "info"))
 	// Webhook, Slack and e-mail of dispatch and of the operators, and the watchdog.
-	require.Eventually(t, func() bool { return strings.Count(am.log.String(), "route is within mute time") >= 7 }, 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Count(am.logged(), "route is within mute time") >= 7 }, 10*time.Second, 50*time.Millisecond)
 	assert.NotRegexp(t, `(?m)^alertmanager_notifications_total\{.*\} [1-9]`, am.get("/metrics"))
-	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.log.String())
+	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.logged())
 }
 
 // With receivers enabled, alerts arrive grouped and readable, with the secrets from the files, and inhibited alerts do not arrive.
@@ -159,7 +158,7 @@ func TestEnabledReceiversAreNotified(t *testing.T) {
 	assert.Equal(t, map[string]string{
 		"FleetPipelineStalled": "resolved", "FleetVehicleDeviceOffline": "firing", "FleetCanaryFailing": "firing",
 	}, resolved)
-	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.log.String())
+	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.logged())
 }
 
 // shortWaits returns the configuration with short group waits.
@@ -204,7 +203,13 @@ func platformAlert(name, severity string) alert {
 type alertmanager struct {
 	t   *testing.T
 	url string
-	log *process.Output
+	log string // path
+}
+
+func (am *alertmanager) logged() string {
+	text, err := os.ReadFile(am.log)
+	assert.NoError(am.t, err)
+	return string(text)
 }
 
 // startAlertmanager runs a real Alertmanager with a configuration until the test ends.
@@ -217,14 +222,17 @@ func startAlertmanager(t *testing.T, config string) *alertmanager {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "alertmanager.yml"), []byte(config), 0o600))
 
 	address := platform.FreeAddresses(t, 1)[0]
-	am := &alertmanager{t: t, url: "http://" + address, log: &process.Output{}}
+	am := &alertmanager{t: t, url: "http://" + address, log: filepath.Join(dir, "log")}
+	log, err := os.Create(am.log)
+	require.NoError(t, err)
+	defer log.Close() // Alertmanager has its own
 	cmd := exec.Command(program, "--config.file="+filepath.Join(dir, "alertmanager.yml"), "--storage.path="+dir,
 		"--web.listen-address="+address, "--cluster.listen-address=", "--log.level=debug")
-	cmd.Stdout, cmd.Stderr = am.log, am.log
+	cmd.Stdout, cmd.Stderr = log, log
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Log(am.log.String())
+			t.Log(am.logged())
 		}
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()

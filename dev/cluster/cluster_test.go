@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,9 +22,9 @@ import (
 )
 
 // open returns a cluster of its own for a test, on addresses and ports that no other uses, and ends it with the test.
-func open(t *testing.T, cfg Config) (*Cluster, *process.Output) {
+func open(t *testing.T, cfg Config) (*Cluster, *bytes.Buffer) {
 	t.Helper()
-	out := &process.Output{}
+	out := &bytes.Buffer{}
 	cfg.Out = out
 	if cfg.Dir == "" {
 		cfg.Dir = t.TempDir()

@@ -27,7 +27,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
 	"github.com/fleettracing/fleet-tracing/cassandra/schema"
-	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
@@ -40,7 +39,7 @@ type fixture struct {
 	binary   string
 	config   cassandra.Config
 	plugin   *plugintest.Plugin
-	log      *process.Output
+	log      *os.File
 	now      time.Time // when the data was written
 	midnight time.Time // start of this UTC day
 	closed   time.Time // start of a day that ended long ago
@@ -57,6 +56,7 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	if shared.plugin != nil {
 		shared.plugin.Close()
+		_ = os.Remove(shared.log.Name())
 	}
 	os.Exit(status)
 }
@@ -92,7 +92,9 @@ func (w *fixture) make(config cassandra.Config) error {
 	if err := w.fill(ctx, store); err != nil {
 		return err
 	}
-	w.log = &process.Output{}
+	if w.log, err = os.CreateTemp("", "plugin-*.log"); err != nil {
+		return err
+	}
 	w.plugin, err = plugintest.Start(w.binary, w.log)
 	return err
 }
@@ -1015,7 +1017,8 @@ func TestMetricsAndLogs(t *testing.T) {
 	assert.NotContains(t, text, "n-moving", "no label is a device")
 	_ = w.try(t, s, w.now, w.now, map[string]any{"queryType": "raw", "cql": "SELECT nothing FROM fleets WHERE shard = 0"})
 	require.Eventually(t, func() bool {
-		return strings.Contains(w.log.String(), "query failed") && strings.Contains(w.log.String(), "queryType=raw")
+		log, err := os.ReadFile(w.log.Name())
+		return err == nil && strings.Contains(string(log), "query failed") && strings.Contains(string(log), "queryType=raw")
 	}, 5*time.Second, 50*time.Millisecond)
 }
 
