@@ -45,14 +45,6 @@ func (t *Tracker[T]) Released() uint64 { return t.released }
 // Len returns the number of items that are not released, including acknowledged ones that wait for an earlier item.
 func (t *Tracker[T]) Len() int { return len(t.pending) }
 
-// Oldest returns the first item that is not released; ok is false when there is none.
-func (t *Tracker[T]) Oldest() (value T, ok bool) {
-	if len(t.pending) == 0 {
-		return value, false
-	}
-	return t.pending[0].value, true
-}
-
 // Find returns the number of the item for which compare returns 0. compare must rise along the sequence from negative to
 // positive values. ok is false when there is none, or it is released.
 func (t *Tracker[T]) Find(compare func(T) int) (number uint64, ok bool) {

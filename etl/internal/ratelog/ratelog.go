@@ -1,5 +1,5 @@
 // Package ratelog keeps a fault that repeats from filling the log. An Outage logs the first failure, a reminder at each
-// interval while it lasts, and the recovery with its duration. A Limiter only limits how often a line is logged.
+// interval while it lasts, and the recovery with its duration.
 package ratelog
 
 import (
@@ -102,26 +102,4 @@ func (o *Outages) Note(target string, err error) {
 	if err == nil {
 		delete(o.failed, target)
 	}
-}
-
-// Limiter allows a log line at most once per interval. It is safe for concurrent use.
-type Limiter struct {
-	interval time.Duration
-
-	mu   sync.Mutex
-	last time.Time
-}
-
-// NewLimiter makes a limiter.
-func NewLimiter(interval time.Duration) *Limiter { return &Limiter{interval: interval} }
-
-// Allow reports whether to log now.
-func (l *Limiter) Allow(now time.Time) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.last.IsZero() && now.Sub(l.last) < l.interval {
-		return false
-	}
-	l.last = now
-	return true
 }

@@ -90,17 +90,3 @@ func TestOutagesKeepTargetsApart(t *testing.T) {
 		t.Errorf("%d targets in memory, want the one that fails", len(outages.failed))
 	}
 }
-
-func TestLimiterAllowsOneLinePerInterval(t *testing.T) {
-	limiter := NewLimiter(10 * time.Second)
-	now := time.Unix(1_700_000_000, 0)
-	for _, step := range []struct {
-		after time.Duration
-		want  bool
-	}{{0, true}, {0, false}, {9 * time.Second, false}, {time.Second, true}, {time.Second, false}} {
-		now = now.Add(step.after)
-		if got := limiter.Allow(now); got != step.want {
-			t.Errorf("Allow at %s: %t, want %t", now.Format(time.TimeOnly), got, step.want)
-		}
-	}
-}

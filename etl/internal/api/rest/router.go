@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
@@ -32,12 +33,12 @@ type Router struct {
 	Options
 	mux      *http.ServeMux
 	metrics  *metrics
-	errorLog *ratelog.Limiter
+	errorLog rate.Sometimes
 }
 
 // NewRouter makes a router and registers its metrics.
 func NewRouter(o Options) *Router {
-	t := &Router{Options: o, mux: http.NewServeMux(), metrics: newMetrics(o.Registerer, o.Routes), errorLog: ratelog.NewLimiter(ratelog.Interval)}
+	t := &Router{Options: o, mux: http.NewServeMux(), metrics: newMetrics(o.Registerer, o.Routes), errorLog: rate.Sometimes{Interval: ratelog.Interval}}
 	for _, route := range o.Routes {
 		t.mux.HandleFunc(route.Method+" "+route.Path, func(w http.ResponseWriter, r *http.Request) {
 			t.answer(w.(*Response), r, route) //nolint:forcetypeassert // ServeHTTP made it
@@ -107,8 +108,8 @@ func (t *Router) answer(w *Response, r *http.Request, route Route) {
 	if r.Context().Err() != nil && (begun || errors.Is(err, context.Canceled)) {
 		status = statusClientGone
 	}
-	if status >= http.StatusInternalServerError && t.errorLog.Allow(t.Now()) {
-		t.Logger.WithError(err).WithField("route", route.Name).Warn("request failed")
+	if status >= http.StatusInternalServerError {
+		t.errorLog.Do(func() { t.Logger.WithError(err).WithField("route", route.Name).Warn("request failed") })
 	}
 	switch {
 	case begun: // only an aborted connection distinguishes half a response from a whole one

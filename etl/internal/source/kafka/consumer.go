@@ -12,6 +12,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
+	"golang.org/x/time/rate"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
@@ -28,7 +29,7 @@ type consumer struct {
 	offsets *offsetTracker
 
 	commits     *ratelog.Outage
-	fetchErrors map[string]*ratelog.Limiter // by reason and partition
+	fetchErrors map[string]*rate.Sometimes // by reason and partition
 
 	// A commit in progress could overwrite what the new owner of a partition commits, so partitions are given up only
 	// between commits.
@@ -41,7 +42,7 @@ func newConsumer(s *Source) *consumer {
 		commits: ratelog.New(s.o.Logger, s.o.Now, ratelog.Interval, ratelog.Messages{
 			Down: "kafka offset commit failed, retrying", Up: "kafka offsets committed again",
 		}),
-		fetchErrors: map[string]*ratelog.Limiter{},
+		fetchErrors: map[string]*rate.Sometimes{},
 	}
 }
 
@@ -102,11 +103,11 @@ func (c *consumer) handleFetchErrors(errs []kgo.FetchError) error {
 		c.metrics.errors.WithLabelValues(reason).Inc()
 		key := fmt.Sprintf("%s %s/%d", reason, e.Topic, e.Partition)
 		if c.fetchErrors[key] == nil {
-			c.fetchErrors[key] = ratelog.NewLimiter(ratelog.Interval)
+			c.fetchErrors[key] = &rate.Sometimes{Interval: ratelog.Interval}
 		}
-		if c.fetchErrors[key].Allow(c.o.Now()) {
+		c.fetchErrors[key].Do(func() {
 			c.o.Logger.WithError(e.Err).WithFields(logrus.Fields{"topic": e.Topic, "partition": e.Partition}).Warn("kafka fetch failed, retrying")
-		}
+		})
 	}
 	return nil
 }
