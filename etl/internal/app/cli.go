@@ -20,6 +20,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/config"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // Streams are the standard streams of a command.
@@ -175,14 +176,10 @@ func isTerminal(w io.Writer) bool {
 type logCounter struct{ lines *prometheus.CounterVec }
 
 func newLogCounter(reg prometheus.Registerer) logCounter {
-	c := logCounter{prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_log_messages_total",
-		Help: "Log lines, by level.",
-	}, []string{"level"})}
+	c := logCounter{promutil.With(reg).CounterVec("fleet_etl_log_messages_total", "Log lines, by level.", "level")}
 	for _, level := range c.Levels() {
 		c.lines.WithLabelValues(level.String())
 	}
-	reg.MustRegister(c.lines)
 	return c
 }
 

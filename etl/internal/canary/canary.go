@@ -82,7 +82,8 @@ func DeviceOf(host string) string {
 
 // New makes a canary and registers its metrics with reg.
 func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Canary {
-	c := &Canary{
+	f := promutil.With(reg)
+	return &Canary{
 		o: o, read: read, now: now,
 		outage: ratelog.New(logger.WithFields(logrus.Fields{"fleet": Fleet, "device": o.Device, "timeout": o.Timeout.String()}),
 			now, logInterval, ratelog.Messages{
@@ -90,19 +91,12 @@ func New(o Options, read Read, logger logrus.FieldLogger, reg prometheus.Registe
 				Still: "canary records still miss their timeout",
 				Up:    "canary record readable again",
 			}),
-		roundtrip: prometheus.NewHistogram(promutil.Histogram("fleet_etl_canary_roundtrip_seconds",
-			"Time from emitting a canary record until it was read back from the store.", buckets)),
-		lastSeen: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_canary_last_seen_timestamp_seconds",
-			Help: "Unix time at which a canary record was last read back; 0 if there was none.",
-		}),
-		failures: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_canary_failures_total",
-			Help: "Canary records that could not be read back within the timeout.",
-		}),
+		roundtrip: f.Histogram("fleet_etl_canary_roundtrip_seconds",
+			"Time from emitting a canary record until it was read back from the store.", buckets),
+		lastSeen: f.Gauge("fleet_etl_canary_last_seen_timestamp_seconds",
+			"Unix time at which a canary record was last read back; 0 if there was none."),
+		failures: f.Counter("fleet_etl_canary_failures_total", "Canary records that could not be read back within the timeout."),
 	}
-	reg.MustRegister(c.roundtrip, c.lastSeen, c.failures)
-	return c
 }
 
 // Name implements pipeline.Source.

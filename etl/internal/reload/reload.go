@@ -19,6 +19,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // Target is configuration that comes from files.
@@ -48,18 +50,14 @@ type Coordinator struct {
 // New returns a coordinator of targets whose files are as they were loaded at start-up. interval is the time between two
 // checks for changed files; 0 disables them. From now until Run returns, SIGHUP no longer ends the process.
 func New(targets []Target, interval time.Duration, logger logrus.FieldLogger, reg prometheus.Registerer) *Coordinator {
+	f := promutil.With(reg)
 	c := &Coordinator{
 		targets: targets, interval: interval, logger: logger, hangups: make(chan os.Signal, 1),
-		successful: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_config_last_reload_successful",
-			Help: "Whether the last reload of configuration files succeeded (1) or failed (0). Loading them at start-up counts as a success.",
-		}),
-		timestamp: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_config_last_reload_success_timestamp_seconds",
-			Help: "Unix time of the last successful reload of configuration files.",
-		}),
+		successful: f.Gauge("fleet_etl_config_last_reload_successful",
+			"Whether the last reload of configuration files succeeded (1) or failed (0). Loading them at start-up counts as a success."),
+		timestamp: f.Gauge("fleet_etl_config_last_reload_success_timestamp_seconds",
+			"Unix time of the last successful reload of configuration files."),
 	}
-	reg.MustRegister(c.successful, c.timestamp)
 	c.successful.Set(1)
 	c.timestamp.SetToCurrentTime()
 	c.attempted = c.fingerprint()
