@@ -13,7 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/rollup"
 )
 
-// Changes are rows to write and to delete, grouped by partition.
+// Changes are rows to write and to delete, grouped by partition. The zero value has none.
 type Changes struct {
 	deviceAlerts groups[deviceMonth, cassandra.Alert]
 	goneAlerts   groups[deviceMonth, cassandra.Alert] // deletions of device alerts
@@ -26,13 +26,19 @@ type Changes struct {
 
 type groups[K comparable, R any] map[K][]cassandra.Mutation[R]
 
-func (g groups[K, R]) add(key K, row R, gone bool, at int64) {
-	g[key] = append(g[key], cassandra.Mutation[R]{Row: row, Delete: gone, WriteTimeUs: at})
+func (g *groups[K, R]) add(key K, row R, gone bool, at int64) {
+	if *g == nil {
+		*g = groups[K, R]{}
+	}
+	(*g)[key] = append((*g)[key], cassandra.Mutation[R]{Row: row, Delete: gone, WriteTimeUs: at})
 }
 
-func (g groups[K, R]) addAll(other groups[K, R]) {
+func (g *groups[K, R]) addAll(other groups[K, R]) {
+	if *g == nil && len(other) > 0 {
+		*g = groups[K, R]{}
+	}
 	for key, rows := range other {
-		g[key] = append(g[key], rows...)
+		(*g)[key] = append((*g)[key], rows...)
 	}
 }
 
@@ -45,16 +51,6 @@ type severityDay struct {
 	fleet    string
 	day      cassandra.Day
 	severity string
-}
-
-// NewChanges returns no changes.
-func NewChanges() *Changes {
-	return &Changes{
-		deviceAlerts: groups[deviceMonth, cassandra.Alert]{}, goneAlerts: groups[deviceMonth, cassandra.Alert]{},
-		fleetAlerts: groups[severityDay, cassandra.Alert]{}, openAlerts: groups[string, cassandra.Alert]{},
-		trips: groups[deviceMonth, cassandra.TripRow]{}, hours: groups[cassandra.FleetHour, cassandra.HourRow]{},
-		days: groups[string, cassandra.DeviceDay]{},
-	}
 }
 
 // PutAlert writes an alert to the rows of its device and of its fleet.

@@ -78,9 +78,9 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli()
 
 func TestRowsAreGroupedByPartition(t *testing.T) {
 	day := 24 * HourMs
-	s, c := &requests{}, NewChanges()
+	s, c := &requests{}, &Changes{}
 	for _, device := range []string{"v1", "v2"} {
-		other := NewChanges()
+		other := &Changes{}
 		for i := range int64(3) {
 			other.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon + i*HourMs, DeviceID: device}, 1)
 			other.PutTrip(device, cassandra.TripRow{StartMs: noon + i*day, Kind: "trip"}, 1)
@@ -111,7 +111,7 @@ func TestRowsAreGroupedByPartition(t *testing.T) {
 }
 
 func TestMutationsAreBounded(t *testing.T) {
-	s, c := &requests{}, NewChanges()
+	s, c := &requests{}, &Changes{}
 	for i := range 2*mutationRows + 7 {
 		c.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon, DeviceID: fmt.Sprint(i)}, 1)
 	}
@@ -121,7 +121,7 @@ func TestMutationsAreBounded(t *testing.T) {
 }
 
 func TestRowOfTheDeviceIsWrittenFirstAndDeletedLast(t *testing.T) {
-	s, c := &requests{}, NewChanges()
+	s, c := &requests{}, &Changes{}
 	a := cassandra.Alert{FleetID: "north", DeviceID: "v1", OpenedMs: noon}
 	c.DeleteDeviceAlert(a, 1)
 	c.PutOpenAlert(a, 1)
@@ -137,7 +137,7 @@ func TestRowOfTheDeviceIsWrittenFirstAndDeletedLast(t *testing.T) {
 }
 
 func TestNothingIsWrittenWithoutTheGuard(t *testing.T) {
-	s, c := &requests{}, NewChanges()
+	s, c := &requests{}, &Changes{}
 	c.PutAlert(cassandra.Alert{FleetID: "north", DeviceID: "v1", OpenedMs: noon}, 1)
 	errFenced := errors.New("fenced")
 	require.ErrorIs(t, write(t, s, c, func(context.Context) error { return errFenced }), errFenced)

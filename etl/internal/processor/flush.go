@@ -99,7 +99,7 @@ func (v *device) takeAlerts(c *derived.Changes, at int64) {
 func (p *Processor) flush(ctx context.Context, lease claims.Lease, all bool) error {
 	started := p.now()
 	defer func() { p.metrics.flush.Observe(p.now().Sub(started).Seconds()) }()
-	c := derived.NewChanges()
+	c := &derived.Changes{}
 	p.mu.Lock()
 	at := p.stamps.Next()
 	p.alerted, p.waiting = nil, 0 // all of them are taken here
@@ -129,7 +129,7 @@ func (p *Processor) flushAlerts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c := derived.NewChanges()
+	c := &derived.Changes{}
 	p.mu.Lock()
 	p.syncEpoch()
 	at := p.stamps.Next()

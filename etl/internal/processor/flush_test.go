@@ -100,7 +100,7 @@ func TestAlertChangesOfOneFlushAreCoalesced(t *testing.T) {
 			for _, e := range c.events {
 				v.Alert(e)
 			}
-			changes := derived.NewChanges()
+			changes := &derived.Changes{}
 			v.takeAlerts(changes, 1000)
 			store := &alertWrites{View: fakestore.New().View(nil)}
 			logger, _ := logtest.NewNullLogger()

@@ -72,7 +72,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 	}
 	err := g.Wait()
 	if err == nil {
-		rows := derived.NewChanges()
+		rows := &derived.Changes{}
 		for _, r := range part {
 			rows.Add(r.result.Changes())
 		}
@@ -82,7 +82,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 		p.abortRecomputation(part)
 		return err
 	}
-	open := derived.NewChanges()
+	open := &derived.Changes{}
 	for _, r := range part {
 		p.metrics.recomputed[r.reason].Inc()
 		p.metrics.recompute.Observe(p.now().Sub(r.started).Seconds())

@@ -15,7 +15,7 @@ func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) e
 		return nil // hours that changed meanwhile are summed first
 	}
 	var begun []claims.Release
-	c := derived.NewChanges()
+	c := &derived.Changes{}
 	p.mu.Lock()
 	at := p.stamps.Next()
 	rules := p.rules()

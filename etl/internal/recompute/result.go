@@ -44,7 +44,7 @@ func Device(ctx context.Context, s Store, rules derived.Rules, r Request) (*Resu
 
 // Changes returns the rows to write and to delete, without alerts that are open now: see OpenAlerts.
 func (r *Result) Changes() *derived.Changes {
-	c := derived.NewChanges()
+	c := &derived.Changes{}
 	gone := map[cassandra.FleetHour]bool{} // hours to which the device may not add anything any more
 	r.deleteAlerts(c, gone)
 	r.putAlerts(c)
@@ -170,7 +170,7 @@ func (r *Result) replaceHours(c *derived.Changes, gone map[cassandra.FleetHour]b
 // OpenAlerts returns the open alerts to write, except manually resolved ones. notified reports whether receivers
 // know of an alert.
 func (r *Result) OpenAlerts(notified func(derived.AlertKey) bool) *derived.Changes {
-	c := derived.NewChanges()
+	c := &derived.Changes{}
 	for key, a := range r.Alerts {
 		if a.EndedMs == 0 && !r.Existing.ManuallyResolved[key] {
 			row := derived.AlertRow(r.DeviceID, a)
