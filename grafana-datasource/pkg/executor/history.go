@@ -27,7 +27,7 @@ func (x *execution) alerts(ctx context.Context, q *query.Alerts) error {
 	if counts {
 		most = x.settings.MaxRowsRead
 	}
-	if counts || filtersRows(q) {
+	if counts || len(q.Devices)+len(q.AlertTypes)+len(q.Filters) > 0 || q.Resolved == query.ResolvedOpen || q.Resolved == query.ResolvedClosed {
 		limit = x.settings.MaxRowsRead + 1
 	}
 	fleets, parts, err := forEachFleet(ctx, x, &q.Common, len(days)*len(severities), func(ctx context.Context, fleet string) ([]cassandra.Alert, error) {
@@ -60,11 +60,6 @@ func (x *execution) alerts(ctx context.Context, q *query.Alerts) error {
 	default:
 		return x.show(frames.Alerts(rows, x.links))
 	}
-}
-
-// filtersRows reports whether a query leaves out some rows of the partitions that it reads.
-func filtersRows(q *query.Alerts) bool {
-	return len(q.Devices)+len(q.AlertTypes)+len(q.Filters) > 0 || q.Resolved == query.ResolvedOpen || q.Resolved == query.ResolvedClosed
 }
 
 var alertColumns = query.Columns[cassandra.Alert]{

@@ -63,7 +63,7 @@ func Factory(reg prometheus.Registerer, m *Metrics) func(context.Context, backen
 // newDatasource makes a data source, which connects to the cluster with open on its first read.
 func newDatasource(links frames.Links, s *settings.Settings, settingsErr error, open func(context.Context) (reader.Store, error),
 	diagnose func(context.Context) []diagnose.Finding, m *Metrics, now func() time.Time) (*Datasource, error) {
-	r, err := reader.New(s, m.cache, open, now)
+	r, err := reader.New(s, m.cacheRequests, open, now)
 	if err != nil {
 		return nil, err
 	}

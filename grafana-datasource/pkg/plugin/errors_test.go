@@ -56,7 +56,7 @@ func TestErrorResponses(t *testing.T) {
 
 func TestConnectErrorsNameTheRemedy(t *testing.T) {
 	d := newTestDatasource(t, &fakeStore{}, map[string]any{})
-	r, err := reader.New(d.settings, d.metrics.cache, func(context.Context) (reader.Store, error) { return nil, errors.New("refused") }, d.now)
+	r, err := reader.New(d.settings, d.metrics.cacheRequests, func(context.Context) (reader.Store, error) { return nil, errors.New("refused") }, d.now)
 	require.NoError(t, err)
 	_, err = r.Fleets(t.Context())
 	response, reason := d.errorResponse(t.Context(), err)

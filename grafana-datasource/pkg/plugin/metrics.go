@@ -24,7 +24,7 @@ type Metrics struct {
 	streams       prometheus.Gauge
 	streamPackets *prometheus.CounterVec
 	healthChecks  *prometheus.CounterVec
-	cache         *reader.Metrics
+	cacheRequests *prometheus.CounterVec
 }
 
 // The reasons for failed queries, beside the reasons of the store.
@@ -74,7 +74,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		streams:       auto.NewGauge(prometheus.GaugeOpts{Name: "fleet_datasource_streams", Help: "Live streams in progress."}),
 		streamPackets: counter("fleet_datasource_stream_packets_total", "Packets of live streams by outcome (sent, failed).", "outcome"),
 		healthChecks:  counter("fleet_datasource_health_checks_total", "Health checks by outcome (ok, error).", "outcome"),
-		cache:         reader.NewMetrics(reg),
+		cacheRequests: reader.NewRequests(reg),
 	}
 	for _, t := range append([]string{query.TypeInvalid}, query.Types...) {
 		for _, outcome := range []string{"ok", "truncated", "error"} {

@@ -22,21 +22,18 @@ const (
 	cacheList   = "list"   // fleets, devices, geofences, schema
 )
 
-// Metrics are the metrics of the caches of all data sources.
-type Metrics struct{ requests *prometheus.CounterVec }
-
-// NewMetrics registers the metrics and creates every series at zero.
-func NewMetrics(reg prometheus.Registerer) *Metrics {
-	m := &Metrics{promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+// NewRequests registers the metric of the caches of all data sources, and creates every series at zero.
+func NewRequests(reg prometheus.Registerer) *prometheus.CounterVec {
+	requests := promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
 		Name: "fleet_datasource_cache_requests_total",
 		Help: "Cache lookups by cache (latest, day, list) and outcome: hit, miss, or shared with an equal read in progress.",
-	}, []string{"cache", "outcome"})}
+	}, []string{"cache", "outcome"})
 	for _, cache := range []string{cacheLatest, cacheDay, cacheList} {
 		for _, outcome := range []string{"hit", "miss", "shared"} {
-			m.requests.WithLabelValues(cache, outcome)
+			requests.WithLabelValues(cache, outcome)
 		}
 	}
-	return m
+	return requests
 }
 
 // entry is a cached value.
@@ -67,7 +64,7 @@ func cachedRead[T any](ctx context.Context, r *Reader, cache, key string, ttl ti
 	if ttl > 0 {
 		if e, ok := r.cache.GetIfPresent(key); ok {
 			counterOf(ctx).hits.Add(1)
-			r.metrics.requests.WithLabelValues(cache, "hit").Inc()
+			r.requests.WithLabelValues(cache, "hit").Inc()
 			return e.value.(T), nil
 		}
 	}
@@ -97,7 +94,7 @@ func cachedRead[T any](ctx context.Context, r *Reader, cache, key string, ttl ti
 		outcome = "shared"
 		counterOf(ctx).shared.Add(1)
 	}
-	r.metrics.requests.WithLabelValues(cache, outcome).Inc()
+	r.requests.WithLabelValues(cache, outcome).Inc()
 	return value.(T), nil
 }
 

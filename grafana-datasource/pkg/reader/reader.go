@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/maypok86/otter/v2"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
@@ -52,7 +53,7 @@ func (e *ConnectError) Unwrap() error { return e.err }
 // change them.
 type Reader struct {
 	settings *settings.Settings
-	metrics  *Metrics
+	requests *prometheus.CounterVec // by cache and outcome
 	open     func(context.Context) (Store, error)
 	now      func() time.Time
 
@@ -65,12 +66,12 @@ type Reader struct {
 }
 
 // New makes a reader that opens its store with open when it first reads.
-func New(s *settings.Settings, m *Metrics, open func(context.Context) (Store, error), now func() time.Time) (*Reader, error) {
+func New(s *settings.Settings, requests *prometheus.CounterVec, open func(context.Context) (Store, error), now func() time.Time) (*Reader, error) {
 	cache, err := newCache(s.CacheBytes)
 	if err != nil {
 		return nil, err
 	}
-	return &Reader{settings: s, metrics: m, open: open, now: now, flights: newSingleflight(s.QueryTimeout), cache: cache}, nil
+	return &Reader{settings: s, requests: requests, open: open, now: now, flights: newSingleflight(s.QueryTimeout), cache: cache}, nil
 }
 
 // Close closes the store. Later reads return ErrClosed.

@@ -70,10 +70,10 @@ func (f *fakeStore) Close() { f.closed = true }
 
 var now = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 
-func newReader(t *testing.T, store *fakeStore) (*Reader, *Metrics) {
+func newReader(t *testing.T, store *fakeStore) (*Reader, *prometheus.CounterVec) {
 	t.Helper()
 	s := &settings.Settings{QueryTimeout: time.Second, LatestCache: time.Minute, ClosedDayCache: 10 * time.Minute, CacheBytes: 1 << 20, MaxRowsRead: 1000}
-	m := NewMetrics(prometheus.NewRegistry())
+	m := NewRequests(prometheus.NewRegistry())
 	r, err := New(s, m, func(context.Context) (Store, error) { return store, nil }, func() time.Time { return now })
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
@@ -91,9 +91,9 @@ func TestLatestIsCached(t *testing.T) {
 	}
 	assert.Equal(t, []string{"latest a"}, store.calls)
 	assert.Equal(t, 2, cost().CacheHits)
-	assert.Equal(t, 2.0, testutil.ToFloat64(m.requests.WithLabelValues(cacheLatest, "hit")))
-	assert.Equal(t, 1.0, testutil.ToFloat64(m.requests.WithLabelValues(cacheLatest, "miss")))
-	assert.Equal(t, 9, testutil.CollectAndCount(m.requests), "every series exists")
+	assert.Equal(t, 2.0, testutil.ToFloat64(m.WithLabelValues(cacheLatest, "hit")))
+	assert.Equal(t, 1.0, testutil.ToFloat64(m.WithLabelValues(cacheLatest, "miss")))
+	assert.Equal(t, 9, testutil.CollectAndCount(m), "every series exists")
 }
 
 func TestFailedReadsAreNotCached(t *testing.T) {
@@ -179,7 +179,7 @@ func TestReaderConnectsOnce(t *testing.T) {
 	opened := 0
 	store := &fakeStore{}
 	var openErr error
-	r, err := New(&settings.Settings{QueryTimeout: time.Second, CacheBytes: 1 << 20}, NewMetrics(prometheus.NewRegistry()),
+	r, err := New(&settings.Settings{QueryTimeout: time.Second, CacheBytes: 1 << 20}, NewRequests(prometheus.NewRegistry()),
 		func(context.Context) (Store, error) { opened++; return store, openErr }, time.Now)
 	require.NoError(t, err)
 	openErr = errors.New("refused")
@@ -227,5 +227,5 @@ func TestSharedReadsAreCounted(t *testing.T) {
 	close(release)
 	require.NoError(t, g.Wait())
 	assert.Equal(t, 1, cost().SharedReads)
-	assert.Equal(t, 1.0, testutil.ToFloat64(m.requests.WithLabelValues(cacheDay, "shared")))
+	assert.Equal(t, 1.0, testutil.ToFloat64(m.WithLabelValues(cacheDay, "shared")))
 }
