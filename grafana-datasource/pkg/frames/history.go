@@ -123,7 +123,7 @@ func HourSeries(fleets []string, hours [][]cassandra.AnalyticsRow, fields []stri
 		}
 		times := hourTimes(hours[i])
 		for _, name := range fields {
-			value := hourField(name, data.Labels{"fleet_id": fleet}, hours[i])
+			value := field(name, data.Labels{"fleet_id": fleet}, values(hours[i], hourNumbers[name]))
 			nameSeries(value, fleet, len(fleets) > 1, len(fields) > 1)
 			frames = append(frames, series(times, value))
 		}
@@ -135,7 +135,7 @@ func HourSeries(fleets []string, hours [][]cassandra.AnalyticsRow, fields []stri
 func HourTable(hours []cassandra.AnalyticsRow) *data.Frame {
 	f := table("analytics", timeField(hourTimes(hours)), field("fleet_id", nil, values(hours, func(h *cassandra.AnalyticsRow) string { return h.FleetID })))
 	for _, name := range query.AnalyticsFields {
-		f.Fields = append(f.Fields, hourField(name, nil, hours))
+		f.Fields = append(f.Fields, field(name, nil, values(hours, hourNumbers[name])))
 	}
 	return f
 }
@@ -144,21 +144,11 @@ func hourTimes(hours []cassandra.AnalyticsRow) []time.Time {
 	return values(hours, (*cassandra.AnalyticsRow).Start)
 }
 
-func hourField(name string, labels data.Labels, hours []cassandra.AnalyticsRow) *data.Field {
-	return field(name, labels, values(hours, func(h *cassandra.AnalyticsRow) *float64 {
-		var v float64
-		switch name {
-		case "total_distance_km":
-			v = h.TotalDistanceKm
-		case "avg_speed_kmh":
-			return h.AvgSpeedKmh
-		case "alerts_count":
-			v = float64(h.AlertsCount)
-		default:
-			v = float64(h.ActiveDevicesCount)
-		}
-		return &v
-	}))
+var hourNumbers = map[string]func(*cassandra.AnalyticsRow) *float64{
+	"total_distance_km":    func(h *cassandra.AnalyticsRow) *float64 { return &h.TotalDistanceKm },
+	"avg_speed_kmh":        func(h *cassandra.AnalyticsRow) *float64 { return h.AvgSpeedKmh },
+	"alerts_count":         func(h *cassandra.AnalyticsRow) *float64 { n := float64(h.AlertsCount); return &n },
+	"active_devices_count": func(h *cassandra.AnalyticsRow) *float64 { n := float64(h.ActiveDevicesCount); return &n },
 }
 
 // RouteFields are the numbers of the positions of a route.

@@ -67,22 +67,16 @@ func VehicleMeasures(rows []Vehicle, fields []string) *data.Frame {
 		field("device_id", nil, values(rows, func(v *Vehicle) string { return v.DeviceID })),
 		field("fleet_id", nil, values(rows, func(v *Vehicle) string { return v.FleetID })))
 	for _, name := range fields {
-		f.Fields = append(f.Fields, field(name, nil, values(rows, func(v *Vehicle) *float64 { return v.measure(name) })))
+		f.Fields = append(f.Fields, field(name, nil, values(rows, measures[name])))
 	}
 	return f
 }
 
-func (v *Vehicle) measure(name string) *float64 {
-	switch name {
-	case "age_s":
-		return &v.AgeS
-	case "speed_kmh":
-		return v.SpeedKmh
-	case "battery_pct":
-		return v.Battery()
-	default:
-		return v.TempC
-	}
+var measures = map[string]func(*Vehicle) *float64{
+	"age_s":       func(v *Vehicle) *float64 { return &v.AgeS },
+	"speed_kmh":   func(v *Vehicle) *float64 { return v.SpeedKmh },
+	"battery_pct": (*Vehicle).Battery,
+	"temp_c":      func(v *Vehicle) *float64 { return v.TempC },
 }
 
 // Battery returns the battery charge in percent, or nil.
