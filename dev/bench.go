@@ -8,7 +8,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
-	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
 type benchCmds struct {
@@ -124,14 +123,10 @@ func newETL(ctx context.Context, root repository) (string, error) {
 
 // withBenchNodes calls do with a cluster of its own, which is removed afterwards.
 func (s settings) withBenchNodes(ctx context.Context, root repository, dcs string, do func(bench.Nodes) error) error {
-	parsed, err := cluster.ParseDCs(dcs)
-	if err != nil {
-		return err
-	}
 	s.Dir = root.path(".dev", "bench")
-	c, err := s.open(parsed, os.Stderr)
+	c, err := s.open(dcs, os.Stderr)
 	if err != nil {
 		return err
 	}
-	return bench.WithCluster(ctx, c, parsed, do)
+	return bench.WithCluster(ctx, c, dcs, do)
 }

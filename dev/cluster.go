@@ -27,27 +27,26 @@ type settings struct {
 	cluster.Config
 }
 
-func (s settings) open(dcs cluster.DCs, out io.Writer) (*cluster.Cluster, error) {
-	s.DCs, s.Out = dcs, out
+// open opens a cluster with data centers such as dc1=2,dc2=2. Empty means the default.
+func (s settings) open(dcs string, out io.Writer) (c *cluster.Cluster, err error) {
+	if dcs != "" {
+		if s.DCs, err = cluster.ParseDCs(dcs); err != nil {
+			return nil, err
+		}
+	}
+	s.Out = out
 	return cluster.Open(s.Config)
 }
 
-// dcsFlag parses data centers such as dc1=2,dc2=2. Empty means the default.
-type dcsFlag cluster.DCs
-
-// UnmarshalText implements encoding.TextUnmarshaler.
-func (d *dcsFlag) UnmarshalText(text []byte) error {
-	dcs, err := cluster.ParseDCs(string(text))
-	*d = dcsFlag(dcs)
-	return err
+// dcsFlag selects data centers.
+type dcsFlag struct {
+	DCs string `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
 }
 
-type upCmd struct {
-	DCs dcsFlag `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
-}
+type upCmd struct{ dcsFlag }
 
 func (cmd upCmd) Run(ctx context.Context, s *settings) error {
-	c, err := s.open(cluster.DCs(cmd.DCs), os.Stdout)
+	c, err := s.open(cmd.DCs, os.Stdout)
 	if err != nil {
 		return err
 	}

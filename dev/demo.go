@@ -8,12 +8,10 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/demo"
 )
 
-type demoCmd struct {
-	DCs dcsFlag `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
-}
+type demoCmd struct{ dcsFlag }
 
 func (cmd demoCmd) Run(ctx context.Context, s *settings, root repository) error {
-	c, err := s.open(cluster.DCs(cmd.DCs), os.Stdout)
+	c, err := s.open(cmd.DCs, os.Stdout)
 	if err != nil {
 		return err
 	}

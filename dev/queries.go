@@ -32,8 +32,7 @@ const queriesKeyspace = "fleet_queries"
 // Run fills a keyspace on a cluster of one node, and measures every statement.
 func (cmd queriesCmd) Run(ctx context.Context, s *settings, root repository) error {
 	s.Dir = root.path(".dev", "queries", "cluster")
-	dcs := cluster.DCs{{Name: "dc1", Nodes: 1}}
-	c, err := s.open(dcs, os.Stderr)
+	c, err := s.open("dc1=1", os.Stderr)
 	if err != nil {
 		return err
 	}
@@ -42,7 +41,7 @@ func (cmd queriesCmd) Run(ctx context.Context, s *settings, root repository) err
 		if err != nil {
 			return err
 		}
-		sections, err := cmd.measure(ctx, c, string(root), bench.Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Hosts: cluster.ContactPoints(nodes)})
+		sections, err := cmd.measure(ctx, c, string(root), bench.Nodes{DCs: "dc1=1", LocalDC: "dc1", Hosts: cluster.ContactPoints(nodes)})
 		if err != nil {
 			return err
 		}

@@ -15,12 +15,12 @@ import (
 )
 
 type withClusterCmd struct {
-	DCs     dcsFlag  `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
+	dcsFlag
 	Command []string `arg:"" passthrough:"" help:"The command, after --. CASSANDRA_TEST_HOSTS has the addresses of the nodes."`
 }
 
 func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
-	c, err := s.open(cluster.DCs(cmd.DCs), os.Stderr)
+	c, err := s.open(cmd.DCs, os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ type Nodes struct {
 }
 
 // WithCluster starts a cluster, calls do and removes the cluster.
-func WithCluster(ctx context.Context, c *cluster.Cluster, dcs cluster.DCs, do func(Nodes) error) (err error) {
+func WithCluster(ctx context.Context, c *cluster.Cluster, dcs string, do func(Nodes) error) (err error) {
 	dir, err := os.MkdirTemp("", "fleet-bench-")
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func WithCluster(ctx context.Context, c *cluster.Cluster, dcs cluster.DCs, do fu
 	if err != nil {
 		return err
 	}
-	n := Nodes{DCs: dcs.String(), LocalDC: dcs[0].Name, Dir: dir}
+	n := Nodes{DCs: dcs, LocalDC: nodes[0].DC, Dir: dir}
 	for _, node := range nodes {
 		n.Hosts, n.PIDs = append(n.Hosts, node.CQL().String()), append(n.PIDs, node.PID)
 	}

@@ -25,15 +25,11 @@ import (
 type Cluster struct {
 	dir       string
 	requested Config
-	out       io.Writer
-	printf    func(format string, args ...any) // writes a line to out
+	printf    func(format string, args ...any) // writes a line to requested.Out
 }
 
 // Open returns a cluster. It starts no node.
 func Open(cfg Config) (*Cluster, error) {
-	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		return nil, fmt.Errorf("open cluster: %w: processes are found through /proc: run it on Linux", err)
-	}
 	if cfg.Dir == "" {
 		root, err := RepositoryRoot()
 		if err != nil {
@@ -48,7 +44,7 @@ func Open(cfg Config) (*Cluster, error) {
 	if cfg.Out == nil {
 		cfg.Out = io.Discard
 	}
-	c := &Cluster{dir: cfg.Dir, requested: cfg, out: cfg.Out, printf: log.New(cfg.Out, "", 0).Printf}
+	c := &Cluster{dir: cfg.Dir, requested: cfg, printf: log.New(cfg.Out, "", 0).Printf}
 	if _, _, err := c.config(); err != nil {
 		return nil, fmt.Errorf("open cluster: %w", err)
 	}

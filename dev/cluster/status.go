@@ -16,7 +16,7 @@ func (c *Cluster) Status(ctx context.Context, keyspace string) (down int, err er
 		return 0, err
 	}
 	serving := 0
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', 0)
+	w := tabwriter.NewWriter(c.requested.Out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NODE\tDATA CENTER\tADDRESS\tPID\tSTATE\tLOG")
 	for _, n := range nodes {
 		state := string(n.State)
