@@ -23,11 +23,8 @@ import (
 
 // Addresses of the programs. Each has its standard port.
 const (
-	metricsAddress   = "127.0.0.1:9464"
-	apiAddress       = "127.0.0.1:8080"
-	prometheusPort   = 9090
-	alertmanagerPort = 9093
-	grafanaPort      = 3000
+	metricsAddress = "127.0.0.1:9464"
+	apiAddress     = "127.0.0.1:8080"
 )
 
 // Demo is the demo of a repository, running or not. While it runs, it holds a lock that has its pid.
@@ -47,14 +44,26 @@ func New(root string, c *cluster.Cluster, out io.Writer) *Demo {
 // file returns the path of a file or directory of the demo.
 func (d *Demo) file(name string) string { return filepath.Join(d.dir, name) }
 
-// tools are the monitoring programs. The demo runs without the missing ones. Each error names the remedy.
-type tools struct {
-	prometheus, alertmanager, grafana       string
-	noPrometheus, noAlertmanager, noGrafana error
+// tool is a monitoring program. The demo runs without a missing one.
+type tool struct {
+	name    string // also of its directory
+	port    int
+	path    string
+	missing error // names the remedy; nil if the program runs
 }
 
-func (t tools) missing() []error {
-	return slices.DeleteFunc([]error{t.noPrometheus, t.noAlertmanager, t.noGrafana}, func(err error) bool { return err == nil })
+func (t tool) address() string { return fmt.Sprintf("127.0.0.1:%d", t.port) }
+
+type tools struct{ alertmanager, prometheus, grafana tool }
+
+func (t tools) all() []tool { return []tool{t.alertmanager, t.prometheus, t.grafana} }
+
+func (d *Demo) findTools(ctx context.Context) tools {
+	t := tools{tool{name: "alertmanager", port: 9093}, tool{name: "prometheus", port: 9090}, tool{name: "grafana", port: 3000}}
+	t.alertmanager.path, t.alertmanager.missing = monitoring.FindAlertmanager()
+	t.prometheus.path, t.prometheus.missing = monitoring.FindPrometheus()
+	t.grafana.path, t.grafana.missing = monitoring.FindGrafana(ctx, filepath.Join(d.root, ".dev", "cache"), d.printf)
+	return t
 }
 
 // Run starts everything, prints the progress until ctx ends, and stops everything. Down ends ctx with SIGTERM.
@@ -78,11 +87,14 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err := d.stopLeft(ctx); err != nil {
 		return err
 	}
-	var t tools
-	t.prometheus, t.noPrometheus = monitoring.FindPrometheus()
-	t.alertmanager, t.noAlertmanager = monitoring.FindAlertmanager()
-	t.grafana, t.noGrafana = monitoring.FindGrafana(ctx, filepath.Join(d.root, ".dev", "cache"), d.printf)
-	if err := t.portsFree(); err != nil {
+	t := d.findTools(ctx)
+	ports := []process.Port{{Address: metricsAddress, Of: "the metrics of fleet-etl"}, {Address: apiAddress, Of: "the HTTP API"}}
+	for _, tool := range t.all() {
+		if tool.missing == nil {
+			ports = append(ports, process.Port{Address: tool.address(), Of: tool.name})
+		}
+	}
+	if err := process.PortsFree(ports...); err != nil {
 		return err
 	}
 	if err := d.build(ctx, &t); err != nil {
@@ -98,16 +110,20 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 		return err
 	}
 	var running []*process.Server
-	for _, start := range []func(context.Context, tools, []cluster.Node) (*process.Server, error){
-		d.startAlertmanager, d.startETL, d.startPrometheus, d.startGrafana,
+	for _, program := range []struct {
+		missing error
+		start   func(context.Context, tools, []cluster.Node) (*process.Server, error)
+	}{
+		{t.alertmanager.missing, d.startAlertmanager}, {nil, d.startETL}, {t.prometheus.missing, d.startPrometheus}, {t.grafana.missing, d.startGrafana},
 	} {
-		server, err := start(ctx, t, nodes)
+		if program.missing != nil {
+			continue
+		}
+		server, err := program.start(ctx, t, nodes)
 		if err != nil {
 			return err
 		}
-		if server != nil {
-			running, stops = append(running, server), append(stops, server.Stop)
-		}
+		running, stops = append(running, server), append(stops, server.Stop)
 	}
 	if err := d.table(nodes, t); err != nil {
 		return err
@@ -159,22 +175,6 @@ func (d *Demo) stopLeft(ctx context.Context) (err error) {
 	return err
 }
 
-func (t tools) portsFree() error {
-	ports := []process.Port{{Address: metricsAddress, Of: "the metrics of fleet-etl"}, {Address: apiAddress, Of: "the HTTP API"}}
-	for _, p := range []struct {
-		name    string
-		port    int
-		missing error
-	}{
-		{"Prometheus", prometheusPort, t.noPrometheus}, {"Alertmanager", alertmanagerPort, t.noAlertmanager}, {"Grafana", grafanaPort, t.noGrafana},
-	} {
-		if p.missing == nil {
-			ports = append(ports, process.Port{Address: fmt.Sprintf("127.0.0.1:%d", p.port), Of: p.name})
-		}
-	}
-	return process.PortsFree(ports...)
-}
-
 func (d *Demo) program() string { return filepath.Join(d.root, "bin", "fleet-etl") }
 
 // build builds fleet-etl, and the data source if Grafana is installed and the data source was never built.
@@ -182,7 +182,7 @@ func (d *Demo) build(ctx context.Context, t *tools) error {
 	if err := d.command(ctx, "go", "build", "-o", d.program(), "./etl").Run(); err != nil {
 		return fmt.Errorf("build fleet-etl: %w", err)
 	}
-	if t.noGrafana != nil || monitoring.PluginBuilt(d.root) == nil {
+	if t.grafana.missing != nil || monitoring.PluginBuilt(d.root) == nil {
 		return nil
 	}
 	if _, err := exec.LookPath("npm"); err == nil {
@@ -190,7 +190,7 @@ func (d *Demo) build(ctx context.Context, t *tools) error {
 		_ = d.command(ctx, "make", "plugin").Run() // prints its error, and PluginBuilt fails
 	}
 	if err := monitoring.PluginBuilt(d.root); err != nil {
-		t.noGrafana = fmt.Errorf("Grafana is not started: %w", err) //nolint:staticcheck // a proper name
+		t.grafana.missing = fmt.Errorf("Grafana is not started: %w", err) //nolint:staticcheck // a proper name
 	}
 	return ctx.Err()
 }

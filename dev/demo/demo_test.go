@@ -51,7 +51,7 @@ func TestNodesHaveStandardNames(t *testing.T) {
 func TestEnvironmentOfFleetETL(t *testing.T) {
 	d, _ := demo(t)
 	t.Setenv("ETL_SOURCES", "kafka")
-	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), true)
+	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), tool{port: 9093})
 	for _, want := range []string{
 		"CASSANDRA_HOSTS=127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042,127.0.0.4:9042", "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=1",
 		"ETL_ALERTMANAGER_URLS=http://127.0.0.1:9093", "ETL_GRAFANA_URL=http://localhost:3000",
@@ -73,7 +73,7 @@ func TestEnvironmentOfFleetETL(t *testing.T) {
 	file := filepath.Join(d.root, "data", "geofences.geojson")
 	require.NoError(t, os.MkdirAll(filepath.Dir(file), 0o755))
 	require.NoError(t, os.WriteFile(file, nil, 0o644))
-	env = d.environment(nodes("dc1"), false)
+	env = d.environment(nodes("dc1"), tool{missing: errors.New("not installed")})
 	assert.Contains(t, env, "ETL_GEOFENCES_FILES="+file)
 	assert.NotContains(t, strings.Join(env, "\n"), "ETL_ALERTMANAGER_URLS", "there is no Alertmanager")
 }
@@ -120,7 +120,7 @@ func TestTable(t *testing.T) {
 	d, out := demo(t)
 	require.NoError(t, os.MkdirAll(d.file("grafana"), 0o755))
 	require.NoError(t, os.WriteFile(monitoring.PasswordFile(d.file("grafana")), []byte("secret"), 0o600))
-	missing := tools{noAlertmanager: errors.New("Alertmanager is not installed: get it")}
+	missing := tools{alertmanager: tool{missing: errors.New("Alertmanager is not installed: get it")}}
 	require.NoError(t, d.table(nodes("dc1", "dc2"), missing))
 	for _, want := range []string{
 		"http://localhost:3000/d/fleet-realtime", "user admin, password secret", "http://localhost:9090/alerts", "Cassandra, 2 nodes",

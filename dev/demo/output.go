@@ -22,16 +22,22 @@ var tableTemplate = template.Must(template.New("table").Parse(tableText))
 // table prints the running programs with their addresses and a command to try, and the missing programs.
 func (d *Demo) table(nodes []cluster.Node, t tools) error {
 	var password []byte
-	if t.noGrafana == nil {
+	if t.grafana.missing == nil {
 		var err error
 		if password, err = os.ReadFile(monitoring.PasswordFile(d.file("grafana"))); err != nil {
 			return err
 		}
 	}
+	var missing []error
+	for _, tool := range t.all() {
+		if tool.missing != nil {
+			missing = append(missing, tool.missing)
+		}
+	}
 	w := tabwriter.NewWriter(d.out, 0, 0, 2, ' ', 0)
 	if err := tableTemplate.Execute(w, map[string]any{
-		"Password": string(password), "NoPrometheus": t.noPrometheus, "NoAlertmanager": t.noAlertmanager,
-		"Hosts": cluster.ContactPoints(nodes), "Metrics": nodes[0].Metrics(), "Missing": t.missing(),
+		"Password": string(password), "Prometheus": t.prometheus.missing == nil, "Alertmanager": t.alertmanager.missing == nil,
+		"Hosts": cluster.ContactPoints(nodes), "Metrics": nodes[0].Metrics(), "Missing": missing,
 	}); err != nil {
 		return err
 	}

@@ -13,44 +13,29 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// Each start function returns nil if its program is missing.
-
-func (d *Demo) options(name, program string, port int) monitoring.Options {
-	return monitoring.Options{Program: program, Root: d.root, Dir: d.file(name), Port: port, Out: d.out}
+func (d *Demo) options(t tool) monitoring.Options {
+	return monitoring.Options{Program: t.path, Root: d.root, Dir: d.file(t.name), Port: t.port, Out: d.out}
 }
 
 func (d *Demo) startAlertmanager(ctx context.Context, t tools, _ []cluster.Node) (*process.Server, error) {
-	if t.noAlertmanager != nil {
-		return nil, nil
-	}
-	return monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{Options: d.options("alertmanager", t.alertmanager, alertmanagerPort)})
+	return monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{Options: d.options(t.alertmanager)})
 }
 
 func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
-	if t.noPrometheus != nil {
-		return nil, nil
+	o := monitoring.PrometheusOptions{Options: d.options(t.prometheus), FleetETL: metricsAddress, Cassandra: monitoring.Nodes(nodes)}
+	if t.alertmanager.missing == nil {
+		o.Alertmanager = t.alertmanager.address()
 	}
-	o := monitoring.PrometheusOptions{
-		Options:  d.options("prometheus", t.prometheus, prometheusPort),
-		FleetETL: metricsAddress, Cassandra: monitoring.Nodes(nodes), GrafanaURL: fmt.Sprintf("http://localhost:%d", grafanaPort),
-	}
-	if t.noAlertmanager == nil {
-		o.Alertmanager = fmt.Sprintf("127.0.0.1:%d", alertmanagerPort)
-	}
-	if t.noGrafana == nil {
-		o.Grafana = fmt.Sprintf("127.0.0.1:%d", grafanaPort)
+	if t.grafana.missing == nil {
+		o.Grafana = t.grafana.address()
 	}
 	return monitoring.StartPrometheus(ctx, o)
 }
 
 func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
-	if t.noGrafana != nil {
-		return nil, nil
-	}
 	return monitoring.StartGrafana(ctx, monitoring.GrafanaOptions{
-		Options:   d.options("grafana", t.grafana, grafanaPort),
-		Cassandra: cluster.ContactPoints(nodes), DC: nodes[0].DC,
-		PrometheusURL: fmt.Sprintf("http://127.0.0.1:%d", prometheusPort), // if Prometheus is missing, the panels show an error
+		Options: d.options(t.grafana), Cassandra: cluster.ContactPoints(nodes), DC: nodes[0].DC,
+		PrometheusURL: "http://" + t.prometheus.address(), // if Prometheus is missing, the panels show an error
 	})
 }
 
@@ -69,20 +54,20 @@ func (d *Demo) startETL(ctx context.Context, t tools, nodes []cluster.Node) (*pr
 		return nil, fmt.Errorf("create the schema: %w", err)
 	}
 	cmd := exec.Command(d.program(), "run") //nolint:noctx // the server is stopped
-	cmd.Dir, cmd.Env = d.root, d.environment(nodes, t.noAlertmanager == nil)
+	cmd.Dir, cmd.Env = d.root, d.environment(nodes, t.alertmanager)
 	etl := d.etl()
 	return &etl, etl.Start(ctx, cmd)
 }
 
 // environment returns all settings of fleet-etl.
-func (d *Demo) environment(nodes []cluster.Node, alertmanager bool) []string {
+func (d *Demo) environment(nodes []cluster.Node, alertmanager tool) []string {
 	own := []string{
 		"ETL_STATE_DIR=" + d.file("state"),
 		"ETL_SOURCES=generator,api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_OPEN_FLEET=fleet-001",
-		fmt.Sprintf("ETL_GRAFANA_URL=http://localhost:%d", grafanaPort),
+		"ETL_GRAFANA_URL=http://localhost:3000",
 	}
-	if alertmanager {
-		own = append(own, fmt.Sprintf("ETL_ALERTMANAGER_URLS=http://127.0.0.1:%d", alertmanagerPort))
+	if alertmanager.missing == nil {
+		own = append(own, "ETL_ALERTMANAGER_URLS=http://"+alertmanager.address())
 	}
 	for variable, file := range map[string]string{"ETL_GEOFENCES_FILES": "geofences.geojson", "ETL_ALERT_RULES_FILE": "alert-rules.yml"} {
 		path := filepath.Join(d.root, "data", file)
