@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -220,25 +221,36 @@ func (s *TelemetryStore) Positions(ctx context.Context, deviceID string, day Day
 }
 
 // telemetryScan returns a scanner for the rows of one query. Only the history has the column of the accuracy. Rows share
-// equal texts, and their optional values come from a few allocations.
+// equal texts, and the optional values of a row have one allocation.
 func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
 	var device, fleet, zone nameCell
-	var ts timeCell
-	var lat, lon, speed, heading, battery, temp, accuracy numberCell
-	row := []any{&device, &ts, &fleet, &lat, &lon, &speed, &heading, &battery, &temp, &zone}
+	var ts time.Time
+	var lat, lon, battery numberCell
+	var optional [4]numberCell
+	row := []any{&device, &ts, &fleet, &lat, &lon, &optional[0], &optional[1], &battery, &optional[2], &zone}
 	if history {
-		row = append(row, &accuracy)
+		row = append(row, &optional[3])
 	}
-	var kept optionals
 	return func(iter *gocql.Iter) (Telemetry, bool) {
-		accuracy = absent
+		optional[3] = numberCell(math.NaN())
 		if !iter.Scan(row...) {
 			return Telemetry{}, false
 		}
-		return Telemetry{
-			DeviceID: device.text, Ts: ts.Time, FleetID: fleet.text, Zone: zone.text, Lat: lat.orZero(), Lon: lon.orZero(), SpeedKmh: kept.double(speed),
-			HeadingDeg: kept.double(heading), BatteryPct: kept.int(battery), TempC: kept.double(temp), AccuracyM: kept.double(accuracy),
-		}, true
+		t := Telemetry{DeviceID: device.text, Ts: ts, FleetID: fleet.text, Zone: zone.text, Lat: lat.orZero(), Lon: lon.orZero()}
+		values := new(struct {
+			doubles [len(optional)]float64
+			battery int32
+		})
+		for i, field := range [...]**float64{&t.SpeedKmh, &t.HeadingDeg, &t.TempC, &t.AccuracyM} {
+			if values.doubles[i] = float64(optional[i]); !optional[i].absent() {
+				*field = &values.doubles[i]
+			}
+		}
+		if !battery.absent() {
+			values.battery = int32(battery)
+			t.BatteryPct = &values.battery
+		}
+		return t, true
 	}
 }
 

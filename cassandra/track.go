@@ -61,7 +61,7 @@ func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Da
 	iter := s.query(ctx, selectTrack, deviceID, day, time.UnixMilli(fromMs), time.UnixMilli(toMs), limit+1).PageSize(trackPage).Iter()
 	t := &Track{}
 	t.grow(iter.NumRows())
-	var ts bigintCell
+	var ts int64
 	var lat, lon, speed, heading, battery, temp numberCell
 	var fleet, zone nameCell
 	row := []any{&ts, &fleet, &lat, &lon, &speed, &heading, &battery, &temp, &zone}
@@ -70,7 +70,7 @@ func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Da
 			t.More = true
 			break
 		}
-		t.TsMs = append(t.TsMs, int64(ts))
+		t.TsMs = append(t.TsMs, ts)
 		t.Lat = append(t.Lat, float64(lat))
 		t.Lon = append(t.Lon, float64(lon))
 		t.SpeedKmh = append(t.SpeedKmh, float64(speed))
