@@ -97,13 +97,6 @@ func (s *AlertStore) Alerts(ctx context.Context, q AlertQuery) ([]Alert, error) 
 	return alerts, nil
 }
 
-// FleetAlerts lists the alerts of a fleet that were opened between two instants of one day in Unix milliseconds, both
-// included, in no order.
-func (s *AlertStore) FleetAlerts(ctx context.Context, fleetID string, day Day, fromMs, toMs int64) ([]Alert, error) {
-	rows, err := s.fleetAlerts(ctx, fleetID, day, Severities, fromMs, toMs, 0)
-	return rows, opError("read "+TableAlerts, err)
-}
-
 // fleetAlerts reads the partitions of a day. A limit, unless it is 0, applies to each severity.
 func (s *AlertStore) fleetAlerts(ctx context.Context, fleetID string, day Day, severities []string, fromMs, toMs int64, limit int) ([]Alert, error) {
 	parts, err := fanOut(ctx, len(severities), severities, func(ctx context.Context, severity string) ([]Alert, error) {

@@ -56,7 +56,7 @@ func TestFleetAlertLifecycle(t *testing.T) {
 	ctx := t.Context()
 	const fleet = "fleet-lifecycle"
 	read := func(a cassandra.Alert) []cassandra.Alert {
-		found, err := s.FleetAlerts(ctx, fleet, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
+		found, err := s.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: a.Opened(), To: a.Opened()})
 		require.NoError(t, err)
 		return found
 	}
@@ -135,7 +135,6 @@ func TestFleetAlertLifecycle(t *testing.T) {
 		require.Empty(t, read(open), "deleted completely")
 	})
 	t.Run("by time", func(t *testing.T) {
-		day := cassandra.DayOf(at(t, "2026-11-23T00:00:00Z"))
 		var all []cassandra.Alert
 		for i, severity := range cassandra.Severities {
 			a := anAlert(t, fleet, "d5", "2026-11-23T00:00:00Z")
@@ -143,10 +142,10 @@ func TestFleetAlertLifecycle(t *testing.T) {
 			all = append(all, a)
 			require.NoError(t, s.ApplyFleetAlerts(ctx, cassandra.Put(readUs, a)))
 		}
-		found, err := s.FleetAlerts(ctx, fleet, day, all[0].OpenedMs, all[2].OpenedMs)
+		found, err := s.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: all[0].Opened(), To: all[2].Opened()})
 		require.NoError(t, err)
 		require.ElementsMatch(t, all, found)
-		found, err = s.FleetAlerts(ctx, fleet, day, all[1].OpenedMs, all[2].OpenedMs)
+		found, err = s.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: all[1].Opened(), To: all[2].Opened()})
 		require.NoError(t, err)
 		require.ElementsMatch(t, all[1:], found)
 	})
@@ -213,10 +212,10 @@ func TestAlertsAndAnalyticsAreReadByDay(t *testing.T) {
 
 	today := cassandra.DayOf(late.UnixMilli())
 	hour := func(day cassandra.Day, h int32, mean *float64) cassandra.AnalyticsRow {
-		return cassandra.AnalyticsRow{FleetID: "fleet-alerts", Day: day, Hour: h, TotalDistanceKm: 12.5, AvgSpeedKmh: mean, AlertsCount: 2, ActiveDevicesCount: 3, WriteTimeUs: 1}
+		return cassandra.AnalyticsRow{FleetID: "fleet-alerts", Day: day, Hour: h, TotalDistanceKm: 12.5, AvgSpeedKmh: mean, AlertsCount: 2, ActiveDevicesCount: 3}
 	}
-	require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{hour(today, 1, nil), hour(today, 0, ptr(40.5))}))
-	require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{hour(today-1, 23, ptr(0.0))}))
+	require.NoError(t, s.ApplyAnalytics(ctx, cassandra.Put(1, hour(today, 1, nil), hour(today, 0, ptr(40.5)))))
+	require.NoError(t, s.ApplyAnalytics(ctx, cassandra.Put(1, hour(today-1, 23, ptr(0.0)))))
 	hours, err := s.Analytics(ctx, "fleet-alerts", today-1, today)
 	require.NoError(t, err)
 	require.Equal(t, []cassandra.AnalyticsRow{

@@ -39,8 +39,11 @@ type AnalyticsRow struct {
 	RecordsCount       *int64   // nil: no cell
 	MaxSpeedKmh        *float64 // nil if no record of the hour had a speed
 	DrivingS           *int64   // seconds; nil: no cell
+}
 
-	WriteTimeUs int64
+// Analytics returns statistics of the hour without values.
+func (h FleetHour) Analytics() AnalyticsRow {
+	return AnalyticsRow{FleetID: h.FleetID, Day: DayOf(h.HourMs), Hour: int32(h.HourMs % msPerDay / (60 * 60 * 1000))}
 }
 
 // Start is the first instant of the hour, UTC.
@@ -100,24 +103,16 @@ func (s *RollupStore) Analytics(ctx context.Context, fleetID string, first, last
 	return slices.Concat(parts...), opError("read analytics of fleet "+fleetID, err)
 }
 
-// WriteAnalytics writes hours of one fleet and day as one mutation.
-func (s *RollupStore) WriteAnalytics(ctx context.Context, rows []AnalyticsRow) error {
-	a := newArena(len(rows), 11)
-	b := s.batch(ctx, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		from := len(a.args)
-		a.add(&r.FleetID, &r.Day, &r.Hour, &r.TotalDistanceKm)
-		a.set(&r.AvgSpeedKmh)
-		a.add(&r.AlertsCount, &r.ActiveDevicesCount, &r.RecordsCount)
-		a.set(&r.MaxSpeedKmh)
-		a.add(&r.DrivingS, &r.WriteTimeUs)
-		b.add(insertAnalytics, a.row(from))
-	}
-	return b.exec(TableAnalytics)
-}
-
-// DeleteAnalytics deletes an hour of a fleet that has no share of any device left.
-func (s *RollupStore) DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error {
-	return s.exec(ctx, TableAnalytics, deleteAnalytics, writeTimeUs, fleetID, DayOf(hourMs), int32(hourMs%msPerDay/(60*60*1000)))
+// ApplyAnalytics applies statistics of hours of one fleet and day. An hour in which no device has a share left is deleted.
+func (s *RollupStore) ApplyAnalytics(ctx context.Context, rows []Mutation[AnalyticsRow]) error {
+	return apply(ctx, s.Session, TableAnalytics, 11, rows, insertAnalytics, deleteAnalytics,
+		func(a *arena, r *AnalyticsRow) {
+			a.add(&r.FleetID, &r.Day, &r.Hour)
+		}, func(a *arena, r *AnalyticsRow) {
+			a.add(&r.TotalDistanceKm)
+			a.set(&r.AvgSpeedKmh)
+			a.add(&r.AlertsCount, &r.ActiveDevicesCount, &r.RecordsCount)
+			a.set(&r.MaxSpeedKmh)
+			a.add(&r.DrivingS)
+		})
 }

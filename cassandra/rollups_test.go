@@ -53,8 +53,7 @@ func TestAnalyticsCanLoseValues(t *testing.T) {
 		RecordsCount: ptr(int64(77)), MaxSpeedKmh: ptr(61.25), DrivingS: ptr(int64(59)),
 	}
 	write := func(r cassandra.AnalyticsRow, writeTimeUs int64) {
-		r.WriteTimeUs = writeTimeUs
-		require.NoError(t, s.WriteAnalytics(ctx, []cassandra.AnalyticsRow{r}))
+		require.NoError(t, s.ApplyAnalytics(ctx, cassandra.Put(writeTimeUs, r)))
 	}
 	read := func() []cassandra.AnalyticsRow {
 		rows, err := s.Analytics(ctx, fleet, day, day)
@@ -69,8 +68,8 @@ func TestAnalyticsCanLoseValues(t *testing.T) {
 	require.Equal(t, []cassandra.AnalyticsRow{silent}, read(), "a value without records is deleted")
 	write(full, readUs)
 	require.Equal(t, []cassandra.AnalyticsRow{silent}, read())
-	require.NoError(t, s.DeleteAnalytics(ctx, fleet, hour, readUs))
+	require.NoError(t, s.ApplyAnalytics(ctx, cassandra.Remove(readUs, full)))
 	require.Equal(t, []cassandra.AnalyticsRow{silent}, read(), "a deletion only removes earlier writes")
-	require.NoError(t, s.DeleteAnalytics(ctx, fleet, hour+10, readUs+1))
+	require.NoError(t, s.ApplyAnalytics(ctx, cassandra.Remove(readUs+1, cassandra.FleetHour{FleetID: fleet, HourMs: hour + 10}.Analytics())))
 	require.Empty(t, read(), "any instant of the hour works")
 }

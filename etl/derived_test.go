@@ -345,12 +345,8 @@ func rulesAndGeofences(t *testing.T, s *site) {
 		return lines
 	}
 	fleetAlerts := func() (lines []string) {
-		var all []cassandra.Alert
-		for day := cassandra.DayOf(sec(0)); day <= cassandra.DayOf(time.Now().UnixMilli()); day++ {
-			found, err := store.FleetAlerts(t.Context(), "yard", day, sec(0), time.Now().UnixMilli())
-			assert.NoError(t, err)
-			all = append(all, found...)
-		}
+		all, err := store.Alerts(t.Context(), cassandra.AlertQuery{FleetID: "yard", From: time.UnixMilli(sec(0)), To: time.Now()})
+		assert.NoError(t, err)
 		return shown(all)
 	}
 	open := func() []string {
@@ -567,7 +563,7 @@ func alertSurvivesKill(t *testing.T, s *site) {
 	require.Len(t, alerts("stubborn"), 1)
 	require.Empty(t, open("stubborn"), "it does not come back")
 	opened := start.UnixMilli() + 10_000
-	fleetAlerts, err := store.FleetAlerts(t.Context(), "alerted", cassandra.DayOf(opened), opened, opened)
+	fleetAlerts, err := store.Alerts(t.Context(), cassandra.AlertQuery{FleetID: "alerted", From: time.UnixMilli(opened), To: time.UnixMilli(opened)})
 	require.NoError(t, err)
 	require.Len(t, fleetAlerts, 2)
 	for _, a := range fleetAlerts {
@@ -641,7 +637,7 @@ func derivedOf(s *site, fleet string) *derived {
 			if err != nil {
 				return err
 			}
-			fleetAlerts, err := store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+			fleetAlerts, err := store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: day.Time(), To: (day + 1).Time().Add(-time.Millisecond)})
 			if err != nil {
 				return err
 			}

@@ -195,13 +195,13 @@ func (w *fixture) fillAlerts(ctx context.Context, s *cassandra.Store) error {
 	}
 	var hours []cassandra.AnalyticsRow
 	for hour := range int32(24) {
-		row := cassandra.AnalyticsRow{FleetID: "north", Day: cassandra.DayOf(january.UnixMilli()), Hour: hour, TotalDistanceKm: float64(hour) * 1.5, AlertsCount: hour % 3, ActiveDevicesCount: 5, WriteTimeUs: 1}
+		row := cassandra.AnalyticsRow{FleetID: "north", Day: cassandra.DayOf(january.UnixMilli()), Hour: hour, TotalDistanceKm: float64(hour) * 1.5, AlertsCount: hour % 3, ActiveDevicesCount: 5}
 		if hour != 3 {
 			row.AvgSpeedKmh = ptr(20 + float64(hour))
 		}
 		hours = append(hours, row)
 	}
-	return s.WriteAnalytics(ctx, hours)
+	return s.ApplyAnalytics(ctx, cassandra.Put(1, hours...))
 }
 
 func (w *fixture) writeFleet(ctx context.Context, s *cassandra.Store, fleet string, rows []cassandra.LatestRow) error {

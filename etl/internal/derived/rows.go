@@ -119,7 +119,7 @@ func SumHours(rows []cassandra.HourRow) (sum cassandra.AnalyticsRow, found bool)
 		return sum, false
 	}
 	slices.SortFunc(rows, func(a, b cassandra.HourRow) int { return cmp.Compare(a.DeviceID, b.DeviceID) })
-	sum.FleetID, sum.Day, sum.Hour = rows[0].FleetID, cassandra.DayOf(rows[0].HourMs), int32(rows[0].HourMs%(24*HourMs)/HourMs)
+	sum = cassandra.FleetHour{FleetID: rows[0].FleetID, HourMs: rows[0].HourMs}.Analytics()
 	var speeds, driving float64
 	var speedCount, records int64
 	for i := range rows {
@@ -147,7 +147,4 @@ func SumHours(rows []cassandra.HourRow) (sum cassandra.AnalyticsRow, found bool)
 }
 
 // SameAnalytics compares two sums of one hour.
-func SameAnalytics(a, b cassandra.AnalyticsRow) bool {
-	a.FleetID, a.Day, a.Hour, a.WriteTimeUs = b.FleetID, b.Day, b.Hour, b.WriteTimeUs
-	return reflect.DeepEqual(a, b)
-}
+func SameAnalytics(a, b cassandra.AnalyticsRow) bool { return reflect.DeepEqual(a, b) }

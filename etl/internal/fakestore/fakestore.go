@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -373,23 +372,8 @@ func (f *View) Analytics(_ context.Context, fleetID string, first, last cassandr
 	return rows, f.Request()
 }
 
-func (f *View) WriteAnalytics(_ context.Context, rows []cassandra.AnalyticsRow) error {
-	var puts []cassandra.Mutation[cassandra.AnalyticsRow]
-	for _, r := range rows {
-		at := r.WriteTimeUs
-		r.WriteTimeUs = 0
-		puts = append(puts, cassandra.Put(at, r)...)
-	}
-	return apply(f, cassandra.TableAnalytics, puts, analyticsKey)
-}
-
-func (f *View) DeleteAnalytics(_ context.Context, fleetID string, hour, at int64) error {
-	row := cassandra.AnalyticsRow{FleetID: fleetID, Day: cassandra.DayOf(hour), Hour: int32(hour % (24 * derived.HourMs) / derived.HourMs)}
-	return apply(f, cassandra.TableAnalytics, cassandra.Remove(at, row), analyticsKey)
-}
-
-func analyticsKey(r *cassandra.AnalyticsRow) string {
-	return KeyOf(r.FleetID, int64(r.Day), int64(r.Hour))
+func (f *View) ApplyAnalytics(_ context.Context, rows []cassandra.Mutation[cassandra.AnalyticsRow]) error {
+	return apply(f, cassandra.TableAnalytics, rows, func(r *cassandra.AnalyticsRow) string { return KeyOf(r.FleetID, int64(r.Day), int64(r.Hour)) })
 }
 
 func (f *View) Trips(_ context.Context, deviceID string, from, to int64) ([]cassandra.TripRow, error) {
@@ -406,9 +390,9 @@ func fleetAlertKey(r *cassandra.Alert) string {
 	return KeyOf(r.FleetID, int64(cassandra.DayOf(r.OpenedMs)), r.Severity, r.OpenedMs, r.DeviceID, r.Type)
 }
 
-func (f *View) FleetAlerts(_ context.Context, fleetID string, day cassandra.Day, from, to int64) ([]cassandra.Alert, error) {
-	rows := List[cassandra.Alert](f.Store, cassandra.TableAlerts, KeyOf(fleetID, int64(day)))
-	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.OpenedMs < from || r.OpenedMs > to }), f.Request()
+func (f *View) Alerts(_ context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
+	rows := List[cassandra.Alert](f.Store, cassandra.TableAlerts, KeyOf(q.FleetID))
+	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.Opened().Before(q.From) || r.Opened().After(q.To) }), f.Request()
 }
 
 // Resolve resolves an alert by hand.

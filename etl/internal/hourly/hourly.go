@@ -23,8 +23,7 @@ import (
 // Store has what devices add to hours, and their sums.
 type Store interface {
 	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
-	WriteAnalytics(ctx context.Context, rows []cassandra.AnalyticsRow) error
-	DeleteAnalytics(ctx context.Context, fleetID string, hourMs, writeTimeUs int64) error
+	ApplyAnalytics(ctx context.Context, rows []cassandra.Mutation[cassandra.AnalyticsRow]) error
 }
 
 // readsInParallel is the number of hours that are read in parallel.
@@ -130,18 +129,18 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 		day   cassandra.Day
 	}
 	var mu sync.Mutex
-	sums := map[fleetDay][]cassandra.AnalyticsRow{}
+	sums := map[fleetDay][]cassandra.Mutation[cassandra.AnalyticsRow]{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(readsInParallel)
 	for _, h := range hours {
 		g.Go(func() error {
-			sum, found, err := s.read(gctx, lease, h)
-			if err != nil || !found {
+			sum, err := s.read(gctx, h)
+			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			key := fleetDay{h.FleetID, sum.Day}
+			key := fleetDay{h.FleetID, sum.Row.Day}
 			sums[key] = append(sums[key], sum)
 			return nil
 		})
@@ -157,7 +156,7 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 				if err := lease.Check(ctx); err != nil {
 					return err
 				}
-				return s.stores.Strong.WriteAnalytics(ctx, rows)
+				return s.stores.Strong.ApplyAnalytics(ctx, rows)
 			})
 		}
 	}
@@ -170,25 +169,18 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 
 // read sums one hour, or deletes its sum if nothing is left to add up. The stamp precedes the read: the last reader has
 // seen the latest row of every device.
-func (s *Sums) read(ctx context.Context, lease claims.Lease, h cassandra.FleetHour) (sum cassandra.AnalyticsRow, found bool, err error) {
-	at := s.stamps.Next()
+func (s *Sums) read(ctx context.Context, h cassandra.FleetHour) (sum cassandra.Mutation[cassandra.AnalyticsRow], err error) {
+	sum.WriteTimeUs = s.stamps.Next()
 	var rows []cassandra.HourRow
-	if _, err := executor.Read(ctx, s.exec, s.stores, cassandra.TableHours, func(ctx context.Context, store Store) (err error) {
+	_, err = executor.Read(ctx, s.exec, s.stores, cassandra.TableHours, func(ctx context.Context, store Store) (err error) {
 		rows, err = store.Hours(ctx, h.FleetID, h.HourMs)
 		return err
-	}); err != nil {
-		return sum, false, err
-	}
-	if sum, found = derived.SumHours(rows); found {
-		sum.WriteTimeUs = at
-		return sum, true, nil
-	}
-	return sum, false, s.exec.Write(ctx, cassandra.TableAnalytics, 0, func(ctx context.Context) error {
-		if err := lease.Check(ctx); err != nil {
-			return err
-		}
-		return s.stores.Strong.DeleteAnalytics(ctx, h.FleetID, h.HourMs, at)
 	})
+	found := false
+	if sum.Row, found = derived.SumHours(rows); !found {
+		sum.Row, sum.Delete = h.Analytics(), true
+	}
+	return sum, err
 }
 
 type metrics struct {

@@ -46,11 +46,11 @@ func (s *countingStore) Hours(ctx context.Context, fleet string, hourMs int64) (
 	return s.View.Hours(ctx, fleet, hourMs)
 }
 
-func (s *countingStore) WriteAnalytics(ctx context.Context, rows []cassandra.AnalyticsRow) error {
+func (s *countingStore) ApplyAnalytics(ctx context.Context, rows []cassandra.Mutation[cassandra.AnalyticsRow]) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writes = append(s.writes, len(rows))
-	return s.View.WriteAnalytics(ctx, rows)
+	return s.View.ApplyAnalytics(ctx, rows)
 }
 
 type fixture struct {

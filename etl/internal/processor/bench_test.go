@@ -357,7 +357,9 @@ func (s *discard) Hours(context.Context, string, int64) ([]cassandra.HourRow, er
 	return slices.Clone(s.hours), nil
 }
 
-func (s *discard) WriteAnalytics(context.Context, []cassandra.AnalyticsRow) error { return nil }
+func (s *discard) ApplyAnalytics(context.Context, []cassandra.Mutation[cassandra.AnalyticsRow]) error {
+	return nil
+}
 
 func (s *discard) ApplyDeviceAlerts(context.Context, []cassandra.Mutation[cassandra.Alert]) error {
 	return nil

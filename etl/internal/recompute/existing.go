@@ -90,6 +90,6 @@ func OpenAlerts(ctx context.Context, s Store, deviceID string, fleets []string) 
 
 // FleetRows reads the rows of a device's alert in alerts_by_fleet_day: one, unless it is there with several severities.
 func FleetRows(ctx context.Context, s Store, a *cassandra.Alert) ([]cassandra.Alert, error) {
-	rows, err := s.FleetAlerts(ctx, a.FleetID, cassandra.DayOf(a.OpenedMs), a.OpenedMs, a.OpenedMs)
+	rows, err := s.Alerts(ctx, cassandra.AlertQuery{FleetID: a.FleetID, From: a.Opened(), To: a.Opened()})
 	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return r.DeviceID != a.DeviceID || r.Type != a.Type }), err
 }

@@ -19,7 +19,7 @@ type Store interface {
 	DeviceDays(ctx context.Context, deviceID string, day cassandra.Day) ([]cassandra.DeviceDay, error)
 	Trips(ctx context.Context, deviceID string, fromMs, toMs int64) ([]cassandra.TripRow, error)
 	DeviceAlerts(ctx context.Context, deviceID string, fromMs, toMs int64) ([]cassandra.Alert, error)
-	FleetAlerts(ctx context.Context, fleetID string, day cassandra.Day, fromMs, toMs int64) ([]cassandra.Alert, error)
+	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.Alert, error)
 }
 

@@ -115,10 +115,10 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 	}
 	pending := map[string]bool{} // devices with such alerts
 	for _, fleet := range fleets {
+		if err := x.fleetAlerts(ctx, fleet, pending); err != nil {
+			return nil, err
+		}
 		for day := first; day <= last; day++ {
-			if err := x.fleetAlerts(ctx, fleet, day, pending); err != nil {
-				return nil, err
-			}
 			if err := x.hoursOfDay(ctx, fleet, day); err != nil {
 				return nil, err
 			}
@@ -354,10 +354,10 @@ type fleetAlert struct {
 	key           derived.AlertKey
 }
 
-// fleetAlerts finds alerts of a fleet and day that no record leads to and that have no row of their device: the comparison
+// fleetAlerts finds alerts of a fleet that no record leads to and that have no row of their device: the comparison
 // of the device did not find those. It adds devices to pending that an instance still derives.
-func (x *verification) fleetAlerts(ctx context.Context, fleet string, day cassandra.Day, pending map[string]bool) error {
-	rows, err := x.Store.FleetAlerts(ctx, fleet, day, day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1)
+func (x *verification) fleetAlerts(ctx context.Context, fleet string, pending map[string]bool) error {
+	rows, err := x.Store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: x.first.Time(), To: (x.last + 1).Time().Add(-time.Millisecond)})
 	if err != nil {
 		return err
 	}

@@ -72,8 +72,7 @@ defaults:
 	require.NoError(t, w.Write(t.Context(), result.OpenAlerts(func(derived.AlertKey) bool { return true }), guard))
 	sum, found := derived.SumHours(fakestore.List[cassandra.HourRow](f.Store, cassandra.TableHours, ""))
 	require.True(t, found)
-	sum.WriteTimeUs = at
-	require.NoError(t, v.WriteAnalytics(t.Context(), []cassandra.AnalyticsRow{sum}))
+	require.NoError(t, v.ApplyAnalytics(t.Context(), cassandra.Put(at, sum)))
 	return f
 }
 
@@ -222,7 +221,7 @@ func TestWrongRowsDiffer(t *testing.T) {
 		},
 		"extra sum": {
 			add: func(v *fakestore.View) error {
-				return v.WriteAnalytics(t.Context(), []cassandra.AnalyticsRow{{FleetID: "south", Day: today, Hour: 7, WriteTimeUs: 1}})
+				return v.ApplyAnalytics(t.Context(), cassandra.Put(1, cassandra.AnalyticsRow{FleetID: "south", Day: today, Hour: 7}))
 			},
 			want: Difference{cassandra.TableAnalytics, "south 2026-03-01T07:00:00.000Z", "should not exist"},
 		},

@@ -83,9 +83,9 @@ func TestRealStore(t *testing.T) {
 		day := cassandra.DayOf(now.UnixMilli()) - cassandra.Day(d)
 		var hours []cassandra.AnalyticsRow
 		for hour := range int32(24) {
-			hours = append(hours, cassandra.AnalyticsRow{FleetID: "fleet-a", Day: day, Hour: hour, TotalDistanceKm: 1.5, ActiveDevicesCount: 30, WriteTimeUs: 1})
+			hours = append(hours, cassandra.AnalyticsRow{FleetID: "fleet-a", Day: day, Hour: hour, TotalDistanceKm: 1.5, ActiveDevicesCount: 30})
 		}
-		require.NoError(t, store.WriteAnalytics(ctx, hours))
+		require.NoError(t, store.ApplyAnalytics(ctx, cassandra.Put(1, hours...)))
 	}
 
 	t.Run("tracks by pages and as files", func(t *testing.T) {
