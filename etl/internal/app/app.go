@@ -43,7 +43,7 @@ type App struct {
 	alertmanager *notifier.Alertmanager // nil if there is none
 	pipeline     *pipeline.Pipeline
 	sources      []pipeline.Source
-	toEnd        bool                // the sources end, as those of load do; nobody is notified of alerts
+	toEnd        bool                // the sources end, as in a load, and no receiver is notified of alerts
 	reloads      []reload.Target     // files of the HTTP API
 	coordinator  *reload.Coordinator // nil with toEnd
 	operations   *operationsServer   // nil if disabled

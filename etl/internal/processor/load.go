@@ -38,8 +38,8 @@ func (p *Processor) hasUnused() bool {
 	return false
 }
 
-// Acquire claims devices, and reads the states of those that were not claimed before. Their records are written later: a
-// device without a state and without records is new.
+// Acquire claims devices, and reads the states of the newly claimed ones. Their records are written later: a device without
+// a state and without records is new.
 func (p *Processor) Acquire(ctx context.Context, wants map[string]*claims.Want) ([]claims.Acquired, error) {
 	acquired, err := p.claims.Acquire(ctx, wants)
 	if err != nil {
