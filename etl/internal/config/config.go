@@ -134,7 +134,8 @@ func FromEnvironment() (*Config, error) {
 	var c Config
 	if err := envconfig.Process("", &c); err != nil {
 		if e := (*envconfig.ParseError)(nil); errors.As(err, &e) {
-			return nil, fmt.Errorf("%s %q: not a %s; its default is %s", e.KeyName, e.Value, kindOf(e.TypeName), c.defaultOf(e.KeyName))
+			f, _ := reflect.TypeFor[Config]().FieldByName(e.FieldName)
+			return nil, fmt.Errorf("%s %q: not a %s; its default is %s", e.KeyName, e.Value, cmp.Or(kinds[e.TypeName], "whole number"), f.Tag.Get("default"))
 		}
 		return nil, err
 	}
@@ -155,27 +156,8 @@ func FromEnvironment() (*Config, error) {
 	return &c, nil
 }
 
-func (c *Config) defaultOf(variable string) string {
-	for f := range c.fields() {
-		if f.variable == variable {
-			return f.Get("default")
-		}
-	}
-	return ""
-}
-
-func kindOf(typeName string) string {
-	switch typeName {
-	case "time.Duration":
-		return "duration such as 200ms or 5s"
-	case "bool":
-		return "boolean, true or false"
-	case "float64":
-		return "number"
-	default:
-		return "whole number"
-	}
-}
+// kinds describes the types of settings, except integers.
+var kinds = map[string]string{"time.Duration": "duration such as 200ms or 5s", "bool": "boolean, true or false", "float64": "number"}
 
 // check rejects values that contradict each other, and names that no record can have.
 func (c *Config) check() (wrong []error) {
