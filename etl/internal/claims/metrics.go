@@ -1,6 +1,10 @@
 package claims
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
+)
 
 type metrics struct {
 	instances prometheus.Gauge
@@ -9,20 +13,12 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	m := &metrics{
-		instances: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_instances",
-			Help: "Instances of fleet-etl on this keyspace that send heartbeats, this one included.",
-		}),
-		fenced: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_claims_fenced_total",
-			Help: "Times that this process was taken over while paused or disconnected, and claimed its devices again.",
-		}),
-		takenOver: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_claims_taken_over_total",
-			Help: "Devices taken over from instances that ended or fell silent.",
-		}),
+	register := promutil.With(reg)
+	return &metrics{
+		instances: register.Gauge("fleet_etl_instances",
+			"Instances of fleet-etl on this keyspace that send heartbeats, this one included."),
+		fenced: register.Counter("fleet_etl_claims_fenced_total",
+			"Times that this process was taken over while paused or disconnected, and claimed its devices again."),
+		takenOver: register.Counter("fleet_etl_claims_taken_over_total", "Devices taken over from instances that ended or fell silent."),
 	}
-	reg.MustRegister(m.instances, m.fenced, m.takenOver)
-	return m
 }

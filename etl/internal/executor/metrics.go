@@ -24,28 +24,21 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
-	written := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_records_written_total",
-		Help: "Rows written, by table. Rows of telemetry_by_device_day are records; duplicates are not counted.",
-	}, []string{"table"})
-	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_write_duration_seconds",
+	register := promutil.With(reg)
+	written := register.CounterVec("fleet_etl_records_written_total",
+		"Rows written, by table. Rows of telemetry_by_device_day are records; duplicates are not counted.", "table")
+	duration := register.HistogramVec("fleet_etl_write_duration_seconds",
 		"Time of one write (a mutation of one partition) from its start to its acknowledgment, retries included, by table.",
-		cassandra.RequestBuckets), []string{"table"})
+		cassandra.RequestBuckets, "table")
 	m := &metrics{
 		written:  map[string]prometheus.Counter{},
 		duration: map[string]prometheus.Observer{},
-		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_write_errors_total",
-			Help: "Requests that failed, by table and reason. Requests that can succeed are retried: see fleet_etl_write_retries_total.",
-		}, []string{"table", "reason"}),
-		retries: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_write_retries_total",
-			Help: "Requests that were retried. They show in fleet_etl_write_duration_seconds as slow writes.",
-		}),
-		up: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_store_up",
-			Help: "1 while the cluster accepts writes, 0 while writes are paused because it is unavailable.",
-		}),
+		errors: register.CounterVec("fleet_etl_write_errors_total",
+			"Requests that failed, by table and reason. Requests that can succeed are retried: see fleet_etl_write_retries_total.", "table", "reason"),
+		retries: register.Counter("fleet_etl_write_retries_total",
+			"Requests that were retried. They show in fleet_etl_write_duration_seconds as slow writes."),
+		up: register.Gauge("fleet_etl_store_up",
+			"1 while the cluster accepts writes, 0 while writes are paused because it is unavailable."),
 	}
 	m.up.Set(1)
 	for _, table := range tables {
@@ -55,15 +48,10 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 			m.errors.WithLabelValues(table, string(reason))
 		}
 	}
-	inFlight := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "fleet_etl_writes_in_flight",
-		Help: "Writes in flight; the bound is fleet_etl_writes_in_flight_limit.",
-	}, func() float64 { n, _ := limit.state(); return float64(n) })
-	inFlightLimit := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "fleet_etl_writes_in_flight_limit",
-		Help: "Bound on writes in flight. It falls while the cluster is slow and rises while the cluster keeps up.",
-	}, func() float64 { _, n := limit.state(); return float64(n) })
-	reg.MustRegister(written, duration, m.errors, m.retries, m.up, inFlight, inFlightLimit)
+	register.GaugeFunc("fleet_etl_writes_in_flight",
+		"Writes in flight; the bound is fleet_etl_writes_in_flight_limit.", func() float64 { n, _ := limit.state(); return float64(n) })
+	register.GaugeFunc("fleet_etl_writes_in_flight_limit",
+		"Bound on writes in flight. It falls while the cluster is slow and rises while the cluster keeps up.", func() float64 { _, n := limit.state(); return float64(n) })
 	return m
 }
 

@@ -46,27 +46,19 @@ type metrics struct {
 
 // newMetrics registers the metrics of one receiver. The receivers' metrics share their names.
 func newMetrics(reg prometheus.Registerer, receiver string) *metrics {
-	labels := prometheus.Labels{"receiver": receiver}
-	total := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_notifications_total", ConstLabels: labels,
-		Help: "Alert notifications by outcome (sent, failed, dropped), resends included. Each failed attempt counts.",
-	}, []string{"outcome"})
-	opts := promutil.Histogram("fleet_etl_notify_duration_seconds",
-		"Time from sending notifications until the receiver accepted them or the attempt failed.", durationBuckets)
-	opts.ConstLabels = labels
-	duration := prometheus.NewHistogram(opts)
+	register := promutil.With(prometheus.WrapRegistererWith(prometheus.Labels{"receiver": receiver}, reg))
+	total := register.CounterVec("fleet_etl_notifications_total",
+		"Alert notifications by outcome (sent, failed, dropped), resends included. Each failed attempt counts.", "outcome")
 	m := &metrics{
 		outcomes: map[outcome]prometheus.Counter{},
-		duration: duration,
-		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "fleet_etl_notify_last_success_timestamp_seconds", ConstLabels: labels,
-			Help: "Unix time of the last attempt that the receiver accepted; 0 if there was none.",
-		}),
+		duration: register.Histogram("fleet_etl_notify_duration_seconds",
+			"Time from sending notifications until the receiver accepted them or the attempt failed.", durationBuckets),
+		lastSuccess: register.Gauge("fleet_etl_notify_last_success_timestamp_seconds",
+			"Unix time of the last attempt that the receiver accepted; 0 if there was none."),
 	}
 	for _, o := range [...]outcome{sent, failed, dropped} {
 		m.outcomes[o] = total.WithLabelValues(string(o))
 	}
-	reg.MustRegister(total, duration, m.lastSuccess)
 	return m
 }
 

@@ -41,42 +41,34 @@ type Summary struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	stage := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_stage_duration_seconds",
-		"Time that one batch spends in a stage: extract (the source reads it), transform (validation), load (until it is durable).", stageBuckets), []string{"stage"})
-	m := &metrics{
-		received: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_records_received_total",
-			Help: "Records that sources read, including rejected and duplicate ones, by source.",
-		}, []string{"source"}),
-		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_records_rejected_total",
-			Help: "Records that were rejected and became dead letters, by source and reason.",
-		}, []string{"source", "reason"}),
-		duplicate: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "fleet_etl_records_duplicate_total",
-			Help: "Records whose device and time were seen before, by source.",
-		}, []string{"source"}),
-		freshness: prometheus.NewHistogram(promutil.Histogram("fleet_etl_freshness_seconds",
-			"Time from accepting a record until it can be read.", freshnessBuckets)),
-		eventLag: prometheus.NewHistogram(promutil.Histogram("fleet_etl_event_lag_seconds",
-			"Time from the event of a record until it is accepted; 0 when the device's clock is ahead.", lagBuckets)),
+	register := promutil.With(reg)
+	stage := register.HistogramVec("fleet_etl_stage_duration_seconds",
+		"Time that one batch spends in a stage: extract (the source reads it), transform (validation), load (until it is durable).", stageBuckets, "stage")
+	return &metrics{
+		received: register.CounterVec("fleet_etl_records_received_total",
+			"Records that sources read, including rejected and duplicate ones, by source.", "source"),
+		rejected: register.CounterVec("fleet_etl_records_rejected_total",
+			"Records that were rejected and became dead letters, by source and reason.", "source", "reason"),
+		duplicate: register.CounterVec("fleet_etl_records_duplicate_total",
+			"Records whose device and time were seen before, by source.", "source"),
+		freshness: register.Histogram("fleet_etl_freshness_seconds",
+			"Time from accepting a record until it can be read.", freshnessBuckets),
+		eventLag: register.Histogram("fleet_etl_event_lag_seconds",
+			"Time from the event of a record until it is accepted; 0 when the device's clock is ahead.", lagBuckets),
 		extract:   stage.WithLabelValues("extract"),
 		transform: stage.WithLabelValues("transform"),
 		load:      stage.WithLabelValues("load"),
 		summary:   Summary{Rejected: map[telemetry.Reason]int64{}},
 	}
-	reg.MustRegister(stage, m.received, m.rejected, m.duplicate, m.freshness, m.eventLag)
-	return m
 }
 
 // watch registers the metrics of a queue.
 func watch[T any](reg prometheus.Registerer, name string, queue chan T) {
-	gauge := func(metric, help string, value func() int) {
-		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: metric, Help: help, ConstLabels: prometheus.Labels{"queue": name}},
-			func() float64 { return float64(value()) }))
-	}
-	gauge("fleet_etl_queue_length", "Batches that wait in a queue, up to fleet_etl_queue_capacity.", func() int { return len(queue) })
-	gauge("fleet_etl_queue_capacity", "Largest number of batches that a queue holds. While it is full, the stage before it waits.", func() int { return cap(queue) })
+	register := promutil.With(prometheus.WrapRegistererWith(prometheus.Labels{"queue": name}, reg))
+	register.GaugeFunc("fleet_etl_queue_length",
+		"Batches that wait in a queue, up to fleet_etl_queue_capacity.", func() float64 { return float64(len(queue)) })
+	register.GaugeFunc("fleet_etl_queue_capacity",
+		"Largest number of batches that a queue holds. While it is full, the stage before it waits.", func() float64 { return float64(cap(queue)) })
 }
 
 func (m *metrics) copySummary() Summary {

@@ -20,10 +20,9 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
-	alerts := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_alerts_total",
-		Help: "Changes of alerts that this process found, by type, severity and transition (opened, escalated, resolved).",
-	}, []string{"type", "severity", "transition"})
+	register := promutil.With(reg)
+	alerts := register.CounterVec("fleet_etl_alerts_total",
+		"Changes of alerts that this process found, by type, severity and transition (opened, escalated, resolved).", "type", "severity", "transition")
 	for _, kind := range telemetry.AlertTypes {
 		for _, severity := range telemetry.Severities {
 			for _, transition := range telemetry.Transitions {
@@ -31,28 +30,22 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 			}
 		}
 	}
-	recomputed := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_recomputed_devices_total",
-		Help: "Devices recomputed from stored records, by reason: late records, shared with another instance, taken over from one, " +
-			"fenced while paused or disconnected, gap in what is known.",
-	}, []string{"reason"})
-	trips := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "fleet_etl_trips_total",
-		Help: "Trips and stops written with an end, by kind. One that a recomputation changes counts again.",
-	}, []string{"kind"})
-	duration := prometheus.NewHistogramVec(promutil.Histogram("fleet_etl_processor_duration_seconds",
+	recomputed := register.CounterVec("fleet_etl_recomputed_devices_total",
+		"Devices recomputed from stored records, by reason: late records, shared with another instance, taken over from one, "+
+			"fenced while paused or disconnected, gap in what is known.", "reason")
+	trips := register.CounterVec("fleet_etl_trips_total",
+		"Trips and stops written with an end, by kind. One that a recomputation changes counts again.", "kind")
+	duration := register.HistogramVec("fleet_etl_processor_duration_seconds",
 		"Time of one operation of the processor: apply (a batch of records), recompute (one device from the store) and flush (everything that changed).",
-		cassandra.RequestBuckets), []string{"operation"})
+		cassandra.RequestBuckets, "operation")
 	m := &metrics{
 		alerts: alerts, recomputed: map[string]prometheus.Counter{}, trips: map[rollup.TripKind]prometheus.Counter{},
 		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"),
 		flush: duration.WithLabelValues("flush"),
 		open:  map[telemetry.Severity]prometheus.Gauge{},
 	}
-	open := prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Name: "fleet_etl_alerts_open",
-		Help: "Stored open alerts of all fleets, by severity. Every process exports the same values.",
-	}, []string{"severity"})
+	open := register.GaugeVec("fleet_etl_alerts_open",
+		"Stored open alerts of all fleets, by severity. Every process exports the same values.", "severity")
 	for _, severity := range telemetry.Severities {
 		m.open[severity] = open.WithLabelValues(string(severity))
 	}
@@ -62,15 +55,9 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 	for _, kind := range []rollup.TripKind{rollup.KindTrip, rollup.KindStop} {
 		m.trips[kind] = trips.WithLabelValues(string(kind))
 	}
-	devices := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "fleet_etl_processor_devices",
-		Help: "Devices whose state is in memory.",
-	}, func() float64 { return float64(p.loaded()) })
-	dirty := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "fleet_etl_processor_dirty_devices",
-		Help: "Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.",
-	}, func() float64 { return float64(p.dirty()) })
-	reg.MustRegister(alerts, open, recomputed, trips, duration, devices, dirty)
+	register.GaugeFunc("fleet_etl_processor_devices", "Devices whose state is in memory.", func() float64 { return float64(p.loaded()) })
+	register.GaugeFunc("fleet_etl_processor_dirty_devices",
+		"Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.", func() float64 { return float64(p.dirty()) })
 	return m
 }
 

@@ -39,19 +39,18 @@ func (f Factory) GaugeFunc(name, help string, value func() float64) {
 	f.auto.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 }
 
-// Histogram makes a histogram of Histogram.
+// Histogram makes a histogram with the given classic buckets, in the unit of its name.
 func (f Factory) Histogram(name, help string, buckets []float64) prometheus.Histogram {
-	return f.auto.NewHistogram(Histogram(name, help, buckets))
+	return f.auto.NewHistogram(histogram(name, help, buckets))
 }
 
-// HistogramVec makes a histogram of Histogram for each combination of label values.
+// HistogramVec makes a histogram for each combination of label values.
 func (f Factory) HistogramVec(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
-	return f.auto.NewHistogramVec(Histogram(name, help, buckets), labels)
+	return f.auto.NewHistogramVec(histogram(name, help, buckets), labels)
 }
 
-// Histogram returns the options of a histogram with the given classic buckets, in the unit of its name, and with native
-// buckets for servers that scrape those.
-func Histogram(name, help string, buckets []float64) prometheus.HistogramOpts {
+// histogram has native buckets too, for servers that scrape those.
+func histogram(name, help string, buckets []float64) prometheus.HistogramOpts {
 	return prometheus.HistogramOpts{
 		Name: name, Help: help, Buckets: buckets,
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,

@@ -8,9 +8,7 @@ import (
 
 func TestHistogramHasClassicAndNativeBuckets(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	h := prometheus.NewHistogram(Histogram("test_duration_seconds", "A test.", []float64{.1, 1}))
-	reg.MustRegister(h)
-	h.Observe(.5)
+	With(reg).Histogram("test_duration_seconds", "A test.", []float64{.1, 1}).Observe(.5)
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -51,12 +52,8 @@ func NewDeadLetterTopic(o DeadLetterOptions) (*DeadLetterTopic, error) {
 	if err != nil {
 		return nil, fmt.Errorf("kafka dead letters: %w", err)
 	}
-	d := &DeadLetterTopic{producer: p, now: o.Now, stored: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "fleet_etl_kafka_dead_letters_total",
-		Help: "Rejected records that were stored on the dead-letter topic.",
-	})}
-	o.Registerer.MustRegister(d.stored)
-	return d, nil
+	stored := promutil.With(o.Registerer).Counter("fleet_etl_kafka_dead_letters_total", "Rejected records that were stored on the dead-letter topic.")
+	return &DeadLetterTopic{producer: p, now: o.Now, stored: stored}, nil
 }
 
 // Append implements pipeline.DeadLetters: it returns when the records are stored on all in-sync replicas. It waits for an

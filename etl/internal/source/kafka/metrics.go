@@ -5,6 +5,8 @@ import (
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 type metrics struct {
@@ -30,11 +32,10 @@ const (
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	counter := func(name, help, label string, values ...string) *prometheus.CounterVec {
-		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+		c := promutil.With(reg).CounterVec(name, help, label)
 		for _, value := range values {
 			c.WithLabelValues(value)
 		}
-		reg.MustRegister(c)
 		return c
 	}
 	m := &metrics{
