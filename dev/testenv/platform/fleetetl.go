@@ -3,12 +3,10 @@ package platform
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -103,20 +101,16 @@ func (e *ETL) Run() {
 	log, err := os.Create(path)
 	require.NoError(e.t, err)
 	defer log.Close()                     // the child process has its own descriptor
-	cmd := exec.Command(e.program, "run") //nolint:noctx // stopped by a signal below
+	cmd := exec.Command(e.program, "run") //nolint:noctx // stopped below
 	cmd.Env, cmd.Stdout, cmd.Stderr = e.env, log, log
-	require.NoError(e.t, cmd.Start())
+	child, err := process.StartChild(cmd)
+	require.NoError(e.t, err)
 	e.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		deadline := time.AfterFunc(readyWithin, func() { _ = cmd.Process.Kill() })
-		assert.NoError(e.t, cmd.Wait(), "fleet-etl stops without an error")
-		deadline.Stop()
+		assert.NoError(e.t, child.Stop(readyWithin), "fleet-etl stops without an error")
 		if e.t.Failed() {
 			e.t.Log("fleet-etl", Tail(path))
 		}
 	})
-	require.Eventually(e.t, func() bool {
-		status, _, err := Get(e.t.Context(), "http://"+e.Metrics+"/-/ready")
-		return err == nil && status == http.StatusOK
-	}, readyWithin, 100*time.Millisecond, "fleet-etl is ready")
+	require.Eventually(e.t, func() bool { return process.AnswersHTTP(e.t.Context(), "http://"+e.Metrics+"/-/ready") },
+		readyWithin, 100*time.Millisecond, "fleet-etl is ready")
 }
