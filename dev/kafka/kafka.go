@@ -119,21 +119,24 @@ func (b *Broker) Runs() (bool, error) {
 	return state == process.Running || state == process.Paused, err
 }
 
-// lock locks the broker until unlock is called.
-func (b *Broker) lock(ctx context.Context) (unlock func(), err error) {
-	return process.Lock(ctx, b.dir, func(holder string) {
+// change calls do while no other process changes the broker.
+func (b *Broker) change(ctx context.Context, do func(process.Server, context.Context) error) error {
+	unlock, err := process.Lock(ctx, b.dir, func(holder string) {
 		b.printf("waiting for process %s, which changes the broker in %s", holder, b.dir)
 	})
-}
-
-// Up starts the broker unless it runs, and returns when it serves. If that fails or ctx ends, it kills the broker.
-func (b *Broker) Up(ctx context.Context) (err error) {
-	unlock, err := b.lock(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	server := b.server()
+	return do(b.server(), ctx)
+}
+
+// Up starts the broker unless it runs, and returns when it serves. If that fails or ctx ends, it kills the broker.
+func (b *Broker) Up(ctx context.Context) error {
+	return b.change(ctx, func(s process.Server, ctx context.Context) error { return b.up(ctx, s) })
+}
+
+func (b *Broker) up(ctx context.Context, server process.Server) error {
 	runs, err := b.Runs()
 	if err != nil {
 		return err
@@ -190,30 +193,20 @@ func (b *Broker) CreateTopic(ctx context.Context, name string, partitions int) e
 
 // Down stops the broker, and kills it if that takes more than a minute. With remove, it also removes the data.
 func (b *Broker) Down(ctx context.Context, remove bool) error {
-	unlock, err := b.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := b.server().Stop(ctx); err != nil || !remove {
-		return err
-	}
-	if err := os.RemoveAll(b.data()); err != nil {
-		return fmt.Errorf("remove broker: %w", err)
-	}
-	b.printf("data in %s removed", b.dir)
-	return nil
+	return b.change(ctx, func(s process.Server, ctx context.Context) error {
+		if err := s.Stop(ctx); err != nil || !remove {
+			return err
+		}
+		if err := os.RemoveAll(b.data()); err != nil {
+			return fmt.Errorf("remove broker: %w", err)
+		}
+		b.printf("data in %s removed", b.dir)
+		return nil
+	})
 }
 
 // Kill ends the broker with SIGKILL.
-func (b *Broker) Kill(ctx context.Context) error {
-	unlock, err := b.lock(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	return b.server().Kill(ctx)
-}
+func (b *Broker) Kill(ctx context.Context) error { return b.change(ctx, process.Server.Kill) }
 
 // Status prints the state of the broker and its topics, and reports whether it serves.
 func (b *Broker) Status(ctx context.Context) (serves bool, err error) {
