@@ -78,7 +78,7 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root stri
 	}
 	defer session.Close()
 	fill := &queries.Fill{
-		Session: session, Statements: statements, Fleet: queries.Fleet{Vehicles: cmd.Vehicles, Days: cmd.Days}, Now: time.Now().UTC(), Out: os.Stderr,
+		Session: session, Statements: statements, Vehicles: cmd.Vehicles, Days: cmd.Days, Now: time.Now().UTC(), Out: os.Stderr,
 	}
 	if cmd.Fill {
 		if err := fill.Run(ctx); err != nil {
@@ -89,7 +89,7 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root stri
 		return nil, err
 	}
 	m := queries.Measure{
-		Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 40, Only: cmd.Only, Out: os.Stderr,
+		Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 40, Only: cmd.Only,
 		TableStats: func(ctx context.Context) ([]byte, error) {
 			return c.Nodetool(ctx, 1, "tablestats", "-F", "json", queriesKeyspace)
 		},

@@ -114,7 +114,8 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 		return r, err
 	}
 	r.saturated = saturated(r.Measurement)
-	fmt.Fprintf(t.log, "offered %.0f/s, stored %.0f/s, P99 %.0f ms, limiting: %s; %s\n", p.rate, r.PerSecond, 1e3*r.Latency.P99, bottleneck(r.Measurement).name, cmp.Or(r.saturated, "sustained"))
+	limiting, _ := bottleneck(r.Measurement)
+	fmt.Fprintf(t.log, "offered %.0f/s, stored %.0f/s, P99 %.0f ms, limiting: %s; %s\n", p.rate, r.PerSecond, 1e3*r.Latency.P99, limiting, cmp.Or(r.saturated, "sustained"))
 	return r, nil
 }
 

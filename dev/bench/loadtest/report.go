@@ -24,8 +24,8 @@ func (r *run) outcomeFact() string {
 }
 
 func (r *run) limitingFact() string {
-	limit := bottleneck(r.Measurement)
-	return fmt.Sprintf("Limiting at %.0f records/s: **%s** (%s).", r.rate, limit.name, limit.why)
+	name, why := bottleneck(r.Measurement)
+	return fmt.Sprintf("Limiting at %.0f records/s: **%s** (%s).", r.rate, name, why)
 }
 
 func milliseconds(q probe.Quantiles) []any { return []any{1e3 * q.P50, 1e3 * q.P95, 1e3 * q.P99} }
@@ -104,10 +104,11 @@ func addCosts(t *table.Table, first any, r *run) {
 	if r.saturated != "" {
 		verdict = "saturated"
 	}
+	limiting, _ := bottleneck(r.Measurement)
 	row := []any{first, r.PerSecond, r.vehicles, r.interval().Seconds()}
 	row = append(row, milliseconds(r.Writes[cassandra.TableHistory].Quantiles)...)
 	row = append(row, milliseconds(r.Latency)...)
-	t.Add(append(row, r.Mutations(), r.PerRecord(r.NodesCPU), r.PerRecord(r.ClientCPU), float64(r.report.PeakMemory)/1e6, bottleneck(r.Measurement).name, verdict)...)
+	t.Add(append(row, r.Mutations(), r.PerRecord(r.NodesCPU), r.PerRecord(r.ClientCPU), float64(r.report.PeakMemory)/1e6, limiting, verdict)...)
 }
 
 // greatest is the title of the table of a ramp's greatest sustained rate.

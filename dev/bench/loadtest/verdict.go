@@ -64,17 +64,15 @@ const (
 	full        = 0.90 // of a bound
 )
 
-// limit names a bottleneck and the numbers behind it.
-type limit struct{ name, why string }
-
 // bottleneck is the first of these that holds: the cores of the machine are busy, with their largest user; fleet-etl
 // uses most of them; its writes in flight reach their limit, which is ETL_MAX_IN_FLIGHT or a lower one because answers
-// are slow; the queue before validation is full and the next is not; the queue before the writer is full.
-func bottleneck(m *probe.Measurement) limit {
+// are slow; the queue before validation is full and the next is not; the queue before the writer is full. why has the
+// numbers behind it.
+func bottleneck(m *probe.Measurement) (name, why string) {
 	client, nodes, others := m.Shares()
 	inFlight := m.InFlight / max(m.Limit, 1)
 	extract, load := m.Queues["extract"], m.Queues["load"]
-	name := "nothing is full"
+	name = "nothing is full"
 	switch {
 	case m.Busy >= busyMachine && others > max(client, nodes):
 		name = "CPU of the machine, most of it other programs'"
@@ -93,8 +91,8 @@ func bottleneck(m *probe.Measurement) limit {
 	case load >= full:
 		name = "planning in the writer"
 	}
-	return limit{name, fmt.Sprintf("cores %.0f %% busy: nodes %.0f %%, fleet-etl %.0f %%, others %.0f %%; %.0f writes in flight of %.0f, at most %.0f; queues %.0f %% and %.0f %% full",
-		100*m.Busy, 100*nodes, 100*client, 100*others, m.InFlight, m.Limit, m.MaxLimit, 100*extract, 100*load)}
+	return name, fmt.Sprintf("cores %.0f %% busy: nodes %.0f %%, fleet-etl %.0f %%, others %.0f %%; %.0f writes in flight of %.0f, at most %.0f; queues %.0f %% and %.0f %% full",
+		100*m.Busy, 100*nodes, 100*client, 100*others, m.InFlight, m.Limit, m.MaxLimit, 100*extract, 100*load)
 }
 
 // trend says whether a number stayed where it was while the load went on.

@@ -93,9 +93,9 @@ func TestBottleneck(t *testing.T) {
 		"a limit that is unread":   {measured(.40, .10, .30, 0, 0, 0, 0), "nothing is full"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := bottleneck(c.m)
-			assert.Equal(t, c.want, got.name)
-			assert.NotEmpty(t, got.why)
+			name, why := bottleneck(c.m)
+			assert.Equal(t, c.want, name)
+			assert.NotEmpty(t, why)
 		})
 	}
 }

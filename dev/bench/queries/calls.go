@@ -11,59 +11,50 @@ import (
 
 // call is one use of the store that dashboards, the API or the pipeline make. It may send several statements.
 type call struct {
-	name string
-	kind kind
-	run  func(ctx context.Context, i int) (rows int, err error)
+	name   string
+	budget time.Duration // for the P95, on the machine that measures
+	run    func(ctx context.Context, i int) (rows int, err error)
 }
 
-// kind selects the budget of a call.
-type kind string
-
+// Budgets of calls.
 const (
-	screen kind = "dashboard" // a person waits, and the next refresh comes soon
-	export kind = "export"    // a person waits for a whole list
-	rare   kind = "rare"      // verify, recompute, a writer that loads many devices
+	screen = 50 * time.Millisecond // a person waits, and the next refresh comes soon
+	export = time.Second           // a person waits for a whole list
+	rare   = time.Second           // verify, recompute, a writer that loads many devices
 )
-
-// budgets bound the P95 of a call on the machine that measures.
-var budgets = map[kind]time.Duration{screen: 50 * time.Millisecond, export: time.Second, rare: time.Second}
 
 const aDay = 24 * time.Hour
 
-// sample chooses what is asked for: another vehicle and day in each run, so that no cache answers all.
-type sample struct {
-	fleet Fleet
-	now   time.Time
+// sparse is a vehicle that sends rarely: another one in each run, so that no cache answers all.
+func (f *Fill) sparse(i int) string {
+	return deviceID(denseVehicles + i*379%(min(f.Vehicles, followed)-denseVehicles))
 }
 
-func (s sample) sparse(i int) string {
-	return deviceID(denseVehicles + i*379%(min(s.fleet.Vehicles, followed)-denseVehicles))
-}
+// dense is a vehicle that sends often.
+func (f *Fill) dense(i int) string { return deviceID(i % denseVehicles) }
 
-func (s sample) dense(i int) string { return deviceID(i % denseVehicles) }
-
-// day is one of the last days that are complete.
-func (s sample) day(i int) cassandra.Day {
-	return cassandra.DayOf(s.now.UnixMilli()) - 1 - cassandra.Day(i%max(1, min(20, s.fleet.Days-1)))
+// lastDay is one of the last days that are complete.
+func (f *Fill) lastDay(i int) cassandra.Day {
+	return cassandra.DayOf(f.Now.UnixMilli()) - 1 - cassandra.Day(i%max(1, min(20, f.Days-1)))
 }
 
 func count[T any](rows []T, err error) (int, error) { return len(rows), err }
 
 // calls are the reads that send several statements.
-func (s sample) calls(store *cassandra.Store) []call {
+func (f *Fill) calls(store *cassandra.Store) []call {
 	type run = func(context.Context, int) (int, error)
 	history := func(device func(int) string, back time.Duration, limit int) run {
 		return func(ctx context.Context, i int) (int, error) {
-			page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device(i), From: s.now.Add(-back), To: s.now, Limit: limit})
+			page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device(i), From: f.Now.Add(-back), To: f.Now, Limit: limit})
 			return len(page.Rows), err
 		}
 	}
 	alerts := func(back time.Duration, limit int) run {
 		return func(ctx context.Context, _ int) (int, error) {
-			return count(store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleetID, From: s.now.Add(-back), To: s.now, Limit: limit}))
+			return count(store.Alerts(ctx, cassandra.AlertQuery{FleetID: fleetID, From: f.Now.Add(-back), To: f.Now, Limit: limit}))
 		}
 	}
-	today := cassandra.DayOf(s.now.UnixMilli())
+	today := cassandra.DayOf(f.Now.UnixMilli())
 	analytics := func(days cassandra.Day) run {
 		return func(ctx context.Context, _ int) (int, error) {
 			return count(store.Analytics(ctx, fleetID, today-days+1, today))
@@ -71,10 +62,10 @@ func (s sample) calls(store *cassandra.Store) []call {
 	}
 	return []call{
 		{"map of the fleet", screen, func(ctx context.Context, _ int) (int, error) { return count(store.LatestOfFleet(ctx, fleetID)) }},
-		{"track, 24 h, a position every 10 s, 1,000 rows", screen, history(s.dense, aDay, 1001)},
-		{"track, 30 days, a position every 10 s, 1,000 rows", screen, history(s.dense, 30*aDay, 1001)},
-		{"track, 30 days, a position per hour, 1,000 rows", screen, history(s.sparse, 30*aDay, 1001)},
-		{"track, 7 days, a position every 10 s, all rows", export, history(s.dense, 7*aDay, 0)},
+		{"track, 24 h, a position every 10 s, 1,000 rows", screen, history(f.dense, aDay, 1001)},
+		{"track, 30 days, a position every 10 s, 1,000 rows", screen, history(f.dense, 30*aDay, 1001)},
+		{"track, 30 days, a position per hour, 1,000 rows", screen, history(f.sparse, 30*aDay, 1001)},
+		{"track, 7 days, a position every 10 s, all rows", export, history(f.dense, 7*aDay, 0)},
 		{"alerts, 24 h, newest 1,000", screen, alerts(aDay, 1001)},
 		{"alerts, 7 days, newest 1,000", screen, alerts(7*aDay, 1001)},
 		{"alerts, 30 days, newest 1,000", screen, alerts(30*aDay, 1001)},
@@ -86,7 +77,7 @@ func (s sample) calls(store *cassandra.Store) []call {
 		{"1,000 devices that a writer loads", rare, func(ctx context.Context, i int) (int, error) {
 			var ids []string
 			for j := range 1000 {
-				ids = append(ids, s.sparse(i*1000+j))
+				ids = append(ids, f.sparse(i*1000+j))
 			}
 			rows, err := store.LatestWriteTimes(ctx, slices.Compact(slices.Sorted(slices.Values(ids))))
 			return len(rows), err
@@ -97,13 +88,13 @@ func (s sample) calls(store *cassandra.Store) []call {
 // batches are the statements that the pipeline sends for many rows of a partition at once.
 var batches = map[string]int{"insertHistory": batchRows, "insertLatestByFleet": batchRows, "insertDeviceStatus": batchRows, "insertHour": batchRows, "insertTrip": 30}
 
-// rows are what the i-th run of a statement is about. Rows that it writes belong to no fleet of people.
-func (s sample) rows(st Statement, i int, f *Fill) []row {
+// requests are what the i-th run of a statement is about. Rows that it writes belong to no fleet of people.
+func (f *Fill) requests(st Statement, i int) []row {
 	if st.writes() {
 		rows := make([]row, max(1, batches[st.Name]))
 		for j := range rows {
-			r := f.row(i, s.now.Add(-time.Duration(i*batchRows+j)*time.Millisecond))
-			r.fleet, r.device, r.bucket, r.written = "_queries", "_queries-1", 0, s.now
+			r := f.row(i, f.Now.Add(-time.Duration(i*batchRows+j)*time.Millisecond))
+			r.fleet, r.device, r.bucket, r.written = "_queries", "_queries-1", 0, f.Now
 			if st.Table != cassandra.TableHistory && st.Table != cassandra.TableTrips { // their partition is not the device's
 				r.device = fmt.Sprintf("_queries-%d", j)
 			}
@@ -111,14 +102,14 @@ func (s sample) rows(st Statement, i int, f *Fill) []row {
 		}
 		return rows
 	}
-	day := s.day(i)
+	day := f.lastDay(i)
 	r := f.row(i, day.Time())
-	r.until, r.limit, r.bucket, r.device = day.Time().Add(aDay-time.Millisecond), 1001, i%cassandra.FleetBuckets, s.sparse(i)
+	r.until, r.limit, r.bucket, r.device = day.Time().Add(aDay-time.Millisecond), 1001, i%cassandra.FleetBuckets, f.sparse(i)
 	switch st.Table {
 	case cassandra.TableHistory:
-		r.device = s.dense(i)
+		r.device = f.dense(i)
 	case cassandra.TableHours: // filled for the last days only
-		r.time = s.day(i % 4).Time().Add(time.Duration(i%24) * time.Hour)
+		r.time = f.lastDay(i % 4).Time().Add(time.Duration(i%24) * time.Hour)
 	case cassandra.TableTrips, cassandra.TableDeviceAlerts: // by month
 		r.time = day.Month().Time()
 	}

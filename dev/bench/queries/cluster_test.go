@@ -26,11 +26,11 @@ func TestFillAndMeasureASmallFleet(t *testing.T) {
 	statements, err := Statements("../../..")
 	require.NoError(t, err)
 	fill := &Fill{
-		Session: session, Statements: statements, Fleet: Fleet{Vehicles: 60, Days: 2}, Now: time.Now().UTC(), Out: io.Discard,
+		Session: session, Statements: statements, Vehicles: 60, Days: 2, Now: time.Now().UTC(), Out: io.Discard,
 	}
 	require.NoError(t, fill.Run(t.Context()))
 
-	m := Measure{Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 2, Out: io.Discard, TableStats: func(context.Context) ([]byte, error) {
+	m := Measure{Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 2, TableStats: func(context.Context) ([]byte, error) {
 		return []byte(`{"total_number_of_tables": 1, "fleet": {"tables": {"fleets": {"space_used_live": "2048", "number_of_partitions_estimate": 3}}}}`), nil
 	}}
 	sections, err := m.Run(t.Context())

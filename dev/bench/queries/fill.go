@@ -15,12 +15,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// Fleet is the content of the keyspace: many vehicles that send rarely, so that there are many partitions, and a few
-// that send often, so that there are large ones.
-type Fleet struct {
-	Vehicles, Days int
-}
-
 const (
 	fleetID = "fleet-001"
 
@@ -43,12 +37,14 @@ const (
 	inFlight  = 256
 )
 
-// Fill writes what a fleet would leave, with the statements and the batches that fleet-etl uses. Derived rows are made up
-// beside the telemetry: for the cost of a read, the number and the size of the rows matter.
+// Fill writes what a fleet would leave, with the statements and the batches that fleet-etl uses: many vehicles that send
+// rarely, so that there are many partitions, and a few that send often, so that there are large ones. Derived rows are made
+// up beside the telemetry: for the cost of a read, the number and the size of the rows matter.
 type Fill struct {
 	Session    *gocql.Session
 	Statements []Statement
-	Fleet      Fleet
+	Vehicles   int
+	Days       int
 	Now        time.Time
 	Out        io.Writer
 }
@@ -59,7 +55,7 @@ func (f *Fill) Run(ctx context.Context) error {
 		return fmt.Errorf("fill the latest rows: %w", err)
 	}
 	today := cassandra.DayOf(f.Now.UnixMilli())
-	for day := today - cassandra.Day(f.Fleet.Days) + 1; day <= today; day++ {
+	for day := today - cassandra.Day(f.Days) + 1; day <= today; day++ {
 		started := time.Now()
 		if err := f.day(ctx, day); err != nil {
 			return fmt.Errorf("fill %s: %w", day, err)
@@ -130,7 +126,7 @@ func (f *Fill) latest(ctx context.Context) error {
 	}
 	var devices []row
 	buckets := map[int][]row{}
-	for n := range f.Fleet.Vehicles {
+	for n := range f.Vehicles {
 		r := f.row(n, f.Now)
 		devices, buckets[r.bucket] = append(devices, r), append(buckets[r.bucket], r)
 	}
@@ -141,7 +137,7 @@ func (f *Fill) latest(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return each(ctx, f.Fleet.Vehicles, func(ctx context.Context, n int) error {
+	return each(ctx, f.Vehicles, func(ctx context.Context, n int) error {
 		halfDayAgo := f.Now.Add(-12 * time.Hour)
 		err := errors.Join(f.write(ctx, "insertLatest", f.row(n, f.Now)), f.write(ctx, "insertOpenAlert", f.row(n, halfDayAgo)))
 		if float64(n%100) >= 100*openShare {
@@ -162,7 +158,7 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 	moment := func(r *rand.Rand) time.Time {
 		return day.Time().Add(time.Duration(r.Int64N(int64(end.Sub(day.Time())) + 1)))
 	}
-	err := each(ctx, f.Fleet.Vehicles, func(ctx context.Context, n int) error {
+	err := each(ctx, f.Vehicles, func(ctx context.Context, n int) error {
 		r := rand.New(rand.NewPCG(uint64(n), uint64(day)))
 		every, trips := sparseEvery, tripsPerDay
 		if n < denseVehicles {
@@ -188,7 +184,7 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 	if day > cassandra.DayOf(f.Now.UnixMilli())-hourDays {
 		err := each(ctx, len(hours), func(ctx context.Context, i int) error {
 			var rows []row
-			for n := range f.Fleet.Vehicles {
+			for n := range f.Vehicles {
 				rows = append(rows, f.row(n, hours[i].time))
 			}
 			return f.write(ctx, "insertHour", rows...)
@@ -197,7 +193,7 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 			return err
 		}
 	}
-	return each(ctx, f.Fleet.Vehicles*alertsPerDay, func(ctx context.Context, i int) error {
+	return each(ctx, f.Vehicles*alertsPerDay, func(ctx context.Context, i int) error {
 		at := moment(rand.New(rand.NewPCG(uint64(i), uint64(day))))
 		return errors.Join(f.write(ctx, "insertFleetAlert", f.row(i/alertsPerDay, at)), f.write(ctx, "insertFleetAlertEnd", f.row(i/alertsPerDay, at)))
 	})

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -24,7 +23,6 @@ type Measure struct {
 	Level  gocql.Consistency // of the statements
 	Repeat int
 	Only   string // part of the names to run; empty: all
-	Out    io.Writer
 
 	// TableStats is nodetool tablestats -F json of one node.
 	TableStats func(ctx context.Context) ([]byte, error)
@@ -32,22 +30,21 @@ type Measure struct {
 
 // Run measures statements, calls and panels. The sections are those of the document.
 func (m *Measure) Run(ctx context.Context) ([]table.Section, error) {
-	s := sample{m.Fill.Fleet, m.Fill.Now}
 	tables, err := m.Store.Schema(ctx)
 	if err != nil {
 		return nil, err
 	}
 	fact := fmt.Sprintf("Measured %s: %d vehicles over %d days in one fleet. %d of them send every %s, the others every hour.",
-		time.Now().UTC().Format("2006-01-02 15:04 UTC"), m.Fill.Fleet.Vehicles, m.Fill.Fleet.Days, denseVehicles, denseEvery)
+		time.Now().UTC().Format("2006-01-02 15:04 UTC"), m.Fill.Vehicles, m.Fill.Days, denseVehicles, denseEvery)
 	sections := []table.Section{{Name: "statements", Title: "Statements", Facts: []string{fact}}, {Name: "calls", Title: "Calls"}, {Name: "panels", Title: "Panels"}, {Name: "tables", Title: "Tables"}}
-	if sections[0].Tables, err = m.statements(ctx, s, tables); err != nil {
+	if sections[0].Tables, err = m.statements(ctx, tables); err != nil {
 		return nil, err
 	}
-	panels, err := s.panels(m.Store, tables)
+	panels, err := m.Fill.panels(m.Store, tables)
 	if err != nil {
 		return nil, err
 	}
-	for i, calls := range [][]call{s.calls(m.Store), panels} {
+	for i, calls := range [][]call{m.Fill.calls(m.Store), panels} {
 		costs, err := m.calls(ctx, calls)
 		if err != nil {
 			return nil, err
@@ -83,12 +80,12 @@ func (m *Measure) repeat(ctx context.Context, name string, run func(ctx context.
 		c.rows = max(c.rows, rows)
 	}
 	c.p50, c.p95 = quantile(took, 0.5), quantile(took, 0.95)
-	fmt.Fprintf(m.Out, "%8.1f %8.1f ms  %6d rows  %s\n", c.p50, c.p95, c.rows, name)
+	fmt.Fprintf(m.Fill.Out, "%8.1f %8.1f ms  %6d rows  %s\n", c.p50, c.p95, c.rows, name)
 	return c, nil
 }
 
 // statements has a table for each table of the keyspace.
-func (m *Measure) statements(ctx context.Context, s sample, tables []cassandra.Table) (groups []*table.Table, err error) {
+func (m *Measure) statements(ctx context.Context, tables []cassandra.Table) (groups []*table.Table, err error) {
 	of := map[string]*table.Table{}
 	for _, st := range m.Fill.Statements {
 		if !strings.Contains(st.Name, m.Only) {
@@ -101,7 +98,7 @@ func (m *Measure) statements(ctx context.Context, s sample, tables []cassandra.T
 			}}
 			of[st.Table], groups = t, append(groups, t)
 		}
-		if err := m.statement(ctx, s, st, t); err != nil {
+		if err := m.statement(ctx, st, t); err != nil {
 			return nil, err
 		}
 	}
@@ -111,10 +108,10 @@ func (m *Measure) statements(ctx context.Context, s sample, tables []cassandra.T
 // traced is how many requests of a statement are traced. Traces slow requests down, so the times come from others.
 const traced = 5
 
-func (m *Measure) statement(ctx context.Context, s sample, st Statement, t *table.Table) error {
+func (m *Measure) statement(ctx context.Context, st Statement, t *table.Table) error {
 	var of traces
 	for i := range traced {
-		if _, err := exec(ctx, m.Fill.Session, st.CQL, m.Level, &of, s.rows(st, i, m.Fill)...); err != nil {
+		if _, err := exec(ctx, m.Fill.Session, st.CQL, m.Level, &of, m.Fill.requests(st, i)...); err != nil {
 			return fmt.Errorf("%s: %w", st.Name, err)
 		}
 	}
@@ -129,9 +126,9 @@ func (m *Measure) statement(ctx context.Context, s sample, st Statement, t *tabl
 		most = trace{0, max(most.sstables, one.sstables), max(most.rows, one.rows), max(most.tombstones, one.tombstones)}
 	}
 	c, err := m.repeat(ctx, st.Name, func(ctx context.Context, i int) (int, error) {
-		return exec(ctx, m.Fill.Session, st.CQL, m.Level, nil, s.rows(st, traced+i, m.Fill)...)
+		return exec(ctx, m.Fill.Session, st.CQL, m.Level, nil, m.Fill.requests(st, traced+i)...)
 	})
-	t.Add("`"+st.Name+"`", st.Purpose, c.p50, c.p95, quantile(node, 0.5), most.rows, most.tombstones, most.sstables, len(s.rows(st, 0, m.Fill)))
+	t.Add("`"+st.Name+"`", st.Purpose, c.p50, c.p95, quantile(node, 0.5), most.rows, most.tombstones, most.sstables, len(m.Fill.requests(st, 0)))
 	t.Code = append(t.Code, st.CQL)
 	return err
 }
@@ -145,22 +142,22 @@ func keyOf(tables []cassandra.Table, name string) string {
 }
 
 func (m *Measure) calls(ctx context.Context, calls []call) (*table.Table, error) {
-	t := &table.Table{Head: []string{"call", "kind", "rows", "P50 ms", "P95 ms", "over budget"}}
+	t := &table.Table{Head: []string{"call", "rows", "P50 ms", "P95 ms", "budget ms", "over budget"}}
 	for _, c := range calls {
 		if strings.Contains(c.name, m.Only) {
 			found, err := m.repeat(ctx, c.name, c.run)
 			if err != nil {
 				return nil, err
 			}
-			t.Add(c.name, string(c.kind), found.rows, found.p50, found.p95, overBudget(c.kind, found.p95))
+			t.Add(c.name, found.rows, found.p50, found.p95, milliseconds(c.budget), overBudget(c.budget, found.p95))
 		}
 	}
 	return t, nil
 }
 
-func overBudget(of kind, p95 float64) string {
-	if budget := milliseconds(budgets[of]); p95 > budget {
-		return fmt.Sprintf("P95 over %.0f ms", budget)
+func overBudget(budget time.Duration, p95 float64) string {
+	if p95 > milliseconds(budget) {
+		return fmt.Sprintf("P95 over %.0f ms", milliseconds(budget))
 	}
 	return ""
 }

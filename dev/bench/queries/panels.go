@@ -63,10 +63,10 @@ func dataSource(store *cassandra.Store, tables []cassandra.Table) *executor.Exec
 }
 
 // ask runs a panel's statement and counts the rows.
-func (s sample) ask(ctx context.Context, source *executor.Executor, p panel, from, to time.Time) (rows int, err error) {
+func (f *Fill) ask(ctx context.Context, source *executor.Executor, p panel, from, to time.Time) (rows int, err error) {
 	bound, err := p.board.Bind(p.target, grafana.Values{From: from, To: to, Variables: map[string][]string{
-		"fleet": {fleetID}, "severity": cassandra.Severities, "device": {s.dense(0)},
-		"compare": {s.dense(0), s.sparse(0), s.sparse(1), s.sparse(2)}, "vehicle": {s.dense(0)},
+		"fleet": {fleetID}, "severity": cassandra.Severities, "device": {f.dense(0)},
+		"compare": {f.dense(0), f.sparse(0), f.sparse(1), f.sparse(2)}, "vehicle": {f.dense(0)},
 	}})
 	if err != nil {
 		return 0, err
@@ -84,7 +84,7 @@ func (s sample) ask(ctx context.Context, source *executor.Executor, p panel, fro
 }
 
 // panels are the statements of the dashboards as calls, over a day, a week and a month.
-func (s sample) panels(store *cassandra.Store, tables []cassandra.Table) (calls []call, err error) {
+func (f *Fill) panels(store *cassandra.Store, tables []cassandra.Table) (calls []call, err error) {
 	found, err := panels()
 	if err != nil {
 		return nil, err
@@ -97,8 +97,8 @@ func (s sample) panels(store *cassandra.Store, tables []cassandra.Table) (calls 
 		}
 		for _, back := range ranges {
 			calls = append(calls, call{fmt.Sprintf("`%s` %d days", p.cql, int(back/aDay)), screen, func(ctx context.Context, i int) (int, error) {
-				to := s.now.Add(time.Duration(i) * time.Second) // each refresh asks for another time
-				return s.ask(ctx, source, p, to.Add(-back), to)
+				to := f.Now.Add(time.Duration(i) * time.Second) // each refresh asks for another time
+				return f.ask(ctx, source, p, to.Add(-back), to)
 			}})
 		}
 	}
