@@ -23,7 +23,7 @@ type Options struct {
 	Broken    float64 // are followed by a broken copy of themselves
 }
 
-// maxVehicles protects the memory of the machine from a mistyped option: each vehicle takes about 1 KB.
+// maxVehicles protects the memory of the machine from a mistyped option: each vehicle takes about half a KB.
 const maxVehicles = 1_000_000
 
 // lastYear allows a long simulation before nanoseconds since 1970 overflow in 2262.
