@@ -2,6 +2,7 @@ package generator
 
 import (
 	"math"
+	"slices"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -71,11 +72,14 @@ func buildCity() *city {
 	for _, depot := range c.depots {
 		c.zones = append(c.zones, zone{"depot", depot, 180})
 	}
-	for range 60 {
+	for len(c.customers) < 60 {
 		// The square root of a uniform number would spread them evenly; this crowds them in the middle.
 		sin, cos := math.Sincos(d.between(0, 2*math.Pi))
 		r := 6_800 * d.unit()
-		c.customers = append(c.customers, point{r * cos, r * sin})
+		at := point{r * cos, r * sin}
+		if !slices.ContainsFunc(c.depots, func(depot point) bool { return depot.distance(at) < minTrip }) {
+			c.customers = append(c.customers, at)
+		}
 	}
 	towns := []zone{
 		{"airport", fromCenter(-3_019, 10_019), 700}, {"harbour", fromCenter(-8_740, 4_525), 900},

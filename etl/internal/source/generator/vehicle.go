@@ -32,10 +32,10 @@ type vehicle struct {
 }
 
 const (
-	regionalOf = 0.18 // of the vehicles mostly drive to the towns around
-	loadAfter  = 0.16 // of the customers, a vehicle goes back to its depot
-	yard       = 40.0 // meters around a place in which vehicles park, in each direction
-	minTrip    = 8 * yard
+	regionalOf = 0.18     // of the vehicles mostly drive to the towns around
+	loadAfter  = 0.16     // of the customers, a vehicle goes back to its depot
+	yard       = 40.0     // meters around a place in which vehicles park, in each direction
+	minTrip    = 8 * yard // meters between two places, so that any two bays have a way between them
 )
 
 // newVehicle is the vehicle with that number as it is found at the start, in Unix seconds: asleep in its depot, at a
