@@ -98,6 +98,8 @@ func (r *row) value(column string, kind gocql.TypeInfo, n int) any {
 		return make([]byte, stateBytes)
 	case gocql.TypeSet:
 		return []string{r.fleet}
+	case gocql.TypeList: // of an IN
+		return []string{r.device}
 	case gocql.TypeText, gocql.TypeVarchar:
 		return "city-center"
 	}
