@@ -54,24 +54,21 @@ func (i *inbox) from(index int) []notification {
 	return i.list[index:len(i.list):len(i.list)]
 }
 
-// first returns the first notification from an index on with the status and the alert.
-func (i *inbox) first(from int, status string, a alert) (notification, bool) {
+// times returns when an alert first fired, from an index on, and when it resolved unless it fires again. Zero is never.
+func (i *inbox) times(from int, a alert) (fired, resolved time.Time) {
 	for _, n := range i.from(from) {
-		if n.Status == status && a.matches(n) {
-			return n, true
+		switch {
+		case !a.matches(n):
+		case n.Status == "resolved":
+			resolved = n.at
+		default:
+			resolved = time.Time{}
+			if fired.IsZero() {
+				fired = n.at
+			}
 		}
 	}
-	return notification{}, false
-}
-
-// last returns the latest status of an alert from an index on; empty if there is none.
-func (i *inbox) last(from int, a alert) (status string, at time.Time) {
-	for _, n := range slices.Backward(i.from(from)) {
-		if a.matches(n) {
-			return n.Status, n.at
-		}
-	}
-	return "", time.Time{}
+	return fired, resolved
 }
 
 // fired returns the names of the alerts that fired from an index on, each once and in order.

@@ -67,10 +67,7 @@ func restartAlertmanager(ctx context.Context, s *scenario) error {
 	}
 	s.note("the alert of the vehicle fired %.1f s after the start of Alertmanager", time.Since(s.healed).Seconds())
 	s.load.speeding.Store(false)
-	return waitFor(ctx, firesWithin, "the alert of the vehicle resolves", func() bool {
-		status, _ := s.inbox.last(s.from, s.expected[0])
-		return status == "resolved"
-	})
+	return s.awaitResolved(ctx, s.expected[0])
 }
 
 // restartPrometheus kills a node while no rule is evaluated.

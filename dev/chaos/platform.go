@@ -102,8 +102,8 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 	}
 	if p.inbox != nil {
 		err = waitFor(ctx, time.Minute, "the watchdog fires", func() bool {
-			_, found := p.inbox.first(0, "firing", "FleetWatchdog")
-			return found
+			fired, _ := p.inbox.times(0, "FleetWatchdog")
+			return !fired.IsZero()
 		})
 	}
 	return p, err

@@ -172,8 +172,8 @@ func (s *scenario) awaitAlerts(ctx context.Context) error {
 	}
 	for _, a := range s.expected {
 		err := waitFor(ctx, firesWithin, string(a)+" fires", func() bool {
-			_, fired := s.inbox.first(s.from, "firing", a)
-			return fired
+			fired, _ := s.inbox.times(s.from, a)
+			return !fired.IsZero()
 		})
 		if err != nil {
 			return err
@@ -241,6 +241,13 @@ func (s *scenario) note(format string, args ...any) {
 // alwaysAllowed are the alerts of vehicles, the watchdog, and the missing senders between two faults.
 var alwaysAllowed = []string{"FleetVehicleSpeedLimit", "FleetWatchdog", "FleetSourceSilent"}
 
+func (s *scenario) awaitResolved(ctx context.Context, a alert) error {
+	return waitFor(ctx, firesWithin, string(a)+" fires and resolves", func() bool {
+		fired, resolved := s.inbox.times(s.from, a)
+		return !fired.IsZero() && !resolved.IsZero()
+	})
+}
+
 // checkAlerts checks that the expected alerts fired and resolved, and that no other alert fired.
 func (s *scenario) checkAlerts(ctx context.Context) error {
 	if s.inbox == nil {
@@ -250,23 +257,13 @@ func (s *scenario) checkAlerts(ctx context.Context) error {
 	allowed := slices.Concat(alwaysAllowed, s.allowed, s.lingering)
 	for _, a := range s.expected {
 		allowed = append(allowed, a.name())
-		first, fired := s.inbox.first(s.from, "firing", a)
-		if !fired {
-			errs = append(errs, fmt.Errorf("%s did not fire", a))
-			continue
-		}
-		var resolved time.Time
-		err := waitFor(ctx, firesWithin, string(a)+" resolves", func() bool {
-			var status string
-			status, resolved = s.inbox.last(s.from, a)
-			return status == "resolved"
-		})
-		if err != nil {
+		if err := s.awaitResolved(ctx, a); err != nil {
 			errs = append(errs, err)
 			continue
 		}
+		fired, resolved := s.inbox.times(s.from, a)
 		s.Alerts = append(s.Alerts, fmt.Sprintf("%s fired after %.1f s, resolved %.1f s after the cause was removed", a,
-			first.at.Sub(s.injected).Seconds(), resolved.Sub(s.healed).Seconds()))
+			fired.Sub(s.injected).Seconds(), resolved.Sub(s.healed).Seconds()))
 		s.Resolved = max(s.Resolved, resolved.Sub(s.healed).Seconds())
 	}
 	for _, name := range s.inbox.fired(s.from) {
