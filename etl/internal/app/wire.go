@@ -85,9 +85,7 @@ func (a *App) deadLetterTopic() (*kafka.DeadLetterTopic, error) {
 	if err != nil {
 		return nil, err
 	}
-	topic, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: connection, Topic: a.config.KafkaDeadLetterTopic, Logger: a.logger, Registerer: a.reg, Now: time.Now,
-	})
+	topic, err := kafka.NewDeadLetterTopic(connection, a.config.KafkaDeadLetterTopic, a.logger, a.reg, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("KAFKA_DEAD_LETTER_TOPIC: %w", err)
 	}

@@ -611,9 +611,7 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 	reg := o.Registerer.(*prometheus.Registry)
 	source, err := kafka.New(o)
 	require.NoError(t, err)
-	deadLetters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: s.connection, Topic: deadTopic, Logger: quiet(), Registerer: reg, Now: time.Now,
-	})
+	deadLetters, err := kafka.NewDeadLetterTopic(s.connection, deadTopic, quiet(), reg, time.Now)
 	require.NoError(t, err)
 	defer deadLetters.Close()
 	var stored []string
@@ -690,9 +688,7 @@ func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { 
 
 func TestAppendWaitsForABrokerUntilItsContextEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	deadLetters, err := kafka.NewDeadLetterTopic(kafka.DeadLetterOptions{
-		Connection: kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, Topic: "dead", Logger: quiet(), Registerer: prometheus.NewRegistry(), Now: time.Now,
-	})
+	deadLetters, err := kafka.NewDeadLetterTopic(kafka.Connection{Brokers: []string{"127.0.0.1:1"}}, "dead", quiet(), prometheus.NewRegistry(), time.Now)
 	require.NoError(t, err)
 	defer deadLetters.Close()
 	time.AfterFunc(500*time.Millisecond, cancel)

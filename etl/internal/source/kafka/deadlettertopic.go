@@ -17,28 +17,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// The headers of a dead letter. All but HeaderCut are always present, with an empty value where it is unknown.
-const (
-	HeaderReason   = "reason"
-	HeaderField    = "field"
-	HeaderValue    = "value"
-	HeaderRemedy   = "remedy"
-	HeaderSource   = "source"
-	HeaderOrigin   = "origin"   // topic/partition
-	HeaderPosition = "position" // offset
-	HeaderTime     = "time"     // RFC 3339, when the record was rejected
-	HeaderCut      = "cut"      // original length in bytes of a raw record that was truncated to fit the topic
-)
-
-// DeadLetterOptions say where rejected records are stored.
-type DeadLetterOptions struct {
-	Connection Connection
-	Topic      string
-	Logger     logrus.FieldLogger
-	Registerer prometheus.Registerer
-	Now        func() time.Time
-}
-
 // DeadLetterTopic stores rejected records on a topic: the raw record as the value, the reason in headers.
 type DeadLetterTopic struct {
 	producer *producer
@@ -46,14 +24,14 @@ type DeadLetterTopic struct {
 	stored   prometheus.Counter
 }
 
-// NewDeadLetterTopic checks the options. It does not connect yet.
-func NewDeadLetterTopic(o DeadLetterOptions) (*DeadLetterTopic, error) {
-	p, err := newProducer(o.Connection, o.Topic, o.Logger, o.Now)
+// NewDeadLetterTopic checks its arguments. It does not connect yet.
+func NewDeadLetterTopic(c Connection, topic string, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*DeadLetterTopic, error) {
+	p, err := newProducer(c, topic, logger, now)
 	if err != nil {
 		return nil, fmt.Errorf("kafka dead letters: %w", err)
 	}
-	stored := promutil.With(o.Registerer).Counter("fleet_etl_kafka_dead_letters_total", "Rejected records that were stored on the dead-letter topic.")
-	return &DeadLetterTopic{producer: p, now: o.Now, stored: stored}, nil
+	stored := promutil.With(reg).Counter("fleet_etl_kafka_dead_letters_total", "Rejected records that were stored on the dead-letter topic.")
+	return &DeadLetterTopic{producer: p, now: now, stored: stored}, nil
 }
 
 // Append implements pipeline.DeadLetters: it returns when the records are stored on all in-sync replicas. It waits for an
@@ -77,7 +55,7 @@ func (d *DeadLetterTopic) Append(ctx context.Context, source, origin string, rej
 	return nil
 }
 
-// storeTruncated stores the beginning of records that are too large for the topic. The whole record is still where it came
+// storeTruncated stores the beginning of records that are too large for the topic, with their length in the header cut. The whole record is still where it came
 // from, and a dead letter that can't be stored would stop its partition.
 func (d *DeadLetterTopic) storeTruncated(ctx context.Context, failed map[*kgo.Record]error) (map[*kgo.Record]error, error) {
 	var truncated []*kgo.Record
@@ -85,19 +63,22 @@ func (d *DeadLetterTopic) storeTruncated(ctx context.Context, failed map[*kgo.Re
 		if !errors.Is(err, kerr.MessageTooLarge) || len(r.Value) <= telemetry.MaxJSON {
 			return failed, nil
 		}
-		headers := append(r.Headers, kgo.RecordHeader{Key: HeaderCut, Value: []byte(strconv.Itoa(len(r.Value)))})
+		headers := append(r.Headers, kgo.RecordHeader{Key: "cut", Value: []byte(strconv.Itoa(len(r.Value)))})
 		truncated = append(truncated, &kgo.Record{Key: r.Key, Value: r.Value[:telemetry.MaxJSON], Headers: headers, Timestamp: r.Timestamp})
 	}
 	return d.producer.store(ctx, truncated)
 }
 
+// record makes a dead letter. A header whose value is unknown is empty.
 func (d *DeadLetterTopic) record(source, origin string, r *pipeline.Rejected) *kgo.Record {
 	now := d.now().UTC()
 	record := &kgo.Record{Key: keyOf([]byte(r.Raw)), Value: []byte(r.Raw), Timestamp: now}
 	for _, h := range [...][2]string{
-		{HeaderReason, string(r.Reason)}, {HeaderField, r.Field}, {HeaderValue, r.Value}, {HeaderRemedy, r.Remedy},
-		{HeaderSource, source}, {HeaderOrigin, origin}, {HeaderPosition, strconv.FormatInt(r.Position, 10)},
-		{HeaderTime, now.Format(time.RFC3339Nano)},
+		{"reason", string(r.Reason)}, {"field", r.Field}, {"value", r.Value}, {"remedy", r.Remedy},
+		{"source", source},
+		{"origin", origin}, // topic/partition
+		{"position", strconv.FormatInt(r.Position, 10)}, // offset
+		{"time", now.Format(time.RFC3339Nano)},          // of the rejection
 	} {
 		record.Headers = append(record.Headers, kgo.RecordHeader{Key: h[0], Value: []byte(h[1])})
 	}

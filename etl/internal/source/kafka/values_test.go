@@ -3,7 +3,9 @@ package kafka
 import (
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -101,6 +103,6 @@ func TestInvalidOptions(t *testing.T) {
 func TestInvalidProducerOptions(t *testing.T) {
 	_, err := NewSink(t.Context(), Connection{}, "t", logrus.New())
 	require.ErrorContains(t, err, "kafka sink: brokers: empty")
-	_, err = NewDeadLetterTopic(DeadLetterOptions{Topic: "t"})
+	_, err = NewDeadLetterTopic(Connection{}, "t", logrus.New(), prometheus.NewRegistry(), time.Now)
 	require.ErrorContains(t, err, "kafka dead letters: brokers: empty")
 }
