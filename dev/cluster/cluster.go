@@ -53,8 +53,9 @@ func Open(cfg Config) (*Cluster, error) {
 
 // lock locks the cluster until unlock is called. Test packages run in parallel: the second one finds the nodes running.
 func (c *Cluster) lock(ctx context.Context) (unlock func(), err error) {
-	return process.Lock(ctx, c.dir, func(holder string) {
+	return process.Lock(ctx, c.dir, func(holder string) error {
 		c.printf("waiting for process %s, which changes the cluster in %s", holder, c.dir)
+		return nil
 	})
 }
 
@@ -183,7 +184,7 @@ func (c *Cluster) start(ctx context.Context, n int) (err error) {
 
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.killAll(context.WithoutCancel(ctx), idle))
+			err = errors.Join(err, c.endAll(context.WithoutCancel(ctx), idle, process.Server.Kill))
 		}
 	}()
 	for _, n := range idle {
@@ -201,12 +202,7 @@ func (c *Cluster) start(ctx context.Context, n int) (err error) {
 	if err != nil {
 		return err
 	}
-	var running []Node
-	for _, n := range all {
-		if n.State == process.Running {
-			running = append(running, n)
-		}
-	}
+	running := slices.DeleteFunc(slices.Clone(all), func(n Node) bool { return n.State != process.Running })
 	if err := waitAgreed(ctx, t, running); err != nil {
 		return err
 	}
@@ -214,12 +210,13 @@ func (c *Cluster) start(ctx context.Context, n int) (err error) {
 	return nil
 }
 
-// killAll kills those of the nodes that run.
-func (c *Cluster) killAll(ctx context.Context, nodes []Node) (err error) {
+// endAll calls Stop or Kill for all of the nodes at once.
+func (c *Cluster) endAll(ctx context.Context, nodes []Node, end func(process.Server, context.Context) error) error {
+	var g errgroup.Group
 	for _, n := range nodes {
-		err = errors.Join(err, n.server(c.printf).Kill(ctx))
+		g.Go(func() error { return end(n.server(c.printf), ctx) })
 	}
-	return err
+	return g.Wait()
 }
 
 // Stop ends node n with SIGTERM: the node drains. A node that still runs after a minute is killed. Stop does nothing if the node does
@@ -272,20 +269,17 @@ func (c *Cluster) Down(ctx context.Context, remove bool) error {
 		c.printf("no cluster in %s", c.dir)
 		return nil
 	}
+	end := process.Server.Stop
+	if remove {
+		end = process.Server.Kill
+	}
 	nodes := cfg.nodes()
+	if err := c.endAll(ctx, nodes, end); err != nil {
+		return err
+	}
 	if !remove {
-		var g errgroup.Group
-		for _, n := range nodes {
-			g.Go(func() error { return n.server(c.printf).Stop(ctx) })
-		}
-		if err := g.Wait(); err != nil {
-			return err
-		}
 		c.printf("data kept in %s", c.dir)
 		return nil
-	}
-	if err := c.killAll(ctx, nodes); err != nil {
-		return err
 	}
 	// The layout is removed last, so that another `down` can complete an interrupted removal. The lock file stays, because others may
 	// wait for it.

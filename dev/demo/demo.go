@@ -133,27 +133,18 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 
 // lock locks the demo until unlock is called. It fails if another process runs the demo.
 func (d *Demo) lock(ctx context.Context) (unlock func(), err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	running := false
-	unlock, err = process.Lock(ctx, d.dir, func(string) {
-		running = true
-		cancel()
-	})
-	if running {
-		return nil, errors.New("the demo is already running: stop it with make demo-down")
-	}
-	return unlock, err
+	return process.Lock(ctx, d.dir, func(string) error { return errors.New("the demo is already running: stop it with make demo-down") })
 }
 
 // Down stops the running demo and waits for its end. If no demo runs, it stops what is left of an earlier one.
 func (d *Demo) Down(ctx context.Context) error {
 	running := false
-	unlock, err := process.Lock(ctx, d.dir, func(holder string) {
+	unlock, err := process.Lock(ctx, d.dir, func(holder string) error {
 		if pid, err := strconv.Atoi(holder); err == nil {
 			running = true
 			_ = syscall.Kill(pid, syscall.SIGTERM) // if it has ended, its lock is free
 		}
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("stop the demo: %w", err)

@@ -65,15 +65,11 @@ func (d *Demo) environment(nodes []cluster.Node, alertmanager tool) []string {
 		"ETL_STATE_DIR=" + d.file("state"),
 		"ETL_SOURCES=generator,api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_OPEN_FLEET=fleet-001",
 		"ETL_GRAFANA_URL=http://localhost:3000",
+		"ETL_GEOFENCES_FILES=" + filepath.Join(d.root, "data", "geofences.geojson"),
+		"ETL_ALERT_RULES_FILE=" + filepath.Join(d.root, "data", "alert-rules.yml"),
 	}
 	if alertmanager.missing == nil {
 		own = append(own, "ETL_ALERTMANAGER_URLS=http://"+alertmanager.address())
-	}
-	for variable, file := range map[string]string{"ETL_GEOFENCES_FILES": "geofences.geojson", "ETL_ALERT_RULES_FILE": "alert-rules.yml"} {
-		path := filepath.Join(d.root, "data", file)
-		if _, err := os.Stat(path); err == nil {
-			own = append(own, variable+"="+path)
-		}
 	}
 	return append(own, cassandraSettings(nodes)...)
 }

@@ -121,8 +121,9 @@ func (b *Broker) Runs() (bool, error) {
 
 // change calls do while no other process changes the broker.
 func (b *Broker) change(ctx context.Context, do func(process.Server, context.Context) error) error {
-	unlock, err := process.Lock(ctx, b.dir, func(holder string) {
+	unlock, err := process.Lock(ctx, b.dir, func(holder string) error {
 		b.printf("waiting for process %s, which changes the broker in %s", holder, b.dir)
+		return nil
 	})
 	if err != nil {
 		return err

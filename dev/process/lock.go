@@ -11,8 +11,8 @@ import (
 )
 
 // Lock locks a directory, against this process and all others, until unlock is called. If it has to wait, it calls waiting once with
-// the pid of the holder. The kernel releases the lock when the holder ends.
-func Lock(ctx context.Context, dir string, waiting func(holder string)) (unlock func(), err error) {
+// the pid of the holder. An error of waiting ends the wait. The kernel releases the lock when the holder ends.
+func Lock(ctx context.Context, dir string, waiting func(holder string) error) (unlock func(), err error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -26,16 +26,19 @@ func Lock(ctx context.Context, dir string, waiting func(holder string)) (unlock 
 		if err == nil {
 			break
 		}
-		if !reported {
-			holder, _ := os.ReadFile(path)
-			waiting(strings.TrimSpace(string(holder)))
-		}
 		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
+			err = nil
+		}
+		if err == nil && !reported {
+			holder, _ := os.ReadFile(path)
+			err = waiting(strings.TrimSpace(string(holder)))
+		}
+		if err == nil {
 			err = Sleep(ctx, PollEvery)
 		}
 		if err != nil {
 			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 	}
 	// The pid is only for messages. The lock works without it.

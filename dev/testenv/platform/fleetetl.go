@@ -35,7 +35,7 @@ func Build(ctx context.Context, name string, env []string, args ...string) (path
 		return "", err
 	}
 	dir := filepath.Join(root, ".dev", "test-bin")
-	unlock, err := process.Lock(ctx, dir, func(string) {})
+	unlock, err := process.Lock(ctx, dir, func(string) error { return nil })
 	if err != nil {
 		return "", err
 	}

@@ -59,8 +59,9 @@ func Keyspace(t testing.TB) cassandra.Config {
 	if keyspaceLock.unlock == nil {
 		root, err := cluster.RepositoryRoot()
 		require.NoError(t, err)
-		keyspaceLock.unlock, err = process.Lock(t.Context(), filepath.Join(root, ".dev", "test-keyspace"), func(holder string) {
+		keyspaceLock.unlock, err = process.Lock(t.Context(), filepath.Join(root, ".dev", "test-keyspace"), func(holder string) error {
 			t.Log("waiting for process", holder, "to release the keyspace of the tests")
+			return nil
 		})
 		require.NoError(t, err)
 		replication := Replication(t)
