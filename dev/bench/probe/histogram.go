@@ -8,19 +8,22 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// histogram counts the observations in the positive buckets of a native histogram of Prometheus, by the binary logarithm
-// of a bucket's upper bound. Bounds of a coarser schema are also bounds of a finer one.
-type histogram map[float64]float64
+// histogram is a native histogram of Prometheus. Its buckets are by the binary logarithm of their upper bounds: bounds of
+// a coarser schema are also bounds of a finer one.
+type histogram struct {
+	count, sum float64
+	buckets    map[float64]float64
+}
 
 func nativeHistogram(h *dto.Histogram) histogram {
 	width := math.Exp2(-float64(h.GetSchema()))
-	n := histogram{math.Inf(-1): float64(h.GetZeroCount())}
+	n := histogram{float64(h.GetSampleCount()), h.GetSampleSum(), map[float64]float64{math.Inf(-1): float64(h.GetZeroCount())}}
 	index, next, count := 0, 0, int64(0)
 	for _, span := range h.GetPositiveSpan() {
 		index += int(span.GetOffset())
 		for range span.GetLength() {
 			count += h.GetPositiveDelta()[next]
-			n[float64(index)*width] = float64(count)
+			n.buckets[float64(index)*width] = float64(count)
 			index++
 			next++
 		}
@@ -28,32 +31,29 @@ func nativeHistogram(h *dto.Histogram) histogram {
 	return n
 }
 
-// add adds another histogram some times over: 1 merges two, -1 leaves what was observed since the other.
-func (h histogram) add(other histogram, times float64) histogram {
-	for bound, count := range other {
-		h[bound] += times * count
+// plus adds another histogram some times over: 1 merges two, -1 leaves what was observed since the other.
+func (h histogram) plus(other histogram, times float64) histogram {
+	sum := histogram{h.count + times*other.count, h.sum + times*other.sum, map[float64]float64{}}
+	maps.Copy(sum.buckets, h.buckets)
+	for bound, count := range other.buckets {
+		sum.buckets[bound] += times * count
 	}
-	return h
+	return sum
 }
 
 // Quantiles of durations, in seconds. Quantiles of a histogram are exact to a tenth.
 type Quantiles struct{ Count, P50, P95, P99, Max float64 }
 
 func (h histogram) quantiles() Quantiles {
-	q := Quantiles{}
-	for _, count := range h {
-		q.Count += count
-	}
-	bounds := slices.Sorted(maps.Keys(h))
+	bounds := slices.Sorted(maps.Keys(h.buckets))
 	at := func(share float64) float64 {
 		seen := 0.0
 		for _, bound := range bounds {
-			if seen += h[bound]; seen > 0 && seen >= share*q.Count {
+			if seen += h.buckets[bound]; seen > 0 && seen >= share*h.count {
 				return math.Exp2(bound)
 			}
 		}
 		return 0
 	}
-	q.P50, q.P95, q.P99, q.Max = at(.50), at(.95), at(.99), at(1)
-	return q
+	return Quantiles{h.count, at(.50), at(.95), at(.99), at(1)}
 }

@@ -35,12 +35,12 @@ func TestQuantilesOfANativeHistogram(t *testing.T) {
 }
 
 func TestHistogramsOfSeveralResolutionsAddUp(t *testing.T) {
-	sum := observed(t, 1.1, 1).add(observed(t, 1.5, 2), 1)
+	sum := observed(t, 1.1, 1).plus(observed(t, 1.5, 2), 1)
 	assert.EqualValues(t, 3000, sum.quantiles().Count)
 	assert.InEpsilon(t, .5, sum.quantiles().P50, .5)
-	since := observed(t, 1.1, 3).add(observed(t, 1.1, 2), -1)
+	since := observed(t, 1.1, 3).plus(observed(t, 1.1, 2), -1)
 	assert.EqualValues(t, 1000, since.quantiles().Count)
 	assert.Equal(t, observed(t, 1.1, 1).quantiles(), since.quantiles())
-	assert.EqualValues(t, 1000, histogram{}.add(observed(t, 1.1, 1), 1).quantiles().Count)
-	assert.EqualValues(t, 1000, observed(t, 1.1, 1).add(histogram{}, -1).quantiles().Count)
+	assert.EqualValues(t, 1000, histogram{}.plus(observed(t, 1.1, 1), 1).quantiles().Count)
+	assert.EqualValues(t, 1000, observed(t, 1.1, 1).plus(histogram{}, -1).quantiles().Count)
 }

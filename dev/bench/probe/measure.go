@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/procfs"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
@@ -89,8 +88,11 @@ type Probe struct {
 // Started waits until the first record is sent.
 func (p *Probe) Started(ctx context.Context) error {
 	for {
-		if s, err := p.scrape(ctx); err == nil && s.sum(metricReceived) > 0 {
-			return nil
+		s, err := p.scrape(ctx)
+		for key, value := range s.values {
+			if err == nil && value > 0 && strings.HasPrefix(key, metricReceived+"|") {
+				return nil
+			}
 		}
 		if err := process.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
@@ -98,35 +100,14 @@ func (p *Probe) Started(ctx context.Context) error {
 	}
 }
 
-// state holds counters at one moment.
-type state struct {
-	snapshot
-	at          time.Time
-	nodes, busy float64 // CPU seconds
-}
-
-func (p *Probe) state(ctx context.Context) (s state, err error) {
-	if s.snapshot, err = p.scrape(ctx); err != nil {
-		return s, err
-	}
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return s, err
-	}
-	stat, err := fs.Stat()
-	cpu := stat.CPUTotal
-	s.at, s.nodes, s.busy = time.Now(), p.Nodes.CPUSeconds(), cpu.User+cpu.Nice+cpu.System+cpu.IRQ+cpu.SoftIRQ+cpu.Steal
-	return s, err
-}
-
 // Measure takes a measurement of the given duration.
 func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement, error) {
 	m := &Measurement{Cores: runtime.NumCPU(), Writes: map[string]Writes{}, Queues: map[string]float64{}}
-	before, err := p.state(ctx)
+	before, err := p.scrape(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var after state
+	var after snapshot
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.cpuProfile(running, min(lasts, maxProfile)) })
 	g.Go(func() (err error) {
@@ -136,25 +117,25 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 	if err := g.Wait(); err != nil {
 		return nil, err
 	}
-	m.compare(before, after)
+	m.summarize(after.since(before), after.at.Sub(before.at).Seconds())
 	return m, nil
 }
 
 // watch scrapes every second and takes samples until the time is over.
-func (p *Probe) watch(ctx context.Context, m *Measurement, before state, lasts time.Duration) (state, error) {
+func (p *Probe) watch(ctx context.Context, m *Measurement, before snapshot, lasts time.Duration) (snapshot, error) {
 	from, until := before, before.at.Add(lasts)
 	for scrapes := 1.0; ; scrapes++ {
 		if err := process.Sleep(ctx, min(scrapeInterval, time.Until(until))); err != nil {
 			return before, err
 		}
-		now, err := p.state(ctx)
+		now, err := p.scrape(ctx)
 		if err != nil {
 			return before, err
 		}
 		last := !now.at.Before(until)
-		m.addGauges(now.snapshot, scrapes)
+		m.addGauges(now, scrapes)
 		if last || now.at.Sub(from.at) >= p.Every {
-			s := sampleOf(before, from, now)
+			s := sampleOf(now, now.since(from), now.at.Sub(before.at))
 			m.Samples = append(m.Samples, s)
 			p.Sampled(s)
 			from = now
@@ -177,42 +158,40 @@ func (m *Measurement) addGauges(s snapshot, n float64) {
 	}
 }
 
-func sampleOf(start, from, to state) Sample {
-	write := histogram{}
-	for key := range to.histograms {
+// sampleOf has the gauges of a moment, and what grew since the last sample.
+func sampleOf(now, grown snapshot, at time.Duration) Sample {
+	var write histogram
+	for key, h := range grown.histograms {
 		if strings.HasPrefix(key, metricWrite+"|") {
-			write.add(to.observed(from.snapshot, key), 1)
+			write = write.plus(h, 1)
 		}
 	}
-	v := to.values
+	v := now.values
 	return Sample{
-		At: to.at.Sub(start.at).Seconds(), Resident: v["process_resident_memory_bytes"], Heap: v["go_memstats_heap_alloc_bytes"], Goroutines: v["go_goroutines"],
-		Files: v["process_open_fds"], Write: write.quantiles(), Latency: to.observed(from.snapshot, metricFreshness).quantiles(),
+		At: at.Seconds(), Resident: v["process_resident_memory_bytes"], Heap: v["go_memstats_heap_alloc_bytes"], Goroutines: v["go_goroutines"],
+		Files: v["process_open_fds"], Write: write.quantiles(), Latency: grown.histograms[metricFreshness].quantiles(),
 	}
 }
 
-// compare sets the numbers that lie between two states.
-func (m *Measurement) compare(before, after state) {
-	grown := func(key string) float64 { return after.grown(before.snapshot, key) }
-	m.Seconds = after.at.Sub(before.at).Seconds()
-	m.Records = grown(metricFreshness + "_count")
-	m.PerSecond = m.Records / m.Seconds
-	m.Latency = after.observed(before.snapshot, metricFreshness).quantiles()
-	m.Retries = grown(metricRetries)
-	m.ClientCPU = grown("process_cpu_seconds_total")
-	m.NodesCPU = after.nodes - before.nodes
-	m.Busy = (after.busy - before.busy) / m.Seconds / float64(m.Cores)
-	for _, key := range slices.Sorted(maps.Keys(after.histograms)) {
+// summarize sets the numbers that follow from what grew in the time of the measurement.
+func (m *Measurement) summarize(grown snapshot, seconds float64) {
+	m.Seconds = seconds
+	m.Latency = grown.histograms[metricFreshness].quantiles()
+	m.Records, m.PerSecond = m.Latency.Count, m.Latency.Count/seconds
+	m.Retries = grown.values[metricRetries]
+	m.ClientCPU, m.NodesCPU = grown.values["process_cpu_seconds_total"], grown.nodes
+	m.Busy = grown.busy / seconds / float64(m.Cores)
+	for _, key := range slices.Sorted(maps.Keys(grown.histograms)) {
+		h := grown.histograms[key]
 		metric, labels, _ := strings.Cut(key, "|")
-		count := grown(metric + "_count" + strings.TrimPrefix(key, metric))
+		stage, timed := strings.CutSuffix(metric, "_duration_seconds")
 		switch {
-		case count == 0:
+		case h.count == 0:
 		case metric == metricWrite:
-			m.Writes[labels] = Writes{after.observed(before.snapshot, key).quantiles(), grown(metricRows + "|" + labels)}
-		case strings.HasSuffix(metric, "_duration_seconds"):
-			name := strings.TrimPrefix(strings.TrimSuffix(metric, "_duration_seconds"), "fleet_etl_")
-			mean := grown(metric+"_sum"+strings.TrimPrefix(key, metric)) / count
-			m.Durations = append(m.Durations, Duration{strings.TrimSpace(name + " " + strings.ReplaceAll(labels, "|", " ")), count, mean})
+			m.Writes[labels] = Writes{h.quantiles(), grown.values[metricRows+"|"+labels]}
+		case timed:
+			name := strings.TrimPrefix(stage, "fleet_etl_") + " " + strings.ReplaceAll(labels, "|", " ")
+			m.Durations = append(m.Durations, Duration{strings.TrimSpace(name), h.count, h.sum / h.count})
 		}
 	}
 }

@@ -7,18 +7,32 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/procfs"
 )
 
-// snapshot is what a program exports at one moment, by "name|value|value": the name of a metric and the values of its
-// labels in the order of their names.
+// snapshot is what fleet-etl exports at one moment, by "name|value|value": the name of a metric and the values of its
+// labels in the order of their names. It also has what the kernel counts.
 type snapshot struct {
-	values     map[string]float64 // of a histogram, its _count and _sum
-	histograms map[string]histogram
+	at          time.Time
+	nodes, busy float64 // CPU seconds of the nodes, and of the machine
+	values      map[string]float64
+	histograms  map[string]histogram
+}
+
+// since has by how much everything grew from before.
+func (s snapshot) since(before snapshot) snapshot {
+	d := snapshot{nodes: s.nodes - before.nodes, busy: s.busy - before.busy, values: map[string]float64{}, histograms: map[string]histogram{}}
+	for key, value := range s.values {
+		d.values[key] = value - before.values[key]
+	}
+	for key, h := range s.histograms {
+		d.histograms[key] = h.plus(before.histograms[key], -1)
+	}
+	return d
 }
 
 // get reads from the metrics endpoint. The caller closes the body.
@@ -50,58 +64,39 @@ func (p *Probe) cpuProfile(ctx context.Context, lasts time.Duration) (err error)
 	return errors.Join(err, file.Close())
 }
 
-func (p *Probe) scrape(ctx context.Context) (snapshot, error) {
-	s := snapshot{values: map[string]float64{}, histograms: map[string]histogram{}}
+func (p *Probe) scrape(ctx context.Context) (s snapshot, err error) {
 	response, err := p.get(ctx, "/metrics")
 	if err != nil {
 		return s, err
 	}
 	defer response.Body.Close()
+	s = snapshot{at: time.Now(), nodes: p.Nodes.CPUSeconds(), values: map[string]float64{}, histograms: map[string]histogram{}}
 	decoder := expfmt.NewDecoder(response.Body, expfmt.ResponseFormat(response.Header))
 	for {
 		family := new(dto.MetricFamily)
 		if err := decoder.Decode(family); errors.Is(err, io.EOF) {
-			return s, nil
+			break
 		} else if err != nil {
 			return s, fmt.Errorf("read metrics of %s: %w", p.Address, err)
 		}
-		s.add(family)
-	}
-}
-
-func (s snapshot) add(family *dto.MetricFamily) {
-	name := family.GetName()
-	for _, m := range family.GetMetric() {
-		labels := ""
-		for _, l := range m.GetLabel() {
-			labels += "|" + l.GetValue()
-		}
-		if m.Histogram == nil { // at most one of these is set; summaries have no use here
-			s.values[name+labels] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
-			continue
-		}
-		s.values[name+"_count"+labels] = float64(m.Histogram.GetSampleCount())
-		s.values[name+"_sum"+labels] = m.Histogram.GetSampleSum()
-		s.histograms[name+labels] = nativeHistogram(m.Histogram)
-	}
-}
-
-// sum adds up the series of a metric.
-func (s snapshot) sum(name string) (sum float64) {
-	for key, value := range s.values {
-		if key == name || strings.HasPrefix(key, name+"|") {
-			sum += value
+		for _, m := range family.GetMetric() {
+			key := family.GetName()
+			for _, l := range m.GetLabel() {
+				key += "|" + l.GetValue()
+			}
+			if m.Histogram != nil {
+				s.histograms[key] = nativeHistogram(m.Histogram)
+			} else { // at most one of these is set; summaries have no use here
+				s.values[key] = m.GetCounter().GetValue() + m.GetGauge().GetValue() + m.GetUntyped().GetValue()
+			}
 		}
 	}
-	return sum
-}
-
-// grown is by how much a value grew from before.
-func (s snapshot) grown(before snapshot, key string) float64 {
-	return s.values[key] - before.values[key]
-}
-
-// observed is what a histogram observed since before.
-func (s snapshot) observed(before snapshot, key string) histogram {
-	return histogram{}.add(s.histograms[key], 1).add(before.histograms[key], -1)
+	fs, err := procfs.NewDefaultFS()
+	if err != nil {
+		return s, err
+	}
+	stat, err := fs.Stat()
+	cpu := stat.CPUTotal
+	s.busy = cpu.User + cpu.Nice + cpu.System + cpu.IRQ + cpu.SoftIRQ + cpu.Steal
+	return s, err
 }
