@@ -50,7 +50,7 @@ func (cmd queriesCmd) Run(ctx context.Context, s *settings, root repository) err
 		}
 		err = errors.Join(err, writeJSON(root.path(".dev", "queries", "queries.json"), sections))
 		if err == nil && cmd.Write {
-			_, err = table.WriteInto(root.path(queries.Document), sections, "")
+			err = table.WriteInto(root.path(queries.Document), sections, "")
 		}
 		return err
 	})
