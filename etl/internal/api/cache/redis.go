@@ -12,6 +12,8 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 	"github.com/sirupsen/logrus"
 	"github.com/sony/gobreaker/v2"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // RedisOptions are the address of a shared cache and its time limits. A zero field takes the default in its comment.
@@ -32,7 +34,6 @@ type Redis struct {
 	breaker *gobreaker.CircuitBreaker[[]byte]
 	errors  prometheus.Counter
 	last    atomic.Pointer[error]
-	end     func()
 }
 
 // NewRedis makes a cache and registers its metrics. Redis need not run yet. Close the cache.
@@ -50,12 +51,10 @@ func NewRedis(o RedisOptions, logger logrus.FieldLogger, reg prometheus.Register
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	redis.SetLogger(redisLog{logger}) // global in the client; its default writes to standard error
 
+	register := promutil.With(reg)
 	c := &Redis{
 		client: redis.NewClient(options), timeout: timeout,
-		errors: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_etl_api_cache_errors_total",
-			Help: "Requests to the shared cache that failed or timed out.",
-		}),
+		errors: register.Counter("fleet_etl_api_cache_errors_total", "Requests to the shared cache that failed or timed out."),
 	}
 	c.breaker = gobreaker.NewCircuitBreaker[[]byte](gobreaker.Settings{
 		Timeout:      cmp.Or(o.Pause, 5*time.Second),
@@ -71,27 +70,19 @@ func NewRedis(o RedisOptions, logger logrus.FieldLogger, reg prometheus.Register
 			}
 		},
 	})
-	paused := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "fleet_etl_api_cache_paused",
-		Help: "1 while the shared cache is not used because it failed, else 0.",
-	}, func() float64 {
+	register.GaugeFunc("fleet_etl_api_cache_paused", "1 while the shared cache is not used because it failed, else 0.", func() float64 {
 		if c.paused() {
 			return 1
 		}
 		return 0
 	})
-	reg.MustRegister(c.errors, paused)
-	c.end = func() { reg.Unregister(c.errors); reg.Unregister(paused) }
 	return c, nil
 }
 
 func (c *Redis) paused() bool { return c.breaker.State() != gobreaker.StateClosed }
 
-// Close closes the connections and unregisters the metrics.
-func (c *Redis) Close() error {
-	c.end()
-	return c.client.Close()
-}
+// Close closes the connections.
+func (c *Redis) Close() error { return c.client.Close() }
 
 // Get implements Cache.
 func (c *Redis) Get(ctx context.Context, key string) ([]byte, bool) {

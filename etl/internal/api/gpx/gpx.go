@@ -4,6 +4,7 @@ package gpx
 import (
 	"bufio"
 	"encoding/xml"
+	"fmt"
 	"io"
 	"strconv"
 	"time"
@@ -38,60 +39,49 @@ const header = xml.Header + `<gpx xmlns="http://www.topografix.com/GPX/1/1" xmln
 // NewWriter begins a track.
 func NewWriter(w io.Writer, name string) *Writer {
 	g := &Writer{w: bufio.NewWriter(w)}
-	g.text(header)
+	g.printf(header)
 	_ = xml.EscapeText(g.w, []byte(name))
-	g.text("</name>\n")
+	g.printf("</name>\n")
 	return g
 }
 
-func (g *Writer) text(s string) { _, _ = g.w.WriteString(s) }
+func (g *Writer) printf(format string, values ...any) { _, _ = fmt.Fprintf(g.w, format, values...) }
 
-func (g *Writer) number(v float64) {
-	_, _ = g.w.Write(strconv.AppendFloat(g.w.AvailableBuffer(), v, 'f', -1, 64))
-}
+// number formats a number without an exponent, which the schema does not allow.
+func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 // Add adds a point that is not older than the one before.
 func (g *Writer) Add(p Point) {
 	switch {
 	case g.last.IsZero():
-		g.text("<trkseg>\n")
+		g.printf("<trkseg>\n")
 	case p.Time.Sub(g.last) > newSegment:
-		g.text("</trkseg>\n<trkseg>\n")
+		g.printf("</trkseg>\n<trkseg>\n")
 	}
 	g.last = p.Time
 	if p.Lon == 180 { // the schema excludes 180; -180 is the same meridian
 		p.Lon = -180
 	}
-	g.text(`<trkpt lat="`)
-	g.number(p.Lat)
-	g.text(`" lon="`)
-	g.number(p.Lon)
-	g.text(`"><time>`)
-	g.text(p.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
-	g.text("</time>")
+	g.printf(`<trkpt lat="%s" lon="%s"><time>%s</time>`, number(p.Lat), number(p.Lon), p.Time.UTC().Format("2006-01-02T15:04:05.000Z"))
 	if p.SpeedKmh != nil || p.HeadingDeg != nil {
-		g.text("<extensions><gpxtpx:TrackPointExtension>")
+		g.printf("<extensions><gpxtpx:TrackPointExtension>")
 		if p.SpeedKmh != nil {
-			g.text("<gpxtpx:speed>")
-			g.number(*p.SpeedKmh / 3.6)
-			g.text("</gpxtpx:speed>")
+			g.printf("<gpxtpx:speed>%s</gpxtpx:speed>", number(*p.SpeedKmh/3.6))
 		}
 		if p.HeadingDeg != nil {
-			g.text("<gpxtpx:course>")
-			g.number(*p.HeadingDeg)
-			g.text("</gpxtpx:course>")
+			g.printf("<gpxtpx:course>%s</gpxtpx:course>", number(*p.HeadingDeg))
 		}
-		g.text("</gpxtpx:TrackPointExtension></extensions>")
+		g.printf("</gpxtpx:TrackPointExtension></extensions>")
 	}
-	g.text("</trkpt>\n")
+	g.printf("</trkpt>\n")
 }
 
 // End ends the track. Flush it afterwards.
 func (g *Writer) End() {
 	if !g.last.IsZero() {
-		g.text("</trkseg>\n")
+		g.printf("</trkseg>\n")
 	}
-	g.text("</trk>\n</gpx>\n")
+	g.printf("</trk>\n</gpx>\n")
 }
 
 // Flush sends what is buffered, and returns the first error of all writes.

@@ -22,11 +22,7 @@ type entry struct {
 const entryVersion = 1
 
 // errVersion is the error of an entry that another version of the program wrote.
-type errVersion byte
-
-func (v errVersion) Error() string {
-	return fmt.Sprintf("entry version %d, want version %d: empty the spool with the program that wrote it", byte(v), entryVersion)
-}
+var errVersion = fmt.Errorf("want version %d: empty the spool with the program that wrote it", entryVersion)
 
 func (e *entry) encode() ([]byte, error) {
 	var b bytes.Buffer
@@ -52,7 +48,7 @@ func decodeEntry(b []byte) (entry, error) {
 		return entry{}, errors.New("the entry is empty")
 	}
 	if b[0] != entryVersion {
-		return entry{}, errVersion(b[0])
+		return entry{}, fmt.Errorf("entry version %d, %w", b[0], errVersion)
 	}
 	var e entry
 	if err := entryMode.Unmarshal(b[1:], &e); err != nil {

@@ -60,7 +60,8 @@ func TestInvalidEntriesAreRejected(t *testing.T) {
 	require.ErrorContains(t, err, "extraneous")
 	text[0] = 2
 	_, err = decodeEntry(text)
-	require.ErrorIs(t, err, errVersion(2))
+	require.ErrorIs(t, err, errVersion)
+	require.ErrorContains(t, err, "entry version 2, want version 1")
 }
 
 func FuzzDecodeEntry(f *testing.F) {

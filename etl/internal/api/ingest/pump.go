@@ -61,7 +61,7 @@ func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 			return fmt.Errorf("read the spool: %w", err)
 		}
 		e, err := decodeEntry(text)
-		if version := errVersion(0); errors.As(err, &version) {
+		if errors.Is(err, errVersion) {
 			return fmt.Errorf("read the spool: entry %d: %w", number, err)
 		}
 		if err != nil {
