@@ -9,28 +9,21 @@ import (
 )
 
 // readable returns where the next entry is read, or when there is none, a channel that is closed when there is.
-func (s *Spool) readable() (at readRange, more <-chan struct{}, err error) {
+func (s *Spool) readable() (at position, more <-chan struct{}, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return readRange{}, nil, ErrClosed
+		return position{}, nil, ErrClosed
 	}
 	for s.readPos.segment == nil || s.readPos.offset == s.readPos.segment.size {
 		// The segment that was read last may be finished.
 		following := slices.IndexFunc(s.segments, func(g *segment) bool { return s.readPos.segment == nil || g.first > s.readPos.segment.first })
 		if following < 0 {
-			return readRange{}, s.appended, nil
+			return position{}, s.appended, nil
 		}
 		s.readPos = position{segment: s.segments[following], number: s.segments[following].first}
 	}
-	return readRange{s.readPos, s.readPos.segment.size, s.readPos.segment.end}, nil, nil
-}
-
-// readRange is the position of an entry and the end of its segment, as far as that may be read.
-type readRange struct {
-	position
-	size int64
-	end  uint64
+	return s.readPos, nil, nil
 }
 
 // readAhead is a part of a segment in memory.
@@ -42,22 +35,25 @@ type readAhead struct {
 
 // read reads the entry at a position and moves on. It skips what became corrupt after the spool was opened. ok is false when
 // that leaves no entry in the segment.
-func (s *Spool) read(at readRange) (e entry, ok bool, err error) {
+func (s *Spool) read(at position) (e entry, ok bool, err error) {
 	g, skipped := at.segment, int64(0)
+	s.mu.Lock()
+	size, end := g.size, g.end
+	s.mu.Unlock()
 	if s.ahead.segment == g && s.ahead.offset == at.offset {
-		e, ok = g.parse(s.ahead.bytes, at.number, at.end)
+		e, ok = g.parse(s.ahead.bytes, at.number, end)
 	}
 	if !ok {
-		text, err := readFile(g, at.offset, at.size)
+		text, err := readFile(g, at.offset, size)
 		if err != nil {
 			return entry{}, false, err
 		}
 		s.ahead = readAhead{g, at.offset, text}
-		e, skipped, ok = g.find(text, at.number, at.end)
+		e, skipped, ok = g.find(text, at.number, end)
 	}
 	after := position{g, at.offset + skipped + e.size, e.number + 1}
 	if !ok {
-		after = position{g, at.size, at.end}
+		after = position{g, size, end}
 	}
 	if (skipped > 0 || !ok) && !slices.Contains(g.corrupt, at.offset) {
 		s.logCorruption(g, at.offset, after.offset-e.size, at.number)
