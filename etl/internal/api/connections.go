@@ -37,56 +37,39 @@ func newConnections(limit int, reg prometheus.Registerer) *connections {
 
 // state is the ConnState hook of http.Server.
 func (c *connections) state(conn net.Conn, state http.ConnState) {
-	if extra := c.update(conn, state); extra != nil {
-		closeNow(extra)
-	}
-}
-
-// update records the state of a connection. It returns a connection to close, or nil.
-func (c *connections) update(conn net.Conn, state http.ConnState) (extra net.Conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	defer func() { c.open.Set(float64(len(c.all))) }()
 	if element := c.all[conn]; element != nil {
 		c.idle.Remove(element)
 	}
 	switch state {
 	case http.StateNew, http.StateIdle:
-		switch {
-		case state != http.StateNew:
-		case c.closing:
-			extra = conn
-		case len(c.all) >= c.limit:
-			c.evicted.Inc()
-			extra = conn // all others have requests in progress
-			if first := c.idle.Front(); first != nil {
-				extra = c.idle.Remove(first).(net.Conn)
-				c.all[extra] = nil
-			}
-		}
-		c.all[conn] = nil
-		if extra != conn {
-			c.all[conn] = c.idle.PushBack(conn)
-		}
+		c.all[conn] = c.idle.PushBack(conn)
 	case http.StateActive:
 		c.all[conn] = nil
 	default:
 		delete(c.all, conn)
 	}
-	return extra
+	c.open.Set(float64(len(c.all)))
+	switch {
+	case state != http.StateNew:
+	case c.closing:
+		closeNow(conn)
+	case len(c.all) > c.limit:
+		longest := c.idle.Remove(c.idle.Front()).(net.Conn) // the new one, if all others have requests in progress
+		c.all[longest] = nil
+		c.evicted.Inc()
+		closeNow(longest)
+	}
 }
 
 // closeIdle closes the connections without a request in progress, and all connections that open later.
 func (c *connections) closeIdle() {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.closing = true
-	var idle []net.Conn
 	for element := c.idle.Front(); element != nil; element = element.Next() {
-		idle = append(idle, element.Value.(net.Conn))
-	}
-	c.mu.Unlock()
-	for _, conn := range idle {
-		closeNow(conn)
+		closeNow(element.Value.(net.Conn))
 	}
 }
 
