@@ -106,18 +106,14 @@ func (q *request) osmAnd() error {
 	if q.Method == http.MethodHead {
 		return &rest.Problem{Kind: rest.MethodNotAllowed, Detail: "HEAD sends no position", Field: "method", Value: q.Method, Remedy: "use GET or POST"}
 	}
-	var body []byte
-	if q.Method == http.MethodPost {
-		var err error
-		if body, err = q.body(); err != nil {
-			return err
-		}
+	body, err := q.body()
+	if err != nil {
+		return err
 	}
 	body = bytes.TrimSpace(body)
 	name, ignored := protocol.NameOsmAnd, 0
 	var messages []protocol.Message
 	if len(body) > 0 && (body[0] == '{' || body[0] == '[') {
-		var err error
 		name = protocol.NameTraccar
 		if messages, ignored, err = protocol.Traccar(body, protocol.Defaults{Fleet: q.fleet()}, q.Limits.MaxRecords); err != nil {
 			return q.undecodable(err)

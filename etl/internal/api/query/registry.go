@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -65,13 +64,9 @@ func (a *API) fleets() list[fleetItem] {
 
 // after cuts a page from a list that is sorted by name and entirely in memory.
 func after[T any](items []T, q *params.Query, name func(T) string) (page []T, position string) {
-	from := 0
-	if q.Position != "" {
-		var found bool
-		from, found = slices.BinarySearchFunc(items, q.Position, func(item T, position string) int { return strings.Compare(name(item), position) })
-		if found {
-			from++
-		}
+	from := slices.IndexFunc(items, func(item T) bool { return name(item) > q.Position })
+	if from < 0 {
+		return nil, ""
 	}
 	items = items[from:]
 	if len(items) <= q.Limit {
