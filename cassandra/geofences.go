@@ -32,20 +32,12 @@ func (s *GeofenceStore) Geofences(ctx context.Context, fleetID string) ([]Geofen
 	return rows, opError("read geofences of fleet "+fleetID, err)
 }
 
-// WriteGeofences writes geofences of one fleet as one mutation.
-func (s *GeofenceStore) WriteGeofences(ctx context.Context, fleetID string, rows []Geofence, writeTimeUs int64) error {
-	a := newArena(len(rows), 8)
-	b := s.batch(ctx, len(rows))
-	for i := range rows {
-		g := &rows[i]
-		from := len(a.args)
-		a.add(&fleetID, &g.Name, (*optional)(&g.Kind), &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS, &writeTimeUs)
-		b.add(insertGeofence, a.row(from))
-	}
-	return b.exec(TableGeofences)
-}
-
-// DeleteGeofence deletes a geofence of a fleet.
-func (s *GeofenceStore) DeleteGeofence(ctx context.Context, fleetID, name string, writeTimeUs int64) error {
-	return s.exec(ctx, TableGeofences, deleteGeofence, writeTimeUs, fleetID, name)
+// ApplyGeofences applies geofences to one fleet. It ignores the FleetID of the rows.
+func (s *GeofenceStore) ApplyGeofences(ctx context.Context, fleetID string, rows []Mutation[Geofence]) error {
+	return apply(ctx, s.Session, TableGeofences, 8, rows, insertGeofence, deleteGeofence,
+		func(a *arena, g *Geofence) {
+			a.add(&fleetID, &g.Name)
+		}, func(a *arena, g *Geofence) {
+			a.add((*optional)(&g.Kind), &g.Geometry, &g.RadiusM, &g.SpeedLimitKmh, &g.DwellS)
+		})
 }

@@ -100,40 +100,26 @@ func Bucket(deviceID string) int32 { return bucketOf(deviceID, FleetBuckets) }
 
 // WriteHistory writes rows of one device and day as one mutation.
 func (s *TelemetryStore) WriteHistory(ctx context.Context, deviceID string, day Day, rows []TelemetryRow) error {
-	a := newArena(len(rows), 14)
-	b := s.batch(ctx, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		from := len(a.args)
+	return insert(ctx, s.Session, TableHistory, insertHistory, 14, rows, func(a *arena, r *TelemetryRow) {
 		a.add(&deviceID, &day, &r.TsMs, (*optional)(&r.FleetID), &r.Lat, &r.Lon, &r.SpeedKmh, &r.HeadingDeg, &r.BatteryPct,
 			&r.TempC, &r.AccuracyM, (*optional)(&r.Zone), &r.WriteTimeUs, &r.TTLSeconds)
-		b.add(insertHistory, a.row(from))
-	}
-	return b.exec(TableHistory)
+	})
 }
 
 // WriteLatest writes one row of latest_telemetry_by_device.
 func (s *TelemetryStore) WriteLatest(ctx context.Context, r *LatestRow) error {
-	a := newArena(1, 11)
-	b := s.batch(ctx, 1)
-	a.add(&r.DeviceID, &r.LastTsMs, (*optional)(&r.FleetID))
-	a.latest(r)
-	b.add(insertLatest, a.row(0))
-	return b.exec(TableLatest)
+	return insert(ctx, s.Session, TableLatest, insertLatest, 11, []LatestRow{*r}, func(a *arena, r *LatestRow) {
+		a.add(&r.DeviceID, &r.LastTsMs, (*optional)(&r.FleetID))
+		a.latest(r)
+	})
 }
 
 // WriteLatestByFleet writes rows of one fleet and bucket as one mutation. It ignores the FleetID of the rows.
 func (s *TelemetryStore) WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []LatestRow) error {
-	a := newArena(len(rows), 12)
-	b := s.batch(ctx, len(rows))
-	for i := range rows {
-		r := &rows[i]
-		from := len(a.args)
+	return insert(ctx, s.Session, TableLatestByFleet, insertLatestByFleet, 12, rows, func(a *arena, r *LatestRow) {
 		a.add(&fleetID, &bucket, &r.DeviceID, &r.LastTsMs)
 		a.latest(r)
-		b.add(insertLatestByFleet, a.row(from))
-	}
-	return b.exec(TableLatestByFleet)
+	})
 }
 
 // DeleteLatestByFleet removes a device that moved from its old fleet's map. Cells with a later write timestamp stay.

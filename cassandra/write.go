@@ -75,20 +75,32 @@ type Mutation[R any] struct {
 }
 
 // Put returns mutations that write rows at a write timestamp in µs.
-func Put[R any](writeTimeUs int64, rows ...R) []Mutation[R] {
-	return mutations(false, writeTimeUs, rows)
+func Put[R any](writeTimeUs int64, rows ...R) (all []Mutation[R]) {
+	for _, row := range rows {
+		all = append(all, Mutation[R]{Row: row, WriteTimeUs: writeTimeUs})
+	}
+	return all
 }
 
 // Remove returns mutations that delete rows at a write timestamp in µs.
 func Remove[R any](writeTimeUs int64, rows ...R) []Mutation[R] {
-	return mutations(true, writeTimeUs, rows)
-}
-
-func mutations[R any](remove bool, writeTimeUs int64, rows []R) (all []Mutation[R]) {
-	for _, row := range rows {
-		all = append(all, Mutation[R]{Row: row, Delete: remove, WriteTimeUs: writeTimeUs})
+	all := Put(writeTimeUs, rows...)
+	for i := range all {
+		all[i].Delete = true
 	}
 	return all
+}
+
+// insert sends rows of one partition by one statement each. fields adds the values of a row.
+func insert[R any](ctx context.Context, s *Session, table, statement string, width int, rows []R, fields func(*arena, *R)) error {
+	a := newArena(len(rows), width)
+	b := s.batch(ctx, len(rows))
+	for i := range rows {
+		from := len(a.args)
+		fields(a, &rows[i])
+		b.add(statement, a.row(from))
+	}
+	return b.exec(table)
 }
 
 // apply builds a statement per row. A deletion begins with the write timestamp, an insertion ends with it.

@@ -173,10 +173,10 @@ func (w *fixture) fill(ctx context.Context, s *cassandra.Store) error {
 	if err := w.fillAlerts(ctx, s); err != nil {
 		return err
 	}
-	return s.WriteGeofences(ctx, "north", []cassandra.Geofence{
-		{Name: "depot", Kind: "depot", Geometry: `{"type":"Point","coordinates":[9.5,52.5]}`, RadiusM: ptr(200.0), DwellS: ptr(int32(3600))},
-		{Name: "school", Kind: "slow", Geometry: `{"type":"Polygon","coordinates":[[[9,52],[9.2,52],[9.2,52.1],[9,52.1],[9,52]]]}`, SpeedLimitKmh: ptr(30.0)},
-	}, 1)
+	return s.ApplyGeofences(ctx, "north", cassandra.Put(1,
+		cassandra.Geofence{Name: "depot", Kind: "depot", Geometry: `{"type":"Point","coordinates":[9.5,52.5]}`, RadiusM: ptr(200.0), DwellS: ptr(int32(3600))},
+		cassandra.Geofence{Name: "school", Kind: "slow", Geometry: `{"type":"Polygon","coordinates":[[[9,52],[9.2,52],[9.2,52.1],[9,52.1],[9,52]]]}`, SpeedLimitKmh: ptr(30.0)},
+	))
 }
 
 // january is the day of alerts and analytics, which never expire.

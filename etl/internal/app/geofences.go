@@ -96,13 +96,13 @@ func replaceGeofences(ctx context.Context, store *cassandra.Store, fleet string,
 	}
 	for _, old := range stored {
 		if !slices.ContainsFunc(rows, func(g cassandra.Geofence) bool { return g.Name == old.Name }) {
-			if err := store.DeleteGeofence(ctx, fleet, old.Name, writeTimeUs-1); err != nil {
+			if err := store.ApplyGeofences(ctx, fleet, cassandra.Remove(writeTimeUs-1, old)); err != nil {
 				return err
 			}
 		}
 	}
 	for part := range slices.Chunk(rows, geofenceRows) {
-		if err := store.WriteGeofences(ctx, fleet, part, writeTimeUs); err != nil {
+		if err := store.ApplyGeofences(ctx, fleet, cassandra.Put(writeTimeUs, part...)); err != nil {
 			return err
 		}
 	}

@@ -343,9 +343,7 @@ func (f *View) Fleets(context.Context) ([]string, error) {
 }
 
 func (f *View) days(deviceID string) []cassandra.DeviceDay {
-	days := List[cassandra.DeviceDay](f.Store, cassandra.TableDeviceDays, KeyOf(deviceID))
-	slices.SortFunc(days, func(a, b cassandra.DeviceDay) int { return cmp.Compare(a.Day, b.Day) })
-	return days
+	return List[cassandra.DeviceDay](f.Store, cassandra.TableDeviceDays, KeyOf(deviceID))
 }
 
 func (f *View) LastDeviceDay(_ context.Context, deviceID string, day cassandra.Day) (found cassandra.DeviceDay, ok bool, err error) {
