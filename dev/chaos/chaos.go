@@ -72,9 +72,6 @@ const (
 	Skipped = "skipped"
 )
 
-// ErrFailed reports a fault with result Failed.
-var ErrFailed = errors.New("the platform failed")
-
 // Names returns the names of all faults in order.
 func Names() (names []string) {
 	for _, f := range faults {
@@ -113,7 +110,6 @@ func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
 		return outcomes, err
 	}
 	defer func() { err = errors.Join(err, p.stop(ctx)) }()
-	var failed []error
 	for _, f := range list {
 		outcome := p.test(ctx, f)
 		outcomes = append(outcomes, outcome)
@@ -121,17 +117,18 @@ func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
 		if ctx.Err() != nil {
 			return outcomes, ctx.Err()
 		}
-		if outcome.Result == Failed {
-			failed = append(failed, fmt.Errorf("%w: %s: %s", ErrFailed, f.name, outcome.Why))
-			if !o.GoOn {
-				break
-			}
-			if err := p.reset(ctx); err != nil {
-				return outcomes, errors.Join(append(failed, err)...)
-			}
+		if outcome.Result != Failed {
+			continue
+		}
+		err = errors.Join(err, fmt.Errorf("the platform failed: %s: %s", f.name, outcome.Why))
+		if !o.GoOn {
+			break
+		}
+		if e := p.reset(ctx); e != nil {
+			return outcomes, errors.Join(err, e)
 		}
 	}
-	return outcomes, errors.Join(failed...)
+	return outcomes, err
 }
 
 // String formats an outcome for the terminal.
