@@ -85,23 +85,22 @@ type benchDocsCmd struct{}
 
 // Run puts the newest reports into the docs.
 func (benchDocsCmd) Run(root repository) error {
-	var sections []table.Section
-	for _, part := range append(loadtest.Parts(), loadtest.Part{Name: loadtest.SoakName}) {
-		text, err := os.ReadFile(filepath.Join(resultsDir(root), part.Name+".json"))
-		if errors.Is(err, os.ErrNotExist) {
-			continue
-		}
-		var s table.Section
+	files, err := filepath.Glob(filepath.Join(resultsDir(root), "*.json"))
+	if err != nil || len(files) == 0 {
+		return errors.Join(err, fmt.Errorf("no reports in %s: run make bench-load or make soak first", resultsDir(root)))
+	}
+	sections := make([]table.Section, len(files))
+	for i, file := range files {
+		text, err := os.ReadFile(file)
 		if err == nil {
-			err = json.Unmarshal(text, &s)
+			err = json.Unmarshal(text, &sections[i])
+		}
+		if err == nil && len(sections[i].Tables) == 0 {
+			err = errors.New("no tables in it: measure again")
 		}
 		if err != nil {
-			return fmt.Errorf("read the report of %s: %w", part.Name, err)
+			return fmt.Errorf("read the report %s: %w", file, err)
 		}
-		sections = append(sections, s)
-	}
-	if len(sections) == 0 {
-		return fmt.Errorf("no reports in %s: run make bench-load or make soak first", resultsDir(root))
 	}
 	if ramps := loadtest.CompareRamps(sections); len(ramps.Tables[0].Rows) > 1 {
 		sections = append(sections, ramps)

@@ -39,12 +39,9 @@ func Parts() []Part {
 	}
 }
 
-// SoakName is the name of the soak's report.
-const SoakName = "soak"
-
 // Soak is a steady load for long.
 func Soak(rate float64, lasts time.Duration) Part {
-	return Part{SoakName, oneNode, func(ctx context.Context, t *test, s *table.Section) error {
+	return Part{"soak", oneNode, func(ctx context.Context, t *test, s *table.Section) error {
 		r, err := t.run(ctx, phase{rate: rate, vehicles: 5000, warmup: 30 * time.Second, lasts: lasts, every: time.Minute})
 		if err != nil {
 			return err

@@ -136,9 +136,6 @@ func rampReport(s *table.Section, nodes int, maximum float64, runs []run) {
 	s.Tables = []*table.Table{best, steps}
 }
 
-// NodesName is the name of the section that compares ramps.
-const NodesName = "nodes"
-
 // CompareRamps has the greatest rates of the ramps among sections.
 func CompareRamps(sections []table.Section) table.Section {
 	all := newCosts(greatest, "ramp")
@@ -149,5 +146,5 @@ func CompareRamps(sections []table.Section) table.Section {
 			}
 		}
 	}
-	return table.Section{Name: NodesName, Title: "Growth with nodes", Tables: []*table.Table{all}}
+	return table.Section{Name: "nodes", Title: "Growth with nodes", Tables: []*table.Table{all}}
 }
