@@ -19,26 +19,18 @@ func (ev *evaluation) threshold(t telemetry.AlertType, rule *rules.Threshold, va
 	if a := find(ev.state.Firing, t); a != nil && !ev.updateFiring(a, rule, value.Value, base) {
 		return
 	}
-	switch {
-	case rule.Above.Exceeded(rule.Above.Excess(value.Value, base)):
-		ev.updatePending(t, rule, false, value.Value, base)
-	case rule.Below.Exceeded(rule.Below.Excess(value.Value, base)):
-		ev.updatePending(t, rule, true, value.Value, base)
-	default:
-		ev.state.dropPending(t)
+	for _, isBelow := range [...]bool{false, true} {
+		if side := rule.Side(isBelow); side.Exceeded(side.Excess(value.Value, base)) {
+			ev.updatePending(t, rule, isBelow, value.Value, base)
+			return
+		}
 	}
-}
-
-func sideOf(rule *rules.Threshold, isBelow bool) *rules.Side {
-	if isBelow {
-		return &rule.Below
-	}
-	return &rule.Above
+	ev.state.dropPending(t)
 }
 
 // updateFiring updates an open alert with a value and reports whether that has resolved it.
 func (ev *evaluation) updateFiring(a *alertState, rule *rules.Threshold, value, base float64) (resolved bool) {
-	side := sideOf(rule, a.Below)
+	side := rule.Side(a.Below)
 	excess := side.Excess(value, base)
 	if side.IsSet() && excess > side.Excess(a.Peak, a.Base) {
 		a.Peak, a.Base = value, base
@@ -70,7 +62,7 @@ func (ev *evaluation) updatePending(t telemetry.AlertType, rule *rules.Threshold
 	now := ev.record.TimeMs
 	a := alertState{Base: base, Below: isBelow}
 	a.Type, a.StartedMs, a.Peak = t, now, value
-	side := sideOf(rule, isBelow)
+	side := rule.Side(isBelow)
 	pending := find(ev.state.Pending, t)
 	if pending != nil && pending.Below == isBelow {
 		a.StartedMs = pending.StartedMs

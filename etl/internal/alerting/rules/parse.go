@@ -283,7 +283,7 @@ func (p *parser) geofence(path string, n *yaml.Node) bool {
 func (p *parser) checkTemperatures(r *Rules) {
 	check := func(path string, s *Settings) {
 		t := &s.Temperature
-		if high, low := t.Above.min, -t.Below.min; t.Above.set && t.Below.set && high <= low {
+		if high, low := t.Side(false).lowest(), -t.Side(true).lowest(); t.High.any() && t.Low.any() && high <= low {
 			p.problem(p.temperatureLines[path], join(path, "temperature"), fmt.Sprintf("high from %v, low from %v", high, low), "give a high limit above the low one")
 		}
 	}

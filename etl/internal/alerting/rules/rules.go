@@ -7,7 +7,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"math"
 	"time"
 
 	"go.yaml.in/yaml/v3"
@@ -134,7 +133,7 @@ func builtIn() Settings {
 	return Settings{
 		MaxGapMs:      ms(5 * time.Minute),
 		SpeedLimitKmh: 130,
-		Speed:         Threshold{Enabled: true, High: levels(30, 15, 0), Hysteresis: 5, ForMs: ms(10 * time.Second)},
+		Speed:         Threshold{Enabled: true, High: levels(30, 15, 0), Exclusive: true, Hysteresis: 5, ForMs: ms(10 * time.Second)},
 		Battery:       Threshold{Enabled: true, Low: levels(5, 10, 20), Hysteresis: 5},
 		Temperature:   Threshold{Enabled: true, Hysteresis: 1},
 		MarginM:       25,
@@ -160,17 +159,7 @@ func Default() *Rules {
 
 // complete computes the fields that depend on others.
 func (s *Settings) complete() {
-	for _, t := range [...]*Threshold{&s.Speed, &s.Battery, &s.Temperature} {
-		t.Above = newSide(t.High, 1, t == &s.Speed) // driving at the limit is allowed
-		t.Below = newSide(t.Low, -1, false)
-	}
-	lowest := math.Inf(1)
-	for _, l := range s.Offline.AfterMs {
-		if l.Valid {
-			lowest = min(lowest, l.Value)
-		}
-	}
-	s.Offline.MinMs = int64(lowest)
+	s.Offline.MinMs = int64(Side{levels: &s.Offline.AfterMs, sign: 1}.lowest())
 }
 
 // For returns the settings of a device in a fleet. Devices without rules of their own share their fleet's settings.

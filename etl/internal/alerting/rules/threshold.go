@@ -10,63 +10,67 @@ import (
 type Threshold struct {
 	Enabled    bool
 	High, Low  Levels
+	Exclusive  bool // a level is exceeded beyond it, not at it: driving at the limit is allowed
 	Hysteresis float64
 	ForMs      int64
 	ClearForMs int64
 	CoolDownMs int64
-
-	Above, Below Side // computed from High and Low
 }
 
 // Active reports whether the rule can raise an alert.
-func (t *Threshold) Active() bool { return t.Enabled && (t.Above.set || t.Below.set) }
+func (t *Threshold) Active() bool { return t.Enabled && (t.High.any() || t.Low.any()) }
+
+// Side returns the direction in which a value may go too far: up, or down if below is set.
+func (t *Threshold) Side(below bool) Side {
+	if below {
+		return Side{&t.Low, -1, t.Exclusive}
+	}
+	return Side{&t.High, 1, t.Exclusive}
+}
 
 // Side is one direction in which a value may go too far. Its excess is the value minus a base, counted in that
 // direction.
 type Side struct {
-	set       bool
-	sign      float64    // 1: high values are bad; -1: low values are bad
-	exclusive bool       // a level is exceeded beyond it, not at it
-	at        [3]float64 // excess of HIGH, MEDIUM and LOW; +Inf for an absent level
-	min       float64    // lowest of them
-}
-
-func newSide(l Levels, sign float64, exclusive bool) Side {
-	s := Side{sign: sign, exclusive: exclusive, min: math.Inf(1)}
-	for i, level := range l {
-		s.at[i] = math.Inf(1)
-		if level.Valid {
-			s.set, s.at[i] = true, sign*level.Value
-			s.min = min(s.min, s.at[i])
-		}
-	}
-	return s
+	levels    *Levels
+	sign      float64 // 1: high values are bad; -1: low values are bad
+	exclusive bool
 }
 
 // IsSet reports whether the side has a level.
-func (s *Side) IsSet() bool { return s.set }
+func (s Side) IsSet() bool { return s.levels.any() }
 
 // Excess returns how far a value is beyond the base.
-func (s *Side) Excess(value, base float64) float64 { return s.sign * (value - base) }
-
-func (s *Side) exceeds(excess, level float64) bool {
-	return excess > level || excess == level && !s.exclusive
-}
+func (s Side) Excess(value, base float64) float64 { return s.sign * (value - base) }
 
 // Severity returns the highest level that an excess reaches, and the value at which that level begins.
-func (s *Side) Severity(excess, base float64) (telemetry.Severity, float64) {
-	for i, level := range s.at {
-		if s.exceeds(excess, level) {
-			return telemetry.Severities[i], base + s.sign*level
+func (s Side) Severity(excess, base float64) (telemetry.Severity, float64) {
+	for i, level := range s.levels {
+		at := s.sign * level.Value
+		if level.Valid && (excess > at || excess == at && !s.exclusive) {
+			return telemetry.Severities[i], base + level.Value
 		}
 	}
 	return "", 0
 }
 
 // Exceeded reports whether an excess reaches any level.
-func (s *Side) Exceeded(excess float64) bool { return s.set && s.exceeds(excess, s.min) }
+func (s Side) Exceeded(excess float64) bool {
+	severity, _ := s.Severity(excess, 0)
+	return severity != ""
+}
 
 // Cleared reports whether an excess is below all levels by the hysteresis.
-func (s *Side) Cleared(excess, hysteresis float64) bool {
-	return !s.set || !s.Exceeded(excess) && excess <= s.min-hysteresis
+func (s Side) Cleared(excess, hysteresis float64) bool {
+	return !s.Exceeded(excess) && excess <= s.lowest()-hysteresis
+}
+
+// lowest is the excess of the lowest level, infinite without one.
+func (s Side) lowest() float64 {
+	lowest := math.Inf(1)
+	for _, level := range s.levels {
+		if level.Valid {
+			lowest = min(lowest, s.sign*level.Value)
+		}
+	}
+	return lowest
 }
