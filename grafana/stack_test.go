@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -24,6 +25,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/plugintest"
 )
@@ -181,8 +183,8 @@ func (s *stack) useIt(t *testing.T, api string) {
 	g.Go(tick(func() error { return send(ctx, api) }))
 	g.Go(tick(func() error {
 		for _, path := range []string{"/v1/fleets", "/v1/fleets/" + liveFleet + "/latest"} {
-			if status, body, err := platform.Get(ctx, api+path); err != nil || status != http.StatusOK {
-				return fmt.Errorf("GET %s: %d %w %s", path, status, err, body)
+			if err := process.Fetch(ctx, api+path, io.Discard); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -296,16 +298,16 @@ func (s *stack) ask(ctx context.Context, expr string, instant bool, from, to tim
 
 // api returns the response of Prometheus at a path.
 func (s *stack) api(ctx context.Context, path string, into any) error {
-	_, body, err := platform.Get(ctx, s.prometheus+path)
-	if err != nil {
+	var body bytes.Buffer
+	if err := process.Fetch(ctx, s.prometheus+path, &body); err != nil {
 		return err
 	}
 	var answer struct {
 		Status, Error string
 		Data          json.RawMessage
 	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		return fmt.Errorf("%w: %s", err, body)
+	if err := json.Unmarshal(body.Bytes(), &answer); err != nil {
+		return fmt.Errorf("%w: %s", err, body.Bytes())
 	}
 	if answer.Status != "success" {
 		return errors.New(answer.Error)

@@ -24,6 +24,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
@@ -377,11 +378,11 @@ func within(timeout time.Duration, reached func() bool) bool {
 
 // get returns the response of an address, or the error.
 func get(t *testing.T, address string) string {
-	_, text, err := platform.Get(t.Context(), address)
-	if err != nil {
+	var text strings.Builder
+	if err := process.Fetch(t.Context(), address, &text); err != nil {
 		return err.Error()
 	}
-	return string(text)
+	return text.String()
 }
 
 // ask queries Prometheus.

@@ -314,7 +314,8 @@ func Fetch(ctx context.Context, url string, w io.Writer) error {
 	}
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("fetch %s: %s", url, response.Status)
+		text, _ := io.ReadAll(io.LimitReader(response.Body, 300))
+		return fmt.Errorf("fetch %s: %s %s", url, response.Status, text)
 	}
 	if _, err := io.Copy(w, response.Body); err != nil {
 		return fmt.Errorf("fetch %s: %w", url, err)
