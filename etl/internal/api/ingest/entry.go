@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -25,12 +24,11 @@ const entryVersion = 1
 var errVersion = fmt.Errorf("want version %d: empty the spool with the program that wrote it", entryVersion)
 
 func (e *entry) encode() ([]byte, error) {
-	var b bytes.Buffer
-	b.WriteByte(entryVersion)
-	if err := cbor.NewEncoder(&b).Encode(e); err != nil {
+	text, err := cbor.Marshal(e)
+	if err != nil {
 		return nil, fmt.Errorf("encode spool entry: %w", err)
 	}
-	return b.Bytes(), nil
+	return append([]byte{entryVersion}, text...), nil
 }
 
 // entryMode accepts raw texts that are not UTF-8. The limits of requests bound the number of messages.

@@ -62,7 +62,7 @@ func (q *request) telemetry() error {
 	if err != nil {
 		return q.undecodable(err)
 	}
-	s, err := q.accept(protocol.NameTelemetry, messages, q.URL.Query().Get("verbose") == "1")
+	s, err := q.accept(protocol.NameTelemetry, messages, 0, q.URL.Query().Get("verbose") == "1")
 	if err != nil {
 		return err
 	}
@@ -128,12 +128,10 @@ func (q *request) osmAnd() error {
 		}
 		messages = []protocol.Message{protocol.OsmAnd(query, protocol.Defaults{Fleet: q.fleet(), Time: q.Received})}
 	}
-	s, err := q.accept(name, messages, true)
+	s, err := q.accept(name, messages, ignored, true)
 	if err != nil {
 		return err
 	}
-	s.Ignored = ignored
-	q.metrics.ignored(name, ignored)
 	q.w.WriteJSON(http.StatusOK, rest.JSONType, s)
 	return nil
 }
@@ -151,10 +149,9 @@ func (q *request) ownTracks() error {
 	if err != nil {
 		return q.undecodable(err)
 	}
-	if _, err := q.accept(protocol.NameOwnTracks, messages, false); err != nil {
+	if _, err := q.accept(protocol.NameOwnTracks, messages, ignored, false); err != nil {
 		return err
 	}
-	q.metrics.ignored(protocol.NameOwnTracks, ignored)
 	q.w.WriteJSON(http.StatusOK, rest.JSONType, []struct{}{})
 	return nil
 }
@@ -213,10 +210,11 @@ type result struct {
 }
 
 // accept checks the records of a request and appends them to the spool, all of them or none. With verbose the summary
-// lists every record, else only duplicates and rejected ones.
-func (q *request) accept(name string, messages []protocol.Message, verbose bool) (*summary, error) {
-	s := &summary{Results: []result{}}
+// lists every record, else only duplicates and rejected ones. ignored is the number of messages that are not positions.
+func (q *request) accept(name string, messages []protocol.Message, ignored int, verbose bool) (*summary, error) {
+	s := &summary{Ignored: ignored, Results: []result{}}
 	if len(messages) == 0 {
+		q.metrics.answered(name, s)
 		return s, nil
 	}
 	nowMs := q.Received.UnixMilli()

@@ -42,11 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 }
 
 func (m *metrics) answered(name string, s *summary) {
-	for status, n := range map[string]int{statusAccepted: s.Accepted, statusDuplicate: s.Duplicates, statusRejected: s.Rejected} {
+	for status, n := range map[string]int{statusAccepted: s.Accepted, statusDuplicate: s.Duplicates, statusRejected: s.Rejected, statusIgnored: s.Ignored} {
 		m.records.WithLabelValues(name, status).Add(float64(n))
 	}
-}
-
-func (m *metrics) ignored(name string, n int) {
-	m.records.WithLabelValues(name, statusIgnored).Add(float64(n))
 }
