@@ -29,7 +29,7 @@ func Labels(a telemetry.Alert) map[string]string {
 		"fleet":          a.FleetID,
 		"device":         a.DeviceID,
 		"type":           string(a.Type),
-		"severity":       severityLabel(a.Severity),
+		"severity":       severityLabels[a.Severity],
 		"fleet_severity": string(a.Severity),
 	}
 }
@@ -45,23 +45,14 @@ func alertName(t telemetry.AlertType) string {
 	return b.String()
 }
 
-// severityLabel is the severity that Alertmanager routes on, shared with the alerts of the platform.
-func severityLabel(s telemetry.Severity) string {
-	switch s {
-	case telemetry.High:
-		return "critical"
-	case telemetry.Medium:
-		return "warning"
-	default:
-		return "info"
-	}
-}
+// severityLabels are the severities that Alertmanager routes on, shared with the alerts of the platform.
+var severityLabels = map[telemetry.Severity]string{telemetry.High: "critical", telemetry.Medium: "warning", telemetry.Low: "info"}
 
 // Annotations describe an alert to people. grafanaURL and runbookURL may be empty, which leaves out their links. There is
 // no value or threshold for a type that has none. The runbook of an alert is named after it.
 func Annotations(a telemetry.Alert, grafanaURL, runbookURL string) map[string]string {
 	annotations := map[string]string{
-		"summary":     a.DeviceID + ": " + summary(a.Type),
+		"summary":     a.DeviceID + ": " + types[a.Type].summary,
 		"description": a.Message,
 		"location":    location(a),
 	}
@@ -77,34 +68,23 @@ func Annotations(a telemetry.Alert, grafanaURL, runbookURL string) map[string]st
 	return annotations
 }
 
-func summary(t telemetry.AlertType) string {
-	switch t {
-	case telemetry.GeofenceEnter:
-		return "entered a geofence"
-	case telemetry.GeofenceExit:
-		return "left a geofence"
-	case telemetry.GeofenceDwell:
-		return "too long in a geofence"
-	case telemetry.DeviceOffline:
-		return "offline"
-	case telemetry.DeviceStuck:
-		return "position stuck"
-	default:
-		return strings.ReplaceAll(string(t), "_", " ")
-	}
+// types describe the types of alerts: their summary, and the unit of their values. Values without a unit are seconds.
+var types = map[telemetry.AlertType]struct{ summary, unit string }{
+	telemetry.SpeedLimit:    {"speed limit", " km/h"},
+	telemetry.BatteryLow:    {"battery low", " %"},
+	telemetry.Temperature:   {"temperature", " °C"},
+	telemetry.GeofenceEnter: {summary: "entered a geofence"},
+	telemetry.GeofenceExit:  {summary: "left a geofence"},
+	telemetry.GeofenceDwell: {summary: "too long in a geofence"},
+	telemetry.DeviceOffline: {summary: "offline"},
+	telemetry.DeviceStuck:   {summary: "position stuck"},
 }
 
 func valueText(t telemetry.AlertType, v float64) string {
-	switch t {
-	case telemetry.SpeedLimit:
-		return telemetry.FormatNumber(v) + " km/h"
-	case telemetry.BatteryLow:
-		return telemetry.FormatNumber(v) + " %"
-	case telemetry.Temperature:
-		return telemetry.FormatNumber(v) + " °C"
-	default:
-		return telemetry.FormatDuration(time.Duration(v * float64(time.Second)))
+	if unit := types[t].unit; unit != "" {
+		return telemetry.FormatNumber(v) + unit
 	}
+	return telemetry.FormatDuration(time.Duration(v * float64(time.Second)))
 }
 
 func location(a telemetry.Alert) string {
