@@ -61,8 +61,9 @@ func Apply(ctx context.Context, cfg cassandra.Config, replication cassandra.Repl
 	if err != nil {
 		return err
 	}
-	changes, _ := compareOptions(want, options)
-	return admin.Exec(ctx, append(missingColumns(want, columns), changes...)...)
+	added, _ := compareColumns(want, columns)
+	changed, _ := compareOptions(want, options)
+	return admin.Exec(ctx, slices.Concat(added, changed)...)
 }
 
 func applyKeyspace(ctx context.Context, cfg cassandra.Config, replication cassandra.Replication, statement string, logger logrus.FieldLogger) error {
@@ -145,7 +146,8 @@ func CheckColumns(ctx context.Context, admin *cassandra.Admin) ([]string, error)
 	if err != nil {
 		return nil, err
 	}
-	return compareColumns(Tables(), columns), nil
+	_, messages := compareColumns(Tables(), columns)
+	return messages, nil
 }
 
 // Drop drops the keyspace with all its data, for benchmarks and tests.

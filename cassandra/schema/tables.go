@@ -101,40 +101,34 @@ func parseOptions(text string) map[string]option {
 	return options
 }
 
-// missingColumns returns the statements that add columns which existing tables lack. Keys cannot be added.
-func missingColumns(want map[string]Table, have map[string]map[string]cassandra.Column) []string {
-	var statements []string
-	for _, table := range slices.Sorted(maps.Keys(want)) {
-		for _, name := range slices.Sorted(maps.Keys(want[table].Columns)) {
-			if c := want[table].Columns[name]; have[table][name] == (cassandra.Column{}) && c.Kind == "regular" {
-				statements = append(statements, fmt.Sprintf("ALTER TABLE %s ADD %s %s", table, name, c.Type))
-			}
-		}
-	}
-	return statements
-}
-
-func compareColumns(want map[string]Table, have map[string]map[string]cassandra.Column) []string {
-	var differences []string
+// compareColumns returns the statements that add columns which existing tables lack, and a message for each difference.
+// Keys cannot be added.
+func compareColumns(want map[string]Table, have map[string]map[string]cassandra.Column) (changes, messages []string) {
 	for _, table := range slices.Sorted(maps.Keys(want)) {
 		if have[table] == nil {
-			differences = append(differences, fmt.Sprintf("table %s: missing; create it with: fleet-etl schema apply", table))
+			messages = append(messages, fmt.Sprintf("table %s: missing; create it with: fleet-etl schema apply", table))
 			continue
 		}
 		for _, name := range slices.Sorted(maps.Keys(want[table].Columns)) {
 			expected, got := want[table].Columns[name], have[table][name]
-			prefix := fmt.Sprintf("table %s: column %s is ", table, name)
+			var is string
 			switch {
 			case got == cassandra.Column{}:
-				differences = append(differences, fmt.Sprintf("%smissing; add it with: ALTER TABLE %s ADD %s %s", prefix, table, name, expected.Type))
+				add := fmt.Sprintf("ALTER TABLE %s ADD %s %s", table, name, expected.Type)
+				if is = "missing; add it with: " + add; expected.Kind == "regular" {
+					changes = append(changes, add)
+				}
 			case got.Type != expected.Type:
-				differences = append(differences, fmt.Sprintf("%s%s, not %s", prefix, got.Type, expected.Type))
+				is = got.Type + ", not " + expected.Type
 			case got.Kind != expected.Kind:
-				differences = append(differences, fmt.Sprintf("%s%s, not %s", prefix, got.Kind, expected.Kind))
+				is = got.Kind + ", not " + expected.Kind
+			default:
+				continue
 			}
+			messages = append(messages, fmt.Sprintf("table %s: column %s is %s", table, name, is))
 		}
 	}
-	return differences
+	return changes, messages
 }
 
 // compareOptions returns the statements that set differing options to the values of the schema, and a message for each.
