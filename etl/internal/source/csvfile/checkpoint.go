@@ -315,7 +315,7 @@ func (c *Checkpoint) inOrder() int64 {
 	return c.state.InOrder
 }
 
-// add registers a batch that ends at a point, and returns its Done.
+// add registers a batch that ends at a point, and returns its Done. A point without a batch is done at once.
 func (c *Checkpoint) add(p progress) func(pipeline.Outcome) {
 	if c.path == "" {
 		return func(pipeline.Outcome) {}
@@ -327,13 +327,6 @@ func (c *Checkpoint) add(p progress) func(pipeline.Outcome) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.pending.Ack(number, c.advance)
-	}
-}
-
-// skip registers a point without a batch.
-func (c *Checkpoint) skip(p progress) {
-	if c.path != "" {
-		c.add(p)(pipeline.Outcome{})
 	}
 }
 

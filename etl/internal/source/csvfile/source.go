@@ -114,9 +114,9 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 		return at, done
 	}
 	return s.in.each(ctx, from, &s.done, func(c chunk) error {
-		p := progress{file: c.file, place: c.end, done: c.last}
+		done := s.checkpoint.add(progress{file: c.file, place: c.end, done: c.last})
 		if len(c.items)+len(c.rejected) == 0 {
-			s.checkpoint.skip(p)
+			done(pipeline.Outcome{})
 			return nil
 		}
 		return emit(pipeline.Batch{
@@ -124,7 +124,7 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 			Items:    c.items,
 			Rejected: c.rejected,
 			Accepted: s.options.Now(),
-			Done:     s.checkpoint.add(p),
+			Done:     done,
 		})
 	})
 }
