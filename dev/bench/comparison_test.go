@@ -39,14 +39,14 @@ func TestTableIsRelativeToTheFirstWay(t *testing.T) {
 
 func TestGroupRowsSharesBatchesWithinAPartition(t *testing.T) {
 	row := func(device, day string, second int) driverRow {
-		return driverRow{device, day, []any{time.Unix(int64(second), 0)}}
+		return driverRow{device, day, time.Unix(int64(second), 0)}
 	}
 	rows := []driverRow{row("a", "1", 1), row("b", "1", 2), row("a", "1", 3), row("a", "2", 4), row("a", "1", 5)}
 	var got []string
 	for _, group := range groupRows(rows, 2) {
 		text := ""
 		for _, r := range group {
-			text += r.device + r.day + ":" + r.values[0].(time.Time).UTC().Format("5") + " "
+			text += r[0].(string) + r[1].(string) + ":" + r[2].(time.Time).UTC().Format("5") + " "
 		}
 		got = append(got, strings.TrimSpace(text))
 	}
@@ -60,12 +60,12 @@ func TestGeneratedRowsReadBack(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, rows, 100)
 	const ts, fleet, heading, battery = 2, 3, 7, 8
-	assert.Equal(t, "random-00001", rows[0].device)
-	assert.Equal(t, "random-002", rows[1].values[fleet])
-	assert.NotNil(t, rows[0].values[battery])
-	assert.Nil(t, rows[0].values[heading])
-	assert.Equal(t, strings.Count(insertHistory, "?"), len(rows[0].values))
-	first, last := rows[0].values[ts].(time.Time), rows[99].values[ts].(time.Time)
+	assert.Equal(t, "random-00001", rows[0][0])
+	assert.Equal(t, "random-002", rows[1][fleet])
+	assert.NotNil(t, rows[0][battery])
+	assert.Nil(t, rows[0][heading])
+	assert.Equal(t, strings.Count(insertHistory, "?"), len(rows[0]))
+	first, last := rows[0][ts].(time.Time), rows[99][ts].(time.Time)
 	assert.True(t, last.After(first))
 	assert.False(t, last.After(time.Now()))
 }

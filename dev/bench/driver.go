@@ -24,11 +24,8 @@ const (
 	driverRows     = 100 // of a batch; the default of ETL_BATCH_ROWS
 )
 
-// driverRow is a record as the driver gets it.
-type driverRow struct {
-	device, day string
-	values      []any // of insertHistory
-}
+// driverRow has the values of insertHistory.
+type driverRow []any
 
 // WriteWithDriver writes the history of simulated vehicles with nothing but the driver, as the driver's documentation
 // shows it: rows of a partition share an unlogged batch. Loads are compared with it. The records are in memory, grouped,
@@ -56,7 +53,7 @@ func WriteWithDriver(ctx context.Context, nodes Nodes, keyspace, file string, ou
 			batch := session.NewBatch(gocql.UnloggedBatch).WithContext(ctx).RetryPolicy(&gocql.SimpleRetryPolicy{NumRetries: 10})
 			batch.Cons = nodes.Consistency()
 			for _, row := range group {
-				batch.Query(insertHistory, row.values...)
+				batch.Query(insertHistory, row...)
 			}
 			return session.ExecuteBatch(batch)
 		})
@@ -114,22 +111,21 @@ func readRows(path string) (rows []driverRow, err error) {
 		if percent, ok := battery.(float64); ok {
 			battery = int(percent)
 		}
-		device, day := record["device_id"], ts.Format(time.DateOnly)
-		rows = append(rows, driverRow{device, day, []any{
-			device, day, ts, record["fleet_id"], number("lat"), number("lon"), number("speed_kmh"), number("heading_deg"), battery, number("temp_c"), record["zone"],
-			ts.UnixMicro(), int((driverTTL - time.Since(ts)).Seconds()),
-		}})
+		rows = append(rows, driverRow{
+			record["device_id"], ts.Format(time.DateOnly), ts, record["fleet_id"], number("lat"), number("lon"), number("speed_kmh"), number("heading_deg"), battery,
+			number("temp_c"), record["zone"], ts.UnixMicro(), int((driverTTL - time.Since(ts)).Seconds()),
+		})
 	}
 }
 
 // groupRows brings rows of a partition together, at most size of them. Groups are in the order in which they are full:
 // a writer that sees all of the input would send them so.
 func groupRows(rows []driverRow, size int) (groups [][]driverRow) {
-	type partition struct{ device, day string }
+	type partition [2]any // device and day
 	open := map[partition][]driverRow{}
 	var order []partition
 	for _, row := range rows {
-		p := partition{row.device, row.day}
+		p := partition(row[:2])
 		if open[p] == nil {
 			order = append(order, p)
 		}
