@@ -80,7 +80,7 @@ func (v *service) said() string {
 
 // metric is the sum of a metric's series; -1 when they can't be read.
 func (v *service) metric(name string) float64 {
-	return monitoring.Metric(http.DefaultClient, "http://"+v.metrics+"/metrics", name)
+	return monitoring.Metric("http://"+v.metrics+"/metrics", name)
 }
 
 // killsPerSource returns how often a test kills fleet-etl per source: FLEET_KILLS, or four times.

@@ -97,7 +97,7 @@ var scrapeClient = &http.Client{Timeout: 2 * time.Second}
 
 // metric returns the sum of the series with the name and all of the labels; -1 if there are none or the scrape fails.
 func (i *instance) metric(name string, labels ...string) float64 {
-	return monitoring.Metric(scrapeClient, "http://"+i.metrics+"/metrics", name, labels...)
+	return monitoring.Metric("http://"+i.metrics+"/metrics", name, labels...)
 }
 
 func (i *instance) storeUp() bool { return i.metric("fleet_etl_store_up") == 1 }

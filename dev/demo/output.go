@@ -3,11 +3,9 @@ package demo
 import (
 	_ "embed" // of the table
 	"fmt"
-	"net/http"
 	"os"
 	"text/tabwriter"
 	"text/template"
-	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
@@ -88,7 +86,7 @@ func (s *states) changes(nodes []cluster.Node, err error) (changes []string) {
 // progress returns the counters of fleet-etl since its start. A counter is -1 if fleet-etl does not answer.
 func progress() string {
 	count := func(name string, labels ...string) float64 {
-		return monitoring.Metric(&http.Client{Timeout: 5 * time.Second}, "http://"+metricsAddress+"/metrics", name, labels...)
+		return monitoring.Metric("http://"+metricsAddress+"/metrics", name, labels...)
 	}
 	return fmt.Sprintf("%.0f records stored, %.0f late, %.0f rejected", count("fleet_etl_records_written_total", `table="telemetry_by_device_day"`),
 		count("fleet_etl_records_late_total"), count("fleet_etl_records_rejected_total"))

@@ -1,26 +1,28 @@
 package monitoring
 
 import (
-	"bufio"
+	"bytes"
+	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // Metric scrapes a URL in the Prometheus text format and returns the sum of the series with the name and all of the labels; -1 if
-// there are none or the scrape fails. The client limits the time.
-func Metric(client *http.Client, url, name string, labels ...string) float64 {
-	response, err := client.Get(url) //nolint:noctx // the client has a timeout
-	if err != nil {
+// there are none or the scrape fails within five seconds.
+func Metric(url, name string, labels ...string) float64 {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	var text bytes.Buffer
+	if err := process.Fetch(ctx, url, &text); err != nil {
 		return -1
 	}
-	defer response.Body.Close()
 	sum, found := 0.0, false
-	lines := bufio.NewScanner(response.Body)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		rest, ok := strings.CutPrefix(lines.Text(), name)
+	for line := range strings.Lines(text.String()) {
+		rest, ok := strings.CutPrefix(line, name)
 		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' || slices.ContainsFunc(labels, func(l string) bool { return !strings.Contains(rest, l) }) {
 			continue
 		}
@@ -29,7 +31,7 @@ func Metric(client *http.Client, url, name string, labels ...string) float64 {
 			sum, found = sum+value, true
 		}
 	}
-	if !found || lines.Err() != nil {
+	if !found {
 		return -1
 	}
 	return sum

@@ -137,7 +137,7 @@ func (m *alertmanager) await(device string, want ...string) {
 func (m *alertmanager) awaitLogged() {
 	m.t.Helper()
 	require.Eventually(m.t, func() bool {
-		return monitoring.Metric(http.DefaultClient, "http://"+m.address+"/am/metrics", "alertmanager_nflog_queries_total") >= 2
+		return monitoring.Metric("http://"+m.address+"/am/metrics", "alertmanager_nflog_queries_total") >= 2
 	}, eventually, 20*time.Millisecond)
 	http.DefaultClient.CloseIdleConnections()
 }
