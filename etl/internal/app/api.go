@@ -20,9 +20,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
 
-// spoolSegment is the size of a spool file: small enough to be freed soon, large enough to be rare.
-const spoolSegment = 16 << 20
-
 // api creates the server of the HTTP API.
 //
 //	devices ─┬─► api ─► ingest ─► spool ─► pipeline
@@ -42,7 +39,7 @@ func (a *App) api() (pipeline.Source, error) {
 		serverTLS = certificate.TLSConfig()
 		a.reloads = append(a.reloads, reload.Target{Name: "API certificate", Files: certificate.Files, Load: certificate.Prepare})
 	}
-	buffer, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes, SegmentBytes: spoolSegment}, a.logger, a.reg, time.Now)
+	buffer, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes}, a.logger, a.reg, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
 	}

@@ -36,7 +36,7 @@ var ErrClosed = errors.New("spool is closed")
 // MaxEntry is the maximum length of an entry in bytes.
 const MaxEntry = 16 << 20
 
-// defaultSegmentBytes is Options.SegmentBytes where it is 0.
+// defaultSegmentBytes is small enough that disk space is freed soon, and large enough that new files are rare.
 const defaultSegmentBytes = 16 << 20
 
 // groupBytes is the maximum size of one write, unless a single entry is larger. Entries beyond it wait.
