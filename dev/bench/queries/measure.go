@@ -28,7 +28,7 @@ type Measure struct {
 	TableStats func(ctx context.Context) ([]byte, error)
 }
 
-// Run measures statements, calls and panels. The sections are those of the document.
+// Run measures statements, calls and panels, and returns the sections of the document.
 func (m *Measure) Run(ctx context.Context) ([]table.Section, error) {
 	tables, err := m.Store.Schema(ctx)
 	if err != nil {

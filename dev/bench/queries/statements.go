@@ -28,11 +28,11 @@ var (
 	documented     = regexp.MustCompile("(?m)^\\| `(\\w+)` \\| ([^|]+) \\|")
 )
 
-// Document is the page that has the purpose of each statement, and the results.
+// Document has the purpose of each statement, and the results.
 const Document = "docs/queries.md"
 
 // Statements reads the constants of package cassandra under a repository root, so that no statement stays unmeasured.
-// Their purposes and their order are those of the document.
+// The document gives their purposes and their order.
 func Statements(root string) ([]Statement, error) {
 	page, err := os.ReadFile(filepath.Join(root, Document))
 	if err != nil {

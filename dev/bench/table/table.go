@@ -11,7 +11,7 @@ import (
 	"text/tabwriter"
 )
 
-// Section is one report, and a part of a page of the docs.
+// Section is one report. The docs show it between two marks.
 type Section struct {
 	Name   string   `json:"name"` // of its place in the page
 	Title  string   `json:"title"`
@@ -45,7 +45,7 @@ func (s *Section) Markdown(images string) string {
 	return strings.TrimSpace(b.String()) + "\n"
 }
 
-// write ends each cell with end. Plots are left out where there is no folder of images.
+// write ends each cell with end. It leaves out plots if images is empty.
 func (s *Section) write(w io.Writer, end, images string) {
 	if s.Title != "" {
 		fmt.Fprintf(w, "### %s\n\n", s.Title)
