@@ -111,13 +111,11 @@ func (r Replication) Total() int {
 
 // CQL returns the replication as a CQL map.
 func (r Replication) CQL() string {
-	var b strings.Builder
-	b.WriteString("{'class': 'NetworkTopologyStrategy'")
+	parts := []string{"'class': 'NetworkTopologyStrategy'"}
 	for _, dc := range slices.Sorted(maps.Keys(r)) {
-		fmt.Fprintf(&b, ", '%s': %d", dc, r[dc])
+		parts = append(parts, fmt.Sprintf("'%s': %d", dc, r[dc]))
 	}
-	b.WriteString("}")
-	return b.String()
+	return "{" + strings.Join(parts, ", ") + "}"
 }
 
 // NewTLS makes a TLS configuration from PEM texts. An empty ca means the system's root certificates. Certificate and key

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
-	"regexp"
 	"strings"
 
 	"github.com/sirupsen/logrus"
@@ -21,8 +20,6 @@ type Role struct {
 
 // The default superuser of a new cluster with password authentication.
 const defaultSuperuser, defaultSuperuserPassword = "cassandra", "cassandra"
-
-var validRole = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
 // MakeAdministrator makes the user of cfg the superuser of a cluster with password authentication. It replicates logins
 // like the keyspace and disables Cassandra's default superuser. It can be repeated at any time. All nodes must be up.
@@ -112,7 +109,7 @@ func ApplyRoles(ctx context.Context, cfg cassandra.Config, roles []Role, logger 
 }
 
 func (r Role) check() error {
-	if !validRole.MatchString(r.Name) {
+	if !validName.MatchString(r.Name) {
 		return fmt.Errorf("role %q: use 1 to 48 characters of a-z0-9_, a letter first", r.Name)
 	}
 	if r.Password == "" {

@@ -20,7 +20,8 @@ import (
 //go:embed *.cql
 var files embed.FS
 
-var validKeyspace = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
+// validName is the form of the names of keyspaces and roles.
+var validName = regexp.MustCompile(`^[a-z][a-z0-9_]{0,47}$`)
 
 // timeout is that of a schema change, for which nodes wait for each other and for their disks.
 const timeout = time.Minute
@@ -34,7 +35,7 @@ func connect(ctx context.Context, cfg cassandra.Config, keyspace string, logger 
 // that differ from the schema, and changes nothing else that exists. It can be repeated at any time. It returns an error
 // if the nodes cannot hold the replication, or the replication cannot serve the consistency levels.
 func Apply(ctx context.Context, cfg cassandra.Config, replication cassandra.Replication, logger logrus.FieldLogger) error {
-	if !validKeyspace.MatchString(cfg.Keyspace) {
+	if !validName.MatchString(cfg.Keyspace) {
 		return fmt.Errorf("keyspace %q (CASSANDRA_KEYSPACE): use 1 to 48 characters of a-z0-9_, a letter first", cfg.Keyspace)
 	}
 	statements, err := render(cfg.Keyspace, replication)
