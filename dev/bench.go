@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
@@ -80,6 +81,10 @@ type benchCompareCmd struct {
 	Old   string `required:"" placeholder:"PATH" help:"Binary to compare with."`
 	New   string `placeholder:"PATH" help:"Binary to measure (default: built from this tree)."`
 	Taxis string `placeholder:"FILE" help:"wuxi_taxis.csv, loaded as one more input."`
+
+	Records int    `default:"200000" help:"Records of each generated input."`
+	Repeat  int    `default:"3" help:"Runs of each input. The table shows the medians."`
+	Only    string `placeholder:"INPUT" help:"Measure one input, such as \"random, with derived rows\"."`
 }
 
 // Run compares the builds on a cluster of four nodes that it starts and removes.
@@ -90,11 +95,17 @@ func (cmd benchCompareCmd) Run(ctx context.Context, s *settings, root repository
 		}
 	}
 	return s.withBenchNodes(ctx, root, "dc1=2,dc2=2", func(nodes bench.Nodes) error {
-		inputs, err := bench.Inputs(ctx, cmd.New, nodes.Dir, 200_000, 3000, cmd.Taxis)
+		inputs, err := bench.Inputs(ctx, cmd.New, nodes.Dir, cmd.Records, 3000, cmd.Taxis)
 		if err != nil {
 			return err
 		}
-		results, err := bench.Comparison{Inputs: inputs, Rounds: 3, Log: os.Stderr, Ways: []bench.Way{
+		if cmd.Only != "" {
+			inputs = slices.DeleteFunc(inputs, func(i bench.Input) bool { return i.Name != cmd.Only })
+			if len(inputs) == 0 {
+				return fmt.Errorf("--only %q: no such input; without --only all are measured", cmd.Only)
+			}
+		}
+		results, err := bench.Comparison{Inputs: inputs, Rounds: cmd.Repeat, Log: os.Stderr, Ways: []bench.Way{
 			{Name: "old", Schema: cmd.Old, Command: loadCommand(cmd.Old)}, {Name: "new", Schema: cmd.New, Command: loadCommand(cmd.New)},
 		}}.Run(ctx, nodes)
 		if err != nil {
