@@ -125,18 +125,6 @@ func checkRange(first, last Day) error {
 	return nil
 }
 
-// daysBack lists the UTC days of a range in Unix milliseconds, newest first.
-func daysBack(fromMs, toMs int64) []Day {
-	var days []Day
-	if fromMs > toMs {
-		return nil
-	}
-	for day := DayOf(toMs); day >= DayOf(fromMs); day-- {
-		days = append(days, day)
-	}
-	return days
-}
-
 // wave is the number of days to read at once, at most n: the newest day alone, then as many as are likely to fill the limit,
 // judging by the days and rows read so far. Each day is read up to the limit, so reading all at once would read far too much.
 func wave(n, limit, rows, days int) int {
@@ -153,7 +141,10 @@ func wave(n, limit, rows, days int) int {
 // reads only as many days as it needs, and returns at least so many rows if there are.
 func newestFirst[T any](ctx context.Context, n int, fromMs, toMs int64, limit int, read func(context.Context, Day) ([]T, error)) ([]T, error) {
 	var rows []T
-	days := daysBack(fromMs, toMs)
+	var days []Day
+	for day := DayOf(toMs); fromMs <= toMs && day >= DayOf(fromMs); day-- {
+		days = append(days, day)
+	}
 	for done := 0; done < len(days) && (limit <= 0 || len(rows) < limit); {
 		next := days[done:]
 		if limit > 0 {
