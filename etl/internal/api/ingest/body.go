@@ -13,10 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
-var (
-	errTooLarge = errors.New("body too large")
-	errNoMemory = errors.New("no memory for the body")
-)
+var errNoMemory = errors.New("no memory for the body")
 
 // body reads and decompresses the body of the request.
 func (q *request) body() ([]byte, error) {
@@ -32,17 +29,14 @@ func (q *request) body() ([]byte, error) {
 		if err != nil {
 			return nil, q.unreadable(err)
 		}
-		in = decompressed
+		in = http.MaxBytesReader(q.w, decompressed, q.Limits.MaxBody)
 	default:
 		return nil, &rest.Problem{
 			Kind: rest.UnsupportedEncoding, Detail: "the content encoding is not supported", Field: "Content-Encoding", Value: encoding,
 			Remedy: "use gzip, or none",
 		}
 	}
-	text, err := io.ReadAll(reservingReader{q, io.LimitReader(in, q.Limits.MaxBody+1)})
-	if err == nil && int64(len(text)) > q.Limits.MaxBody {
-		err = errTooLarge
-	}
+	text, err := io.ReadAll(reservingReader{q, in})
 	if err != nil {
 		return nil, q.unreadable(err)
 	}
@@ -77,7 +71,7 @@ func (q *request) unreadable(err error) *rest.Problem {
 	const nothing = "send the request again; nothing of it was stored"
 	corrupt, longer := flate.CorruptInputError(0), (*http.MaxBytesError)(nil)
 	switch {
-	case errors.Is(err, errTooLarge), errors.As(err, &longer):
+	case errors.As(err, &longer):
 		q.w.Header().Set("Connection", "close")
 		return q.tooLarge()
 	case errors.Is(err, errNoMemory):
