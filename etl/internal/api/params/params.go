@@ -71,15 +71,11 @@ const csvType = "text/csv"
 
 // ContentType is the media type of a format.
 func (f Format) ContentType() string {
-	switch f {
-	case CSV:
-		return csvType + "; charset=utf-8; header=present"
-	case GPX:
-		return gpx.ContentType
-	default:
-		return rest.JSONType
-	}
+	return map[Format]string{JSON: rest.JSONType, CSV: csvType + "; charset=utf-8; header=present", GPX: gpx.ContentType}[f]
 }
+
+// accepted are the formats by the media types of the header Accept.
+var accepted = map[string]Format{rest.JSONType: JSON, "application/*": JSON, "*/*": JSON, csvType: CSV, gpx.ContentType: GPX}
 
 // The parameters.
 const (
@@ -123,10 +119,7 @@ func Parse(r *http.Request, id string, spec Spec, now time.Time) (*Query, error)
 			return nil, err
 		}
 	}
-	for _, name := range []string{paramFrom, paramTo} {
-		q.given += values.Get(name) + "\x00"
-	}
-	q.given += strings.Join(q.Severities, ",")
+	q.given = strings.Join([]string{values.Get(paramFrom), values.Get(paramTo), strings.Join(q.Severities, ",")}, "\x00")
 	return q, q.readPage()
 }
 
@@ -183,26 +176,11 @@ func chooseFormat(name, accept string, formats []Format) (Format, error) {
 	best, weight := JSON, 0.0
 	for part := range strings.SplitSeq(accept, ",") {
 		media, params, err := mime.ParseMediaType(part)
-		if err != nil {
+		w, badWeight := strconv.ParseFloat(cmp.Or(params["q"], "1"), 64)
+		if err != nil || badWeight != nil {
 			continue
 		}
-		w := 1.0
-		if q, ok := params["q"]; ok {
-			if w, err = strconv.ParseFloat(q, 64); err != nil {
-				continue
-			}
-		}
-		f := JSON
-		switch media {
-		case csvType:
-			f = CSV
-		case gpx.ContentType:
-			f = GPX
-		case rest.JSONType, "application/*", "*/*":
-		default:
-			continue
-		}
-		if w > weight && slices.Contains(formats, f) {
+		if f, known := accepted[media]; known && w > weight && slices.Contains(formats, f) {
 			best, weight = f, w
 		}
 	}

@@ -51,13 +51,13 @@ const maxAlertDays = 32
 
 // alertsPage reads alerts newest first, a few days at a time. The position is the ID of the last alert.
 func alertsPage(ctx context.Context, store Store, q *params.Query) ([]cassandra.Alert, string, error) {
-	to, last := q.To, cassandra.Alert{}
+	to, last := q.To, alertID{}
 	if q.Position != "" {
 		id, ok := parseAlertID(q.Position)
 		if !ok || id.ts > q.To {
 			return nil, "", q.BadPage()
 		}
-		to, last = id.ts, id.row()
+		to, last = id.ts, id
 	}
 	var rows []cassandra.Alert
 	days, limit := int64(1), q.Limit+1
@@ -81,9 +81,9 @@ func alertsPage(ctx context.Context, store Store, q *params.Query) ([]cassandra.
 		} else {
 			to, days = from-1, widen(days, maxAlertDays, len(cassandra.Severities), limit)
 		}
-		slices.SortFunc(part, compareAlerts)
+		slices.SortFunc(part, func(a, b cassandra.Alert) int { return alertIDOf(a).compare(alertIDOf(b)) })
 		if q.Position != "" {
-			part = slices.DeleteFunc(part, func(r cassandra.Alert) bool { return compareAlerts(r, last) <= 0 })
+			part = slices.DeleteFunc(part, func(r cassandra.Alert) bool { return alertIDOf(r).compare(last) <= 0 })
 		}
 		if rows = append(rows, part...); len(rows) > q.Limit {
 			rows = rows[:q.Limit]
@@ -91,12 +91,6 @@ func alertsPage(ctx context.Context, store Store, q *params.Query) ([]cassandra.
 		}
 	}
 	return rows, "", nil
-}
-
-// compareAlerts orders the list: newest first, then by the rest of the key.
-func compareAlerts(a, b cassandra.Alert) int {
-	return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type),
-		cmp.Compare(params.SeverityRank(a.Severity), params.SeverityRank(b.Severity)))
 }
 
 // alertID is the key of an alert's row. The ID in responses contains it.
@@ -110,8 +104,10 @@ func alertIDOf(r cassandra.Alert) alertID {
 	return alertID{r.FleetID, r.Severity, r.OpenedMs, r.DeviceID, r.Type}
 }
 
-func (i alertID) row() cassandra.Alert {
-	return cassandra.Alert{FleetID: i.fleet, Severity: i.severity, OpenedMs: i.ts, DeviceID: i.device, Type: i.kind}
+// compare orders the list: newest first, then by the rest of the key.
+func (i alertID) compare(j alertID) int {
+	return cmp.Or(cmp.Compare(j.ts, i.ts), strings.Compare(i.device, j.device), strings.Compare(i.kind, j.kind),
+		cmp.Compare(params.SeverityRank(i.severity), params.SeverityRank(j.severity)))
 }
 
 // String is the ID for clients: base64url of a JSON array, which keeps names apart whatever they contain.
@@ -162,8 +158,7 @@ func (a *API) resolveAlert(ctx context.Context, store Store, id alertID) error {
 	}
 	now := a.Now().UnixMicro()
 	if !rows[i].Resolved {
-		row := id.row()
-		if err := store.ResolveAlert(ctx, &row, now); err != nil {
+		if err := store.ResolveAlert(ctx, &rows[i], now); err != nil {
 			return err
 		}
 		a.Logger.WithFields(logrus.Fields{"fleet": id.fleet, "severity": id.severity, "type": id.kind}).Info("alert resolved")

@@ -24,6 +24,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/params"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // list is one of the lists of the API.
@@ -70,10 +71,8 @@ func serveList[T any](a *API, l list[T]) rest.Route {
 func (l *list[T]) serve(a *API, w *rest.Response, r *rest.Request) error {
 	w.Header().Set("Vary", "Authorization, Accept")
 	id := r.PathValue(l.idField)
-	if l.idField != "" {
-		if err := checkID(l.idField, id); err != nil {
-			return err
-		}
+	if l.idField != "" && !telemetry.ValidName(id) {
+		return rest.Invalid(l.idField, id, "not a name", "use 1 to 128 characters of A-Za-z0-9._:-")
 	}
 	if l.idField == fieldFleet && !r.Grant.Allows(id) {
 		return otherFleet(id)

@@ -16,7 +16,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/cache"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
-	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // Store is what the API reads. *cassandra.Store is one.
@@ -137,12 +136,4 @@ func (a *API) problem(err error) error {
 
 func otherFleet(fleet string) *rest.Problem {
 	return &rest.Problem{Kind: rest.Forbidden, Detail: "the token belongs to another fleet", Field: "fleet", Value: fleet, Remedy: "use a token of this fleet"}
-}
-
-// checkID rejects an invalid name.
-func checkID(field, id string) error {
-	if !telemetry.ValidName(id) {
-		return rest.Invalid(field, id, "not a name", "use 1 to 128 characters of A-Za-z0-9._:-")
-	}
-	return nil
 }
