@@ -59,9 +59,6 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings, root repository) (err 
 			return err
 		}
 	}
-	if err := o.Cluster.Up(ctx); err != nil {
-		return err
-	}
 	outcomes, err := chaos.Run(ctx, o)
 	if cmd.Report != "" {
 		var text bytes.Buffer

@@ -22,7 +22,7 @@ import (
 
 // Options configure Run.
 type Options struct {
-	Cluster  *cluster.Cluster // two data centers of two running nodes
+	Cluster  *cluster.Cluster // two data centers of two nodes
 	Root     string           // repository, whose fleet-etl and configuration are used
 	Dir      string           // for programs, state and logs; emptied at the start
 	Keyspace string           // created if missing
@@ -99,10 +99,13 @@ func (o Options) selected() ([]fault, error) {
 	}), nil
 }
 
-// Run injects one fault after the other. It stops at the first failure unless GoOn is set. The outcomes are valid with an error, too.
+// Run starts the cluster and injects one fault after the other. It stops at the first failure unless GoOn is set. The outcomes are valid with an error, too.
 func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
 	list, err := o.selected()
 	if err != nil {
+		return outcomes, err
+	}
+	if err := o.Cluster.Up(ctx); err != nil {
 		return outcomes, err
 	}
 	p, err := start(ctx, o)
