@@ -18,17 +18,10 @@ const (
 )
 
 func cellsOf(r *pipeline.Item) (c cells) {
-	if r.SpeedKmh.Valid {
-		c |= speedCell
-	}
-	if r.HeadingDeg.Valid {
-		c |= headingCell
-	}
-	if r.BatteryPct.Valid {
-		c |= batteryCell
-	}
-	if r.TempC.Valid {
-		c |= tempCell
+	for i, valid := range [...]bool{r.SpeedKmh.Valid, r.HeadingDeg.Valid, r.BatteryPct.Valid, r.TempC.Valid} {
+		if valid {
+			c |= 1 << i
+		}
 	}
 	return c
 }
@@ -49,7 +42,7 @@ type device struct {
 	version    int64  // of the newest record; 0: never seen
 	minVersion int64  // newest known version of a record for another fleet: older cells are not on the fleet's map
 
-	speed, heading, battery, temp int64 // version of the newest record that had the cell; 0: none
+	cells [4]int64 // by the bit of an optional cell: version of the newest record that had it; 0: none
 
 	sinceMs int64            // earliest event time for fleet that was written; 0: none in this process
 	former  map[string]int64 // other fleets it was in, each with the earliest event time that was written
@@ -71,7 +64,7 @@ func historyVersion(r *pipeline.Item) int64 {
 func (d *device) restore(s cassandra.WriteTimes) {
 	if s.Found {
 		d.fleet, d.version = s.FleetID, s.LastUs
-		d.speed, d.heading, d.battery, d.temp = s.SpeedUs, s.HeadingUs, s.BatteryUs, s.TempUs
+		d.cells = [...]int64{s.SpeedUs, s.HeadingUs, s.BatteryUs, s.TempUs}
 	}
 }
 
@@ -83,13 +76,11 @@ func (d *device) apply(p *plan, r *pipeline.Item) (late bool) {
 		d.fleet = r.FleetID
 		d.becomeNewest(p, r, v)
 		d.join(p, r.TimeMs)
+	case v > d.version && r.FleetID != d.fleet:
+		d.move(p, r, v)
 	case v > d.version:
-		if r.FleetID != d.fleet {
-			d.move(p, r, v)
-		} else {
-			d.becomeNewest(p, r, v)
-			d.join(p, r.TimeMs)
-		}
+		d.becomeNewest(p, r, v)
+		d.join(p, r.TimeMs)
 	case v == d.version && r.FleetID == d.fleet:
 		// A duplicate, or a conflicting payload whose hash agrees below the millisecond: the store decides cell by cell.
 		p.addLatest(d, r, v, allCells)
@@ -169,9 +160,9 @@ func (d *device) lateForFormerFleet(p *plan, r *pipeline.Item, v int64) {
 }
 
 func (d *device) raise(c cells, v int64) {
-	for bit, version := range d.versions() {
-		if c&bit != 0 {
-			*version = v
+	for i := range d.cells {
+		if c&(1<<i) != 0 {
+			d.cells[i] = v
 		}
 	}
 }
@@ -179,16 +170,10 @@ func (d *device) raise(c cells, v int64) {
 // olderCells returns the cells of c that the device has in no newer version. An equal version may belong to a conflicting
 // payload; the store decides.
 func (d *device) olderCells(c cells, v int64) (older cells) {
-	for bit, version := range d.versions() {
-		if c&bit != 0 && *version <= v {
-			older |= bit
+	for i, known := range d.cells {
+		if c&(1<<i) != 0 && known <= v {
+			older |= 1 << i
 		}
 	}
 	return older
-}
-
-func (d *device) versions() func(yield func(cells, *int64) bool) {
-	return func(yield func(cells, *int64) bool) {
-		_ = yield(speedCell, &d.speed) && yield(headingCell, &d.heading) && yield(batteryCell, &d.battery) && yield(tempCell, &d.temp)
-	}
 }

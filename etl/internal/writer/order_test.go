@@ -83,10 +83,10 @@ func (s *lwwStore) apply(p *plan) {
 			}
 		})
 	}
-	for _, g := range p.groups {
-		for _, item := range g.items {
+	for key, items := range p.history {
+		for _, item := range items {
 			h := historyRow(item, item.TimeMs)
-			row := fmt.Sprintf("history %s %d", g.device.id, h.TsMs)
+			row := fmt.Sprintf("history %s %d", key.device.id, h.TsMs)
 			s.set(row, "lat", h.WriteTimeUs, h.Lat)
 			s.set(row, "fleet_id", h.WriteTimeUs, h.FleetID)
 			if h.SpeedKmh != nil {

@@ -7,23 +7,16 @@ import (
 
 // plan is the writes of one batch of records.
 type plan struct {
-	groups   []group
-	groupOf  map[groupKey]int
-	latest   []latest
-	latestOf map[*device]int
-	devices  map[deviceKey]*registryRow
-	moves    map[deviceKey]int64 // devices to remove from a fleet's map, up to a version
+	history map[partition][]*pipeline.Item
+	latest  map[*device]*latest
+	devices map[deviceKey]*registryRow
+	moves   map[deviceKey]int64 // devices to remove from a fleet's map, up to a version
 }
 
-type groupKey struct {
+// partition is a partition of history rows.
+type partition struct {
 	device *device
 	day    cassandra.Day
-}
-
-// group is history rows of one partition.
-type group struct {
-	groupKey
-	items []*pipeline.Item
 }
 
 // latest is what a batch writes to a device's latest row: the newest record, if it is newer than the stored one, and
@@ -63,34 +56,27 @@ func (r *registryRow) status(s cassandra.Status, version int64) {
 
 func newPlan(records int) *plan {
 	return &plan{
-		groupOf:  make(map[groupKey]int, records/16),
-		latestOf: make(map[*device]int, records/16),
-		devices:  map[deviceKey]*registryRow{},
-		moves:    map[deviceKey]int64{},
+		history: make(map[partition][]*pipeline.Item, records/16),
+		latest:  make(map[*device]*latest, records/16),
+		devices: map[deviceKey]*registryRow{},
+		moves:   map[deviceKey]int64{},
 	}
 }
 
 // add puts one record of a device into the plan. late reports whether a newer record is known.
 func (p *plan) add(d *device, r *pipeline.Item) (late bool) {
-	key := groupKey{d, cassandra.DayOf(r.TimeMs)}
-	i, ok := p.groupOf[key]
-	if !ok {
-		i = len(p.groups)
-		p.groups = append(p.groups, group{groupKey: key})
-		p.groupOf[key] = i
-	}
-	p.groups[i].items = append(p.groups[i].items, r)
+	key := partition{d, cassandra.DayOf(r.TimeMs)}
+	p.history[key] = append(p.history[key], r)
 	return d.apply(p, r)
 }
 
 func (p *plan) latestOfDevice(d *device) *latest {
-	i, ok := p.latestOf[d]
-	if !ok {
-		i = len(p.latest)
-		p.latest = append(p.latest, latest{device: d})
-		p.latestOf[d] = i
+	l := p.latest[d]
+	if l == nil {
+		l = &latest{device: d}
+		p.latest[d] = l
 	}
-	return &p.latest[i]
+	return l
 }
 
 // setNewest makes the record the one to write. Cells that only the previous one had are written too.

@@ -59,18 +59,18 @@ func TestGroupIsOneDayOfOneDevice(t *testing.T) {
 		at("a", 0), at("b", 0), at("a", dayMs-1), at("a", dayMs), at("b", -1), at("a", 1), at("b", 1),
 	)
 	got := map[string][]int64{}
-	for _, g := range p.groups {
-		for _, item := range g.items {
-			assert.Equal(t, g.device.id, item.DeviceID)
-			assert.Equal(t, g.day, cassandra.DayOf(item.TimeMs))
-			key := g.device.id + " " + time.UnixMilli(item.TimeMs).UTC().Format(time.DateOnly)
-			got[key] = append(got[key], item.TimeMs-midnight)
+	for key, items := range p.history {
+		for _, item := range items {
+			assert.Equal(t, key.device.id, item.DeviceID)
+			assert.Equal(t, key.day, cassandra.DayOf(item.TimeMs))
+			name := key.device.id + " " + time.UnixMilli(item.TimeMs).UTC().Format(time.DateOnly)
+			got[name] = append(got[name], item.TimeMs-midnight)
 		}
 	}
 	assert.Equal(t, map[string][]int64{
 		"a 2026-02-16": {0, dayMs - 1, 1}, "a 2026-02-17": {dayMs}, "b 2026-02-15": {-1}, "b 2026-02-16": {0, 1},
 	}, got)
-	assert.Len(t, p.groups, 4)
+	assert.Len(t, p.history, 4)
 }
 
 // A batch writes the latest row of a device once, whatever the number of its records.

@@ -98,12 +98,11 @@ func (w *Writer) Start(ctx context.Context, b *Batch) (wait func() error, err er
 		return nil, err
 	}
 	p := newPlan(b.records)
-	n := 0
 	for item := range b.items() {
-		if p.add(loaded[n], item) {
+		if p.add(loaded[0], item) {
 			w.metrics.late.Inc()
 		}
-		n++
+		loaded = loaded[1:]
 	}
 	w.metrics.plan.Observe(w.now().Sub(started).Seconds())
 
@@ -191,8 +190,7 @@ const registryWrites = 16
 type starter func(table string, rows int, write func(context.Context) error) error
 
 func (w *Writer) startHistory(p *plan, start starter) error {
-	for i := range p.groups {
-		key, items := p.groups[i].groupKey, p.groups[i].items
+	for key, items := range p.history {
 		for len(items) > 0 {
 			part := items[:w.fitting(items)]
 			items = items[len(part):]
@@ -203,7 +201,11 @@ func (w *Writer) startHistory(p *plan, start starter) error {
 				}
 			}
 			err := start(cassandra.TableHistory, len(part)-conflicts, func(ctx context.Context) error {
-				return w.store.WriteHistory(ctx, key.device.id, key.day, historyRows(part, w.now().UnixMilli()))
+				rows, nowMs := make([]cassandra.TelemetryRow, len(part)), w.now().UnixMilli()
+				for i, item := range part {
+					rows[i] = historyRow(item, nowMs)
+				}
+				return w.store.WriteHistory(ctx, key.device.id, key.day, rows)
 			})
 			if err != nil {
 				return err
@@ -241,9 +243,9 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 		bucket int32
 	}
 	onMap := map[mapKey][]cassandra.LatestRow{}
-	for i := range p.latest {
+	for _, l := range p.latest {
 		var err error
-		p.latest[i].rows(func(fleet string, row cassandra.LatestRow) {
+		l.rows(func(fleet string, row cassandra.LatestRow) {
 			if fleet != "" {
 				key := mapKey{fleet, cassandra.Bucket(row.DeviceID)}
 				onMap[key] = append(onMap[key], row)
@@ -267,14 +269,6 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 		}
 	}
 	return nil
-}
-
-func historyRows(items []*pipeline.Item, nowMs int64) []cassandra.TelemetryRow {
-	rows := make([]cassandra.TelemetryRow, len(items))
-	for i, item := range items {
-		rows[i] = historyRow(item, nowMs)
-	}
-	return rows
 }
 
 // ttlSeconds is the rest of a record's retention.

@@ -56,7 +56,8 @@ func TestMutationHasOnePartitionAndIsBounded(t *testing.T) {
 	for _, ms := range []int64{midnight - 1, midnight, midnight + 1, midnight - 2} {
 		p.add(d, &pipeline.Item{Record: telemetry.Record{DeviceID: "d", FleetID: "f", TimeMs: ms}})
 	}
-	require.Len(t, p.groups, 2, "a day is a partition")
-	require.Len(t, p.groups[0].items, 2)
-	require.Len(t, p.groups[1].items, 2)
+	require.Len(t, p.history, 2, "a day is a partition")
+	for _, items := range p.history {
+		require.Len(t, items, 2)
+	}
 }
