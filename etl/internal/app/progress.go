@@ -24,7 +24,7 @@ func (a *App) logProgress(progress func() (done, total int64)) (end func()) {
 	logging.Go(func() {
 		for backoff.Sleep(ctx, progressInterval) == nil {
 			// Written records grow with each mutation, stored ones with each flush.
-			s, written := a.pipeline.Summary(), a.exec.Rows()[cassandra.TableHistory]
+			s, written := a.pipeline.Summary(), a.exec.Rows(cassandra.TableHistory)
 			fields := logrus.Fields{
 				"received": s.Received, "written": written, "rejected": total(s.Rejected),
 				"rate": fmt.Sprintf("%.0f/s", float64(written)/time.Since(started).Seconds()),

@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -30,9 +31,9 @@ type report struct {
 	PerSecond float64 `json:"records_per_second"`
 	Bytes     int64   `json:"bytes_read"`
 
-	Rows    map[string]tableReport `json:"tables"`
-	Retries int64                  `json:"write_retries"`
-	Errors  map[string]int64       `json:"write_errors"` // by reason, including those whose retry succeeded
+	Tables  map[string]executor.Writes `json:"tables"`
+	Retries int64                      `json:"write_retries"`
+	Errors  map[string]int64           `json:"write_errors"` // by reason, including those whose retry succeeded
 
 	CPUSeconds  float64 `json:"cpu_seconds"`
 	PeakMemory  int64   `json:"peak_memory_bytes"`
@@ -40,21 +41,11 @@ type report struct {
 	Result      string  `json:"result"`
 }
 
-// tableReport summarizes the writes to one table. Times are in seconds.
-type tableReport struct {
-	Writes int64   `json:"writes"`
-	Rows   int64   `json:"rows"`
-	P50    float64 `json:"p50_seconds"`
-	P95    float64 `json:"p95_seconds"`
-	P99    float64 `json:"p99_seconds"`
-	Max    float64 `json:"max_seconds"`
-}
-
 // newReport reports the records of a pipeline.
 func newReport(files []string, s pipeline.Summary) *report {
 	r := &report{
 		Files: files, Read: s.Received, Stored: s.Stored, Duplicates: s.Duplicates, RejectedTotal: total(s.Rejected),
-		Rejected: map[string]int64{}, Rows: map[string]tableReport{}, Errors: map[string]int64{},
+		Rejected: map[string]int64{}, Tables: map[string]executor.Writes{}, Errors: map[string]int64{},
 	}
 	r.NotStored = r.Read - r.Stored - r.Duplicates - r.RejectedTotal
 	for reason, n := range s.Rejected {
@@ -68,16 +59,9 @@ func (a *App) report(files []string, progress func() (done, total int64)) *repor
 	r := newReport(files, a.pipeline.Summary())
 	r.Seconds, r.PerSecond = a.took.Seconds(), float64(r.Stored)/a.took.Seconds()
 	r.Bytes, _ = progress()
-	r.Errors, r.Retries = a.exec.Errors(), a.exec.Retries()
+	r.Tables, r.Errors, r.Retries = a.exec.Writes(), a.exec.Errors(), a.exec.Retries()
 	if r.RejectedTotal > 0 {
 		r.DeadLetters = a.deadLetters.Path()
-	}
-	rows := a.exec.Rows()
-	for table, q := range a.exec.Latency() {
-		r.Rows[table] = tableReport{
-			Writes: q.Writes, Rows: rows[table],
-			P50: q.P50.Seconds(), P95: q.P95.Seconds(), P99: q.P99.Seconds(), Max: q.Max.Seconds(),
-		}
 	}
 	r.CPUSeconds, r.PeakMemory = usage()
 	return r
@@ -133,8 +117,8 @@ func (r *report) print(out io.Writer, form string) error {
 	fmt.Fprintf(w, "time\t%.2f s\n", r.Seconds)
 	fmt.Fprintf(w, "rate\t%.0f records/s\n", r.PerSecond)
 	fmt.Fprintf(w, "bytes read\t%d\n", r.Bytes)
-	for _, table := range slices.Sorted(maps.Keys(r.Rows)) {
-		t := r.Rows[table]
+	for _, table := range slices.Sorted(maps.Keys(r.Tables)) {
+		t := r.Tables[table]
 		fmt.Fprintf(w, "%s\t%d rows in %d writes, P50 %s, P95 %s, P99 %s\n", table, t.Rows, t.Writes, milli(t.P50), milli(t.P95), milli(t.P99))
 	}
 	fmt.Fprintf(w, "write errors\t%s\n", countsText(r.Errors))

@@ -124,22 +124,21 @@ func Read[S any](ctx context.Context, x *Executor, v Views[S], table string, rea
 	return strong, err
 }
 
-// Latency returns the quantiles of the writes so far, by table.
-func (x *Executor) Latency() map[string]Quantiles { return x.latency.quantiles() }
+// Writes summarizes the writes so far, by table.
+func (x *Executor) Writes() map[string]Writes {
+	tables := x.latency.writes()
+	for table, w := range tables {
+		w.Rows = x.Rows(table)
+		tables[table] = w
+	}
+	return tables
+}
 
 // Retries returns the number of requests that were retried so far.
 func (x *Executor) Retries() int64 { return countOf(x.metrics.retries) }
 
-// Rows returns the number of rows written so far, by table.
-func (x *Executor) Rows() map[string]int64 {
-	rows := map[string]int64{}
-	for table, written := range x.metrics.written {
-		if n := countOf(written); n > 0 {
-			rows[table] = n
-		}
-	}
-	return rows
-}
+// Rows returns the number of rows of a table written so far.
+func (x *Executor) Rows(table string) int64 { return countOf(x.metrics.written[table]) }
 
 // Errors returns the number of requests that failed so far, by reason. Requests that succeeded later are included.
 func (x *Executor) Errors() map[string]int64 {

@@ -26,20 +26,23 @@ func (l *latency) record(table string, took time.Duration) {
 	_ = h.RecordValue(min(took.Microseconds(), h.HighestTrackableValue()))
 }
 
-// Quantiles describe the writes of one table.
-type Quantiles struct {
-	Writes        int64
-	P50, P95, P99 time.Duration
-	Max           time.Duration
+// Writes summarizes the writes to one table. Times are in seconds.
+type Writes struct {
+	Writes int64   `json:"writes"`
+	Rows   int64   `json:"rows"`
+	P50    float64 `json:"p50_seconds"`
+	P95    float64 `json:"p95_seconds"`
+	P99    float64 `json:"p99_seconds"`
+	Max    float64 `json:"max_seconds"`
 }
 
-func (l *latency) quantiles() map[string]Quantiles {
+func (l *latency) writes() map[string]Writes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := make(map[string]Quantiles, len(l.tables))
+	out := make(map[string]Writes, len(l.tables))
 	for table, h := range l.tables {
-		at := func(q float64) time.Duration { return time.Duration(h.ValueAtQuantile(q)) * time.Microsecond }
-		out[table] = Quantiles{Writes: h.TotalCount(), P50: at(50), P95: at(95), P99: at(99), Max: time.Duration(h.Max()) * time.Microsecond}
+		at := func(q float64) float64 { return float64(h.ValueAtQuantile(q)) / 1e6 }
+		out[table] = Writes{Writes: h.TotalCount(), P50: at(50), P95: at(95), P99: at(99), Max: at(100)}
 	}
 	return out
 }
