@@ -47,19 +47,14 @@ type metrics struct {
 // newMetrics registers the metrics of one receiver. The receivers' metrics share their names.
 func newMetrics(reg prometheus.Registerer, receiver string) *metrics {
 	register := promutil.With(prometheus.WrapRegistererWith(prometheus.Labels{"receiver": receiver}, reg))
-	total := register.CounterVec("fleet_etl_notifications_total",
-		"Alert notifications by outcome (sent, failed, dropped), resends included. Each failed attempt counts.", "outcome")
-	m := &metrics{
-		outcomes: map[outcome]prometheus.Counter{},
+	return &metrics{
+		outcomes: promutil.Counters(register, "fleet_etl_notifications_total",
+			"Alert notifications by outcome (sent, failed, dropped), resends included. Each failed attempt counts.", "outcome", sent, failed, dropped),
 		duration: register.Histogram("fleet_etl_notify_duration_seconds",
 			"Time from sending notifications until the receiver accepted them or the attempt failed.", durationBuckets),
 		lastSuccess: register.Gauge("fleet_etl_notify_last_success_timestamp_seconds",
 			"Unix time of the last attempt that the receiver accepted; 0 if there was none."),
 	}
-	for _, o := range [...]outcome{sent, failed, dropped} {
-		m.outcomes[o] = total.WithLabelValues(string(o))
-	}
-	return m
 }
 
 func (m *metrics) count(o outcome, alerts int) { m.outcomes[o].Add(float64(alerts)) }

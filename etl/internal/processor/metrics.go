@@ -16,7 +16,7 @@ type metrics struct {
 	apply      prometheus.Observer
 	recompute  prometheus.Observer
 	flush      prometheus.Observer
-	open       map[telemetry.Severity]prometheus.Gauge
+	open       *prometheus.GaugeVec // by severity
 }
 
 func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
@@ -30,35 +30,26 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 			}
 		}
 	}
-	recomputed := register.CounterVec("fleet_etl_recomputed_devices_total",
+	recomputed := promutil.Counters(register, "fleet_etl_recomputed_devices_total",
 		"Devices recomputed from stored records, by reason: late records, shared with another instance, taken over from one, "+
-			"fenced while paused or disconnected, gap in what is known.", "reason")
-	trips := register.CounterVec("fleet_etl_trips_total",
-		"Trips and stops written with an end, by kind. One that a recomputation changes counts again.", "kind")
+			"fenced while paused or disconnected, gap in what is known.", "reason", reasonLate, reasonShared, reasonTakenOver, reasonFenced, reasonGap)
+	trips := promutil.Counters(register, "fleet_etl_trips_total",
+		"Trips and stops written with an end, by kind. One that a recomputation changes counts again.", "kind", rollup.KindTrip, rollup.KindStop)
 	duration := register.HistogramVec("fleet_etl_processor_duration_seconds",
 		"Time of one operation of the processor: apply (a batch of records), recompute (one device from the store) and flush (everything that changed).",
 		cassandra.RequestBuckets, "operation")
-	m := &metrics{
-		alerts: alerts, recomputed: map[string]prometheus.Counter{}, trips: map[rollup.TripKind]prometheus.Counter{},
-		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"),
-		flush: duration.WithLabelValues("flush"),
-		open:  map[telemetry.Severity]prometheus.Gauge{},
-	}
 	open := register.GaugeVec("fleet_etl_alerts_open",
 		"Stored open alerts of all fleets, by severity. Every process exports the same values.", "severity")
 	for _, severity := range telemetry.Severities {
-		m.open[severity] = open.WithLabelValues(string(severity))
-	}
-	for _, reason := range reasons {
-		m.recomputed[reason] = recomputed.WithLabelValues(reason)
-	}
-	for _, kind := range []rollup.TripKind{rollup.KindTrip, rollup.KindStop} {
-		m.trips[kind] = trips.WithLabelValues(string(kind))
+		open.WithLabelValues(string(severity))
 	}
 	register.GaugeFunc("fleet_etl_processor_devices", "Devices whose state is in memory.", func() float64 { return float64(p.loaded()) })
 	register.GaugeFunc("fleet_etl_processor_dirty_devices",
 		"Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.", func() float64 { return float64(p.dirty()) })
-	return m
+	return &metrics{
+		alerts: alerts, recomputed: recomputed, trips: trips, open: open,
+		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"), flush: duration.WithLabelValues("flush"),
+	}
 }
 
 func (m *metrics) alert(event telemetry.AlertEvent) {

@@ -24,6 +24,15 @@ func (f Factory) CounterVec(name, help string, labels ...string) *prometheus.Cou
 	return f.auto.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 }
 
+// Counters makes a counter for each of the values of a label.
+func Counters[L ~string](f Factory, name, help, label string, values ...L) map[L]prometheus.Counter {
+	vec, counters := f.CounterVec(name, help, label), map[L]prometheus.Counter{}
+	for _, value := range values {
+		counters[value] = vec.WithLabelValues(string(value))
+	}
+	return counters
+}
+
 // Gauge makes a gauge.
 func (f Factory) Gauge(name, help string) prometheus.Gauge {
 	return f.auto.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})

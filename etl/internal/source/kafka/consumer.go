@@ -88,7 +88,7 @@ func (c *consumer) poll(ctx context.Context, emit func(pipeline.Batch) error) er
 func (c *consumer) handleFetchErrors(errs []kgo.FetchError) error {
 	for _, e := range errs {
 		if permanent := c.o.Connection.permanent(e.Err); permanent != nil {
-			c.metrics.errors.WithLabelValues(errDenied).Inc()
+			c.metrics.errors[errDenied].Inc()
 			return permanent
 		}
 		reason := errOther
@@ -100,7 +100,7 @@ func (c *consumer) handleFetchErrors(errs []kgo.FetchError) error {
 		case errors.As(e.Err, new(*kgo.ErrDataLoss)), errors.As(e.Err, new(*kgo.ErrDecompressTooLarge)):
 			reason = errDataLoss
 		}
-		c.metrics.errors.WithLabelValues(reason).Inc()
+		c.metrics.errors[reason].Inc()
 		key := fmt.Sprintf("%s %s/%d", reason, e.Topic, e.Partition)
 		if c.fetchErrors[key] == nil {
 			c.fetchErrors[key] = &rate.Sometimes{Interval: ratelog.Interval}
@@ -119,7 +119,7 @@ func (c *consumer) emitBatches(p polled, emit func(pipeline.Batch) error) error 
 	batch, size := pipeline.Batch{}, 0
 	for i, r := range p.records {
 		if skipped := parse(&batch, r); skipped != "" {
-			c.metrics.skipped.WithLabelValues(skipped).Inc()
+			c.metrics.skipped[skipped].Inc()
 		}
 		size += len(r.Value)
 		if i < len(p.records)-1 && len(batch.Items)+len(batch.Rejected) < c.o.BatchRecords && size < batchBytes {
@@ -149,7 +149,7 @@ func (c *consumer) onAssigned(_ context.Context, _ *kgo.Client, parts map[string
 	if len(parts) == 0 {
 		return
 	}
-	c.metrics.rebalances.WithLabelValues(eventAssigned).Inc()
+	c.metrics.rebalances[eventAssigned].Inc()
 	c.offsets.assign(parts)
 	c.o.Logger.WithField("partitions", fmt.Sprint(parts)).Info("kafka partitions assigned")
 }
@@ -160,7 +160,7 @@ func (c *consumer) onRevoked(ctx context.Context, _ *kgo.Client, parts map[strin
 	if len(closed) == 0 {
 		return
 	}
-	c.metrics.rebalances.WithLabelValues(eventRevoked).Inc()
+	c.metrics.rebalances[eventRevoked].Inc()
 	wait, cancel := context.WithTimeout(ctx, c.o.RevokeWait)
 	defer cancel()
 	inFlight := c.offsets.wait(wait, closed)
@@ -180,7 +180,7 @@ func (c *consumer) onLost(_ context.Context, _ *kgo.Client, parts map[string][]i
 	if len(closed) == 0 {
 		return
 	}
-	c.metrics.rebalances.WithLabelValues(eventLost).Inc()
+	c.metrics.rebalances[eventLost].Inc()
 	c.remove(closed)
 	c.o.Logger.WithField("partitions", fmt.Sprint(parts)).Warn("kafka partitions lost; their new owner reads uncommitted records again")
 }
@@ -241,7 +241,7 @@ func (c *consumer) commit(ctx context.Context) {
 	if failed != nil {
 		result = commitFailed
 	}
-	c.metrics.commits.WithLabelValues(result).Inc()
+	c.metrics.commits[result].Inc()
 	if !errors.Is(failed, context.Canceled) {
 		c.commits.Note(failed)
 	}

@@ -10,10 +10,10 @@ import (
 )
 
 type metrics struct {
-	commits    *prometheus.CounterVec
-	rebalances *prometheus.CounterVec
-	errors     *prometheus.CounterVec
-	skipped    *prometheus.CounterVec
+	commits    map[string]prometheus.Counter
+	rebalances map[string]prometheus.Counter
+	errors     map[string]prometheus.Counter
+	skipped    map[string]prometheus.Counter
 
 	partitions, position, lag *prometheus.Desc
 	offsets                   atomic.Pointer[offsetTracker] // of the current run
@@ -31,22 +31,16 @@ const (
 )
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	counter := func(name, help, label string, values ...string) *prometheus.CounterVec {
-		c := promutil.With(reg).CounterVec(name, help, label)
-		for _, value := range values {
-			c.WithLabelValues(value)
-		}
-		return c
-	}
+	register := promutil.With(reg)
 	m := &metrics{
-		commits: counter("fleet_etl_kafka_commits_total",
+		commits: promutil.Counters(register, "fleet_etl_kafka_commits_total",
 			"Offset commits, by result. The next commit repeats a failed one.", "result", commitDone, commitFailed),
-		rebalances: counter("fleet_etl_kafka_rebalances_total",
+		rebalances: promutil.Counters(register, "fleet_etl_kafka_rebalances_total",
 			"Changes of the partitions assigned to this process, by event.", "event", eventAssigned, eventRevoked, eventLost),
-		errors: counter("fleet_etl_kafka_fetch_errors_total",
+		errors: promutil.Counters(register, "fleet_etl_kafka_fetch_errors_total",
 			"Errors while consuming, by reason: unreachable brokers, denied access, the consumer group, records lost by Kafka.",
 			"reason", errUnreachable, errDenied, errGroup, errDataLoss, errOther),
-		skipped: counter("fleet_etl_kafka_values_skipped_total",
+		skipped: promutil.Counters(register, "fleet_etl_kafka_values_skipped_total",
 			"Values without a record, by reason. They are skipped.", "reason", skipTombstone, skipEmpty),
 		partitions: prometheus.NewDesc("fleet_etl_kafka_partitions",
 			"Partitions assigned to this process.", nil, nil),

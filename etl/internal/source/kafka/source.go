@@ -120,11 +120,11 @@ func (s *Source) run(polling context.Context, fail context.CancelCauseFunc, emit
 			return
 		}
 		if permanent := s.o.Connection.permanent(err); permanent != nil {
-			s.metrics.errors.WithLabelValues(errDenied).Inc()
+			s.metrics.errors[errDenied].Inc()
 			fail(permanentError{permanent})
 			return
 		}
-		s.metrics.errors.WithLabelValues(errUnreachable).Inc()
+		s.metrics.errors[errUnreachable].Inc()
 	}
 	if err := s.awaitTopics(polling, report); err != nil {
 		return err
@@ -183,7 +183,7 @@ func (s *Source) awaitTopics(ctx context.Context, report func(string, error)) er
 			return ctx.Err()
 		case err != nil:
 			if permanent := s.o.Connection.permanent(err); permanent != nil {
-				s.metrics.errors.WithLabelValues(errDenied).Inc()
+				s.metrics.errors[errDenied].Inc()
 				return permanent
 			}
 			s.topics.Note(err)
