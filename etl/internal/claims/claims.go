@@ -102,6 +102,10 @@ type claim struct {
 	aloneSince time.Time       // when it was first seen not to be shared any more
 }
 
+func newClaim(from cassandra.Day) *claim {
+	return &claim{fromDay: from, fleets: map[string]bool{}, sharers: map[string]bool{}}
+}
+
 func (c *claim) join(fleets []string) (changed bool) {
 	for _, fleet := range fleets {
 		changed = changed || !c.fleets[fleet]
@@ -207,22 +211,20 @@ func (c *Claims) hold(ctx context.Context, id string, want *Want) (isNew, isChan
 	defer c.mu.Unlock()
 	v := c.held[id]
 	if v == nil {
-		v = &claim{fromDay: want.FromDay, fleets: map[string]bool{}, inFlight: want.Records}
-		v.join(want.Fleets)
-		c.held[id] = v
-		return true, false, nil
+		v = newClaim(want.FromDay)
+		c.held[id], isNew = v, true
 	}
 	v.inFlight += want.Records
 	isChanged = v.join(want.Fleets) || !v.written
 	if want.FromDay < v.fromDay {
 		v.fromDay, isChanged = want.FromDay, true
 	}
-	return false, isChanged, nil
+	return isNew, isChanged, nil
 }
 
 // write stores the claims as they are now. For the new ones it reads the claims of others, and notifies those.
 func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired, error) {
-	rows := c.rows(slices.Concat(fresh, changed), c.stamps.Next())
+	rows := cassandra.Put(c.stamps.Next(), c.rows(slices.Concat(fresh, changed))...)
 	isNew := make(map[string]bool, len(fresh))
 	for _, id := range fresh {
 		isNew[id] = true
@@ -261,17 +263,13 @@ func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired
 }
 
 // rows returns the claims on held devices as they are now.
-func (c *Claims) rows(ids []string, at int64) []cassandra.Mutation[cassandra.Claim] {
+func (c *Claims) rows(ids []string) (rows []cassandra.Claim) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	rows := make([]cassandra.Mutation[cassandra.Claim], 0, len(ids))
 	for _, id := range ids {
-		v := c.held[id]
-		if v == nil {
-			continue // released meanwhile
+		if v := c.held[id]; v != nil { // or it was released meanwhile
+			rows = append(rows, cassandra.Claim{InstanceID: c.id, DeviceID: id, FromDay: v.fromDay, Fleets: slices.Collect(maps.Keys(v.fleets))})
 		}
-		row := cassandra.Claim{InstanceID: c.id, DeviceID: id, FromDay: v.fromDay, Fleets: slices.Collect(maps.Keys(v.fleets))}
-		rows = append(rows, cassandra.Mutation[cassandra.Claim]{Row: row, WriteTimeUs: at})
 	}
 	return rows
 }
@@ -309,9 +307,6 @@ func (c *Claims) notifyOthers(ctx context.Context, ids []string) ([]Acquired, er
 		}
 		for _, other := range others[id] {
 			v.shared = true
-			if v.sharers == nil {
-				v.sharers = map[string]bool{}
-			}
 			v.sharers[other.InstanceID] = true
 			v.fromDay = min(v.fromDay, other.FromDay)
 			v.join(other.Fleets)
@@ -392,7 +387,7 @@ func (c *Claims) NoteOthers(id string, others bool, at time.Time) {
 	case v.aloneSince.IsZero():
 		v.aloneSince = at
 	case at.Sub(v.aloneSince) >= c.options.MaxClockSkew:
-		v.shared, v.sharers, v.aloneSince = false, nil, time.Time{}
+		v.shared, v.sharers, v.aloneSince = false, map[string]bool{}, time.Time{}
 	}
 }
 
@@ -437,17 +432,14 @@ func (c *Claims) BeginRelease(id string) (r Release, ok bool) {
 
 // FinishRelease deletes the claims of devices whose derived rows are all stored.
 func (c *Claims) FinishRelease(ctx context.Context, all []Release) error {
-	defer c.endRelease(all)
-	at := c.stamps.Next()
-	var rows []cassandra.Mutation[cassandra.Claim]
+	defer c.AbortRelease(all)
+	var gone []cassandra.Claim
 	for _, r := range all {
 		for _, instance := range r.claims {
-			rows = append(rows, cassandra.Mutation[cassandra.Claim]{
-				Row: cassandra.Claim{InstanceID: instance, DeviceID: r.DeviceID}, Delete: true, WriteTimeUs: at,
-			})
+			gone = append(gone, cassandra.Claim{InstanceID: instance, DeviceID: r.DeviceID})
 		}
 	}
-	return c.inBuckets(ctx, rows, func(ctx context.Context, part []cassandra.Mutation[cassandra.Claim]) error {
+	return c.inBuckets(ctx, cassandra.Remove(c.stamps.Next(), gone...), func(ctx context.Context, part []cassandra.Mutation[cassandra.Claim]) error {
 		if err := c.run(ctx, cassandra.TableClaims, part, c.stores.Strong.ApplyDeviceClaims); err != nil {
 			return err
 		}
@@ -456,9 +448,7 @@ func (c *Claims) FinishRelease(ctx context.Context, all []Release) error {
 }
 
 // AbortRelease leaves the claims of devices as they are: another instance takes them over.
-func (c *Claims) AbortRelease(all []Release) { c.endRelease(all) }
-
-func (c *Claims) endRelease(all []Release) {
+func (c *Claims) AbortRelease(all []Release) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range all {

@@ -189,7 +189,7 @@ func (c *Claims) adopt(instance string, left []cassandra.Claim) (ids []string) {
 			continue
 		}
 		if v == nil {
-			v = &claim{fromDay: other.FromDay, fleets: map[string]bool{}}
+			v = newClaim(other.FromDay)
 			c.held[other.DeviceID] = v
 		}
 		v.fromDay = min(v.fromDay, other.FromDay)
