@@ -78,19 +78,12 @@ func (p *Processor) apply(rules derived.Rules, v *device, r *telemetry.Record, s
 	case r.TimeMs <= v.state.AdvancedMs(), v.breaksSilence(r.TimeMs):
 		v.markDirty(day, reasonLate)
 	default:
-		if day != v.day && v.day != 0 {
-			v.endDay(rules)
+		if day != v.day && v.day != 0 { // the state at its end is to be written
+			v.days = append(v.days, cassandra.DeviceDay{Day: v.day, State: v.stored(), Rules: rules.Fingerprint})
 		}
 		v.day = day
 		v.state.Apply(rules.Engine, r, v)
 		v.changed, v.beforeSilence, v.laterOver = true, nil, true
-	}
-}
-
-// endDay keeps the state at the end of the device's day, to be written.
-func (v *device) endDay(rules derived.Rules) {
-	if text, err := v.stored(); err == nil { // a state can always be encoded
-		v.days = append(v.days, cassandra.DeviceDay{Day: v.day, State: text, Rules: rules.Fingerprint})
 	}
 }
 
@@ -171,11 +164,5 @@ func (p *Processor) advance() {
 		}
 	}
 	p.mu.Unlock()
-	p.send(events)
-}
-
-func (p *Processor) send(events []telemetry.AlertEvent) {
-	if len(events) > 0 {
-		p.notify(events)
-	}
+	p.notify(events)
 }

@@ -19,8 +19,6 @@ const (
 	reasonGap       = "gap"
 )
 
-var reasons = []string{reasonLate, reasonShared, reasonTakenOver, reasonFenced, reasonGap}
-
 // device is a device that sent recently.
 type device struct {
 	id       string
@@ -58,13 +56,11 @@ type device struct {
 	laterOver  bool                                    // a newer record has come since
 }
 
-func newDevice(id string, lastSeen time.Time) *device { return &device{id: id, lastSeen: lastSeen} }
-
 // stored returns the state to store: after the last record, without what the silence since then led to. A late record may
 // still break that silence.
-func (v *device) stored() ([]byte, error) {
+func (v *device) stored() []byte {
 	if v.beforeSilence != nil {
-		return v.beforeSilence, nil
+		return v.beforeSilence
 	}
 	return v.state.Encode()
 }
@@ -80,13 +76,10 @@ func (v *device) breaksSilence(ms int64) bool {
 	return false
 }
 
-// advance lets time pass without a record.
+// advance lets time pass without a record. Called when that changes the state.
 func (v *device) advance(e *alerting.Engine, nowMs int64) {
-	if next, ok := e.Next(&v.state.Alerts); !ok || next > nowMs {
-		return
-	}
 	if v.beforeSilence == nil {
-		v.beforeSilence, _ = v.state.Encode() // a state can always be encoded
+		v.beforeSilence = v.state.Encode()
 	}
 	v.state.Advance(e, nowMs, v)
 	v.changed = true

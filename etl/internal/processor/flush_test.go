@@ -96,7 +96,7 @@ func TestAlertChangesOfOneFlushAreCoalesced(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			v := newDevice("v1", time.Now())
+			v := &device{id: "v1", lastSeen: time.Now()}
 			for _, e := range c.events {
 				v.Alert(e)
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -69,8 +70,7 @@ func (p *Processor) load(ctx context.Context, acquired []claims.Acquired, reason
 func (p *Processor) device(id string) *device {
 	v := p.devices[id]
 	if v == nil {
-		v = newDevice(id, p.now())
-		v.loading = true
+		v = &device{id: id, lastSeen: p.now(), loading: true}
 		p.devices[id] = v
 	}
 	return v
@@ -81,7 +81,7 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 	var later, open []cassandra.Alert
 	var state derived.State
 	found, valid, unknown := false, false, false
-	strong, err := p.read(ctx, cassandra.TableDeviceDays, func(ctx context.Context, s Store) (err error) {
+	strong, err := executor.Read(ctx, p.exec, p.stores, cassandra.TableDeviceDays, func(ctx context.Context, s Store) (err error) {
 		if last, found, err = s.LastDeviceDay(ctx, a.DeviceID, cassandra.DayOf(p.now().UnixMilli())+1); err != nil {
 			return err
 		}

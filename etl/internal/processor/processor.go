@@ -142,7 +142,7 @@ func (p *Processor) Run(ctx, stop context.Context) error {
 				}
 			}
 			alerts = p.now()
-			err = p.flushAlerts(ctx)
+			err = p.underLease(ctx, p.flushAlerts)
 		default:
 			flushed = now
 			if now.Sub(polled) >= pollEvery {
@@ -160,26 +160,29 @@ func (p *Processor) Run(ctx, stop context.Context) error {
 	}
 }
 
-// runCycle does once everything that is due. With all set, every device is unloaded as if it had been silent. A cycle that
-// finds this instance fenced ends early: the next one recomputes every device.
+// runCycle does once everything that is due. With all set, every device is unloaded as if it had been silent.
 func (p *Processor) runCycle(ctx context.Context, all bool) error {
+	return p.underLease(ctx, func(ctx context.Context, lease claims.Lease) error {
+		p.advance()
+		for _, step := range []func(context.Context, claims.Lease, bool) error{p.sweep, p.flush, p.recompute, p.sumHours, p.release} {
+			if err := step(ctx, lease, all); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// underLease calls write with a lease, one call at a time. A write that finds this instance fenced ends early: the next
+// cycle recomputes every device.
+func (p *Processor) underLease(ctx context.Context, write func(context.Context, claims.Lease) error) error {
 	p.cycle.Lock()
 	defer p.cycle.Unlock()
 	lease, err := p.claims.Confirm(ctx)
 	if err != nil {
 		return err
 	}
-	p.advance()
-	for _, step := range []func(context.Context, claims.Lease, bool) error{p.sweep, p.flush, p.recompute, p.sumHours, p.release} {
-		if err := step(ctx, lease, all); err != nil {
-			return unlessFenced(err)
-		}
-	}
-	return nil
-}
-
-func unlessFenced(err error) error {
-	if errors.Is(err, claims.ErrFenced) {
+	if err = write(ctx, lease); errors.Is(err, claims.ErrFenced) {
 		return nil
 	}
 	return err
@@ -243,7 +246,7 @@ func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error
 			if finished, left, err := p.handOver(ctx); finished || err != nil {
 				return left, err
 			}
-		} else if p.done() && !waiting {
+		} else if !waiting && p.loaded() == 0 && !p.hours.Due() && len(p.hours.Later()) == 0 {
 			return false, nil
 		}
 		if err := backoff.Sleep(ctx, 200*time.Millisecond); err != nil {
@@ -255,14 +258,9 @@ func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error
 // handOver leaves devices and hours to another instance, once all of them are derived. finished is false until then; left
 // reports whether anything was left.
 func (p *Processor) handOver(ctx context.Context) (finished, left bool, err error) {
-	p.mu.Lock()
-	hours, ready := p.hours.Later(), !p.hours.Due()
-	for _, v := range p.devices {
-		ready = ready && !v.dirty && !v.recomputing && !v.loading && v.clean()
-	}
-	devices := len(p.devices)
-	p.mu.Unlock()
-	if !ready {
+	hours := p.hours.Later()
+	busy := p.pick(func(v *device) bool { return v.dirty || v.recomputing || v.loading || !v.clean() })
+	if len(busy) > 0 || p.hours.Due() {
 		return false, false, nil
 	}
 	if len(hours) > 0 {
@@ -275,10 +273,8 @@ func (p *Processor) handOver(ctx context.Context) (finished, left bool, err erro
 		if err := p.runCycle(ctx, true); err != nil { // releases the devices that waited for these hours
 			return false, false, err
 		}
-		p.mu.Lock()
-		devices = len(p.devices)
-		p.mu.Unlock()
 	}
+	devices := p.loaded()
 	if devices == 0 && len(hours) == 0 {
 		return true, false, nil
 	}
@@ -288,13 +284,6 @@ func (p *Processor) handOver(ctx context.Context) (finished, left bool, err erro
 			Info("another instance takes over what must wait because clocks may differ")
 	}
 	return left, left, err
-}
-
-// done reports whether nothing is left to write.
-func (p *Processor) done() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.devices) == 0 && !p.hours.Due() && len(p.hours.Later()) == 0
 }
 
 // loaded is the number of devices in memory.
@@ -328,13 +317,8 @@ func (p *Processor) wake() {
 	}
 }
 
-// read reads at the strong level, and at the fallback level where too few replicas are up.
-func (p *Processor) read(ctx context.Context, table string, read func(context.Context, Store) error) (strong bool, err error) {
-	return executor.Read(ctx, p.exec, p.stores, table, read)
-}
-
 func (p *Processor) fleets(ctx context.Context) (all []string, err error) {
-	_, err = p.read(ctx, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
+	_, err = executor.Read(ctx, p.exec, p.stores, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
 		all, err = s.Fleets(ctx)
 		return err
 	})
@@ -366,7 +350,7 @@ func (p *Processor) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
 		}
 	}
 	for _, severity := range telemetry.Severities {
-		p.metrics.open[severity].Set(float64(open[severity]))
+		p.metrics.open.WithLabelValues(string(severity)).Set(float64(open[severity]))
 	}
 	return notified, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -90,7 +91,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 			p.claims.NoteOthers(r.device.id, r.others || !r.strong, r.started)
 		}
 		events, notified := p.install(r)
-		p.send(events)
+		p.notify(events)
 		open.Add(r.result.OpenAlerts(func(key derived.AlertKey) bool { return notified[key] != "" }))
 	}
 	return p.write(ctx, lease, open)
@@ -131,7 +132,7 @@ func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
 		r.others = len(others) > 0 || !strong
 	}
 	rules := p.rules()
-	r.strong, err = p.read(ctx, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
+	r.strong, err = executor.Read(ctx, p.exec, p.stores, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
 		r.result, err = recompute.Device(ctx, s, rules, r.request)
 		return err
 	})

@@ -30,18 +30,16 @@ func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) e
 		delete(p.devices, v.id)
 		begun = append(begun, r)
 		if p.claims.Leads() {
-			p.noteSilent(v, rules)
+			due, ok := rules.Engine.Next(&v.state.Alerts)
+			if !ok {
+				due = never
+			}
+			p.silent[v.id] = silence{lastMs: v.state.Roll.LastMs(), dueMs: due}
 		}
 		if v.state.Roll.LastMs() == 0 {
 			continue
 		}
-		text, err := v.stored()
-		if err != nil {
-			p.mu.Unlock()
-			p.claims.AbortRelease(begun)
-			return err
-		}
-		c.PutDay(v.id, cassandra.DeviceDay{Day: v.day, State: text, Rules: rules.Fingerprint, Fleets: r.Fleets}, at)
+		c.PutDay(v.id, cassandra.DeviceDay{Day: v.day, State: v.stored(), Rules: rules.Fingerprint, Fleets: r.Fleets}, at)
 	}
 	p.room.Broadcast()
 	p.mu.Unlock()
@@ -110,12 +108,3 @@ type silence struct {
 }
 
 const never = int64(1<<63 - 1)
-
-// noteSilent notes when the silence of a device that is unloaded leads to an alert next.
-func (p *Processor) noteSilent(v *device, rules derived.Rules) {
-	due, ok := rules.Engine.Next(&v.state.Alerts)
-	if !ok {
-		due = never
-	}
-	p.silent[v.id] = silence{lastMs: v.state.Roll.LastMs(), dueMs: due}
-}

@@ -89,31 +89,22 @@ func Replay(ctx context.Context, s Store, rules derived.Rules, deviceID string, 
 			return nil, err
 		}
 		for i, records := range days {
-			if err := o.applyDay(rules, first+cassandra.Day(i), records); err != nil {
-				return nil, err
-			}
+			o.applyDay(rules, first+cassandra.Day(i), records)
 		}
 		first += cassandra.Day(n)
 	}
 	if next, ok := rules.Engine.Next(&o.State.Alerts); ok && next <= untilMs {
-		if o.BeforeSilence, err = o.State.Encode(); err != nil {
-			return nil, err
-		}
+		o.BeforeSilence = o.State.Encode()
 		o.State.Advance(rules.Engine, untilMs, o)
 	}
-	o.complete()
-	return o, nil
-}
-
-// complete adds the rows that are still open.
-func (o *Outcome) complete() {
-	o.State.Roll.Current(o)
+	o.State.Roll.Current(o) // the rows that are still open
 	for a := range o.State.Alerts.Open() {
 		o.Alerts[derived.KeyOf(a)] = a
 	}
+	return o, nil
 }
 
-func (o *Outcome) applyDay(rules derived.Rules, day cassandra.Day, records []cassandra.Telemetry) error {
+func (o *Outcome) applyDay(rules derived.Rules, day cassandra.Day, records []cassandra.Telemetry) {
 	var fleets []string
 	applied := 0
 	for i := range records {
@@ -132,15 +123,9 @@ func (o *Outcome) applyDay(rules derived.Rules, day cassandra.Day, records []cas
 		o.State.Apply(rules.Engine, &r, o)
 		o.LastRecord = r
 	}
-	if applied == 0 {
-		return nil
+	if applied > 0 {
+		o.LastDay = day
+		o.Count += applied
+		o.Days = append(o.Days, cassandra.DeviceDay{Day: day, State: o.State.Encode(), Fleets: fleets, Rules: rules.Fingerprint})
 	}
-	text, err := o.State.Encode()
-	if err != nil {
-		return err
-	}
-	o.LastDay = day
-	o.Count += applied
-	o.Days = append(o.Days, cassandra.DeviceDay{Day: day, State: text, Fleets: fleets, Rules: rules.Fingerprint})
-	return nil
 }
