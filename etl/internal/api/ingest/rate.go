@@ -1,7 +1,6 @@
 package ingest
 
 import (
-	"strings"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -31,10 +30,7 @@ func newLimiters(perSecond float64, burst, names int) *limiters {
 }
 
 func (l *limiters) of(name string) *rate.Limiter {
-	if one, ok := l.byName.GetIfPresent(name); ok {
-		return one
-	}
-	one, _ := l.byName.SetIfAbsent(strings.Clone(name), rate.NewLimiter(l.rate, l.burst))
+	one, _ := l.byName.ComputeIfAbsent(name, func() (*rate.Limiter, bool) { return rate.NewLimiter(l.rate, l.burst), false })
 	return one
 }
 
