@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -134,13 +135,9 @@ func (a *Alertmanager) Run(ctx context.Context) error {
 		clients.Go(func() { c.run(ctx) })
 	}
 	defer clients.Wait()
-	resend := time.NewTicker(a.o.Resend)
-	defer resend.Stop()
 	for {
 		a.resend(ctx)
-		select {
-		case <-resend.C:
-		case <-ctx.Done():
+		if backoff.Sleep(ctx, a.o.Resend) != nil {
 			return nil
 		}
 	}

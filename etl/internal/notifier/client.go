@@ -145,18 +145,8 @@ func (c *client) logRejection(rejected *rejection) {
 
 // rejection is a response to a request that would fail again if it were repeated.
 type rejection struct {
+	error
 	status int
-	text   string
-}
-
-func (r *rejection) Error() string { return responseText(r.status, r.text) }
-
-func responseText(status int, text string) string {
-	message := fmt.Sprintf("answered %d %s", status, http.StatusText(status))
-	if text != "" {
-		message += ": " + text
-	}
-	return message
 }
 
 func (c *client) post(ctx context.Context, alerts []postable) error {
@@ -180,13 +170,17 @@ func (c *client) post(ctx context.Context, alerts []postable) error {
 	}
 	defer res.Body.Close()
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10)) // read it all, so that the connection is reused
+	err = fmt.Errorf("answered %d %s", res.StatusCode, http.StatusText(res.StatusCode))
+	if reason := shorten(text); reason != "" {
+		err = fmt.Errorf("%w: %s", err, reason)
+	}
 	switch status := res.StatusCode; {
 	case status/100 == 2:
 		return nil
 	case status/100 == 5, status == http.StatusTooManyRequests, status == http.StatusRequestTimeout:
-		return errors.New(responseText(status, shorten(text)))
+		return err
 	default:
-		return &rejection{status, shorten(text)}
+		return &rejection{err, status}
 	}
 }
 

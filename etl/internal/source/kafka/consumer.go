@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/sirupsen/logrus"
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -189,20 +188,6 @@ func (c *consumer) remove(parts []*partition) {
 	c.committing.Lock()
 	defer c.committing.Unlock()
 	c.offsets.remove(parts)
-}
-
-// every calls do at each interval until ctx ends.
-func every(ctx context.Context, interval time.Duration, do func(context.Context)) {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			do(ctx)
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // commit commits what is durable. The next commit repeats what fails now.

@@ -154,8 +154,16 @@ func (s *Source) run(polling context.Context, fail context.CancelCauseFunc, emit
 	// These continue after the last poll, until the emitted records are durable.
 	background, end := context.WithCancel(context.WithoutCancel(polling))
 	var running sync.WaitGroup
-	running.Go(func() { every(background, c.o.CommitInterval, c.commit) })
-	running.Go(func() { every(background, measureInterval, c.measure) })
+	running.Go(func() {
+		for backoff.Sleep(background, c.o.CommitInterval) == nil {
+			c.commit(background)
+		}
+	})
+	running.Go(func() {
+		for backoff.Sleep(background, measureInterval) == nil {
+			c.measure(background)
+		}
+	})
 
 	err = c.poll(polling, emit)
 	c.client.AllowRebalance()
