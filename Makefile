@@ -158,7 +158,7 @@ queries: ## Measure every CQL statement on 30 days of 10,000 vehicles and write 
 	go run ./dev queries --write
 
 chaos: ## Inject faults into a running platform with its own cluster and check the outcome (at most twenty minutes; some faults need root)
-	go run ./dev chaos --report .dev/chaos.md
+	go run ./dev chaos
 
 sample: ## Regenerate data/sample_telemetry.csv
 	go test ./etl/internal/source/generator -run Sample -update

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,11 +13,10 @@ import (
 )
 
 type chaosCmd struct {
-	Only   []string `placeholder:"NAME,…" help:"Inject only these faults; --list shows all names."`
-	Seed   uint64   `default:"1" help:"Seed of the random choices."`
-	Report string   `placeholder:"FILE" help:"Write the outcomes to this file, as the tables of docs/resilience.md."`
-	List   bool     `help:"List the faults, and inject nothing."`
-	GoOn   bool     `help:"Continue after a failed fault."`
+	Only []string `placeholder:"NAME,…" help:"Inject only these faults; --list shows all names."`
+	Seed uint64   `default:"1" help:"Seed of the random choices."`
+	List bool     `help:"List the faults, and inject nothing."`
+	GoOn bool     `help:"Continue after a failed fault."`
 }
 
 const (
@@ -59,13 +57,7 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings, root repository) (err 
 			return err
 		}
 	}
-	outcomes, err := chaos.Run(ctx, o)
-	if cmd.Report != "" {
-		var text bytes.Buffer
-		chaos.Markdown(&text, cmd.Seed, outcomes)
-		err = errors.Join(err, os.WriteFile(cmd.Report, text.Bytes(), 0o644))
-	}
-	return err
+	return chaos.Run(ctx, o)
 }
 
 // prepare gives the stopped cluster its own networks and a small disk, if this process may create them, and sets them in o. Faults

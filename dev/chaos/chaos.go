@@ -13,9 +13,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
@@ -41,9 +38,7 @@ type Outcome struct {
 	Result string // held, failed or skipped
 	Why    string
 
-	Injected time.Time
-	Lasted   float64 // from the injection until the cause is removed
-
+	Lasted    float64 // from the injection until the cause is removed
 	Detected  float64 // from the injection until all expected alerts have fired; 0: none expected
 	Ingest    float64 // longest time without a response to any sender
 	Storing   float64 // longest time without a stored record
@@ -55,7 +50,6 @@ type Outcome struct {
 	Missing      int // acknowledged and not stored
 	Differing    int // stored with other values
 	Unknown      int // stored and never sent
-	Rejected     int // in responses; all of them are dead letters
 	Resent       int // requests sent again after no response or an error
 	Differences  int // that verify finds
 	Verified     int // records that verify read
@@ -99,24 +93,30 @@ func (o Options) selected() ([]fault, error) {
 	}), nil
 }
 
-// Run starts the cluster and injects one fault after the other. It stops at the first failure unless GoOn is set. The outcomes are valid with an error, too.
-func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
+// Run starts the cluster, injects one fault after the other, and prints the outcomes as tables. It stops at the first failure unless
+// GoOn is set.
+func Run(ctx context.Context, o Options) error {
 	list, err := o.selected()
 	if err != nil {
-		return outcomes, err
+		return err
 	}
 	if err := o.Cluster.Up(ctx); err != nil {
-		return outcomes, err
+		return err
 	}
 	p, err := start(ctx, o)
 	if err != nil {
-		return outcomes, err
+		return err
 	}
-	defer func() { err = errors.Join(err, p.stop(ctx)) }()
+	outcomes, err := p.testAll(ctx, list)
+	report(o.Out, outcomes)
+	return errors.Join(err, p.stop(ctx))
+}
+
+func (p *platform) testAll(ctx context.Context, list []fault) (outcomes []Outcome, err error) {
 	for _, f := range list {
 		outcome := p.test(ctx, f)
 		outcomes = append(outcomes, outcome)
-		fmt.Fprintln(o.Out, outcome)
+		p.printf("%-18s %s\n", f.name, strings.TrimSuffix(outcome.Result+": "+outcome.Why, ": "))
 		if ctx.Err() != nil {
 			return outcomes, ctx.Err()
 		}
@@ -124,7 +124,7 @@ func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
 			continue
 		}
 		err = errors.Join(err, fmt.Errorf("the platform failed: %s: %s", f.name, outcome.Why))
-		if !o.GoOn {
+		if !p.GoOn {
 			break
 		}
 		if e := p.reset(ctx); e != nil {
@@ -132,34 +132,4 @@ func Run(ctx context.Context, o Options) (outcomes []Outcome, err error) {
 		}
 	}
 	return outcomes, err
-}
-
-// String formats an outcome for the terminal.
-func (o Outcome) String() string {
-	if o.Result == Skipped {
-		return fmt.Sprintf("%-18s skipped: %s", o.name, o.Why)
-	}
-	line := fmt.Sprintf("%-18s %s  injected %s for %.1f s, detected after %.1f s, ingest interrupted for %.1f s, storing for %.1f s, recovered after %.1f s; "+
-		"acknowledged %d, stored %d, missing %d, differing %d, unknown %d, rejected %d; verify: %d records, %d differences; peak RSS %.0f MB; alerts: %s",
-		o.name, o.Result, o.Injected.UTC().Format(time.TimeOnly), o.Lasted, o.Detected, o.Ingest, o.Storing, o.Recovered,
-		o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Rejected, o.Verified, o.Differences, float64(o.PeakRSS)/1e6, strings.Join(o.Alerts, "; "))
-	lines := append([]string{line}, o.Notes...)
-	if o.Why != "" {
-		lines = append(lines, "because "+o.Why)
-	}
-	return strings.Join(lines, "\n"+strings.Repeat(" ", 19))
-}
-
-// machine describes processors and memory, for the report.
-func machine() string {
-	fs, err := procfs.NewDefaultFS()
-	if err != nil {
-		return err.Error()
-	}
-	cpus, cpuErr := fs.CPUInfo()
-	memory, memoryErr := fs.Meminfo()
-	if err := errors.Join(cpuErr, memoryErr); err != nil {
-		return err.Error()
-	}
-	return fmt.Sprintf("%d × %s, %.0f GB", len(cpus), cpus[0].ModelName, float64(*memory.MemTotalBytes)/(1<<30))
 }

@@ -43,8 +43,7 @@ func TestPlatformSurvivesFaults(t *testing.T) {
 		assert.NoError(t, c.Up(ctx))
 		assert.NoError(t, schema.Drop(ctx, storeOf(nodes, o.Keyspace), quiet()))
 	})
-	_, err = Run(t.Context(), o)
-	require.NoError(t, err, "seed %d", o.Seed)
+	require.NoError(t, Run(t.Context(), o), "seed %d", o.Seed)
 }
 
 // lines writes the progress of Run to the log of a test.
@@ -150,16 +149,15 @@ func TestClockOfBuildCanBeSet(t *testing.T) {
 	}
 }
 
-func TestMarkdownHasTables(t *testing.T) {
+func TestReportHasTables(t *testing.T) {
 	var text strings.Builder
-	Markdown(&text, 7, []Outcome{
+	report(&text, []Outcome{
 		{fault: fault{name: "poison", title: "Poison", injects: "invalid lines"}, Result: Held, Lasted: 10, Detected: 4.25, Resolved: 6, Acknowledged: 12, Stored: 12,
 			PeakRSS: 64e6, Alerts: []string{"A fired"}, Notes: []string{"some rejected"}},
 		{fault: fault{name: "disk-full", title: "Disk"}, Result: Skipped, Why: "it needs root"},
 		{fault: fault{name: "dc-down", title: "DC", injects: "a kill."}, Result: Failed, Why: "a\nb"},
 	})
 	for _, line := range []string{
-		", seed 7.\n",
 		"| Poison | held | 10.0 s | 4.2 s | 0.0 s | 0.0 s | 0.0 s | 6.0 s | 64 MB |\n",
 		"| Poison | 12 | 12 | 0 | 0 | 0 | 0 | 0 | 0 |\n",
 		"| Disk | skipped: it needs root |",

@@ -162,7 +162,6 @@ func (s *scenario) begin() {
 	s.load.responses.reset()
 	s.storing.reset()
 	s.injected = time.Now()
-	s.Injected = s.injected.UTC()
 }
 
 // awaitAlerts waits until all expected alerts have fired.

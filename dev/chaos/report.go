@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Markdown prints outcomes as tables.
-func Markdown(w io.Writer, seed uint64, outcomes []Outcome) {
-	fmt.Fprintf(w, "Measured on %s, seed %d.\n", machine(), seed)
+// report prints outcomes as tables in Markdown.
+func report(w io.Writer, outcomes []Outcome) {
 	table(w, "fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS", outcomes, func(o Outcome) string {
 		fired, resolved := "–", "–"
 		if o.Detected > 0 {
