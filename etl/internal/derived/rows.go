@@ -38,6 +38,15 @@ func KeyOfRow(r cassandra.Alert) AlertKey { return AlertKey{r.OpenedMs, telemetr
 // KeyOfTrip returns the key of a stored trip or stop.
 func KeyOfTrip(r cassandra.TripRow) TripKey { return TripKey{r.StartMs, rollup.TripKind(r.Kind)} }
 
+// ByKey returns rows by their keys.
+func ByKey[K comparable, R any](rows []R, keyOf func(R) K) map[K]R {
+	byKey := make(map[K]R, len(rows))
+	for _, row := range rows {
+		byKey[keyOf(row)] = row
+	}
+	return byKey
+}
+
 // Stats collects the latest version of hours, trips and stops.
 type Stats struct {
 	Hours map[cassandra.FleetHour]rollup.Hour

@@ -25,13 +25,13 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 	register := promutil.With(reg)
-	written := register.CounterVec("fleet_etl_records_written_total",
-		"Rows written, by table. Rows of telemetry_by_device_day are records; duplicates are not counted.", "table")
+	written := promutil.Counters(register, "fleet_etl_records_written_total",
+		"Rows written, by table. Rows of telemetry_by_device_day are records; duplicates are not counted.", "table", tables...)
 	duration := register.HistogramVec("fleet_etl_write_duration_seconds",
 		"Time of one write (a mutation of one partition) from its start to its acknowledgment, retries included, by table.",
 		cassandra.RequestBuckets, "table")
 	m := &metrics{
-		written:  map[string]prometheus.Counter{},
+		written:  written,
 		duration: map[string]prometheus.Observer{},
 		errors: register.CounterVec("fleet_etl_write_errors_total",
 			"Requests that failed, by table and reason. Requests that can succeed are retried: see fleet_etl_write_retries_total.", "table", "reason"),
@@ -42,7 +42,6 @@ func newMetrics(reg prometheus.Registerer, limit *limiter) *metrics {
 	}
 	m.up.Set(1)
 	for _, table := range tables {
-		m.written[table] = written.WithLabelValues(table)
 		m.duration[table] = duration.WithLabelValues(table)
 		for _, reason := range cassandra.Reasons {
 			m.errors.WithLabelValues(table, string(reason))

@@ -71,10 +71,11 @@ func watch[T any](reg prometheus.Registerer, name string, queue chan T) {
 		"Largest number of batches that a queue holds. While it is full, the stage before it waits.", func() float64 { return float64(cap(queue)) })
 }
 
-func (m *metrics) copySummary() Summary {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	s := m.summary
+// Summary returns the counts since the start.
+func (p *Pipeline) Summary() Summary {
+	p.metrics.mu.Lock()
+	defer p.metrics.mu.Unlock()
+	s := p.metrics.summary
 	s.Rejected = maps.Clone(s.Rejected)
 	return s
 }
@@ -97,18 +98,15 @@ func (m *metrics) receive(source string, b *Batch) {
 }
 
 func (m *metrics) validated(source string, o *Outcome) {
-	if o.Duplicates > 0 {
-		m.duplicate.WithLabelValues(source).Add(float64(o.Duplicates))
-	}
-	for i := range o.Rejected {
-		m.rejected.WithLabelValues(source, string(o.Rejected[i].Reason)).Inc()
-	}
+	m.duplicate.WithLabelValues(source).Add(float64(o.Duplicates))
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	m.summary.Duplicates += int64(o.Duplicates)
 	for i := range o.Rejected {
-		m.summary.Rejected[o.Rejected[i].Reason]++
+		reason := o.Rejected[i].Reason
+		m.rejected.WithLabelValues(source, string(reason)).Inc()
+		m.summary.Rejected[reason]++
 	}
-	m.mu.Unlock()
 }
 
 func (m *metrics) durable(since time.Duration, records int) {

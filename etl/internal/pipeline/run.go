@@ -38,9 +38,6 @@ func New(o Options) *Pipeline {
 	return &Pipeline{o: o, metrics: newMetrics(o.Registerer)}
 }
 
-// Summary returns the counts since the start.
-func (p *Pipeline) Summary() Summary { return p.metrics.copySummary() }
-
 type sourced struct {
 	source string
 	Batch

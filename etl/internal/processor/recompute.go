@@ -149,13 +149,11 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 	if r.request.Whole && !r.strong {
 		v.whole = true
 	}
-	known := map[derived.AlertKey]bool{}
-	for _, a := range fresh.Existing.Alerts {
-		known[derived.KeyOfRow(a)] = true
-	}
+	known := derived.ByKey(fresh.Existing.Alerts, derived.KeyOfRow)
 	events = p.reconcile(v, fresh)
 	for _, event := range fresh.Events {
-		if key := derived.KeyOf(event.Alert); event.Transition == telemetry.AlertOpened && (known[key] || v.notified[key] != "") {
+		key := derived.KeyOf(event.Alert)
+		if _, stored := known[key]; event.Transition == telemetry.AlertOpened && (stored || v.notified[key] != "") {
 			continue
 		}
 		if out, ok := p.notification(v, event); ok {

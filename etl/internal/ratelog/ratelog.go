@@ -71,11 +71,7 @@ func (o *Outage) Active() bool {
 // Outages are the outages of several targets of one kind, such as brokers. They are safe for concurrent use. They keep
 // a little memory for each target that fails at the moment.
 type Outages struct {
-	logger   logrus.FieldLogger
-	now      func() time.Time
-	interval time.Duration
-	field    string
-	messages Messages
+	outageOf func(target string) *Outage
 
 	mu     sync.Mutex
 	failed map[string]*Outage
@@ -83,7 +79,10 @@ type Outages struct {
 
 // NewOutages makes outages whose log lines carry the target in the given field.
 func NewOutages(logger logrus.FieldLogger, now func() time.Time, interval time.Duration, field string, m Messages) *Outages {
-	return &Outages{logger: logger, now: now, interval: interval, field: field, messages: m, failed: map[string]*Outage{}}
+	return &Outages{
+		outageOf: func(target string) *Outage { return New(logger.WithField(field, target), now, interval, m) },
+		failed:   map[string]*Outage{},
+	}
 }
 
 // Note records how an attempt on a target went: nil is a success.
@@ -95,7 +94,7 @@ func (o *Outages) Note(target string, err error) {
 		if err == nil {
 			return
 		}
-		outage = New(o.logger.WithField(o.field, target), o.now, o.interval, o.messages)
+		outage = o.outageOf(target)
 		o.failed[target] = outage
 	}
 	outage.Note(err)

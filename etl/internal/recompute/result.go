@@ -82,10 +82,7 @@ func (r *Result) deleteAlerts(c *derived.Changes, gone map[cassandra.FleetHour]b
 // putAlerts writes the alerts that differ from the stored ones. Of a shared device, whose rows another instance may have
 // written or deleted with a fast clock, it writes all, and deletes them from where the other may have found them.
 func (r *Result) putAlerts(c *derived.Changes) {
-	known := map[derived.AlertKey]cassandra.Alert{}
-	for _, was := range r.Existing.Alerts {
-		known[derived.KeyOfRow(was)] = was
-	}
+	known := derived.ByKey(r.Existing.Alerts, derived.KeyOfRow)
 	for key, a := range r.Alerts {
 		row := derived.AlertRow(r.DeviceID, a)
 		if r.Shared || r.Whole {
@@ -121,10 +118,8 @@ func (r *Result) deleteElsewhere(c *derived.Changes, is cassandra.Alert) {
 
 // replaceTrips deletes trips and stops that do not exist any more, and writes the ones that differ.
 func (r *Result) replaceTrips(c *derived.Changes) {
-	known := map[derived.TripKey]cassandra.TripRow{}
-	for _, was := range r.Existing.Trips {
-		key := derived.KeyOfTrip(was)
-		known[key] = was
+	known := derived.ByKey(r.Existing.Trips, derived.KeyOfTrip)
+	for key, was := range known {
 		if _, stays := r.Trips[key]; !stays {
 			c.DeleteTrip(r.DeviceID, was, r.At)
 		}

@@ -18,25 +18,21 @@ var operations = []string{"create", "write", "sync", "read", "cursor", "remove"}
 type metrics struct {
 	full    prometheus.Counter
 	corrupt prometheus.Counter
-	errors  *prometheus.CounterVec
+	errors  map[string]prometheus.Counter
 	sync    prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	register := promutil.With(reg)
-	m := &metrics{
+	return &metrics{
 		full: register.Counter("fleet_etl_spool_full_total", "Entries that were rejected because the spool or its disk was full."),
 		corrupt: register.Counter("fleet_etl_spool_corrupt_total",
 			"Torn or corrupt ranges found in the spool. A torn entry after a crash is harmless; the log names every other range."),
-		errors: register.CounterVec("fleet_etl_spool_errors_total",
-			"Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).", "operation"),
+		errors: promutil.Counters(register, "fleet_etl_spool_errors_total",
+			"Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).", "operation", operations...),
 		sync: register.Histogram("fleet_etl_spool_sync_duration_seconds",
 			"Duration of an fsync of the spool. Requests that arrive meanwhile share the next one.", syncBuckets),
 	}
-	for _, operation := range operations {
-		m.errors.WithLabelValues(operation)
-	}
-	return m
 }
 
 // registerGauges registers the gauges, which read the state of an open spool.
@@ -55,7 +51,7 @@ func (s *Spool) registerGauges(reg prometheus.Registerer) {
 	gauge("fleet_etl_spool_drain_seconds", "Time until the spool is empty at the drain rate of the last minute; 0 when it is empty, +Inf when nothing drains.", s.drainSeconds)
 }
 
-func (m *metrics) failed(operation string) { m.errors.WithLabelValues(operation).Inc() }
+func (m *metrics) failed(operation string) { m.errors[operation].Inc() }
 
 func (s *Spool) oldestSeconds() float64 {
 	ms, ok := s.oldestMs()

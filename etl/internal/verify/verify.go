@@ -249,30 +249,28 @@ func (v *Verifier) latest(ctx context.Context, c *comparison, id string, last ca
 }
 
 func (v *Verifier) trips(c *comparison, id string, old []cassandra.TripRow, last cassandra.Day) {
-	known := map[derived.TripKey]cassandra.TripRow{}
-	for _, t := range old {
-		known[derived.KeyOfTrip(t)] = t
-	}
+	known := derived.ByKey(old, derived.KeyOfTrip)
+	name := func(key derived.TripKey) string { return id + " " + string(key.Kind) + " of " + formatMs(key.StartMs) }
+	recent := func(endMs int64) bool { return c.sending && v.Now().UnixMilli()-endMs < tripDelay.Milliseconds() }
 	for key, t := range c.outcome.Trips {
-		row, name := derived.TripRow(t), id+" "+string(t.Kind)+" of "+formatMs(t.StartMs)
+		row := derived.TripRow(t)
 		was, ok := known[key]
 		delete(known, key)
 		switch {
-		case c.sending && v.Now().UnixMilli()-t.EndMs < tripDelay.Milliseconds():
+		case recent(t.EndMs):
 			// It continues, or has just been found to have ended.
 		case !ok:
-			c.differ(cassandra.TableTrips, name, "missing; it ends at %s", formatMs(t.EndMs))
+			c.differ(cassandra.TableTrips, name(key), "missing; it ends at %s", formatMs(t.EndMs))
 		case t.Open && last < cassandra.DayOf(v.Now().UnixMilli()):
 			// It continues in days outside the range.
 		case !derived.SameTrip(row, was):
-			c.differ(cassandra.TableTrips, name, "%s; should be %s", describe(was), describe(row))
+			c.differ(cassandra.TableTrips, name(key), "%s; should be %s", describe(was), describe(row))
 		}
 	}
 	for key, t := range known {
-		if c.sending && v.Now().UnixMilli()-t.EndMs < tripDelay.Milliseconds() {
-			continue
+		if !recent(t.EndMs) {
+			c.differ(cassandra.TableTrips, name(key), "should not exist")
 		}
-		c.differ(cassandra.TableTrips, id+" "+string(key.Kind)+" of "+formatMs(key.StartMs), "should not exist")
 	}
 }
 
@@ -292,10 +290,7 @@ func describe(t cassandra.TripRow) string {
 
 // alerts compares a device's alerts, and the rows of its fleets with them. complete says that the range reaches until now.
 func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *recompute.Existing, first cassandra.Day, untilMs int64, complete bool) error {
-	known := map[derived.AlertKey]cassandra.Alert{}
-	for _, a := range old.Alerts {
-		known[derived.KeyOfRow(a)] = a
-	}
+	known := derived.ByKey(old.Alerts, derived.KeyOfRow)
 	for key, a := range c.outcome.Alerts {
 		row := derived.AlertRow(id, a)
 		if a.OpenedMs < first.Time().UnixMilli() || a.OpenedMs > untilMs {
@@ -319,11 +314,10 @@ func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *re
 		if was.EndedMs != row.EndedMs && settled {
 			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
 		}
-		if was.Severity != row.Severity || was.FleetID != row.FleetID || was.StartedMs != row.StartedMs {
-			if settled && (a.EndedMs != 0 || a.Type != telemetry.DeviceOffline) {
-				c.differ(cassandra.TableDeviceAlerts, name, "is %s in fleet %s since %s, should be %s in %s since %s",
-					was.Severity, was.FleetID, formatMs(was.StartedMs), row.Severity, row.FleetID, formatMs(row.StartedMs))
-			}
+		same := was.Severity == row.Severity && was.FleetID == row.FleetID && was.StartedMs == row.StartedMs
+		if !same && settled && (a.EndedMs != 0 || a.Type != telemetry.DeviceOffline) {
+			c.differ(cassandra.TableDeviceAlerts, name, "is %s in fleet %s since %s, should be %s in %s since %s",
+				was.Severity, was.FleetID, formatMs(was.StartedMs), row.Severity, row.FleetID, formatMs(row.StartedMs))
 		}
 		rows, err := recompute.FleetRows(ctx, v.Store, &was)
 		if err != nil {
@@ -340,10 +334,9 @@ func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *re
 		}
 	}
 	for _, a := range known {
-		if a.OpenedMs < first.Time().UnixMilli() {
-			continue
+		if a.OpenedMs >= first.Time().UnixMilli() {
+			c.differ(cassandra.TableDeviceAlerts, alertName(a), "should not exist: %s", a.Message)
 		}
-		c.differ(cassandra.TableDeviceAlerts, alertName(a), "should not exist: %s", a.Message)
 	}
 	return nil
 }
@@ -365,17 +358,23 @@ func (x *verification) fleetAlerts(ctx context.Context, fleet string, pending ma
 		if x.alerts[fleetAlert{fleet, row.DeviceID, derived.KeyOfRow(row)}] {
 			continue
 		}
-		extra, err := x.withoutDeviceRow(ctx, row)
+		ofDevice, err := x.Store.DeviceAlerts(ctx, row.DeviceID, row.OpenedMs, row.OpenedMs)
 		if err != nil {
 			return err
 		}
-		if !extra {
+		if slices.ContainsFunc(ofDevice, func(a cassandra.Alert) bool { return a.Type == row.Type && a.FleetID == row.FleetID }) {
 			continue
+		}
+		// The row of the device is deleted last, so both may have been deleted since.
+		again, err := recompute.FleetRows(ctx, x.Store, &row)
+		if err != nil {
+			return err
 		}
 		claims, err := x.Store.ClaimsOfDevices(ctx, row.DeviceID)
 		switch {
 		case err != nil:
 			return err
+		case len(again) == 0:
 		case x.claimed[row.DeviceID] || len(claims) > 0:
 			pending[row.DeviceID] = true
 		default:
@@ -383,17 +382,6 @@ func (x *verification) fleetAlerts(ctx context.Context, fleet string, pending ma
 		}
 	}
 	return nil
-}
-
-// withoutDeviceRow reports whether an alert of a fleet has no row of its device. The row of the device is deleted last, so
-// the alert is read again: both may have been deleted since.
-func (v *Verifier) withoutDeviceRow(ctx context.Context, row cassandra.Alert) (bool, error) {
-	ofDevice, err := v.Store.DeviceAlerts(ctx, row.DeviceID, row.OpenedMs, row.OpenedMs)
-	if err != nil || slices.ContainsFunc(ofDevice, func(a cassandra.Alert) bool { return a.Type == row.Type && a.FleetID == row.FleetID }) {
-		return false, err
-	}
-	again, err := recompute.FleetRows(ctx, v.Store, &row)
-	return len(again) > 0, err
 }
 
 // open compares the open alerts of a device.
@@ -427,29 +415,27 @@ func (x *verification) hoursOfDay(ctx context.Context, fleet string, day cassand
 	if err != nil {
 		return err
 	}
-	byHour := map[int32]*cassandra.AnalyticsRow{}
-	for i := range sums {
-		byHour[sums[i].Hour] = &sums[i]
-	}
+	byHour := derived.ByKey(sums, func(r cassandra.AnalyticsRow) int32 { return r.Hour })
 	for h := range int32(24) {
 		key := cassandra.FleetHour{FleetID: fleet, HourMs: day.Time().UnixMilli() + int64(h)*derived.HourMs}
-		if err := x.hour(ctx, key, byHour[h]); err != nil {
+		sum, stored := byHour[h]
+		if err := x.hour(ctx, key, sum, stored); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// hour compares what devices add to an hour, and the sum, which is nil where none is stored. It does not compare an hour
+// hour compares what devices add to an hour, and the sum, if one is stored. It does not compare an hour
 // that changes while it is read, and does not judge one of a claimed device that differs: an instance still derives it.
-func (x *verification) hour(ctx context.Context, key cassandra.FleetHour, sum *cassandra.AnalyticsRow) error {
+func (x *verification) hour(ctx context.Context, key cassandra.FleetHour, sum cassandra.AnalyticsRow, stored bool) error {
 	if x.unsettled[key] {
 		x.report.NotVerified.Hours++
 		return nil
 	}
 	rows, err := x.Store.Hours(ctx, key.FleetID, key.HourMs)
-	want, name := x.hours[key], hourName(key)
-	if err != nil || len(rows) == 0 && sum == nil && len(want) == 0 {
+	want, name := x.hours[key], key.FleetID+" "+formatMs(key.HourMs)
+	if err != nil || len(rows) == 0 && !stored && len(want) == 0 {
 		return err
 	}
 	c, claimed := &comparison{}, false
@@ -470,11 +456,11 @@ func (x *verification) hour(ctx context.Context, key cassandra.FleetHour, sum *c
 	}
 	should, exists := derived.SumHours(slices.Collect(maps.Values(want)))
 	switch {
-	case sum == nil && exists:
+	case !stored && exists:
 		c.differ(cassandra.TableAnalytics, name, "missing")
-	case sum != nil && !exists:
+	case stored && !exists:
 		c.differ(cassandra.TableAnalytics, name, "should not exist")
-	case exists && !derived.SameAnalytics(should, *sum):
+	case exists && !derived.SameAnalytics(should, sum):
 		c.differ(cassandra.TableAnalytics, name, "is %g km, %d devices, %d alerts; should be %g km, %d devices, %d alerts",
 			sum.TotalDistanceKm, sum.ActiveDevicesCount, sum.AlertsCount, should.TotalDistanceKm, should.ActiveDevicesCount, should.AlertsCount)
 	}
@@ -486,8 +472,6 @@ func (x *verification) hour(ctx context.Context, key cassandra.FleetHour, sum *c
 	x.report.Differences = append(x.report.Differences, c.differences...)
 	return nil
 }
-
-func hourName(key cassandra.FleetHour) string { return key.FleetID + " " + formatMs(key.HourMs) }
 
 func alertName(a cassandra.Alert) string {
 	return a.DeviceID + " " + a.Type + " of " + formatMs(a.OpenedMs)
