@@ -27,6 +27,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -65,7 +66,9 @@ type Claims struct {
 	stamps  *stamp.Clock
 	logger  logrus.FieldLogger
 	now     func() time.Time
-	metrics *metrics
+
+	running           prometheus.Gauge
+	fenced, takenOver prometheus.Counter
 
 	urgent   chan struct{} // a heartbeat is needed at once
 	reclaims chan struct{} // the instance has a new ID, and its devices must be claimed again
@@ -116,9 +119,14 @@ func (c *claim) join(fleets []string) (changed bool) {
 
 // New makes claims and registers their metrics with reg.
 func New(o Options, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Claims {
+	register := promutil.With(reg)
 	return &Claims{
-		options: o, stores: stores, exec: exec, stamps: stamps, logger: logger, now: now, metrics: newMetrics(reg),
-		urgent: make(chan struct{}, 1), reclaims: make(chan struct{}, 1),
+		options: o, stores: stores, exec: exec, stamps: stamps, logger: logger, now: now,
+		running: register.Gauge("fleet_etl_instances", "Instances of fleet-etl on this keyspace that send heartbeats, this one included."),
+		fenced: register.Counter("fleet_etl_claims_fenced_total",
+			"Times that this process was taken over while paused or disconnected, and claimed its devices again."),
+		takenOver: register.Counter("fleet_etl_claims_taken_over_total", "Devices taken over from instances that ended or fell silent."),
+		urgent:    make(chan struct{}, 1), reclaims: make(chan struct{}, 1),
 		id: newInstanceID(), role: o.Role, renewed: make(chan struct{}), held: map[string]*claim{}, releasing: map[string]chan struct{}{},
 		seen: map[string]sighting{}, pending: map[string][]cassandra.FleetHour{},
 	}

@@ -192,7 +192,7 @@ func (c *Claims) fence(id string) {
 	for _, v := range c.held {
 		v.adopted = append(v.adopted, id)
 	}
-	c.metrics.fenced.Inc()
+	c.fenced.Inc()
 	c.logger.WithFields(logrus.Fields{"instance": id, "new_instance": c.id, "devices": len(c.held)}).
 		Warn("this instance was taken over while paused or disconnected; claiming its devices again")
 }

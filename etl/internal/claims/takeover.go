@@ -71,7 +71,7 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 		seen[i.ID] = s
 	}
 	c.seen = seen
-	c.metrics.instances.Set(float64(running))
+	c.running.Set(float64(running))
 	c.leads.Store(first == own)
 	c.successor.Store(successor)
 	if slices.ContainsFunc(instances, func(i cassandra.Instance) bool { return i.ID != own }) {
@@ -158,7 +158,7 @@ func (c *Claims) takeOver(ctx context.Context, instance string, p *Polled, summe
 		return nil
 	}
 	logger.WithField("devices", len(ids)).Info("taking over devices of an instance that ended or fell silent")
-	c.metrics.takenOver.Add(float64(len(ids)))
+	c.takenOver.Add(float64(len(ids)))
 	adopted, err := c.write(ctx, ids, nil)
 	if err != nil {
 		return err

@@ -31,12 +31,15 @@ const readsInParallel = 8
 
 // Sums keeps the sums of hours up to date. It is safe for concurrent use, but only one Run at a time.
 type Sums struct {
-	skew    time.Duration // largest expected clock difference between instances
-	stores  executor.Views[Store]
-	exec    *executor.Executor
-	stamps  *stamp.Clock
-	now     func() time.Time
-	metrics *metrics
+	skew   time.Duration // largest expected clock difference between instances
+	stores executor.Views[Store]
+	exec   *executor.Executor
+	stamps *stamp.Clock
+	now    func() time.Time
+
+	duration prometheus.Histogram
+	last     prometheus.Gauge
+	hours    prometheus.Counter
 
 	mu    sync.Mutex
 	due   map[cassandra.FleetHour]bool
@@ -45,9 +48,14 @@ type Sums struct {
 
 // New returns sums, none of them due, and registers their metrics with reg.
 func New(maxClockSkew time.Duration, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, reg prometheus.Registerer, now func() time.Time) *Sums {
+	register := promutil.With(reg)
 	return &Sums{
-		skew: maxClockSkew, stores: stores, exec: exec, stamps: stamps, now: now, metrics: newMetrics(reg),
-		due: map[cassandra.FleetHour]bool{}, again: map[cassandra.FleetHour]time.Time{},
+		skew: maxClockSkew, stores: stores, exec: exec, stamps: stamps, now: now,
+		duration: register.Histogram("fleet_etl_rollup_duration_seconds", "Time of one roll-up: all hours of fleets that changed.", cassandra.RequestBuckets),
+		last: register.Gauge("fleet_etl_rollup_last_success_timestamp_seconds",
+			"Time at which hourly statistics were last up to date, in seconds since 1970."),
+		hours: register.Counter("fleet_etl_rollup_hours_total", "Hours of fleets that were summed and written."),
+		due:   map[cassandra.FleetHour]bool{}, again: map[cassandra.FleetHour]time.Time{},
 	}
 }
 
@@ -117,8 +125,8 @@ func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 		s.Add(maps.Keys(due))
 		return err
 	}
-	s.metrics.duration.Observe(s.now().Sub(started).Seconds())
-	s.metrics.last.Set(float64(s.now().UnixMilli()) / 1000)
+	s.duration.Observe(s.now().Sub(started).Seconds())
+	s.last.Set(float64(s.now().UnixMilli()) / 1000)
 	return nil
 }
 
@@ -163,7 +171,7 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	s.metrics.hours.Add(float64(len(hours)))
+	s.hours.Add(float64(len(hours)))
 	return failed
 }
 
@@ -181,20 +189,4 @@ func (s *Sums) read(ctx context.Context, h cassandra.FleetHour) (sum cassandra.M
 		sum.Row, sum.Delete = h.Analytics(), true
 	}
 	return sum, err
-}
-
-type metrics struct {
-	duration prometheus.Histogram
-	last     prometheus.Gauge
-	hours    prometheus.Counter
-}
-
-func newMetrics(reg prometheus.Registerer) *metrics {
-	f := promutil.With(reg)
-	return &metrics{
-		duration: f.Histogram("fleet_etl_rollup_duration_seconds", "Time of one roll-up: all hours of fleets that changed.", cassandra.RequestBuckets),
-		last: f.Gauge("fleet_etl_rollup_last_success_timestamp_seconds",
-			"Time at which hourly statistics were last up to date, in seconds since 1970."),
-		hours: f.Counter("fleet_etl_rollup_hours_total", "Hours of fleets that were summed and written."),
-	}
 }

@@ -119,7 +119,7 @@ func TestSumsAreWrittenOncePerFleetAndDay(t *testing.T) {
 		require.Equal(t, []int{1, 1, 2}, f.store.writes)
 		require.False(t, f.Due())
 		require.True(t, f.Done(hours))
-		require.Equal(t, 4.0, testutil.ToFloat64(f.metrics.hours))
+		require.Equal(t, 4.0, testutil.ToFloat64(f.hours))
 
 		reads := f.store.reads
 		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
@@ -184,7 +184,7 @@ func TestFailedSumStaysDue(t *testing.T) {
 		f.store.err = errors.New("down")
 		require.ErrorIs(t, f.Run(t.Context(), f.lease(t), false), f.store.err)
 		require.True(t, f.Due())
-		require.Zero(t, testutil.ToFloat64(f.metrics.hours))
+		require.Zero(t, testutil.ToFloat64(f.hours))
 		f.store.err = nil
 		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
 		require.Len(t, f.sums(), 1)

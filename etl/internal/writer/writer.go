@@ -15,6 +15,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/ack"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -54,9 +55,11 @@ type Writer struct {
 	exec    *executor.Executor
 	options Options
 	now     func() time.Time
-	metrics *metrics
 	devices *devices
 	fleets  map[string]bool // those on the list of fleets, as far as this process knows
+
+	late          prometheus.Counter
+	planned, done prometheus.Observer // time of the steps of a batch
 
 	mu       sync.Mutex
 	inFlight ack.Tracker[struct{}]
@@ -64,7 +67,16 @@ type Writer struct {
 
 // New makes a writer whose metrics are registered with reg.
 func New(store Store, exec *executor.Executor, o Options, reg prometheus.Registerer, now func() time.Time) *Writer {
-	w := &Writer{store: store, exec: exec, options: o, now: now, metrics: newMetrics(reg), fleets: map[string]bool{}}
+	register := promutil.With(reg)
+	duration := register.HistogramVec("fleet_etl_batch_duration_seconds",
+		"Time of one batch of records in the writer, by step: plan (group and compare) and store (from then until all of it is durable).",
+		cassandra.RequestBuckets, "step")
+	w := &Writer{
+		store: store, exec: exec, options: o, now: now, fleets: map[string]bool{},
+		late: register.Counter("fleet_etl_records_late_total",
+			"Records older than the newest of their device. They are stored and do not change the latest position."),
+		planned: duration.WithLabelValues("plan"), done: duration.WithLabelValues("store"),
+	}
 	w.devices = newDevices(o.DevicesKept, w.durable)
 	return w
 }
@@ -100,11 +112,11 @@ func (w *Writer) Start(ctx context.Context, b *Batch) (wait func() error, err er
 	p := newPlan(b.records)
 	for item := range b.items() {
 		if p.add(loaded[0], item) {
-			w.metrics.late.Inc()
+			w.late.Inc()
 		}
 		loaded = loaded[1:]
 	}
-	w.metrics.plan.Observe(w.now().Sub(started).Seconds())
+	w.planned.Observe(w.now().Sub(started).Seconds())
 
 	// A move must be stored before the device's newest position: after a crash only that position is read, and the old
 	// fleet would be forgotten.
@@ -124,7 +136,7 @@ func (w *Writer) Start(ctx context.Context, b *Batch) (wait func() error, err er
 			return failed
 		}
 		w.finish(number)
-		w.metrics.store.Observe(w.now().Sub(started).Seconds())
+		w.done.Observe(w.now().Sub(started).Seconds())
 		return err
 	}, nil
 }
