@@ -8,14 +8,8 @@ import (
 
 func track(ms ...int64) *Track {
 	t := &Track{}
-	t.grow(len(ms))
 	for _, at := range ms {
-		t.TsMs = append(t.TsMs, at)
-		for _, column := range t.numbers() {
-			*column = append(*column, float64(at))
-		}
-		t.Zones.Add([]string{"depot", "road"}[at%2])
-		t.Fleets.Add("north")
+		t.Positions = append(t.Positions, Position{TsMs: at, SpeedKmh: float64(at), Zone: []string{"depot", "road"}[at%2], Fleet: "north"})
 	}
 	return t
 }
@@ -24,23 +18,12 @@ func TestTrackBetween(t *testing.T) {
 	whole := track(10, 11, 12, 13)
 	whole.More = true
 	part := whole.Between(11, 12)
-	require.Equal(t, []int64{11, 12}, part.TsMs)
-	require.Equal(t, []float64{11, 12}, part.SpeedKmh)
-	require.Equal(t, "road", part.Zones.At(0))
-	require.Equal(t, "depot", part.Zones.At(1))
-	require.Equal(t, "north", part.Fleets.At(1))
+	require.Equal(t, []Position{
+		{TsMs: 11, SpeedKmh: 11, Zone: "road", Fleet: "north"}, {TsMs: 12, SpeedKmh: 12, Zone: "depot", Fleet: "north"},
+	}, part.Positions)
 	require.False(t, part.More, "the missing positions are older than the part")
 	require.True(t, whole.Between(0, 12).More)
-	require.Zero(t, whole.Between(14, 20).Len())
-	require.Zero(t, whole.Between(12, 11).Len())
-	require.Equal(t, 4, whole.Len(), "the track is unchanged")
-}
-
-func TestTrackReverse(t *testing.T) {
-	tr := track(13, 12, 11)
-	tr.reverse()
-	require.Equal(t, []int64{11, 12, 13}, tr.TsMs)
-	require.Equal(t, []float64{11, 12, 13}, tr.Lat)
-	require.Equal(t, "road", tr.Zones.At(0))
-	require.Equal(t, "depot", tr.Zones.At(1))
+	require.Empty(t, whole.Between(14, 20).Positions)
+	require.Empty(t, whole.Between(12, 11).Positions)
+	require.Len(t, whole.Positions, 4, "the track is unchanged")
 }

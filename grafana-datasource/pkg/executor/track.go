@@ -95,20 +95,21 @@ type track struct {
 	device string
 	fields []string
 
-	series       []*downsample.Rows[float64]       // by field, for the format time_series
-	route        *downsample.Rows[frames.Position] // for the format table
-	completeFrom int64                             // Unix milliseconds; older positions were not read. 0: all were read
-	forbidden    int                               // positions of fleets that the data source may not read
+	numbers      []func(*cassandra.Position) *float64 // by field, for the format time_series
+	series       []*downsample.Rows[float64]          // by field, for the format time_series
+	route        *downsample.Rows[cassandra.Position] // for the format table
+	completeFrom int64                                // Unix milliseconds; older positions were not read. 0: all were read
+	forbidden    int                                  // positions of fleets that the data source may not read
 }
 
 func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track {
 	t := &track{execution: x, plan: p, query: q, device: device, fields: query.Selected(q.Fields, []string{"speed_kmh"})}
 	if q.Format == query.FormatTable {
-		t.fields = frames.RouteFields
-		t.route = downsample.NewRows[frames.Position](p.fromMs, p.toMs, p.points, 3)
+		t.route = downsample.NewRows[cassandra.Position](p.fromMs, p.toMs, p.points, 3)
 		return t
 	}
-	for range t.fields {
+	for _, name := range t.fields {
+		t.numbers = append(t.numbers, frames.PositionNumbers[name])
 		t.series = append(t.series, downsample.NewRows[float64](p.fromMs, p.toMs, p.points, 1))
 	}
 	return t
@@ -143,49 +144,37 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 		t.completeFrom = (day + 1).Time().UnixMilli()
 		return
 	}
-	if part.More || t.plan.rowsLeft.Add(-int64(part.Len())) < 0 {
+	if part.More || t.plan.rowsLeft.Add(-int64(len(part.Positions))) < 0 {
 		t.completeFrom = (day + 1).Time().UnixMilli()
-		if part.Len() > 0 {
-			t.completeFrom = part.TsMs[0]
+		if len(part.Positions) > 0 {
+			t.completeFrom = part.Positions[0].TsMs
 		}
 	}
-	byField := map[string][]float64{
-		"speed_kmh": part.SpeedKmh, "battery_pct": part.BatteryPct, "temp_c": part.TempC, "heading_deg": part.HeadingDeg, "lat": part.Lat, "lon": part.Lon,
-	}
-	columns := make([][]float64, len(t.fields))
-	for j := range columns {
-		columns[j] = byField[t.fields[j]]
-	}
-	for i, ts := range part.TsMs {
-		fleet := part.Fleets.At(i)
-		if !t.settings.Access.Allows(fleet) {
+	for i := range part.Positions {
+		p := &part.Positions[i]
+		if !t.settings.Access.Allows(p.Fleet) {
 			t.forbidden++
 			continue
 		}
 		// Filters on numbers do not apply to tracks: they would cut holes into a line.
-		if !allows(t.query.Fleets, fleet) ||
-			len(t.query.Filters) > 0 && !query.Match(t.query.Filters, positionColumns, &frames.Position{Zone: part.Zones.At(i), Fleet: fleet}) {
+		if !allows(t.query.Fleets, p.Fleet) || !query.Match(t.query.Filters, positionColumns, p) {
 			continue
 		}
 		if t.route != nil {
-			p := frames.Position{Zone: part.Zones.At(i), Fleet: fleet}
-			for j, values := range columns {
-				p.Numbers[j] = values[i]
-			}
-			t.route.Add(ts, p, part.Lat[i], part.Lon[i], part.SpeedKmh[i])
+			t.route.Add(p.TsMs, *p, p.Lat, p.Lon, p.SpeedKmh)
 			continue
 		}
-		for j, values := range columns {
-			if !math.IsNaN(values[i]) {
-				t.series[j].Add(ts, values[i], values[i])
+		for j, number := range t.numbers {
+			if v := *number(p); !math.IsNaN(v) {
+				t.series[j].Add(p.TsMs, v, v)
 			}
 		}
 	}
 }
 
-var positionColumns = query.Columns[frames.Position]{
-	"fleet_id": func(p *frames.Position) query.Cell { return query.Text(p.Fleet) },
-	"zone":     func(p *frames.Position) query.Cell { return query.Text(p.Zone) },
+var positionColumns = query.Columns[cassandra.Position]{
+	"fleet_id": func(p *cassandra.Position) query.Cell { return query.Text(p.Fleet) },
+	"zone":     func(p *cassandra.Position) query.Cell { return query.Text(p.Zone) },
 }
 
 func (t *track) frames(severalDevices bool) data.Frames {

@@ -23,12 +23,10 @@ func dataQuery(text string) backend.DataQuery {
 func dayOf(day time.Time, n int, fleet string) *cassandra.Track {
 	t := &cassandra.Track{}
 	for i := range n {
-		t.TsMs = append(t.TsMs, day.Add(time.Duration(i)*time.Minute).UnixMilli())
-		t.Lat, t.Lon = append(t.Lat, 52), append(t.Lon, 9)
-		t.SpeedKmh = append(t.SpeedKmh, float64(i))
-		t.HeadingDeg, t.BatteryPct, t.TempC = append(t.HeadingDeg, 90), append(t.BatteryPct, 50), append(t.TempC, math.NaN())
-		t.Zones.Add("depot")
-		t.Fleets.Add(fleet)
+		t.Positions = append(t.Positions, cassandra.Position{
+			TsMs: day.Add(time.Duration(i) * time.Minute).UnixMilli(), Lat: 52, Lon: 9, SpeedKmh: float64(i), HeadingDeg: 90,
+			BatteryPct: 50, TempC: math.NaN(), Zone: "depot", Fleet: fleet,
+		})
 	}
 	return t
 }
@@ -70,12 +68,9 @@ func TestTrackRoutes(t *testing.T) {
 func TestTrackHidesPositionsOfForbiddenFleets(t *testing.T) {
 	day := dayOf(monday, 2, "south")
 	north := dayOf(monday.Add(time.Hour), 3, "north")
-	for i := range north.TsMs {
-		day.TsMs, day.SpeedKmh = append(day.TsMs, north.TsMs[i]), append(day.SpeedKmh, north.SpeedKmh[i])
-		day.Lat, day.Lon = append(day.Lat, 52), append(day.Lon, 9)
-		day.HeadingDeg, day.BatteryPct, day.TempC = append(day.HeadingDeg, 0), append(day.BatteryPct, 0), append(day.TempC, 0)
-		day.Zones.Add("port")
-		day.Fleets.Add("north")
+	for _, p := range north.Positions {
+		p.Zone = "port"
+		day.Positions = append(day.Positions, p)
 	}
 	f := tracks(map[time.Time]*cassandra.Track{monday: day})
 	r := run(t, newExecutor(f, "north"), &query.Track{Common: common("table"), Devices: []string{"d"}})

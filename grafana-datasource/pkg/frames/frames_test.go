@@ -187,8 +187,8 @@ func TestTrackFrames(t *testing.T) {
 	assert.Equal(t, "Speed", TrackSeries("d", "speed_kmh", points, false, true).Fields[1].Config.DisplayNameFromDS)
 	assert.Nil(t, TrackSeries("d", "speed_kmh", nil, false, false))
 
-	rows := downsample.NewRows[Position](0, 10, 10, 1)
-	rows.Add(5, Position{Numbers: [6]float64{1, 2, math.NaN()}, Zone: "z", Fleet: "f"}, 0)
+	rows := downsample.NewRows[cassandra.Position](0, 10, 10, 1)
+	rows.Add(5, cassandra.Position{Lat: 1, Lon: 2, SpeedKmh: math.NaN(), Zone: "z", Fleet: "f"}, 0)
 	route := Route("d", rows.Kept())
 	assert.Equal(t, []string{"null"}, texts(t, route, "speed_kmh"))
 	assert.Equal(t, []string{"1"}, texts(t, route, "lat"))

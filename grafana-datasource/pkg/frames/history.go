@@ -151,13 +151,17 @@ var hourNumbers = map[string]func(*cassandra.AnalyticsRow) *float64{
 	"active_devices_count": func(h *cassandra.AnalyticsRow) *float64 { n := float64(h.ActiveDevicesCount); return &n },
 }
 
-// RouteFields are the numbers of the positions of a route.
-var RouteFields = []string{"lat", "lon", "speed_kmh", "heading_deg", "battery_pct", "temp_c"}
+// routeFields are the numbers of the positions of a route.
+var routeFields = []string{"lat", "lon", "speed_kmh", "heading_deg", "battery_pct", "temp_c"}
 
-// Position is one position of a route.
-type Position struct {
-	Numbers     [6]float64 // by the index in RouteFields; NaN is unknown
-	Zone, Fleet string
+// PositionNumbers are the numbers of a position, by field. NaN is unknown.
+var PositionNumbers = map[string]func(*cassandra.Position) *float64{
+	"lat":         func(p *cassandra.Position) *float64 { return &p.Lat },
+	"lon":         func(p *cassandra.Position) *float64 { return &p.Lon },
+	"speed_kmh":   func(p *cassandra.Position) *float64 { return &p.SpeedKmh },
+	"heading_deg": func(p *cassandra.Position) *float64 { return &p.HeadingDeg },
+	"battery_pct": func(p *cassandra.Position) *float64 { return &p.BatteryPct },
+	"temp_c":      func(p *cassandra.Position) *float64 { return &p.TempC },
 }
 
 // TrackSeries makes the time series of one field of a track, or nil if it has no points.
@@ -173,18 +177,19 @@ func TrackSeries(device, name string, points []downsample.Row[float64], severalD
 func rowTime[V any](r *downsample.Row[V]) time.Time { return time.UnixMilli(r.TsMs).UTC() }
 
 // Route makes the frame of one vehicle: a route layer of a map connects all points of a frame.
-func Route(device string, rows []downsample.Row[Position]) *data.Frame {
-	f := table(device, timeField(values(rows, rowTime)), field("device_id", nil, values(rows, func(*downsample.Row[Position]) string { return device })))
-	for j, name := range RouteFields {
-		f.Fields = append(f.Fields, field(name, nil, values(rows, func(r *downsample.Row[Position]) *float64 {
-			if math.IsNaN(r.Value.Numbers[j]) {
-				return nil
+func Route(device string, rows []downsample.Row[cassandra.Position]) *data.Frame {
+	f := table(device, timeField(values(rows, rowTime)), field("device_id", nil, values(rows, func(*downsample.Row[cassandra.Position]) string { return device })))
+	for _, name := range routeFields {
+		number := PositionNumbers[name]
+		f.Fields = append(f.Fields, field(name, nil, values(rows, func(r *downsample.Row[cassandra.Position]) *float64 {
+			if v := number(&r.Value); !math.IsNaN(*v) {
+				return v
 			}
-			return &r.Value.Numbers[j]
+			return nil
 		})))
 	}
 	f.Fields = append(f.Fields,
-		field("zone", nil, values(rows, func(r *downsample.Row[Position]) string { return r.Value.Zone })),
-		field("fleet_id", nil, values(rows, func(r *downsample.Row[Position]) string { return r.Value.Fleet })))
+		field("zone", nil, values(rows, func(r *downsample.Row[cassandra.Position]) string { return r.Value.Zone })),
+		field("fleet_id", nil, values(rows, func(r *downsample.Row[cassandra.Position]) string { return r.Value.Fleet })))
 	return f
 }

@@ -194,7 +194,7 @@ func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, from
 	key, ttl := fmt.Sprintf("%s %s", device, day), r.dayTTL(day)
 	_, cached := r.cache.GetEntryQuietly(cacheDay + " " + key)
 	if ttl > 0 && (cached || toMs-fromMs >= (last-first)/4) {
-		t, err := cachedRead(ctx, r, cacheDay, key, ttl, trackBytes, func(ctx context.Context, s Store) (*cassandra.Track, error) {
+		t, err := cachedRead(ctx, r, cacheDay, key, ttl, (*cassandra.Track).Bytes, func(ctx context.Context, s Store) (*cassandra.Track, error) {
 			return s.TrackOfDay(ctx, device, day, first, last, r.settings.MaxRowsRead)
 		})
 		if err != nil {
@@ -206,13 +206,6 @@ func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, from
 	return cachedRead(ctx, r, cacheDay, key, 0, nil, func(ctx context.Context, s Store) (*cassandra.Track, error) {
 		return s.TrackOfDay(ctx, device, day, fromMs, toMs, limit)
 	})
-}
-
-func trackBytes(t *cassandra.Track) int {
-	if t.Len() == 0 {
-		return 0
-	}
-	return t.Bytes()
 }
 
 // Hours returns the hourly statistics of a fleet in one UTC day.
