@@ -89,10 +89,3 @@ func (c *Connector) Ready(ctx context.Context) error {
 	}
 	return store.Ready(ctx)
 }
-
-// Close closes the store if it is connected. The contexts of all calls of Wait must have ended.
-func (c *Connector) Close() {
-	if store, ok := c.Get(); ok {
-		store.Close()
-	}
-}

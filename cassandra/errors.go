@@ -1,6 +1,7 @@
 package cassandra
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -118,7 +119,7 @@ func classify(err error) Reason {
 		return ReasonOverloaded // every stream of the connection is in use
 	}
 	if e := gocql.RequestError(nil); errors.As(err, &e) {
-		return classifyCode(e.Code())
+		return cmp.Or(codeReasons[e.Code()], ReasonOther)
 	}
 	if e := net.Error(nil); errors.As(err, &e) {
 		return ReasonConnection
@@ -126,25 +127,13 @@ func classify(err error) Reason {
 	return ReasonOther
 }
 
-func classifyCode(code int) Reason {
-	switch code {
-	case gocql.ErrCodeUnavailable:
-		return ReasonUnavailable
-	case gocql.ErrCodeOverloaded:
-		return ReasonOverloaded
-	case gocql.ErrCodeWriteTimeout:
-		return ReasonWriteTimeout
-	case gocql.ErrCodeReadTimeout:
-		return ReasonReadTimeout
-	case gocql.ErrCodeWriteFailure, gocql.ErrCodeReadFailure, gocql.ErrCodeCDCWriteFailure:
-		return ReasonFailure
-	case gocql.ErrCodeServer, gocql.ErrCodeBootstrapping, gocql.ErrCodeTruncate:
-		return ReasonServer
-	case gocql.ErrCodeCredentials, gocql.ErrCodeUnauthorized:
-		return ReasonUnauthorized
-	case gocql.ErrCodeSyntax, gocql.ErrCodeInvalid, gocql.ErrCodeConfig, gocql.ErrCodeProtocol, gocql.ErrCodeFunctionFailure:
-		return ReasonInvalid
-	default:
-		return ReasonOther
-	}
+// codeReasons are the reasons of the server's error codes.
+var codeReasons = map[int]Reason{
+	gocql.ErrCodeUnavailable: ReasonUnavailable, gocql.ErrCodeOverloaded: ReasonOverloaded,
+	gocql.ErrCodeWriteTimeout: ReasonWriteTimeout, gocql.ErrCodeReadTimeout: ReasonReadTimeout,
+	gocql.ErrCodeWriteFailure: ReasonFailure, gocql.ErrCodeReadFailure: ReasonFailure, gocql.ErrCodeCDCWriteFailure: ReasonFailure,
+	gocql.ErrCodeServer: ReasonServer, gocql.ErrCodeBootstrapping: ReasonServer, gocql.ErrCodeTruncate: ReasonServer,
+	gocql.ErrCodeCredentials: ReasonUnauthorized, gocql.ErrCodeUnauthorized: ReasonUnauthorized,
+	gocql.ErrCodeSyntax: ReasonInvalid, gocql.ErrCodeInvalid: ReasonInvalid, gocql.ErrCodeConfig: ReasonInvalid,
+	gocql.ErrCodeProtocol: ReasonInvalid, gocql.ErrCodeFunctionFailure: ReasonInvalid,
 }
