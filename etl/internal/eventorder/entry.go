@@ -4,7 +4,6 @@ package eventorder
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"math"
@@ -30,11 +29,10 @@ const (
 	ByTime                // by time, then device
 )
 
-// An encoded entry is its numbers as little-endian words at fixed places, so that sorting and merging need no decoding,
-// and then its texts, each after its length. The device is the first text.
+// An encoded entry is a key after its length, then numbers as little-endian words at fixed places, and then texts, each
+// after its length. The bytes of two keys compare like their entries, so that sorting and merging need no decoding.
 const (
 	wordTime = iota
-	wordHash
 	wordOrigin
 	wordPosition
 	wordLat
@@ -45,12 +43,17 @@ const (
 	optionalValues = 5
 	textsAt        = 8 * (wordOptional + optionalValues)
 	isRecord       = 1 << optionalValues
+
+	keySize = 4 // bytes of the length of a key
 )
 
 var errCorrupt = errors.New("an entry is cut short: the temporary file was damaged")
 
 // appendEntry appends an encoded entry to dst. A number identifies its origin.
-func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
+func (o Order) appendEntry(dst []byte, e *Entry, origin uint32) []byte {
+	at := len(dst) + keySize
+	dst = o.appendKey(append(dst, make([]byte, keySize)...), e, origin)
+	binary.LittleEndian.PutUint32(dst[at-keySize:], uint32(len(dst)-at))
 	words := [textsAt / 8]uint64{
 		wordTime: uint64(e.TimeMs), wordOrigin: uint64(origin), wordPosition: uint64(e.Position),
 		wordLat: math.Float64bits(e.Lat), wordLon: math.Float64bits(e.Lon),
@@ -65,7 +68,6 @@ func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 	rejection := e.Rejection
 	if rejection == nil {
 		words[wordPresent] |= isRecord
-		words[wordHash] = e.PayloadHash()
 		rejection = &telemetry.Rejection{}
 	}
 	for _, w := range words {
@@ -80,8 +82,48 @@ func appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 	return dst
 }
 
+// appendKey appends the key of an entry. The NUL after a device, which has none, sorts it before longer names.
+func (o Order) appendKey(dst []byte, e *Entry, origin uint32) []byte {
+	if e.Rejection != nil {
+		dst = append(dst, 0)
+	} else {
+		dst = append(dst, 1)
+		at := uint64(e.TimeMs) ^ 1<<63 // negative times first
+		if o == ByTime {
+			dst = binary.BigEndian.AppendUint64(dst, at)
+		}
+		dst = append(append(dst, e.DeviceID...), 0)
+		if o == ByDevice {
+			dst = binary.BigEndian.AppendUint64(dst, at)
+		}
+		dst = binary.BigEndian.AppendUint64(dst, e.PayloadHash())
+	}
+	dst = binary.BigEndian.AppendUint32(dst, origin)
+	return binary.BigEndian.AppendUint64(dst, uint64(e.Position))
+}
+
+// split returns the key of an encoded entry and the rest.
+func split(b []byte) (key, rest []byte) {
+	if len(b) < keySize {
+		return nil, nil
+	}
+	end := keySize + int(binary.LittleEndian.Uint32(b))
+	if end > len(b) {
+		return nil, nil
+	}
+	return b[keySize:end], b[end:]
+}
+
+// compare orders two encoded entries.
+func compare(a, b []byte) int {
+	first, _ := split(a)
+	second, _ := split(b)
+	return bytes.Compare(first, second)
+}
+
 // readEntry decodes an entry. Its strings share one allocation.
-func readEntry(b []byte, origins []string) (Entry, error) {
+func readEntry(encoded []byte, origins []string) (Entry, error) {
+	_, b := split(encoded)
 	if len(b) < textsAt || word(b, wordOrigin) >= uint64(len(origins)) {
 		return Entry{}, errCorrupt
 	}
@@ -99,7 +141,7 @@ func readEntry(b []byte, origins []string) (Entry, error) {
 		*text = all[at:][:n]
 		at += int(n)
 	}
-	e.TimeMs, e.Position = timeMs(b), int64(word(b, wordPosition))
+	e.TimeMs, e.Position = int64(word(b, wordTime)), int64(word(b, wordPosition))
 	e.Lat, e.Lon = math.Float64frombits(word(b, wordLat)), math.Float64frombits(word(b, wordLon))
 	var battery telemetry.Optional[float64]
 	for i, o := range [optionalValues]*telemetry.Optional[float64]{&e.SpeedKmh, &e.HeadingDeg, &e.TempC, &e.AccuracyM, &battery} {
@@ -115,34 +157,3 @@ func readEntry(b []byte, origins []string) (Entry, error) {
 }
 
 func word(e []byte, i int) uint64 { return binary.LittleEndian.Uint64(e[8*i:]) }
-
-func timeMs(e []byte) int64 { return int64(word(e, wordTime)) }
-
-func device(e []byte) []byte {
-	n, width := binary.Uvarint(e[textsAt:])
-	return e[textsAt+width:][:n]
-}
-
-// compare orders two encoded entries.
-func (o Order) compare(a, b []byte) int {
-	if c := cmp.Compare(word(a, wordPresent)&isRecord, word(b, wordPresent)&isRecord); c != 0 {
-		return c
-	}
-	if word(a, wordPresent)&isRecord == 0 {
-		return compareRest(a, b)
-	}
-	byDevice, byTime := bytes.Compare(device(a), device(b)), cmp.Compare(timeMs(a), timeMs(b))
-	if o == ByTime {
-		return cmp.Or(byTime, byDevice, compareRest(a, b))
-	}
-	return cmp.Or(byDevice, byTime, compareRest(a, b))
-}
-
-// compareRest orders two encoded entries of equal device and time, or two rejected ones.
-func compareRest(a, b []byte) int {
-	return cmp.Or(
-		cmp.Compare(word(a, wordHash), word(b, wordHash)),
-		cmp.Compare(word(a, wordOrigin), word(b, wordOrigin)),
-		cmp.Compare(word(a, wordPosition), word(b, wordPosition)),
-	)
-}

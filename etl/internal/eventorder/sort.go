@@ -9,11 +9,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"maps"
-	"math"
 	"os"
 	"slices"
-	"strings"
 )
 
 // DefaultMemory is the default size of the arena in bytes. Ten million records make about fifty runs.
@@ -26,9 +23,9 @@ type Sorter struct {
 }
 
 const (
-	checkEvery  = 1024          // entries between two checks of the context
-	maxMemory   = 1<<32 - 1<<20 // so that an offset into the arena fits into a ref; bytes, like the next ones
-	firstArena  = 1 << 20
+	checkEvery  = 1024    // entries between two checks of the context
+	firstArena  = 1 << 20 // bytes, like the next ones
+	entryBytes  = 24      // of the reference to an entry
 	writeBuffer = 256 << 10
 	minReadBuf  = 4 << 10
 	maxReadBuf  = 256 << 10
@@ -39,10 +36,7 @@ const (
 // process is killed. It is closed when the range ends.
 func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		w := &sorting{
-			order: order, dir: s.Dir, memory: min(cmp.Or(s.Memory, DefaultMemory), maxMemory),
-			numbers: map[string]uint32{}, devices: map[string]uint32{},
-		}
+		w := &sorting{order: order, dir: s.Dir, memory: cmp.Or(s.Memory, DefaultMemory), numbers: map[string]uint32{}}
 		defer w.close()
 		err := w.fill(ctx, in)
 		if err == nil {
@@ -65,25 +59,15 @@ type sorting struct {
 	origins []string
 	numbers map[string]uint32 // of the origins
 
-	arena   []byte            // encoded entries, each after its length
-	refs    []ref             // offsets of the entries
-	devices map[string]uint32 // numbers of the devices in the arena
+	arena   []byte   // encoded entries
+	entries [][]byte // in the arena
+	held    int      // bytes in use for entries
 
 	file    *os.File // unlinked
 	out     *bufio.Writer
 	runs    []run
 	written int64 // bytes
 }
-
-// ref points to an encoded entry in the arena. It has the main sort keys, so that few comparisons read the arena.
-type ref struct {
-	timeMs int64
-	device uint32 // the device's number from 1; 0 for rejected text
-	at     uint32
-}
-
-// Memory of a ref and of a device in bytes; a map entry takes more than its key.
-const refBytes, deviceBytes = 16, 64
 
 // run is a sorted section of the temporary file, in bytes.
 type run struct{ from, size int64 }
@@ -104,38 +88,31 @@ func (s *sorting) fill(ctx context.Context, in iter.Seq2[Entry, error]) error {
 		if n++; n%checkEvery == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
-		encoded = appendEntry(encoded[:0], &e, s.number(e.Origin))
-		if s.held()+len(encoded) > s.memory && len(s.refs) > 0 {
+		encoded = s.order.appendEntry(encoded[:0], &e, s.number(e.Origin))
+		if s.held+len(encoded)+entryBytes > s.memory && len(s.entries) > 0 {
 			if err := s.spill(); err != nil {
 				return err
 			}
 		}
-		s.add(&e, encoded)
+		s.add(encoded)
 	}
 	return ctx.Err()
 }
 
-// held returns the memory in use for entries, in bytes.
-func (s *sorting) held() int {
-	return len(s.arena) + refBytes*len(s.refs) + deviceBytes*len(s.devices)
-}
-
-func (s *sorting) add(e *Entry, encoded []byte) {
-	r := ref{timeMs: math.MinInt64, at: uint32(len(s.arena))} // rejected text comes first
-	if e.Rejection == nil {
-		r.timeMs = e.TimeMs
-		var known bool
-		if r.device, known = s.devices[e.DeviceID]; !known {
-			r.device = uint32(len(s.devices)) + 1
-			s.devices[strings.Clone(e.DeviceID)] = r.device
+// add copies an encoded entry into the arena. Entries do not move: when the first arena is full, they stay there, and the
+// next one has the size of the memory at once, because doubling would waste as much.
+func (s *sorting) add(encoded []byte) {
+	if len(s.arena)+len(encoded) > cap(s.arena) {
+		size := s.memory
+		if s.arena == nil {
+			size = min(size, firstArena)
 		}
+		s.arena = make([]byte, 0, max(size, len(encoded)))
 	}
-	s.refs = append(s.refs, r)
-	if need := len(s.arena) + binary.MaxVarintLen32 + len(encoded); need > firstArena && need > cap(s.arena) {
-		s.arena = slices.Grow(s.arena, max(need, s.memory)-len(s.arena)) // at once: doubling would waste as much memory
-	}
-	s.arena = binary.AppendUvarint(s.arena, uint64(len(encoded)))
+	from := len(s.arena)
 	s.arena = append(s.arena, encoded...)
+	s.entries = append(s.entries, s.arena[from:])
+	s.held += len(encoded) + entryBytes
 }
 
 func (s *sorting) number(origin string) uint32 {
@@ -148,44 +125,13 @@ func (s *sorting) number(origin string) uint32 {
 	return n
 }
 
-// framed returns the encoded entry at an offset of the arena, after its length.
-func (s *sorting) framed(at uint32) []byte {
-	n, width := binary.Uvarint(s.arena[at:])
-	return s.arena[at:][:width+int(n)]
-}
-
-// entry returns the encoded entry at an offset of the arena.
-func (s *sorting) entry(at uint32) []byte {
-	n, width := binary.Uvarint(s.arena[at:])
-	return s.arena[int(at)+width:][:n]
-}
-
-func (s *sorting) sortRefs() {
-	ranks := make([]int, len(s.devices)+1)
-	for rank, device := range slices.Sorted(maps.Keys(s.devices)) {
-		ranks[s.devices[device]] = rank
-	}
-	ranks[0] = -1
-	slices.SortFunc(s.refs, func(a, b ref) int {
-		first, second := cmp.Compare(ranks[a.device], ranks[b.device]), cmp.Compare(a.timeMs, b.timeMs)
-		if s.order == ByTime {
-			first, second = second, first
-		}
-		if c := cmp.Or(first, second); c != 0 {
-			return c
-		}
-		return compareRest(s.entry(a.at), s.entry(b.at))
-	})
-}
-
 // spill writes the arena as a sorted run and empties it.
 func (s *sorting) spill() error {
-	s.sortRefs()
+	slices.SortFunc(s.entries, compare)
 	if err := s.writeRun(); err != nil {
 		return fmt.Errorf("sort: write temporary file: %w: free disk space, or use another directory", err)
 	}
-	s.arena, s.refs = s.arena[:0], s.refs[:0]
-	clear(s.devices)
+	s.arena, s.entries, s.held = s.arena[:0], s.entries[:0], 0
 	return nil
 }
 
@@ -201,9 +147,10 @@ func (s *sorting) writeRun() error {
 		}
 	}
 	r := run{from: s.written}
-	for _, ref := range s.refs {
-		n, _ := s.out.Write(s.framed(ref.at)) // the writer returns its first error from Flush
-		r.size += int64(n)
+	for _, entry := range s.entries { // each after its length; the writer returns its first error from Flush
+		width, _ := s.out.Write(binary.AppendUvarint(s.out.AvailableBuffer(), uint64(len(entry))))
+		n, _ := s.out.Write(entry)
+		r.size += int64(width + n)
 	}
 	s.runs, s.written = append(s.runs, r), r.from+r.size
 	return s.out.Flush()
@@ -225,9 +172,9 @@ func (s *sorting) drain(ctx context.Context, yield func(Entry, error) bool) erro
 	if len(s.runs) > 0 {
 		return s.mergeRuns(give)
 	}
-	s.sortRefs()
-	for _, ref := range s.refs {
-		if err := give(s.entry(ref.at)); err != nil {
+	slices.SortFunc(s.entries, compare)
+	for _, entry := range s.entries {
+		if err := give(entry); err != nil {
 			return err
 		}
 	}
@@ -238,10 +185,10 @@ func (s *sorting) mergeRuns(give func([]byte) error) error {
 	if err := s.spill(); err != nil {
 		return err
 	}
-	s.arena, s.refs, s.devices, s.out = nil, nil, nil, nil // the merge has its own buffers
+	s.arena, s.entries, s.out = nil, nil, nil // the merge has its own buffers
 
 	var heads []*runHead // in the order of their entries
-	byEntry := func(a, b *runHead) int { return s.order.compare(a.entry, b.entry) }
+	byEntry := func(a, b *runHead) int { return compare(a.entry, b.entry) }
 	for _, r := range s.runs {
 		head := &runHead{in: bufio.NewReaderSize(io.NewSectionReader(s.file, r.from, r.size), s.readBuffer())}
 		if err := head.next(); err != nil {

@@ -83,7 +83,7 @@ func TestEncoding(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			origins := []string{"a.csv", "b.csv"}
-			encoded := appendEntry([]byte("before"), &want, uint32(slices.Index(origins, want.Origin)))[len("before"):]
+			encoded := ByTime.appendEntry([]byte("before"), &want, uint32(slices.Index(origins, want.Origin)))[len("before"):]
 			got, err := readEntry(encoded, origins)
 			if err != nil {
 				t.Fatal(err)
