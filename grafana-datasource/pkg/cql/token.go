@@ -39,13 +39,21 @@ func (t token) is(value string) bool {
 // name reports whether the token can name a column, table or keyspace.
 func (t token) name() bool { return t.kind == word || t.kind == quoted }
 
-var (
-	uuidForm     = regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b`)
-	constantForm = regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|P[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}|` +
-		`([0-9]+(?i:mo|ms|us|µs|ns|[ywdhms]))+|[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)`)
-	wordForm   = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
-	symbolForm = regexp.MustCompile(`^(<=|>=|!=|[()\[\]{},.=<>+*/%:;-])`)
-)
+var wordForm = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
+
+// forms are the forms of tokens; the first that matches counts. In a quoted text, a quote is written twice.
+var forms = []struct {
+	kind kind
+	form *regexp.Regexp
+}{
+	{text, regexp.MustCompile(`^'(?:[^']|'')*'`)},
+	{quoted, regexp.MustCompile(`^"(?:[^"]|"")*"`)},
+	{constant, regexp.MustCompile(`^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}\b`)},
+	{constant, regexp.MustCompile(`^(0[xX][0-9a-fA-F]*|P[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}|` +
+		`([0-9]+(?i:mo|ms|us|µs|ns|[ywdhms]))+|[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)`)},
+	{word, wordForm},
+	{symbol, regexp.MustCompile(`^(<=|>=|!=|[()\[\]{},.=<>+*/%:;-])`)},
+}
 
 // tokens splits a statement. It rejects comments, because a user and the server could read them differently.
 func tokens(statement string) ([]token, error) {
@@ -61,26 +69,11 @@ func tokens(statement string) ([]token, error) {
 			continue
 		case strings.HasPrefix(rest, "--"), strings.HasPrefix(rest, "//"), strings.HasPrefix(rest, "/*"):
 			return nil, fmt.Errorf("comment at %s: comments are not allowed; remove it", place(statement, at))
-		case c == '\'' || c == '"':
-			value, length, ok := unquote(rest, c)
-			if !ok {
-				return nil, fmt.Errorf("quote at %s: it is not closed", place(statement, at))
-			}
-			k := text
-			if c == '"' {
-				k = quoted
-			}
-			list = append(list, token{kind: k, value: value, from: at, to: at + length})
-			at += length
-			continue
 		}
 		k, length := word, 0
-		for _, form := range []struct {
-			kind kind
-			form *regexp.Regexp
-		}{{constant, uuidForm}, {constant, constantForm}, {word, wordForm}, {symbol, symbolForm}} {
-			if length = len(form.form.FindString(rest)); length > 0 {
-				k = form.kind
+		for _, f := range forms {
+			if length = len(f.form.FindString(rest)); length > 0 {
+				k = f.kind
 				break
 			}
 		}
@@ -91,7 +84,11 @@ func tokens(statement string) ([]token, error) {
 		if k == constant && wordForm.MatchString(strings.TrimLeft(rest[length:], "0123456789")) {
 			return nil, fmt.Errorf("number at %s: it is followed by a letter; write a space between them", place(statement, at))
 		}
-		list = append(list, token{kind: k, value: strings.ToLower(rest[:length]), from: at, to: at + length})
+		value := strings.ToLower(rest[:length])
+		if k == text || k == quoted {
+			value = strings.ReplaceAll(rest[1:length-1], rest[:1]+rest[:1], rest[:1])
+		}
+		list = append(list, token{kind: k, value: value, from: at, to: at + length})
 		at += length
 	}
 	return list, nil
@@ -100,30 +97,14 @@ func tokens(statement string) ([]token, error) {
 func unexpected(statement string, at int) error {
 	r, _ := utf8.DecodeRuneInString(statement[at:])
 	switch r {
+	case '\'', '"':
+		return fmt.Errorf("quote at %s: it is not closed", place(statement, at))
 	case '$':
 		return fmt.Errorf("$ at %s: not a macro, and not a dashboard variable with a value; the macros are %s", place(statement, at), macroNames)
 	case '?':
 		return fmt.Errorf("? at %s: bind markers are not supported; write the value", place(statement, at))
 	}
 	return fmt.Errorf("character %q at %s: not part of a SELECT", r, place(statement, at))
-}
-
-// unquote reads a quoted text, in which a quote is written twice.
-func unquote(s string, quote byte) (value string, length int, ok bool) {
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		if s[i] != quote {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i+1 < len(s) && s[i+1] == quote {
-			b.WriteByte(quote)
-			i++
-			continue
-		}
-		return b.String(), i + 1, true
-	}
-	return "", 0, false
 }
 
 // place formats a byte offset as line and column.
