@@ -153,12 +153,9 @@ func CheckColumns(ctx context.Context, admin *cassandra.Admin) ([]string, error)
 
 // Drop drops the keyspace with all its data, for benchmarks and tests.
 func Drop(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) error {
-	admin, err := connect(ctx, cfg, "", logger)
-	if err != nil {
-		return err
-	}
-	defer admin.Close()
-	return admin.Exec(ctx, "DROP KEYSPACE IF EXISTS "+cfg.Keyspace)
+	keyspace := cfg.Keyspace
+	cfg.Keyspace = "" // the session does not need it
+	return Exec(ctx, cfg, logger, "DROP KEYSPACE IF EXISTS "+keyspace)
 }
 
 // Truncate empties every table of the keyspace, for benchmarks and tests.

@@ -166,16 +166,6 @@ func interruptible(ctx context.Context, r io.Reader) io.ReadCloser {
 		_, err := io.Copy(in, r)
 		in.CloseWithError(err)
 	}()
-	stop := context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
-	return &interrupted{out, stop}
-}
-
-type interrupted struct {
-	*io.PipeReader
-	stop func() bool
-}
-
-func (i *interrupted) Close() error {
-	i.stop()
-	return i.PipeReader.Close()
+	context.AfterFunc(ctx, func() { out.CloseWithError(ctx.Err()) })
+	return out
 }
