@@ -3,6 +3,7 @@
 package cassandra
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -55,20 +56,13 @@ func (c Config) Setting(variable string) string {
 
 // WithDefaults returns the configuration with defaults in place of zero values.
 func (c Config) WithDefaults() Config {
-	setDefault(&c.Port, 9042)
-	setDefault(&c.ReadConsistency, "LOCAL_ONE")
-	setDefault(&c.Timeout, 5*time.Second)
-	setDefault(&c.ConnectTimeout, 5*time.Second)
-	setDefault(&c.Connections, 2)
-	setDefault(&c.Fanout, 16)
+	c.Port = cmp.Or(c.Port, 9042)
+	c.ReadConsistency = cmp.Or(c.ReadConsistency, "LOCAL_ONE")
+	c.Timeout = cmp.Or(c.Timeout, 5*time.Second)
+	c.ConnectTimeout = cmp.Or(c.ConnectTimeout, 5*time.Second)
+	c.Connections = cmp.Or(c.Connections, 2)
+	c.Fanout = cmp.Or(c.Fanout, 16)
 	return c
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }
 
 // Replication is the number of replicas in each data center.

@@ -24,14 +24,12 @@ func DayOf(ms int64) Day {
 
 // Month is the first day of the day's month.
 func (d Day) Month() Day {
-	t := d.Time()
-	return DayOf(time.Date(t.Year(), t.Month(), 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+	return d - Day(d.Time().Day()) + 1
 }
 
 // NextMonth is the first day of the month after the day's.
 func (d Day) NextMonth() Day {
-	t := d.Time()
-	return DayOf(time.Date(t.Year(), t.Month()+1, 1, 0, 0, 0, 0, time.UTC).UnixMilli())
+	return (d.Month() + 31).Month()
 }
 
 // Time is the first instant of the day.

@@ -3,7 +3,7 @@ package cassandra
 import (
 	"context"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gocql/gocql"
@@ -20,8 +20,7 @@ type observer struct {
 	hosts    *prometheus.CounterVec   // by node, data center and outcome
 	connects *prometheus.CounterVec   // by outcome
 
-	mu          sync.Mutex
-	lastConnect error // of the last failed connection, for the error of a failed start
+	lastConnect atomic.Pointer[error] // of the last failed connection, for the error of a failed start
 }
 
 func newObserver() *observer {
@@ -78,16 +77,15 @@ func (o *observer) ObserveBatch(ctx context.Context, b gocql.ObservedBatch) {
 func (o *observer) ObserveConnect(c gocql.ObservedConnect) {
 	o.connects.WithLabelValues(outcome(c.Err)).Inc()
 	if c.Err != nil {
-		o.mu.Lock()
-		o.lastConnect = c.Err
-		o.mu.Unlock()
+		o.lastConnect.Store(&c.Err)
 	}
 }
 
 func (o *observer) lastConnectError() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.lastConnect
+	if err := o.lastConnect.Load(); err != nil {
+		return *err
+	}
+	return nil
 }
 
 func (o *observer) observe(statement string, host *gocql.HostInfo, took time.Duration, err error) {

@@ -37,7 +37,7 @@ const (
 func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
 		w := &sorting{order: order, dir: s.Dir, memory: cmp.Or(s.Memory, DefaultMemory), numbers: map[string]uint32{}}
-		defer w.close()
+		defer func() { _ = w.file.Close() }() // closing no file fails, and does nothing
 		err := w.fill(ctx, in)
 		if err == nil {
 			err = w.drain(ctx, yield)
@@ -71,12 +71,6 @@ type sorting struct {
 
 // run is a sorted section of the temporary file, in bytes.
 type run struct{ from, size int64 }
-
-func (s *sorting) close() {
-	if s.file != nil {
-		s.file.Close()
-	}
-}
 
 func (s *sorting) fill(ctx context.Context, in iter.Seq2[Entry, error]) error {
 	var encoded []byte
@@ -189,8 +183,9 @@ func (s *sorting) mergeRuns(give func([]byte) error) error {
 
 	var heads []*runHead // in the order of their entries
 	byEntry := func(a, b *runHead) int { return compare(a.entry, b.entry) }
+	readBuffer := min(max(s.memory/len(s.runs), minReadBuf), maxReadBuf)
 	for _, r := range s.runs {
-		head := &runHead{in: bufio.NewReaderSize(io.NewSectionReader(s.file, r.from, r.size), s.readBuffer())}
+		head := &runHead{in: bufio.NewReaderSize(io.NewSectionReader(s.file, r.from, r.size), readBuffer)}
 		if err := head.next(); err != nil {
 			return err
 		}
@@ -214,11 +209,6 @@ func (s *sorting) mergeRuns(give func([]byte) error) error {
 		}
 	}
 	return nil
-}
-
-// readBuffer divides the memory of the arena among the runs, within useful bounds.
-func (s *sorting) readBuffer() int {
-	return min(max(s.memory/len(s.runs), minReadBuf), maxReadBuf)
 }
 
 // runHead is the next entry of a run.

@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/maypok86/otter/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
@@ -41,18 +40,6 @@ type entry struct {
 	value any
 	bytes int
 	ttl   time.Duration
-}
-
-func newCache(maxBytes uint64) (*otter.Cache[string, entry], error) {
-	cache, err := otter.New(&otter.Options[string, entry]{
-		MaximumWeight:    maxBytes,
-		Weigher:          func(key string, e entry) uint32 { return uint32(min(len(key)+e.bytes+100, 1<<31)) },
-		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, entry]) time.Duration { return e.Value.ttl }),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("create the read cache: %w", err)
-	}
-	return cache, nil
 }
 
 // cachedRead returns the cached result of a read, the result of an equal read in progress, or runs the read. All

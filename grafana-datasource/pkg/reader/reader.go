@@ -67,9 +67,13 @@ type Reader struct {
 
 // New makes a reader that opens its store with open when it first reads.
 func New(s *settings.Settings, requests *prometheus.CounterVec, open func(context.Context) (Store, error), now func() time.Time) (*Reader, error) {
-	cache, err := newCache(s.CacheBytes)
+	cache, err := otter.New(&otter.Options[string, entry]{
+		MaximumWeight:    s.CacheBytes,
+		Weigher:          func(key string, e entry) uint32 { return uint32(min(len(key)+e.bytes+100, 1<<31)) },
+		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, entry]) time.Duration { return e.Value.ttl }),
+	})
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("create the read cache: %w", err)
 	}
 	return &Reader{settings: s, requests: requests, open: open, now: now, flights: newSingleflight(s.QueryTimeout), cache: cache}, nil
 }

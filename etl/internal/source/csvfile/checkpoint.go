@@ -35,8 +35,8 @@ type Checkpoint struct {
 	pending ack.Tracker[progress] // points that are not durable yet
 	sent    bool                  // the last batch was sent
 
-	stop    chan struct{}
-	stopped chan struct{}
+	stop   chan struct{} // nil: the state is not saved every second
+	saving sync.WaitGroup
 }
 
 // state is the content of a checkpoint's file.
@@ -278,23 +278,18 @@ func (c *Checkpoint) begin(shiftMs int64) error {
 	if err := c.save(); err != nil {
 		return err
 	}
-	c.stop, c.stopped = make(chan struct{}), make(chan struct{})
-	go c.keepSaving()
-	return nil
-}
-
-func (c *Checkpoint) keepSaving() {
-	defer close(c.stopped)
-	tick := time.NewTicker(saveEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-c.stop:
-			return
-		case <-tick.C:
-			_ = c.save() // retried at the next tick and by Close, which returns the error
+	c.stop = make(chan struct{})
+	c.saving.Go(func() {
+		for {
+			select {
+			case <-c.stop:
+				return
+			case <-time.After(saveEvery):
+				_ = c.save() // retried at the next tick and by Close, which returns the error
+			}
 		}
-	}
+	})
+	return nil
 }
 
 // from returns the place to resume a file from, and whether the file is done.
@@ -353,7 +348,7 @@ func (c *Checkpoint) allSent() {
 func (c *Checkpoint) Close() error {
 	if c.stop != nil {
 		close(c.stop)
-		<-c.stopped
+		c.saving.Wait()
 		c.stop = nil
 	}
 	return c.save()

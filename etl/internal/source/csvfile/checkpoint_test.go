@@ -39,7 +39,7 @@ func linesOf(b pipeline.Batch) (all []seen) {
 func crash(c *Checkpoint) {
 	if c.stop != nil {
 		close(c.stop)
-		<-c.stopped
+		c.saving.Wait()
 		c.stop = nil
 	}
 }

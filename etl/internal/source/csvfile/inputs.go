@@ -35,27 +35,23 @@ func newInputs(o Options) (*inputs, error) {
 	}
 	for _, path := range o.Files {
 		f := &file{path: path}
-		if err := in.check(f); err != nil {
+		in.files = append(in.files, f)
+		if path == Stdin {
+			if in.stdin == nil {
+				return nil, errors.New("read standard input: there is none: give a file")
+			}
+			continue
+		}
+		s, err := f.open(context.Background(), nil, csvline.Place{}, new(atomic.Int64))
+		if err == nil {
+			err = f.readHeader(s, mapping)
+			s.Close()
+		}
+		if err != nil {
 			return nil, err
 		}
-		in.files = append(in.files, f)
 	}
 	return in, nil
-}
-
-func (in *inputs) check(f *file) error {
-	if f.path == Stdin {
-		if in.stdin == nil {
-			return errors.New("read standard input: there is none: give a file")
-		}
-		return nil
-	}
-	s, err := f.open(context.Background(), nil, csvline.Place{}, new(atomic.Int64))
-	if err != nil {
-		return err
-	}
-	defer s.Close()
-	return f.readHeader(s, in.mapping)
 }
 
 // fromStdin returns whether standard input is one of the files.

@@ -109,7 +109,10 @@ func (p *player) play(ctx context.Context) error {
 func (p *player) add(ctx context.Context, e *eventorder.Entry) error {
 	var due time.Time // at once
 	if e.Rejection == nil {
-		due = p.dueTime(e.TimeMs)
+		if !p.started { // the first record sets the clock
+			p.started, p.start, p.firstMs = true, p.options.Now(), e.TimeMs
+		}
+		due = p.start.Add(milliseconds(float64(e.TimeMs-p.firstMs) / p.options.Speed))
 	}
 	full := len(p.batch.Items)+len(p.batch.Rejected) >= batchRecords
 	if full || e.Origin != p.batch.Origin || due.Sub(p.opened) > batchSpan {
@@ -125,14 +128,6 @@ func (p *player) add(ctx context.Context, e *eventorder.Entry) error {
 		p.batch.Items = append(p.batch.Items, e.Item)
 	}
 	return nil
-}
-
-// dueTime returns when a record is due. The first record sets the clock.
-func (p *player) dueTime(timeMs int64) time.Time {
-	if !p.started {
-		p.started, p.start, p.firstMs = true, p.options.Now(), timeMs
-	}
-	return p.start.Add(milliseconds(float64(timeMs-p.firstMs) / p.options.Speed))
 }
 
 func (p *player) send(ctx context.Context) error {
