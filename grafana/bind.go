@@ -53,64 +53,40 @@ func (d *Dashboard) bind(key string, model any, values Values) any {
 		}
 		return bound
 	case string:
-		if key == "cql" {
-			return d.Expand(m, values, joinQuoted)
-		}
-		return d.Expand(m, values, joinPattern)
+		return d.expand(m, values, key == "cql")
 	}
 	return model
 }
 
-// Expand replaces the variables in a text. join formats the values of a variable without an explicit format.
-func (d *Dashboard) Expand(text string, values Values, join func(v *Variable, values []string) string) string {
+// Expand replaces the variables in a text other than CQL.
+func (d *Dashboard) Expand(text string, values Values) string { return d.expand(text, values, false) }
+
+// moment has the parts of the dates of moment.js that the dashboards use.
+var moment = strings.NewReplacer("YYYY", "2006", "MM", "01", "DD", "02")
+
+func (d *Dashboard) expand(text string, values Values, cql bool) string {
 	return reference.ReplaceAllStringFunc(text, func(found string) string {
 		m := reference.FindStringSubmatch(found)
 		name, format := m[1]+m[3], m[2]
-		switch name {
-		case "__from":
-			return date(found, format, values.From)
-		case "__to":
-			return date(found, format, values.To)
+		if layout, ok := strings.CutPrefix(format, "date:"); ok {
+			at := map[string]time.Time{"__from": values.From, "__to": values.To}[name]
+			return at.UTC().Format(moment.Replace(layout))
 		}
 		chosen, variable := values.Variables[name], d.Variable(name)
-		if chosen == nil || variable == nil {
+		switch {
+		case chosen == nil || variable == nil:
 			return found
-		}
-		switch format {
-		case "regex":
-			return joinPattern(variable, chosen)
-		case "sqlstring":
-			return joinQuoted(&Variable{Multi: true}, chosen)
-		case "raw":
+		case format == "sqlstring", format == "" && cql && (variable.Multi || variable.IncludeAll):
+			quoted := make([]string, len(chosen))
+			for i, value := range chosen {
+				quoted[i] = "'" + strings.ReplaceAll(value, "'", "''") + "'"
+			}
+			return strings.Join(quoted, ", ")
+		case format == "raw", format == "" && cql:
 			return strings.Join(chosen, ",")
+		case len(chosen) == 1:
+			return chosen[0]
 		}
-		return join(variable, chosen)
+		return "(" + strings.Join(chosen, "|") + ")"
 	})
-}
-
-// date formats a time in the format of moment.js. It supports years, months and days, which the dashboards use.
-func date(found, format string, moment time.Time) string {
-	layout, ok := strings.CutPrefix(format, "date:")
-	if !ok {
-		return found
-	}
-	return moment.UTC().Format(strings.NewReplacer("YYYY", "2006", "MM", "01", "DD", "02").Replace(layout))
-}
-
-func joinQuoted(v *Variable, values []string) string {
-	if !v.Multi && !v.IncludeAll {
-		return strings.Join(values, ",")
-	}
-	quoted := make([]string, len(values))
-	for i, value := range values {
-		quoted[i] = "'" + strings.ReplaceAll(value, "'", "''") + "'"
-	}
-	return strings.Join(quoted, ", ")
-}
-
-func joinPattern(_ *Variable, values []string) string {
-	if len(values) == 1 {
-		return values[0]
-	}
-	return "(" + strings.Join(values, "|") + ")"
 }

@@ -315,7 +315,7 @@ func notices(f *data.Frame) []data.Notice {
 
 // promQL returns a query for Prometheus without variables.
 func (v *viewer) promQL(expr string, values Values) string {
-	expr = v.d.Expand(expr, values, joinPattern)
+	expr = v.d.Expand(expr, values)
 	return strings.NewReplacer("$__rate_interval", liveRate, "$__range", liveRange).Replace(expr)
 }
 
@@ -632,7 +632,7 @@ func (v *viewer) mapShape(ctx context.Context, p *Panel, frames []*frame) error 
 
 // geoJSON returns the properties of the features in a resource of the data source.
 func (v *viewer) geoJSON(ctx context.Context, src string) (map[string]bool, error) {
-	src = v.d.Expand(src, v.values, joinPattern)
+	src = v.d.Expand(src, v.values)
 	path, ok := strings.CutPrefix(src, "../api/datasources/uid/"+v.source.UID+"/resources/")
 	if !ok {
 		return nil, fmt.Errorf("%s: not a resource of the data source %s", src, v.source.UID)
