@@ -7,13 +7,11 @@ import (
 	"os"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
-	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 type clusterCmd struct {
 	Up     upCmd     `cmd:"" help:"Start the stopped nodes and wait until all serve. Downloads Cassandra the first time."`
 	Status statusCmd `cmd:"" help:"Print nodetool status and the processes. The exit status is 1 unless all nodes are up."`
-	Logs   logsCmd   `cmd:"" help:"Print the end of the log of a node."`
 	Start  startCmd  `cmd:"" help:"Start a node and wait until it serves."`
 	Stop   stopCmd   `cmd:"" help:"Stop a node gracefully (SIGTERM: it drains)."`
 	Kill   killCmd   `cmd:"" help:"Kill a node (SIGKILL)."`
@@ -61,23 +59,6 @@ func (cmd statusCmd) Run(ctx context.Context, c *cluster.Cluster) error {
 	down, err := c.Status(ctx, cmd.Keyspace)
 	if err == nil && down > 0 {
 		err = fmt.Errorf("%d nodes are not up", down)
-	}
-	return err
-}
-
-type logsCmd struct {
-	nodeArg
-	Lines int `short:"n" default:"100" help:"Number of lines."`
-}
-
-func (cmd logsCmd) Run(c *cluster.Cluster) error {
-	node, err := c.Node(cmd.Node)
-	if err != nil {
-		return err
-	}
-	text, err := process.Tail(node.LogFile, cmd.Lines)
-	if err == nil {
-		fmt.Println(text)
 	}
 	return err
 }

@@ -10,7 +10,6 @@ func TestCommandLine(t *testing.T) {
 	for _, args := range [][]string{
 		{"cluster", "up", "--dcs", "dc1=2,dc2=2", "--heap", "512"},
 		{"cluster", "--dir", "/tmp/x", "--first-address", "127.0.0.21", "status", "fleet_iot"},
-		{"cluster", "logs", "2", "-n", "20"},
 		{"cluster", "start", "1", "--jmx-port", "17201"},
 		{"cluster", "stop", "1"},
 		{"cluster", "kill", "1"},
