@@ -60,9 +60,6 @@ func TestOpenRejectsInvalidConfig(t *testing.T) {
 		"one port":     {Config{CQLPort: 7000}, "choose two"},
 		"metrics port": {Config{MetricsPort: 9042}, "metrics port 9042"},
 		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},
-		"open place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}, {FirstAddress: netip.MustParseAddr("8.8.8.8")}}},
-			"8.8.8.8 of a place"},
-		"one place": {Config{Places: []Place{{FirstAddress: netip.MustParseAddr("10.0.0.1")}}}, "1 places for 2 data centers"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.cfg.Dir = t.TempDir()
