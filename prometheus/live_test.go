@@ -281,7 +281,7 @@ func startLive(t *testing.T) *live {
 
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
 		Options:  monitoring.Options{Dir: t.TempDir(), Edit: shortenPrometheus(t)},
-		FleetETL: etl.Metrics, Cassandra: nodes, Alertmanager: alertmanager.Address, GrafanaURL: liveGrafana,
+		FleetETL: etl.Metrics, Cassandra: nodes, Alertmanager: alertmanager.Address,
 		Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	require.NoError(t, err)
@@ -292,12 +292,12 @@ func startLive(t *testing.T) *live {
 	return l
 }
 
-// shortenPrometheus turns minutes into seconds. Expressions over longer windows keep them, since they would misfire over seconds. The
+// shortenPrometheus names Grafana and turns minutes into seconds. Expressions over longer windows keep them, since they would misfire over seconds. The
 // canary sends five times as often as usual and may be missing for a twelfth of the time.
 func shortenPrometheus(t *testing.T) func(file, text string) string {
 	return platform.Shorten(t, map[string][]string{
 		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
-			"scrape_timeout: 10s", "scrape_timeout: 2s"},
+			"scrape_timeout: 10s", "scrape_timeout: 2s", "grafana_url: http://localhost:3000", "grafana_url: " + liveGrafana},
 		"rules/recording.yml":    {"interval: 1m", "interval: 2s"},
 		"rules/cause-alerts.yml": {"for: 1m\n", "for: 2s\n", "for: 2m\n", "for: 5s\n", ") > 120\n", ") > 10\n"},
 	})

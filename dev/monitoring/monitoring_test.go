@@ -61,34 +61,27 @@ func TestTargetFilesAreWritten(t *testing.T) {
 		{targets: ["127.0.0.3:7070"], labels: {dc: dc2, node: cassandra-dc2-node1}}]`, written["cassandra.yml"])
 }
 
-func TestLinksOfAlertsPointToGrafana(t *testing.T) {
+func TestCopiesOfFilesAreEdited(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
-	for name, tc := range map[string]struct{ given, want string }{
-		"default": {"", defaultGrafanaURL},
-		"another": {"http://localhost:13000", "http://localhost:13000"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			edited := false
-			o := PrometheusOptions{Options: Options{Root: root, Dir: t.TempDir(), Edit: func(file, text string) string {
-				edited = edited || file == filepath.Join("rules", "recording.yml")
-				return strings.ReplaceAll(text, "scrape_interval: 15s", "scrape_interval: 1s")
-			}}, GrafanaURL: tc.given}
-			require.NoError(t, o.configure())
-			var config struct {
-				Global struct {
-					Interval string            `yaml:"scrape_interval"`
-					Labels   map[string]string `yaml:"external_labels"`
-				}
-			}
-			text, err := os.ReadFile(filepath.Join(o.config(), "prometheus.yml"))
-			require.NoError(t, err)
-			require.NoError(t, yaml.Unmarshal(text, &config))
-			assert.Equal(t, tc.want, config.Global.Labels["grafana_url"])
-			assert.Equal(t, "1s", config.Global.Interval)
-			assert.True(t, edited, "Edit was not called for rules/recording.yml")
-		})
+	edited := false
+	o := PrometheusOptions{Options: Options{Root: root, Dir: t.TempDir(), Edit: func(file, text string) string {
+		edited = edited || file == filepath.Join("rules", "recording.yml")
+		return strings.ReplaceAll(text, "scrape_interval: 15s", "scrape_interval: 1s")
+	}}}
+	require.NoError(t, o.configure())
+	var config struct {
+		Global struct {
+			Interval string            `yaml:"scrape_interval"`
+			Labels   map[string]string `yaml:"external_labels"`
+		}
 	}
+	text, err := os.ReadFile(filepath.Join(o.config(), "prometheus.yml"))
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(text, &config))
+	assert.Equal(t, "http://localhost:3000", config.Global.Labels["grafana_url"])
+	assert.Equal(t, "1s", config.Global.Interval)
+	assert.True(t, edited, "Edit was not called for rules/recording.yml")
 }
 
 func TestProgramsAreFoundInPath(t *testing.T) {
@@ -200,10 +193,9 @@ func TestAlertReachesWebhook(t *testing.T) {
 	prometheus, err := StartPrometheus(t.Context(), PrometheusOptions{
 		Options: Options{Dir: filepath.Join(dir, "prometheus"), Edit: func(_, text string) string {
 			return strings.NewReplacer("scrape_interval: 15s", "scrape_interval: 500ms", "scrape_timeout: 10s", "scrape_timeout: 500ms",
-				"evaluation_interval: 15s", "evaluation_interval: 500ms").Replace(text)
+				"evaluation_interval: 15s", "evaluation_interval: 500ms", "grafana_url: http://localhost:3000", "grafana_url: http://localhost:13000").Replace(text)
 		}},
-		Alertmanager: alertmanager.Address, GrafanaURL: "http://localhost:13000",
-		Flags: []string{"--rules.alert.resend-delay=1s"},
+		Alertmanager: alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	require.NoError(t, err)
 	stop(prometheus)
@@ -247,7 +239,7 @@ func TestAlertReachesWebhook(t *testing.T) {
 		case message := <-watchdog:
 			assert.Contains(t, message, "Bearer development ")
 			assert.Contains(t, message, "FleetWatchdog")
-			assert.Contains(t, message, "http://localhost:13000/", "its links lead to the Grafana that was named")
+			assert.Contains(t, message, "http://localhost:13000/", "its links lead to Grafana")
 		case <-time.After(30 * time.Second):
 			t.Fatal("nothing within 30 s")
 		}

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 	"github.com/fleettracing/fleet-tracing/dev/process"
@@ -20,7 +19,6 @@ type PrometheusOptions struct {
 	Cassandra    []Node
 	Alertmanager string // host:port
 	Grafana      string // host:port
-	GrafanaURL   string // for the links in alerts; default http://localhost:3000
 
 	// Flags are further flags. Prometheus discovers its Alertmanager after five seconds and sends earlier alerts a minute later.
 	// Tests set --rules.alert.resend-delay=1s.
@@ -68,20 +66,9 @@ func (o PrometheusOptions) targets() map[string]string {
 	}
 }
 
-const (
-	defaultGrafanaURL = "http://localhost:3000"
-	grafanaURLSetting = "grafana_url: " + defaultGrafanaURL
-)
-
 // configure copies prometheus/ and writes the target files.
 func (o PrometheusOptions) configure() error {
-	link := func(file, text string) string {
-		if file != "prometheus.yml" || o.GrafanaURL == "" {
-			return text
-		}
-		return strings.ReplaceAll(text, grafanaURLSetting, "grafana_url: "+o.GrafanaURL)
-	}
-	if err := copyConfig(filepath.Join(o.Root, "prometheus"), o.config(), link, o.Edit); err != nil {
+	if err := copyConfig(filepath.Join(o.Root, "prometheus"), o.config(), o.Edit); err != nil {
 		return err
 	}
 	dir := filepath.Join(o.config(), "targets")
