@@ -142,24 +142,17 @@ func keyOf(tables []cassandra.Table, name string) string {
 }
 
 func (m *Measure) calls(ctx context.Context, calls []call) (*table.Table, error) {
-	t := &table.Table{Head: []string{"call", "rows", "P50 ms", "P95 ms", "budget ms", "over budget"}}
+	t := &table.Table{Head: []string{"call", "rows", "P50 ms", "P95 ms", "budget ms"}}
 	for _, c := range calls {
 		if strings.Contains(c.name, m.Only) {
 			found, err := m.repeat(ctx, c.name, c.run)
 			if err != nil {
 				return nil, err
 			}
-			t.Add(c.name, found.rows, found.p50, found.p95, milliseconds(c.budget), overBudget(c.budget, found.p95))
+			t.Add(c.name, found.rows, found.p50, found.p95, milliseconds(c.budget))
 		}
 	}
 	return t, nil
-}
-
-func overBudget(budget time.Duration, p95 float64) string {
-	if p95 > milliseconds(budget) {
-		return fmt.Sprintf("P95 over %.0f ms", milliseconds(budget))
-	}
-	return ""
 }
 
 // sizes shows what a node stores of each table.

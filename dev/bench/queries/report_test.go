@@ -44,13 +44,6 @@ func TestDocumentHasEveryStatement(t *testing.T) {
 	}
 }
 
-func TestCostIsComparedWithTheBudgetOfItsKind(t *testing.T) {
-	require.Empty(t, overBudget(screen, 49))
-	require.Equal(t, "P95 over 50 ms", overBudget(screen, 51))
-	require.Empty(t, overBudget(export, 51))
-	require.Equal(t, "P95 over 1000 ms", overBudget(rare, 1001))
-}
-
 func TestQuantileTakesTheNearestRank(t *testing.T) {
 	values := []float64{5, 1, 4, 2, 3}
 	require.Equal(t, 3.0, quantile(values, 0.5))
