@@ -79,21 +79,13 @@ func readRows(path string) (rows []driverRow, err error) {
 		return nil, err
 	}
 	defer file.Close()
-	lines := csv.NewReader(file)
-	head, err := lines.Read()
+	lines, err := csv.NewReader(file).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	for {
-		fields, err := lines.Read()
-		if err == io.EOF {
-			return rows, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", path, err)
-		}
+	for n, fields := range lines[1:] {
 		record := map[string]string{}
-		for i, name := range head {
+		for i, name := range lines[0] {
 			record[name] = fields[i]
 		}
 		number := func(name string) any {
@@ -105,7 +97,7 @@ func readRows(path string) (rows []driverRow, err error) {
 		}
 		ts, err := time.Parse(time.RFC3339Nano, record["timestamp"])
 		if err != nil {
-			return nil, fmt.Errorf("read %s line %d: bad timestamp %q", path, len(rows)+2, record["timestamp"])
+			return nil, fmt.Errorf("read %s line %d: bad timestamp %q", path, n+2, record["timestamp"])
 		}
 		battery := number("battery_pct")
 		if percent, ok := battery.(float64); ok {
@@ -116,6 +108,7 @@ func readRows(path string) (rows []driverRow, err error) {
 			number("temp_c"), record["zone"], ts.UnixMicro(), int((driverTTL - time.Since(ts)).Seconds()),
 		})
 	}
+	return rows, nil
 }
 
 // groupRows brings rows of a partition together, at most size of them. Groups are in the order in which they are full:
