@@ -48,7 +48,7 @@ func (cmd benchSoakCmd) Run(ctx context.Context, s *settings, root repository) e
 	return s.measureParts(ctx, root, []loadtest.Part{loadtest.Soak(cmd.Rate, cmd.For)})
 }
 
-// measureParts measures parts on one cluster. It prints each report, and saves it with its CPU profiles.
+// measureParts measures parts on one cluster. It prints each report, and saves it.
 func (s settings) measureParts(ctx context.Context, root repository, parts []loadtest.Part) error {
 	binary, err := newETL(ctx, root)
 	if err != nil {
@@ -60,10 +60,9 @@ func (s settings) measureParts(ctx context.Context, root repository, parts []loa
 	return s.withBenchNodes(ctx, root, parts[0].DCs, func(nodes bench.Nodes) error {
 		for _, part := range parts {
 			fmt.Fprintf(os.Stderr, "%s bench %s\n", time.Now().Format(time.TimeOnly), part.Name)
-			file := filepath.Join(resultsDir(root), part.Name)
-			report, err := part.Run(ctx, nodes, binary, file, os.Stderr)
+			report, err := part.Run(ctx, nodes, binary, os.Stderr)
 			if len(report.Tables) > 0 {
-				err = errors.Join(err, writeJSON(file+".json", report), report.Text(os.Stdout))
+				err = errors.Join(err, writeJSON(filepath.Join(resultsDir(root), part.Name+".json"), report), report.Text(os.Stdout))
 			}
 			if err != nil {
 				return fmt.Errorf("bench %s: %w", part.Name, err)

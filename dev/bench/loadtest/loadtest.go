@@ -29,7 +29,6 @@ type test struct {
 	binary   string
 	log      io.Writer
 	keyspace *bench.Keyspace
-	profiles string // path of CPU profiles, up to the load
 }
 
 // fleetSize is the number of vehicles of one fleet.
@@ -88,7 +87,7 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 	if err != nil {
 		return r, err
 	}
-	settings := []string{"ETL_METRICS_ADDRESS=" + address, "ETL_PPROF=true", "ETL_LOAD_LINGER=" + linger.String()}
+	settings := []string{"ETL_METRICS_ADDRESS=" + address, "ETL_LOAD_LINGER=" + linger.String()}
 	replay := t.keyspace.Command(ctx, settings, t.binary, "replay", "--start-at", "now", "--report", "json", file)
 	var out bytes.Buffer
 	replay.Stdout = &out
@@ -122,7 +121,7 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 // measure waits for the first record and the warm-up, and measures.
 func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Measurement, error) {
 	watch := probe.Probe{
-		Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts), Profile: fmt.Sprintf("%s-%.0f.pprof", t.profiles, p.rate),
+		Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts),
 		Sampled: func(s probe.Sample) {
 			if p.every > 0 {
 				fmt.Fprintf(t.log, "%.0f s: due to readable P50 %.0f ms P99 %.0f ms, %.0f MB\n", s.At, 1e3*s.Latency.P50, 1e3*s.Latency.P99, s.Resident/1e6)

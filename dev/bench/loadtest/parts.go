@@ -57,9 +57,8 @@ func Soak(rate float64, lasts time.Duration) Part {
 	}}
 }
 
-// Run measures a part on empty tables. CPU profiles get names that begin with profiles. A report with tables is good
-// also where there is an error.
-func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary, profiles string, log io.Writer) (s *table.Section, err error) {
+// Run measures a part on empty tables. A report with tables is good also where there is an error.
+func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.Writer) (s *table.Section, err error) {
 	fact, err := conditions(nodes)
 	s = &table.Section{Name: p.Name, Facts: []string{fact}}
 	if err != nil {
@@ -73,7 +72,7 @@ func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary, profiles strin
 	if err := keyspace.Empty(ctx); err != nil {
 		return s, err
 	}
-	return s, p.do(ctx, &test{binary: binary, log: log, keyspace: keyspace, profiles: profiles}, s)
+	return s, p.do(ctx, &test{binary: binary, log: log, keyspace: keyspace}, s)
 }
 
 // conditions describes the machine and the cluster.

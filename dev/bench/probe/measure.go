@@ -1,5 +1,4 @@
-// Package probe measures a running fleet-etl from outside: by its metrics and a CPU profile, and by
-// the CPU times of the kernel.
+// Package probe measures a running fleet-etl from outside: by its metrics, and by the CPU times of the kernel.
 package probe
 
 import (
@@ -9,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
 	"github.com/fleettracing/fleet-tracing/dev/process"
@@ -71,17 +68,13 @@ type Sample struct {
 	Latency        Quantiles // from due to readable
 }
 
-const (
-	scrapeInterval = time.Second
-	maxProfile     = time.Minute
-)
+const scrapeInterval = time.Second
 
-// Probe measures a fleet-etl that serves its metrics and profiles.
+// Probe measures a fleet-etl that serves its metrics.
 type Probe struct {
 	Address string // of ETL_METRICS_ADDRESS
 	Nodes   bench.Nodes
 	Every   time.Duration // between two samples
-	Profile string        // file for a CPU profile of the first minute
 	Sampled func(Sample)  // called with each sample
 }
 
@@ -100,37 +93,21 @@ func (p *Probe) Started(ctx context.Context) error {
 	}
 }
 
-// Measure takes a measurement of the given duration.
+// Measure takes a measurement of the given duration. It scrapes every second.
 func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement, error) {
 	m := &Measurement{Cores: runtime.NumCPU(), Writes: map[string]Writes{}, Queues: map[string]float64{}}
 	before, err := p.scrape(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var after snapshot
-	g, running := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.cpuProfile(running, min(lasts, maxProfile)) })
-	g.Go(func() (err error) {
-		after, err = p.watch(running, m, before, lasts)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	m.summarize(after.since(before), after.at.Sub(before.at).Seconds())
-	return m, nil
-}
-
-// watch scrapes every second and takes samples until the time is over.
-func (p *Probe) watch(ctx context.Context, m *Measurement, before snapshot, lasts time.Duration) (snapshot, error) {
 	from, until := before, before.at.Add(lasts)
 	for scrapes := 1.0; ; scrapes++ {
 		if err := process.Sleep(ctx, min(scrapeInterval, time.Until(until))); err != nil {
-			return before, err
+			return nil, err
 		}
 		now, err := p.scrape(ctx)
 		if err != nil {
-			return before, err
+			return nil, err
 		}
 		last := !now.at.Before(until)
 		m.addGauges(now, scrapes)
@@ -141,7 +118,8 @@ func (p *Probe) watch(ctx context.Context, m *Measurement, before snapshot, last
 			from = now
 		}
 		if last {
-			return now, nil
+			m.summarize(now.since(before), now.at.Sub(before.at).Seconds())
+			return m, nil
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"time"
 
 	dto "github.com/prometheus/client_model/go"
@@ -35,41 +34,20 @@ func (s snapshot) since(before snapshot) snapshot {
 	return d
 }
 
-// get reads from the metrics endpoint. The caller closes the body.
-func (p *Probe) get(ctx context.Context, path string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Address+path, nil)
+func (p *Probe) scrape(ctx context.Context) (s snapshot, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.Address+"/metrics", nil)
 	if err != nil {
-		return nil, err
+		return s, err
 	}
 	request.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim))) // only protobuf has native histograms
 	response, err := http.DefaultClient.Do(request)
-	if err == nil && response.StatusCode != http.StatusOK {
-		err = errors.Join(fmt.Errorf("read %s: status %s", request.URL, response.Status), response.Body.Close())
-	}
-	return response, err
-}
-
-// cpuProfile writes a CPU profile of the next seconds to a file.
-func (p *Probe) cpuProfile(ctx context.Context, lasts time.Duration) (err error) {
-	response, err := p.get(ctx, fmt.Sprintf("/debug/pprof/profile?seconds=%d", max(1, int(lasts.Seconds()))))
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	file, err := os.Create(p.Profile)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(file, response.Body)
-	return errors.Join(err, file.Close())
-}
-
-func (p *Probe) scrape(ctx context.Context) (s snapshot, err error) {
-	response, err := p.get(ctx, "/metrics")
 	if err != nil {
 		return s, err
 	}
 	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		return s, fmt.Errorf("read %s: status %s", request.URL, response.Status)
+	}
 	s = snapshot{at: time.Now(), nodes: p.Nodes.CPUSeconds(), values: map[string]float64{}, histograms: map[string]histogram{}}
 	decoder := expfmt.NewDecoder(response.Body, expfmt.ResponseFormat(response.Header))
 	for {
