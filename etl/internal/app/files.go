@@ -42,10 +42,9 @@ func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 		Times: telemetry.TimeFormat{Layout: f.Layout, Location: zone},
 	}
 	if f.DeriveSpeed {
-		valid := validate.New(p.config.Fleets, 1, nil)
-		now := time.Now().UnixMilli()
+		bounds, now := validate.NewBounds(p.config.Fleets), time.Now().UnixMilli()
 		o.InEventOrder = new(validate.SpeedEstimator).Apply
-		o.Valid = func(r *telemetry.Record) bool { return valid.Valid(r, now) }
+		o.Valid = func(r *telemetry.Record) bool { return bounds.Check(r, now) == nil }
 	}
 	return o, nil
 }

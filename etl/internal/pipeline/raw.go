@@ -1,6 +1,8 @@
 package pipeline
 
 import (
+	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -24,28 +26,21 @@ func FieldsOf(r *telemetry.Record) map[string]string {
 	fields := map[string]string{
 		telemetry.FieldDeviceID: r.DeviceID, telemetry.FieldFleetID: r.FleetID, telemetry.FieldZone: r.Zone,
 		telemetry.FieldTimestamp: TimeText(r.TimeMs),
-		telemetry.FieldLat:       floatText(r.Lat), telemetry.FieldLon: floatText(r.Lon),
+		telemetry.FieldLat:       numberText(telemetry.Some(r.Lat)), telemetry.FieldLon: numberText(telemetry.Some(r.Lon)),
+		telemetry.FieldSpeed: numberText(r.SpeedKmh), telemetry.FieldHeading: numberText(r.HeadingDeg), telemetry.FieldBattery: numberText(r.BatteryPct),
+		telemetry.FieldTemp: numberText(r.TempC), telemetry.FieldAccuracy: numberText(r.AccuracyM),
 	}
-	for _, name := range [...]string{telemetry.FieldDeviceID, telemetry.FieldFleetID, telemetry.FieldZone} {
-		if fields[name] == "" {
-			delete(fields, name)
-		}
-	}
-	for name, o := range map[string]telemetry.Optional[float64]{
-		telemetry.FieldSpeed: r.SpeedKmh, telemetry.FieldHeading: r.HeadingDeg, telemetry.FieldTemp: r.TempC,
-		telemetry.FieldAccuracy: r.AccuracyM,
-	} {
-		if o.Valid {
-			fields[name] = floatText(o.Value)
-		}
-	}
-	if r.BatteryPct.Valid {
-		fields[telemetry.FieldBattery] = strconv.Itoa(int(r.BatteryPct.Value))
-	}
+	maps.DeleteFunc(fields, func(_, text string) bool { return text == "" })
 	return fields
 }
 
-func floatText(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+// numberText returns a number as text, "" for none.
+func numberText[N int32 | float64](o telemetry.Optional[N]) string {
+	if !o.Valid {
+		return ""
+	}
+	return fmt.Sprint(o.Value)
+}
 
 // TimeText formats an event time in Unix milliseconds such that the zero telemetry.TimeFormat parses the same time. It
 // would read a number before 1973 as seconds, and RFC 3339 ends with the year 9999.

@@ -22,11 +22,6 @@ func New(fleets []string, remembered int, geofence Geofence) *Validator {
 	return &Validator{bounds: NewBounds(fleets), dedupe: NewDeduplicator(remembered), geofence: geofence}
 }
 
-// Valid reports whether a record would be accepted at the time nowMs (Unix milliseconds). It does not remember the record.
-func (v *Validator) Valid(r *telemetry.Record, nowMs int64) bool {
-	return v.bounds.Check(r, nowMs) == nil
-}
-
 // Validate implements pipeline.Validator.
 func (v *Validator) Validate(r *telemetry.Record, nowMs int64) (payload uint64, seen telemetry.Seen, rejection *telemetry.Rejection) {
 	if rejection := v.bounds.Check(r, nowMs); rejection != nil {

@@ -113,22 +113,13 @@ func TestRejectedRecordsAreNotRemembered(t *testing.T) {
 	broken.Lat = 91
 	_, _, rejection := x.Validate(&broken, now)
 	require.NotNil(t, rejection)
-	assert.False(t, x.Valid(&broken, now))
 	assert.Equal(t, telemetry.New, validate(t, x, &corrected))
-}
-
-// csvfile calls Valid before it emits a record.
-func TestValidRemembersNothing(t *testing.T) {
-	x := New(nil, 100, nil)
-	r := valid()
-	before := r
-	assert.True(t, x.Valid(&r, now))
-	assert.Equal(t, before, r)
-	assert.Equal(t, telemetry.New, validate(t, x, &r))
 }
 
 func TestValidatorKnowsItsFleets(t *testing.T) {
 	r := valid()
-	assert.True(t, New([]string{"wuxi"}, 10, nil).Valid(&r, now))
-	assert.False(t, New([]string{"berlin"}, 10, nil).Valid(&r, now))
+	_, _, rejection := New([]string{"wuxi"}, 10, nil).Validate(&r, now)
+	assert.Nil(t, rejection)
+	_, _, rejection = New([]string{"berlin"}, 10, nil).Validate(&r, now)
+	assert.NotNil(t, rejection)
 }
