@@ -168,12 +168,17 @@ func (x *verification) add(id string, c *comparison) {
 
 // comparison is one device with the differences that were found.
 type comparison struct {
-	outcome     *recompute.Outcome
+	id          string
+	nowMs       int64
+	first, last cassandra.Day
+	untilMs     int64 // end of the range, or now
+	claims      []cassandra.Claim
+	outcome     *recompute.Outcome // what should be stored
+	existing    recompute.Existing // what is stored
+	sending     bool               // it sent lately
 	differences []Difference
 	otherRules  int
 	alerts      int
-	sending     bool
-	claims      []cassandra.Claim
 }
 
 // pending reports whether the differences of the device may disappear: an instance still derives it.
@@ -183,55 +188,54 @@ func (c *comparison) differ(table, key, format string, args ...any) {
 	c.differences = append(c.differences, Difference{table, key, fmt.Sprintf(format, args...)})
 }
 
+// within reports whether a time is at most some time ago.
+func (c *comparison) within(ms int64, delay time.Duration) bool {
+	return c.nowMs-ms < delay.Milliseconds()
+}
+
 // device compares the rows of one device.
-func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.Day) (*comparison, error) {
-	now := v.Now()
+func (v *Verifier) device(ctx context.Context, id string, first, last cassandra.Day) (c *comparison, err error) {
+	c = &comparison{id: id, nowMs: v.Now().UnixMilli(), first: first, last: last}
+	c.untilMs = min((last+1).Time().UnixMilli()-1, c.nowMs)
 	// The claims come first: an instance that has deleted its claim has stored everything that is read next.
-	claims, err := v.Store.ClaimsOfDevices(ctx, id)
+	if c.claims, err = v.Store.ClaimsOfDevices(ctx, id); err != nil {
+		return nil, err
+	}
+	o, err := recompute.Replay(ctx, v.Store, v.Rules, id, first, last, c.untilMs)
 	if err != nil {
 		return nil, err
 	}
-	until := min((last+1).Time().UnixMilli()-1, now.UnixMilli())
-	o, err := recompute.Replay(ctx, v.Store, v.Rules, id, first, last, until)
-	if err != nil {
-		return nil, err
-	}
-	c := &comparison{
-		outcome: o, claims: claims,
-		sending: now.UnixMilli()-o.LastRecord.TimeMs < writeDelay.Milliseconds(),
-	}
+	c.outcome, c.sending = o, c.within(o.LastRecord.TimeMs, writeDelay)
 	var fleets []string
 	if o.LastRecord.FleetID != "" {
 		fleets = append(fleets, o.LastRecord.FleetID)
 	}
-	old, err := recompute.ReadExisting(ctx, v.Store, id, first, &o.Base, until, fleets)
-	if err != nil {
+	if c.existing, err = recompute.ReadExisting(ctx, v.Store, id, first, &o.Base, c.untilMs, fleets); err != nil {
 		return nil, err
 	}
-	for _, was := range old.Days {
+	for _, was := range c.existing.Days {
 		if was.Rules != v.Rules.Fingerprint && slices.ContainsFunc(o.Days, func(day cassandra.DeviceDay) bool { return day.Day == was.Day }) {
 			c.otherRules++
 		}
 	}
-	v.trips(c, id, old.Trips, last)
-	complete := until == now.UnixMilli()
-	if err := v.alerts(ctx, c, id, &old, first, until, complete); err != nil {
+	c.compareTrips()
+	if err := c.compareAlerts(ctx, v.Store); err != nil {
 		return nil, err
 	}
-	if complete && !c.sending {
-		v.open(c, &old, first)
+	if c.untilMs == c.nowMs && !c.sending {
+		c.compareOpen()
 	}
-	return c, v.latest(ctx, c, id, last)
+	return c, c.compareLatest(ctx, v.Store)
 }
 
-// latest compares the latest position.
-func (v *Verifier) latest(ctx context.Context, c *comparison, id string, last cassandra.Day) error {
-	if c.outcome.LastRecord.TimeMs == 0 || last < cassandra.DayOf(v.Now().UnixMilli()) {
+// compareLatest compares the latest position.
+func (c *comparison) compareLatest(ctx context.Context, s Store) error {
+	if c.outcome.LastRecord.TimeMs == 0 || c.last < cassandra.DayOf(c.nowMs) {
 		return nil // later days may have newer records
 	}
-	row, err := v.Store.Latest(ctx, id)
+	row, err := s.Latest(ctx, c.id)
 	if cassandra.ReasonOf(err) == cassandra.ReasonNotFound {
-		c.differ(cassandra.TableLatest, id, "missing; its newest record is of %s", formatMs(c.outcome.LastRecord.TimeMs))
+		c.differ(cassandra.TableLatest, c.id, "missing; its newest record is of %s", formatMs(c.outcome.LastRecord.TimeMs))
 		return nil
 	}
 	if err != nil {
@@ -242,33 +246,34 @@ func (v *Verifier) latest(ctx context.Context, c *comparison, id string, last ca
 		return nil // it sent meanwhile
 	}
 	if row.Ts.UnixMilli() != want.TimeMs || row.Lat != want.Lat || row.Lon != want.Lon || row.FleetID != want.FleetID {
-		c.differ(cassandra.TableLatest, id, "has %s at %g, %g in fleet %s; the newest record is %s at %g, %g in fleet %s",
+		c.differ(cassandra.TableLatest, c.id, "has %s at %g, %g in fleet %s; the newest record is %s at %g, %g in fleet %s",
 			formatMs(row.Ts.UnixMilli()), row.Lat, row.Lon, row.FleetID, formatMs(want.TimeMs), want.Lat, want.Lon, want.FleetID)
 	}
 	return nil
 }
 
-func (v *Verifier) trips(c *comparison, id string, old []cassandra.TripRow, last cassandra.Day) {
-	known := derived.ByKey(old, derived.KeyOfTrip)
-	name := func(key derived.TripKey) string { return id + " " + string(key.Kind) + " of " + formatMs(key.StartMs) }
-	recent := func(endMs int64) bool { return c.sending && v.Now().UnixMilli()-endMs < tripDelay.Milliseconds() }
+func (c *comparison) compareTrips() {
+	known := derived.ByKey(c.existing.Trips, derived.KeyOfTrip)
+	name := func(key derived.TripKey) string {
+		return c.id + " " + string(key.Kind) + " of " + formatMs(key.StartMs)
+	}
 	for key, t := range c.outcome.Trips {
 		row := derived.TripRow(t)
 		was, ok := known[key]
 		delete(known, key)
 		switch {
-		case recent(t.EndMs):
+		case c.sending && c.within(t.EndMs, tripDelay):
 			// It continues, or has just been found to have ended.
 		case !ok:
 			c.differ(cassandra.TableTrips, name(key), "missing; it ends at %s", formatMs(t.EndMs))
-		case t.Open && last < cassandra.DayOf(v.Now().UnixMilli()):
+		case t.Open && c.last < cassandra.DayOf(c.nowMs):
 			// It continues in days outside the range.
 		case !derived.SameTrip(row, was):
 			c.differ(cassandra.TableTrips, name(key), "%s; should be %s", describe(was), describe(row))
 		}
 	}
 	for key, t := range known {
-		if !recent(t.EndMs) {
+		if !c.sending || !c.within(t.EndMs, tripDelay) {
 			c.differ(cassandra.TableTrips, name(key), "should not exist")
 		}
 	}
@@ -288,12 +293,12 @@ func describe(t cassandra.TripRow) string {
 		state, formatMs(t.EndMs), t.EndLat, t.EndLon, t.EndZone, t.DistanceKm, speed, t.IdleS, t.StartLat, t.StartLon, t.StartZone, t.FleetID)
 }
 
-// alerts compares a device's alerts, and the rows of its fleets with them. complete says that the range reaches until now.
-func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *recompute.Existing, first cassandra.Day, untilMs int64, complete bool) error {
-	known := derived.ByKey(old.Alerts, derived.KeyOfRow)
+// compareAlerts compares a device's alerts, and the rows of its fleets with them.
+func (c *comparison) compareAlerts(ctx context.Context, s Store) error {
+	known := derived.ByKey(c.existing.Alerts, derived.KeyOfRow)
 	for key, a := range c.outcome.Alerts {
-		row := derived.AlertRow(id, a)
-		if a.OpenedMs < first.Time().UnixMilli() || a.OpenedMs > untilMs {
+		row := derived.AlertRow(c.id, a)
+		if a.OpenedMs < c.first.Time().UnixMilli() || a.OpenedMs > c.untilMs {
 			continue
 		}
 		c.alerts++
@@ -301,15 +306,14 @@ func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *re
 		was, ok := known[key]
 		delete(known, key)
 		if !ok {
-			if (a.Type == telemetry.DeviceOffline || c.sending) && v.Now().UnixMilli()-a.OpenedMs < writeDelay.Milliseconds() {
-				continue
+			if a.Type != telemetry.DeviceOffline && !c.sending || !c.within(a.OpenedMs, writeDelay) {
+				c.differ(cassandra.TableDeviceAlerts, name, "missing: %s", a.Message)
 			}
-			c.differ(cassandra.TableDeviceAlerts, name, "missing: %s", a.Message)
 			continue
 		}
-		settled := complete && !c.sending
+		settled := c.untilMs == c.nowMs && !c.sending
 		if a.EndedMs != 0 {
-			settled = !c.sending || v.Now().UnixMilli()-a.EndedMs > writeDelay.Milliseconds()
+			settled = !c.sending || !c.within(a.EndedMs, writeDelay)
 		}
 		if was.EndedMs != row.EndedMs && settled {
 			c.differ(cassandra.TableDeviceAlerts, name, "ends at %s, should end at %s", formatMs(was.EndedMs), formatMs(row.EndedMs))
@@ -319,7 +323,7 @@ func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *re
 			c.differ(cassandra.TableDeviceAlerts, name, "is %s in fleet %s since %s, should be %s in %s since %s",
 				was.Severity, was.FleetID, formatMs(was.StartedMs), row.Severity, row.FleetID, formatMs(row.StartedMs))
 		}
-		rows, err := recompute.FleetRows(ctx, v.Store, &was)
+		rows, err := recompute.FleetRows(ctx, s, &was)
 		if err != nil {
 			return err
 		}
@@ -334,7 +338,7 @@ func (v *Verifier) alerts(ctx context.Context, c *comparison, id string, old *re
 		}
 	}
 	for _, a := range known {
-		if a.OpenedMs >= first.Time().UnixMilli() {
+		if a.OpenedMs >= c.first.Time().UnixMilli() {
 			c.differ(cassandra.TableDeviceAlerts, alertName(a), "should not exist: %s", a.Message)
 		}
 	}
@@ -384,24 +388,21 @@ func (x *verification) fleetAlerts(ctx context.Context, fleet string, pending ma
 	return nil
 }
 
-// open compares the open alerts of a device.
-func (v *Verifier) open(c *comparison, old *recompute.Existing, first cassandra.Day) {
-	for _, was := range old.Alerts {
+// compareOpen compares the open alerts of a device.
+func (c *comparison) compareOpen() {
+	for _, was := range c.existing.Alerts {
 		key := derived.KeyOfRow(was)
 		a, ok := c.outcome.Alerts[key]
-		if !ok || a.EndedMs != 0 || old.ManuallyResolved[key] || v.Now().UnixMilli()-a.OpenedMs < writeDelay.Milliseconds() {
-			continue
-		}
-		if !old.IsOpen(key) {
+		if ok && a.EndedMs == 0 && !c.within(a.OpenedMs, writeDelay) && !c.existing.ManuallyResolved[key] && !c.existing.IsOpen(key) {
 			c.differ(cassandra.TableOpenAlerts, alertName(was), "missing: %s", a.Message)
 		}
 	}
-	for _, row := range old.Open {
+	for _, row := range c.existing.Open {
 		a, ok := c.outcome.Alerts[derived.KeyOfRow(row)]
 		switch {
 		case ok && a.EndedMs != 0:
 			c.differ(cassandra.TableOpenAlerts, alertName(row), "it ended at %s", formatMs(a.EndedMs))
-		case !ok && row.OpenedMs >= first.Time().UnixMilli():
+		case !ok && row.OpenedMs >= c.first.Time().UnixMilli():
 			c.differ(cassandra.TableOpenAlerts, alertName(row), "should not exist: %s", row.Message)
 		case ok && a.FleetID != row.FleetID:
 			c.differ(cassandra.TableOpenAlerts, alertName(row), "is in fleet %s, should be in %s", row.FleetID, a.FleetID)
