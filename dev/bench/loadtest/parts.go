@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -187,13 +189,18 @@ func growingHistory(ctx context.Context, t *test, s *table.Section) error {
 	reached := time.Now().Add(-time.Hour)                    // from here on everything is stored
 	oldest := time.Now().Add(-30*24*time.Hour + 3*time.Hour) // still in the retention when the last measurement ends
 	newest := reached
+	file := filepath.Join(t.keyspace.Nodes.Dir, "history.csv")
+	defer os.Remove(file)
 	for _, days := range []int{1, 7, 30} {
 		first := newest.Add(-time.Duration(days) * 24 * time.Hour)
 		if first.Before(oldest) {
 			first = oldest
 		}
 		fill := bench.Simulation{Records: int(reached.Sub(first)/interval) * vehicles, Vehicles: vehicles, Fleets: 1, Interval: interval, Start: first}
-		usage, err := bench.Measure(t.keyspace.Command(ctx, bench.WithoutDerivedRows, t.binary, append(fill.Args(), "--to", "pipeline", "--report", "json")...), t.keyspace.Nodes)
+		if err := fill.Write(ctx, t.binary, file); err != nil {
+			return err
+		}
+		usage, err := bench.Measure(t.keyspace.Command(ctx, bench.WithoutDerivedRows, t.binary, "load", "--report", "json", file), t.keyspace.Nodes)
 		if err != nil {
 			return fmt.Errorf("store %d days: %w", days, err)
 		}

@@ -24,12 +24,11 @@ type generateCommand struct {
 	Late      float64       `help:"Share of records that arrive late, 0 to 1."`
 	Duplicate float64       `help:"Share of records sent twice, 0 to 1."`
 	Broken    float64       `help:"Share of invalid records added, 0 to 1."`
-	To        string        `enum:"file,pipeline,http,kafka" default:"file" help:"Destination: file, pipeline (directly into Cassandra), http (an HTTP API) or kafka (the first of KAFKA_TOPICS)."`
+	To        string        `enum:"file,http,kafka" default:"file" help:"Destination: file, http (an HTTP API) or kafka (the first of KAFKA_TOPICS)."`
 	URL       string        `name:"url" default:"http://127.0.0.1:8080/v1/telemetry" help:"HTTP API that --to http sends to."`
 	Token     string        `env:"ETL_API_TOKEN" help:"Token for --to http."`
 	Format    string        `enum:"csv,ndjson" default:"csv" help:"File format: csv or ndjson."`
 	Out       string        `short:"o" default:"-" placeholder:"FILE" help:"Output file; - is standard output."`
-	Report    string        `enum:"text,json" default:"text" help:"Report format of --to pipeline: text or json."`
 }
 
 // Run implements the command.
@@ -37,13 +36,6 @@ func (c *generateCommand) Run(p *program) error {
 	options, err := c.options()
 	if err != nil {
 		return err
-	}
-	if c.To == "pipeline" {
-		source, err := generator.NewSource(options, false)
-		if err != nil {
-			return err
-		}
-		return p.loadFrom(source, []string{"generator"}, c.Report, func() error { return nil })
 	}
 	simulator, err := generator.New(options)
 	if err != nil {

@@ -83,7 +83,7 @@ func (p *program) generator() (pipeline.Source, error) {
 	return generator.NewSource(generator.Options{
 		Seed: c.GeneratorSeed, Vehicles: c.GeneratorVehicles, Fleets: c.GeneratorFleets, Interval: c.GeneratorInterval,
 		Late: c.GeneratorLate, Duplicate: c.GeneratorDuplicate, Broken: c.GeneratorBroken,
-	}, true)
+	})
 }
 
 func (p *program) kafka() (pipeline.Source, error) {

@@ -13,27 +13,21 @@ import (
 const (
 	sourceName = "generator"
 	batchSize  = 1000
-	beat       = 100 * time.Millisecond // between two batches of a paced source that always has something
-	patience   = time.Second            // how late a paced record may be emitted; older ones are skipped
+	beat       = 100 * time.Millisecond // between two batches while there is always something to emit
+	patience   = time.Second            // how late a record may be emitted; older ones are skipped
 )
 
 // Source is simulated vehicles as a source of the pipeline.
-type Source struct {
-	opts Options
-	pace bool
-}
+type Source struct{ opts Options }
 
-// NewSource checks the options and makes a source, which ends after Records valid records. With pace, each vehicle reports
-// once per Interval of real time, from when Run begins: Start is ignored. Without it, records come as fast as they are
-// taken, with simulated times from Start on.
-func NewSource(opts Options, pace bool) (*Source, error) {
-	if pace {
-		opts.Start = time.Now()
-	}
+// NewSource checks the options and makes a source, which ends after Records valid records. Each vehicle reports once per
+// Interval of real time, from when Run begins: Start is ignored.
+func NewSource(opts Options) (*Source, error) {
+	opts.Start = time.Now()
 	if err := opts.check(); err != nil {
 		return nil, fmt.Errorf("generator options: %w", err)
 	}
-	return &Source{opts, pace}, nil
+	return &Source{opts}, nil
 }
 
 // Name implements pipeline.Source.
@@ -41,25 +35,20 @@ func (s *Source) Name() string { return sourceName }
 
 // Run implements pipeline.Source. It ends when ctx does, or after Records good records with all that belongs to them.
 //
-// A paced source emits what is due every 100 ms, in batches of 1000 at most. When emit blocks or the machine sleeps, what
-// is overdue by more than one second is skipped: vehicles drive on, but their records are missing, as in a tunnel. Skipped
-// records don't count towards Records. Late records that were delayed before are still sent.
+// It emits what is due every 100 ms, in batches of 1000 at most. When emit blocks or the machine sleeps, what is overdue by
+// more than one second is skipped: vehicles drive on, but their records are missing, as in a tunnel. Skipped records don't
+// count towards Records. Late records that were delayed before are still sent.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	opts := s.opts
-	if s.pace {
-		opts.Start = time.Now().Round(0) // the monotonic clock would leave out the time that a machine sleeps
-	}
+	opts.Start = time.Now().Round(0) // the monotonic clock would leave out the time that a machine sleeps
 	sim, err := New(opts)
 	if err != nil {
 		return err
 	}
 	var position int64
 	for ctx.Err() == nil {
-		now := int64(never - 1) // without a pace, everything is due
-		if s.pace {
-			now = int64(time.Since(opts.Start))
-			sim.skip(now - int64(patience))
-		}
+		now := int64(time.Since(opts.Start))
+		sim.skip(now - int64(patience))
 		b := nextBatch(sim, now, &position)
 		if len(b.Items)+len(b.Rejected) > 0 {
 			b.Accepted = time.Now()

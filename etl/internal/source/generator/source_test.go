@@ -13,9 +13,9 @@ import (
 
 var _ pipeline.Source = (*Source)(nil)
 
-func runSource(t *testing.T, ctx context.Context, opts Options, pace bool, emit func(pipeline.Batch) error) {
+func runSource(t *testing.T, ctx context.Context, opts Options, emit func(pipeline.Batch) error) {
 	t.Helper()
-	s, err := NewSource(opts, pace)
+	s, err := NewSource(opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestPacedSourceFollowsTheClock(t *testing.T) {
 		defer cancel()
 		perVehicle := map[string]int{}
 		position, previous := int64(0), time.Time{}
-		runSource(t, ctx, Options{Vehicles: 50, Interval: 2 * time.Second}, true, func(b pipeline.Batch) error {
+		runSource(t, ctx, Options{Vehicles: 50, Interval: 2 * time.Second}, func(b pipeline.Batch) error {
 			now := time.Now()
 			if b.Origin != "generator" || !b.Accepted.Equal(now) || len(b.Items) == 0 {
 				t.Fatalf("batch of %d from %q at %v, clock %v", len(b.Items), b.Origin, b.Accepted, now)
@@ -69,7 +69,7 @@ func TestPacedSourceStopsAtItsLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		opts := Options{Vehicles: 7, Interval: 10 * time.Second, Records: 500, Late: 0.1, Duplicate: 0.1, Broken: 0.1}
 		records, refused, late := map[telemetry.Record]bool{}, 0, 0
-		runSource(t, t.Context(), opts, true, func(b pipeline.Batch) error {
+		runSource(t, t.Context(), opts, func(b pipeline.Batch) error {
 			for _, item := range b.Items {
 				if item.Raw != "" {
 					continue
@@ -97,7 +97,7 @@ func TestBlockedSourceSkipsWhatItMissed(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
 		defer cancel()
 		batches, total, previous := 0, 0, telemetry.Record{}
-		runSource(t, ctx, Options{Vehicles: 20, Interval: time.Second}, true, func(b pipeline.Batch) error {
+		runSource(t, ctx, Options{Vehicles: 20, Interval: time.Second}, func(b pipeline.Batch) error {
 			batches++
 			total += len(b.Items)
 			for _, item := range b.Items {
@@ -122,10 +122,12 @@ func TestBlockedSourceSkipsWhatItMissed(t *testing.T) {
 	})
 }
 
-func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
+func TestBatchesHaveAllRecords(t *testing.T) {
 	var got []telemetry.Record
 	refused, sizes := 0, []int{}
-	runSource(t, t.Context(), messy, false, func(b pipeline.Batch) error {
+	sim, position := simulator(t, messy), int64(0)
+	for sim.due() != never {
+		b := nextBatch(sim, never-1, &position)
 		sizes = append(sizes, len(b.Items)+len(b.Rejected))
 		for _, item := range b.Items {
 			got = append(got, item.Record)
@@ -145,8 +147,7 @@ func TestUnpacedSourceStreamsSimulatedTime(t *testing.T) {
 				t.Fatalf("%v could have been a record", r.Rejection)
 			}
 		}
-		return nil
-	})
+	}
 	var want []telemetry.Record
 	spoilt := 0
 	for _, e := range run(t, messy) {
@@ -191,29 +192,27 @@ func TestRejectionsMatchThoseOfAReader(t *testing.T) {
 
 func TestSourceEnds(t *testing.T) {
 	full := errors.New("store is gone")
-	for _, pace := range []bool{false, true} {
-		opts := Options{Vehicles: 100, Interval: 10 * time.Millisecond, Start: monday}
-		s, err := NewSource(opts, pace)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := s.Run(t.Context(), func(pipeline.Batch) error { return full }); !errors.Is(err, full) {
-			t.Errorf("pace %v: run gives %v, want the error of emit", pace, err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		batches := 0
-		err = s.Run(ctx, func(pipeline.Batch) error {
-			if batches++; batches == 3 {
-				cancel()
-				return ctx.Err()
-			}
-			return nil
-		})
-		if err != nil || batches != 3 {
-			t.Errorf("pace %v: run gives %v after %d batches, want nil after 3", pace, err, batches)
-		}
+	opts := Options{Vehicles: 100, Interval: 10 * time.Millisecond}
+	s, err := NewSource(opts)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if _, err := NewSource(Options{Vehicles: 1, Interval: time.Second}, false); err == nil {
-		t.Error("an unpaced source takes no start")
+	if err := s.Run(t.Context(), func(pipeline.Batch) error { return full }); !errors.Is(err, full) {
+		t.Errorf("run gives %v, want the error of emit", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	batches := 0
+	err = s.Run(ctx, func(pipeline.Batch) error {
+		if batches++; batches == 3 {
+			cancel()
+			return ctx.Err()
+		}
+		return nil
+	})
+	if err != nil || batches != 3 {
+		t.Errorf("run gives %v after %d batches, want nil after 3", err, batches)
+	}
+	if _, err := NewSource(Options{Vehicles: 1}); err == nil {
+		t.Error("a source without an interval was made")
 	}
 }
