@@ -21,7 +21,7 @@ import (
 
 // Finding is the result of one stage of a diagnosis.
 type Finding struct {
-	Stage  string `json:"stage"` // address, tcp, tls, login, keyspace, tables, replicas, data
+	Stage  string `json:"stage"` // tcp, tls, login, keyspace, tables, replicas, data
 	Status Status `json:"status"`
 	Detail string `json:"detail"`           // the observation
 	Remedy string `json:"remedy,omitempty"` // the action, if any
@@ -46,7 +46,7 @@ func Run(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) (
 		name  string
 		check func(context.Context) Finding
 	}{
-		{"address", d.addresses}, {"tcp", d.tcp}, {"tls", d.tls}, {"login", d.login},
+		{"tcp", d.tcp}, {"tls", d.tls}, {"login", d.login},
 		{"keyspace", d.keyspace}, {"tables", d.tables}, {"replicas", d.replicas}, {"data", d.data},
 	} {
 		finding := stage.check(ctx)
@@ -79,31 +79,11 @@ func failed(err error, remedy string) Finding {
 	return Finding{Status: Error, Detail: err.Error(), Remedy: remedy}
 }
 
-func (d *diagnosis) addresses(ctx context.Context) Finding {
+func (d *diagnosis) tcp(ctx context.Context) Finding {
 	setting := d.cfg.Setting("CASSANDRA_HOSTS")
 	if len(d.cfg.Hosts) == 0 {
 		return failed(errors.New("no contact points"), "Set "+setting+".")
 	}
-	var found, missing []string
-	for _, contact := range d.cfg.Hosts {
-		host, _ := splitHost(contact, d.cfg.Port)
-		addresses, err := net.DefaultResolver.LookupHost(ctx, host)
-		if err != nil {
-			missing = append(missing, fmt.Sprintf("%s: %v", host, err))
-			continue
-		}
-		found = append(found, host+" is "+strings.Join(addresses, ", "))
-	}
-	f := ok("%s", strings.Join(append(missing, found...), "; "))
-	if len(found) == 0 {
-		f.Status, f.Remedy = Error, "Check the names in "+setting+" and the DNS of this server."
-	} else if len(missing) > 0 {
-		f.Status, f.Remedy = Warning, "Remove the names that don't resolve from "+setting+"."
-	}
-	return f
-}
-
-func (d *diagnosis) tcp(ctx context.Context) Finding {
 	errs := make([]error, len(d.cfg.Hosts))
 	var dials sync.WaitGroup
 	start := time.Now()
@@ -127,9 +107,9 @@ func (d *diagnosis) tcp(ctx context.Context) Finding {
 	}
 	f := ok("%d of %d contact points answer within %s%s", len(d.reached), len(d.cfg.Hosts), took, failures)
 	if len(d.reached) == 0 {
-		f.Status, f.Remedy = Error, "Check that Cassandra is running, that the port is its native_transport_port, and that no firewall blocks it."
+		f.Status, f.Remedy = Error, "Check the names in "+setting+" and the DNS of this server, that Cassandra is running, that the port is its native_transport_port, and that no firewall blocks it."
 	} else if failures != "" {
-		f.Status, f.Remedy = Warning, "Check the nodes that don't answer, or remove them from "+d.cfg.Setting("CASSANDRA_HOSTS")+"."
+		f.Status, f.Remedy = Warning, "Check the nodes that don't answer, or remove them from "+setting+"."
 	}
 	return f
 }

@@ -18,10 +18,10 @@ func TestRunStopsAtTheFirstFailure(t *testing.T) {
 		return names, last
 	}
 	names, last := stages(cassandra.Config{Settings: map[string]string{"CASSANDRA_HOSTS": "Contact points"}})
-	require.Equal(t, []string{"address"}, names)
-	require.Equal(t, Finding{"address", Error, "no contact points", "Set Contact points."}, last)
+	require.Equal(t, []string{"tcp"}, names)
+	require.Equal(t, Finding{"tcp", Error, "no contact points", "Set Contact points."}, last)
 	names, last = stages(cassandra.Config{Hosts: []string{"127.0.0.1:1"}, ConnectTimeout: time.Second})
-	require.Equal(t, []string{"address", "tcp"}, names)
+	require.Equal(t, []string{"tcp"}, names)
 	require.Equal(t, Error, last.Status)
 	require.Contains(t, last.Remedy, "native_transport_port")
 }

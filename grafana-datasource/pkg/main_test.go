@@ -727,7 +727,7 @@ func TestHealthNamesTheStageAndTheRemedy(t *testing.T) {
 	for _, f := range details.Findings {
 		stages = append(stages, f.Stage)
 	}
-	assert.Equal(t, []string{"address", "tcp", "tls", "login", "keyspace", "tables", "replicas", "data", "permissions"}, stages)
+	assert.Equal(t, []string{"tcp", "tls", "login", "keyspace", "tables", "replicas", "data", "permissions"}, stages)
 
 	for name, c := range map[string]struct {
 		change map[string]any
@@ -735,7 +735,7 @@ func TestHealthNamesTheStageAndTheRemedy(t *testing.T) {
 	}{
 		"no contact point":    {map[string]any{"contactPoints": " "}, []string{`settings: Contact points "": name at least one`}},
 		"invalid settings":    {map[string]any{"queryTimeout": "soon", "maxRows": 0, "cacheMegabytes": 0}, []string{"Memory (MB) 0: give a number from 1", `Query timeout "soon": give a duration`, "Rows per query 0: give a number from 1"}},
-		"unknown host":        {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at address", "Check the names in Contact points"}},
+		"unknown host":        {map[string]any{"contactPoints": "no-such-host.invalid"}, []string{"Failed at tcp", "Check the names in Contact points"}},
 		"closed port":         {map[string]any{"contactPoints": "127.0.0.1:1"}, []string{"Failed at tcp", "connection refused", "native_transport_port"}},
 		"TLS to a plain port": {map[string]any{"tls": true, "connectTimeout": "2s"}, []string{"Failed at tls", "serves TLS"}},
 		"unknown keyspace":    {map[string]any{"keyspace": "nowhere"}, []string{"Failed at keyspace", "open keyspace nowhere (Keyspace)", "schema apply"}},
