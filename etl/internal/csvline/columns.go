@@ -41,8 +41,6 @@ func NewMapping(column, set map[string]string, times telemetry.TimeFormat) (*Map
 	return f, nil
 }
 
-func required(field string) bool { return slices.Contains(telemetry.RequiredFields, field) }
-
 // Columns maps the fields of a record to positions in the lines of one file.
 type Columns struct {
 	mapping *Mapping
@@ -56,17 +54,13 @@ type column struct {
 	required bool
 }
 
-// Header splits the first line of a file and finds the fields in it.
+// Header splits the first line of a file and finds the fields in it. A constant value replaces a column; other columns
+// are ignored.
 func (f *Mapping) Header(line string) (*Columns, error) {
 	header, err := parseHeader(line)
 	if err != nil {
 		return nil, err
 	}
-	return f.bind(header)
-}
-
-// bind finds the fields in a header. A constant value replaces a column; other columns are ignored.
-func (f *Mapping) bind(header []string) (*Columns, error) {
 	index := make(map[string]int, len(header))
 	for i, name := range header {
 		name = strings.TrimSpace(name)
@@ -80,7 +74,7 @@ func (f *Mapping) bind(header []string) (*Columns, error) {
 	}
 	c := &Columns{mapping: f, count: len(header)}
 	var missing []string
-	for _, field := range telemetry.Fields {
+	for n, field := range telemetry.Fields {
 		if _, ok := f.set[field]; ok {
 			continue
 		}
@@ -91,10 +85,10 @@ func (f *Mapping) bind(header []string) (*Columns, error) {
 		i, ok := index[strings.TrimSpace(name)]
 		switch {
 		case ok:
-			c.found = append(c.found, column{field, i, required(field)})
+			c.found = append(c.found, column{field, i, n < len(telemetry.RequiredFields)})
 		case mapped:
 			return nil, fmt.Errorf("--map %s=%s: no such column: the header has %s", field, name, list(header))
-		case required(field):
+		case n < len(telemetry.RequiredFields):
 			missing = append(missing, field)
 		}
 	}

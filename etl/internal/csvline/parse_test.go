@@ -23,7 +23,7 @@ func FuzzLine(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	cols, err := fields.bind(strings.Split("device_id,fleet_id,timestamp,lat,lon,speed_kmh,zone", ","))
+	cols, err := fields.Header("device_id,fleet_id,timestamp,lat,lon,speed_kmh,zone")
 	if err != nil {
 		f.Fatal(err)
 	}
