@@ -19,12 +19,14 @@ type Rules struct {
 	AllowFiltering bool     // allow statements with ALLOW FILTERING, which then need no whole partition key
 	MaxPartitions  int      // maximum of one statement
 	Fleets         []string // fleets that may be read; empty means all
-	FleetColumn    string   // partition-key column that names the fleet
 }
 
 // maxAggregated bounds the partitions of a statement that counts or groups. It cannot be split, so one coordinator has to
 // gather all its partitions.
 const maxAggregated = 100
+
+// fleetColumn is the partition-key column that names the fleet.
+const fleetColumn = "fleet_id"
 
 // maxDepth bounds the nesting of parentheses and brackets.
 const maxDepth = 32
@@ -381,10 +383,10 @@ func (s *selection) keyRelations(table Table, rules Rules) ([]relation, error) {
 }
 
 func (s *selection) checkFleets(table Table, keys []relation, rules Rules) error {
-	if !slices.Contains(table.PartitionKey, rules.FleetColumn) {
+	if !slices.Contains(table.PartitionKey, fleetColumn) {
 		return fmt.Errorf("table %s: it has no fleet in its key, so access cannot be checked; use a query type other than raw CQL", table.Name)
 	}
-	i := slices.IndexFunc(keys, func(r relation) bool { return r.column == rules.FleetColumn })
+	i := slices.IndexFunc(keys, func(r relation) bool { return r.column == fleetColumn })
 	if i < 0 {
 		return fmt.Errorf("table %s: name the fleet; use one of %s", table.Name, strings.Join(rules.Fleets, ", "))
 	}

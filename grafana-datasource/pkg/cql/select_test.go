@@ -16,7 +16,7 @@ var tables = []Table{
 	{"Odd", []string{"Key"}},
 }
 
-var rules = Rules{Keyspace: "fleet_iot", MaxPartitions: 60, FleetColumn: "fleet_id"}
+var rules = Rules{Keyspace: "fleet_iot", MaxPartitions: 60}
 
 func TestValidateSplitsStatementsByPartition(t *testing.T) {
 	for name, c := range map[string]struct {

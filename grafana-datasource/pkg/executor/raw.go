@@ -60,7 +60,7 @@ func (x *execution) planRaw(q *query.Raw, tables []cassandra.Table) (cql.Plan, e
 	}
 	return cql.Validate(statement, known, cql.Rules{
 		Keyspace: x.settings.Cluster.Keyspace, AllowFiltering: x.settings.AllowFiltering, MaxPartitions: x.settings.MaxPartitions,
-		Fleets: x.settings.Access.Fleets(), FleetColumn: "fleet_id",
+		Fleets: x.settings.Access.Fleets(),
 	})
 }
 
