@@ -165,12 +165,12 @@ func ColumnKind(kind string, position int, order string) string {
 	}
 }
 
-// TableOptions reads gc_grace_seconds and compaction of the tables of the keyspace, by table and option. The value of a
-// number has the name "".
-func (a *Admin) TableOptions(ctx context.Context) (map[string]map[string]map[string]string, error) {
+// TableOptions reads gc_grace_seconds and compaction of the tables of the keyspace, by table and option. The parts of
+// compaction are options, for example "compaction class".
+func (a *Admin) TableOptions(ctx context.Context) (map[string]map[string]string, error) {
 	iter := a.driver.Query("SELECT table_name, gc_grace_seconds, compaction FROM system_schema.tables WHERE keyspace_name = ?", a.config.Keyspace).
 		WithContext(ctx).Consistency(gocql.One).Iter()
-	options := map[string]map[string]map[string]string{}
+	options := map[string]map[string]string{}
 	var table string
 	var grace int
 	for {
@@ -178,6 +178,9 @@ func (a *Admin) TableOptions(ctx context.Context) (map[string]map[string]map[str
 		if !iter.Scan(&table, &grace, &compaction) {
 			return options, opError("read tables of keyspace "+a.config.Keyspace, iter.Close())
 		}
-		options[table] = map[string]map[string]string{"gc_grace_seconds": {"": fmt.Sprint(grace)}, "compaction": compaction}
+		options[table] = map[string]string{"gc_grace_seconds": fmt.Sprint(grace)}
+		for name, value := range compaction {
+			options[table]["compaction "+name] = value
+		}
 	}
 }

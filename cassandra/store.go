@@ -104,10 +104,6 @@ func Open(ctx context.Context, cfg Config, logger logrus.FieldLogger, reg promet
 	if err != nil {
 		return nil, err
 	}
-	if cfg.WriteConsistency == "" && levels.write == gocql.One {
-		logger.WithFields(logrus.Fields{"keyspace": cfg.Keyspace, "replication": replication.String()}).
-			Info("keyspace has a single replica, writing at ONE")
-	}
 	driver, err := connect(ctx, cfg, cfg.Keyspace, o, logger)
 	if err != nil {
 		return nil, err

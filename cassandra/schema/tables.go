@@ -16,11 +16,8 @@ type Table struct {
 	options map[string]option
 }
 
-// option is a table option: its CQL text and the values in it. A number has a single value, named "".
-type option struct {
-	text   string
-	values map[string]string
-}
+// option is the value of a table option, and the CQL text that sets it.
+type option struct{ value, text string }
 
 // Tables returns the tables of the schema files, the only place that defines them.
 func Tables() map[string]Table {
@@ -36,14 +33,12 @@ var (
 	primaryKey  = regexp.MustCompile(`PRIMARY KEY \((?:\(([^)]*)\)|(\w+))((?:, *\w+)*)\)`)
 	columnLine  = regexp.MustCompile(`(?m)^\s*(\w+)\s+([a-z<>]+),$`)
 	descending  = regexp.MustCompile(`(\w+) DESC`)
-	mapEntry    = regexp.MustCompile(`'(\w+)': '?([\w.]+)'?`)
-)
 
-// tableOptions are the options that can change on a table with rows, and their form in CQL.
-var tableOptions = map[string]*regexp.Regexp{
-	"gc_grace_seconds": regexp.MustCompile(`\bgc_grace_seconds = (\d+)`),
-	"compaction":       regexp.MustCompile(`\bcompaction = (\{[^}]*\})`),
-}
+	// The options that can change on a table with rows.
+	graceOption      = regexp.MustCompile(`\bgc_grace_seconds = (\d+)`)
+	compactionOption = regexp.MustCompile(`\bcompaction = \{[^}]*\}`)
+	mapEntry         = regexp.MustCompile(`'(\w+)': '?([\w.]+)'?`)
+)
 
 func parse(statements []string) map[string]Table {
 	tables := map[string]Table{}
@@ -84,19 +79,12 @@ func splitNames(list string) []string {
 
 func parseOptions(text string) map[string]option {
 	options := map[string]option{}
-	for name, form := range tableOptions {
-		found := form.FindStringSubmatch(text)
-		if found == nil {
-			continue
-		}
-		o := option{text: found[1], values: map[string]string{}}
-		for _, entry := range mapEntry.FindAllStringSubmatch(found[1], -1) {
-			o.values[entry[1]] = entry[2]
-		}
-		if len(o.values) == 0 {
-			o.values[""] = found[1]
-		}
-		options[name] = o
+	if m := graceOption.FindStringSubmatch(text); m != nil {
+		options["gc_grace_seconds"] = option{m[1], m[0]}
+	}
+	compaction := compactionOption.FindString(text)
+	for _, entry := range mapEntry.FindAllStringSubmatch(compaction, -1) {
+		options["compaction "+entry[1]] = option{entry[2], compaction}
 	}
 	return options
 }
@@ -132,23 +120,19 @@ func compareColumns(want map[string]Table, have map[string]map[string]cassandra.
 }
 
 // compareOptions returns the statements that set differing options to the values of the schema, and a message for each.
-func compareOptions(want map[string]Table, have map[string]map[string]map[string]string) (changes, messages []string) {
+func compareOptions(want map[string]Table, have map[string]map[string]string) (changes, messages []string) {
 	for _, table := range slices.Sorted(maps.Keys(want)) {
 		if have[table] == nil {
 			continue // the whole table is missing
 		}
 		for _, name := range slices.Sorted(maps.Keys(want[table].options)) {
-			o, got := want[table].options[name], have[table][name]
-			for _, key := range slices.Sorted(maps.Keys(o.values)) {
-				// Cassandra stores the full names of classes.
-				if value := got[key]; value != o.values[key] && !strings.HasSuffix(value, "."+o.values[key]) {
-					changes = append(changes, fmt.Sprintf("ALTER TABLE %s WITH %s = %s", table, name, o.text))
-					messages = append(messages, fmt.Sprintf("table %s: %s is %q, not %q; set it with: fleet-etl schema apply",
-						table, strings.TrimSpace(name+" "+key), value, o.values[key]))
-					break
-				}
+			o, value := want[table].options[name], have[table][name]
+			// Cassandra stores the full names of classes.
+			if value != o.value && !strings.HasSuffix(value, "."+o.value) {
+				changes = append(changes, fmt.Sprintf("ALTER TABLE %s WITH %s", table, o.text))
+				messages = append(messages, fmt.Sprintf("table %s: %s is %q, not %q; set it with: fleet-etl schema apply", table, name, value, o.value))
 			}
 		}
 	}
-	return changes, messages
+	return slices.Compact(changes), messages
 }

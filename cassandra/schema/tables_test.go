@@ -44,12 +44,13 @@ func TestTablesAreParsed(t *testing.T) {
 func TestOptionsAreParsed(t *testing.T) {
 	tables := Tables()
 	options := tables[cassandra.TableHistory].options
-	require.Equal(t, map[string]string{"": "86400"}, options["gc_grace_seconds"].values)
-	require.Equal(t, map[string]string{
-		"class": "TimeWindowCompactionStrategy", "compaction_window_unit": "DAYS", "compaction_window_size": "1",
-	}, options["compaction"].values)
-	leveled := option{text: "{'class': 'LeveledCompactionStrategy'}", values: map[string]string{"class": "LeveledCompactionStrategy"}}
-	require.Equal(t, leveled, tables[cassandra.TableLatest].options["compaction"])
+	windows := "compaction = {'class': 'TimeWindowCompactionStrategy', 'compaction_window_unit': 'DAYS', 'compaction_window_size': '1'}"
+	require.Equal(t, map[string]option{
+		"gc_grace_seconds": {"86400", "gc_grace_seconds = 86400"}, "compaction class": {"TimeWindowCompactionStrategy", windows},
+		"compaction compaction_window_unit": {"DAYS", windows}, "compaction compaction_window_size": {"1", windows},
+	}, options)
+	leveled := option{"LeveledCompactionStrategy", "compaction = {'class': 'LeveledCompactionStrategy'}"}
+	require.Equal(t, leveled, tables[cassandra.TableLatest].options["compaction class"])
 	require.Empty(t, tables[cassandra.TableFleets].options)
 }
 
@@ -85,14 +86,14 @@ func TestDifferencesOfColumns(t *testing.T) {
 
 func TestDifferencesOfOptions(t *testing.T) {
 	want := map[string]Table{"t": {options: parseOptions(" WITH compaction = {'class': 'LeveledCompactionStrategy'} AND gc_grace_seconds = 86400")}, "absent": {}}
-	have := map[string]map[string]map[string]string{"t": {
-		"gc_grace_seconds": {"": "86400"},
-		"compaction":       {"class": "org.apache.cassandra.db.compaction.LeveledCompactionStrategy", "min_threshold": "4"},
+	have := map[string]map[string]string{"t": {
+		"gc_grace_seconds": "86400",
+		"compaction class": "org.apache.cassandra.db.compaction.LeveledCompactionStrategy", "compaction min_threshold": "4",
 	}}
 	changes, messages := compareOptions(want, have)
 	require.Empty(t, changes)
 	require.Empty(t, messages)
-	have["t"]["gc_grace_seconds"][""] = "864000"
+	have["t"]["gc_grace_seconds"] = "864000"
 	changes, messages = compareOptions(want, have)
 	require.Equal(t, []string{"ALTER TABLE t WITH gc_grace_seconds = 86400"}, changes)
 	require.Equal(t, []string{`table t: gc_grace_seconds is "864000", not "86400"; set it with: fleet-etl schema apply`}, messages)
