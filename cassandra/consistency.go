@@ -62,14 +62,9 @@ func overlapping(write gocql.Consistency, replication Replication) gocql.Consist
 	if acknowledged == 0 {
 		return write // quorums overlap, and any replica has a write at ALL
 	}
-	switch replication.Total() - acknowledged + 1 {
-	case 1:
-		return gocql.One
-	case 2:
-		return gocql.Two
-	case 3:
-		return gocql.Three
-	default:
+	missed := replication.Total() - acknowledged // by so many replicas; one more has it
+	if missed < 0 || missed > 2 {
 		return gocql.All
 	}
+	return [...]gocql.Consistency{gocql.One, gocql.Two, gocql.Three}[missed]
 }
