@@ -33,15 +33,6 @@ func (g *groups[K, R]) add(key K, row R, gone bool, at int64) {
 	(*g)[key] = append((*g)[key], cassandra.Mutation[R]{Row: row, Delete: gone, WriteTimeUs: at})
 }
 
-func (g *groups[K, R]) addAll(other groups[K, R]) {
-	if *g == nil && len(other) > 0 {
-		*g = groups[K, R]{}
-	}
-	for key, rows := range other {
-		(*g)[key] = append((*g)[key], rows...)
-	}
-}
-
 type deviceMonth struct {
 	device string
 	month  cassandra.Day
@@ -125,17 +116,6 @@ func (c *Changes) EndedTrips(kind rollup.TripKind) (n int) {
 		}
 	}
 	return n
-}
-
-// Add adds the changes of another device.
-func (c *Changes) Add(other *Changes) {
-	c.deviceAlerts.addAll(other.deviceAlerts)
-	c.goneAlerts.addAll(other.goneAlerts)
-	c.fleetAlerts.addAll(other.fleetAlerts)
-	c.openAlerts.addAll(other.openAlerts)
-	c.trips.addAll(other.trips)
-	c.hours.addAll(other.hours)
-	c.days.addAll(other.days)
 }
 
 // Store is what a Writer writes to. Each method applies rows of one partition.

@@ -80,17 +80,15 @@ func TestRowsAreGroupedByPartition(t *testing.T) {
 	day := 24 * HourMs
 	s, c := &requests{}, &Changes{}
 	for _, device := range []string{"v1", "v2"} {
-		other := &Changes{}
 		for i := range int64(3) {
-			other.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon + i*HourMs, DeviceID: device}, 1)
-			other.PutTrip(device, cassandra.TripRow{StartMs: noon + i*day, Kind: "trip"}, 1)
-			other.PutDay(device, cassandra.DeviceDay{Day: cassandra.Day(i)}, 1)
+			c.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon + i*HourMs, DeviceID: device}, 1)
+			c.PutTrip(device, cassandra.TripRow{StartMs: noon + i*day, Kind: "trip"}, 1)
+			c.PutDay(device, cassandra.DeviceDay{Day: cassandra.Day(i)}, 1)
 		}
-		other.PutTrip(device, cassandra.TripRow{StartMs: noon - 2*day, Kind: "trip", Open: true}, 1) // in February
-		other.PutAlert(cassandra.Alert{FleetID: "north", DeviceID: device, Severity: "LOW", OpenedMs: noon}, 1)
-		other.PutAlert(cassandra.Alert{FleetID: "north", DeviceID: device, Severity: "HIGH", OpenedMs: noon + day}, 1)
-		other.PutOpenAlert(cassandra.Alert{FleetID: "north", DeviceID: device}, 1)
-		c.Add(other)
+		c.PutTrip(device, cassandra.TripRow{StartMs: noon - 2*day, Kind: "trip", Open: true}, 1) // in February
+		c.PutAlert(cassandra.Alert{FleetID: "north", DeviceID: device, Severity: "LOW", OpenedMs: noon}, 1)
+		c.PutAlert(cassandra.Alert{FleetID: "north", DeviceID: device, Severity: "HIGH", OpenedMs: noon + day}, 1)
+		c.PutOpenAlert(cassandra.Alert{FleetID: "north", DeviceID: device}, 1)
 	}
 	require.Equal(t, 6, c.EndedTrips(rollup.KindTrip))
 	require.Zero(t, c.EndedTrips(rollup.KindStop))

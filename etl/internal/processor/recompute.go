@@ -75,7 +75,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 	if err == nil {
 		rows := &derived.Changes{}
 		for _, r := range part {
-			rows.Add(r.result.Changes())
+			r.result.AddTo(rows)
 		}
 		err = p.write(ctx, lease, rows)
 	}
@@ -92,7 +92,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 		}
 		events, notified := p.install(r)
 		p.notify(events)
-		open.Add(r.result.OpenAlerts(func(key derived.AlertKey) bool { return notified[key] != "" }))
+		r.result.AddOpenAlerts(open, func(key derived.AlertKey) bool { return notified[key] != "" })
 	}
 	return p.write(ctx, lease, open)
 }

@@ -132,8 +132,11 @@ func recompute(t *testing.T, store *fakestore.Store, r Request) []string {
 	rec := &recorder{View: store.View(nil), at: r.At}
 	w := derived.Writer{Store: rec, Exec: executor.New(executor.Options{MaxInFlight: 4, RetryRate: 1}, logger, prometheus.NewRegistry(), time.Now)}
 	guard := func(context.Context) error { return nil }
-	require.NoError(t, w.Write(t.Context(), result.Changes(), guard))
-	require.NoError(t, w.Write(t.Context(), result.OpenAlerts(func(derived.AlertKey) bool { return true }), guard))
+	rows, open := &derived.Changes{}, &derived.Changes{}
+	result.AddTo(rows)
+	result.AddOpenAlerts(open, func(derived.AlertKey) bool { return true })
+	require.NoError(t, w.Write(t.Context(), rows, guard))
+	require.NoError(t, w.Write(t.Context(), open, guard))
 	slices.Sort(rec.op)
 	return rec.op
 }

@@ -42,9 +42,8 @@ func Device(ctx context.Context, s Store, rules derived.Rules, r Request) (*Resu
 	return &Result{Request: r, Outcome: o, Existing: existing}, err
 }
 
-// Changes returns the rows to write and to delete, without alerts that are open now: see OpenAlerts.
-func (r *Result) Changes() *derived.Changes {
-	c := &derived.Changes{}
+// AddTo adds the rows to write and to delete, without alerts that are open now: see AddOpenAlerts.
+func (r *Result) AddTo(c *derived.Changes) {
 	gone := map[cassandra.FleetHour]bool{} // hours to which the device may not add anything any more
 	r.deleteAlerts(c, gone)
 	r.putAlerts(c)
@@ -53,7 +52,6 @@ func (r *Result) Changes() *derived.Changes {
 	for _, day := range r.Days {
 		c.PutDay(r.DeviceID, day, r.At)
 	}
-	return c
 }
 
 // deleteAlerts deletes rows of alerts that do not exist any more, or that are written again. It notes the hours that
@@ -162,10 +160,9 @@ func (r *Result) replaceHours(c *derived.Changes, gone map[cassandra.FleetHour]b
 	}
 }
 
-// OpenAlerts returns the open alerts to write, except manually resolved ones. notified reports whether receivers
-// know of an alert.
-func (r *Result) OpenAlerts(notified func(derived.AlertKey) bool) *derived.Changes {
-	c := &derived.Changes{}
+// AddOpenAlerts adds the open alerts to write, except manually resolved ones. notified reports whether receivers know of
+// an alert.
+func (r *Result) AddOpenAlerts(c *derived.Changes, notified func(derived.AlertKey) bool) {
 	for key, a := range r.Alerts {
 		if a.EndedMs == 0 && !r.Existing.ManuallyResolved[key] {
 			row := derived.AlertRow(r.DeviceID, a)
@@ -173,5 +170,4 @@ func (r *Result) OpenAlerts(notified func(derived.AlertKey) bool) *derived.Chang
 			c.PutOpenAlert(row, r.At+1)
 		}
 	}
-	return c
 }

@@ -68,8 +68,11 @@ defaults:
 	logger, _ := logtest.NewNullLogger()
 	w := derived.Writer{Store: v, Exec: executor.New(executor.Options{MaxInFlight: 4, RetryRate: 1}, logger, prometheus.NewRegistry(), time.Now)}
 	guard := func(context.Context) error { return nil }
-	require.NoError(t, w.Write(t.Context(), result.Changes(), guard))
-	require.NoError(t, w.Write(t.Context(), result.OpenAlerts(func(derived.AlertKey) bool { return true }), guard))
+	rows, open := &derived.Changes{}, &derived.Changes{}
+	result.AddTo(rows)
+	result.AddOpenAlerts(open, func(derived.AlertKey) bool { return true })
+	require.NoError(t, w.Write(t.Context(), rows, guard))
+	require.NoError(t, w.Write(t.Context(), open, guard))
 	sum, found := derived.SumHours(fakestore.List[cassandra.HourRow](f.Store, cassandra.TableHours, ""))
 	require.True(t, found)
 	require.NoError(t, v.ApplyAnalytics(t.Context(), cassandra.Put(at, sum)))
