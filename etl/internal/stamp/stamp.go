@@ -3,14 +3,16 @@
 package stamp
 
 import (
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
 // Clock makes write timestamps. It is safe for concurrent use.
 type Clock struct {
-	now  func() time.Time
-	last atomic.Int64
+	now func() time.Time
+
+	mu   sync.Mutex
+	last int64
 }
 
 // New makes a clock on the time of day.
@@ -23,21 +25,15 @@ func New(now func() time.Time) *Clock { return &Clock{now: now} }
 // The clocks of processes differ. A process that continues the work of another makes later timestamps, see After, and
 // what several processes write at once is written once more when the difference has passed.
 func (c *Clock) Next() int64 {
-	for {
-		last := c.last.Load()
-		next := max(last+3, c.now().UnixMicro())
-		if c.last.CompareAndSwap(last, next) {
-			return next
-		}
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last+3, c.now().UnixMicro())
+	return c.last
 }
 
 // After makes all later timestamps greater than one that was read.
 func (c *Clock) After(read int64) {
-	for {
-		last := c.last.Load()
-		if read+1 <= last || c.last.CompareAndSwap(last, read+1) {
-			return
-		}
-	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.last = max(c.last, read+1)
 }

@@ -124,12 +124,9 @@ func (w *Writer) Start(ctx context.Context, b *Batch) (wait func() error, err er
 		return nil, err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	start := func(table string, rows int, write func(context.Context) error) error {
-		return w.exec.Start(ctx, g, table, rows, write)
-	}
-	err = w.startHistory(p, start)
+	err = w.startHistory(ctx, g, p)
 	if err == nil {
-		err = w.startLatest(p, start)
+		err = w.startLatest(ctx, g, p)
 	}
 	return func() error {
 		if failed := g.Wait(); failed != nil {
@@ -198,10 +195,7 @@ func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
 // registryWrites is the number of registry writes of one batch that run in parallel.
 const registryWrites = 16
 
-// starter starts one write of some rows of a table, once the executor has a place.
-type starter func(table string, rows int, write func(context.Context) error) error
-
-func (w *Writer) startHistory(p *plan, start starter) error {
+func (w *Writer) startHistory(ctx context.Context, g *errgroup.Group, p *plan) error {
 	for key, items := range p.history {
 		for len(items) > 0 {
 			part := items[:w.fitting(items)]
@@ -212,7 +206,7 @@ func (w *Writer) startHistory(p *plan, start starter) error {
 					conflicts++
 				}
 			}
-			err := start(cassandra.TableHistory, len(part)-conflicts, func(ctx context.Context) error {
+			err := w.exec.Start(ctx, g, cassandra.TableHistory, len(part)-conflicts, func(ctx context.Context) error {
 				rows, nowMs := make([]cassandra.TelemetryRow, len(part)), w.now().UnixMilli()
 				for i, item := range part {
 					rows[i] = historyRow(item, nowMs)
@@ -249,7 +243,7 @@ func (w *Writer) mutationRows() int {
 	return w.options.BatchRows
 }
 
-func (w *Writer) startLatest(p *plan, start starter) error {
+func (w *Writer) startLatest(ctx context.Context, g *errgroup.Group, p *plan) error {
 	type mapKey struct {
 		fleet  string
 		bucket int32
@@ -263,7 +257,7 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 				onMap[key] = append(onMap[key], row)
 			}
 			if err == nil {
-				err = start(cassandra.TableLatest, 1, func(ctx context.Context) error { return w.store.WriteLatest(ctx, &row) })
+				err = w.exec.Start(ctx, g, cassandra.TableLatest, 1, func(ctx context.Context) error { return w.store.WriteLatest(ctx, &row) })
 			}
 		})
 		if err != nil {
@@ -272,7 +266,7 @@ func (w *Writer) startLatest(p *plan, start starter) error {
 	}
 	for key, rows := range onMap {
 		for part := range slices.Chunk(rows, w.mutationRows()) {
-			err := start(cassandra.TableLatestByFleet, len(part), func(ctx context.Context) error {
+			err := w.exec.Start(ctx, g, cassandra.TableLatestByFleet, len(part), func(ctx context.Context) error {
 				return w.store.WriteLatestByFleet(ctx, key.fleet, key.bucket, part)
 			})
 			if err != nil {
