@@ -33,7 +33,7 @@ type deadLetterFlags struct {
 	Limit  int      `placeholder:"N" help:"At most N dead letters, the oldest first."`
 }
 
-func (f *deadLetterFlags) filter(now time.Time) (filter deadletter.Filter, err error) {
+func (f *deadLetterFlags) filter() (filter deadletter.Filter, err error) {
 	for _, reason := range f.Reason {
 		if !slices.Contains(telemetry.Reasons, telemetry.Reason(reason)) {
 			return filter, fmt.Errorf("--reason %q: unknown reason: the reasons are %s", reason, joinReasons(telemetry.Reasons))
@@ -43,10 +43,10 @@ func (f *deadLetterFlags) filter(now time.Time) (filter deadletter.Filter, err e
 		return filter, fmt.Errorf("--limit %d: give 1 or more, or leave it out for no limit", f.Limit)
 	}
 	filter = deadletter.Filter{Reasons: f.Reason, Sources: f.Source, Limit: f.Limit}
-	if filter.Since, err = parseWhen("--since", f.Since, now); err != nil {
+	if filter.Since, err = parseTime("--since", f.Since, time.UTC); err != nil {
 		return filter, err
 	}
-	filter.Until, err = parseWhen("--until", f.Until, now)
+	filter.Until, err = parseTime("--until", f.Until, time.UTC)
 	return filter, err
 }
 
@@ -56,21 +56,6 @@ func joinReasons(reasons []telemetry.Reason) string {
 		names = append(names, string(r))
 	}
 	return strings.Join(names, ", ")
-}
-
-// parseWhen parses a time, or a duration before now.
-func parseWhen(flag, value string, now time.Time) (time.Time, error) {
-	if value == "" {
-		return time.Time{}, nil
-	}
-	if ago, err := time.ParseDuration(value); err == nil && ago >= 0 {
-		return now.Add(-ago), nil
-	}
-	ms, err := (telemetry.TimeFormat{}).Parse(value)
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%s %q: give a time such as 2026-05-01T12:00:00Z, or a duration before now such as 2h", flag, value)
-	}
-	return time.UnixMilli(ms), nil
 }
 
 type listDeadLettersCommand struct {
@@ -89,7 +74,7 @@ type listedDeadLetter struct {
 
 // Run lists the dead letters.
 func (c *listDeadLettersCommand) Run(p *program) error {
-	filter, err := c.filter(time.Now())
+	filter, err := c.filter()
 	if err != nil {
 		return err
 	}
@@ -210,7 +195,7 @@ func (c *reprocessDeadLettersCommand) Run(p *program) error {
 // source opens a directory and returns a source of the open dead letters that the flags select. A dry run neither locks
 // nor changes the directory.
 func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport) (*deadletter.Reprocessor, *deadletter.Queue, error) {
-	filter, err := c.filter(time.Now())
+	filter, err := c.filter()
 	if err != nil {
 		return nil, nil, err
 	}

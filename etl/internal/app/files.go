@@ -19,8 +19,8 @@ type fileFlags struct {
 	Set         map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Constant fields, for example fleet_id=fleet-001."`
 	Timezone    string            `default:"UTC" placeholder:"ZONE" help:"Time zone of timestamps without one, for example Asia/Shanghai."`
 	Layout      string            `placeholder:"LAYOUT" help:"Go layout of timestamps, for example 02.01.2006 15:04:05. RFC 3339, 2006-01-02 15:04:05 and epoch seconds or milliseconds are recognized."`
-	StartAt     string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the first is at this time; now is the current time."`
-	EndAt       string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the last is at this time; now is the current time."`
+	StartAt     string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the first is at this time, now, or a duration before now: 2h."`
+	EndAt       string            `xor:"shift" placeholder:"TIME" help:"Shift all timestamps so that the last is at this time, now, or a duration before now: 2h."`
 	DeriveSpeed bool              `help:"Give records without speed the mean speed since the previous position of their device; reads and sorts all files first."`
 }
 
@@ -58,12 +58,9 @@ func (f *fileFlags) shift(p *program, o csvfile.Options) (time.Duration, error) 
 	if value == "" {
 		return 0, nil
 	}
-	target := time.Now().UnixMilli()
-	if value != "now" {
-		var err error
-		if target, err = (telemetry.TimeFormat{Location: o.Times.Location}).Parse(value); err != nil {
-			return 0, fmt.Errorf("%s %q: use now, or a time such as 2026-05-01T12:00:00Z", flag, value)
-		}
+	target, err := parseTime(flag, value, o.Times.Location)
+	if err != nil {
+		return 0, err
 	}
 	first, last, n, err := csvfile.TimeRange(p.stop, o)
 	if err != nil {
@@ -76,11 +73,29 @@ func (f *fileFlags) shift(p *program, o csvfile.Options) (time.Duration, error) 
 	if f.EndAt != "" {
 		from = last
 	}
-	shift := time.Duration(target-from) * time.Millisecond
+	shift := time.Duration(target.UnixMilli()-from) * time.Millisecond
 	p.logger.WithFields(logrus.Fields{
 		"shift": shift.String(), "first": showMs(first + shift.Milliseconds()), "last": showMs(last + shift.Milliseconds()),
 	}).Info("shifting timestamps")
 	return shift, nil
+}
+
+// parseTime parses the value of a flag: a time, now, or a duration before now. A time without a zone is in the location.
+// An empty value is the zero time.
+func parseTime(flag, value string, location *time.Location) (time.Time, error) {
+	switch ago, err := time.ParseDuration(value); {
+	case value == "":
+		return time.Time{}, nil
+	case value == "now":
+		return time.Now(), nil
+	case err == nil && ago >= 0:
+		return time.Now().Add(-ago), nil
+	}
+	ms, err := (telemetry.TimeFormat{Location: location}).Parse(value)
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%s %q: give a time such as 2026-05-01T12:00:00Z, now, or a duration before now such as 2h", flag, value)
+	}
+	return time.UnixMilli(ms), nil
 }
 
 func showMs(ms int64) string { return time.UnixMilli(ms).UTC().Format(time.RFC3339) }

@@ -11,7 +11,6 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/generator"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
-	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 type generateCommand struct {
@@ -19,7 +18,7 @@ type generateCommand struct {
 	Vehicles  int           `default:"50" help:"Vehicles to simulate."`
 	Fleets    int           `default:"1" help:"Fleets that the vehicles are spread over, starting with fleet-001."`
 	Interval  time.Duration `default:"5s" help:"Interval between two records of a vehicle."`
-	Start     string        `placeholder:"TIME" help:"Time of the first record (default: so that the last is about now)."`
+	Start     string        `placeholder:"TIME" help:"Time of the first record, or a duration before now: 2h (default: so that the last is about now)."`
 	Seed      uint64        `default:"1" help:"Seed; the same seed gives the same records."`
 	Late      float64       `help:"Share of records that arrive late, 0 to 1."`
 	Duplicate float64       `help:"Share of records sent twice, 0 to 1."`
@@ -63,12 +62,9 @@ func (c *generateCommand) options() (generator.Options, error) {
 		o.Start = time.Now().Add(-time.Duration(rounds) * c.Interval)
 		return o, nil
 	}
-	ms, err := telemetry.TimeFormat{}.Parse(c.Start)
-	if err != nil {
-		return o, fmt.Errorf("--start %q: use a time such as 2026-05-01T12:00:00Z", c.Start)
-	}
-	o.Start = time.UnixMilli(ms)
-	return o, nil
+	var err error
+	o.Start, err = parseTime("--start", c.Start, time.UTC)
+	return o, err
 }
 
 // intoFile writes a temporary file and renames it once it is complete.

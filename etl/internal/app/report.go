@@ -5,12 +5,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"github.com/prometheus/procfs"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
@@ -73,20 +74,14 @@ func usage() (cpu float64, memory int64) {
 	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
 		return 0, 0
 	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds(), peakMemory(&u)
-}
-
-// peakMemory is the greatest resident memory of this process, in bytes. Linux gives that of the parent as u.Maxrss where a
-// larger process started this one, so the high-water mark in /proc goes first.
-func peakMemory(u *syscall.Rusage) int64 {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return u.Maxrss
+	memory = u.Maxrss
+	// Linux gives the peak of the parent as Maxrss where a larger process started this one.
+	if self, err := procfs.Self(); err == nil {
+		if status, err := self.NewStatus(); err == nil {
+			memory = int64(status.VmHWM)
+		}
 	}
-	_, rest, _ := strings.Cut(string(status), "VmHWM:")
-	var kilobytes int64
-	_, _ = fmt.Sscanf(rest, "%d kB", &kilobytes)
-	return kilobytes << 10
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano()).Seconds(), memory
 }
 
 func (r *report) finish(err error) {
