@@ -128,7 +128,7 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	if err := d.table(nodes, t); err != nil {
 		return err
 	}
-	return d.watch(ctx, newStates(nodes, running))
+	return d.watch(ctx, running)
 }
 
 // lock locks the demo until unlock is called. It fails if another process runs the demo.
@@ -193,7 +193,8 @@ func (d *Demo) command(ctx context.Context, name string, args ...string) *exec.C
 }
 
 // watch prints the progress and ended programs until ctx ends. The end of fleet-etl ends the demo, that of other programs does not.
-func (d *Demo) watch(ctx context.Context, s *states) error {
+func (d *Demo) watch(ctx context.Context, servers []*process.Server) error {
+	shown := problems{}
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
 	for {
@@ -205,7 +206,8 @@ func (d *Demo) watch(ctx context.Context, s *states) error {
 		if err := d.etl().Running(); err != nil {
 			return err
 		}
-		for _, line := range append(s.changes(d.cluster.Nodes()), progress()) {
+		nodes, err := d.cluster.Nodes()
+		for _, line := range append(shown.changes(nodes, err, servers), progress()) {
 			d.printf("%s  %s", time.Now().Format(time.TimeOnly), line)
 		}
 	}

@@ -100,16 +100,16 @@ func TestDownStopsTheRunningDemo(t *testing.T) {
 
 func TestEachChangeIsPrintedOnce(t *testing.T) {
 	all := nodes("dc1", "dc2")
-	p := newStates(all, nil)
-	assert.Empty(t, p.changes(all, nil))
+	p := problems{}
+	assert.Empty(t, p.changes(all, nil, nil))
 	all[1].State = process.Dead
-	changed := p.changes(all, nil)
+	changed := p.changes(all, nil, nil)
 	require.Len(t, changed, 1)
 	assert.Contains(t, changed[0], "node 2 (127.0.0.2, dc2) is dead: `go run ./dev cluster start 2` starts it")
-	assert.Empty(t, p.changes(all, nil))
+	assert.Empty(t, p.changes(all, nil, nil))
 	all[1].State = process.Running
-	assert.Equal(t, []string{"node 2 (127.0.0.2, dc2) is running again"}, p.changes(all, nil))
-	assert.Equal(t, []string{"cluster: no such file"}, p.changes(nil, errors.New("no such file")))
+	assert.Equal(t, []string{"node 2 (127.0.0.2, dc2) is running again"}, p.changes(all, nil, nil))
+	assert.Equal(t, []string{"cluster: no such file"}, p.changes(nil, errors.New("no such file"), nil))
 }
 
 func TestTable(t *testing.T) {

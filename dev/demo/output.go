@@ -42,44 +42,35 @@ func (d *Demo) table(nodes []cluster.Node, t tools) error {
 	return w.Flush()
 }
 
-// states has the last printed state of each program, so that each change is printed once.
-type states struct {
-	nodes   map[int]process.State
-	servers []*process.Server
-}
+// problems has the programs that do not run, so that each change is printed once.
+type problems map[string]bool
 
-func newStates(nodes []cluster.Node, servers []*process.Server) *states {
-	s := &states{nodes: map[int]process.State{}, servers: servers}
-	for _, n := range nodes {
-		s.nodes[n.N] = process.Running
+func (p problems) changes(nodes []cluster.Node, err error, servers []*process.Server) (changes []string) {
+	note := func(program, problem string) {
+		if problem != "" && !p[program] {
+			changes = append(changes, problem)
+		} else if problem == "" && p[program] {
+			changes = append(changes, program+" is running again")
+		}
+		p[program] = problem != ""
 	}
-	return s
-}
-
-func (s *states) changes(nodes []cluster.Node, err error) (changes []string) {
 	if err != nil {
 		changes = append(changes, "cluster: "+err.Error())
 	}
 	for _, n := range nodes {
-		if n.State == s.nodes[n.N] {
-			continue
+		problem := ""
+		if n.State != process.Running {
+			problem = fmt.Sprintf("%s is %s: `go run ./dev cluster start %d` starts it; its log: %s", n, n.State, n.N, n.LogFile)
 		}
-		s.nodes[n.N] = n.State
-		if n.State == process.Running {
-			changes = append(changes, fmt.Sprintf("%s is running again", n))
-			continue
-		}
-		changes = append(changes, fmt.Sprintf("%s is %s: `go run ./dev cluster start %d` starts it; its log: %s", n, n.State, n.N, n.LogFile))
+		note(n.String(), problem)
 	}
-	var left []*process.Server
-	for _, server := range s.servers {
+	for _, server := range servers {
+		problem := ""
 		if err := server.Running(); err != nil {
-			changes = append(changes, err.Error())
-			continue
+			problem = err.Error()
 		}
-		left = append(left, server)
+		note(server.Name, problem)
 	}
-	s.servers = left
 	return changes
 }
 
