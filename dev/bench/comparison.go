@@ -34,10 +34,7 @@ type Way struct {
 
 // Result is the median of the runs of a way on an input.
 type Result struct {
-	Cluster string `json:"cluster"`
-	Input   string `json:"input"`
-	Way     string `json:"way"`
-	Runs    int    `json:"runs"`
+	Cluster, Input, Way string
 	Usage
 }
 
@@ -79,7 +76,7 @@ func (c Comparison) Run(ctx context.Context, nodes Nodes) (results []Result, err
 		}
 	}
 	for i, of := range runs {
-		results = append(results, Result{nodes.DCs, c.Inputs[i/len(c.Ways)].Name, c.Ways[i%len(c.Ways)].Name, c.Rounds, medians(of)})
+		results = append(results, Result{nodes.DCs, c.Inputs[i/len(c.Ways)].Name, c.Ways[i%len(c.Ways)].Name, medians(of)})
 	}
 	return results, nil
 }

@@ -85,7 +85,7 @@ type TableWrites struct {
 // Usage is the cost of one command.
 type Usage struct {
 	Report
-	NodesCPU float64 `json:"nodes_cpu_seconds"`
+	NodesCPU float64 // seconds
 }
 
 // PerSecond is the number of records stored per second.

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"text/tabwriter"
@@ -20,16 +21,15 @@ func (c *Cluster) Status(ctx context.Context, keyspace string) (down int, err er
 	fmt.Fprintln(w, "NODE\tDATA CENTER\tADDRESS\tPID\tSTATE\tLOG")
 	for _, n := range nodes {
 		state := string(n.State)
-		if n.State == process.Running && answersCQL(ctx, n.CQL()) {
-			state = "up"
-			if serving == 0 {
-				serving = n.N
-			}
-		} else {
+		switch {
+		case n.State != process.Running:
 			down++
-			if n.State == process.Running {
-				state = "no CQL"
-			}
+		case !answersCQL(ctx, n.CQL()):
+			state = "no CQL"
+			down++
+		default:
+			state = "up"
+			serving = cmp.Or(serving, n.N)
 		}
 		fmt.Fprintf(w, "%d\t%s\t%s\t%d\t%s\t%s\n", n.N, n.DC, n.CQL(), n.PID, state, n.LogFile)
 	}
