@@ -155,9 +155,6 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 	if f.Now.Before(end) {
 		end = f.Now
 	}
-	moment := func(r *rand.Rand) time.Time {
-		return day.Time().Add(time.Duration(r.Int64N(int64(end.Sub(day.Time())) + 1)))
-	}
 	err := each(ctx, f.Vehicles, func(ctx context.Context, n int) error {
 		r := rand.New(rand.NewPCG(uint64(n), uint64(day)))
 		every, trips := sparseEvery, tripsPerDay
@@ -168,8 +165,12 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 		err = errors.Join(err, f.write(ctx, "insertTrip", f.rows(n, day.Time(), end, 24*time.Hour/time.Duration(trips))...))
 		if n < followed {
 			err = errors.Join(err, f.write(ctx, "updateDeviceDay", f.row(n, end)))
-			for range alertsPerDay {
-				err = errors.Join(err, f.write(ctx, "insertDeviceAlert", f.row(n, moment(r))))
+		}
+		for range alertsPerDay {
+			at := day.Time().Add(time.Duration(r.Int64N(int64(end.Sub(day.Time())) + 1)))
+			err = errors.Join(err, f.write(ctx, "insertFleetAlert", f.row(n, at)), f.write(ctx, "insertFleetAlertEnd", f.row(n, at)))
+			if n < followed {
+				err = errors.Join(err, f.write(ctx, "insertDeviceAlert", f.row(n, at)))
 			}
 		}
 		return err
@@ -181,21 +182,15 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 	if err := f.write(ctx, "insertAnalytics", hours...); err != nil {
 		return err
 	}
-	if day > cassandra.DayOf(f.Now.UnixMilli())-hourDays {
-		err := each(ctx, len(hours), func(ctx context.Context, i int) error {
-			var rows []row
-			for n := range f.Vehicles {
-				rows = append(rows, f.row(n, hours[i].time))
-			}
-			return f.write(ctx, "insertHour", rows...)
-		})
-		if err != nil {
-			return err
-		}
+	if day <= cassandra.DayOf(f.Now.UnixMilli())-hourDays {
+		return nil
 	}
-	return each(ctx, f.Vehicles*alertsPerDay, func(ctx context.Context, i int) error {
-		at := moment(rand.New(rand.NewPCG(uint64(i), uint64(day))))
-		return errors.Join(f.write(ctx, "insertFleetAlert", f.row(i/alertsPerDay, at)), f.write(ctx, "insertFleetAlertEnd", f.row(i/alertsPerDay, at)))
+	return each(ctx, len(hours), func(ctx context.Context, i int) error {
+		var rows []row
+		for n := range f.Vehicles {
+			rows = append(rows, f.row(n, hours[i].time))
+		}
+		return f.write(ctx, "insertHour", rows...)
 	})
 }
 

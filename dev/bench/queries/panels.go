@@ -56,12 +56,6 @@ func (r rawReader) Rows(ctx context.Context, statement string, limit int) (cassa
 	return r.store.Select(ctx, statement, limit)
 }
 
-// dataSource runs statements as the data source does by default.
-func dataSource(store *cassandra.Store, tables []cassandra.Table) *executor.Executor {
-	defaults := &settings.Settings{MaxPartitions: 2000, MaxRows: 100_000, AllowRaw: true}
-	return executor.New(defaults, rawReader{store: store, tables: tables}, frames.Links{}, time.Now)
-}
-
 // ask runs a panel's statement and counts the rows.
 func (f *Fill) ask(ctx context.Context, source *executor.Executor, p panel, from, to time.Time) (rows int, err error) {
 	bound, err := p.board.Bind(p.target, grafana.Values{From: from, To: to, Variables: map[string][]string{
@@ -89,7 +83,8 @@ func (f *Fill) panels(store *cassandra.Store, tables []cassandra.Table) (calls [
 	if err != nil {
 		return nil, err
 	}
-	source := dataSource(store, tables)
+	defaults := &settings.Settings{MaxPartitions: 2000, MaxRows: 100_000, AllowRaw: true} // of the data source
+	source := executor.New(defaults, rawReader{store: store, tables: tables}, frames.Links{}, time.Now)
 	for _, p := range found {
 		ranges := []time.Duration{aDay, 7 * aDay, 29 * aDay}
 		if !strings.Contains(p.cql, "$__") && !strings.Contains(p.cql, "${__") {
