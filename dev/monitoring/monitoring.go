@@ -25,7 +25,7 @@ import (
 type Options struct {
 	Program string    // path; default: the result of FindPrometheus or FindAlertmanager
 	Root    string    // repository with the configuration; default: the one of the working directory
-	Dir     string    // for configuration, data, log and pid file of this program only; required
+	Dir     string    // absolute path for configuration, data, log and pid file of this program only
 	Port    int       // on 127.0.0.1; default: any free port
 	Out     io.Writer // progress, one line per event; nil discards it
 
@@ -36,12 +36,6 @@ type Options struct {
 
 // complete sets the defaults, and stops the program that an earlier process left running in the directory.
 func (o *Options) complete(ctx context.Context, find func() (string, error)) (err error) {
-	if o.Dir == "" {
-		return errors.New("no folder to run it in: set Options.Dir")
-	}
-	if o.Dir, err = filepath.Abs(o.Dir); err != nil {
-		return err
-	}
 	if o.Root == "" {
 		if o.Root, err = cluster.RepositoryRoot(); err != nil {
 			return err
