@@ -13,7 +13,7 @@ import (
 type Item struct {
 	telemetry.Record
 	Position int64  // place in the batch's origin: line, offset or index
-	Raw      string // the record as it came, for the dead letters; empty when it never was text
+	Raw      string // the record as it came, for the dead letters; empty if it never was text
 
 	// Hash is the record's PayloadHash. Validation sets it.
 	Hash uint64

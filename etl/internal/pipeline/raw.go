@@ -9,18 +9,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// rawOf returns the text of an item for the dead letters: as it came, or as JSON when it never was text.
-func rawOf(item *Item) string {
-	if item.Raw != "" {
-		return item.Raw
-	}
-	text, err := item.AppendJSON(nil)
-	if err != nil { // JSON has no NaN and no infinity; the rejection names them
-		return item.DeviceID
-	}
-	return string(text)
-}
-
 // FieldsOf returns a record for the dead letters, field by field.
 func FieldsOf(r *telemetry.Record) map[string]string {
 	fields := map[string]string{

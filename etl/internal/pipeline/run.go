@@ -126,7 +126,7 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 		payload, seen, rejection := p.o.Validator.Validate(&item.Record, nowMs)
 		if rejection != nil {
 			outcome.Rejected = append(outcome.Rejected, Rejected{
-				Rejection: rejection, Position: item.Position, Raw: rawOf(&item), Fields: FieldsOf(&item.Record),
+				Rejection: rejection, Position: item.Position, Raw: item.Raw, Fields: FieldsOf(&item.Record),
 			})
 			continue
 		}

@@ -99,25 +99,3 @@ func JSONText(field string, value json.RawMessage) (string, *Rejection) {
 		return "", Reject(Malformed, field, string(value), "give a string or a number")
 	}
 }
-
-// AppendJSON appends the record as the JSON object that ParseJSON accepts, with the timestamp in milliseconds.
-func (r *Record) AppendJSON(b []byte) ([]byte, error) {
-	fields := struct {
-		DeviceID  string   `json:"device_id"`
-		FleetID   string   `json:"fleet_id"`
-		Timestamp int64    `json:"timestamp"`
-		Lat       float64  `json:"lat"`
-		Lon       float64  `json:"lon"`
-		Speed     *float64 `json:"speed_kmh,omitempty"`
-		Heading   *float64 `json:"heading_deg,omitempty"`
-		Battery   *int32   `json:"battery_pct,omitempty"`
-		Temp      *float64 `json:"temp_c,omitempty"`
-		Zone      string   `json:"zone,omitempty"`
-		Accuracy  *float64 `json:"accuracy_m,omitempty"`
-	}{
-		r.DeviceID, r.FleetID, r.TimeMs, r.Lat, r.Lon, r.SpeedKmh.Ptr(), r.HeadingDeg.Ptr(), r.BatteryPct.Ptr(), r.TempC.Ptr(),
-		r.Zone, r.AccuracyM.Ptr(),
-	}
-	text, err := json.Marshal(fields)
-	return append(b, text...), err
-}

@@ -29,14 +29,6 @@ func TestJSONRecords(t *testing.T) {
 			assert.Equal(t, c.want, got)
 		})
 	}
-	for _, r := range []Record{whole, bare} {
-		text, err := r.AppendJSON(nil)
-		require.NoError(t, err)
-		got, rejection := ParseJSON(text, "")
-		require.Nil(t, rejection)
-		assert.Equal(t, r, got, "round trip")
-		assert.Equal(t, r.AccuracyM.Valid, strings.Contains(string(text), "accuracy_m"), "an absent accuracy is not written")
-	}
 	for text, want := range map[string]Rejection{
 		`[1]`:              {Malformed, "", "[1]", "send a JSON object"},
 		``:                 {Malformed, "", "", "send a JSON object"},
