@@ -45,26 +45,21 @@ var program = java.Program{
 type Broker struct {
 	dir    string // data, logs and state
 	port   int    // plaintext, on 127.0.0.1; the next two are the controller and TLS with SASL
-	heapMB int
 	printf func(format string, args ...any)
 }
 
-// Open returns the broker of the environment variables DEV_KAFKA_DIR, DEV_KAFKA_PORT and DEV_KAFKA_HEAP. It starts nothing. It writes
-// a line per event to out.
+// Open returns the broker of the environment variables DEV_KAFKA_DIR and DEV_KAFKA_PORT. It starts nothing. It writes a line per event
+// to out.
 func Open(out io.Writer) (*Broker, error) {
 	var settings struct {
 		Dir  string `envconfig:"DEV_KAFKA_DIR"`
 		Port int    `envconfig:"DEV_KAFKA_PORT" default:"19092"`
-		Heap int    `envconfig:"DEV_KAFKA_HEAP" default:"320"` // MiB
 	}
 	if err := envconfig.Process("", &settings); err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
 	if settings.Port < 1 || settings.Port > 65535-2 {
 		return nil, fmt.Errorf("open broker: DEV_KAFKA_PORT=%d: want 1 to %d", settings.Port, 65535-2)
-	}
-	if settings.Heap < 64 {
-		return nil, fmt.Errorf("open broker: DEV_KAFKA_HEAP=%d MB: want at least 64", settings.Heap)
 	}
 	if settings.Dir == "" {
 		root, err := cluster.RepositoryRoot()
@@ -77,7 +72,7 @@ func Open(out io.Writer) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open broker: %w", err)
 	}
-	return &Broker{dir: dir, port: settings.Port, heapMB: settings.Heap, printf: log.New(out, "", 0).Printf}, nil
+	return &Broker{dir: dir, port: settings.Port, printf: log.New(out, "", 0).Printf}, nil
 }
 
 // Address is where the broker serves plain text without a login.
@@ -163,7 +158,7 @@ func (b *Broker) up(ctx context.Context, server process.Server) error {
 	if err := b.configure(ctx, javaPath, jars); err != nil {
 		return err
 	}
-	return server.Start(ctx, exec.Command(javaPath, fmt.Sprintf("-Xms%dM", b.heapMB), fmt.Sprintf("-Xmx%dM", b.heapMB), "-XX:+UseG1GC", //nolint:noctx // it outlives the caller
+	return server.Start(ctx, exec.Command(javaPath, "-Xms320M", "-Xmx320M", "-XX:+UseG1GC", //nolint:noctx // it outlives the caller
 		"-XX:MaxGCPauseMillis=50", "-XX:+ExitOnOutOfMemoryError", "-XX:+PerfDisableSharedMem", "-Djava.net.preferIPv4Stack=true",
 		"-Dlog4j2.configurationFile="+filepath.Join(b.dir, "log4j2.yaml"), "-cp", filepath.Join(jars, "*"), "kafka.Kafka", b.properties()))
 }

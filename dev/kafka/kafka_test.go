@@ -106,8 +106,6 @@ func TestUpNamesThePortInUse(t *testing.T) {
 func TestInvalidSettingsAreRejected(t *testing.T) {
 	for name, c := range map[string]struct{ variable, value, want string }{
 		"port":   {"DEV_KAFKA_PORT", "65534", "DEV_KAFKA_PORT=65534: want 1 to 65533"},
-		"heap":   {"DEV_KAFKA_HEAP", "8", "DEV_KAFKA_HEAP=8 MB: want at least 64"},
-		"heap2":  {"DEV_KAFKA_HEAP", "-8", "DEV_KAFKA_HEAP=-8 MB"},
 		"number": {"DEV_KAFKA_PORT", "many", "assigning DEV_KAFKA_PORT to Port: converting 'many' to type int"},
 	} {
 		t.Run(name, func(t *testing.T) {
