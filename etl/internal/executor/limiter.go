@@ -2,6 +2,7 @@ package executor
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,11 +43,9 @@ func (l *limiter) acquire(ctx context.Context) error {
 	case <-ctx.Done():
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		for i, w := range l.waiting {
-			if w == place {
-				l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
-				return ctx.Err()
-			}
+		if i := slices.Index(l.waiting, place); i >= 0 {
+			l.waiting = slices.Delete(l.waiting, i, i+1)
+			return ctx.Err()
 		}
 		l.inFlight-- // the place was granted at the same moment
 		l.admit()

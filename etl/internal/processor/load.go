@@ -2,7 +2,6 @@ package processor
 
 import (
 	"context"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -106,8 +105,7 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		for _, a := range later {
 			fleets = append(fleets, a.FleetID)
 		}
-		slices.Sort(fleets)
-		open, err = recompute.OpenAlerts(ctx, s, a.DeviceID, slices.Compact(fleets))
+		open, err = recompute.OpenAlerts(ctx, s, a.DeviceID, fleets)
 		return err
 	})
 	if err != nil {
@@ -137,10 +135,10 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		v.state, v.day = state, last.Day
 		v.knownMs = v.state.AdvancedMs()
 		v.restoreNotified(open)
+		if len(later) > 0 {
+			v.later = make(map[derived.AlertKey]telemetry.Severity, len(later))
+		}
 		for _, a := range later {
-			if v.later == nil {
-				v.later = map[derived.AlertKey]telemetry.Severity{}
-			}
 			v.later[derived.KeyOfRow(a)] = telemetry.Severity(a.Severity)
 		}
 	case found:

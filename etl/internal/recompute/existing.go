@@ -45,10 +45,9 @@ func ReadExisting(ctx context.Context, s Store, deviceID string, first cassandra
 	e.Alerts = slices.DeleteFunc(e.Alerts, func(a cassandra.Alert) bool {
 		return a.OpenedMs < from && !open[derived.KeyOfRow(a)]
 	})
+	fleets = slices.Clone(fleets)
 	for _, a := range e.Alerts {
-		if !slices.Contains(fleets, a.FleetID) {
-			fleets = append(slices.Clone(fleets), a.FleetID)
-		}
+		fleets = append(fleets, a.FleetID)
 	}
 	if e.Open, err = OpenAlerts(ctx, s, deviceID, fleets); err != nil {
 		return e, err
@@ -76,9 +75,9 @@ func (e *Existing) IsOpen(key derived.AlertKey) bool {
 	return slices.ContainsFunc(e.Open, func(row cassandra.Alert) bool { return derived.KeyOfRow(row) == key })
 }
 
-// OpenAlerts reads the open alerts of a device in some fleets.
+// OpenAlerts reads the open alerts of a device in some fleets, which may repeat.
 func OpenAlerts(ctx context.Context, s Store, deviceID string, fleets []string) (open []cassandra.Alert, err error) {
-	for _, fleet := range fleets {
+	for _, fleet := range slices.Compact(slices.Sorted(slices.Values(fleets))) {
 		rows, err := s.OpenAlertsOfDevice(ctx, fleet, deviceID)
 		if err != nil {
 			return nil, err

@@ -135,13 +135,10 @@ func (r *Result) replaceTrips(c *derived.Changes) {
 func (r *Result) replaceHours(c *derived.Changes, gone map[cassandra.FleetHour]bool) {
 	fleets := slices.Clone(r.Fleets)
 	for _, day := range slices.Concat(r.Days, r.Existing.Days) {
-		for _, fleet := range day.Fleets {
-			if !slices.Contains(fleets, fleet) {
-				fleets = append(fleets, fleet)
-			}
-		}
+		fleets = append(fleets, day.Fleets...)
 	}
-	if len(fleets) > 1 {
+	slices.Sort(fleets)
+	if fleets = slices.Compact(fleets); len(fleets) > 1 {
 		for _, day := range r.Days {
 			for _, fleet := range fleets {
 				for h := range int64(24) {
