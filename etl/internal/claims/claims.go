@@ -106,7 +106,7 @@ type claim struct {
 }
 
 func newClaim(from cassandra.Day) *claim {
-	return &claim{fromDay: from, fleets: map[string]bool{}, sharers: map[string]bool{}}
+	return &claim{fromDay: from, fleets: map[string]bool{}}
 }
 
 func (c *claim) join(fleets []string) (changed bool) {
@@ -315,6 +315,9 @@ func (c *Claims) notifyOthers(ctx context.Context, ids []string) ([]Acquired, er
 		}
 		for _, other := range others[id] {
 			v.shared = true
+			if v.sharers == nil {
+				v.sharers = map[string]bool{}
+			}
 			v.sharers[other.InstanceID] = true
 			v.fromDay = min(v.fromDay, other.FromDay)
 			v.join(other.Fleets)
@@ -395,7 +398,7 @@ func (c *Claims) NoteOthers(id string, others bool, at time.Time) {
 	case v.aloneSince.IsZero():
 		v.aloneSince = at
 	case at.Sub(v.aloneSince) >= c.options.MaxClockSkew:
-		v.shared, v.sharers, v.aloneSince = false, map[string]bool{}, time.Time{}
+		v.shared, v.sharers, v.aloneSince = false, nil, time.Time{}
 	}
 }
 

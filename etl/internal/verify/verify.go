@@ -173,8 +173,8 @@ type comparison struct {
 	first, last cassandra.Day
 	untilMs     int64 // end of the range, or now
 	claims      []cassandra.Claim
-	outcome     *recompute.Outcome // what should be stored
-	existing    recompute.Existing // what is stored
+	outcome     *recompute.Outcome // the rows that should be stored
+	existing    recompute.Existing // the stored rows
 	sending     bool               // it sent lately
 	differences []Difference
 	otherRules  int
