@@ -55,19 +55,28 @@ func newMessage(raw string, r telemetry.Record, rejection *telemetry.Rejection, 
 	return Message{Record: r, Rejection: rejection, Raw: raw[:min(len(raw), telemetry.MaxRawLen)]}
 }
 
-// addTo adds the names to the raw text of a rejected record, an object or parameters, so that its dead letter has them.
-// Names in the text itself override them.
+// addTo adds the names that the raw text of a rejected record lacks, an object or parameters, so that its dead letter has
+// them.
 func (d Defaults) addTo(raw string) string {
+	type names struct {
+		Fleet  any `json:"fleet_id,omitempty"`
+		Device any `json:"device_id,omitempty"`
+	}
 	fields, isObject := strings.CutPrefix(strings.TrimSpace(raw), "{")
-	names, _ := json.Marshal(struct { // texts can always be encoded
-		Fleet  string `json:"fleet_id,omitempty"`
-		Device string `json:"device_id,omitempty"`
-	}{d.Fleet, d.Device})
+	var has, lacks names
+	_ = json.Unmarshal([]byte(raw), &has) // parameters lack both
+	if has.Fleet == nil && d.Fleet != "" {
+		lacks.Fleet = d.Fleet
+	}
+	if has.Device == nil && d.Device != "" {
+		lacks.Device = d.Device
+	}
+	added, _ := json.Marshal(lacks) // texts can always be encoded
 	switch {
 	case !isObject && d.Fleet != "":
 		return raw + "&fleet_id=" + url.QueryEscape(d.Fleet)
-	case isObject && len(names) > len("{}") && strings.HasPrefix(strings.TrimSpace(fields), `"`):
-		return strings.TrimSuffix(string(names), "}") + "," + fields
+	case isObject && len(added) > len("{}") && strings.HasPrefix(strings.TrimSpace(fields), `"`):
+		return strings.TrimSuffix(string(added), "}") + "," + fields
 	default:
 		return raw
 	}
