@@ -204,8 +204,13 @@ func (s *stack) useIt(t *testing.T, api string) {
 }
 
 func send(ctx context.Context, api string) error {
+	now := time.Now()
+	speed := 42 // too fast, and slow every other four seconds: an alert opens and ends
+	if now.Unix()/4%2 == 0 {
+		speed = 10
+	}
 	body, err := json.Marshal([]map[string]any{{
-		"device_id": "z-api-1", "timestamp": time.Now().UTC().Format("2006-01-02T15:04:05.000Z"), "lat": 52.37, "lon": 9.73, "speed_kmh": 42,
+		"device_id": "z-api-1", "timestamp": now.UTC().Format("2006-01-02T15:04:05.000Z"), "lat": 52.37, "lon": 9.73, "speed_kmh": speed,
 		"battery_pct": 55, "temp_c": 4,
 	}})
 	if err != nil {
