@@ -22,7 +22,7 @@ type queriesCmd struct {
 	Vehicles int    `default:"10000" help:"Vehicles of the fleet."`
 	Days     int    `default:"30" help:"Days that are filled, up to now."`
 	Fill     bool   `default:"true" negatable:"" help:"Fill the keyspace first."`
-	Only     string `placeholder:"TEXT" help:"Measure only statements, calls and panels with this in their names."`
+	Only     string `placeholder:"TEXT" help:"Measure only statements and calls with this in their names."`
 	Write    bool   `help:"Write the results into docs/queries.md, too."`
 }
 

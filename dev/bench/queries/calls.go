@@ -9,7 +9,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
-// call is one use of the store that dashboards, the API or the pipeline make. It may send several statements.
+// call is one use of the store by the API, the data source or the pipeline. It may send several statements.
 type call struct {
 	name   string
 	budget time.Duration // for the P95, on the machine that measures

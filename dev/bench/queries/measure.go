@@ -28,7 +28,7 @@ type Measure struct {
 	TableStats func(ctx context.Context) ([]byte, error)
 }
 
-// Run measures statements, calls and panels, and returns the sections of the document.
+// Run measures statements and calls, and returns the sections of the document.
 func (m *Measure) Run(ctx context.Context) ([]table.Section, error) {
 	tables, err := m.Store.Schema(ctx)
 	if err != nil {
@@ -36,24 +36,20 @@ func (m *Measure) Run(ctx context.Context) ([]table.Section, error) {
 	}
 	fact := fmt.Sprintf("Measured %s: %d vehicles over %d days in one fleet. %d of them send every %s, the others every hour.",
 		time.Now().UTC().Format("2006-01-02 15:04 UTC"), m.Fill.Vehicles, m.Fill.Days, denseVehicles, denseEvery)
-	sections := []table.Section{{Name: "statements", Title: "Statements", Facts: []string{fact}}, {Name: "calls", Title: "Calls"}, {Name: "panels", Title: "Panels"}, {Name: "tables", Title: "Tables"}}
-	if sections[0].Tables, err = m.statements(ctx, tables); err != nil {
-		return nil, err
-	}
-	panels, err := m.Fill.panels(m.Store, tables)
+	statements, err := m.statements(ctx, tables)
 	if err != nil {
 		return nil, err
 	}
-	for i, calls := range [][]call{m.Fill.calls(m.Store), panels} {
-		costs, err := m.calls(ctx, calls)
-		if err != nil {
-			return nil, err
-		}
-		sections[1+i].Tables = []*table.Table{costs}
+	calls, err := m.calls(ctx)
+	if err != nil {
+		return nil, err
 	}
 	sizes, err := m.sizes(ctx, tables)
-	sections[3].Tables = []*table.Table{sizes}
-	return sections, err
+	return []table.Section{
+		{Name: "statements", Title: "Statements", Facts: []string{fact}, Tables: statements},
+		{Name: "calls", Title: "Calls", Tables: []*table.Table{calls}},
+		{Name: "tables", Title: "Tables", Tables: []*table.Table{sizes}},
+	}, err
 }
 
 // cost is what the callers of repeated runs wait, in milliseconds, and the largest number of rows.
@@ -141,9 +137,9 @@ func keyOf(tables []cassandra.Table, name string) string {
 	return strings.Join(append([]string{"(" + strings.Join(tables[i].PartitionKey, ", ") + ")"}, tables[i].ClusteringKey...), ", ")
 }
 
-func (m *Measure) calls(ctx context.Context, calls []call) (*table.Table, error) {
+func (m *Measure) calls(ctx context.Context) (*table.Table, error) {
 	t := &table.Table{Head: []string{"call", "rows", "P50 ms", "P95 ms", "budget ms"}}
-	for _, c := range calls {
+	for _, c := range m.Fill.calls(m.Store) {
 		if strings.Contains(c.name, m.Only) {
 			found, err := m.repeat(ctx, c.name, c.run)
 			if err != nil {

@@ -27,21 +27,6 @@ func TestDocumentHasEveryStatement(t *testing.T) {
 	for line := range lines {
 		require.False(t, statementForm.MatchString(line), "package cassandra has no statement %s: %s", line, remedy)
 	}
-
-	found, err := panels()
-	require.NoError(t, err)
-	require.NotEmpty(t, found)
-	asked := map[string]bool{}
-	for _, p := range found {
-		asked[p.cql] = true
-		require.True(t, strings.Contains(string(text), "| `"+p.cql+"` "), "%s: %s", p.cql, remedy)
-	}
-	for line := range lines {
-		if statement, ok := strings.CutPrefix(line, "| `SELECT"); ok {
-			statement, _, _ = strings.Cut("SELECT"+statement, "`")
-			require.True(t, asked[statement], "no panel asks %s any more: %s", statement, remedy)
-		}
-	}
 }
 
 func TestQuantileTakesTheNearestRank(t *testing.T) {

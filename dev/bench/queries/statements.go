@@ -1,5 +1,5 @@
-// Package queries measures every CQL statement of package cassandra and of the dashboards, on a keyspace of 30 days and
-// 10,000 vehicles that it fills itself.
+// Package queries measures every CQL statement of package cassandra, on a keyspace of 30 days and 10,000 vehicles that it
+// fills itself.
 package queries
 
 import (
