@@ -113,7 +113,7 @@ func TestSettingsOfFleetETLExist(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, m := range setting.FindAllSubmatch(text, -1) {
-				if string(m[1]) == "KAFKA_TEST_BROKERS" || string(m[1]) == "ETL_DERIVE" { // of tests, and of builds that dev bench compares
+				if string(m[1]) == "KAFKA_TEST_BROKERS" { // of tests
 					continue
 				}
 				if found++; !bytes.Contains(config, append(append([]byte(`"`), m[1]...), '"')) {

@@ -9,74 +9,58 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 )
 
-// Comparison measures ways to store records on the same inputs.
+// Comparison measures ways to store the records of a file.
 type Comparison struct {
-	Inputs []Input
-	Ways   []Way // the others are shown relative to the first
+	File   string
+	Binary string // the fleet-etl that makes the tables
+	Ways   []Way  // the others are shown relative to the first
 	Rounds int
 	Log    io.Writer
 }
 
-// Input is a set of records.
-type Input struct {
-	Name string
-	Env  []string
-	Args []string // files and flags of fleet-etl load
-}
-
-// Way is a program that stores an input.
+// Way is a program that stores a file.
 type Way struct {
 	Name    string
-	Schema  string   // the fleet-etl binary that makes the tables
-	Command []string // prints a Report; the arguments of the input follow
+	Command []string // prints a Report; the path of the file follows
 	Env     []string
 }
 
-// Result is the median of the runs of a way on an input.
+// Result is the median of the runs of a way on a cluster.
 type Result struct {
-	Cluster, Input, Way string
+	Cluster, Way string
 	Usage
 }
 
-// Run measures every way on every input once per round, each time on empty tables. Every second round runs backwards, so
-// that a drift of the machine affects all ways alike. A first round does not count: the nodes compile their code in it.
+// Run measures every way once per round, each time on empty tables. Every second round runs backwards, so that a drift of
+// the machine affects all ways alike. A first round does not count: the nodes compile their code in it.
 func (c Comparison) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
-	keyspaces := map[string]*Keyspace{} // by the binary that made it
-	for _, way := range c.Ways {
-		if keyspaces[way.Schema] != nil {
-			continue
-		}
-		k, err := nodes.MakeKeyspace(ctx, fmt.Sprintf("bench_%d", len(keyspaces)), way.Schema)
-		if err != nil {
-			return nil, err
-		}
-		defer k.Session.Close()
-		keyspaces[way.Schema] = k
+	k, err := nodes.MakeKeyspace(ctx, "bench", c.Binary)
+	if err != nil {
+		return nil, err
 	}
-	runs := make([][]Usage, len(c.Inputs)*len(c.Ways))
+	defer k.Session.Close()
+	runs := make([][]Usage, len(c.Ways))
 	for round := range c.Rounds + 1 {
 		for i := range runs {
 			if round%2 == 1 {
 				i = len(runs) - 1 - i
 			}
-			input, way := c.Inputs[i/len(c.Ways)], c.Ways[i%len(c.Ways)]
-			k := keyspaces[way.Schema]
+			way := c.Ways[i]
 			if err := k.Empty(ctx); err != nil {
 				return nil, err
 			}
-			cmd := k.Command(ctx, slices.Concat(input.Env, way.Env), way.Command[0], slices.Concat(way.Command[1:], input.Args)...)
-			u, err := Measure(cmd, nodes)
+			u, err := Measure(k.Command(ctx, way.Env, way.Command[0], append(slices.Clone(way.Command[1:]), c.File)...), nodes)
 			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", input.Name, way.Name, err)
+				return nil, fmt.Errorf("%s: %w", way.Name, err)
 			}
-			fmt.Fprintf(c.Log, "round %d of %d: %s, %s: %.0f records/s\n", round, c.Rounds, input.Name, way.Name, u.PerSecond())
+			fmt.Fprintf(c.Log, "round %d of %d: %s: %.0f records/s\n", round, c.Rounds, way.Name, u.PerSecond())
 			if round > 0 {
 				runs[i] = append(runs[i], u)
 			}
 		}
 	}
 	for i, of := range runs {
-		results = append(results, Result{nodes.DCs, c.Inputs[i/len(c.Ways)].Name, c.Ways[i%len(c.Ways)].Name, medians(of)})
+		results = append(results, Result{nodes.DCs, c.Ways[i].Name, medians(of)})
 	}
 	return results, nil
 }
@@ -101,12 +85,12 @@ func median(runs []Usage, of func(Usage) float64) float64 {
 	return values[(len(values)-1)/2]
 }
 
-// Table shows results. A number after × is relative to the first way on the same input.
+// Table shows results. A number after × is relative to the first way on the same cluster.
 func Table(results []Result) *table.Table {
-	t := &table.Table{Head: []string{"cluster", "input", "way", "records", "records/s", "×", "client CPU µs/record", "×", "nodes' CPU µs/record", "×", "writes/record", "peak MB"}}
+	t := &table.Table{Head: []string{"cluster", "way", "records", "records/s", "×", "client CPU µs/record", "×", "nodes' CPU µs/record", "×", "writes/record", "peak MB"}}
 	base := results[0]
 	for _, r := range results {
-		if r.Cluster != base.Cluster || r.Input != base.Input {
+		if r.Cluster != base.Cluster {
 			base = r
 		}
 		writes := int64(0)
@@ -115,7 +99,7 @@ func Table(results []Result) *table.Table {
 		}
 		perRecord := func(r Result, seconds float64) float64 { return 1e6 * seconds / float64(r.Stored) }
 		client, nodes := perRecord(r, r.CPUSeconds), perRecord(r, r.NodesCPU)
-		t.Add(r.Cluster, r.Input, r.Way, r.Stored, r.PerSecond(), r.PerSecond()/base.PerSecond(), client, client/perRecord(base, base.CPUSeconds),
+		t.Add(r.Cluster, r.Way, r.Stored, r.PerSecond(), r.PerSecond()/base.PerSecond(), client, client/perRecord(base, base.CPUSeconds),
 			nodes, nodes/perRecord(base, base.NodesCPU), float64(writes)/float64(r.Stored), float64(r.PeakMemory)/1e6)
 	}
 	return t

@@ -31,9 +31,6 @@ type test struct {
 	keyspace *bench.Keyspace
 }
 
-// fleetSize is the number of vehicles of one fleet.
-const fleetSize = 100
-
 // phase is one load.
 type phase struct {
 	rate     float64 // records/s of all vehicles
@@ -77,7 +74,7 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 	file := filepath.Join(t.keyspace.Nodes.Dir, "schedule.csv")
 	defer os.Remove(file)
 	schedule := bench.Simulation{
-		Records: int(p.rate * (p.warmup + p.lasts + tail).Seconds()), Vehicles: p.vehicles, Fleets: (p.vehicles + fleetSize - 1) / fleetSize,
+		Records: int(p.rate * (p.warmup + p.lasts + tail).Seconds()), Vehicles: p.vehicles,
 		Interval: p.interval(), Start: time.Now(),
 	}
 	if err := schedule.Write(ctx, t.binary, file); err != nil {

@@ -196,7 +196,7 @@ func growingHistory(ctx context.Context, t *test, s *table.Section) error {
 		if first.Before(oldest) {
 			first = oldest
 		}
-		fill := bench.Simulation{Records: int(reached.Sub(first)/interval) * vehicles, Vehicles: vehicles, Fleets: 1, Interval: interval, Start: first}
+		fill := bench.Simulation{Records: int(reached.Sub(first)/interval) * vehicles, Vehicles: vehicles, Interval: interval, Start: first}
 		if err := fill.Write(ctx, t.binary, file); err != nil {
 			return err
 		}
