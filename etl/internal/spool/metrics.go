@@ -1,9 +1,6 @@
 package spool
 
 import (
-	"math"
-	"time"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
@@ -48,7 +45,6 @@ func (s *Spool) registerGauges(reg prometheus.Registerer) {
 		return float64(s.entries)
 	})
 	gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest unacknowledged entry in the spool; 0 when there is none.", s.oldestSeconds)
-	gauge("fleet_etl_spool_drain_seconds", "Time until the spool is empty at the drain rate of the last minute; 0 when it is empty, +Inf when nothing drains.", s.drainSeconds)
 }
 
 func (m *metrics) failed(operation string) { m.errors[operation].Inc() }
@@ -59,47 +55,4 @@ func (s *Spool) oldestSeconds() float64 {
 		return 0
 	}
 	return max(0, float64(s.now().UnixMilli()-ms)/1000)
-}
-
-func (s *Spool) drainSeconds() float64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.used == 0 {
-		return 0
-	}
-	now := s.now()
-	over := min(rateSeconds, max(1, now.Sub(s.opened).Seconds()))
-	drained := s.drained.sum(now)
-	if drained == 0 {
-		return math.Inf(1)
-	}
-	return float64(s.used) * over / float64(drained)
-}
-
-const rateSeconds = 60
-
-// drainRate is the bytes that were acknowledged in each of the last seconds.
-type drainRate struct {
-	seconds [rateSeconds]struct{ unix, bytes int64 }
-}
-
-func (r *drainRate) add(now time.Time, bytes int64) {
-	if bytes == 0 {
-		return
-	}
-	at := &r.seconds[now.Unix()%rateSeconds]
-	if at.unix != now.Unix() {
-		at.unix, at.bytes = now.Unix(), 0
-	}
-	at.bytes += bytes
-}
-
-// sum returns the bytes of the last minute.
-func (r *drainRate) sum(now time.Time) (bytes int64) {
-	for _, at := range r.seconds {
-		if age := now.Unix() - at.unix; age >= 0 && age < rateSeconds {
-			bytes += at.bytes
-		}
-	}
-	return bytes
 }

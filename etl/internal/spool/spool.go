@@ -63,7 +63,6 @@ type Spool struct {
 	create  func(path string) (segmentFile, error)
 	lock    *os.File
 	metrics *metrics
-	opened  time.Time
 
 	appends chan appending
 	closing chan struct{}
@@ -90,7 +89,6 @@ type Spool struct {
 	cursorOffset int64  // its offset in the first segment
 	used         int64  // bytes from the cursor on
 	entries      int64  // entries from the cursor on
-	drained      drainRate
 
 	finished    []*segment // acknowledged, to be removed
 	savedCursor uint64     // the cursor that is on disk
@@ -127,7 +125,7 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
 	s := &Spool{
-		dir: dir, o: o, logger: logger.WithField("spool", dir), now: now, create: create, lock: lock, opened: now(),
+		dir: dir, o: o, logger: logger.WithField("spool", dir), now: now, create: create, lock: lock,
 		appends: make(chan appending), closing: make(chan struct{}), appended: make(chan struct{}), metrics: newMetrics(reg),
 	}
 	if err := s.recover(); err != nil {
@@ -251,8 +249,6 @@ func (s *Spool) Ack(number uint64) {
 // moveCursor moves the cursor to a position before which every entry is acknowledged. When every entry that was read is
 // acknowledged, it moves the cursor to the reader, which may have skipped a corrupt range or left a segment.
 func (s *Spool) moveCursor(to position) {
-	before := s.used
-	defer func() { s.drained.add(s.now(), before-s.used) }()
 	if s.unacked.Len() == 0 {
 		to = s.readPos
 	}

@@ -3,7 +3,6 @@ package spool
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -436,7 +435,7 @@ func TestMetrics(t *testing.T) {
 	const one = headerBytes + 76
 	entry := strings.Repeat("x", 76)
 	v := r.values(t)
-	for _, name := range []string{"bytes", "entries", "oldest_seconds", "drain_seconds", "full_total", "corrupt_total", "sync_duration_seconds"} {
+	for _, name := range []string{"bytes", "entries", "oldest_seconds", "full_total", "corrupt_total", "sync_duration_seconds"} {
 		require.Contains(t, v, name)
 		require.Zero(t, v[name], name)
 	}
@@ -453,7 +452,6 @@ func TestMetrics(t *testing.T) {
 	require.EqualValues(t, 20*one, v["bytes"])
 	require.EqualValues(t, 20, v["entries"])
 	require.EqualValues(t, 20, v["oldest_seconds"])
-	require.True(t, math.IsInf(v["drain_seconds"], 1), "nothing drains")
 	for range 10 { // ten in 40 s
 		_, n, err := r.Next(t.Context())
 		require.NoError(t, err)
@@ -464,25 +462,20 @@ func TestMetrics(t *testing.T) {
 	require.EqualValues(t, 10*one, v["bytes"])
 	require.EqualValues(t, 10, v["entries"])
 	require.EqualValues(t, 30, v["oldest_seconds"], "the eleventh was written 10 s after the first, 40 s ago")
-	require.EqualValues(t, 40, v["drain_seconds"], "ten in the 40 s since the start")
 	_, n, err := r.Next(t.Context())
 	require.NoError(t, err)
 	require.EqualValues(t, 30, r.values(t)["oldest_seconds"], "reading does not acknowledge")
 	advance(50 * time.Second)
-	v = r.values(t)
-	require.EqualValues(t, 80, v["oldest_seconds"])
-	require.EqualValues(t, 150, v["drain_seconds"], "four were acknowledged in the last minute")
+	require.EqualValues(t, 80, r.values(t)["oldest_seconds"])
 	r.Ack(n)
 	crashed := mustOpenOn(t, copyDir(t, dir), Options{}, now, createFile)
 	require.LessOrEqual(t, 79., crashed.values(t)["oldest_seconds"], "the age survives the process")
-	advance(time.Hour)
-	require.True(t, math.IsInf(r.values(t)["drain_seconds"], 1), "nothing drained for a minute")
 	_, numbers := r.drain(t)
 	for _, n := range numbers {
 		r.Ack(n)
 	}
 	v = r.values(t)
-	for _, name := range []string{"bytes", "entries", "oldest_seconds", "drain_seconds"} {
+	for _, name := range []string{"bytes", "entries", "oldest_seconds"} {
 		require.Zero(t, v[name], name)
 	}
 }
