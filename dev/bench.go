@@ -40,7 +40,7 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings, root repository)
 		{Name: "driver", Command: []string{self, "bench", "write"}},
 		{Name: "fleet-etl, batch", Command: load, Env: bench.WithoutDerivedRows},
 		{Name: "fleet-etl, batch, with derived rows", Command: load},
-		{Name: "fleet-etl, async", Command: load, Env: append([]string{"ETL_WRITE_MODE=async"}, bench.WithoutDerivedRows...)},
+		{Name: "fleet-etl, async", Command: load, Env: append([]string{"ETL_BATCH_ROWS=1"}, bench.WithoutDerivedRows...)},
 	}}
 	var results []bench.Result
 	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2"} {

@@ -134,7 +134,7 @@ func reprocessIsKilled(t *testing.T, s *site) {
 	require.Equal(t, 2, status)
 
 	slow := s.command("deadletters", "reprocess")
-	slow.Env = append(slow.Env, "ETL_WRITE_MODE=async", "ETL_BUFFER_RECORDS=100", "ETL_MAX_IN_FLIGHT=1")
+	slow.Env = append(slow.Env, "ETL_BATCH_ROWS=1", "ETL_BUFFER_RECORDS=100", "ETL_MAX_IN_FLIGHT=1")
 	require.NoError(t, slow.Start())
 	started := func() bool {
 		text, err := os.ReadFile(filepath.Join(s.dir, "deadletters", "deadletters.reprocessed"))

@@ -213,7 +213,7 @@ func TestRepeatedLoadsStoreADayOnce(t *testing.T) {
 		s.env = append(s.env, "ETL_STATE_DIR="+s.dir)
 		s.truncate()
 		slow := s.command(append([]string{"load"}, args...)...)
-		slow.Env = append(slow.Env, "ETL_WRITE_MODE=async", "ETL_BUFFER_RECORDS=500", "ETL_MAX_IN_FLIGHT=1")
+		slow.Env = append(slow.Env, "ETL_BATCH_ROWS=1", "ETL_BUFFER_RECORDS=500", "ETL_MAX_IN_FLIGHT=1")
 		require.NoError(t, slow.Start())
 		require.Eventually(t, func() bool { return checkpointed(s.dir) > 0 }, time.Minute, 20*time.Millisecond)
 		require.NoError(t, slow.Process.Kill())
@@ -421,7 +421,7 @@ func TestOrderAndRepetitionDoNotMatter(t *testing.T) {
 	require.Equal(t, []string{"fleet-001", "fleet-002", "fleet-003"}, want.fleets)
 	require.Equal(t, 6000, want.rows())
 	for try, settings := range [][]string{
-		{"ETL_BUFFER_RECORDS=512"}, {"ETL_BUFFER_RECORDS=64", "ETL_DEVICES_IN_MEMORY=10"}, {"ETL_WRITE_MODE=async", "ETL_DEDUPE_RECORDS=2"},
+		{"ETL_BUFFER_RECORDS=512"}, {"ETL_BUFFER_RECORDS=64", "ETL_DEVICES_IN_MEMORY=10"}, {"ETL_BATCH_ROWS=1", "ETL_DEDUPE_RECORDS=2"},
 	} {
 		s.truncate()
 		shuffled := append(append([]string{}, lines...), lines[:1500]...)

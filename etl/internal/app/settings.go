@@ -81,5 +81,5 @@ func executorOptions(c *config.Config) executor.Options {
 
 // writerOptions returns the options of the writer.
 func writerOptions(c *config.Config) writer.Options {
-	return writer.Options{Mode: writer.Mode(c.WriteMode), BatchRows: c.BatchRows, DevicesKept: c.DevicesInMemory}
+	return writer.Options{BatchRows: c.BatchRows, DevicesKept: c.DevicesInMemory}
 }

@@ -92,18 +92,13 @@ func TestDefaultsOfParts(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, cassandra.Replication{"dc1": 2, "dc2": 2}, wanted)
 	require.Nil(t, store.TLS)
-	require.Equal(t, writer.Options{Mode: writer.ModeBatch, BatchRows: 100, DevicesKept: 200_000}, writerOptions(c))
+	require.Equal(t, writer.Options{BatchRows: 100, DevicesKept: 200_000}, writerOptions(c))
 	require.Equal(t, executor.Options{MaxInFlight: 128, RetryRate: 100}, executorOptions(c))
 }
 
 func TestSettingsAcceptWhatThePartsAccept(t *testing.T) {
 	for _, mechanism := range kafka.Mechanisms {
 		t.Setenv("KAFKA_SASL_MECHANISM", mechanism)
-		_, err := config.FromEnvironment()
-		require.NoError(t, err)
-	}
-	for _, mode := range []writer.Mode{writer.ModeBatch, writer.ModeAsync} {
-		t.Setenv("ETL_WRITE_MODE", string(mode))
 		_, err := config.FromEnvironment()
 		require.NoError(t, err)
 	}

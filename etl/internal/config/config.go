@@ -54,7 +54,6 @@ type Config struct {
 	DeadLetterDir      string `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of the dead-letter queue; empty is deadletters in ETL_STATE_DIR."`
 	DeadLetterMaxBytes int64  `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"67108864" min:"1024" desc:"Size in bytes at which the dead-letter file is rotated."`
 
-	WriteMode       string        `envconfig:"ETL_WRITE_MODE" default:"batch" oneof:"batch,async" desc:"How rows are written: batch (rows of a partition together) or async (one statement per row)."`
 	BufferRecords   int           `envconfig:"ETL_BUFFER_RECORDS" default:"131072" min:"1" desc:"Maximum records buffered per flush; more make larger batches and use more memory."`
 	Linger          time.Duration `envconfig:"ETL_LINGER" default:"200ms" min:"0s" desc:"How long run buffers records before it writes them."`
 	LoadLinger      time.Duration `envconfig:"ETL_LOAD_LINGER" default:"5s" min:"0s" desc:"How long load buffers records before it writes them."`

@@ -42,7 +42,6 @@ func TestInvalidValuesAreRejectedByName(t *testing.T) {
 	for variable, values := range map[string][]string{
 		"ETL_MODE":                  {"stream", ""},
 		"LOG_LEVEL":                 {"loud"},
-		"ETL_WRITE_MODE":            {"both"},
 		"ETL_SOURCES":               {"kafka9"},
 		"ETL_FLEETS":                {"fleet 1"},
 		"ETL_STATE_DIR":             {""},

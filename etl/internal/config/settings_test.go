@@ -122,7 +122,6 @@ func TestBoundsOfSettings(t *testing.T) {
 		"ETL_GENERATOR_SEED":        {[]string{"0", "18446744073709551615"}, []string{"-1", "18446744073709551616"}},
 		"ETL_FLEETS":                {[]string{"", "a", "a,b.c:d_e-f"}, []string{"a,", "a,b c"}},
 		"ETL_MODE":                  {[]string{"batch", "streaming"}, []string{"Batch"}},
-		"ETL_WRITE_MODE":            {[]string{"batch", "async"}, []string{"sync"}},
 		"LOG_LEVEL":                 {[]string{"debug", "info", "warn", "error"}, []string{"trace", "warning"}},
 	} {
 		for _, value := range c.good {

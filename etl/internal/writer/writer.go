@@ -19,19 +19,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// Mode is how rows are sent.
-type Mode string
-
-// The two modes.
-const (
-	ModeBatch Mode = "batch" // rows of one partition together, as one mutation
-	ModeAsync Mode = "async" // each row as a statement of its own
-)
-
 // Options are the settings of a Writer. All of them must be set.
 type Options struct {
-	Mode        Mode
-	BatchRows   int // largest number of rows in one mutation
+	BatchRows   int // largest number of rows of a partition in one mutation
 	DevicesKept int // devices whose latest row is kept in memory; others are read again when they send
 }
 
@@ -180,7 +170,7 @@ func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
 			w.fleets[fleet] = true
 			write(cassandra.TableFleets, 1, func(ctx context.Context) error { return w.store.WriteFleet(ctx, fleet) })
 		}
-		for part := range slices.Chunk(rows, w.mutationRows()) {
+		for part := range slices.Chunk(rows, w.options.BatchRows) {
 			write(cassandra.TableDevices, len(part), func(ctx context.Context) error { return w.store.WriteDevices(ctx, fleet, part) })
 		}
 	}
@@ -229,18 +219,11 @@ func (w *Writer) fitting(items []*pipeline.Item) int {
 	bytes := 0
 	for i, item := range items {
 		bytes += rowBytes + len(item.DeviceID) + len(item.FleetID) + len(item.Zone)
-		if i > 0 && (bytes > mutationBytes || i >= w.mutationRows()) {
+		if i > 0 && (bytes > mutationBytes || i >= w.options.BatchRows) {
 			return i
 		}
 	}
 	return len(items)
-}
-
-func (w *Writer) mutationRows() int {
-	if w.options.Mode == ModeAsync {
-		return 1
-	}
-	return w.options.BatchRows
 }
 
 func (w *Writer) startLatest(ctx context.Context, g *errgroup.Group, p *plan) error {
@@ -265,7 +248,7 @@ func (w *Writer) startLatest(ctx context.Context, g *errgroup.Group, p *plan) er
 		}
 	}
 	for key, rows := range onMap {
-		for part := range slices.Chunk(rows, w.mutationRows()) {
+		for part := range slices.Chunk(rows, w.options.BatchRows) {
 			err := w.exec.Start(ctx, g, cassandra.TableLatestByFleet, len(part), func(ctx context.Context) error {
 				return w.store.WriteLatestByFleet(ctx, key.fleet, key.bucket, part)
 			})

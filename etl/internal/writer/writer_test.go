@@ -34,7 +34,7 @@ func TestDevicesStayInMemoryUntilTheirWritesAreDurable(t *testing.T) {
 }
 
 func TestMutationHasOnePartitionAndIsBounded(t *testing.T) {
-	w := &Writer{options: Options{Mode: ModeBatch, BatchRows: 100}}
+	w := &Writer{options: Options{BatchRows: 100}}
 	items := make([]*pipeline.Item, 250)
 	for i := range items {
 		items[i] = &pipeline.Item{Record: telemetry.Record{DeviceID: "vehicle-0001", FleetID: "fleet-001", Zone: "unknown"}}
@@ -47,7 +47,7 @@ func TestMutationHasOnePartitionAndIsBounded(t *testing.T) {
 	w.options.BatchRows = 10
 	require.Equal(t, 10, w.fitting(items))
 	require.Equal(t, 3, w.fitting(items[:3]))
-	w.options.Mode = ModeAsync
+	w.options.BatchRows = 1
 	require.Equal(t, 1, w.fitting(items))
 
 	p := newPlan(4)
