@@ -98,8 +98,5 @@ func (benchDocsCmd) Run(root repository) error {
 			return fmt.Errorf("read the report %s: %w", file, err)
 		}
 	}
-	if ramps := loadtest.CompareRamps(sections); len(ramps.Tables[0].Rows) > 1 {
-		sections = append(sections, ramps)
-	}
 	return table.WriteInto(root.path("docs", "performance.md"), sections, "performance")
 }

@@ -111,13 +111,9 @@ func addCosts(t *table.Table, first any, r *run) {
 	t.Add(append(row, r.Mutations(), r.PerRecord(r.NodesCPU), r.PerRecord(r.ClientCPU), float64(r.report.PeakMemory)/1e6, limiting, verdict)...)
 }
 
-// greatest is the title of the table of a ramp's greatest sustained rate.
-const greatest = "Greatest sustained rate"
-
 func rampReport(s *table.Section, nodes int, maximum float64, runs []run) {
 	slices.SortFunc(runs, func(a, b run) int { return cmp.Compare(a.rate, b.rate) })
 	s.Title = fmt.Sprintf("Ramp on %d node(s): %.0f records/s sustained", nodes, maximum)
-	best := newCosts(greatest, "ramp")
 	steps := newCosts("Latency against load", "offered (records/s)")
 	steps.Plot = &table.Plot{Name: s.Name + "-latency", Columns: latencyColumns, Y: "latency (ms)", LogX: true, LogY: true}
 	saturates := false
@@ -126,25 +122,11 @@ func rampReport(s *table.Section, nodes int, maximum float64, runs []run) {
 		addCosts(steps, r.rate, r)
 		switch {
 		case r.rate == maximum:
-			addCosts(best, fmt.Sprintf("%s: %.0f/s on %d node(s)", s.Name, maximum, nodes), r)
 			s.Facts = append(s.Facts, fmt.Sprintf("The greatest sustained rate is **%.0f records/s** (%s).", maximum, r.vehiclesFact()), r.limitingFact())
 		case r.saturated != "" && !saturates:
 			saturates = true
 			s.Facts = append(s.Facts, fmt.Sprintf("At %.0f records/s it saturates: %s.", r.rate, r.saturated), r.limitingFact())
 		}
 	}
-	s.Tables = []*table.Table{best, steps}
-}
-
-// CompareRamps has the greatest rates of the ramps among sections.
-func CompareRamps(sections []table.Section) table.Section {
-	all := newCosts(greatest, "ramp")
-	for _, s := range sections {
-		for _, t := range s.Tables {
-			if t.Title == greatest {
-				all.Rows = append(all.Rows, t.Rows...)
-			}
-		}
-	}
-	return table.Section{Name: "nodes", Title: "Growth with nodes", Tables: []*table.Table{all}}
+	s.Tables = []*table.Table{steps}
 }

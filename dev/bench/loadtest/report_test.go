@@ -49,22 +49,18 @@ func TestReportsHavePlots(t *testing.T) {
 	}
 }
 
-func TestRampsOnSeveralClustersAreCompared(t *testing.T) {
-	sections := []table.Section{{Name: "ramp-1"}, {Name: "ramp-4"}, {Name: "steady"}}
-	rampReport(&sections[0], 1, 2000, example())
-	rampReport(&sections[1], 4, 2000, example())
-	all := CompareRamps(sections)
-	assert.Equal(t, "nodes", all.Name)
-	rows := all.Tables[0].Rows
-	require.Len(t, rows, 2)
-	assert.Equal(t, []any{"ramp-1: 2000/s on 1 node(s)", "ramp-4: 2000/s on 4 node(s)"}, []any{rows[0][0], rows[1][0]})
-	assert.Contains(t, sections[0].Facts[2], "At 4000 records/s it saturates: 3000 of 4000 records/s offered were stored")
+func TestRampReportSaysWhereItSaturates(t *testing.T) {
+	s := table.Section{Name: "ramp"}
+	rampReport(&s, 1, 2000, example())
+	require.Len(t, s.Facts, 4)
+	assert.Contains(t, s.Facts[2], "At 4000 records/s it saturates: 3000 of 4000 records/s offered were stored")
+	assert.Len(t, s.Tables[0].Rows, 3)
 }
 
 func TestDocsHavePlacesForPartsOnly(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/performance.md")
 	require.NoError(t, err)
-	known := []string{"nodes", "soak"}
+	known := []string{"soak"}
 	for _, p := range Parts() {
 		known = append(known, p.Name)
 	}
