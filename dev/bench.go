@@ -22,7 +22,6 @@ type benchCmds struct {
 
 type benchDriverCmd struct {
 	Records int `default:"200000" help:"Records of each case."`
-	Repeat  int `default:"1" help:"Runs of each case. The table shows the medians."`
 }
 
 // Run compares on a cluster of one node and on one of four, which it starts and removes.
@@ -36,20 +35,20 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings, root repository)
 		return err
 	}
 	load := []string{binary, "load", "--report", "json"}
-	comparison := bench.Comparison{Binary: binary, Rounds: cmd.Repeat, Log: os.Stderr, Ways: []bench.Way{
+	ways := []bench.Way{
 		{Name: "driver", Command: []string{self, "bench", "write"}},
 		{Name: "fleet-etl, batch", Command: load, Env: bench.WithoutDerivedRows},
 		{Name: "fleet-etl, batch, with derived rows", Command: load},
 		{Name: "fleet-etl, async", Command: load, Env: append([]string{"ETL_BATCH_ROWS=1"}, bench.WithoutDerivedRows...)},
-	}}
+	}
 	var results []bench.Result
 	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2"} {
 		err := s.withBenchNodes(ctx, root, dcs, func(nodes bench.Nodes) error {
-			comparison.File = filepath.Join(nodes.Dir, "records.csv")
-			if err := (bench.Simulation{Records: cmd.Records, Vehicles: 1000, Interval: 5 * time.Second}).Write(ctx, binary, comparison.File); err != nil {
+			file := filepath.Join(nodes.Dir, "records.csv")
+			if err := (bench.Simulation{Records: cmd.Records, Vehicles: 1000, Interval: 5 * time.Second}).Write(ctx, binary, file); err != nil {
 				return err
 			}
-			found, err := comparison.Run(ctx, nodes)
+			found, err := bench.Compare(ctx, nodes, binary, file, ways)
 			results = append(results, found...)
 			return err
 		})

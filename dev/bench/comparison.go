@@ -3,20 +3,11 @@ package bench
 import (
 	"context"
 	"fmt"
-	"io"
+	"os"
 	"slices"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 )
-
-// Comparison measures ways to store the records of a file.
-type Comparison struct {
-	File   string
-	Binary string // the fleet-etl that makes the tables
-	Ways   []Way  // the others are shown relative to the first
-	Rounds int
-	Log    io.Writer
-}
 
 // Way is a program that stores a file.
 type Way struct {
@@ -25,64 +16,35 @@ type Way struct {
 	Env     []string
 }
 
-// Result is the median of the runs of a way on a cluster.
+// Result is what a way cost on a cluster.
 type Result struct {
 	Cluster, Way string
 	Usage
 }
 
-// Run measures every way once per round, each time on empty tables. Every second round runs backwards, so that a drift of
-// the machine affects all ways alike. A first round does not count: the nodes compile their code in it.
-func (c Comparison) Run(ctx context.Context, nodes Nodes) (results []Result, err error) {
-	k, err := nodes.MakeKeyspace(ctx, "bench", c.Binary)
+// Compare measures ways to store a file, twice, each time on empty tables. The first time does not count: the nodes
+// compile their code in it. The fleet-etl binary makes the tables.
+func Compare(ctx context.Context, nodes Nodes, binary, file string, ways []Way) (results []Result, err error) {
+	k, err := nodes.MakeKeyspace(ctx, "bench", binary)
 	if err != nil {
 		return nil, err
 	}
 	defer k.Session.Close()
-	runs := make([][]Usage, len(c.Ways))
-	for round := range c.Rounds + 1 {
-		for i := range runs {
-			if round%2 == 1 {
-				i = len(runs) - 1 - i
-			}
-			way := c.Ways[i]
+	for _, round := range []string{"warm-up", "measured"} {
+		results = nil
+		for _, way := range ways {
 			if err := k.Empty(ctx); err != nil {
 				return nil, err
 			}
-			u, err := Measure(k.Command(ctx, way.Env, way.Command[0], append(slices.Clone(way.Command[1:]), c.File)...), nodes)
+			u, err := Measure(k.Command(ctx, way.Env, way.Command[0], append(slices.Clone(way.Command[1:]), file)...), nodes)
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", way.Name, err)
 			}
-			fmt.Fprintf(c.Log, "round %d of %d: %s: %.0f records/s\n", round, c.Rounds, way.Name, u.PerSecond())
-			if round > 0 {
-				runs[i] = append(runs[i], u)
-			}
+			fmt.Fprintf(os.Stderr, "%s: %s: %.0f records/s\n", round, way.Name, u.PerSecond())
+			results = append(results, Result{nodes.DCs, way.Name, u})
 		}
 	}
-	for i, of := range runs {
-		results = append(results, Result{nodes.DCs, c.Ways[i].Name, medians(of)})
-	}
 	return results, nil
-}
-
-// medians takes the median of each number on its own.
-func medians(runs []Usage) Usage {
-	m := runs[0]
-	m.Seconds = median(runs, func(u Usage) float64 { return u.Seconds })
-	m.CPUSeconds = median(runs, func(u Usage) float64 { return u.CPUSeconds })
-	m.NodesCPU = median(runs, func(u Usage) float64 { return u.NodesCPU })
-	m.PeakMemory = int64(median(runs, func(u Usage) float64 { return float64(u.PeakMemory) }))
-	return m
-}
-
-// median is the lower one of two.
-func median(runs []Usage, of func(Usage) float64) float64 {
-	values := make([]float64, len(runs))
-	for i, u := range runs {
-		values[i] = of(u)
-	}
-	slices.Sort(values)
-	return values[(len(values)-1)/2]
 }
 
 // Table shows results. A number after × is relative to the first way on the same cluster.

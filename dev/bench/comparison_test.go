@@ -14,16 +14,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/bench/table"
 )
 
-func TestMediansOfEachNumber(t *testing.T) {
-	run := func(seconds, cpu float64) Usage {
-		return Usage{Report: Report{Stored: 600, Seconds: seconds, CPUSeconds: cpu}}
-	}
-	runs := []Usage{run(3, 1), run(1, 3), run(2, 2)}
-	assert.Equal(t, run(2, 2), medians(runs))
-	assert.Equal(t, 300.0, medians(runs).PerSecond())
-	assert.Equal(t, 1.0, medians(runs[:2]).CPUSeconds, "the lower of two")
-}
-
 func TestTableIsRelativeToTheFirstWay(t *testing.T) {
 	result := func(cluster, way string, rate, cpu float64) Result {
 		return Result{Cluster: cluster, Way: way, Usage: Usage{Report{Stored: 1e6, Seconds: 1e6 / rate, CPUSeconds: cpu}, 1}}
