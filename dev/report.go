@@ -3,9 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os/exec"
-	"strings"
-	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/report"
 )
@@ -15,15 +12,7 @@ type reportCmd struct {
 }
 
 func (cmd reportCmd) Run(ctx context.Context, root repository) error {
-	version := "unknown"
-	if out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output(); err == nil {
-		version = strings.TrimSpace(string(out))
-	}
-	err := report.Render(ctx, report.Options{
-		Root: string(root), Work: root.path(".dev", "report"), Out: cmd.Out, Version: version,
-		Date: time.Now().UTC().Format("2 January 2006"),
-	})
-	if err != nil {
+	if err := report.Render(ctx, string(root), report.Pages, cmd.Out); err != nil {
 		return err
 	}
 	fmt.Println("report in", cmd.Out)

@@ -148,12 +148,10 @@ func TestReportHasEveryHeading(t *testing.T) {
 		testenv.Missing(t, testenv.Chromium, err.Error())
 	}
 	reader := testenv.Program(t, testenv.Tools, "poppler-utils", "pdftotext")
-	work, err := filepath.Abs(filepath.Join(root, ".dev", "report"))
-	require.NoError(t, err)
 	absolute, err := filepath.Abs(root)
 	require.NoError(t, err)
 	out := filepath.Join(t.TempDir(), "report.pdf")
-	require.NoError(t, Render(t.Context(), Options{Root: absolute, Pages: []string{"docs/architecture.md"}, Work: work, Out: out, Version: "v0", Date: "today"}))
+	require.NoError(t, Render(t.Context(), absolute, []string{"docs/architecture.md"}, out))
 	words, err := exec.CommandContext(t.Context(), reader, out, "-").Output()
 	require.NoError(t, err)
 	for heading := range documentation(t)["docs/architecture.md"].headings {
@@ -164,10 +162,10 @@ func TestReportHasEveryHeading(t *testing.T) {
 
 func TestRenderNamesMissingPrograms(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	err := Render(t.Context(), Options{Root: root})
+	err := Render(t.Context(), root, Pages, "")
 	require.ErrorContains(t, err, "apt-get install chromium")
 	t.Setenv("CHROMIUM", "/bin/false")
-	err = Render(t.Context(), Options{Root: t.TempDir(), Work: t.TempDir()})
+	err = Render(t.Context(), t.TempDir(), Pages, "")
 	require.ErrorContains(t, err, "docs/performance.md is missing")
 }
 

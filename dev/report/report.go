@@ -4,6 +4,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed"
 	"errors"
@@ -22,90 +23,68 @@ import (
 // Pages are the documents of the report in their order.
 var Pages = []string{"docs/performance.md", "docs/resilience.md", "docs/architecture.md"}
 
-// Options say what is rendered, and where to.
-type Options struct {
-	Root    string   // absolute path of the repository
-	Pages   []string // nil: Pages
-	Work    string   // absolute path of a folder for intermediate files
-	Out     string   // the PDF
-	Version string   // on the title page
-	Date    string
-}
-
 //go:embed page.html
 var pageText string
 
 var page = template.Must(template.New("page").Parse(pageText))
 
-// Render makes the PDF. An error names a missing program, and how to get it.
-func Render(ctx context.Context, o Options) error {
+// Render makes a PDF of pages of the repository at root, which is an absolute path. An error names a missing program, and
+// how to get it.
+func Render(ctx context.Context, root string, pages []string, pdf string) error {
 	browser, err := findChromium()
 	if err != nil {
 		return err
 	}
-	if o.Pages == nil {
-		o.Pages = Pages
-	}
 	var documents []template.HTML
-	for _, name := range o.Pages {
-		body, err := render(o.Root, name, o.Pages)
+	for _, name := range pages {
+		body, err := render(root, name, pages)
 		if err != nil {
 			return err
 		}
 		documents = append(documents, body)
 	}
-	if err := os.MkdirAll(o.Work, 0o755); err != nil {
+	work := filepath.Join(root, ".dev", "report")
+	if err := os.MkdirAll(work, 0o755); err != nil {
 		return err
 	}
-	mermaid, err := fetchMermaid(ctx, o.Work)
-	if err != nil {
+	if err := fetchMermaid(ctx, work); err != nil {
 		return err
 	}
 	var text bytes.Buffer
-	values := map[string]any{"Version": o.Version, "Date": o.Date, "Documents": documents, "Mermaid": fileURL(mermaid)}
-	if err := page.Execute(&text, values); err != nil {
+	if err := page.Execute(&text, documents); err != nil {
 		return err
 	}
-	file := filepath.Join(o.Work, "page.html")
+	file := filepath.Join(work, "page.html")
 	if err := os.WriteFile(file, text.Bytes(), 0o644); err != nil {
 		return err
 	}
-	if err := printPage(ctx, browser, file, o.Out); err != nil {
+	if err := printPage(ctx, browser, file, pdf); err != nil {
 		return fmt.Errorf("print %s: %w", file, err)
 	}
 	return nil
 }
 
-func fileURL(path string) template.URL {
-	return template.URL((&url.URL{Scheme: "file", Path: filepath.ToSlash(path)}).String()) //nolint:gosec // a file of the repository
-}
-
-// fetchMermaid returns the path of Mermaid, which draws the diagrams. npm fetches it the first time and checks its
-// integrity.
-func fetchMermaid(ctx context.Context, work string) (string, error) {
-	script := filepath.Join(work, "package", "dist", "mermaid.min.js")
-	if _, err := os.Stat(script); err == nil {
-		return script, nil
+// fetchMermaid fetches Mermaid, which draws the diagrams, the first time. npm checks its integrity.
+func fetchMermaid(ctx context.Context, work string) error {
+	const script = "package/dist/mermaid.min.js" // as page.html has it
+	if _, err := os.Stat(filepath.Join(work, script)); err == nil {
+		return nil
 	}
-	fetch := exec.CommandContext(ctx, "sh", "-c", "npm pack --silent mermaid@11.12.0 && tar -xzf mermaid-*.tgz package/dist/mermaid.min.js")
+	fetch := exec.CommandContext(ctx, "sh", "-c", "npm pack --silent mermaid@11.12.0 && tar -xzf mermaid-*.tgz "+script)
 	fetch.Dir = work
 	if out, err := fetch.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("fetch Mermaid by npm, which apt-get install npm installs: %w\n%s", err, out)
+		return fmt.Errorf("fetch Mermaid by npm, which apt-get install npm installs: %w\n%s", err, out)
 	}
-	return script, nil
+	return nil
 }
 
 // findChromium looks in PATH, or takes the program that CHROMIUM names.
 func findChromium() (string, error) {
-	if path := os.Getenv("CHROMIUM"); path != "" {
-		return path, nil
+	path, err := exec.LookPath(cmp.Or(os.Getenv("CHROMIUM"), "chromium"))
+	if err != nil {
+		return "", fmt.Errorf("find chromium, which makes the pages: install it, such as by apt-get install chromium, or name it in CHROMIUM: %w", err)
 	}
-	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
-		if path, err := exec.LookPath(name); err == nil {
-			return path, nil
-		}
-	}
-	return "", errors.New("find chromium, which makes the pages: it is not in PATH: install it, such as by apt-get install chromium, or name it in CHROMIUM")
+	return path, nil
 }
 
 // printWithin bounds a run of the browser.
@@ -130,7 +109,7 @@ func printPage(ctx context.Context, browser, file, pdf string) error {
 	if os.Geteuid() == 0 { // the sandbox of Chromium rejects root; the page consists of our own files
 		args = append(args, "--no-sandbox")
 	}
-	cmd := exec.CommandContext(ctx, browser, append(args, string(fileURL(file)))...)
+	cmd := exec.CommandContext(ctx, browser, append(args, (&url.URL{Scheme: "file", Path: file}).String())...)
 	cmd.WaitDelay = 5 * time.Second
 	var log bytes.Buffer
 	cmd.Stderr = &log
