@@ -24,6 +24,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/cassandra/schema"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
@@ -51,7 +52,8 @@ type instance struct {
 }
 
 func (s *site) instance(env ...string) *instance {
-	addresses := platform.FreeAddresses(s.t, 2)
+	addresses, err := process.FreeAddresses(2)
+	require.NoError(s.t, err)
 	v := &instance{s.service(slices.Concat([]string{
 		"ETL_SOURCES=api", "ETL_API_ADDRESS=" + addresses[0], "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0",
 		"ETL_STATE_DIR=" + s.t.TempDir(), "ETL_METRICS_ADDRESS=" + addresses[1], "ETL_DRAIN_TIMEOUT=2m",

@@ -24,6 +24,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 	"github.com/fleettracing/fleet-tracing/dev/bench/probe"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
@@ -569,7 +570,9 @@ func loadIsMeasured(t *testing.T, s *site) {
 	file := filepath.Join(s.dir, "schedule.csv")
 	out, status := s.run("generate", "--records", fmt.Sprint(rate*seconds), "--vehicles", "20", "--interval", "100ms", "-o", file)
 	require.Zero(t, status, out)
-	address := platform.FreeAddresses(t, 1)[0]
+	addresses, err := process.FreeAddresses(1)
+	require.NoError(t, err)
+	address := addresses[0]
 	cmd := s.command("replay", "--start-at", "now", "--report", "json", file)
 	cmd.Env, cmd.Stderr = append(cmd.Env, "ETL_METRICS_ADDRESS="+address, "ETL_LOAD_LINGER=200ms"), os.Stderr
 	var report strings.Builder

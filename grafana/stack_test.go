@@ -93,7 +93,7 @@ func startStack(t *testing.T) *stack {
 		}
 	})
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
-		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Edit: shortenPrometheus(t)},
+		Options:  monitoring.Options{Dir: filepath.Join(dir, "prometheus"), Replace: shorter},
 		FleetETL: etl.Metrics, Cassandra: nodes, Alertmanager: alertmanager.Address, Grafana: s.serveMetrics(t),
 	})
 	require.NoError(t, err)
@@ -143,14 +143,12 @@ func (s *stack) serveMetrics(t *testing.T) (address string) {
 	return strings.TrimPrefix(server.URL, "http://")
 }
 
-// shortenPrometheus turns minutes into seconds.
-func shortenPrometheus(t *testing.T) func(file, text string) string {
-	return platform.Shorten(t, map[string][]string{
-		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
-			"scrape_timeout: 10s", "scrape_timeout: 2s"},
-		"rules/recording.yml":    {"interval: 1m", "interval: 1s"},
-		"rules/cause-alerts.yml": {"for: 5m\n", "for: 1s\n"},
-	})
+// shorter turns the minutes of prometheus/ into seconds.
+var shorter = map[string][]string{
+	"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
+		"scrape_timeout: 10s", "scrape_timeout: 2s"},
+	"rules/recording.yml":    {"interval: 1m", "interval: 1s"},
+	"rules/cause-alerts.yml": {"for: 5m\n", "for: 1s\n"},
 }
 
 // useIt simulates users each second: it sends records, runs queries, truncated and rejected ones too, and checks the health of the

@@ -26,8 +26,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
-	"github.com/fleettracing/fleet-tracing/dev/testenv/platform"
 )
 
 var update = flag.Bool("update", false, "update the golden files of the messages")
@@ -221,7 +221,9 @@ func startAlertmanager(t *testing.T, config string) *alertmanager {
 	config = strings.Replace(config, "templates/*.tmpl", templates+"/*.tmpl", 1)
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "alertmanager.yml"), []byte(config), 0o600))
 
-	address := platform.FreeAddresses(t, 1)[0]
+	addresses, err := process.FreeAddresses(1)
+	require.NoError(t, err)
+	address := addresses[0]
 	am := &alertmanager{t: t, url: "http://" + address, log: filepath.Join(dir, "log")}
 	log, err := os.Create(am.log)
 	require.NoError(t, err)

@@ -263,11 +263,11 @@ type live struct {
 func startLive(t *testing.T) *live {
 	platform.NeedMonitoring(t)
 	l := &live{hooks: newInbox(t)}
-	var nodes []monitoring.Node
+	var nodes []cluster.Node
 	l.cluster, nodes = platform.Cluster(t)
 
 	alertmanager, err := monitoring.StartAlertmanager(t.Context(), monitoring.AlertmanagerOptions{
-		Options: monitoring.Options{Dir: t.TempDir(), Edit: shortenAlertmanager(t)}, Webhook: l.hooks.URL,
+		Options: monitoring.Options{Dir: t.TempDir(), Replace: shorterAlertmanager}, Webhook: l.hooks.URL,
 	})
 	require.NoError(t, err)
 	platform.StopAtEnd(t, alertmanager)
@@ -280,7 +280,7 @@ func startLive(t *testing.T) *live {
 	require.True(t, within(liveWithin, func() bool { return seen.MatchString(get(t, "http://"+etl.Metrics+"/metrics")) }), "the canary comes through")
 
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{
-		Options:  monitoring.Options{Dir: t.TempDir(), Edit: shortenPrometheus(t)},
+		Options:  monitoring.Options{Dir: t.TempDir(), Replace: shorter},
 		FleetETL: etl.Metrics, Cassandra: nodes, Alertmanager: alertmanager.Address,
 		Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
@@ -292,23 +292,19 @@ func startLive(t *testing.T) *live {
 	return l
 }
 
-// shortenPrometheus names Grafana and turns minutes into seconds. Expressions over longer windows keep them, since they would misfire over seconds. The
+// shorter names Grafana and turns minutes into seconds. Expressions over longer windows keep them, since they would misfire over seconds. The
 // canary sends five times as often as usual and may be missing for a twelfth of the time.
-func shortenPrometheus(t *testing.T) func(file, text string) string {
-	return platform.Shorten(t, map[string][]string{
-		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
-			"scrape_timeout: 10s", "scrape_timeout: 2s", "grafana_url: http://localhost:3000", "grafana_url: " + liveGrafana},
-		"rules/recording.yml":    {"interval: 1m", "interval: 2s"},
-		"rules/cause-alerts.yml": {"for: 1m\n", "for: 2s\n", "for: 2m\n", "for: 5s\n", ") > 120\n", ") > 10\n"},
-	})
+var shorter = map[string][]string{
+	"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 2s", "evaluation_interval: 15s", "evaluation_interval: 1s",
+		"scrape_timeout: 10s", "scrape_timeout: 2s", "grafana_url: http://localhost:3000", "grafana_url: " + liveGrafana},
+	"rules/recording.yml":    {"interval: 1m", "interval: 2s"},
+	"rules/cause-alerts.yml": {"for: 1m\n", "for: 2s\n", "for: 2m\n", "for: 5s\n", ") > 120\n", ") > 10\n"},
 }
 
-// shortenAlertmanager shortens waits and keeps their order: critical alerts first.
-func shortenAlertmanager(t *testing.T) func(file, text string) string {
-	return platform.Shorten(t, map[string][]string{
-		"alertmanager.yml": {"group_wait: 30s", "group_wait: 2s", "group_wait: 10s", "group_wait: 1s",
-			"group_interval: 1m", "group_interval: 1s", "group_interval: 5m", "group_interval: 2s"},
-	})
+// shorterAlertmanager shortens waits and keeps their order: critical alerts first.
+var shorterAlertmanager = map[string][]string{
+	"alertmanager.yml": {"group_wait: 30s", "group_wait: 2s", "group_wait: 10s", "group_wait: 1s",
+		"group_interval: 1m", "group_interval: 1s", "group_interval: 5m", "group_interval: 2s"},
 }
 
 // checkLinks checks that the targets of an alert's links exist.

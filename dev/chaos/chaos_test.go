@@ -109,23 +109,30 @@ func TestRecordDiffersFromEveryOther(t *testing.T) {
 func TestRulesAreSpedUp(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
-	text, err := os.ReadFile(root + "/prometheus/rules/cause-alerts.yml")
-	require.NoError(t, err)
-	fast := speedUpPrometheus("rules/cause-alerts.yml", string(text))
+	replaced := func(dir, file string, pairs map[string][]string) (text, fast string) {
+		content, err := os.ReadFile(filepath.Join(root, dir, file))
+		require.NoError(t, err)
+		for i, old := range pairs[file] {
+			if i%2 == 0 {
+				assert.Contains(t, string(content), old)
+			}
+		}
+		return string(content), strings.NewReplacer(pairs[file]...).Replace(string(content))
+	}
+	text, fast := replaced("prometheus", "rules/cause-alerts.yml", faster)
 	for _, kept := range []string{"for: 1m", "for: 2m", "[5m]", "[10m]", "15m", "> 120\n", "> 300\n", "> 60\n"} {
-		assert.Contains(t, string(text), kept)
+		assert.Contains(t, text, kept)
 		assert.NotContains(t, fast, kept)
 	}
 	assert.Contains(t, fast, "[75s:5s]")
-	budgets, err := os.ReadFile(root + "/prometheus/rules/slo-alerts.yml")
-	require.NoError(t, err)
-	assert.NotRegexp(t, `for: \d+m`, speedUpPrometheus("rules/slo-alerts.yml", string(budgets)))
-	prometheus, err := os.ReadFile(root + "/prometheus/prometheus.yml")
-	require.NoError(t, err)
-	assert.NotContains(t, speedUpPrometheus("prometheus.yml", string(prometheus)), "15s")
-	alertmanager, err := os.ReadFile(root + "/prometheus/alertmanager/alertmanager.yml")
-	require.NoError(t, err)
-	assert.NotRegexp(t, `group_(wait|interval): \d+(m|0s)`, strings.ReplaceAll(speedUpAlertmanager("alertmanager.yml", string(alertmanager)), "group_wait: 0s", ""))
+	assert.NotRegexp(t, `(for: |\[|:|offset )\d+(m|h)\b`, fast)
+	_, budgets := replaced("prometheus", "rules/slo-alerts.yml", faster)
+	assert.NotRegexp(t, `for: \d+m`, budgets)
+	_, prometheus := replaced("prometheus", "prometheus.yml", faster)
+	assert.NotContains(t, prometheus, "15s")
+	replaced("prometheus", "rules/recording.yml", faster)
+	_, alertmanager := replaced("prometheus/alertmanager", "alertmanager.yml", fasterAlertmanager)
+	assert.NotRegexp(t, `group_(wait|interval): \d+(m|0s)`, strings.ReplaceAll(alertmanager, "group_wait: 0s", ""))
 }
 
 func TestClockOfBuildCanBeSet(t *testing.T) {

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,20 +25,14 @@ type instance struct {
 }
 
 func (p *platform) newInstance(name string, network int) (*instance, error) {
-	i := &instance{p: p, name: name, network: network}
+	addresses, err := process.FreeAddresses(2)
 	if network != here { // where all ports are free
-		i.api, i.metrics = address(network).String()+":8080", address(network).String()+":9100"
-	} else {
-		for _, at := range []*string{&i.api, &i.metrics} {
-			l, err := net.Listen("tcp4", "127.0.0.1:0")
-			if err != nil {
-				return nil, fmt.Errorf("find a free port: %w", err)
-			}
-			defer l.Close() // at the end, so that the ports differ
-			*at = l.Addr().String()
-		}
+		addresses, err = []string{address(network).String() + ":8080", address(network).String() + ":9100"}, nil
 	}
-	var err error
+	if err != nil {
+		return nil, err
+	}
+	i := &instance{p: p, name: name, network: network, api: addresses[0], metrics: addresses[1]}
 	i.log, err = os.Create(filepath.Join(p.Dir, name+".log"))
 	return i, err
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,16 +105,12 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 
 // fits reports whether the cluster has two data centers of two nodes.
 func fits(nodes []cluster.Node) bool {
-	return len(nodes) == 4 && nodes[1].DC == "dc1" && nodes[2].DC == "dc2"
+	return cluster.Layout(nodes).String() == "dc1=2,dc2=2"
 }
 
 // storeOf returns the configuration to read a keyspace at level ALL.
 func storeOf(nodes []cluster.Node, keyspace string) cassandra.Config {
-	c := cassandra.Config{Keyspace: keyspace, LocalDC: "dc1", ReadConsistency: "ALL", Timeout: 20 * time.Second}
-	for _, n := range nodes {
-		c.Hosts = append(c.Hosts, n.CQL().String())
-	}
-	return c
+	return cassandra.Config{Hosts: cluster.ContactPoints(nodes), Keyspace: keyspace, LocalDC: "dc1", ReadConsistency: "ALL", Timeout: 20 * time.Second}
 }
 
 func (p *platform) cleanup(do func(context.Context) error) { p.cleanups = append(p.cleanups, do) }
@@ -155,19 +150,18 @@ func (p *platform) startMonitoring(ctx context.Context) error {
 	return nil
 }
 
-// options has the port of the previous start, if there was one.
-func (p *platform) options(name string, previous *process.Server, edit func(file, text string) string) monitoring.Options {
-	o := monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, name), Edit: edit}
+// options has the address of the previous start, if there was one.
+func (p *platform) options(name string, previous *process.Server, replace map[string][]string) monitoring.Options {
+	o := monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, name), Replace: replace}
 	if previous != nil {
-		_, port, _ := net.SplitHostPort(previous.Address)
-		_, _ = fmt.Sscan(port, &o.Port)
+		o.Address = previous.Address
 	}
 	return o
 }
 
 func (p *platform) startAlertmanager(ctx context.Context) error {
 	started, err := monitoring.StartAlertmanager(ctx, monitoring.AlertmanagerOptions{
-		Options: p.options("alertmanager", p.alertmanager, speedUpAlertmanager), Webhook: p.inbox.server.URL,
+		Options: p.options("alertmanager", p.alertmanager, fasterAlertmanager), Webhook: p.inbox.server.URL,
 	})
 	if err == nil {
 		p.alertmanager = started // else keep the previous one, which stop accepts
@@ -177,8 +171,8 @@ func (p *platform) startAlertmanager(ctx context.Context) error {
 
 func (p *platform) startPrometheus(ctx context.Context) error {
 	started, err := monitoring.StartPrometheus(ctx, monitoring.PrometheusOptions{
-		Options:  p.options("prometheus", p.prometheus, speedUpPrometheus),
-		FleetETL: p.etl.metrics, Cassandra: monitoring.Nodes(p.nodes), Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
+		Options:  p.options("prometheus", p.prometheus, faster),
+		FleetETL: p.etl.metrics, Cassandra: p.nodes, Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	if err == nil {
 		p.prometheus = started

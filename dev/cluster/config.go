@@ -191,11 +191,11 @@ func (c Config) nodes() (nodes []Node) {
 		if len(c.Places) > 0 {
 			addr, network = c.Places[d].FirstAddress, c.Places[d].Network
 		}
-		for range dc.Nodes {
+		for i := range dc.Nodes {
 			dir := filepath.Join(c.Dir, fmt.Sprintf("node%d", len(nodes)+1))
 			nodes = append(nodes, Node{
-				N: len(nodes) + 1, DC: dc.Name, Address: addr, Network: network, CQLPort: c.CQLPort, StoragePort: c.StoragePort,
-				JMXPort: c.JMXPort + uint16(len(nodes)), MetricsPort: c.MetricsPort, Dir: dir, LogFile: filepath.Join(dir, "cassandra.log"),
+				N: len(nodes) + 1, DC: dc.Name, Name: fmt.Sprintf("cassandra-%s-node%d", dc.Name, i+1),
+				Address: addr, Network: network, CQLPort: c.CQLPort, StoragePort: c.StoragePort, JMXPort: c.JMXPort + uint16(len(nodes)), MetricsPort: c.MetricsPort, Dir: dir, LogFile: filepath.Join(dir, "cassandra.log"),
 			})
 			addr = addr.Next()
 		}

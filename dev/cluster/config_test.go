@@ -90,6 +90,21 @@ func TestDataCentersCanHaveTheirOwnNetworks(t *testing.T) {
 	}
 }
 
+func TestNodesHaveStandardNames(t *testing.T) {
+	l := Config{DCs: DCs{{"dc1", 2}, {"dc2", 1}}}.over(defaults)
+	var got []string
+	for _, n := range l.nodes() {
+		got = append(got, n.Metrics().String()+" "+n.DC+" "+n.Name)
+	}
+	want := []string{"127.0.0.1:7070 dc1 cassandra-dc1-node1", "127.0.0.2:7070 dc1 cassandra-dc1-node2", "127.0.0.3:7070 dc2 cassandra-dc2-node1"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if layout := Layout(l.nodes()).String(); layout != "dc1=2,dc2=1" {
+		t.Errorf("got %s", layout)
+	}
+}
+
 func TestNodeConfiguration(t *testing.T) {
 	l := defaults
 	l.Dir = t.TempDir()

@@ -22,6 +22,7 @@ import (
 type Node struct {
 	N           int // 1, 2, … in the order of the data centers
 	DC          string
+	Name        string // as in every installation: the first one of dc1 is cassandra-dc1-node1
 	Address     netip.Addr
 	Network     string // network namespace; empty: the one of this process
 	CQLPort     uint16
@@ -45,6 +46,17 @@ func ContactPoints(nodes []Node) (hosts []string) {
 		hosts = append(hosts, n.CQL().String())
 	}
 	return hosts
+}
+
+// Layout returns the data centers of nodes, in order.
+func Layout(nodes []Node) (dcs DCs) {
+	for _, n := range nodes {
+		if len(dcs) == 0 || dcs[len(dcs)-1].Name != n.DC {
+			dcs = append(dcs, DC{Name: n.DC})
+		}
+		dcs[len(dcs)-1].Nodes++
+	}
+	return dcs
 }
 
 // Metrics returns the address of the metrics (HTTP, path /metrics).

@@ -47,19 +47,17 @@ func (d *Demo) file(name string) string { return filepath.Join(d.dir, name) }
 // tool is a monitoring program. The demo runs without a missing one.
 type tool struct {
 	name    string // also of its directory
-	port    int
+	address string // host:port
 	path    string
 	missing error // names the remedy; nil if the program runs
 }
-
-func (t tool) address() string { return fmt.Sprintf("127.0.0.1:%d", t.port) }
 
 type tools struct{ alertmanager, prometheus, grafana tool }
 
 func (t tools) all() []tool { return []tool{t.alertmanager, t.prometheus, t.grafana} }
 
 func (d *Demo) findTools(ctx context.Context) tools {
-	t := tools{tool{name: "alertmanager", port: 9093}, tool{name: "prometheus", port: 9090}, tool{name: "grafana", port: 3000}}
+	t := tools{tool{name: "alertmanager", address: "127.0.0.1:9093"}, tool{name: "prometheus", address: "127.0.0.1:9090"}, tool{name: "grafana", address: "127.0.0.1:3000"}}
 	t.alertmanager.path, t.alertmanager.missing = monitoring.FindAlertmanager()
 	t.prometheus.path, t.prometheus.missing = monitoring.FindPrometheus()
 	t.grafana.path, t.grafana.missing = monitoring.FindGrafana(ctx, filepath.Join(d.root, ".dev", "cache"), d.printf)
@@ -91,7 +89,7 @@ func (d *Demo) Run(ctx context.Context) (err error) {
 	ports := []process.Port{{Address: metricsAddress, Of: "the metrics of fleet-etl"}, {Address: apiAddress, Of: "the HTTP API"}}
 	for _, tool := range t.all() {
 		if tool.missing == nil {
-			ports = append(ports, process.Port{Address: tool.address(), Of: tool.name})
+			ports = append(ports, process.Port{Address: tool.address, Of: tool.name})
 		}
 	}
 	if err := process.PortsFree(ports...); err != nil {

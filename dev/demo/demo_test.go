@@ -40,18 +40,10 @@ func nodes(dcs ...string) (all []cluster.Node) {
 	return all
 }
 
-func TestNodesHaveStandardNames(t *testing.T) {
-	assert.Equal(t, []monitoring.Node{
-		{Address: "127.0.0.1:7070", DC: "dc1", Name: "cassandra-dc1-node1"},
-		{Address: "127.0.0.2:7070", DC: "dc1", Name: "cassandra-dc1-node2"},
-		{Address: "127.0.0.3:7070", DC: "dc2", Name: "cassandra-dc2-node1"},
-	}, monitoring.Nodes(nodes("dc1", "dc1", "dc2")))
-}
-
 func TestEnvironmentOfFleetETL(t *testing.T) {
 	d, _ := demo(t)
 	t.Setenv("ETL_SOURCES", "kafka")
-	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), tool{port: 9093})
+	env := d.environment(nodes("dc1", "dc1", "dc1", "dc2"), tool{address: "127.0.0.1:9093"})
 	for _, want := range []string{
 		"CASSANDRA_HOSTS=127.0.0.1:9042,127.0.0.2:9042,127.0.0.3:9042,127.0.0.4:9042", "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=1",
 		"ETL_ALERTMANAGER_URLS=http://127.0.0.1:9093", "ETL_GRAFANA_URL=http://localhost:3000",

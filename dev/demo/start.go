@@ -14,7 +14,7 @@ import (
 )
 
 func (d *Demo) options(t tool) monitoring.Options {
-	return monitoring.Options{Program: t.path, Root: d.root, Dir: d.file(t.name), Port: t.port, Out: d.out}
+	return monitoring.Options{Program: t.path, Root: d.root, Dir: d.file(t.name), Address: t.address, Out: d.out}
 }
 
 func (d *Demo) startAlertmanager(ctx context.Context, t tools, _ []cluster.Node) (*process.Server, error) {
@@ -22,12 +22,12 @@ func (d *Demo) startAlertmanager(ctx context.Context, t tools, _ []cluster.Node)
 }
 
 func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
-	o := monitoring.PrometheusOptions{Options: d.options(t.prometheus), FleetETL: metricsAddress, Cassandra: monitoring.Nodes(nodes)}
+	o := monitoring.PrometheusOptions{Options: d.options(t.prometheus), FleetETL: metricsAddress, Cassandra: nodes}
 	if t.alertmanager.missing == nil {
-		o.Alertmanager = t.alertmanager.address()
+		o.Alertmanager = t.alertmanager.address
 	}
 	if t.grafana.missing == nil {
-		o.Grafana = t.grafana.address()
+		o.Grafana = t.grafana.address
 	}
 	return monitoring.StartPrometheus(ctx, o)
 }
@@ -35,7 +35,7 @@ func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Nod
 func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
 	return monitoring.StartGrafana(ctx, monitoring.GrafanaOptions{
 		Options: d.options(t.grafana), Cassandra: cluster.ContactPoints(nodes), DC: nodes[0].DC,
-		PrometheusURL: "http://" + t.prometheus.address(), // if Prometheus is missing, the panels show an error
+		PrometheusURL: "http://" + t.prometheus.address, // if Prometheus is missing, the panels show an error
 	})
 }
 
@@ -69,26 +69,18 @@ func (d *Demo) environment(nodes []cluster.Node, alertmanager tool) []string {
 		"ETL_ALERT_RULES_FILE=" + filepath.Join(d.root, "data", "alert-rules.yml"),
 	}
 	if alertmanager.missing == nil {
-		own = append(own, "ETL_ALERTMANAGER_URLS=http://"+alertmanager.address())
+		own = append(own, "ETL_ALERTMANAGER_URLS=http://"+alertmanager.address)
 	}
 	return append(own, cassandraSettings(nodes)...)
 }
 
 // cassandraSettings returns the settings of fleet-etl for the cluster. The environment of the caller overrides them.
 func cassandraSettings(nodes []cluster.Node) []string {
-	perDC := map[string]int{}
-	var dcs []string
-	for _, n := range nodes {
-		if perDC[n.DC] == 0 {
-			dcs = append(dcs, n.DC)
-		}
-		perDC[n.DC]++
-	}
-	var replication []string
-	for _, dc := range dcs {
-		replication = append(replication, fmt.Sprintf("%s=%d", dc, min(2, perDC[dc])))
+	replication := cluster.Layout(nodes)
+	for i := range replication {
+		replication[i].Nodes = min(2, replication[i].Nodes)
 	}
 	return append([]string{
-		"CASSANDRA_HOSTS=" + strings.Join(cluster.ContactPoints(nodes), ","), "CASSANDRA_DC=" + dcs[0], "CASSANDRA_REPLICATION=" + strings.Join(replication, ","),
+		"CASSANDRA_HOSTS=" + strings.Join(cluster.ContactPoints(nodes), ","), "CASSANDRA_DC=" + nodes[0].DC, "CASSANDRA_REPLICATION=" + replication.String(),
 	}, os.Environ()...)
 }

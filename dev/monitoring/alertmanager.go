@@ -2,6 +2,7 @@ package monitoring
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,7 @@ func StartAlertmanager(ctx context.Context, o AlertmanagerOptions) (*process.Ser
 	return o.start(ctx, "Alertmanager", "/-/ready", []string{
 		"--config.file=" + filepath.Join(o.config(), "alertmanager.yml"),
 		"--storage.path=" + o.data(),
-		"--web.listen-address=" + o.address(),
+		"--web.listen-address=" + o.Address,
 		"--web.external-url=" + o.url(),
 		"--cluster.listen-address=", // no cluster
 	}, nil)
@@ -46,19 +47,19 @@ const (
 var webhookDisabled = regexp.MustCompile(`(receiver: (?:webhook|watchdog)\n(?: +[a-z_]+: .*\n)*?) +mute_time_intervals: \[not set up\]\n`)
 
 func (o AlertmanagerOptions) configure() error {
-	adapt := func(file, text string) string {
-		if file != "alertmanager.yml" {
-			return text
-		}
-		text = strings.ReplaceAll(text, containerDir, o.config()+"/")
-		if o.Webhook != "" {
-			text = webhookDisabled.ReplaceAllString(text, "$1")
-			text = strings.ReplaceAll(text, webhookAddress, strings.TrimSuffix(o.Webhook, "/")+"/")
-		}
-		return text
-	}
-	if err := copyConfig(filepath.Join(o.Root, "prometheus", "alertmanager"), o.config(), adapt, o.Edit); err != nil {
+	if err := o.copyConfig("prometheus", "alertmanager"); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(o.config(), "secrets", "webhook_token"), []byte("development"), 0o600)
+	path := filepath.Join(o.config(), "alertmanager.yml")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	text := strings.ReplaceAll(string(content), containerDir, o.config()+"/")
+	if o.Webhook != "" {
+		text = webhookDisabled.ReplaceAllString(text, "$1")
+		text = strings.ReplaceAll(text, webhookAddress, o.Webhook+"/")
+	}
+	token := filepath.Join(o.config(), "secrets", "webhook_token")
+	return errors.Join(os.WriteFile(path, []byte(text), 0o644), os.WriteFile(token, []byte("development"), 0o600))
 }

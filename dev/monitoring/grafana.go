@@ -152,7 +152,7 @@ func (o GrafanaOptions) configure() error {
 	var text strings.Builder
 	if err := iniTemplate.Execute(&text, map[string]any{
 		"Dir": o.Dir, "Plugins": o.plugins(), "PluginID": pluginID, "Grafana": filepath.Join(o.Root, "grafana"), "PasswordFile": PasswordFile(o.Dir),
-		"Port": o.Port,
+		"Port": o.port(),
 	}); err != nil {
 		return err
 	}

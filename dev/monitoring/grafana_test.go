@@ -155,7 +155,7 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 
 func TestGrafanaConfiguration(t *testing.T) {
 	root := t.TempDir()
-	o := GrafanaOptions{Options: Options{Root: root, Dir: t.TempDir(), Port: 13000}, Cassandra: []string{"127.0.0.1:9042", "127.0.0.2:9042"},
+	o := GrafanaOptions{Options: Options{Root: root, Dir: t.TempDir(), Address: "127.0.0.1:13000"}, Cassandra: []string{"127.0.0.1:9042", "127.0.0.2:9042"},
 		DC: "dc1", PrometheusURL: "http://127.0.0.1:9090"}
 	require.NoError(t, o.configure())
 	password, err := os.ReadFile(PasswordFile(o.Dir))

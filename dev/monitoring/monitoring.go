@@ -14,7 +14,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
@@ -26,12 +25,12 @@ type Options struct {
 	Program string    // path; default: the result of FindPrometheus or FindAlertmanager
 	Root    string    // repository with the configuration; default: the one of the working directory
 	Dir     string    // absolute path for configuration, data, log and pid file of this program only
-	Port    int       // on 127.0.0.1; default: any free port
+	Address string    // host:port on 127.0.0.1; default: any free port
 	Out     io.Writer // progress, one line per event; nil discards it
 
-	// Edit changes the copy of a configuration file in Dir, so that tests can shorten intervals. file is relative to the
-	// directory of the configuration. Grafana reads the files of the repository, which are not edited.
-	Edit func(file, text string) string
+	// Replace has pairs of old and new text for the copies of configuration files in Dir, by their paths in the directory of the
+	// configuration, so that tests can shorten intervals. Each old text must occur. Grafana reads the files of the repository.
+	Replace map[string][]string
 }
 
 // complete sets the defaults, and stops the program that an earlier process left running in the directory.
@@ -52,21 +51,23 @@ func (o *Options) complete(ctx context.Context, find func() (string, error)) (er
 	if err := (process.Server{Name: filepath.Base(o.Dir), Dir: o.Dir}).Stop(ctx); err != nil {
 		return err
 	}
-	if o.Port == 0 {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if o.Address == "" {
+		free, err := process.FreeAddresses(1)
 		if err != nil {
-			return fmt.Errorf("find a free port: %w", err)
+			return err
 		}
-		defer l.Close()
-		o.Port = l.Addr().(*net.TCPAddr).Port
+		o.Address = free[0]
 	}
 	return os.MkdirAll(o.Dir, 0o755)
 }
 
-func (o Options) address() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(o.Port)) }
+func (o Options) port() string {
+	_, port, _ := net.SplitHostPort(o.Address)
+	return port
+}
 
 // url is what people and links call it.
-func (o Options) url() string { return "http://localhost:" + strconv.Itoa(o.Port) }
+func (o Options) url() string { return "http://localhost:" + o.port() }
 
 func (o Options) data() string   { return filepath.Join(o.Dir, "data") }
 func (o Options) config() string { return filepath.Join(o.Dir, "config") }
@@ -74,8 +75,8 @@ func (o Options) config() string { return filepath.Join(o.Dir, "config") }
 // start starts the program and returns when it answers at the path ready.
 func (o Options) start(ctx context.Context, name, ready string, args, environment []string) (*process.Server, error) {
 	s := process.Server{
-		Name: name, Dir: o.Dir, LogFile: filepath.Join(o.Dir, "log"), Address: o.address(), Ports: []process.Port{{Address: o.address(), Of: name}},
-		Ready:  func(ctx context.Context) bool { return process.AnswersHTTP(ctx, "http://"+o.address()+ready) },
+		Name: name, Dir: o.Dir, LogFile: filepath.Join(o.Dir, "log"), Address: o.Address, Ports: []process.Port{{Address: o.Address, Of: name}},
+		Ready:  func(ctx context.Context) bool { return process.AnswersHTTP(ctx, "http://"+o.Address+ready) },
 		Printf: log.New(o.Out, "", 0).Printf,
 	}
 	if err := process.PortsFree(s.Ports...); err != nil {
@@ -87,6 +88,40 @@ func (o Options) start(ctx context.Context, name, ready string, args, environmen
 		return nil, errors.Join(err, s.Stop(context.WithoutCancel(ctx))) // removes the pid file
 	}
 	return &s, nil
+}
+
+// copyConfig replaces the configuration in Dir by a copy of a directory of the repository, with the replacements.
+func (o Options) copyConfig(from ...string) error {
+	if err := os.RemoveAll(o.config()); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(o.config(), 0o700); err != nil { // it may contain secrets
+		return err
+	}
+	if err := os.CopyFS(o.config(), os.DirFS(filepath.Join(append([]string{o.Root}, from...)...))); err != nil {
+		return err
+	}
+	for file, pairs := range o.Replace {
+		if err := o.edit(file, pairs...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// edit replaces texts, each of which must occur, in a copied file.
+func (o Options) edit(file string, pairs ...string) error {
+	path := filepath.Join(o.config(), file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < len(pairs); i += 2 {
+		if !strings.Contains(string(text), pairs[i]) {
+			return fmt.Errorf("edit %s: it does not contain %q", file, pairs[i])
+		}
+	}
+	return os.WriteFile(path, []byte(strings.NewReplacer(pairs...).Replace(string(text))), 0o644)
 }
 
 // FindPrometheus looks in PATH.

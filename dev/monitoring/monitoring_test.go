@@ -9,10 +9,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -32,8 +32,11 @@ func TestTargetFilesAreWritten(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
 	o := PrometheusOptions{
-		Options: Options{Root: root, Dir: t.TempDir(), Port: 19090}, FleetETL: "127.0.0.1:9464",
-		Cassandra:    []Node{{"127.0.0.1:7070", "dc1", "cassandra-dc1-node1"}, {"127.0.0.3:7070", "dc2", "cassandra-dc2-node1"}},
+		Options: Options{Root: root, Dir: t.TempDir(), Address: "127.0.0.1:19090"}, FleetETL: "127.0.0.1:9464",
+		Cassandra: []cluster.Node{
+			{Address: netip.MustParseAddr("127.0.0.1"), MetricsPort: 7070, DC: "dc1", Name: "cassandra-dc1-node1"},
+			{Address: netip.MustParseAddr("127.0.0.3"), MetricsPort: 7070, DC: "dc2", Name: "cassandra-dc2-node1"},
+		},
 		Alertmanager: "127.0.0.1:9093",
 	}
 	require.NoError(t, o.configure())
@@ -64,10 +67,8 @@ func TestTargetFilesAreWritten(t *testing.T) {
 func TestCopiesOfFilesAreEdited(t *testing.T) {
 	root, err := cluster.RepositoryRoot()
 	require.NoError(t, err)
-	edited := false
-	o := PrometheusOptions{Options: Options{Root: root, Dir: t.TempDir(), Edit: func(file, text string) string {
-		edited = edited || file == filepath.Join("rules", "recording.yml")
-		return strings.ReplaceAll(text, "scrape_interval: 15s", "scrape_interval: 1s")
+	o := PrometheusOptions{Options: Options{Root: root, Dir: t.TempDir(), Replace: map[string][]string{
+		"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 1s"}, "rules/recording.yml": {"interval: 1m", "interval: 3s"},
 	}}}
 	require.NoError(t, o.configure())
 	var config struct {
@@ -81,7 +82,11 @@ func TestCopiesOfFilesAreEdited(t *testing.T) {
 	require.NoError(t, yaml.Unmarshal(text, &config))
 	assert.Equal(t, "http://localhost:3000", config.Global.Labels["grafana_url"])
 	assert.Equal(t, "1s", config.Global.Interval)
-	assert.True(t, edited, "Edit was not called for rules/recording.yml")
+	text, err = os.ReadFile(filepath.Join(o.config(), "rules", "recording.yml"))
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "interval: 3s")
+	o.Replace["prometheus.yml"][0] = "scrape_interval: 99s"
+	require.ErrorContains(t, o.configure(), `edit prometheus.yml: it does not contain "scrape_interval: 99s"`)
 }
 
 func TestProgramsAreFoundInPath(t *testing.T) {
@@ -128,7 +133,7 @@ func TestPortInUseIsNamed(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer l.Close()
-	o := Options{Program: "/bin/false", Dir: t.TempDir(), Port: l.Addr().(*net.TCPAddr).Port}
+	o := Options{Program: "/bin/false", Dir: t.TempDir(), Address: l.Addr().String()}
 	_, err = StartPrometheus(t.Context(), PrometheusOptions{Options: o})
 	assert.ErrorContains(t, err, fmt.Sprintf("%s, of Prometheus, is in use", l.Addr()))
 }
@@ -191,9 +196,9 @@ func TestAlertReachesWebhook(t *testing.T) {
 	require.NoError(t, err)
 	stop(alertmanager)
 	prometheus, err := StartPrometheus(t.Context(), PrometheusOptions{
-		Options: Options{Dir: filepath.Join(dir, "prometheus"), Edit: func(_, text string) string {
-			return strings.NewReplacer("scrape_interval: 15s", "scrape_interval: 500ms", "scrape_timeout: 10s", "scrape_timeout: 500ms",
-				"evaluation_interval: 15s", "evaluation_interval: 500ms", "grafana_url: http://localhost:3000", "grafana_url: http://localhost:13000").Replace(text)
+		Options: Options{Dir: filepath.Join(dir, "prometheus"), Replace: map[string][]string{
+			"prometheus.yml": {"scrape_interval: 15s", "scrape_interval: 500ms", "scrape_timeout: 10s", "scrape_timeout: 500ms",
+				"evaluation_interval: 15s", "evaluation_interval: 500ms", "grafana_url: http://localhost:3000", "grafana_url: http://localhost:13000"},
 		}},
 		Alertmanager: alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})

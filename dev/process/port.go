@@ -14,6 +14,19 @@ type Port struct {
 	Setting string // chooses another address; empty: none
 }
 
+// FreeAddresses returns n different addresses of this machine, host:port, on which no program listens.
+func FreeAddresses(n int) (addresses []string, err error) {
+	for range n {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer l.Close() // at the end, so that the addresses differ
+		addresses = append(addresses, l.Addr().String())
+	}
+	return addresses, nil
+}
+
 // PortsFree returns an error that names every address in use.
 func PortsFree(ports ...Port) error {
 	var errs []error

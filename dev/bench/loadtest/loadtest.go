@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -80,11 +79,11 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 	if err := schedule.Write(ctx, t.binary, file); err != nil {
 		return r, err
 	}
-	address, err := freeAddress()
+	addresses, err := process.FreeAddresses(1)
 	if err != nil {
 		return r, err
 	}
-	settings := []string{"ETL_METRICS_ADDRESS=" + address, "ETL_LOAD_LINGER=" + linger.String()}
+	settings := []string{"ETL_METRICS_ADDRESS=" + addresses[0], "ETL_LOAD_LINGER=" + linger.String()}
 	replay := t.keyspace.Command(ctx, settings, t.binary, "replay", "--start-at", "now", "--report", "json", file)
 	var out bytes.Buffer
 	replay.Stdout = &out
@@ -97,7 +96,7 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 		defer close(done)
 		ended(fmt.Errorf("fleet-etl replay ended: %w", replay.Wait()))
 	}()
-	r.Measurement, err = t.measure(measuring, address, p)
+	r.Measurement, err = t.measure(measuring, addresses[0], p)
 	if cause := context.Cause(measuring); err != nil && cause != nil {
 		err = cause
 	}
@@ -140,12 +139,4 @@ func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Mea
 	}
 	m.Offered = p.rate
 	return m, nil
-}
-
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return listener.Addr().String(), listener.Close()
 }

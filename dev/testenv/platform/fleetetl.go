@@ -64,9 +64,9 @@ type ETL struct {
 // NewETL takes the keyspace of the tests. It also creates keyspace fleet_iot, because the nodes export metrics of its tables only.
 // env has further settings of fleet-etl.
 func NewETL(t testing.TB, openFleet, alertRules string, env ...string) *ETL {
-	addresses := FreeAddresses(t, 2)
+	addresses, err := process.FreeAddresses(2)
+	require.NoError(t, err)
 	e := &ETL{t: t, Config: Keyspace(t), Dir: t.TempDir(), Metrics: addresses[0], API: addresses[1]}
-	var err error
 	e.program, err = FleetETL(t.Context())
 	require.NoError(t, err)
 	standard := e.Config

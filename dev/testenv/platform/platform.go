@@ -7,10 +7,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 
@@ -77,22 +75,20 @@ func Keyspace(t testing.TB) cassandra.Config {
 
 // Cluster returns the cluster of go run ./dev cluster up, for tests that scrape, kill or pause nodes. The cluster must have two
 // data centers of two running nodes.
-func Cluster(t testing.TB) (*cluster.Cluster, []monitoring.Node) {
+func Cluster(t testing.TB) (*cluster.Cluster, []cluster.Node) {
 	c, err := cluster.Open(cluster.Config{Dir: os.Getenv("DEV_CLUSTER_DIR")})
 	require.NoError(t, err)
 	nodes, err := c.Nodes()
 	require.NoError(t, err)
-	perDC := map[string]int{}
 	for _, n := range nodes {
 		if n.State != process.Running {
 			testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("%s is %s: start it: go run ./dev cluster up", n, n.State))
 		}
-		perDC[n.DC]++
 	}
-	if perDC["dc1"] != 2 || perDC["dc2"] != 2 {
-		testenv.Missing(t, testenv.Cassandra, fmt.Sprintf("the cluster has %v nodes per data center: start one with dc1=2,dc2=2", perDC))
+	if layout := cluster.Layout(nodes).String(); layout != "dc1=2,dc2=2" {
+		testenv.Missing(t, testenv.Cassandra, "the data centers are "+layout+": start a cluster with dc1=2,dc2=2")
 	}
-	return c, monitoring.Nodes(nodes)
+	return c, nodes
 }
 
 // NeedMonitoring ends a test unless Prometheus and Alertmanager are installed.
@@ -123,26 +119,4 @@ func Tail(path string) string {
 		return err.Error()
 	}
 	return text
-}
-
-// Shorten returns an edit for monitoring.Options.Edit. For each file it takes pairs of old and new text; each old text must occur.
-func Shorten(t testing.TB, changes map[string][]string) func(file, text string) string {
-	return func(file, text string) string {
-		for i, c := 0, changes[filepath.ToSlash(file)]; i < len(c); i += 2 {
-			assert.Contains(t, text, c[i], "%s: this test shortens the interval", file)
-			text = strings.ReplaceAll(text, c[i], c[i+1])
-		}
-		return text
-	}
-}
-
-// FreeAddresses returns n different unused addresses, host:port.
-func FreeAddresses(t testing.TB, n int) (addresses []string) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer listener.Close() // at the end, so that the addresses differ
-		addresses = append(addresses, listener.Addr().String())
-	}
-	return addresses
 }
