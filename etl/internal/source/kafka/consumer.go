@@ -246,27 +246,23 @@ func (c *consumer) measure(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	for _, p := range c.offsets.progress() {
+	c.offsets.each(func(p *partition) {
 		end, found := ends.Lookup(p.topic, p.number)
 		if !found || end.Err != nil {
-			continue
+			return
 		}
-		if assigned := c.offsets.find(p.topic, p.number); assigned != nil {
-			c.offsets.setEnd(assigned, end.Offset)
-		}
-		if p.position != unknown {
-			continue
-		}
+		first := int64(unknown)
 		begin, _ := begins.Lookup(p.topic, p.number)
 		switch offset, found := committed[p.topic][p.number]; {
 		case found && offset.Offset >= 0:
-			c.offsets.setFirst(p.topic, p.number, offset.Offset)
+			first = offset.Offset
 		case c.o.Start == Latest:
-			c.offsets.setFirst(p.topic, p.number, end.Offset)
+			first = end.Offset
 		case begin.Err == nil:
-			c.offsets.setFirst(p.topic, p.number, begin.Offset)
+			first = begin.Offset
 		}
-	}
+		p.measured(first, end.Offset)
+	})
 }
 
 // pipelineError is an error of emit: the pipeline accepts nothing more.

@@ -62,18 +62,19 @@ func (m *metrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector, for the partitions that are assigned now.
 func (m *metrics) Collect(ch chan<- prometheus.Metric) {
-	var all []progress
+	assigned := 0
 	if t := m.offsets.Load(); t != nil {
-		all = t.progress()
+		t.each(func(p *partition) {
+			assigned++
+			if p.durable == unknown {
+				return
+			}
+			number := strconv.Itoa(int(p.number))
+			ch <- prometheus.MustNewConstMetric(m.position, prometheus.GaugeValue, float64(p.durable), p.topic, number)
+			if p.end != unknown {
+				ch <- prometheus.MustNewConstMetric(m.lag, prometheus.GaugeValue, float64(max(0, p.end-p.durable)), p.topic, number)
+			}
+		})
 	}
-	ch <- prometheus.MustNewConstMetric(m.partitions, prometheus.GaugeValue, float64(len(all)))
-	for _, p := range all {
-		number := strconv.Itoa(int(p.number))
-		if p.position != unknown {
-			ch <- prometheus.MustNewConstMetric(m.position, prometheus.GaugeValue, float64(p.position), p.topic, number)
-		}
-		if p.position != unknown && p.end != unknown {
-			ch <- prometheus.MustNewConstMetric(m.lag, prometheus.GaugeValue, float64(max(0, p.end-p.position)), p.topic, number)
-		}
-	}
+	ch <- prometheus.MustNewConstMetric(m.partitions, prometheus.GaugeValue, float64(assigned))
 }

@@ -62,6 +62,15 @@ func (t *offsetTracker) assign(parts map[string][]int32) {
 	}
 }
 
+// each calls do for every assigned partition, with the mutex locked.
+func (t *offsetTracker) each(do func(p *partition)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, p := range t.assigned {
+		do(p)
+	}
+}
+
 // find returns an assigned partition, or nil.
 func (t *offsetTracker) find(topic string, number int32) *partition {
 	t.mu.Lock()
@@ -109,14 +118,12 @@ func (t *offsetTracker) closeAll() []*partition {
 }
 
 func (t *offsetTracker) closeIf(match func(*partition) bool) (closed []*partition) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, p := range t.assigned {
+	t.each(func(p *partition) {
 		if match(p) {
 			p.closed = true
 			closed = append(closed, p)
 		}
-	}
+	})
 	return closed
 }
 
@@ -157,14 +164,12 @@ func (t *offsetTracker) wait(ctx context.Context, parts []*partition) int {
 
 // uncommitted returns the offsets that are durable and not committed, of the assigned partitions.
 func (t *offsetTracker) uncommitted() map[*partition]offset {
-	t.mu.Lock()
-	defer t.mu.Unlock()
 	offsets := map[*partition]offset{}
-	for _, p := range t.assigned {
+	t.each(func(p *partition) {
 		if p.durable > p.committed {
 			offsets[p] = offset{p.durable, p.epoch}
 		}
-	}
+	})
 	return offsets
 }
 
@@ -182,27 +187,10 @@ func (t *offsetTracker) setEnd(p *partition, end int64) {
 	p.end = max(p.end, end)
 }
 
-// setFirst records where reading begins in a partition that has given no record yet.
-func (t *offsetTracker) setFirst(topic string, number int32, first int64) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if p := t.assigned[topicPartition{topic, number}]; p != nil && p.durable == unknown {
+// measured records where a partition ends and, if it has given no record yet, where reading begins.
+func (p *partition) measured(first, end int64) {
+	p.end = max(p.end, end)
+	if p.durable == unknown {
 		p.durable, p.committed = first, first
 	}
-}
-
-// progress is how far a partition is consumed.
-type progress struct {
-	topicPartition
-	position, end int64 // or unknown
-}
-
-func (t *offsetTracker) progress() []progress {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	all := make([]progress, 0, len(t.assigned))
-	for id, p := range t.assigned {
-		all = append(all, progress{topicPartition: id, position: p.durable, end: p.end})
-	}
-	return all
 }

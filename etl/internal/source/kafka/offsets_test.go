@@ -176,13 +176,20 @@ func TestWaitEndsWithTheLastRangeInFlight(t *testing.T) {
 func TestProgress(t *testing.T) {
 	tracker := newOffsetTracker()
 	tracker.assign(map[string][]int32{"t": {0, 1}})
-	tracker.setFirst("t", 1, 40)
-	tracker.setEnd(tracker.find("t", 1), 45)
+	type progress struct {
+		topicPartition
+		position, end int64
+	}
+	all := func() (all []progress) {
+		tracker.each(func(p *partition) { all = append(all, progress{p.topicPartition, p.durable, p.end}) })
+		return all
+	}
+	tracker.find("t", 1).measured(40, 45)
 	p := tracker.find("t", 0)
 	number, _ := tracker.begin(p, 7, 9, 0)
-	assert.ElementsMatch(t, []progress{{topicPartition{"t", 0}, 7, unknown}, {topicPartition{"t", 1}, 40, 45}}, tracker.progress())
+	assert.ElementsMatch(t, []progress{{topicPartition{"t", 0}, 7, unknown}, {topicPartition{"t", 1}, 40, 45}}, all())
 	tracker.ack(p, number)
-	assert.Contains(t, tracker.progress(), progress{topicPartition{"t", 0}, 9, unknown})
+	assert.Contains(t, all(), progress{topicPartition{"t", 0}, 9, unknown})
 	tracker.remove(tracker.close(map[string][]int32{"t": {0, 1}}))
-	assert.Empty(t, tracker.progress())
+	assert.Empty(t, all())
 }
