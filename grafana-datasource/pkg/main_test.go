@@ -1009,7 +1009,7 @@ func TestMetricsAndLogs(t *testing.T) {
 	for _, want := range []string{
 		`fleet_datasource_queries_total{outcome="ok",type="latest"}`, `fleet_datasource_query_duration_seconds_bucket{type="latest",le="0.05"}`,
 		`fleet_datasource_partitions_total{type="latest"}`, `fleet_datasource_rows_total{stage="read",type="latest"}`, `fleet_datasource_cache_requests_total{cache="day",outcome="hit"}`,
-		`fleet_datasource_truncations_total{type="track"}`, `fleet_datasource_query_errors_total{reason="no_hosts",type="latest"}`,
+		`fleet_datasource_queries_total{outcome="truncated",type="track"}`, `fleet_datasource_query_errors_total{reason="no_hosts",type="latest"}`,
 		`fleet_datasource_cassandra_requests_total{datasource="metrics"`,
 	} {
 		assert.Contains(t, text, want)

@@ -18,9 +18,7 @@ type Metrics struct {
 	partitions    *prometheus.CounterVec
 	pages         *prometheus.CounterVec
 	rows          *prometheus.CounterVec
-	truncations   *prometheus.CounterVec
 	errors        *prometheus.CounterVec
-	rawRejected   prometheus.Counter
 	streams       prometheus.Gauge
 	streamPackets *prometheus.CounterVec
 	healthChecks  *prometheus.CounterVec
@@ -64,13 +62,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			NativeHistogramMaxBucketNumber:  100,
 			NativeHistogramMinResetDuration: time.Hour,
 		}, []string{"type"}),
-		partitions:  counter("fleet_datasource_partitions_total", "Partitions read from Cassandra by query type.", "type"),
-		pages:       counter("fleet_datasource_pages_total", "Result pages read from Cassandra by query type.", "type"),
-		rows:        counter("fleet_datasource_rows_total", "Rows by query type and stage: read from Cassandra, returned to Grafana.", "type", "stage"),
-		truncations: counter("fleet_datasource_truncations_total", "Queries whose result a limit truncated, by type.", "type"),
-		errors:      counter("fleet_datasource_query_errors_total", "Failed queries by type and reason.", "type", "reason"),
-		rawRejected: auto.NewCounter(prometheus.CounterOpts{
-			Name: "fleet_datasource_raw_rejected_total", Help: "Raw CQL statements that the query validator rejected."}),
+		partitions:    counter("fleet_datasource_partitions_total", "Partitions read from Cassandra by query type.", "type"),
+		pages:         counter("fleet_datasource_pages_total", "Result pages read from Cassandra by query type.", "type"),
+		rows:          counter("fleet_datasource_rows_total", "Rows by query type and stage: read from Cassandra, returned to Grafana.", "type", "stage"),
+		errors:        counter("fleet_datasource_query_errors_total", "Failed queries by type and reason.", "type", "reason"),
 		streams:       auto.NewGauge(prometheus.GaugeOpts{Name: "fleet_datasource_streams", Help: "Live streams in progress."}),
 		streamPackets: counter("fleet_datasource_stream_packets_total", "Packets of live streams by outcome (sent, failed).", "outcome"),
 		healthChecks:  counter("fleet_datasource_health_checks_total", "Health checks by outcome (ok, error).", "outcome"),
@@ -83,7 +78,6 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		m.duration.WithLabelValues(t)
 		m.partitions.WithLabelValues(t)
 		m.pages.WithLabelValues(t)
-		m.truncations.WithLabelValues(t)
 		m.rows.WithLabelValues(t, "read")
 		m.rows.WithLabelValues(t, "returned")
 		for _, reason := range reasons() {

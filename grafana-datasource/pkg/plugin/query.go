@@ -57,7 +57,6 @@ func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerti
 	outcome := "ok"
 	if len(result.Truncations) > 0 {
 		outcome = "truncated"
-		d.metrics.truncations.WithLabelValues(kind).Inc()
 	}
 	returned := 0
 	for _, frame := range result.Frames {
@@ -88,9 +87,6 @@ func (d *Datasource) run(ctx context.Context, source backend.DataQuery, alerting
 
 func (d *Datasource) fail(ctx context.Context, kind string, err error, span trace.Span, logger log.Logger) backend.DataResponse {
 	response, reason := d.errorResponse(ctx, err)
-	if is[*executor.RejectedError](err) {
-		d.metrics.rawRejected.Inc()
-	}
 	d.metrics.queries.WithLabelValues(kind, "error").Inc()
 	d.metrics.errors.WithLabelValues(kind, reason).Inc()
 	span.SetStatus(codes.Error, reason)

@@ -39,7 +39,6 @@ func TestQueriesOfARequestFailAlone(t *testing.T) {
 	}
 	assert.Equal(t, 2.0, testutil.ToFloat64(d.metrics.errors.WithLabelValues(query.TypeInvalid, reasonInvalid)))
 	assert.Equal(t, 1.0, testutil.ToFloat64(d.metrics.errors.WithLabelValues(query.TypeDevices, reasonPlugin)))
-	assert.Equal(t, 1.0, testutil.ToFloat64(d.metrics.truncations.WithLabelValues(query.TypeLatest)))
 	assert.Equal(t, 2.0, testutil.ToFloat64(d.metrics.rows.WithLabelValues(query.TypeLatest, "returned")))
 }
 
@@ -63,7 +62,7 @@ func TestRejectedStatementsAreCounted(t *testing.T) {
 	d := newTestDatasource(t, &fakeStore{}, map[string]any{})
 	r := run(t, d, map[string]string{"A": `{"queryType":"raw","cql":"DROP TABLE t"}`})["A"]
 	require.ErrorContains(t, r.Error, "only SELECT is allowed")
-	assert.Equal(t, 1.0, testutil.ToFloat64(d.metrics.rawRejected))
+	assert.Equal(t, 1.0, testutil.ToFloat64(d.metrics.errors.WithLabelValues(query.TypeRaw, reasonInvalid)))
 }
 
 func TestEverySeriesExistsAtZero(t *testing.T) {
