@@ -47,7 +47,6 @@ func (cmd queriesCmd) Run(ctx context.Context, s *settings, root repository) err
 		for i := range sections {
 			err = errors.Join(err, sections[i].Text(os.Stdout))
 		}
-		err = errors.Join(err, writeJSON(root.path(".dev", "queries", "queries.json"), sections))
 		if err == nil && cmd.Write {
 			err = table.WriteInto(root.path(queries.Document), sections, "")
 		}
@@ -91,11 +90,6 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root stri
 	if err := process.Sleep(ctx, 30*time.Second); err != nil {
 		return nil, err
 	}
-	m := queries.Measure{
-		Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 40, Only: cmd.Only,
-		TableStats: func(ctx context.Context) ([]byte, error) {
-			return c.Nodetool(ctx, 1, "tablestats", "-F", "json", queriesKeyspace)
-		},
-	}
+	m := queries.Measure{Fill: fill, Store: store, Level: nodes.Consistency(), Repeat: 40, Only: cmd.Only}
 	return m.Run(ctx)
 }

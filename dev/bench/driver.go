@@ -45,9 +45,6 @@ func WriteWithDriver(ctx context.Context, nodes Nodes, keyspace, file string, ou
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(driverInFlight)
 	for _, group := range groups {
-		if ctx.Err() != nil {
-			break
-		}
 		g.Go(func() error {
 			// The retries are for nodes that have just started and time out.
 			batch := session.NewBatch(gocql.UnloggedBatch).WithContext(ctx).RetryPolicy(&gocql.SimpleRetryPolicy{NumRetries: 10})

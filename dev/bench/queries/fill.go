@@ -103,9 +103,6 @@ func each(ctx context.Context, n int, do func(ctx context.Context, i int) error)
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(inFlight)
 	for i := range n {
-		if ctx.Err() != nil {
-			break
-		}
 		g.Go(func() error { return do(ctx, i) })
 	}
 	return g.Wait()

@@ -2,11 +2,9 @@ package queries
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -23,9 +21,6 @@ type Measure struct {
 	Level  gocql.Consistency // of the statements
 	Repeat int
 	Only   string // part of the names to run; empty: all
-
-	// TableStats is nodetool tablestats -F json of one node.
-	TableStats func(ctx context.Context) ([]byte, error)
 }
 
 // Run measures statements and calls, and returns the sections of the document.
@@ -41,14 +36,9 @@ func (m *Measure) Run(ctx context.Context) ([]table.Section, error) {
 		return nil, err
 	}
 	calls, err := m.calls(ctx)
-	if err != nil {
-		return nil, err
-	}
-	sizes, err := m.sizes(ctx, tables)
 	return []table.Section{
 		{Name: "statements", Title: "Statements", Facts: []string{fact}, Tables: statements},
 		{Name: "calls", Title: "Calls", Tables: []*table.Table{calls}},
-		{Name: "tables", Title: "Tables", Tables: []*table.Table{sizes}},
 	}, err
 }
 
@@ -146,39 +136,6 @@ func (m *Measure) calls(ctx context.Context) (*table.Table, error) {
 				return nil, err
 			}
 			t.Add(c.name, found.rows, found.p50, found.p95, milliseconds(c.budget))
-		}
-	}
-	return t, nil
-}
-
-// sizes shows what a node stores of each table.
-func (m *Measure) sizes(ctx context.Context, tables []cassandra.Table) (*table.Table, error) {
-	t := &table.Table{Head: []string{"table", "partitions", "mean KiB", "largest KiB", "SSTables", "on disk MiB"}}
-	text, err := m.TableStats(ctx)
-	if err != nil {
-		return t, err
-	}
-	var stats map[string]json.RawMessage // keyspaces and totals
-	if err := json.Unmarshal(text, &stats); err != nil {
-		return t, fmt.Errorf("nodetool tablestats: %w", err)
-	}
-	for _, part := range stats {
-		var keyspace struct {
-			Tables map[string]struct {
-				Partitions int     `json:"number_of_partitions_estimate"`
-				Largest    float64 `json:"compacted_partition_maximum_bytes"`
-				Mean       float64 `json:"compacted_partition_mean_bytes"`
-				SSTables   int     `json:"sstable_count"`
-				Bytes      string  `json:"space_used_live"` // a number
-			}
-		}
-		if json.Unmarshal(part, &keyspace) != nil || keyspace.Tables == nil {
-			continue
-		}
-		for _, of := range tables {
-			size := keyspace.Tables[of.Name]
-			bytes, _ := strconv.ParseFloat(size.Bytes, 64)
-			t.Add("`"+of.Name+"`", size.Partitions, size.Mean/(1<<10), size.Largest/(1<<10), size.SSTables, bytes/(1<<20))
 		}
 	}
 	return t, nil
