@@ -164,5 +164,7 @@ func (p *Processor) advance() {
 		}
 	}
 	p.mu.Unlock()
-	p.notify(events)
+	if len(events) > 0 {
+		p.notify(events)
+	}
 }
