@@ -60,7 +60,7 @@ func (s settings) measureParts(ctx context.Context, root repository, parts []loa
 	return s.withBenchNodes(ctx, root, parts[0].DCs, func(nodes bench.Nodes) error {
 		for _, part := range parts {
 			fmt.Fprintf(os.Stderr, "%s bench %s\n", time.Now().Format(time.TimeOnly), part.Name)
-			report, err := part.Run(ctx, nodes, binary, os.Stderr)
+			report, err := part.Run(ctx, nodes, binary)
 			if len(report.Tables) > 0 {
 				err = errors.Join(err, writeJSON(filepath.Join(resultsDir(root), part.Name+".json"), report), report.Text(os.Stdout))
 			}

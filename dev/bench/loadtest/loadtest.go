@@ -12,7 +12,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -26,7 +25,6 @@ import (
 // test puts load on a fleet-etl binary.
 type test struct {
 	binary   string
-	log      io.Writer
 	keyspace *bench.Keyspace
 }
 
@@ -110,7 +108,7 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 	}
 	r.saturated = saturated(r.Measurement)
 	limiting, _ := bottleneck(r.Measurement)
-	fmt.Fprintf(t.log, "offered %.0f/s, stored %.0f/s, P99 %.0f ms, limiting: %s; %s\n", p.rate, r.PerSecond, 1e3*r.Latency.P99, limiting, cmp.Or(r.saturated, "sustained"))
+	fmt.Fprintf(os.Stderr, "offered %.0f/s, stored %.0f/s, P99 %.0f ms, limiting: %s; %s\n", p.rate, r.PerSecond, 1e3*r.Latency.P99, limiting, cmp.Or(r.saturated, "sustained"))
 	return r, nil
 }
 
@@ -120,7 +118,7 @@ func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Mea
 		Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts),
 		Sampled: func(s probe.Sample) {
 			if p.every > 0 {
-				fmt.Fprintf(t.log, "%.0f s: due to readable P50 %.0f ms P99 %.0f ms, %.0f MB\n", s.At, 1e3*s.Latency.P50, 1e3*s.Latency.P99, s.Resident/1e6)
+				fmt.Fprintf(os.Stderr, "%.0f s: due to readable P50 %.0f ms P99 %.0f ms, %.0f MB\n", s.At, 1e3*s.Latency.P50, 1e3*s.Latency.P99, s.Resident/1e6)
 			}
 		},
 	}

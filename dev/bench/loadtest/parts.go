@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,7 +59,7 @@ func Soak(rate float64, lasts time.Duration) Part {
 }
 
 // Run measures a part on empty tables. A report with tables is good also where there is an error.
-func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.Writer) (s *table.Section, err error) {
+func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string) (s *table.Section, err error) {
 	fact, err := conditions(nodes)
 	s = &table.Section{Name: p.Name, Facts: []string{fact}}
 	if err != nil {
@@ -74,7 +73,7 @@ func (p Part) Run(ctx context.Context, nodes bench.Nodes, binary string, log io.
 	if err := keyspace.Empty(ctx); err != nil {
 		return s, err
 	}
-	return s, p.do(ctx, &test{binary: binary, log: log, keyspace: keyspace}, s)
+	return s, p.do(ctx, &test{binary, keyspace}, s)
 }
 
 // conditions describes the machine and the cluster.
@@ -205,7 +204,7 @@ func growingHistory(ctx context.Context, t *test, s *table.Section) error {
 			return fmt.Errorf("store %d days: %w", days, err)
 		}
 		reached = first
-		fmt.Fprintf(t.log, "stored %d days: %d records, at %.0f/s\n", days, usage.Stored, usage.PerSecond())
+		fmt.Fprintf(os.Stderr, "stored %d days: %d records, at %.0f/s\n", days, usage.Stored, usage.PerSecond())
 		r, err := t.run(ctx, phase{rate: rate, vehicles: vehicles, warmup: 10 * time.Second, lasts: 20 * time.Second})
 		if err != nil {
 			return err
