@@ -32,40 +32,6 @@ type Options struct {
 	Out      io.Writer        // progress, one line per step
 }
 
-// Outcome is the result of one fault. Durations are in seconds.
-type Outcome struct {
-	fault
-	Result string // held, failed or skipped
-	Why    string
-
-	Lasted    float64 // from the injection until the cause is removed
-	Detected  float64 // from the injection until all expected alerts have fired; 0: none expected
-	Ingest    float64 // longest time without a response to any sender
-	Storing   float64 // longest time without a stored record
-	Recovered float64 // from the removal of the cause until records flow as before
-	Resolved  float64 // from the removal of the cause until all expected alerts have resolved
-
-	Acknowledged int
-	Stored       int
-	Missing      int // acknowledged and not stored
-	Differing    int // stored with other values
-	Unknown      int // stored and never sent
-	Resent       int // requests sent again after no response or an error
-	Differences  int // that verify finds
-	Verified     int // records that verify read
-	PeakRSS      int64
-
-	Alerts []string // that fired meanwhile
-	Notes  []string
-}
-
-// Results of a fault.
-const (
-	Held    = "held"
-	Failed  = "failed"
-	Skipped = "skipped"
-)
-
 // Names returns the names of all faults in order.
 func Names() (names []string) {
 	for _, f := range faults {
@@ -107,29 +73,29 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	outcomes, err := p.testAll(ctx, list)
-	report(o.Out, outcomes)
+	scenarios, err := p.testAll(ctx, list)
+	report(o.Out, scenarios)
 	return errors.Join(err, p.stop(ctx))
 }
 
-func (p *platform) testAll(ctx context.Context, list []fault) (outcomes []Outcome, err error) {
+func (p *platform) testAll(ctx context.Context, list []fault) (scenarios []*scenario, err error) {
 	for _, f := range list {
-		outcome := p.test(ctx, f)
-		outcomes = append(outcomes, outcome)
-		p.printf("%-18s %s\n", f.name, strings.TrimSuffix(outcome.Result+": "+outcome.Why, ": "))
+		s := p.test(ctx, f)
+		scenarios = append(scenarios, s)
+		p.printf("%-18s %s\n", s.name, s.outcome())
 		if ctx.Err() != nil {
-			return outcomes, ctx.Err()
+			return scenarios, ctx.Err()
 		}
-		if outcome.Result != Failed {
+		if s.failed == nil {
 			continue
 		}
-		err = errors.Join(err, fmt.Errorf("the platform failed: %s: %s", f.name, outcome.Why))
+		err = errors.Join(err, fmt.Errorf("the platform failed: %s: %w", s.name, s.failed))
 		if !p.GoOn {
 			break
 		}
 		if e := p.reset(ctx); e != nil {
-			return outcomes, errors.Join(err, e)
+			return scenarios, errors.Join(err, e)
 		}
 	}
-	return outcomes, err
+	return scenarios, err
 }

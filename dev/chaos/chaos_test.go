@@ -2,6 +2,7 @@ package chaos
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -158,11 +159,11 @@ func TestClockOfBuildCanBeSet(t *testing.T) {
 
 func TestReportHasTables(t *testing.T) {
 	var text strings.Builder
-	report(&text, []Outcome{
-		{fault: fault{name: "poison", title: "Poison", injects: "invalid lines"}, Result: Held, Lasted: 10, Detected: 4.25, Resolved: 6, Acknowledged: 12, Stored: 12,
-			PeakRSS: 64e6, Alerts: []string{"A fired"}, Notes: []string{"some rejected"}},
-		{fault: fault{name: "disk-full", title: "Disk"}, Result: Skipped, Why: "it needs root"},
-		{fault: fault{name: "dc-down", title: "DC", injects: "a kill."}, Result: Failed, Why: "a\nb"},
+	report(&text, []*scenario{
+		{fault: fault{name: "poison", title: "Poison", injects: "invalid lines"}, lasted: 10 * time.Second, detected: 4250 * time.Millisecond,
+			resolved: 6 * time.Second, acknowledged: 12, stored: 12, peakRSS: 64e6, alerts: []string{"A fired"}, notes: []string{"some rejected"}},
+		{fault: fault{name: "disk-full", title: "Disk"}, skipped: errors.New("it needs root")},
+		{fault: fault{name: "dc-down", title: "DC", injects: "a kill."}, failed: errors.New("a\nb")},
 	})
 	for _, line := range []string{
 		"| Poison | held | 10.0 s | 4.2 s | 0.0 s | 0.0 s | 0.0 s | 6.0 s | 64 MB |\n",

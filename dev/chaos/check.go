@@ -27,12 +27,12 @@ func (s *scenario) checkStored(ctx context.Context) error {
 	acknowledged, rejected := byDevice(s.load.accepted), byDevice(s.load.rejected)
 	var example string
 	for device, records := range acknowledged {
-		s.Acknowledged += len(records)
+		s.acknowledged += len(records)
 		rows, err := s.history(ctx, store, device)
 		if err != nil {
 			return err
 		}
-		s.Stored += len(rows)
+		s.stored += len(rows)
 		for _, row := range rows {
 			ms := row.Ts.UnixMilli()
 			sent, known := records[ms]
@@ -41,34 +41,34 @@ func (s *scenario) checkStored(ctx context.Context) error {
 			switch {
 			case !known && reprocessed:
 				delete(rejected[device], ms)
-				s.Acknowledged++
+				s.acknowledged++
 			case !known:
-				s.Unknown++
+				s.unknown++
 				example = fmt.Sprintf("%s of %s was never sent", device, row.Ts)
 			case !sent.is(row):
-				s.Differing++
+				s.differing++
 				example = fmt.Sprintf("%+v was sent, %+v is stored", sent, row)
 			}
 		}
 		for ms, r := range records {
 			if ms >= s.keptFromMs {
-				s.Missing++
+				s.missing++
 				example = fmt.Sprintf("%+v is missing", r)
 			}
 		}
 	}
 	for device, left := range rejected {
 		for ms := range left {
-			s.Missing++
+			s.missing++
 			example = fmt.Sprintf("%s of %d was rejected, and never reprocessed", device, ms)
 		}
 	}
-	s.Resent = s.load.resent
-	if s.Acknowledged == 0 {
+	s.resent = s.load.resent
+	if s.acknowledged == 0 {
 		return errors.New("nothing was acknowledged")
 	}
-	if s.Missing+s.Differing+s.Unknown > 0 {
-		return fmt.Errorf("of %d acknowledged records %d are missing and %d differ, and %d were never sent: %s", s.Acknowledged, s.Missing, s.Differing, s.Unknown, example)
+	if s.missing+s.differing+s.unknown > 0 {
+		return fmt.Errorf("of %d acknowledged records %d are missing and %d differ, and %d were never sent: %s", s.acknowledged, s.missing, s.differing, s.unknown, example)
 	}
 	return nil
 }
@@ -128,13 +128,13 @@ func (s *scenario) checkDerived(ctx context.Context, stopped time.Time) error {
 	if err != nil {
 		return err
 	}
-	s.Verified, s.Differences = v.Records, len(v.Differences)
+	s.verified, s.differences = v.Records, len(v.Differences)
 	s.note("verify finished %.1f s after the last record", time.Since(stopped).Seconds())
 	switch {
 	case len(v.Differences) > 0:
 		return fmt.Errorf("verify finds %d differences %s after the last record, such as %s", len(v.Differences), time.Since(stopped).Round(time.Second), v.Differences[0])
-	case v.Records != s.Stored:
-		return fmt.Errorf("verify read %d records, and %d are stored", v.Records, s.Stored)
+	case v.Records != s.stored:
+		return fmt.Errorf("verify read %d records, and %d are stored", v.Records, s.stored)
 	case v.left() > 0:
 		return fmt.Errorf("verify left out a part: %+v", v.NotVerified)
 	case v.Alerts == 0 || v.Hours == 0: // a trip may still be open

@@ -2,7 +2,6 @@ package chaos
 
 import (
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -85,8 +84,6 @@ func (i *instance) stop() error {
 	}
 	return nil
 }
-
-var scrapeClient = &http.Client{Timeout: 2 * time.Second}
 
 // metric returns the sum of the series with the name and all of the labels; -1 if there are none or the scrape fails.
 func (i *instance) metric(name string, labels ...string) float64 {

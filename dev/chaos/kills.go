@@ -83,7 +83,7 @@ func finishLoad(ctx context.Context, s *scenario) error {
 	}
 	s.note("%d of %d records of the file stored, verify finds %d differences and leaves out %d devices and hours", v.Records, fileRecords, len(v.Differences), v.left())
 	if v.Records != fileRecords || len(v.Differences)+v.left() > 0 {
-		return errors.New(s.Notes[len(s.Notes)-1])
+		return errors.New(s.notes[len(s.notes)-1])
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,7 +18,7 @@ func (s *scenario) awaitCalm(ctx context.Context) error {
 	began := time.Now()
 	err := waitFor(ctx, calmWithin, "no alert of an earlier fault fires", func() bool {
 		var err error
-		if s.lingering, err = s.firing(); err != nil {
+		if s.lingering, err = s.firing(ctx); err != nil {
 			return false
 		}
 		return len(s.lingering) == 0 || time.Since(began) > lingersAfter && !slices.ContainsFunc(s.expected, func(a alert) bool { return slices.Contains(s.lingering, a.name()) })
@@ -29,12 +30,13 @@ func (s *scenario) awaitCalm(ctx context.Context) error {
 }
 
 // firing returns the names of the firing alerts in Prometheus, except for the always allowed ones.
-func (p *platform) firing() (names []string, err error) {
-	response, err := scrapeClient.Get("http://" + p.prometheus.Address + "/api/v1/alerts") //nolint:noctx // the client has a timeout
-	if err != nil {
+func (p *platform) firing(ctx context.Context) (names []string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	var text bytes.Buffer
+	if err := process.Fetch(ctx, "http://"+p.prometheus.Address+"/api/v1/alerts", &text); err != nil {
 		return nil, err
 	}
-	defer response.Body.Close()
 	var answer struct {
 		Data struct {
 			Alerts []struct {
@@ -43,7 +45,7 @@ func (p *platform) firing() (names []string, err error) {
 			}
 		}
 	}
-	err = json.NewDecoder(response.Body).Decode(&answer)
+	err = json.Unmarshal(text.Bytes(), &answer)
 	for _, a := range answer.Data.Alerts {
 		if name := a.Labels["alertname"]; a.State == "firing" && !slices.Contains(alwaysAllowed, name) {
 			names = append(names, name)

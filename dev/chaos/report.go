@@ -5,34 +5,36 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 )
 
-// report prints outcomes as tables in Markdown.
-func report(w io.Writer, outcomes []Outcome) {
-	table(w, "fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS", outcomes, func(o Outcome) string {
+// report prints the outcomes as tables in Markdown.
+func report(w io.Writer, scenarios []*scenario) {
+	table(w, "fault | outcome | lasted | alerts fired after | no response for | nothing stored for | recovered after | alerts resolved after | peak RSS", scenarios, func(s *scenario) string {
+		outcome, _, _ := strings.Cut(s.outcome(), ":")
+		if s.skipped != nil {
+			return s.outcome() + " | | | | | | |"
+		}
 		fired, resolved := "–", "–"
-		if o.Detected > 0 {
-			fired, resolved = seconds(o.Detected), seconds(o.Resolved)
+		if s.detected > 0 {
+			fired, resolved = seconds(s.detected), seconds(s.resolved)
 		}
-		if o.Result == Skipped {
-			return "skipped: " + o.Why + " | | | | | | |"
-		}
-		return fmt.Sprintf("%s | %s | %s | %s | %s | %s | %s | %.0f MB", o.Result, seconds(o.Lasted), fired, seconds(o.Ingest), seconds(o.Storing),
-			seconds(o.Recovered), resolved, float64(o.PeakRSS)/1e6)
+		return fmt.Sprintf("%s | %s | %s | %s | %s | %s | %s | %.0f MB", outcome, seconds(s.lasted), fired, seconds(s.ingest), seconds(s.storing),
+			seconds(s.recovered), resolved, float64(s.peakRSS)/1e6)
 	})
-	injected := slices.DeleteFunc(slices.Clone(outcomes), func(o Outcome) bool { return o.Result == Skipped })
-	table(w, "fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: records | verify: differences", injected, func(o Outcome) string {
-		return fmt.Sprintf("%d | %d | %d | %d | %d | %d | %d | %d", o.Acknowledged, o.Stored, o.Missing, o.Differing, o.Unknown, o.Resent, o.Verified, o.Differences)
+	injected := slices.DeleteFunc(slices.Clone(scenarios), func(s *scenario) bool { return s.skipped != nil })
+	table(w, "fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: records | verify: differences", injected, func(s *scenario) string {
+		return fmt.Sprintf("%d | %d | %d | %d | %d | %d | %d | %d", s.acknowledged, s.stored, s.missing, s.differing, s.unknown, s.resent, s.verified, s.differences)
 	})
 	fmt.Fprintln(w)
-	for _, o := range outcomes {
-		lines := []string{fmt.Sprintf("- **%s** (`%s`): %s", o.title, o.name, o.injects)}
-		if len(o.Alerts) > 0 {
-			lines = append(lines, "Alerts: "+strings.Join(o.Alerts, "; "))
+	for _, s := range scenarios {
+		lines := []string{fmt.Sprintf("- **%s** (`%s`): %s", s.title, s.name, s.injects)}
+		if len(s.alerts) > 0 {
+			lines = append(lines, "Alerts: "+strings.Join(s.alerts, "; "))
 		}
-		lines = append(lines, o.Notes...)
-		if o.Result == Failed {
-			lines = append(lines, "Failed: "+strings.ReplaceAll(o.Why, "\n", "; "))
+		lines = append(lines, s.notes...)
+		if s.failed != nil {
+			lines = append(lines, "Failed: "+strings.ReplaceAll(s.failed.Error(), "\n", "; "))
 		}
 		for i, line := range lines {
 			lines[i] = strings.TrimSuffix(line, ".") + "."
@@ -41,12 +43,12 @@ func report(w io.Writer, outcomes []Outcome) {
 	}
 }
 
-// table prints a table with a row for each outcome.
-func table(w io.Writer, head string, outcomes []Outcome, row func(Outcome) string) {
+// table prints a table with a row for each scenario.
+func table(w io.Writer, head string, scenarios []*scenario, row func(*scenario) string) {
 	fmt.Fprintf(w, "\n| %s |\n%s|\n", head, strings.Repeat("|---", strings.Count(head, "|")+1))
-	for _, o := range outcomes {
-		fmt.Fprintf(w, "| %s | %s |\n", o.title, row(o))
+	for _, s := range scenarios {
+		fmt.Fprintf(w, "| %s | %s |\n", s.title, row(s))
 	}
 }
 
-func seconds(s float64) string { return fmt.Sprintf("%.1f s", s) }
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

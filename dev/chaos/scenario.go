@@ -73,7 +73,7 @@ const maxRSS = 256 << 20
 // scenario is one injection of a fault, with its load and its outcome.
 type scenario struct {
 	*platform
-	Outcome
+	fault
 	load *load
 	rng  *rand.Rand
 	from int // index in the inbox
@@ -83,25 +83,53 @@ type scenario struct {
 	injected, healed time.Time
 	keptFromMs       int64 // earlier records may be gone; 0: none
 	peer             *instance
+	writes           gap // between stored records
 
-	storing gap
-	peakRSS int64 // valid when the observer has ended
+	skipped, failed error // both nil: the platform held
+
+	lasted    time.Duration // from the injection until the cause is removed
+	detected  time.Duration // from the injection until all expected alerts have fired; 0: none expected
+	ingest    time.Duration // longest time without a response to any sender
+	storing   time.Duration // longest time without a stored record
+	recovered time.Duration // from the removal of the cause until records flow as before
+	resolved  time.Duration // from the removal of the cause until all expected alerts have resolved
+
+	acknowledged int
+	stored       int
+	missing      int   // acknowledged and not stored
+	differing    int   // stored with other values
+	unknown      int   // stored and never sent
+	resent       int   // requests sent again after no response or an error
+	differences  int   // that verify finds
+	verified     int   // records that verify read
+	peakRSS      int64 // valid when the observer has ended
+
+	alerts []string // that fired meanwhile
+	notes  []string
+}
+
+// outcome is held, or failed or skipped with the reason.
+func (s *scenario) outcome() string {
+	switch {
+	case s.skipped != nil:
+		return "skipped: " + s.skipped.Error()
+	case s.failed != nil:
+		return "failed: " + s.failed.Error()
+	}
+	return "held"
 }
 
 // test injects one fault.
-func (p *platform) test(ctx context.Context, f fault) Outcome {
-	s := &scenario{platform: p, Outcome: Outcome{fault: f, Result: Held}, rng: rand.New(rand.NewPCG(p.Seed, uint64(crc32.ChecksumIEEE([]byte(f.name)))))}
+func (p *platform) test(ctx context.Context, f fault) *scenario {
+	s := &scenario{platform: p, fault: f, rng: rand.New(rand.NewPCG(p.Seed, uint64(crc32.ChecksumIEEE([]byte(f.name)))))}
 	if f.needs != nil {
-		if err := f.needs(p.Options); err != nil {
-			s.Result, s.Why = Skipped, err.Error()
-			return s.Outcome
+		if s.skipped = f.needs(p.Options); s.skipped != nil {
+			return s
 		}
 	}
 	p.printf("%-18s starts\n", f.name)
-	if err := s.run(ctx); err != nil {
-		s.Result, s.Why = Failed, err.Error()
-	}
-	return s.Outcome
+	s.failed = s.run(ctx)
+	return s
 }
 
 func (s *scenario) run(ctx context.Context) (err error) {
@@ -129,7 +157,7 @@ func (s *scenario) run(ctx context.Context) (err error) {
 		err = process.Sleep(ctx, time.Until(s.injected.Add(s.brief(s.lasts))))
 	}
 	s.healed = time.Now()
-	s.Lasted = s.healed.Sub(s.injected).Seconds()
+	s.lasted = s.healed.Sub(s.injected)
 	s.printf("%-18s removes the cause\n", s.name)
 	if s.heal != nil {
 		err = errors.Join(err, s.heal(ctx, s))
@@ -140,18 +168,16 @@ func (s *scenario) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	_, responding := s.load.responses.times()
-	_, storing := s.storing.times()
-	s.Ingest, s.Storing = responding.Seconds(), storing.Seconds()
+	_, s.ingest = s.load.responses.times()
+	_, s.storing = s.writes.times()
 	if err := s.load.stop(ctx); err != nil {
 		return err
 	}
 	stopped := time.Now()
 	err = errors.Join(s.checkStored(ctx), s.checkDerived(ctx, stopped), s.checkAlerts(ctx))
 	endObserver()
-	s.PeakRSS = s.peakRSS
-	if s.PeakRSS > maxRSS {
-		err = errors.Join(err, fmt.Errorf("fleet-etl used %d MB, more than %d MB", s.PeakRSS>>20, maxRSS>>20))
+	if s.peakRSS > maxRSS {
+		err = errors.Join(err, fmt.Errorf("fleet-etl used %d MB, more than %d MB", s.peakRSS>>20, maxRSS>>20))
 	}
 	return err
 }
@@ -160,7 +186,7 @@ func (s *scenario) run(ctx context.Context) (err error) {
 func (s *scenario) begin() {
 	s.printf("%-18s injects the fault\n", s.name)
 	s.load.responses.reset()
-	s.storing.reset()
+	s.writes.reset()
 	s.injected = time.Now()
 }
 
@@ -178,7 +204,7 @@ func (s *scenario) awaitAlerts(ctx context.Context) error {
 			return err
 		}
 	}
-	s.Detected = time.Since(s.injected).Seconds()
+	s.detected = time.Since(s.injected)
 	return nil
 }
 
@@ -189,7 +215,7 @@ func (s *scenario) awaitRecovery(ctx context.Context) error {
 		return s.etl.metric("fleet_etl_canary_last_seen_timestamp_seconds") > healed && s.etl.storeUp() &&
 			s.etl.metric("fleet_etl_spool_oldest_seconds") < 2 && s.load.flows()
 	})
-	s.Recovered = time.Since(s.healed).Seconds()
+	s.recovered = time.Since(s.healed)
 	return err
 }
 
@@ -209,7 +235,7 @@ func (s *scenario) observe(ctx context.Context) (end func()) {
 			stored := s.etl.metric("fleet_etl_records_written_total", `"telemetry_by_device_day"`)
 			if stored > 0 && stored != before { // lower after a restart
 				before = stored
-				s.storing.event()
+				s.writes.event()
 			}
 		}
 	})
@@ -233,8 +259,8 @@ func resetPeakRSS(pid int) {
 
 // note adds a line to the outcome.
 func (s *scenario) note(format string, args ...any) {
-	s.Notes = append(s.Notes, fmt.Sprintf(format, args...))
-	s.printf("%-18s %s\n", s.name, s.Notes[len(s.Notes)-1])
+	s.notes = append(s.notes, fmt.Sprintf(format, args...))
+	s.printf("%-18s %s\n", s.name, s.notes[len(s.notes)-1])
 }
 
 // alwaysAllowed are the alerts of vehicles, the watchdog, and the missing senders between two faults.
@@ -261,15 +287,15 @@ func (s *scenario) checkAlerts(ctx context.Context) error {
 			continue
 		}
 		fired, resolved := s.inbox.times(s.from, a)
-		s.Alerts = append(s.Alerts, fmt.Sprintf("%s fired after %.1f s, resolved %.1f s after the cause was removed", a,
+		s.alerts = append(s.alerts, fmt.Sprintf("%s fired after %.1f s, resolved %.1f s after the cause was removed", a,
 			fired.Sub(s.injected).Seconds(), resolved.Sub(s.healed).Seconds()))
-		s.Resolved = max(s.Resolved, resolved.Sub(s.healed).Seconds())
+		s.resolved = max(s.resolved, resolved.Sub(s.healed))
 	}
 	for _, name := range s.inbox.fired(s.from) {
 		if !slices.Contains(allowed, name) {
 			errs = append(errs, fmt.Errorf("%s fired without a reason", name))
 		} else if slices.Contains(s.allowed, name) {
-			s.Alerts = append(s.Alerts, name)
+			s.alerts = append(s.alerts, name)
 		}
 	}
 	return errors.Join(errs...)
