@@ -3,23 +3,17 @@ package kafka
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	_ "embed"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"math/big"
-	"net"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"text/template"
-	"time"
 )
 
 //go:embed server.properties.tmpl
@@ -32,9 +26,9 @@ var propertiesTemplate = template.Must(template.New("server.properties").Parse(p
 
 const clusterID = "5L6g3nShT-eMCtK--X86sw"
 
-// configure writes the configuration with a new certificate, and formats the data directory if it is missing.
+// configure writes the configuration with a certificate, and formats the data directory if it is missing.
 func (b *Broker) configure(ctx context.Context, java, jars string) error {
-	certificate, key, err := newCertificate()
+	certificate, key, err := certificateAndKey()
 	if err != nil {
 		return fmt.Errorf("configure kafka: %w", err)
 	}
@@ -68,26 +62,11 @@ func (b *Broker) configure(ctx context.Context, java, jars string) error {
 	return nil
 }
 
-// newCertificate returns a self-signed certificate for 127.0.0.1, and its key.
-func newCertificate() (certificate, key []byte, err error) {
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{CommonName: "kafka for developers"},
-		NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{"localhost"},
-	}
-	signed, err := x509.CreateCertificate(rand.Reader, template, template, &private.PublicKey, private)
-	if err != nil {
-		return nil, nil, err
-	}
-	secret, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return nil, nil, err
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: signed}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), nil
+// certificateAndKey returns the certificate of httptest for 127.0.0.1, which signs itself, and its key.
+func certificateAndKey() (certificate, key []byte, err error) {
+	server := httptest.NewTLSServer(nil)
+	defer server.Close()
+	pair := server.TLS.Certificates[0]
+	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: pair.Certificate[0]}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), err
 }
