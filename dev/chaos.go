@@ -16,7 +16,6 @@ type chaosCmd struct {
 	Only []string `placeholder:"NAME,…" help:"Inject only these faults; --list shows all names."`
 	Seed uint64   `default:"1" help:"Seed of the random choices."`
 	List bool     `help:"List the faults, and inject nothing."`
-	GoOn bool     `help:"Continue after a failed fault."`
 }
 
 const (
@@ -40,7 +39,7 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings, root repository) (err 
 		return err
 	}
 	o := chaos.Options{
-		Cluster: c, Root: string(root), Dir: root.path(".dev", "chaos", "run"), Keyspace: "fleet_iot", Only: cmd.Only, GoOn: cmd.GoOn, Seed: cmd.Seed, Out: os.Stdout,
+		Cluster: c, Root: string(root), Dir: root.path(".dev", "chaos", "run"), Keyspace: "fleet_iot", Only: cmd.Only, Seed: cmd.Seed, Out: os.Stdout,
 	}
 	runs, err := c.Runs()
 	if err != nil {

@@ -89,7 +89,7 @@ func startStack(t *testing.T) *stack {
 	t.Cleanup(func() {
 		s.plugin.Close()
 		if t.Failed() {
-			t.Log("plugin", platform.Tail(log.Name()))
+			t.Log("plugin", process.Tail(log.Name()))
 		}
 	})
 	prometheus, err := monitoring.StartPrometheus(t.Context(), monitoring.PrometheusOptions{

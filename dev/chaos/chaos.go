@@ -24,7 +24,6 @@ type Options struct {
 	Dir      string           // for programs, state and logs; emptied at the start
 	Keyspace string           // created if missing
 	Only     []string         // names of faults; empty: all of the form
-	GoOn     bool             // continue after a failed fault
 	Short    bool             // only the faults that need nothing but a cluster, without Prometheus and Alertmanager
 	Seed     uint64           // of the random choices
 	Disk     string           // directory of node 4 on its own small file system; empty: none
@@ -47,20 +46,18 @@ func (o Options) selected() ([]fault, error) {
 			return nil, fmt.Errorf("no fault %q: choose from %s", name, strings.Join(Names(), ", "))
 		}
 	}
-	form := inLong
-	if o.Short {
-		form = inShort
-	}
 	return slices.DeleteFunc(slices.Clone(faults), func(f fault) bool {
-		if len(o.Only) > 0 {
+		switch {
+		case len(o.Only) > 0:
 			return !slices.Contains(o.Only, f.name)
+		case o.Short:
+			return f.forms&inShort == 0
 		}
-		return f.forms&form == 0
+		return f.forms&inLong == 0
 	}), nil
 }
 
-// Run starts the cluster, injects one fault after the other, and prints the outcomes as tables. It stops at the first failure unless
-// GoOn is set.
+// Run starts the cluster, injects one fault after the other until the platform fails, and prints the outcomes as tables.
 func Run(ctx context.Context, o Options) error {
 	list, err := o.selected()
 	if err != nil {
@@ -73,29 +70,16 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	scenarios, err := p.testAll(ctx, list)
-	report(o.Out, scenarios)
-	return errors.Join(err, p.stop(ctx))
-}
-
-func (p *platform) testAll(ctx context.Context, list []fault) (scenarios []*scenario, err error) {
+	var scenarios []*scenario
 	for _, f := range list {
 		s := p.test(ctx, f)
 		scenarios = append(scenarios, s)
 		p.printf("%-18s %s\n", s.name, s.outcome())
-		if ctx.Err() != nil {
-			return scenarios, ctx.Err()
-		}
-		if s.failed == nil {
-			continue
-		}
-		err = errors.Join(err, fmt.Errorf("the platform failed: %s: %w", s.name, s.failed))
-		if !p.GoOn {
+		if s.failed != nil {
+			err = fmt.Errorf("the platform failed: %s: %w", s.name, s.failed)
 			break
 		}
-		if e := p.reset(ctx); e != nil {
-			return scenarios, errors.Join(err, e)
-		}
 	}
-	return scenarios, err
+	report(o.Out, scenarios)
+	return errors.Join(err, ctx.Err(), p.stop(ctx))
 }

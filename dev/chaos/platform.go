@@ -127,15 +127,6 @@ func (p *platform) stop(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// reset restores the platform after a failed fault.
-func (p *platform) reset(ctx context.Context) error {
-	if err := p.Cluster.Up(ctx); err != nil {
-		return err
-	}
-	p.etl.kill()
-	return p.etl.start()
-}
-
 func (p *platform) startMonitoring(ctx context.Context) error {
 	p.inbox = openInbox()
 	p.cleanup(func(context.Context) error { p.inbox.server.Close(); return nil })

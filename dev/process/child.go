@@ -19,10 +19,7 @@ type Child struct {
 // StartChild starts a program. It receives SIGTERM if this process is killed.
 func StartChild(cmd *exec.Cmd) (*Child, error) {
 	// In its own group, the program does not receive Ctrl-C: this process stops it in order.
-	if cmd.SysProcAttr == nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{}
-	}
-	cmd.SysProcAttr.Setpgid, cmd.SysProcAttr.Pdeathsig = true, syscall.SIGTERM
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	c := &Child{Done: make(chan struct{})}
 	started := make(chan error)
 	go func() {

@@ -8,10 +8,13 @@ import (
 	"strings"
 )
 
-// Tail returns the last n lines of a log.
-func Tail(path string, n int) (string, error) {
+// Tail returns the last 40 lines of a log, or the error of reading it, for a message.
+func Tail(path string) string {
 	text, err := readLog(path)
-	return LastLines(text, n), err
+	if err != nil {
+		return err.Error()
+	}
+	return LastLines(text, 40)
 }
 
 // readLog reads at most the last MiB of a log.

@@ -87,14 +87,6 @@ func servers(t testing.TB, name, variable, command string) []string {
 	return strings.Split(addresses, ",")
 }
 
-// NeedRoot ends a test that does not run as root.
-func NeedRoot(t testing.TB, what string) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		Missing(t, Root, "root is needed to "+what)
-	}
-}
-
 // Benchmark skips a test that measures and asserts nothing, unless FLEET_BENCH is set, as the make target sets it.
 func Benchmark(t testing.TB, target string) {
 	t.Helper()

@@ -108,7 +108,7 @@ func (e *ETL) Run() {
 	e.t.Cleanup(func() {
 		assert.NoError(e.t, child.Stop(readyWithin), "fleet-etl stops without an error")
 		if e.t.Failed() {
-			e.t.Log("fleet-etl", Tail(path))
+			e.t.Log("fleet-etl", process.Tail(path))
 		}
 	})
 	require.Eventually(e.t, func() bool { return process.AnswersHTTP(e.t.Context(), "http://"+e.Metrics+"/-/ready") },

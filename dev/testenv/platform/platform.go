@@ -107,16 +107,7 @@ func StopAtEnd(t testing.TB, p *process.Server) {
 	t.Cleanup(func() {
 		assert.NoError(t, p.Stop(context.WithoutCancel(t.Context())))
 		if t.Failed() {
-			t.Log(p.Name, Tail(p.LogFile))
+			t.Log(p.Name, process.Tail(p.LogFile))
 		}
 	})
-}
-
-// Tail returns the last 40 lines of a log file.
-func Tail(path string) string {
-	text, err := process.Tail(path, 40)
-	if err != nil {
-		return err.Error()
-	}
-	return text
 }
