@@ -1,3 +1,4 @@
+// Package cache stores responses for a while: in the memory of the process, or in a Redis that processes share.
 package cache
 
 import (
@@ -12,6 +13,13 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
+
+// Cache stores values until their time to live ends. A cache that is unavailable, slow or full finds nothing and stores
+// nothing: it never fails a read. Neither side may change a value.
+type Cache interface {
+	Get(ctx context.Context, key string) ([]byte, bool)
+	Set(ctx context.Context, key string, value []byte, ttl time.Duration)
+}
 
 // MaxValue is the longest value in bytes that a Loader caches.
 const MaxValue = 4 << 20
@@ -30,11 +38,15 @@ type Loader struct {
 
 // NewLoader makes a loader with a time limit per read, and registers its metrics. The cache may be nil. Close the loader.
 func NewLoader(c Cache, timeout time.Duration, reg prometheus.Registerer) *Loader {
+	name := "memory"
+	if _, ok := c.(*Redis); ok {
+		name = "redis"
+	}
 	register := promutil.With(reg)
 	hits := register.CounterVec("fleet_etl_api_cache_hits_total", "Reads answered from the cache, by cache.", "cache")
 	misses := register.CounterVec("fleet_etl_api_cache_misses_total",
 		"Reads not answered from the cache, by cache. Reads while the cache is unavailable count too.", "cache")
-	l := &Loader{cache: c, timeout: timeout, hits: hits.WithLabelValues(name(c)), misses: misses.WithLabelValues(name(c))}
+	l := &Loader{cache: c, timeout: timeout, hits: hits.WithLabelValues(name), misses: misses.WithLabelValues(name)}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	return l
 }
