@@ -101,7 +101,7 @@ type Config struct {
 
 	KafkaBrokers         []string      `envconfig:"KAFKA_BROKERS" default:"localhost:9092" desc:"Bootstrap brokers, host:port, separated by commas (source kafka)."`
 	KafkaTopics          []string      `envconfig:"KAFKA_TOPICS" default:"telemetry" set:"at least one topic" desc:"Topics to consume, separated by commas; they must exist. generate --to kafka produces to the first."`
-	KafkaGroup           string        `envconfig:"KAFKA_GROUP" default:"fleet-etl" desc:"Consumer group; all processes of a group share the partitions."`
+	KafkaGroup           string        `envconfig:"KAFKA_GROUP" default:"fleet-etl" set:"the consumer group" desc:"Consumer group; all processes of a group share the partitions."`
 	KafkaStart           string        `envconfig:"KAFKA_START" default:"earliest" oneof:"earliest,latest" desc:"Where a group without committed offsets starts: earliest or latest."`
 	KafkaDeadLetterTopic string        `envconfig:"KAFKA_DEAD_LETTER_TOPIC" default:"telemetry-dead-letters" desc:"Topic of rejected records from Kafka; it must exist and differ from KAFKA_TOPICS."`
 	KafkaAlertTopic      string        `envconfig:"KAFKA_ALERT_TOPIC" desc:"Topic that receives every alert event; empty sends none."`
@@ -114,7 +114,7 @@ type Config struct {
 	KafkaUsername        string        `envconfig:"KAFKA_USERNAME" desc:"SASL user name." secret:"name"`
 	KafkaPassword        string        `envconfig:"KAFKA_PASSWORD" desc:"SASL password." secret:"hidden"`
 	KafkaBatchRecords    int           `envconfig:"KAFKA_BATCH_RECORDS" default:"1000" min:"1" desc:"Maximum records per batch."`
-	KafkaFetchMaxBytes   int           `envconfig:"KAFKA_FETCH_MAX_BYTES" default:"8388608" desc:"Maximum compressed bytes fetched ahead per broker."`
+	KafkaFetchMaxBytes   int           `envconfig:"KAFKA_FETCH_MAX_BYTES" default:"8388608" min:"65536" max:"52428800" desc:"Maximum compressed bytes fetched ahead per broker."`
 	KafkaCommitInterval  time.Duration `envconfig:"KAFKA_COMMIT_INTERVAL" default:"1s" min:"10ms" desc:"Interval between two offset commits."`
 	KafkaRevokeWait      time.Duration `envconfig:"KAFKA_REVOKE_WAIT" default:"20s" min:"1ms" desc:"How long a revoked partition waits for its records to become durable."`
 	KafkaSessionTimeout  time.Duration `envconfig:"KAFKA_SESSION_TIMEOUT" default:"45s" min:"6s" desc:"Session timeout of the consumer group."`

@@ -67,6 +67,8 @@ func TestInvalidValuesAreRejectedByName(t *testing.T) {
 		"ETL_DEAD_LETTER_MAX_BYTES": {"10"},
 		"KAFKA_TOPICS":              {"t,,u"},
 		"KAFKA_START":               {"middle"},
+		"KAFKA_GROUP":               {""},
+		"KAFKA_FETCH_MAX_BYTES":     {"1", "1073741824"},
 		"KAFKA_BATCH_RECORDS":       {"-1"},
 		"KAFKA_COMMIT_INTERVAL":     {"-1s"},
 		"KAFKA_REVOKE_WAIT":         {"-1s"},

@@ -30,7 +30,6 @@ var Mechanisms = []string{Plain, ScramSHA256, ScramSHA512}
 // Connection says how to reach Kafka.
 type Connection struct {
 	Brokers   []string    // host:port of some brokers; clients find the others through them
-	ClientID  string      // in the logs of brokers; empty is fleet-etl
 	TLS       *tls.Config // nil is plain text
 	Mechanism string      // one of Mechanisms; empty turns authentication off
 	Username  string
@@ -67,11 +66,7 @@ func (c Connection) Client(report func(broker string, err error)) ([]kgo.Opt, er
 }
 
 func (c Connection) options(report func(broker string, err error)) []kgo.Opt {
-	id := c.ClientID
-	if id == "" {
-		id = "fleet-etl"
-	}
-	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID(id), kgo.WithHooks(connectHook(report))}
+	opts := []kgo.Opt{kgo.SeedBrokers(c.Brokers...), kgo.ClientID("fleet-etl"), kgo.WithHooks(connectHook(report))}
 	if c.TLS != nil {
 		opts = append(opts, kgo.DialTLSConfig(c.TLS.Clone()))
 	}

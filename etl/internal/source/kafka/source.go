@@ -30,7 +30,7 @@ const (
 	Latest   = "latest"
 )
 
-// Options say what a Source consumes. All of them must be set; package config checks what is not checked here.
+// Options say what a Source consumes. All of them must be set; package config checks all but the connection.
 type Options struct {
 	Connection Connection
 	Topics     []string
@@ -38,7 +38,7 @@ type Options struct {
 	Start      string // where a group without committed offsets starts: Earliest or Latest
 
 	BatchRecords   int // at most so many records per batch
-	FetchMaxBytes  int // bytes on the wire that each broker may send ahead
+	FetchMaxBytes  int // bytes on the wire that each broker may send ahead, at most 50 MiB: the client reads 100 MiB, and a single batch may exceed the limit
 	CommitInterval time.Duration
 	RevokeWait     time.Duration // how long a rebalance waits for the records of revoked partitions to become durable
 	DrainWait      time.Duration // the same for all partitions at the end
@@ -67,9 +67,9 @@ type Source struct {
 	topics  *ratelog.Outage
 }
 
-// New checks the options, registers the metrics and makes a source. It does not connect yet.
+// New checks the connection, registers the metrics and makes a source. It does not connect yet.
 func New(o Options) (*Source, error) {
-	if err := o.check(); err != nil {
+	if err := o.Connection.check(); err != nil {
 		return nil, fmt.Errorf("kafka options: %w", err)
 	}
 	return &Source{
@@ -78,16 +78,6 @@ func New(o Options) (*Source, error) {
 			Down: "kafka topic metadata unavailable, retrying",
 		}),
 	}, nil
-}
-
-func (o *Options) check() error {
-	switch {
-	case o.Group == "":
-		return errors.New("group: name the consumer group")
-	case o.FetchMaxBytes < 64<<10 || o.FetchMaxBytes > 50<<20: // the client reads at most 100 MiB, and a single batch may exceed the limit
-		return fmt.Errorf("fetch bytes %d: give 65536 to %d", o.FetchMaxBytes, 50<<20)
-	}
-	return o.Connection.check()
 }
 
 // Name implements pipeline.Source.

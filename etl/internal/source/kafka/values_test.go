@@ -86,9 +86,6 @@ func TestInvalidOptions(t *testing.T) {
 		"unknown mechanism":      {func(o *Options) { o.Connection.Mechanism = "GSSAPI" }, `login mechanism "GSSAPI": give PLAIN or SCRAM-SHA-256`},
 		"mechanism without user": {func(o *Options) { o.Connection.Mechanism = Plain }, "give a user with it"},
 		"user without mechanism": {func(o *Options) { o.Connection.Username = "u" }, "has no login mechanism"},
-		"no group":               {func(o *Options) { o.Group = "" }, "name the consumer group"},
-		"too little to fetch":    {func(o *Options) { o.FetchMaxBytes = 1 }, "fetch bytes 1"},
-		"too much to fetch":      {func(o *Options) { o.FetchMaxBytes = 1 << 30 }, "fetch bytes 1073741824"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			o := valid()
