@@ -578,7 +578,7 @@ func loadIsMeasured(t *testing.T, s *site) {
 	var report strings.Builder
 	cmd.Stdout = &report
 	require.NoError(t, cmd.Start())
-	watch := probe.Probe{Address: address, Every: time.Second, Sampled: func(probe.Sample) {}}
+	watch := probe.Probe{Address: address, Every: time.Second}
 	require.NoError(t, watch.Started(t.Context()))
 	time.Sleep(time.Second)
 	m, err := watch.Measure(t.Context(), 2*time.Second)

@@ -114,14 +114,7 @@ func (t *test) run(ctx context.Context, p phase) (r run, err error) {
 
 // measure waits for the first record and the warm-up, and measures.
 func (t *test) measure(ctx context.Context, address string, p phase) (*probe.Measurement, error) {
-	watch := probe.Probe{
-		Address: address, Nodes: t.keyspace.Nodes, Every: cmp.Or(p.every, p.lasts),
-		Sampled: func(s probe.Sample) {
-			if p.every > 0 {
-				fmt.Fprintf(os.Stderr, "%.0f s: due to readable P50 %.0f ms P99 %.0f ms, %.0f MB\n", s.At, 1e3*s.Latency.P50, 1e3*s.Latency.P99, s.Resident/1e6)
-			}
-		},
-	}
+	watch := probe.Probe{Address: address, Nodes: t.keyspace.Nodes, Every: p.every}
 	if err := watch.Started(ctx); err != nil {
 		return nil, err
 	}

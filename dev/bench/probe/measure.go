@@ -3,7 +3,9 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"maps"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -74,8 +76,7 @@ const scrapeInterval = time.Second
 type Probe struct {
 	Address string // of ETL_METRICS_ADDRESS
 	Nodes   bench.Nodes
-	Every   time.Duration // between two samples
-	Sampled func(Sample)  // called with each sample
+	Every   time.Duration // between two samples, which are logged; 0: one sample
 }
 
 // Started waits until the first record is sent.
@@ -111,10 +112,12 @@ func (p *Probe) Measure(ctx context.Context, lasts time.Duration) (*Measurement,
 		}
 		last := !now.at.Before(until)
 		m.addGauges(now, scrapes)
-		if last || now.at.Sub(from.at) >= p.Every {
+		if last || p.Every > 0 && now.at.Sub(from.at) >= p.Every {
 			s := sampleOf(now, now.since(from), now.at.Sub(before.at))
 			m.Samples = append(m.Samples, s)
-			p.Sampled(s)
+			if p.Every > 0 {
+				fmt.Fprintf(os.Stderr, "%.0f s: due to readable P50 %.0f ms P99 %.0f ms, %.0f MB\n", s.At, 1e3*s.Latency.P50, 1e3*s.Latency.P99, s.Resident/1e6)
+			}
 			from = now
 		}
 		if last {
