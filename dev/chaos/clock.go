@@ -83,12 +83,9 @@ func clockOverlay(ctx context.Context, dir string) (overlay string, err error) {
 			return "", err
 		}
 	}
-	list, err := json.Marshal(map[string]any{"Replace": replaced})
-	if err != nil {
-		return "", err
-	}
 	overlay = filepath.Join(dir, "overlay.json")
-	return overlay, os.WriteFile(overlay, list, 0o600)
+	list, err := json.Marshal(map[string]any{"Replace": replaced})
+	return overlay, errors.Join(err, os.WriteFile(overlay, list, 0o600))
 }
 
 // moveClock sets the clock of fleet-etl back, so that records come from the future, right, and ahead.
@@ -97,9 +94,7 @@ func moveClock(ctx context.Context, s *scenario) error {
 	if err := errors.Join(s.setClock(-jump), process.Sleep(ctx, lasts)); err != nil {
 		return err
 	}
-	s.load.mu.Lock()
-	rejected := len(s.load.rejected)
-	s.load.mu.Unlock()
+	rejected, _ := s.load.rejections()
 	s.note("%d records rejected as from the future while the clock was behind", rejected)
 	if rejected == 0 {
 		return errors.New("the clock was 45 minutes behind, and no record came from the future: the clock was not set")
@@ -146,14 +141,8 @@ func (s *scenario) oneInstance(ctx context.Context) error {
 		return err
 	}
 	defer store.Close()
-	var listed []cassandra.Instance
-	err = waitFor(ctx, derivedWithin, "one instance is listed", func() bool {
-		var err error
-		listed, err = store.Instances(ctx)
+	return waitFor(ctx, derivedWithin, "one instance is listed", func() bool {
+		listed, err := store.Instances(ctx)
 		return err == nil && len(listed) == 1
 	})
-	if err != nil {
-		return fmt.Errorf("%w; listed: %v", err, listed)
-	}
-	return nil
 }

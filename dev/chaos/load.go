@@ -223,6 +223,13 @@ func (l *load) keep(lines []line, response []byte) error {
 	return nil
 }
 
+// rejections returns the number of rejected records, and the invalid lines that were rejected.
+func (l *load) rejections() (records int, lines []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.rejected), slices.Clone(l.rejectedRaw)
+}
+
 // flows reports whether senders get responses.
 func (l *load) flows() bool {
 	sinceLast, _ := l.responses.times()

@@ -31,16 +31,14 @@ func sendPoison(ctx context.Context, s *scenario) error {
 
 func checkPoison(ctx context.Context, s *scenario) error {
 	s.load.poisonous.Store(false)
+	var lines []string
 	err := waitFor(ctx, time.Minute, "every rejected line is a dead letter, unchanged", func() bool {
-		letters, e := s.deadLetters(ctx)
-		s.load.mu.Lock()
-		defer s.load.mu.Unlock()
-		return e == nil && !slices.ContainsFunc(s.load.rejectedRaw, func(line string) bool { return !letters[line] })
+		letters, err := s.deadLetters(ctx)
+		_, lines = s.load.rejections()
+		return err == nil && !slices.ContainsFunc(lines, func(line string) bool { return !letters[line] })
 	})
-	s.load.mu.Lock()
-	defer s.load.mu.Unlock()
-	s.note("%d invalid lines were rejected for their reasons, and are dead letters, unchanged", len(s.load.rejectedRaw))
-	if len(s.load.rejectedRaw) == 0 {
+	s.note("%d invalid lines were rejected for their reasons, and are dead letters, unchanged", len(lines))
+	if len(lines) == 0 {
 		return errors.New("no response to an invalid line")
 	}
 	return err

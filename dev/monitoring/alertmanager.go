@@ -22,7 +22,7 @@ type AlertmanagerOptions struct {
 
 // StartAlertmanager starts Alertmanager with prometheus/alertmanager of the repository and returns when it is ready.
 func StartAlertmanager(ctx context.Context, o AlertmanagerOptions) (*process.Server, error) {
-	err := o.complete(ctx, FindAlertmanager)
+	err := o.complete(FindAlertmanager)
 	if err == nil {
 		err = o.configure()
 	}

@@ -110,7 +110,7 @@ func PluginBuilt(root string) error {
 // StartGrafana starts Grafana with grafana/ and the plugin of the repository and returns when it is ready. Visitors are viewers;
 // admin has the password of PasswordFile. Options.Program is required.
 func StartGrafana(ctx context.Context, o GrafanaOptions) (*process.Server, error) {
-	err := o.complete(ctx, nil)
+	err := o.complete(nil)
 	if err == nil {
 		err = PluginBuilt(o.Root)
 	}

@@ -33,8 +33,8 @@ type Options struct {
 	Replace map[string][]string
 }
 
-// complete sets the defaults, and stops the program that an earlier process left running in the directory.
-func (o *Options) complete(ctx context.Context, find func() (string, error)) (err error) {
+// complete sets the defaults and creates the directory.
+func (o *Options) complete(find func() (string, error)) (err error) {
 	if o.Root == "" {
 		if o.Root, err = cluster.RepositoryRoot(); err != nil {
 			return err
@@ -47,9 +47,6 @@ func (o *Options) complete(ctx context.Context, find func() (string, error)) (er
 		if o.Program, err = find(); err != nil {
 			return err
 		}
-	}
-	if err := (process.Server{Name: filepath.Base(o.Dir), Dir: o.Dir}).Stop(ctx); err != nil {
-		return err
 	}
 	if o.Address == "" {
 		free, err := process.FreeAddresses(1)

@@ -67,7 +67,7 @@ func (o PrometheusOptions) configure() error {
 
 // StartPrometheus starts Prometheus with prometheus/ of the repository and returns when it is ready.
 func StartPrometheus(ctx context.Context, o PrometheusOptions) (*process.Server, error) {
-	err := o.complete(ctx, FindPrometheus)
+	err := o.complete(FindPrometheus)
 	if err == nil {
 		err = o.configure()
 	}
