@@ -85,8 +85,8 @@ func newETL(ctx context.Context, root repository) (string, error) {
 
 // withBenchNodes calls do with a cluster of its own, which is removed afterwards.
 func (s settings) withBenchNodes(ctx context.Context, root repository, dcs string, do func(bench.Nodes) error) error {
-	s.Dir = root.path(".dev", "bench")
-	c, err := s.open(dcs, os.Stderr)
+	s.Dir, s.DataCenters = root.path(".dev", "bench"), dcs
+	c, err := s.open(os.Stderr)
 	if err != nil {
 		return err
 	}

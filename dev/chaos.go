@@ -34,7 +34,7 @@ func (cmd chaosCmd) Run(ctx context.Context, s *settings, root repository) (err 
 	if s.Dir == "" {
 		s.Dir = root.path(".dev", "chaos", "cluster")
 	}
-	c, err := s.open("", os.Stdout)
+	c, err := s.open(os.Stdout)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func prepare(ctx context.Context, s *settings, o *chaos.Options, atEnd func(func
 		}
 		atEnd(o.Tunnel.Close)
 		s.Places = chaos.Places
-		if o.Cluster, err = s.open("", os.Stdout); err != nil {
+		if o.Cluster, err = s.open(os.Stdout); err != nil {
 			return err
 		}
 		if nodes, err = o.Cluster.Nodes(); err != nil {

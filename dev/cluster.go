@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
@@ -23,12 +22,13 @@ type clusterCmd struct {
 // settings apply to all commands. The directory remembers them from the first start on.
 type settings struct {
 	cluster.Config
+	DataCenters string `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
 }
 
-// open opens a cluster with data centers such as dc1=2,dc2=2. Empty means the default.
-func (s settings) open(dcs string, out io.Writer) (c *cluster.Cluster, err error) {
-	if dcs != "" {
-		if s.DCs, err = cluster.ParseDCs(dcs); err != nil {
+// open opens the cluster. It writes a line per event to out.
+func (s settings) open(out io.Writer) (c *cluster.Cluster, err error) {
+	if s.DataCenters != "" {
+		if s.DCs, err = cluster.ParseDCs(s.DataCenters); err != nil {
 			return nil, err
 		}
 	}
@@ -36,20 +36,9 @@ func (s settings) open(dcs string, out io.Writer) (c *cluster.Cluster, err error
 	return cluster.Open(s.Config)
 }
 
-// dcsFlag selects data centers.
-type dcsFlag struct {
-	DCs string `name:"dcs" placeholder:"NAME=NODES,…" help:"Data centers and their nodes (default dc1=2,dc2=2)."`
-}
+type upCmd struct{}
 
-type upCmd struct{ dcsFlag }
-
-func (cmd upCmd) Run(ctx context.Context, s *settings) error {
-	c, err := s.open(cmd.DCs, os.Stdout)
-	if err != nil {
-		return err
-	}
-	return c.Up(ctx)
-}
+func (upCmd) Run(ctx context.Context, c *cluster.Cluster) error { return c.Up(ctx) }
 
 type statusCmd struct {
 	Keyspace string `arg:"" optional:"" help:"Show the ownership in this keyspace."`

@@ -8,13 +8,9 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/demo"
 )
 
-type demoCmd struct{ dcsFlag }
+type demoCmd struct{}
 
-func (cmd demoCmd) Run(ctx context.Context, s *settings, root repository) error {
-	c, err := s.open(cmd.DCs, os.Stdout)
-	if err != nil {
-		return err
-	}
+func (demoCmd) Run(ctx context.Context, c *cluster.Cluster, root repository) error {
 	return demo.New(string(root), c, os.Stdout).Run(ctx)
 }
 

@@ -51,7 +51,7 @@ func run() int {
 	k := kong.Parse(&c, kong.Name("dev"), kong.ShortUsageOnError(),
 		kong.Description("Runs the tools for developers of Fleet Tracing as local processes, without Docker."),
 		kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(&c.Settings), kong.BindToProvider(findRepository),
-		kong.BindToProvider(func() (*cluster.Cluster, error) { return c.Settings.open("", os.Stdout) }),
+		kong.BindToProvider(func() (*cluster.Cluster, error) { return c.Settings.open(os.Stdout) }),
 		kong.BindToProvider(func() (*kafka.Broker, error) { return kafka.Open(os.Stdout) }))
 	if err := k.Run(); err != nil {
 		fmt.Fprintln(os.Stderr, "dev:", err)

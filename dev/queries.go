@@ -30,8 +30,8 @@ const queriesKeyspace = "fleet_queries"
 
 // Run fills a keyspace on a cluster of one node, and measures every statement.
 func (cmd queriesCmd) Run(ctx context.Context, s *settings, root repository) error {
-	s.Dir = root.path(".dev", "queries", "cluster")
-	c, err := s.open("dc1=1", os.Stderr)
+	s.Dir, s.DataCenters = root.path(".dev", "queries", "cluster"), "dc1=1"
+	c, err := s.open(os.Stderr)
 	if err != nil {
 		return err
 	}

@@ -15,12 +15,11 @@ import (
 )
 
 type withClusterCmd struct {
-	dcsFlag
 	Command []string `arg:"" passthrough:"" help:"The command, after --. CASSANDRA_TEST_HOSTS has the addresses of the nodes."`
 }
 
 func (cmd withClusterCmd) Run(ctx context.Context, s *settings) error {
-	c, err := s.open(cmd.DCs, os.Stderr)
+	c, err := s.open(os.Stderr)
 	if err != nil {
 		return err
 	}
