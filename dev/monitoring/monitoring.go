@@ -106,7 +106,7 @@ func (o Options) copyConfig(from ...string) error {
 	return nil
 }
 
-// edit replaces texts, each of which must occur, in a copied file.
+// edit replaces texts in a copied file. Each old text must occur.
 func (o Options) edit(file string, pairs ...string) error {
 	path := filepath.Join(o.config(), file)
 	text, err := os.ReadFile(path)
