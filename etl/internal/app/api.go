@@ -87,10 +87,7 @@ func (a *App) queries() (*query.API, error) {
 		o.Cache = shared
 		a.cleanups.add("Redis cache", shared.Close)
 	case c.APICacheBytes > 0:
-		memory, err := cache.NewMemory(uint64(c.APICacheBytes))
-		if err != nil {
-			return nil, fmt.Errorf("ETL_API_CACHE_BYTES: %w", err)
-		}
+		memory := cache.NewMemory(uint64(c.APICacheBytes))
 		o.Cache = memory
 		a.cleanups.add("cache", func() error { memory.Close(); return nil })
 	}

@@ -22,8 +22,7 @@ func newTestLoader(t *testing.T, c Cache) *Loader {
 }
 
 func TestLoaderReadsThroughCache(t *testing.T) {
-	memory, err := NewMemory(8 << 20)
-	require.NoError(t, err)
+	memory := NewMemory(8 << 20)
 	defer memory.Close()
 	l := newTestLoader(t, memory)
 	loads := 0
@@ -46,8 +45,7 @@ func TestLoaderReadsThroughCache(t *testing.T) {
 }
 
 func TestLoaderDoesNotCacheErrors(t *testing.T) {
-	memory, err := NewMemory(1 << 20)
-	require.NoError(t, err)
+	memory := NewMemory(1 << 20)
 	defer memory.Close()
 	l := newTestLoader(t, memory)
 	failure := errors.New("store unavailable")

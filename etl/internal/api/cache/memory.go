@@ -2,8 +2,6 @@ package cache
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -20,23 +18,16 @@ type entry struct {
 // entryOverhead is about how many bytes an entry takes beside its key and value.
 const entryOverhead = 100
 
-// NewMemory makes a cache of so many bytes. Close it.
-func NewMemory(maxBytes uint64) (*Memory, error) { return newMemory(maxBytes, nil) }
+// NewMemory makes a cache of so many bytes, at least one. Close it.
+func NewMemory(maxBytes uint64) *Memory { return newMemory(maxBytes, nil) }
 
-func newMemory(maxBytes uint64, clock otter.Clock) (*Memory, error) {
-	if maxBytes == 0 {
-		return nil, errors.New("make cache of 0 bytes: give more than 0, or use no cache")
-	}
-	entries, err := otter.New(&otter.Options[string, entry]{
+func newMemory(maxBytes uint64, clock otter.Clock) *Memory {
+	return &Memory{otter.Must(&otter.Options[string, entry]{
 		MaximumWeight:    maxBytes,
 		Weigher:          func(key string, e entry) uint32 { return uint32(len(key) + len(e.value) + entryOverhead) },
 		ExpiryCalculator: otter.ExpiryWritingFunc(func(e otter.Entry[string, entry]) time.Duration { return e.Value.ttl }),
 		Clock:            clock,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("make cache: %w", err)
-	}
-	return &Memory{entries}, nil
+	})}
 }
 
 // Get implements Cache.

@@ -35,8 +35,7 @@ func (c *stoppedClock) forward(d time.Duration) {
 
 func TestMemoryExpiresAndEvicts(t *testing.T) {
 	clock := &stoppedClock{now: time.Date(2026, 11, 5, 12, 0, 0, 0, time.UTC)}
-	cache, err := newMemory(64<<10, clock)
-	require.NoError(t, err)
+	cache := newMemory(64<<10, clock)
 	defer cache.Close()
 	ctx := t.Context()
 	cache.Set(ctx, "short", []byte("1"), time.Second)
@@ -57,6 +56,5 @@ func TestMemoryExpiresAndEvicts(t *testing.T) {
 	require.LessOrEqual(t, cache.entries.WeightedSize(), uint64(64<<10))
 	require.Positive(t, cache.entries.EstimatedSize())
 
-	_, err = NewMemory(0)
-	require.Error(t, err, "0 is not unlimited")
+	require.Panics(t, func() { NewMemory(0) }, "0 is not unlimited")
 }

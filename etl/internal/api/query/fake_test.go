@@ -340,8 +340,7 @@ func silent() logrus.FieldLogger {
 }
 
 func withMemory(t *testing.T) func(*Options) {
-	memory, err := cache.NewMemory(1 << 20)
-	require.NoError(t, err)
+	memory := cache.NewMemory(1 << 20)
 	t.Cleanup(memory.Close)
 	return func(o *Options) { o.Cache = memory }
 }
