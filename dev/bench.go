@@ -21,7 +21,9 @@ type benchCmds struct {
 }
 
 type benchDriverCmd struct {
-	Records int `default:"200000" help:"Records of each case."`
+	Records int    `default:"200000" help:"Records of each case."`
+	Input   string `enum:"simulated,random" default:"simulated" help:"simulated vehicles, or random speeds and battery levels, which raise many alerts."`
+	Old     string `placeholder:"PATH" help:"Another fleet-etl to measure beside this one, with and without derived rows."`
 }
 
 // Run compares on a cluster of one node and on one of four, which it starts and removes.
@@ -34,21 +36,30 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings, root repository)
 	if err != nil {
 		return err
 	}
-	load := []string{binary, "load", "--report", "json"}
-	ways := []bench.Way{
-		{Name: "driver", Command: []string{self, "bench", "write"}},
-		{Name: "fleet-etl, batch", Command: load, Env: bench.WithoutDerivedRows},
-		{Name: "fleet-etl, batch, with derived rows", Command: load},
-		{Name: "fleet-etl, async", Command: load, Env: append([]string{"ETL_BATCH_ROWS=1"}, bench.WithoutDerivedRows...)},
+	ways := []bench.Way{{Name: "driver", Schema: binary, Command: []string{self, "bench", "write"}}}
+	load := func(name, binary string, env ...string) {
+		ways = append(ways, bench.Way{Name: name, Schema: binary, Command: []string{binary, "load", "--report", "json"}, Env: env})
+	}
+	load("fleet-etl, batch", binary, bench.WithoutDerivedRows)
+	load("fleet-etl, batch, with derived rows", binary)
+	if cmd.Old != "" {
+		load("old fleet-etl, batch", cmd.Old, bench.WithoutDerivedRows)
+		load("old fleet-etl, batch, with derived rows", cmd.Old)
+	} else {
+		load("fleet-etl, async", binary, "ETL_BATCH_ROWS=1", bench.WithoutDerivedRows)
 	}
 	var results []bench.Result
 	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2"} {
 		err := s.withBenchNodes(ctx, root, dcs, func(nodes bench.Nodes) error {
 			file := filepath.Join(nodes.Dir, "records.csv")
-			if err := (bench.Simulation{Records: cmd.Records, Vehicles: 1000, Interval: 5 * time.Second}).Write(ctx, binary, file); err != nil {
+			write := bench.Simulation{Records: cmd.Records, Vehicles: 1000, Interval: 5 * time.Second}.Write
+			if cmd.Input == "random" {
+				write = bench.Random{Records: cmd.Records, Vehicles: 3000}.Write
+			}
+			if err := write(ctx, binary, file); err != nil {
 				return err
 			}
-			found, err := bench.Compare(ctx, nodes, binary, file, ways)
+			found, err := bench.Compare(ctx, nodes, file, ways)
 			results = append(results, found...)
 			return err
 		})

@@ -12,6 +12,7 @@ import (
 // Way is a program that stores a file.
 type Way struct {
 	Name    string
+	Schema  string   // the fleet-etl binary that makes its tables
 	Command []string // prints a Report; the path of the file follows
 	Env     []string
 }
@@ -23,16 +24,24 @@ type Result struct {
 }
 
 // Compare measures ways to store a file, twice, each time on empty tables. The first time does not count: the nodes
-// compile their code in it. The fleet-etl binary makes the tables.
-func Compare(ctx context.Context, nodes Nodes, binary, file string, ways []Way) (results []Result, err error) {
-	k, err := nodes.MakeKeyspace(ctx, "bench", binary)
-	if err != nil {
-		return nil, err
+// compile their code in it. Each binary that makes tables has a keyspace of its own.
+func Compare(ctx context.Context, nodes Nodes, file string, ways []Way) (results []Result, err error) {
+	keyspaces := map[string]*Keyspace{}
+	for _, way := range ways {
+		if keyspaces[way.Schema] != nil {
+			continue
+		}
+		k, err := nodes.MakeKeyspace(ctx, fmt.Sprintf("bench_%d", len(keyspaces)), way.Schema)
+		if err != nil {
+			return nil, err
+		}
+		defer k.Session.Close()
+		keyspaces[way.Schema] = k
 	}
-	defer k.Session.Close()
 	for _, round := range []string{"warm-up", "measured"} {
 		results = nil
 		for _, way := range ways {
+			k := keyspaces[way.Schema]
 			if err := k.Empty(ctx); err != nil {
 				return nil, err
 			}

@@ -28,6 +28,11 @@ var faults = []fault{
 		lasts: pause, inject: pausePeer, heal: resumePeer,
 	},
 	{
+		name: "paused-10m", title: "An instance paused for ten minutes",
+		injects: "as `paused`, for ten minutes",
+		lasts:   10 * time.Minute, inject: pausePeer, heal: resumePeer,
+	},
+	{
 		name: "route-lost", title: "An instance without a route to Cassandra", forms: inLong,
 		injects: "a second `fleet-etl run` that receives the load; no packet of it reaches Cassandra for 45 s, longer than the takeover time; 20 s later " +
 			"`kill -9`; started again",

@@ -16,7 +16,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
-// The forms of the suite that a fault is in.
+// The forms of the suite that a fault is in. A fault in none of them runs if Options.Only names it.
 const (
 	inShort = 1 << iota // needs nothing but a cluster, and little time
 	inLong

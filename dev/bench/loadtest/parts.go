@@ -199,7 +199,7 @@ func growingHistory(ctx context.Context, t *test, s *table.Section) error {
 		if err := fill.Write(ctx, t.binary, file); err != nil {
 			return err
 		}
-		usage, err := bench.Measure(t.keyspace.Command(ctx, bench.WithoutDerivedRows, t.binary, "load", "--report", "json", file), t.keyspace.Nodes)
+		usage, err := bench.Measure(t.keyspace.Command(ctx, []string{bench.WithoutDerivedRows}, t.binary, "load", "--report", "json", file), t.keyspace.Nodes)
 		if err != nil {
 			return fmt.Errorf("store %d days: %w", days, err)
 		}
