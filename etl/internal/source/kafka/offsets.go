@@ -62,7 +62,7 @@ func (t *offsetTracker) assign(parts map[string][]int32) {
 	}
 }
 
-// each calls do for every assigned partition, with the mutex locked.
+// each calls do for all assigned partitions, with the mutex locked.
 func (t *offsetTracker) each(do func(p *partition)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
