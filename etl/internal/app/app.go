@@ -166,6 +166,17 @@ func (a *App) Stop(ctx context.Context) error {
 // Reload reloads rules, geofences, tokens and certificates. On an error nothing changes.
 func (a *App) Reload() error { return a.coordinator.Reload() }
 
+// Addr returns the address of metrics and health checks, or nil if they are disabled.
+func (a *App) Addr() net.Addr {
+	if a.operations == nil {
+		return nil
+	}
+	return a.operations.Addr()
+}
+
+// APIAddr returns the address of the HTTP API, or nil without it.
+func (a *App) APIAddr() net.Addr { return a.apiAddr }
+
 var errStopping = errors.New("stopping")
 
 // Ready returns an error while records can't be stored.

@@ -39,7 +39,7 @@ func TestAppStopsBeforeCassandraIsReached(t *testing.T) {
 	a, err := newTestApp(settings(t))
 	require.NoError(t, err)
 	a.Start()
-	response, err := http.Get("http://" + a.operations.Addr().String() + "/-/ready")
+	response, err := http.Get("http://" + a.Addr().String() + "/-/ready")
 	require.NoError(t, err)
 	require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
 	require.NoError(t, response.Body.Close())
@@ -53,7 +53,7 @@ func TestAppStopsBeforeCassandraIsReached(t *testing.T) {
 	require.NoError(t, a.Stop(ctx))
 	require.NoError(t, ctx.Err(), "Stop did not wait for Cassandra")
 	require.ErrorIs(t, a.Ready(t.Context()), errStopping)
-	requireFree(t, a.operations.Addr(), a.apiAddr)
+	requireFree(t, a.Addr(), a.APIAddr())
 }
 
 func TestAppReloadsAllFilesTogether(t *testing.T) {
@@ -92,7 +92,7 @@ func TestFailedNewReleasesEverything(t *testing.T) {
 	c.MetricsAddress = ""
 	a, err := newTestApp(c) // the spool is not locked either
 	require.NoError(t, err)
-	require.Nil(t, a.operations)
+	require.Nil(t, a.Addr())
 	a.Start()
 	require.NoError(t, a.Stop(t.Context()))
 }
