@@ -187,3 +187,81 @@ func (v *vehicle) read(c *city, r *telemetry.Record) {
 		r.BatteryPct = telemetry.Some(int32(v.battery.pct + 0.5))
 	}
 }
+
+// battery is the drive battery of a vehicle. Vehicles with a combustion engine report none.
+type battery struct {
+	fitted   bool
+	pct      float64
+	perMeter float64 // percent per meter
+	perSec   float64 // percent per second at work: heating, electronics, cooling unit
+	charging float64 // percent per second at the charger
+	returnAt float64 // percent at which the driver turns back to the depot
+}
+
+const (
+	fullEnough = 82.0 // percent at which a vehicle at work leaves the charger
+	emptyAt    = 1.0  // percent; drivers avoid an empty battery
+	carelessOf = 0.12 // share of drivers who turn back too late
+	dieselOf   = 0.08 // share of vehicles
+)
+
+func rollBattery(d *dice, refrigerated bool) battery {
+	b := battery{
+		fitted:   !d.chance(dieselOf),
+		perMeter: d.between(0.22, 0.55) / 1000,
+		perSec:   d.between(0.8, 1.8) / hour,
+		charging: d.between(22, 75) / hour,
+		returnAt: d.between(19, 33),
+	}
+	if d.chance(carelessOf) {
+		b.returnAt = d.between(8, 15)
+	}
+	if refrigerated {
+		b.perSec += 1.6 / hour
+	}
+	return b
+}
+
+// drain subtracts the consumption of a distance and a time at work.
+func (b *battery) drain(meters, seconds float64) {
+	b.pct = max(emptyAt, b.pct-meters*b.perMeter-seconds*b.perSec)
+}
+
+// charge adds the energy of some seconds at the charger.
+func (b *battery) charge(seconds float64) { b.pct = min(100, b.pct+seconds*b.charging) }
+
+// Seconds.
+const (
+	minute = 60.0
+	hour   = 60 * minute
+	day    = 24 * hour
+)
+
+// shift is when a vehicle works: every day from begin, in seconds of the UTC day, for length seconds.
+type shift struct{ begin, length float64 }
+
+// rollShift gives most vehicles a day shift, some a late or night shift, and some no rest, so that some vehicles are on the
+// road at any hour.
+func rollShift(d *dice) shift {
+	switch kind := d.unit(); {
+	case kind < 0.34:
+		return shift{d.between(4, 6) * hour, d.between(9, 10.5) * hour}
+	case kind < 0.66:
+		return shift{d.between(5.5, 8) * hour, d.between(8.5, 10.5) * hour}
+	case kind < 0.79:
+		return shift{d.between(11.5, 14.5) * hour, d.between(8, 9) * hour}
+	case kind < 0.92:
+		return shift{d.between(19.5, 21.5) * hour, d.between(8, 9) * hour}
+	default:
+		return shift{0, day}
+	}
+}
+
+// into is how many seconds ago the latest shift began.
+func (s shift) into(unix float64) float64 { return math.Mod(math.Mod(unix-s.begin, day)+day, day) }
+
+// on returns whether the vehicle is at work.
+func (s shift) on(unix float64) bool { return s.into(unix) < s.length }
+
+// untilNext is the seconds until the next shift begins.
+func (s shift) untilNext(unix float64) float64 { return day - s.into(unix) }
