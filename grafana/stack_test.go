@@ -203,7 +203,7 @@ func (s *stack) useIt(t *testing.T, api string) {
 
 func send(ctx context.Context, api string) error {
 	now := time.Now()
-	speed := 42 // too fast, and slow every other four seconds: an alert opens and ends
+	speed := 150 // too fast anywhere, and slow every other four seconds: an alert opens and ends
 	if now.Unix()/4%2 == 0 {
 		speed = 10
 	}
