@@ -42,5 +42,5 @@ func WriteInto(page string, sections []Section, images string) error {
 			}
 		}
 	}
-	return os.WriteFile(page, []byte(text), 0o644) //nolint:gosec // the caller names the page
+	return os.WriteFile(page, []byte(text), 0o644)
 }

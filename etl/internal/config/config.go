@@ -239,7 +239,7 @@ func (f field) readSecret() error {
 	if f.text() != "" {
 		return fmt.Errorf("%s and %s: both are set; set only one", f.variable, variable)
 	}
-	text, err := os.ReadFile(path) //nolint:gosec // the administrator names it
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("%s: %w", variable, err)
 	}

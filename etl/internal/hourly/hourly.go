@@ -184,7 +184,7 @@ func (s *Sums) read(ctx context.Context, h cassandra.FleetHour) (sum cassandra.M
 		rows, err = store.Hours(ctx, h.FleetID, h.HourMs)
 		return err
 	})
-	found := false
+	var found bool
 	if sum.Row, found = derived.SumHours(rows); !found {
 		sum.Row, sum.Delete = h.Analytics(), true
 	}
