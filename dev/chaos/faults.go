@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// fencedAlerts may fire when an instance is fenced, and then killed.
+var fencedAlerts = []string{"FleetInstanceFenced", "FleetProcessRestarting", "FleetTargetDown", "FleetPipelineStalled", "FleetCassandraUnavailable", "FleetRollupLate"}
+
 // faults in the order of their injection. The most destructive ones come last.
 var faults = []fault{
 	{
@@ -25,19 +28,22 @@ var faults = []fault{
 		name: "paused", title: "An instance paused, taken over and killed", forms: inLong,
 		injects: "a second `fleet-etl run` that receives the load; SIGSTOP of it for 45 s, longer than the takeover time; SIGCONT, and 20 s later `kill -9`; " +
 			"started again",
-		lasts: pause, inject: pausePeer, heal: resumePeer,
+		allowed: fencedAlerts,
+		lasts:   pause, inject: pausePeer, heal: resumePeer,
 	},
 	{
 		name: "paused-10m", title: "An instance paused for ten minutes",
 		injects: "as `paused`, for ten minutes",
+		allowed: fencedAlerts,
 		lasts:   10 * time.Minute, inject: pausePeer, heal: resumePeer,
 	},
 	{
 		name: "route-lost", title: "An instance without a route to Cassandra", forms: inLong,
 		injects: "a second `fleet-etl run` that receives the load; no packet of it reaches Cassandra for 45 s, longer than the takeover time; 20 s later " +
 			"`kill -9`; started again",
-		needs: needsNetwork,
-		lasts: pause, inject: cutPeer, heal: reconnectPeer,
+		needs:   needsNetwork,
+		allowed: fencedAlerts,
+		lasts:   pause, inject: cutPeer, heal: reconnectPeer,
 	},
 	{
 		name: "poison", title: "Poison records", forms: inShort | inLong,
