@@ -47,6 +47,7 @@ const (
 	noHints     = "the metric of delivered hints exists only after a node was down"
 	idle        = "idle nodes have no pending tasks and rarely collect garbage"
 	noAlert     = "a healthy stack has no critical alert"
+	noBacklog   = "the spool of a healthy stack may not shrink, because it is empty"
 )
 
 // mayBeEmpty lists the queries that have no result in a healthy stack, by dashboard, panel and refId.
@@ -68,6 +69,7 @@ var mayBeEmpty = map[string]absence{
 	"fleet-pipeline: Kafka: consumed, skipped, dead letters (records/s): A": {reason: noKafka, unknown: true},
 	"fleet-pipeline: Kafka: consumed, skipped, dead letters (records/s): B": {reason: noKafka, unknown: true},
 	"fleet-pipeline: Kafka: consumed, skipped, dead letters (records/s): C": {reason: noKafka, unknown: true},
+	"fleet-pipeline: Spool: age and time to drain: B":                       {reason: noBacklog},
 	"fleet-pipeline: Write errors by reason (errors/s): A":                  {reason: noErrors},
 	"fleet-pipeline: Write errors by reason (errors/s): B":                  {reason: noErrors},
 	"fleet-pipeline: Driver: errors (errors/s): A":                          {reason: noErrors},
@@ -353,8 +355,8 @@ func (v *viewer) annotation(ctx context.Context, a Annotation) error {
 	return nil
 }
 
-// trailingComparison is a comparison that hides series at zero.
-var trailingComparison = regexp.MustCompile(`\s*>=? 0$`)
+// trailingComparison is a comparison that hides series at zero, perhaps of a divisor.
+var trailingComparison = regexp.MustCompile(`\s*>=? 0(\)*)$`)
 
 // panel runs the queries of a panel and returns what it cannot show.
 func (v *viewer) panel(ctx context.Context, p *Panel) error {
@@ -464,7 +466,7 @@ func (v *viewer) target(ctx context.Context, target Target, values Values) ([]*f
 	}
 	frames := fromPrometheus(target, list)
 	may := mayBeEmpty[key(v.d, target.Panel, target.RefID)]
-	if bare := trailingComparison.ReplaceAllString(target.Expr, ""); may.reason != "" && !may.unknown && len(list) == 0 && bare != target.Expr {
+	if bare := trailingComparison.ReplaceAllString(target.Expr, "$1"); may.reason != "" && !may.unknown && len(list) == 0 && bare != target.Expr {
 		if list, err = v.askPrometheus(ctx, bare, target.Instant, values); err == nil && len(list) == 0 {
 			err = fmt.Errorf("there is not even a zero for %s", v.promQL(bare, values))
 		}
