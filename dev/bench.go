@@ -22,6 +22,7 @@ type benchCmds struct {
 
 type benchDriverCmd struct {
 	Records int    `default:"200000" help:"Records of each case."`
+	Rounds  int    `default:"1" help:"Times that each case is measured; the median counts."`
 	Input   string `enum:"simulated,random" default:"simulated" help:"simulated vehicles, or random speeds and battery levels, which raise many alerts."`
 	Old     string `placeholder:"PATH" help:"Another fleet-etl to measure beside this one, with and without derived rows."`
 }
@@ -59,7 +60,7 @@ func (cmd benchDriverCmd) Run(ctx context.Context, s *settings, root repository)
 			if err := write(ctx, binary, file); err != nil {
 				return err
 			}
-			found, err := bench.Compare(ctx, nodes, file, ways)
+			found, err := bench.Compare(ctx, nodes, file, ways, max(1, cmd.Rounds))
 			results = append(results, found...)
 			return err
 		})

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -23,9 +24,10 @@ type Result struct {
 	Usage
 }
 
-// Compare measures ways to store a file, twice, each time on empty tables. The first time does not count: the nodes
-// compile their code in it. Each binary that makes tables has a keyspace of its own.
-func Compare(ctx context.Context, nodes Nodes, file string, ways []Way) (results []Result, err error) {
+// Compare measures ways to store a file, in turn and in each round on empty tables, and returns the median round of each
+// way. A round before them does not count: the nodes compile their code in it. Each binary that makes tables has a
+// keyspace of its own.
+func Compare(ctx context.Context, nodes Nodes, file string, ways []Way, rounds int) ([]Result, error) {
 	keyspaces := map[string]*Keyspace{}
 	for _, way := range ways {
 		if keyspaces[way.Schema] != nil {
@@ -38,9 +40,9 @@ func Compare(ctx context.Context, nodes Nodes, file string, ways []Way) (results
 		defer k.Session.Close()
 		keyspaces[way.Schema] = k
 	}
-	for _, round := range []string{"warm-up", "measured"} {
-		results = nil
-		for _, way := range ways {
+	usages := make([][]Usage, len(ways))
+	for round := range rounds + 1 {
+		for i, way := range ways {
 			k := keyspaces[way.Schema]
 			if err := k.Empty(ctx); err != nil {
 				return nil, err
@@ -49,9 +51,16 @@ func Compare(ctx context.Context, nodes Nodes, file string, ways []Way) (results
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", way.Name, err)
 			}
-			fmt.Fprintf(os.Stderr, "%s: %s: %.0f records/s\n", round, way.Name, u.PerSecond())
-			results = append(results, Result{nodes.DCs, way.Name, u})
+			fmt.Fprintf(os.Stderr, "round %d of %d (0 does not count): %s: %.0f records/s\n", round, rounds, way.Name, u.PerSecond())
+			if round > 0 {
+				usages[i] = append(usages[i], u)
+			}
 		}
+	}
+	var results []Result
+	for i, way := range ways {
+		slices.SortFunc(usages[i], func(a, b Usage) int { return cmp.Compare(a.PerSecond(), b.PerSecond()) })
+		results = append(results, Result{nodes.DCs, way.Name, usages[i][(rounds-1)/2]})
 	}
 	return results, nil
 }
