@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
 )
 
@@ -28,8 +29,8 @@ type settings struct {
 // open opens the cluster. It writes a line per event to out.
 func (s settings) open(out io.Writer) (c *cluster.Cluster, err error) {
 	if s.DataCenters != "" {
-		if s.DCs, err = cluster.ParseDCs(s.DataCenters); err != nil {
-			return nil, err
+		if s.DCs, err = cassandra.ParseReplication(s.DataCenters); err != nil {
+			return nil, fmt.Errorf("--dcs: %w", err)
 		}
 	}
 	s.Out = out

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/procfs"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
@@ -96,7 +97,7 @@ func wantStates(t *testing.T, c *Cluster, want string) {
 func TestClusterLifecycle(t *testing.T) {
 	useFakeJava(t)
 	ctx := t.Context()
-	c, out := open(t, Config{DCs: []DC{{"dc1", 2}, {"dc2", 1}}})
+	c, out := open(t, Config{DCs: cassandra.Replication{"dc1": 2, "dc2": 1}})
 
 	wantError(t, c.Start(ctx, 1), "no cluster in", "cluster up")
 	do(t, "up", c.Up(ctx))
@@ -149,7 +150,7 @@ func TestClusterLifecycle(t *testing.T) {
 func TestAnotherProcessManagesTheCluster(t *testing.T) {
 	useFakeJava(t)
 	ctx := t.Context()
-	c, _ := open(t, Config{DCs: []DC{{"east", 1}, {"west", 1}}})
+	c, _ := open(t, Config{DCs: cassandra.Replication{"east": 1, "west": 1}})
 	do(t, "up", c.Up(ctx))
 
 	other, err := Open(Config{Dir: c.dir})
@@ -164,7 +165,7 @@ func TestAnotherProcessManagesTheCluster(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{"data centers", Config{DCs: []DC{{"dc1", 2}}}, "data centers are east=1,west=1, not dc1=2"},
+		{"data centers", Config{DCs: cassandra.Replication{"dc1": 2}}, "data centers are east=1,west=1, not dc1=2"},
 		{"address", Config{FirstAddress: netip.MustParseAddr("127.0.0.99")}, "first address is 127.0.0.31, not 127.0.0.99"},
 		{"CQL port", Config{CQLPort: 9042}, "CQL port is 19042, not 9042"},
 	} {
@@ -178,7 +179,7 @@ func TestAnotherProcessManagesTheCluster(t *testing.T) {
 
 func TestUpQuotesTheErrorOfTheNode(t *testing.T) {
 	useFakeJava(t)
-	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}, HeapMB: 8})
+	c, _ := open(t, Config{DCs: cassandra.Replication{"dc1": 1}, HeapMB: 8})
 	wantError(t, c.Up(t.Context()), "start node 1 (127.0.0.31, dc1)", "exit status 1", "Too small maximum heap", "cassandra.log")
 	wantStates(t, c, "dead")
 }
@@ -186,7 +187,7 @@ func TestUpQuotesTheErrorOfTheNode(t *testing.T) {
 func TestInterruptedUpLeavesNoProcess(t *testing.T) {
 	useFakeJava(t)
 	t.Setenv("FAKE_JAVA_DUMB", "1")
-	c, _ := open(t, Config{DCs: []DC{{"dc1", 2}}})
+	c, _ := open(t, Config{DCs: cassandra.Replication{"dc1": 2}})
 	ctx, interrupt := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- c.Up(ctx) }()
@@ -209,7 +210,7 @@ func TestInterruptedUpLeavesNoProcess(t *testing.T) {
 
 func TestUpNamesPortsInUseBeforeTheFirstStart(t *testing.T) {
 	useFakeJava(t)
-	c, _ := open(t, Config{DCs: []DC{{"dc1", 2}}})
+	c, _ := open(t, Config{DCs: cassandra.Replication{"dc1": 2}})
 	for _, addr := range []string{"127.0.0.32:19042", "127.0.0.1:17302", "127.0.0.31:7070"} {
 		l, err := net.Listen("tcp", addr)
 		do(t, "listen", err)
@@ -224,7 +225,7 @@ func TestUpNamesPortsInUseBeforeTheFirstStart(t *testing.T) {
 func TestKillSparesProcessWithReusedPID(t *testing.T) {
 	useFakeJava(t)
 	ctx := t.Context()
-	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}})
+	c, _ := open(t, Config{DCs: cassandra.Replication{"dc1": 1}})
 	do(t, "up", c.Up(ctx))
 	do(t, "kill", c.Kill(ctx, 1))
 
@@ -284,7 +285,7 @@ func TestDownWithoutClusterRemovesNothing(t *testing.T) {
 
 func TestLogs(t *testing.T) {
 	useFakeJava(t)
-	c, _ := open(t, Config{DCs: []DC{{"dc1", 1}}})
+	c, _ := open(t, Config{DCs: cassandra.Replication{"dc1": 1}})
 	node, err := c.Node(1)
 	do(t, "node", err)
 	wantError(t, errors.New(process.Tail(node.LogFile)), "read log", node.LogFile)
@@ -299,7 +300,7 @@ func TestLogs(t *testing.T) {
 func TestRealCassandra(t *testing.T) {
 	testenv.CassandraHosts(t) // this test starts its own node; machines that run the cluster tests have the memory
 	ctx := t.Context()
-	c, out := open(t, Config{DCs: []DC{{"dc1", 1}}, FirstAddress: netip.MustParseAddr("127.0.0.21"), HeapMB: 512})
+	c, out := open(t, Config{DCs: cassandra.Replication{"dc1": 1}, FirstAddress: netip.MustParseAddr("127.0.0.21"), HeapMB: 512})
 	do(t, "up", c.Up(ctx))
 	do(t, "kill", c.Kill(ctx, 1))
 	do(t, "start", c.Start(ctx, 1))

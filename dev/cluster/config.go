@@ -5,46 +5,37 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
-	"regexp"
-	"strconv"
-	"strings"
+	"slices"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
 // Config describes a cluster. A zero field means the value of the last Up in the directory, or the default. All but the heap cannot
 // change while the cluster has data.
 type Config struct {
-	Dir          string     `json:"-" env:"DEV_CLUSTER_DIR" placeholder:"DIR" help:"Directory of data, logs and state (default .dev/cluster beside go.mod)."`
-	DCs          DCs        `json:"dcs" kong:"-"`
-	HeapMB       int        `json:"heap_mb" name:"heap" env:"DEV_HEAP" placeholder:"MB" help:"Java heap per node in MB (default 768)."`
-	CQLPort      uint16     `json:"cql_port" name:"cql-port" env:"DEV_CQL_PORT" placeholder:"PORT" help:"CQL port, the same on every address (default 9042)."`
-	StoragePort  uint16     `json:"storage_port" env:"DEV_STORAGE_PORT" placeholder:"PORT" help:"Port between the nodes (default 7000)."`
-	JMXPort      uint16     `json:"jmx_port" name:"jmx-port" env:"DEV_JMX_PORT" placeholder:"PORT" help:"JMX port of node 1 on 127.0.0.1; node 2 has the next one (default 7101)."`
-	MetricsPort  uint16     `json:"metrics_port" env:"DEV_METRICS_PORT" placeholder:"PORT" help:"Port of the metrics, the same on every address (default 7070)."`
-	FirstAddress netip.Addr `json:"first_address" env:"DEV_FIRST_ADDRESS" placeholder:"ADDRESS" help:"Address of node 1; node 2 has the next one (default 127.0.0.1)."`
-	Places       []Place    `json:"places,omitempty" kong:"-"` // one for each data center, in its own network; default: all from FirstAddress on
-	Out          io.Writer  `json:"-" kong:"-"`                // progress, one line per event; nil discards it
+	Dir          string                `json:"-" env:"DEV_CLUSTER_DIR" placeholder:"DIR" help:"Directory of data, logs and state (default .dev/cluster beside go.mod)."`
+	DCs          cassandra.Replication `json:"dcs" kong:"-"` // number of nodes in each data center; nodes are in the order of the names
+	HeapMB       int                   `json:"heap_mb" name:"heap" env:"DEV_HEAP" placeholder:"MB" help:"Java heap per node in MB (default 768)."`
+	CQLPort      uint16                `json:"cql_port" name:"cql-port" env:"DEV_CQL_PORT" placeholder:"PORT" help:"CQL port, the same on every address (default 9042)."`
+	StoragePort  uint16                `json:"storage_port" env:"DEV_STORAGE_PORT" placeholder:"PORT" help:"Port between the nodes (default 7000)."`
+	JMXPort      uint16                `json:"jmx_port" name:"jmx-port" env:"DEV_JMX_PORT" placeholder:"PORT" help:"JMX port of node 1 on 127.0.0.1; node 2 has the next one (default 7101)."`
+	MetricsPort  uint16                `json:"metrics_port" env:"DEV_METRICS_PORT" placeholder:"PORT" help:"Port of the metrics, the same on every address (default 7070)."`
+	FirstAddress netip.Addr            `json:"first_address" env:"DEV_FIRST_ADDRESS" placeholder:"ADDRESS" help:"Address of node 1; node 2 has the next one (default 127.0.0.1)."`
+	Places       []Place               `json:"places,omitempty" kong:"-"` // one for each data center, in its own network; default: all from FirstAddress on
+	Out          io.Writer             `json:"-" kong:"-"`                // progress, one line per event; nil discards it
 }
 
 var defaults = Config{
-	DCs: DCs{{"dc1", 2}, {"dc2", 2}}, HeapMB: 768, CQLPort: 9042, StoragePort: 7000, JMXPort: 7101, MetricsPort: 7070,
+	DCs: cassandra.Replication{"dc1": 2, "dc2": 2}, HeapMB: 768, CQLPort: 9042, StoragePort: 7000, JMXPort: 7101, MetricsPort: 7070,
 	FirstAddress: netip.AddrFrom4([4]byte{127, 0, 0, 1}),
 }
-
-// DC is a data center with its number of nodes.
-type DC struct {
-	Name  string `json:"name"`
-	Nodes int    `json:"nodes"`
-}
-
-// DCs are data centers. Their text is like dc1=2,dc2=2.
-type DCs []DC
 
 // Place is the network of a data center.
 type Place struct {
@@ -52,43 +43,8 @@ type Place struct {
 	Network      string     `json:"network,omitempty"` // network namespace of ip netns; empty: the one of this process
 }
 
-func (d DCs) String() string {
-	parts := make([]string, len(d))
-	for i, dc := range d {
-		parts[i] = fmt.Sprintf("%s=%d", dc.Name, dc.Nodes)
-	}
-	return strings.Join(parts, ",")
-}
-
-var dcName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,48}$`)
-
 // maxNodes bounds the ranges of JMX ports and addresses.
 const maxNodes = 16
-
-// ParseDCs parses data centers and their node counts, such as "dc1=2,dc2=2".
-func ParseDCs(s string) (dcs DCs, err error) {
-	seen := map[string]bool{}
-	total := 0
-	for part := range strings.SplitSeq(s, ",") {
-		name, count, found := strings.Cut(strings.TrimSpace(part), "=")
-		nodes, err := strconv.Atoi(count)
-		switch {
-		case !found || err != nil || nodes < 1:
-			return nil, fmt.Errorf("data centers %q: bad part %q: write name=nodes, such as dc1=2,dc2=2", s, part)
-		case !dcName.MatchString(name):
-			return nil, fmt.Errorf("data centers %q: bad name %q: use letters, digits, _ and -", s, name)
-		case seen[name]:
-			return nil, fmt.Errorf("data centers %q: %s occurs twice: give each data center one count", s, name)
-		}
-		seen[name] = true
-		dcs = append(dcs, DC{Name: name, Nodes: nodes})
-		total += nodes
-	}
-	if total > maxNodes {
-		return nil, fmt.Errorf("data centers %q: %d nodes: at most %d fit on one machine", s, total, maxNodes)
-	}
-	return dcs, nil
-}
 
 // RepositoryRoot returns the directory of the go.mod above the working directory. go test runs in the directories of packages.
 func RepositoryRoot() (string, error) {
@@ -168,6 +124,9 @@ func (c Config) differs(want Config) string {
 }
 
 func (c Config) validate() error {
+	if total := c.DCs.Total(); total > maxNodes {
+		return fmt.Errorf("data centers %s: %d nodes: at most %d fit on one machine", c.DCs, total, maxNodes)
+	}
 	if c.HeapMB < 1 {
 		return fmt.Errorf("heap %d MB: want a whole number above 0", c.HeapMB)
 	}
@@ -186,15 +145,15 @@ func (c Config) validate() error {
 // nodes returns the nodes without their states.
 func (c Config) nodes() (nodes []Node) {
 	addr := c.FirstAddress
-	for d, dc := range c.DCs {
+	for d, dc := range slices.Sorted(maps.Keys(c.DCs)) {
 		network := ""
 		if len(c.Places) > 0 {
 			addr, network = c.Places[d].FirstAddress, c.Places[d].Network
 		}
-		for i := range dc.Nodes {
+		for i := range c.DCs[dc] {
 			dir := filepath.Join(c.Dir, fmt.Sprintf("node%d", len(nodes)+1))
 			nodes = append(nodes, Node{
-				N: len(nodes) + 1, DC: dc.Name, Name: fmt.Sprintf("cassandra-%s-node%d", dc.Name, i+1),
+				N: len(nodes) + 1, DC: dc, Name: fmt.Sprintf("cassandra-%s-node%d", dc, i+1),
 				Address: addr, Network: network, CQLPort: c.CQLPort, StoragePort: c.StoragePort, JMXPort: c.JMXPort + uint16(len(nodes)), MetricsPort: c.MetricsPort, Dir: dir, LogFile: filepath.Join(dir, "cassandra.log"),
 			})
 			addr = addr.Next()
@@ -209,16 +168,17 @@ const tokensPerNode = 16
 // shifted, because two nodes of a cluster cannot have the same token.
 func (c Config) tokens(n int) []int64 {
 	first := 0
-	for d, dc := range c.DCs {
-		if n > first+dc.Nodes {
-			first += dc.Nodes
+	for d, dc := range slices.Sorted(maps.Keys(c.DCs)) {
+		nodes := c.DCs[dc]
+		if n > first+nodes {
+			first += nodes
 			continue
 		}
-		step := math.MaxUint64 / uint64(dc.Nodes*tokensPerNode)
+		step := math.MaxUint64 / uint64(nodes*tokensPerNode)
 		shift := step / uint64(len(c.DCs)) * uint64(d)
 		tokens := make([]int64, tokensPerNode)
 		for i := range tokens {
-			position := uint64(i*dc.Nodes + n - first - 1)
+			position := uint64(i*nodes + n - first - 1)
 			token := (position*step+shift)&^0xff + uint64(d) + 1 // the last byte differs between data centers
 			tokens[i] = int64(token - 1<<63)                     // Murmur3 tokens are -2^63+1 to 2^63-1
 		}

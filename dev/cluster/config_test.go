@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"flag"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -10,35 +11,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
-
-func TestParseDCs(t *testing.T) {
-	for in, want := range map[string][]DC{
-		"dc1=2,dc2=2": {{"dc1", 2}, {"dc2", 2}},
-		"a=1, b=3":    {{"a", 1}, {"b", 3}},
-	} {
-		got, err := ParseDCs(in)
-		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("%q: %v, %v, want %v", in, got, err, want)
-		}
-	}
-	for in, want := range map[string]string{
-		"":            "name=nodes",
-		"dc1":         "name=nodes",
-		"dc1=0":       "name=nodes",
-		"dc1=two":     "name=nodes",
-		"dc1=1,":      "name=nodes",
-		"dc 1=1":      "letters, digits",
-		"=1":          "letters, digits",
-		"dc1=1,dc1=2": "occurs twice",
-		"dc1=9,dc2=9": "at most 16",
-	} {
-		_, err := ParseDCs(in)
-		wantError(t, err, want)
-	}
-}
 
 func TestDefaultDirIsBesideGoMod(t *testing.T) {
 	c, err := Open(Config{})
@@ -60,6 +37,7 @@ func TestOpenRejectsInvalidConfig(t *testing.T) {
 		"one port":     {Config{CQLPort: 7000}, "choose two"},
 		"metrics port": {Config{MetricsPort: 9042}, "metrics port 9042"},
 		"heap":         {Config{HeapMB: -1}, "heap -1 MB"},
+		"nodes":        {Config{DCs: cassandra.Replication{"dc1": 9, "dc2": 9}}, "at most 16"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.cfg.Dir = t.TempDir()
@@ -91,7 +69,7 @@ func TestDataCentersCanHaveTheirOwnNetworks(t *testing.T) {
 }
 
 func TestNodesHaveStandardNames(t *testing.T) {
-	l := Config{DCs: DCs{{"dc1", 2}, {"dc2", 1}}}.over(defaults)
+	l := Config{DCs: cassandra.Replication{"dc1": 2, "dc2": 1}}.over(defaults)
 	var got []string
 	for _, n := range l.nodes() {
 		got = append(got, n.Metrics().String()+" "+n.DC+" "+n.Name)
@@ -134,13 +112,14 @@ func TestTokensAreDistinctAndEven(t *testing.T) {
 	for _, dcs := range []string{"dc1=1", "dc1=2,dc2=2", "dc1=1,dc2=2", "dc1=3,dc2=4,dc3=5", "dc1=2,dc2=4,dc3=8"} {
 		l := defaults
 		var err error
-		l.DCs, err = ParseDCs(dcs)
+		l.DCs, err = cassandra.ParseReplication(dcs)
 		do(t, "parse", err)
 		seen := map[int64]int{}
 		first := 1
-		for _, dc := range l.DCs {
+		for _, dc := range slices.Sorted(maps.Keys(l.DCs)) {
+			nodes := l.DCs[dc]
 			owner := map[int64]int{}
-			for n := first; n < first+dc.Nodes; n++ {
+			for n := first; n < first+nodes; n++ {
 				tokens := l.tokens(n)
 				if len(tokens) != tokensPerNode {
 					t.Errorf("%s: node %d has %d tokens", dcs, n, len(tokens))
@@ -152,10 +131,10 @@ func TestTokensAreDistinctAndEven(t *testing.T) {
 					seen[token], owner[token] = n, n
 				}
 			}
-			if off := unevenness(owner, dc.Nodes); off > 1e-9 {
-				t.Errorf("%s: nodes of %s own parts that differ by %g", dcs, dc.Name, off)
+			if off := unevenness(owner, nodes); off > 1e-9 {
+				t.Errorf("%s: nodes of %s own parts that differ by %g", dcs, dc, off)
 			}
-			first += dc.Nodes
+			first += nodes
 		}
 	}
 }

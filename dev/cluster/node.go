@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/cassandra/metrics"
 	"github.com/fleettracing/fleet-tracing/dev/java"
 	"github.com/fleettracing/fleet-tracing/dev/process"
@@ -49,15 +50,13 @@ func ContactPoints(nodes []Node) (hosts []string) {
 	return hosts
 }
 
-// Layout returns the data centers of nodes, in order.
-func Layout(nodes []Node) (dcs DCs) {
+// Layout returns the number of nodes in each data center.
+func Layout(nodes []Node) cassandra.Replication {
+	layout := cassandra.Replication{}
 	for _, n := range nodes {
-		if len(dcs) == 0 || dcs[len(dcs)-1].Name != n.DC {
-			dcs = append(dcs, DC{Name: n.DC})
-		}
-		dcs[len(dcs)-1].Nodes++
+		layout[n.DC]++
 	}
-	return dcs
+	return layout
 }
 
 // Metrics returns the address of the metrics (HTTP, path /metrics).

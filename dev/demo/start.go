@@ -77,8 +77,8 @@ func (d *Demo) environment(nodes []cluster.Node, alertmanager tool) []string {
 // cassandraSettings returns the settings of fleet-etl for the cluster. The environment of the caller overrides them.
 func cassandraSettings(nodes []cluster.Node) []string {
 	replication := cluster.Layout(nodes)
-	for i := range replication {
-		replication[i].Nodes = min(2, replication[i].Nodes)
+	for dc, nodes := range replication {
+		replication[dc] = min(2, nodes)
 	}
 	return append([]string{
 		"CASSANDRA_HOSTS=" + strings.Join(cluster.ContactPoints(nodes), ","), "CASSANDRA_DC=" + nodes[0].DC, "CASSANDRA_REPLICATION=" + replication.String(),
