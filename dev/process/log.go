@@ -1,8 +1,6 @@
 package process
 
 import (
-	"fmt"
-	"io"
 	"os"
 	"regexp"
 	"strings"
@@ -10,26 +8,11 @@ import (
 
 // Tail returns the last 40 lines of a log, or the error of reading it, for a message.
 func Tail(path string) string {
-	text, err := readLog(path)
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return err.Error()
+		return "read log: " + err.Error()
 	}
 	return LastLines(text, 40)
-}
-
-// readLog reads at most the last MiB of a log.
-func readLog(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read log: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("read log: %w", err)
-	}
-	const most = 1 << 20
-	return io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-most), most))
 }
 
 // routine matches routine messages of Cassandra and Kafka, stack frames and empty lines.

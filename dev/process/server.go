@@ -194,9 +194,9 @@ func reap(pid int) string {
 }
 
 func (s Server) quoteLog() error {
-	text, err := readLog(s.LogFile)
+	text, err := os.ReadFile(s.LogFile)
 	if err != nil {
-		return err
+		return fmt.Errorf("read log: %w", err)
 	}
 	return fmt.Errorf("its log says:\n%s\nwhole log: %s", Indent(excerpt(text)), s.LogFile)
 }
