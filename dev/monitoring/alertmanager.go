@@ -3,7 +3,6 @@ package monitoring
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -22,12 +21,8 @@ type AlertmanagerOptions struct {
 
 // StartAlertmanager starts Alertmanager with prometheus/alertmanager of the repository and returns when it is ready.
 func StartAlertmanager(ctx context.Context, o AlertmanagerOptions) (*process.Server, error) {
-	err := o.complete(FindAlertmanager)
-	if err == nil {
-		err = o.configure()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("configure Alertmanager: %w", err)
+	if err := o.prepare("Alertmanager", FindAlertmanager, o.configure); err != nil {
+		return nil, err
 	}
 	return o.start(ctx, "Alertmanager", "/-/ready", []string{
 		"--config.file=" + filepath.Join(o.config(), "alertmanager.yml"),
@@ -46,7 +41,7 @@ const (
 
 var webhookDisabled = regexp.MustCompile(`(receiver: (?:webhook|watchdog)\n(?: +[a-z_]+: .*\n)*?) +mute_time_intervals: \[not set up\]\n`)
 
-func (o AlertmanagerOptions) configure() error {
+func (o *AlertmanagerOptions) configure() error {
 	if err := o.copyConfig("prometheus", "alertmanager"); err != nil {
 		return err
 	}

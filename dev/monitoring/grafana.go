@@ -116,15 +116,11 @@ func PluginBuilt(root string) error {
 // StartGrafana starts Grafana with grafana/ and the plugin of the repository and returns when it is ready. Visitors are viewers;
 // admin has the password of PasswordFile. Options.Program is required.
 func StartGrafana(ctx context.Context, o GrafanaOptions) (*process.Server, error) {
-	err := o.complete(nil)
-	if err == nil {
-		err = PluginBuilt(o.Root)
+	if err := o.prepare("Grafana", nil, o.configure); err != nil {
+		return nil, err
 	}
-	if err == nil {
-		err = o.configure()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("configure Grafana: %w", err)
+	if err := PluginBuilt(o.Root); err != nil {
+		return nil, err
 	}
 	home := filepath.Dir(filepath.Dir(o.Program))
 	return o.start(ctx, "Grafana", "/api/health", []string{"server", "--homepath=" + home, "--config=" + o.iniFile()}, o.environment())
@@ -138,7 +134,7 @@ var iniText string
 
 var iniTemplate = template.Must(template.New("grafana.ini").Parse(iniText))
 
-func (o GrafanaOptions) configure() error {
+func (o *GrafanaOptions) configure() error {
 	for _, dir := range []string{o.config(), o.plugins()} {
 		if err := os.RemoveAll(dir); err != nil {
 			return err

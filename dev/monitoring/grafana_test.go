@@ -184,7 +184,7 @@ func TestGrafanaConfiguration(t *testing.T) {
 // TestProvisioningUsesKnownVariables compares the environment of Grafana with the files that use it.
 func TestProvisioningUsesKnownVariables(t *testing.T) {
 	o := Options{Dir: t.TempDir(), Program: "/bin/true"}
-	require.NoError(t, o.complete(nil))
+	require.NoError(t, o.prepare("Grafana", nil, func() error { return nil }))
 	given := map[string]bool{}
 	for _, v := range (GrafanaOptions{Options: o}).environment() {
 		name, _, _ := bytes.Cut([]byte(v), []byte("="))

@@ -36,8 +36,13 @@ type Options struct {
 	Replace map[string][]string
 }
 
-// complete sets the defaults and creates the directory.
-func (o *Options) complete(find func() (string, error)) (err error) {
+// prepare sets the defaults, creates the directory, and writes the configuration.
+func (o *Options) prepare(name string, find func() (string, error), configure func() error) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("configure %s: %w", name, err)
+		}
+	}()
 	if o.Root == "" {
 		if o.Root, err = cluster.RepositoryRoot(); err != nil {
 			return err
@@ -58,7 +63,10 @@ func (o *Options) complete(find func() (string, error)) (err error) {
 		}
 		o.Address = free[0]
 	}
-	return os.MkdirAll(o.Dir, 0o755)
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return err
+	}
+	return configure()
 }
 
 func (o Options) port() string {
@@ -102,26 +110,21 @@ func (o Options) copyConfig(from ...string) error {
 		return err
 	}
 	for file, pairs := range o.Replace {
-		if err := o.edit(file, pairs...); err != nil {
+		path := filepath.Join(o.config(), file)
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		for i := 0; i < len(pairs); i += 2 {
+			if !strings.Contains(string(text), pairs[i]) {
+				return fmt.Errorf("edit %s: it does not contain %q", file, pairs[i])
+			}
+		}
+		if err := os.WriteFile(path, []byte(strings.NewReplacer(pairs...).Replace(string(text))), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-// edit replaces texts in a copied file. Each old text must occur.
-func (o Options) edit(file string, pairs ...string) error {
-	path := filepath.Join(o.config(), file)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	for i := 0; i < len(pairs); i += 2 {
-		if !strings.Contains(string(text), pairs[i]) {
-			return fmt.Errorf("edit %s: it does not contain %q", file, pairs[i])
-		}
-	}
-	return os.WriteFile(path, []byte(strings.NewReplacer(pairs...).Replace(string(text))), 0o644)
 }
 
 // FindPrometheus looks in PATH.

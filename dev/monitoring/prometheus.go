@@ -49,7 +49,7 @@ func (o PrometheusOptions) targets() map[string]string {
 }
 
 // configure copies prometheus/ and writes the target files.
-func (o PrometheusOptions) configure() error {
+func (o *PrometheusOptions) configure() error {
 	if err := o.copyConfig("prometheus"); err != nil {
 		return err
 	}
@@ -67,12 +67,8 @@ func (o PrometheusOptions) configure() error {
 
 // StartPrometheus starts Prometheus with prometheus/ of the repository and returns when it is ready.
 func StartPrometheus(ctx context.Context, o PrometheusOptions) (*process.Server, error) {
-	err := o.complete(FindPrometheus)
-	if err == nil {
-		err = o.configure()
-	}
-	if err != nil {
-		return nil, fmt.Errorf("configure Prometheus: %w", err)
+	if err := o.prepare("Prometheus", FindPrometheus, o.configure); err != nil {
+		return nil, err
 	}
 	return o.start(ctx, "Prometheus", "/-/ready", append([]string{
 		"--config.file=" + filepath.Join(o.config(), "prometheus.yml"),
