@@ -46,7 +46,7 @@ func (i *instance) environment() []string {
 		"ETL_SOURCES=api", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_NOTIFY_MAX_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
 		fmt.Sprintf("ETL_CANARY_INTERVAL=%s", 10*time.Second/speedup),
 	)
-	if p.alertmanager != nil && i.network == here {
+	if p.inbox != nil && i.network == here {
 		env = append(env, "ETL_ALERTMANAGER_URLS=http://"+p.alertmanager.Address)
 	}
 	return env

@@ -42,8 +42,8 @@ type platform struct {
 	etl     *instance
 
 	inbox        *inbox // nil in the short form
-	alertmanager *process.Server
-	prometheus   *process.Server
+	alertmanager process.Server
+	prometheus   process.Server
 
 	cleanups []func(context.Context) error // in the order of the starts
 }
@@ -142,12 +142,8 @@ func (p *platform) startMonitoring(ctx context.Context) error {
 }
 
 // options has the address of the previous start, if there was one.
-func (p *platform) options(name string, previous *process.Server, replace map[string][]string) monitoring.Options {
-	o := monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, name), Replace: replace}
-	if previous != nil {
-		o.Address = previous.Address
-	}
-	return o
+func (p *platform) options(name string, previous process.Server, replace map[string][]string) monitoring.Options {
+	return monitoring.Options{Root: p.Root, Dir: filepath.Join(p.Dir, name), Address: previous.Address, Replace: replace}
 }
 
 func (p *platform) startAlertmanager(ctx context.Context) error {
@@ -155,7 +151,7 @@ func (p *platform) startAlertmanager(ctx context.Context) error {
 		Options: p.options("alertmanager", p.alertmanager, fasterAlertmanager), Webhook: p.inbox.server.URL,
 	})
 	if err == nil {
-		p.alertmanager = started // else keep the previous one, which stop accepts
+		p.alertmanager = *started // else keep the previous one, which stop accepts
 	}
 	return err
 }
@@ -166,7 +162,7 @@ func (p *platform) startPrometheus(ctx context.Context) error {
 		FleetETL: p.etl.metrics, Cassandra: p.nodes, Alertmanager: p.alertmanager.Address, Flags: []string{"--rules.alert.resend-delay=1s"},
 	})
 	if err == nil {
-		p.prometheus = started
+		p.prometheus = *started
 	}
 	return err
 }
