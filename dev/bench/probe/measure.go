@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/dev/bench"
+	"github.com/fleettracing/fleet-tracing/dev/monitoring"
 	"github.com/fleettracing/fleet-tracing/dev/process"
 )
 
@@ -81,17 +82,12 @@ type Probe struct {
 
 // Started waits until the first record is sent.
 func (p *Probe) Started(ctx context.Context) error {
-	for {
-		s, err := p.scrape(ctx)
-		for key, value := range s.values {
-			if err == nil && value > 0 && strings.HasPrefix(key, metricReceived+"|") {
-				return nil
-			}
-		}
+	for monitoring.Metric("http://"+p.Address+"/metrics", metricReceived) <= 0 {
 		if err := process.Sleep(ctx, 20*time.Millisecond); err != nil {
 			return err
 		}
 	}
+	return nil
 }
 
 // Measure takes a measurement of the given duration. It scrapes every second.
