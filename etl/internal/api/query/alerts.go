@@ -39,7 +39,7 @@ func (a *API) alerts() list[alertItem] {
 			rows, position, err := alertsPage(ctx, store, q)
 			items := make([]alertItem, len(rows))
 			for i, r := range rows {
-				items[i] = alertItem{alertIDOf(r).String(), r.FleetID, r.Severity, formatTime(r.Opened()), r.DeviceID, r.Type, r.Message, r.Resolved}
+				items[i] = alertItem{alertID(r), r.FleetID, r.Severity, formatTime(r.Opened()), r.DeviceID, r.Type, r.Message, r.Resolved}
 			}
 			return items, position, err
 		},
@@ -51,13 +51,13 @@ const maxAlertDays = 32
 
 // alertsPage reads alerts newest first, a few days at a time. The position is the ID of the last alert.
 func alertsPage(ctx context.Context, store Store, q *params.Query) ([]cassandra.Alert, string, error) {
-	to, last := q.To, alertID{}
+	to, last := q.To, cassandra.Alert{}
 	if q.Position != "" {
-		id, ok := parseAlertID(q.Position)
-		if !ok || id.ts > q.To {
+		var ok bool
+		if last, ok = parseAlertID(q.Position); !ok || last.OpenedMs > q.To {
 			return nil, "", q.BadPage()
 		}
-		to, last = id.ts, id
+		to = last.OpenedMs
 	}
 	var rows []cassandra.Alert
 	days, limit := int64(1), q.Limit+1
@@ -81,61 +81,52 @@ func alertsPage(ctx context.Context, store Store, q *params.Query) ([]cassandra.
 		} else {
 			to, days = from-1, widen(days, maxAlertDays, len(cassandra.Severities), limit)
 		}
-		slices.SortFunc(part, func(a, b cassandra.Alert) int { return alertIDOf(a).compare(alertIDOf(b)) })
+		slices.SortFunc(part, compareAlerts)
 		if q.Position != "" {
-			part = slices.DeleteFunc(part, func(r cassandra.Alert) bool { return alertIDOf(r).compare(last) <= 0 })
+			part = slices.DeleteFunc(part, func(r cassandra.Alert) bool { return compareAlerts(r, last) <= 0 })
 		}
 		if rows = append(rows, part...); len(rows) > q.Limit {
 			rows = rows[:q.Limit]
-			return rows, alertIDOf(rows[q.Limit-1]).String(), nil
+			return rows, alertID(rows[q.Limit-1]), nil
 		}
 	}
 	return rows, "", nil
 }
 
-// alertID is the key of an alert's row. The ID in responses contains it.
-type alertID struct {
-	fleet, severity string
-	ts              int64 // Unix milliseconds
-	device, kind    string
+// compareAlerts orders the list: newest first, then by the rest of the key.
+func compareAlerts(a, b cassandra.Alert) int {
+	return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type),
+		cmp.Compare(params.SeverityRank(a.Severity), params.SeverityRank(b.Severity)))
 }
 
-func alertIDOf(r cassandra.Alert) alertID {
-	return alertID{r.FleetID, r.Severity, r.OpenedMs, r.DeviceID, r.Type}
+// alertID is the ID of an alert for clients. It contains the key of its row: base64url of a JSON array, which keeps names
+// apart whatever they contain.
+func alertID(a cassandra.Alert) string {
+	return params.EncodeToken([]string{a.FleetID, a.Severity, strconv.FormatInt(a.OpenedMs, 10), a.DeviceID, a.Type})
 }
 
-// compare orders the list: newest first, then by the rest of the key.
-func (i alertID) compare(j alertID) int {
-	return cmp.Or(cmp.Compare(j.ts, i.ts), strings.Compare(i.device, j.device), strings.Compare(i.kind, j.kind),
-		cmp.Compare(params.SeverityRank(i.severity), params.SeverityRank(j.severity)))
-}
-
-// String is the ID for clients: base64url of a JSON array, which keeps names apart whatever they contain.
-func (i alertID) String() string {
-	return params.EncodeToken([]string{i.fleet, i.severity, strconv.FormatInt(i.ts, 10), i.device, i.kind})
-}
-
-func parseAlertID(s string) (id alertID, ok bool) {
+// parseAlertID returns an alert that has only the key of its row.
+func parseAlertID(id string) (key cassandra.Alert, ok bool) {
 	var parts []string
-	if params.DecodeToken(s, &parts) != nil || len(parts) != 5 {
-		return alertID{}, false
+	if params.DecodeToken(id, &parts) != nil || len(parts) != 5 {
+		return key, false
 	}
-	ts, err := strconv.ParseInt(parts[2], 10, 64)
-	id = alertID{parts[0], parts[1], ts, parts[3], parts[4]}
-	return id, err == nil && id.String() == s && telemetry.ValidName(id.fleet) && params.SeverityRank(id.severity) >= 0 && ts >= 0 && ts <= params.MaxTime
+	ms, err := strconv.ParseInt(parts[2], 10, 64)
+	key = cassandra.Alert{FleetID: parts[0], Severity: parts[1], OpenedMs: ms, DeviceID: parts[3], Type: parts[4]}
+	return key, err == nil && alertID(key) == id && telemetry.ValidName(key.FleetID) && params.SeverityRank(key.Severity) >= 0 && ms >= 0 && ms <= params.MaxTime
 }
 
 // resolve resolves an alert and removes it from the open alerts. It is idempotent.
 func (a *API) resolve(w *rest.Response, r *rest.Request) error {
 	text := r.PathValue("alert")
-	id, ok := parseAlertID(text)
+	key, ok := parseAlertID(text)
 	if !ok {
 		return rest.Invalid("alert", text, "not the ID of an alert", "use an id from the list of alerts")
 	}
-	if !r.Grant.Allows(id.fleet) {
-		return otherFleet(id.fleet)
+	if !r.Grant.Allows(key.FleetID) {
+		return otherFleet(key.FleetID)
 	}
-	if err := a.withStore(r.Context(), func(ctx context.Context, store Store) error { return a.resolveAlert(ctx, store, id) }); err != nil {
+	if err := a.withStore(r.Context(), func(ctx context.Context, store Store) error { return a.resolveAlert(ctx, store, key) }); err != nil {
 		return err
 	}
 	w.ExtendDeadline(slowReader)
@@ -146,35 +137,35 @@ func (a *API) resolve(w *rest.Response, r *rest.Request) error {
 	return nil
 }
 
-func (a *API) resolveAlert(ctx context.Context, store Store, id alertID) error {
-	at := time.UnixMilli(id.ts)
-	rows, err := store.Alerts(ctx, cassandra.AlertQuery{FleetID: id.fleet, From: at, To: at, Severities: []string{id.severity}})
+func (a *API) resolveAlert(ctx context.Context, store Store, key cassandra.Alert) error {
+	at := key.Opened()
+	rows, err := store.Alerts(ctx, cassandra.AlertQuery{FleetID: key.FleetID, From: at, To: at, Severities: []string{key.Severity}})
 	if err != nil {
 		return err
 	}
-	i := slices.IndexFunc(rows, func(r cassandra.Alert) bool { return alertIDOf(r) == id })
+	i := slices.IndexFunc(rows, func(r cassandra.Alert) bool { return compareAlerts(r, key) == 0 })
 	if i < 0 {
-		return &rest.Problem{Kind: rest.NotFound, Detail: "the alert does not exist", Field: "alert", Value: id.String(), Remedy: "use an id from the list of alerts"}
+		return &rest.Problem{Kind: rest.NotFound, Detail: "the alert does not exist", Field: "alert", Value: alertID(key), Remedy: "use an id from the list of alerts"}
 	}
 	now := a.Now().UnixMicro()
 	if !rows[i].Resolved {
 		if err := store.ResolveAlert(ctx, &rows[i], now); err != nil {
 			return err
 		}
-		a.Logger.WithFields(logrus.Fields{"fleet": id.fleet, "severity": id.severity, "type": id.kind}).Info("alert resolved")
+		a.Logger.WithFields(logrus.Fields{"fleet": key.FleetID, "severity": key.Severity, "type": key.Type}).Info("alert resolved")
 	}
-	open, err := store.OpenAlertsOfDevice(ctx, id.fleet, id.device)
+	open, err := store.OpenAlertsOfDevice(ctx, key.FleetID, key.DeviceID)
 	if err != nil {
 		return err
 	}
 	// Another alert of its type may be open.
-	if slices.ContainsFunc(open, func(o cassandra.Alert) bool { return o.Type == id.kind && o.OpenedMs == id.ts }) {
-		if err := store.DeleteOpenAlert(ctx, id.fleet, id.device, id.kind, now); err != nil { // ends the notifications
+	if slices.ContainsFunc(open, func(o cassandra.Alert) bool { return o.Type == key.Type && o.OpenedMs == key.OpenedMs }) {
+		if err := store.DeleteOpenAlert(ctx, key.FleetID, key.DeviceID, key.Type, now); err != nil { // ends the notifications
 			return err
 		}
 	}
 	if a.Cache != nil {
-		a.Cache.Set(ctx, generationKey(id.fleet), []byte(rand.Text()), ttlGeneration)
+		a.Cache.Set(ctx, generationKey(key.FleetID), []byte(rand.Text()), ttlGeneration)
 	}
 	return nil
 }

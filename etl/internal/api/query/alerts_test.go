@@ -23,7 +23,7 @@ func TestResolvedAlertIsVisibleAtOnce(t *testing.T) {
 		require.JSONEq(t, `{"id":"`+alertA+`","resolved":true}`, w.Body.String())
 	}
 	require.Equal(t, []resolvedAlert{
-		{alertID{"fleet-a", "HIGH", noon.Add(-time.Hour).UnixMilli(), "truck-1", "speeding"}, noon.UnixMicro()},
+		{alertKey("fleet-a", "HIGH", noon.Add(-time.Hour).UnixMilli(), "truck-1", "speeding"), noon.UnixMicro()},
 	}, store.resolved, "once, with a later write time than its event's")
 
 	seen, _ := items[alertItem](g, "a", "/v1/fleets/fleet-a/alerts")
@@ -81,24 +81,24 @@ func TestResolvedAlertIsNoLongerOpen(t *testing.T) {
 }
 
 func TestAlertIDContainsKey(t *testing.T) {
-	for name, id := range map[string]alertID{
-		"plain":                       {"fleet-a", "HIGH", 1793872800123, "truck-1", "speeding"},
-		"names with marks":            {"a:b.c_d-e", "LOW", 0, "x:y", "geofence:enter"},
-		"names that others may write": {"f", "MEDIUM", 1, "a\",\"b", "ü/|\x00"},
+	for name, key := range map[string]cassandra.Alert{
+		"plain":                       alertKey("fleet-a", "HIGH", 1793872800123, "truck-1", "speeding"),
+		"names with marks":            alertKey("a:b.c_d-e", "LOW", 0, "x:y", "geofence:enter"),
+		"names that others may write": alertKey("f", "MEDIUM", 1, "a\",\"b", "ü/|\x00"),
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, ok := parseAlertID(id.String())
+			got, ok := parseAlertID(alertID(key))
 			require.True(t, ok)
-			require.Equal(t, id, got)
-			require.Regexp(t, `^[A-Za-z0-9_-]+$`, id.String(), "it needs no escaping in a path")
+			require.Equal(t, key, got)
+			require.Regexp(t, `^[A-Za-z0-9_-]+$`, alertID(key), "it needs no escaping in a path")
 		})
 	}
 	for name, text := range map[string]string{
 		"too few parts":       "WyJhIl0",
-		"an unknown severity": alertID{"f", "URGENT", 1, "d", "t"}.String(),
-		"an empty fleet":      alertID{"", "HIGH", 1, "d", "t"}.String(),
-		"a time before 1970":  alertID{"f", "HIGH", -1, "d", "t"}.String(),
-		"another spelling":    alertID{"f", "HIGH", 1, "d", "t"}.String() + "=",
+		"an unknown severity": alertID(alertKey("f", "URGENT", 1, "d", "t")),
+		"an empty fleet":      alertID(alertKey("", "HIGH", 1, "d", "t")),
+		"a time before 1970":  alertID(alertKey("f", "HIGH", -1, "d", "t")),
+		"another spelling":    alertID(alertKey("f", "HIGH", 1, "d", "t")) + "=",
 	} {
 		_, ok := parseAlertID(text)
 		require.False(t, ok, name)

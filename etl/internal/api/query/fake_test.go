@@ -70,12 +70,18 @@ type fakeStore struct {
 	sortedOf int
 }
 
-// deletedAlert is an alert that was removed from the open alerts.
+// resolvedAlert is the key of an alert that was resolved by hand.
 type resolvedAlert struct {
-	alertID
+	cassandra.Alert
 	writeTimeUs int64
 }
 
+// alertKey is an alert that has only the key of its row.
+func alertKey(fleet, severity string, openedMs int64, device, alertType string) cassandra.Alert {
+	return cassandra.Alert{FleetID: fleet, Severity: severity, OpenedMs: openedMs, DeviceID: device, Type: alertType}
+}
+
+// deletedAlert is an alert that was removed from the open alerts.
 type deletedAlert struct {
 	fleet, device, kind string
 	writeTimeUs         int64
@@ -211,9 +217,9 @@ func (f *fakeStore) ResolveAlert(ctx context.Context, r *cassandra.Alert, writeT
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.resolved = append(f.resolved, resolvedAlert{alertIDOf(*r), writeTimeUs})
+	f.resolved = append(f.resolved, resolvedAlert{alertKey(r.FleetID, r.Severity, r.OpenedMs, r.DeviceID, r.Type), writeTimeUs})
 	for i := range f.alerts {
-		if a := &f.alerts[i]; alertIDOf(*a) == alertIDOf(*r) {
+		if a := &f.alerts[i]; alertID(*a) == alertID(*r) {
 			a.Resolved = true
 		}
 	}

@@ -172,7 +172,7 @@ func TestPagesOfAlertsWithEqualTimestamps(t *testing.T) {
 	want := map[string]bool{}
 	unique := store.alerts[:0:0]
 	for _, a := range store.alerts {
-		if id := alertIDOf(a).String(); !want[id] {
+		if id := alertID(a); !want[id] {
 			want[id] = true
 			unique = append(unique, a)
 		}

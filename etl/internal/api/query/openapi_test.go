@@ -84,7 +84,7 @@ func TestOpenAPI(t *testing.T) {
 	check(g, "POST", "all", "/v1/alerts/42/resolve", 400)
 	check(g, "POST", "", resolve, 401)
 	check(g, "POST", "a", resolve, 403)
-	check(g, "POST", "all", "/v1/alerts/"+alertID{"fleet-a", "LOW", 1, "x", "y"}.String()+"/resolve", 404)
+	check(g, "POST", "all", "/v1/alerts/"+alertID(alertKey("fleet-a", "LOW", 1, "x", "y"))+"/resolve", 404)
 	check(unavailable, "POST", "all", resolve, 503)
 	check(broken, "POST", "all", resolve, 500)
 

@@ -32,7 +32,7 @@ func twoFleets() *fakeStore {
 	return s
 }
 
-var alertA = alertID{"fleet-a", "HIGH", noon.Add(-time.Hour).UnixMilli(), "truck-1", "speeding"}.String()
+var alertA = alertID(alertKey("fleet-a", "HIGH", noon.Add(-time.Hour).UnixMilli(), "truck-1", "speeding"))
 
 func TestTokenReadsItsFleetOnly(t *testing.T) {
 	resolve := "POST /v1/alerts/" + alertA + "/resolve"
@@ -56,7 +56,7 @@ func TestTokenReadsItsFleetOnly(t *testing.T) {
 		"a token that may only write, reads": {"writer", "GET /v1/fleets/fleet-a/latest", 403, "Authorization"},
 		"a token that may only read, writes": {"a", resolve, 403, "Authorization"},
 		"an alert of another fleet":          {"b", resolve, 403, "fleet"},
-		"unknown alert of another fleet":     {"b", "POST /v1/alerts/" + alertID{"fleet-a", "LOW", 1, "x", "y"}.String() + "/resolve", 403, "fleet"},
+		"unknown alert of another fleet":     {"b", "POST /v1/alerts/" + alertID(alertKey("fleet-a", "LOW", 1, "x", "y")) + "/resolve", 403, "fleet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			g := newFixture(t, twoFleets(), withMemory(t))
@@ -132,7 +132,7 @@ func TestInvalidRequestsExplainThemselves(t *testing.T) {
 		"an invented page":                   {"GET /v1/fleets?page=2", 400, "page", "2"},
 		"a page with other JSON":             {"GET /v1/fleets?page=WzFd", 400, "page", "WzFd"},
 		"an invalid alert ID":                {"POST /v1/alerts/42/resolve", 400, "alert", "42"},
-		"an unknown alert":                   {"POST /v1/alerts/" + alertID{"fleet-a", "LOW", 1, "x", "y"}.String() + "/resolve", 404, "alert", alertID{"fleet-a", "LOW", 1, "x", "y"}.String()},
+		"an unknown alert":                   {"POST /v1/alerts/" + alertID(alertKey("fleet-a", "LOW", 1, "x", "y")) + "/resolve", 404, "alert", alertID(alertKey("fleet-a", "LOW", 1, "x", "y"))},
 		"a route that is not":                {"GET /v1/fleets/fleet-a/drivers", 404, "path", "/v1/fleets/fleet-a/drivers"},
 		"a route of devices that is not":     {"GET /v1/devices/truck-1", 404, "path", "/v1/devices/truck-1"},
 		"a list that is posted to":           {"POST /v1/fleets", 405, "method", "POST"},

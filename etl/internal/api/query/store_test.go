@@ -122,9 +122,10 @@ func TestRealStore(t *testing.T) {
 		some, _ := everyPage[alertItem](g, "a", path+"&severity=LOW", nil)
 		require.Len(t, some, len(alerts)/3)
 		chosen := all[50]
-		id, ok := parseAlertID(chosen.ID)
+		open, ok := parseAlertID(chosen.ID)
 		require.True(t, ok)
-		open := cassandra.Alert{FleetID: "fleet-a", DeviceID: id.device, Type: id.kind, Severity: id.severity, OpenedMs: id.ts, Notify: true}
+		require.Equal(t, "fleet-a", open.FleetID)
+		open.Notify = true
 		other := open
 		other.Type = "battery"
 		for _, a := range []cassandra.Alert{open, other} {
@@ -148,8 +149,7 @@ func TestRealStore(t *testing.T) {
 			want.Resolved = want.ID == chosen.ID
 			require.Equal(t, want, alert, "one is resolved, its message and all others are as they were")
 		}
-		id.kind = "battery"
-		require.Equal(t, http.StatusNotFound, g.do(http.MethodPost, "all", "/v1/alerts/"+id.String()+"/resolve").Code)
+		require.Equal(t, http.StatusNotFound, g.do(http.MethodPost, "all", "/v1/alerts/"+alertID(other)+"/resolve").Code)
 		after, _ := everyPage[alertItem](g, "a", path, nil)
 		require.Len(t, after, len(alerts), "an unknown alert is not created")
 	})
