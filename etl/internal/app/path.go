@@ -176,9 +176,7 @@ func (p *recordPath) store(ctx context.Context, w *writer.Writer, batches <-chan
 // apply derives what follows from a stored batch. Batches come in order, even if a later one was durable first.
 func (p *recordPath) apply(b *writer.Batch) {
 	if d := p.derivation; d != nil {
-		if events := d.processor.Apply(slices.AppendSeq([]*telemetry.Record(nil), b.Records())); len(events) > 0 {
-			p.receivers.Notify(events)
-		}
+		p.receivers.Notify(d.processor.Apply(slices.Collect(b.Records())))
 	}
 }
 

@@ -98,9 +98,6 @@ func parseURL(address string) (*url.URL, error) {
 
 // Notify queues the events and sends them within a moment. Of the events of one alert the last one counts.
 func (a *Alertmanager) Notify(events []telemetry.AlertEvent) {
-	if len(events) == 0 {
-		return
-	}
 	now := a.now()
 	lost := 0
 	a.mu.Lock()

@@ -20,8 +20,11 @@ type Receiver interface {
 // Receivers notifies each of several receivers.
 type Receivers []Receiver
 
-// Notify implements Receiver.
+// Notify implements Receiver. Without events it does nothing.
 func (r Receivers) Notify(events []telemetry.AlertEvent) {
+	if len(events) == 0 {
+		return
+	}
 	for _, receiver := range r {
 		receiver.Notify(events)
 	}

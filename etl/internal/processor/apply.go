@@ -164,7 +164,5 @@ func (p *Processor) advance() {
 		}
 	}
 	p.mu.Unlock()
-	if len(events) > 0 {
-		p.notify(events)
-	}
+	p.notify(events)
 }

@@ -91,9 +91,7 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 			p.claims.NoteOthers(r.device.id, r.others || !r.strong, r.started)
 		}
 		events, notified := p.install(r)
-		if len(events) > 0 {
-			p.notify(events)
-		}
+		p.notify(events)
 		r.result.AddOpenAlerts(open, func(key derived.AlertKey) bool { return notified[key] != "" })
 	}
 	return p.write(ctx, lease, open)
