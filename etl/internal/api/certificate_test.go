@@ -38,9 +38,9 @@ func TestCertificateIsReloadedWhileServing(t *testing.T) {
 	certFile, keyFile := filepath.Join(t.TempDir(), "cert.pem"), filepath.Join(t.TempDir(), "key.pem")
 	roots := x509.NewCertPool()
 	roots.AddCert(writeCertificate(t, certFile, keyFile, 1))
-	certificate, err := LoadCertificate(certFile, keyFile)
+	config, certificate, err := LoadTLS(certFile, keyFile)
 	require.NoError(t, err)
-	r := start(t, func(o *settings) { o.server.TLS = certificate.TLSConfig() })
+	r := start(t, func(o *settings) { o.server.TLS = config })
 	r.url = strings.Replace(r.url, "http:", "https:", 1)
 	served := func() int64 {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, ServerName: "localhost"}}
@@ -53,12 +53,12 @@ func TestCertificateIsReloadedWhileServing(t *testing.T) {
 	require.Equal(t, int64(1), served())
 
 	require.NoError(t, os.WriteFile(certFile, []byte("half a certificate"), 0o600))
-	_, err = certificate.Prepare()
+	_, err = certificate.Load()
 	require.ErrorContains(t, err, "TLS certificate")
 	require.Equal(t, int64(1), served(), "a failed reload keeps the certificate")
 
 	roots.AddCert(writeCertificate(t, certFile, keyFile, 2))
-	apply, err := certificate.Prepare()
+	apply, err := certificate.Load()
 	require.NoError(t, err)
 	apply()
 	require.Equal(t, int64(2), served())

@@ -32,12 +32,11 @@ func (a *App) api() (pipeline.Source, error) {
 	}
 	var serverTLS *tls.Config
 	if c.APITLSCert != "" {
-		certificate, err := api.LoadCertificate(c.APITLSCert, c.APITLSKey)
-		if err != nil {
+		var target reload.Target
+		if serverTLS, target, err = api.LoadTLS(c.APITLSCert, c.APITLSKey); err != nil {
 			return nil, fmt.Errorf("ETL_API_TLS_CERT_FILE and ETL_API_TLS_KEY_FILE: %w", err)
 		}
-		serverTLS = certificate.TLSConfig()
-		a.reloads = append(a.reloads, reload.Target{Name: "API certificate", Files: certificate.Files, Load: certificate.Prepare})
+		a.reloads = append(a.reloads, target)
 	}
 	buffer, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes}, a.logger, a.reg, time.Now)
 	if err != nil {
@@ -109,7 +108,7 @@ func (a *App) tokens() (*auth.Tokens, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ETL_API_TOKENS_FILE: %w", err)
 	}
-	a.reloads = append(a.reloads, reload.Target{Name: "API tokens", Files: tokens.Files, Load: tokens.Prepare})
+	a.reloads = append(a.reloads, tokens.Target)
 	return tokens, nil
 }
 

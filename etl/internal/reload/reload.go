@@ -14,6 +14,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,19 @@ type Target struct {
 	Load func() (apply func(), err error)
 }
 
+// Open loads a value from files, stores it in current, and returns the target that reloads it.
+func Open[T any](name string, current *atomic.Pointer[T], load func() (*T, error), files ...string) (Target, error) {
+	t := Target{Name: name, Files: func() ([]string, error) { return files, nil }, Load: func() (func(), error) {
+		value, err := load()
+		return func() { current.Store(value) }, err
+	}}
+	apply, err := t.Load()
+	if err == nil {
+		apply()
+	}
+	return t, err
+}
+
 // Coordinator reloads its targets together. Its methods are safe for concurrent use.
 type Coordinator struct {
 	targets  []Target
@@ -44,7 +58,7 @@ type Coordinator struct {
 
 	mu        sync.Mutex // one reload at a time
 	attempted []byte     // fingerprint of the files at the last reload, successful or not
-	pending   []byte     // fingerprint that differed at the last check
+	pending   []byte     // fingerprint at the last check since then
 }
 
 // New returns a coordinator of targets whose files are as they were loaded at start-up. interval is the time between two
@@ -86,26 +100,17 @@ func (c *Coordinator) Run(ctx context.Context) {
 	}
 }
 
-// check reloads if the files have changed.
+// check reloads if the files differ from those of the last reload. A difference counts once it has stayed the same for
+// two checks in a row: files that are being written are left alone.
 func (c *Coordinator) check() {
-	if c.changed() {
-		_ = c.Reload()
-	}
-}
-
-// changed returns whether the files differ from those of the last reload. A difference counts once it has stayed the same
-// for two checks in a row: files that are being written are left alone.
-func (c *Coordinator) changed() bool {
 	current := c.fingerprint()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if slices.Equal(current, c.attempted) {
-		c.pending = nil
-		return false
-	}
-	stable := slices.Equal(current, c.pending)
+	due := slices.Equal(current, c.pending) && !slices.Equal(current, c.attempted)
 	c.pending = current
-	return stable
+	c.mu.Unlock()
+	if due {
+		_ = c.Reload()
+	}
 }
 
 // Reload loads the files of all targets and, if all are valid, applies them. On an error nothing changes.

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -46,9 +47,9 @@ func (g Grant) Allows(fleet string) bool { return g.Fleet == AllFleets || g.Flee
 
 // Tokens are the tokens that the API accepts. They are safe for concurrent use.
 type Tokens struct {
-	path   string
-	open   *Grant // for requests without a token; nil rejects them
-	grants atomic.Pointer[map[hash]Grant]
+	reload.Target        // reads the file of the tokens again
+	open          *Grant // for requests without a token; nil rejects them
+	grants        atomic.Pointer[map[hash]Grant]
 }
 
 type hash = [sha256.Size]byte
@@ -67,21 +68,15 @@ func OpenAccess(fleet string) *Tokens {
 //
 // SHA256 is the hash of the token in hex. Without rights a token may only write. The error names the line and the remedy.
 func Load(path string) (*Tokens, error) {
-	t := &Tokens{path: path}
-	apply, err := t.Prepare()
-	if err != nil {
-		return nil, err
-	}
-	apply()
-	return t, nil
+	t := &Tokens{}
+	var err error
+	t.Target, err = reload.Open("API tokens", &t.grants, func() (*map[hash]Grant, error) { return read(path) }, path)
+	return t, err
 }
 
-// Files returns the path of the token file.
-func (t *Tokens) Files() ([]string, error) { return []string{t.path}, nil }
-
-// Prepare reads the file, and returns a function that puts its tokens into use. A file without tokens is an error.
-func (t *Tokens) Prepare() (apply func(), err error) {
-	file, err := os.Open(t.path)
+// read reads a token file. A file without tokens is an error.
+func read(path string) (*map[hash]Grant, error) {
+	file, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("tokens: %w", err)
 	}
@@ -100,17 +95,17 @@ func (t *Tokens) Prepare() (apply func(), err error) {
 			err = fmt.Errorf("same token as in line %d: make one for each line", first)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("tokens %s line %d: %w", t.path, n, err)
+			return nil, fmt.Errorf("tokens %s line %d: %w", path, n, err)
 		}
 		grants[hash], lines[hash] = grant, n
 	}
 	if err := scanner.Err(); err != nil {
-		return nil, fmt.Errorf("tokens %s: %w", t.path, err)
+		return nil, fmt.Errorf("tokens %s: %w", path, err)
 	}
 	if len(grants) == 0 {
-		return nil, fmt.Errorf("tokens %s: the file has no token: add a line FLEET SHA256", t.path)
+		return nil, fmt.Errorf("tokens %s: the file has no token: add a line FLEET SHA256", path)
 	}
-	return func() { t.grants.Store(&grants) }, nil
+	return &grants, nil
 }
 
 // parseLine reads the words of a line. Its errors never show a hash: it may be a token in the wrong place.

@@ -97,8 +97,8 @@ func TestInvalidTokenFileIsRejectedByLine(t *testing.T) {
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 
-func reload(t *Tokens) error {
-	apply, err := t.Prepare()
+func again(t *Tokens) error {
+	apply, err := t.Target.Load()
 	if err == nil {
 		apply()
 	}
@@ -116,15 +116,15 @@ func TestReloadKeepsTokensOnFailure(t *testing.T) {
 		return ok
 	}
 	require.NoError(t, os.WriteFile(path, []byte("suzhou "+secondHash), 0o600))
-	require.NoError(t, reload(tokens))
+	require.NoError(t, again(tokens))
 	require.False(t, knows(first))
 	require.True(t, knows(second))
 
 	require.NoError(t, os.WriteFile(path, []byte("suzhou "), 0o600))
-	require.Error(t, reload(tokens))
+	require.Error(t, again(tokens))
 	require.True(t, knows(second))
 	require.NoError(t, os.Remove(path))
-	require.Error(t, reload(tokens))
+	require.Error(t, again(tokens))
 	require.True(t, knows(second))
 }
 
