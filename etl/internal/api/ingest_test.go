@@ -232,7 +232,7 @@ func TestRateLimits(t *testing.T) {
 	pass(time.Minute)
 	require.Equal(t, 200, send("a", 9).status, "a request larger than the burst takes all of it")
 	require.Equal(t, 429, send("a", 1).status)
-	require.Equal(t, 3.0, r.metric("fleet_etl_api_rate_limited_total")-1)
+	require.Equal(t, 4.0, r.metric("fleet_etl_api_requests_total", "route", "telemetry", "code", "429"))
 }
 
 func TestTrailingSlash(t *testing.T) {

@@ -37,9 +37,8 @@ type Sums struct {
 	stamps *stamp.Clock
 	now    func() time.Time
 
-	duration prometheus.Histogram
-	last     prometheus.Gauge
-	hours    prometheus.Counter
+	last  prometheus.Gauge
+	hours prometheus.Counter
 
 	mu    sync.Mutex
 	due   map[cassandra.FleetHour]bool
@@ -51,7 +50,6 @@ func New(maxClockSkew time.Duration, stores executor.Views[Store], exec *executo
 	register := promutil.With(reg)
 	return &Sums{
 		skew: maxClockSkew, stores: stores, exec: exec, stamps: stamps, now: now,
-		duration: register.Histogram("fleet_etl_rollup_duration_seconds", "Time of one roll-up: all hours of fleets that changed.", cassandra.RequestBuckets),
 		last: register.Gauge("fleet_etl_rollup_last_success_timestamp_seconds",
 			"Time at which hourly statistics were last up to date, in seconds since 1970."),
 		hours: register.Counter("fleet_etl_rollup_hours_total", "Hours of fleets that were summed and written."),
@@ -125,7 +123,6 @@ func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 		s.Add(maps.Keys(due))
 		return err
 	}
-	s.duration.Observe(s.now().Sub(started).Seconds())
 	s.last.Set(float64(s.now().UnixMilli()) / 1000)
 	return nil
 }

@@ -43,7 +43,7 @@ type request struct {
 func (g *Ingest) handle(serve func(*request) error) rest.Handler {
 	return func(w *rest.Response, r *rest.Request) error {
 		if wait := g.tokenRates.wait(r.Grant.ID, r.Received); wait > 0 {
-			return g.rateLimited("this token", wait)
+			return rateLimited("this token", wait)
 		}
 		q := &request{Ingest: g, Request: r, w: w}
 		defer func() { g.bodies.Release(q.reserved) }()

@@ -94,7 +94,6 @@ var appendBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1,
 
 type metrics struct {
 	records        *prometheus.CounterVec
-	rateLimited    prometheus.Counter
 	appendDuration prometheus.Histogram
 	appendErrors   prometheus.Counter
 	unreadable     prometheus.Counter
@@ -106,8 +105,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		records: register.CounterVec("fleet_etl_api_records_total",
 			"Records received over HTTP, by protocol and status. Ignored are messages that are not positions.", "protocol", "status"),
-		rateLimited: register.Counter("fleet_etl_api_rate_limited_total",
-			"Requests rejected because a token or a device exceeded its rate limit."),
 		appendDuration: register.Histogram("fleet_etl_api_spool_append_duration_seconds",
 			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets),
 		appendErrors: register.Counter("fleet_etl_api_spool_append_errors_total",

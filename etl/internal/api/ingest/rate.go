@@ -84,10 +84,9 @@ func (q *request) limitRate(messages []protocol.Message) error {
 	for i := len(taken) - 1; i >= 0; i-- {
 		taken[i].CancelAt(q.Received)
 	}
-	return q.rateLimited(sender, longest)
+	return rateLimited(sender, longest)
 }
 
-func (g *Ingest) rateLimited(sender string, wait time.Duration) error {
-	g.metrics.rateLimited.Inc()
+func rateLimited(sender string, wait time.Duration) error {
 	return &rest.Problem{Kind: rest.RateLimited, Detail: "rate limit exceeded for " + sender, Remedy: "retry the whole request after Retry-After", RetryAfter: wait}
 }
