@@ -14,7 +14,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/yuin/goldmark/ast"
-	"github.com/yuin/goldmark/parser"
 	"github.com/yuin/goldmark/text"
 
 	"github.com/fleettracing/fleet-tracing/dev/testenv"
@@ -32,7 +31,7 @@ type parsed struct {
 
 func parse(source []byte) parsed {
 	p := parsed{source: source, anchors: map[string]bool{}, headings: map[string]bool{}}
-	p.tree = newMarkdown().Parser().Parse(text.NewReader(source), parser.WithContext(parser.NewContext(parser.WithIDs(newAnchors("")))))
+	p.tree = newMarkdown().Parser().Parse(text.NewReader(source))
 	_ = ast.Walk(p.tree, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		if h, ok := n.(*ast.Heading); ok && entering {
 			id, _ := h.AttributeString("id")

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/yuin/goldmark"
 	"github.com/yuin/goldmark/ast"
@@ -28,12 +27,16 @@ func render(root, name string, pages []string) (template.HTML, error) {
 		return "", fmt.Errorf("%s is missing: write it, or take it out of report.Pages: %w", name, err)
 	}
 	markdown := newMarkdown()
-	tree := markdown.Parser().Parse(text.NewReader(source), parser.WithContext(parser.NewContext(parser.WithIDs(newAnchors(prefix(name))))))
+	tree := markdown.Parser().Parse(text.NewReader(source))
 	_ = ast.Walk(tree, func(n ast.Node, entering bool) (ast.WalkStatus, error) {
 		if !entering {
 			return ast.WalkContinue, nil
 		}
 		switch n := n.(type) {
+		case *ast.Heading:
+			if id, ok := n.AttributeString("id"); ok {
+				n.SetAttributeString("id", append([]byte(prefix(name)), id.([]byte)...))
+			}
 		case *ast.Link:
 			n.Destination = link(name, n.Destination, pages)
 		case *ast.Image:
@@ -48,6 +51,7 @@ func render(root, name string, pages []string) (template.HTML, error) {
 	return template.HTML(body.String()), nil //nolint:gosec // our own documentation
 }
 
+// newMarkdown returns a parser that gives headings the anchors of GitHub, as long as they are in ASCII and without underscores.
 func newMarkdown() goldmark.Markdown {
 	return goldmark.New(goldmark.WithExtensions(extension.GFM), goldmark.WithParserOptions(parser.WithAutoHeadingID()))
 }
@@ -73,33 +77,3 @@ func link(name string, destination []byte, pages []string) []byte {
 	}
 	return []byte(sources + target)
 }
-
-// anchors makes the ids of headings as GitHub does, each with a prefix.
-type anchors struct {
-	prefix string
-	taken  map[string]int
-}
-
-func newAnchors(prefix string) *anchors { return &anchors{prefix, map[string]int{}} }
-
-// Generate implements parser.IDs.
-func (a *anchors) Generate(value []byte, _ ast.NodeKind) []byte {
-	slug := strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsLetter(r), unicode.IsDigit(r), r == '-', r == '_':
-			return unicode.ToLower(r)
-		case r == ' ':
-			return '-'
-		}
-		return -1
-	}, strings.TrimSpace(string(value)))
-	n := a.taken[slug]
-	a.taken[slug]++
-	if n > 0 {
-		slug = fmt.Sprintf("%s-%d", slug, n)
-	}
-	return []byte(a.prefix + slug)
-}
-
-// Put implements parser.IDs.
-func (a *anchors) Put([]byte) {}
