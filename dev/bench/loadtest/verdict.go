@@ -69,7 +69,9 @@ const (
 // are slow; the queue before validation is full and the next is not; the queue before the writer is full. why has the
 // numbers behind it.
 func bottleneck(m *probe.Measurement) (name, why string) {
-	client, nodes, others := m.Shares()
+	all := m.Seconds * float64(m.Cores)
+	client, nodes := m.ClientCPU/all, m.NodesCPU/all
+	others := max(0, m.Busy-client-nodes)
 	inFlight := m.InFlight / max(m.Limit, 1)
 	extract, load := m.Queues["extract"], m.Queues["load"]
 	name = "nothing is full"

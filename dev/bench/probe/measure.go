@@ -183,10 +183,3 @@ func (m *Measurement) Mutations() (n float64) {
 
 // PerRecord spreads seconds of CPU time over the records, in µs.
 func (m *Measurement) PerRecord(seconds float64) float64 { return 1e6 * seconds / max(m.Records, 1) }
-
-// Shares are the parts of the machine's cores that fleet-etl, the nodes and everything else used.
-func (m *Measurement) Shares() (client, nodes, others float64) {
-	all := m.Seconds * float64(m.Cores)
-	client, nodes = m.ClientCPU/all, m.NodesCPU/all
-	return client, nodes, max(0, m.Busy-client-nodes)
-}
