@@ -59,8 +59,7 @@ func (cmd queriesCmd) measure(ctx context.Context, c *cluster.Cluster, root stri
 	if err != nil {
 		return nil, err
 	}
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
+	logger := &logrus.Logger{Out: io.Discard}
 	config := cassandra.Config{Hosts: nodes.Hosts, Keyspace: queriesKeyspace, LocalDC: nodes.LocalDC, Timeout: 20 * time.Second}
 	if err := schema.Apply(ctx, config, cassandra.Replication{nodes.LocalDC: 1}, logger); err != nil {
 		return nil, err

@@ -220,11 +220,7 @@ func waitFor(ctx context.Context, timeout time.Duration, what string, condition 
 	return nil
 }
 
-func quiet() logrus.FieldLogger {
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
-	return logger
-}
+func quiet() logrus.FieldLogger { return &logrus.Logger{Out: io.Discard} }
 
 func (p *platform) printf(format string, args ...any) { fmt.Fprintf(p.Out, format, args...) }
 

@@ -32,11 +32,7 @@ func Replication(t testing.TB) cassandra.Replication {
 }
 
 // Quiet returns a logger without output.
-func Quiet() logrus.FieldLogger {
-	logger := logrus.New()
-	logger.SetOutput(io.Discard)
-	return logger
-}
+func Quiet() logrus.FieldLogger { return &logrus.Logger{Out: io.Discard} }
 
 // keyspace is shared by all tests that use this package. Creating a keyspace takes a dozen seconds and dropping it longer;
 // truncating takes a few. The keyspace is never dropped.
