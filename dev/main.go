@@ -12,7 +12,9 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/fleettracing/fleet-tracing/dev/cluster"
+	"github.com/fleettracing/fleet-tracing/dev/demo"
 	"github.com/fleettracing/fleet-tracing/dev/kafka"
+	"github.com/fleettracing/fleet-tracing/dev/report"
 )
 
 type cli struct {
@@ -58,4 +60,28 @@ func run() int {
 		return 1
 	}
 	return 0
+}
+
+type demoCmd struct{}
+
+func (demoCmd) Run(ctx context.Context, c *cluster.Cluster, root repository) error {
+	return demo.New(string(root), c, os.Stdout).Run(ctx)
+}
+
+type demoDownCmd struct{}
+
+func (demoDownCmd) Run(ctx context.Context, c *cluster.Cluster, root repository) error {
+	return demo.New(string(root), c, os.Stdout).Down(ctx)
+}
+
+type reportCmd struct {
+	Out string `short:"o" default:"report.pdf" help:"The file to write."`
+}
+
+func (cmd reportCmd) Run(ctx context.Context, root repository) error {
+	if err := report.Render(ctx, string(root), report.Pages, cmd.Out); err != nil {
+		return err
+	}
+	fmt.Println("report in", cmd.Out)
+	return nil
 }
