@@ -30,7 +30,7 @@ type settings struct {
 func (s settings) open(out io.Writer) (c *cluster.Cluster, err error) {
 	if s.DataCenters != "" {
 		if s.DCs, err = cassandra.ParseReplication(s.DataCenters); err != nil {
-			return nil, fmt.Errorf("--dcs: %w", err)
+			return nil, fmt.Errorf("--dcs, the nodes of each data center: %w", err)
 		}
 	}
 	s.Out = out

@@ -1,5 +1,5 @@
-// Package platform gives tests the running platform: an empty keyspace on the real cluster, the cluster's nodes, fleet-etl as a
-// program, and shortened intervals for Prometheus and Alertmanager.
+// Package platform gives tests the running platform: an empty keyspace on the real cluster, the cluster's nodes, and fleet-etl as a
+// program.
 package platform
 
 import (
