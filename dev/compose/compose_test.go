@@ -410,10 +410,10 @@ func TestVersionsMatchDevelopment(t *testing.T) {
 		name, tag, _ := strings.Cut(s.Image, ":")
 		images[name] = tag
 	}
-	java := read(t, "dev/cluster/java.go")
+	node := read(t, "dev/cluster/node.go")
 	dockerfile := read(t, "cassandra/Dockerfile")
-	cassandra := regexp.MustCompile(`cassandraVersion = "(.+)"`).FindStringSubmatch(java)
-	exporter := regexp.MustCompile(`exporterVersion  = "(.+)"`).FindStringSubmatch(java)
+	cassandra := regexp.MustCompile(`cassandraVersion = "(.+)"`).FindStringSubmatch(node)
+	exporter := regexp.MustCompile(`exporterVersion  = "(.+)"`).FindStringSubmatch(node)
 	require.NotNil(t, cassandra)
 	require.NotNil(t, exporter)
 	assert.Equal(t, cassandra[1], images["fleet-tracing/cassandra"])
