@@ -5,6 +5,7 @@ package eventorder
 import (
 	"bytes"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"math"
 
@@ -16,7 +17,17 @@ import (
 type Entry struct {
 	pipeline.Item
 	Origin    string               // file that Position refers to
-	Rejection *telemetry.Rejection // set for rejected text; then only Position, Raw and Origin are valid
+	Rejection *telemetry.Rejection // set for rejected text; then only Position, Raw, Origin and Fields are valid
+	Fields    map[string]string    // of rejected text, as in pipeline.Rejected
+}
+
+// AddTo adds the entry to a batch.
+func (e *Entry) AddTo(b *pipeline.Batch) {
+	if e.Rejection != nil {
+		b.Rejected = append(b.Rejected, pipeline.Rejected{Rejection: e.Rejection, Position: e.Position, Raw: e.Raw, Fields: e.Fields})
+	} else {
+		b.Items = append(b.Items, e.Item)
+	}
 }
 
 // Order is a sort order. In either order, rejected text comes first, in input order. Entries of equal device and time are
@@ -65,16 +76,18 @@ func (o Order) appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 			words[wordOptional+i] = math.Float64bits(o.Value)
 		}
 	}
-	rejection := e.Rejection
-	if rejection == nil {
+	rejection, fields := &telemetry.Rejection{}, []byte(nil)
+	if e.Rejection == nil {
 		words[wordPresent] |= isRecord
-		rejection = &telemetry.Rejection{}
+	} else {
+		rejection = e.Rejection
+		fields, _ = json.Marshal(e.Fields) // a map of strings always has JSON
 	}
 	for _, w := range words {
 		dst = binary.LittleEndian.AppendUint64(dst, w)
 	}
 	for _, text := range [...]string{
-		e.DeviceID, e.FleetID, e.Zone, e.Raw, string(rejection.Reason), rejection.Field, rejection.Value, rejection.Remedy,
+		e.DeviceID, e.FleetID, e.Zone, e.Raw, string(rejection.Reason), rejection.Field, rejection.Value, rejection.Remedy, string(fields),
 	} {
 		dst = binary.AppendUvarint(dst, uint64(len(text)))
 		dst = append(dst, text...)
@@ -128,10 +141,10 @@ func readEntry(encoded []byte, origins []string) (Entry, error) {
 		return Entry{}, errCorrupt
 	}
 	e := Entry{Origin: origins[word(b, wordOrigin)]}
-	var reason, field, value, remedy string
+	var reason, field, value, remedy, fields string
 	all, at := string(b), textsAt
 	for _, text := range [...]*string{
-		&e.DeviceID, &e.FleetID, &e.Zone, &e.Raw, &reason, &field, &value, &remedy,
+		&e.DeviceID, &e.FleetID, &e.Zone, &e.Raw, &reason, &field, &value, &remedy, &fields,
 	} {
 		n, width := binary.Uvarint(b[at:])
 		at += max(0, width)
@@ -150,10 +163,11 @@ func readEntry(encoded []byte, origins []string) (Entry, error) {
 		}
 	}
 	e.BatteryPct = telemetry.Optional[int32]{Value: int32(battery.Value), Valid: battery.Valid}
-	if word(b, wordPresent)&isRecord == 0 {
-		e.Rejection = &telemetry.Rejection{Reason: telemetry.Reason(reason), Field: field, Value: value, Remedy: remedy}
+	if word(b, wordPresent)&isRecord != 0 {
+		return e, nil
 	}
-	return e, nil
+	e.Rejection = &telemetry.Rejection{Reason: telemetry.Reason(reason), Field: field, Value: value, Remedy: remedy}
+	return e, json.Unmarshal([]byte(fields), &e.Fields)
 }
 
 func word(e []byte, i int) uint64 { return binary.LittleEndian.Uint64(e[8*i:]) }

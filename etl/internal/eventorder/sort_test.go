@@ -34,6 +34,7 @@ func rejected(origin string, position int64) Entry {
 		Item:      pipeline.Item{Position: position, Raw: "?"},
 		Origin:    origin,
 		Rejection: telemetry.Reject(telemetry.Malformed, "lat", "?", "give a decimal number"),
+		Fields:    map[string]string{"device_id": "bus-1", "lat": "?"},
 	}
 }
 

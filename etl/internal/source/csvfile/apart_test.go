@@ -54,6 +54,15 @@ func TestRefusedLinesAreTakenApart(t *testing.T) {
 				if got := refused[0].Fields; !maps.Equal(got, c.want) {
 					t.Errorf("got  %v\nwant %v", got, c.want)
 				}
+				trace, err := New(o)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for e, err := range trace.Records(t.Context()) {
+					if err != nil || !maps.Equal(e.Fields, c.want) {
+						t.Errorf("a replay gets %v, %v", e.Fields, err)
+					}
+				}
 			})
 		}
 	}

@@ -4,13 +4,11 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"slices"
 	"sync/atomic"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/eventorder"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
-	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // runInEventOrder sends batches of consecutive entries from one file in sorted order. Equal files give an equal order, so
@@ -45,25 +43,10 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 			batch.Origin = e.Origin
 		}
 		number++
-		if e.Rejection != nil {
-			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
-				Rejection: e.Rejection, Position: e.Position, Raw: e.Raw, Fields: s.in.texts(e.Origin, e.Raw, e.Rejection),
-			})
-		} else {
-			batch.Items = append(batch.Items, e.Item)
-		}
+		e.AddTo(&batch)
 	}
 	s.done.Store(s.total)
 	return send()
-}
-
-// texts splits a rejected line again: sorting keeps only the line.
-func (in *inputs) texts(origin, raw string, why *telemetry.Rejection) map[string]string {
-	i := slices.IndexFunc(in.files, func(f *file) bool { return f.path == origin })
-	if i < 0 || why.Reason == telemetry.TooLarge { // the line was truncated
-		return nil
-	}
-	return csvline.NewParser(in.files[i].columns).Texts(raw, in.shiftMs)
 }
 
 // errStopped means that the consumer of a range stopped.
@@ -76,12 +59,12 @@ func (in *inputs) entries(ctx context.Context, count *int64) iter.Seq2[eventorde
 			*count += int64(len(c.rejected) + len(c.items))
 			e := eventorder.Entry{Origin: in.files[c.file].path}
 			for _, r := range c.rejected {
-				e.Item, e.Rejection = pipeline.Item{Position: r.Position, Raw: r.Raw}, r.Rejection
+				e.Item, e.Rejection, e.Fields = pipeline.Item{Position: r.Position, Raw: r.Raw}, r.Rejection, r.Fields
 				if !yield(e, nil) {
 					return errStopped
 				}
 			}
-			e.Rejection = nil
+			e.Rejection, e.Fields = nil, nil
 			for _, e.Item = range c.items {
 				if !yield(e, nil) {
 					return errStopped

@@ -123,11 +123,7 @@ func (p *player) add(ctx context.Context, e *eventorder.Entry) error {
 		p.batch.Origin, p.opened = e.Origin, due
 	}
 	p.due = due
-	if e.Rejection != nil {
-		p.batch.Rejected = append(p.batch.Rejected, pipeline.Rejected{Rejection: e.Rejection, Position: e.Position, Raw: e.Raw})
-	} else {
-		p.batch.Items = append(p.batch.Items, e.Item)
-	}
+	e.AddTo(&p.batch)
 	return nil
 }
 

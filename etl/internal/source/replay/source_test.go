@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -115,6 +116,26 @@ func TestPace(t *testing.T) {
 				t.Errorf("got  %v\nwant %v", got, c.want)
 			}
 		})
+	}
+}
+
+func TestRejectedLineKeepsItsFields(t *testing.T) {
+	want := pipeline.Rejected{
+		Rejection: telemetry.Reject(telemetry.Malformed, "lat", "north", "give a number"), Position: 4, Raw: "bus-1,north", Fields: map[string]string{"lat": "north"},
+	}
+	e := eventorder.Entry{Item: pipeline.Item{Position: want.Position, Raw: want.Raw}, Origin: "a", Rejection: want.Rejection, Fields: want.Fields}
+	s, err := New(Options{Trace: trace{entries: []eventorder.Entry{e}}, Speed: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = s.Run(t.Context(), func(b pipeline.Batch) error {
+		if !reflect.DeepEqual(b.Rejected, []pipeline.Rejected{want}) {
+			t.Errorf("got %+v", b.Rejected)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 
