@@ -92,19 +92,21 @@ func (s *Spool) logCorruption(g *segment, from, to int64, number uint64) {
 		Error("spool segment corrupt, accepted entries are lost: check the disk, and let devices send this time range again")
 }
 
-// oldestMs returns when the first unacknowledged entry was written, in Unix milliseconds; ok is false when there is none.
-func (s *Spool) oldestMs() (ms int64, ok bool) {
+// oldestSeconds returns the age of the first unacknowledged entry; 0 when there is none, or its age can't be read.
+func (s *Spool) oldestSeconds() float64 {
 	s.mu.Lock()
 	if s.entries == 0 {
 		s.mu.Unlock()
-		return 0, false
+		return 0
 	}
 	g, offset, from, to := s.segments[0], s.cursorOffset, s.cursor, s.segments[0].end
 	s.mu.Unlock()
 	header, err := readFile(g, offset, offset+headerBytes)
 	if err != nil {
-		return 0, false
+		return 0
 	}
-	number := binary.LittleEndian.Uint64(header[atNumber:])
-	return int64(binary.LittleEndian.Uint64(header[atTime:])), number >= from && number < to // else it is corrupt
+	if number := binary.LittleEndian.Uint64(header[atNumber:]); number < from || number >= to {
+		return 0 // it is corrupt
+	}
+	return max(0, float64(s.now().UnixMilli()-int64(binary.LittleEndian.Uint64(header[atTime:])))/1000)
 }

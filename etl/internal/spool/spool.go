@@ -352,11 +352,3 @@ func (s *Spool) registerGauges(reg prometheus.Registerer) {
 }
 
 func (m *metrics) failed(operation string) { m.errors[operation].Inc() }
-
-func (s *Spool) oldestSeconds() float64 {
-	ms, ok := s.oldestMs()
-	if !ok {
-		return 0
-	}
-	return max(0, float64(s.now().UnixMilli()-ms)/1000)
-}

@@ -34,8 +34,7 @@ type Options struct {
 	// SortDir is the directory of temporary files for sorting; empty is the system's temporary directory.
 	SortDir string
 
-	Checkpoint *Checkpoint      // nil starts at the beginning and stores no progress
-	Now        func() time.Time // nil is time.Now
+	Checkpoint *Checkpoint // nil starts at the beginning and stores no progress
 }
 
 // Source reads files into batches; each batch has lines of one file. It implements pipeline.Source.
@@ -53,9 +52,6 @@ func New(o Options) (*Source, error) {
 	s := &Source{options: o, checkpoint: cmp.Or(o.Checkpoint, &Checkpoint{})}
 	if shift, ok := s.checkpoint.Shift(); ok {
 		o.Shift = shift
-	}
-	if o.Now == nil {
-		s.options.Now = time.Now
 	}
 	var err error
 	if s.in, err = newInputs(o); err != nil {
@@ -123,7 +119,6 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 			Origin:   s.in.files[c.file].path,
 			Items:    c.items,
 			Rejected: c.rejected,
-			Accepted: s.options.Now(),
 			Done:     done,
 		})
 	})
