@@ -106,15 +106,6 @@ type Page[T any] struct {
 	Next string // passed to read the next page; empty at the end
 }
 
-func encodePage(ms int64) string { return fmt.Sprintf("t%d", ms) }
-
-func decodePage(page string) (ms int64, err error) {
-	if _, err := fmt.Sscanf(page, "t%d", &ms); err != nil {
-		return 0, fmt.Errorf("page %q: not a page of this list; take next from the previous page", page)
-	}
-	return ms, nil
-}
-
 // MaxDays is the longest range of alerts and hourly statistics, in days. These rows never expire.
 const MaxDays = 400
 

@@ -3,7 +3,6 @@ package cassandra
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -60,16 +59,6 @@ func TestWaveReadsAsManyDaysAsTheLimitIsLikelyToNeed(t *testing.T) {
 		{"a few rows are missing", 1000, 999, 4, 1},
 	} {
 		require.Equal(t, c.want, wave(16, c.limit, c.rows, c.days), c.name)
-	}
-}
-
-func TestPages(t *testing.T) {
-	ms, err := decodePage(encodePage(-12345))
-	require.NoError(t, err)
-	require.EqualValues(t, -12345, ms)
-	for _, bad := range []string{"", "t", "12", "nonsense"} {
-		_, err := decodePage(bad)
-		require.ErrorContains(t, err, fmt.Sprintf("page %q: ", bad))
 	}
 }
 

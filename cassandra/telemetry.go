@@ -165,25 +165,15 @@ const historyKept = 31 * 24 * time.Hour
 type HistoryQuery struct {
 	DeviceID string
 	From, To time.Time
-	Limit    int    // maximum number of rows, newest first; 0: all
-	Page     string // Next of the previous page; empty: the first page
+	Limit    int // maximum number of rows, newest first; 0: all
 }
 
 // History lists the positions of a device, newest first. It reads up to Config.Fanout days in parallel.
-func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Telemetry], error) {
-	op := "read history of device " + q.DeviceID
-	to := q.To.UnixMilli()
-	if q.Page != "" {
-		before, err := decodePage(q.Page)
-		if err != nil {
-			return Page[Telemetry]{}, fmt.Errorf("%s: %w", op, err)
-		}
-		to = min(to, before-1)
-	}
+func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) ([]Telemetry, error) {
 	// No row is older than the retention, or from the future.
 	now := time.Now()
 	from := max(q.From.UnixMilli(), now.Add(-historyKept).UnixMilli())
-	to = min(to, now.Add(24*time.Hour).UnixMilli())
+	to := min(q.To.UnixMilli(), now.Add(24*time.Hour).UnixMilli())
 	// Days do not overlap, so that newest day first is newest row first.
 	rows, err := newestFirst(ctx, s.config.Fanout, from, to, q.Limit, func(ctx context.Context, day Day) ([]Telemetry, error) {
 		statement, args := selectHistory, []any{q.DeviceID, day, time.UnixMilli(from), time.UnixMilli(to)}
@@ -192,12 +182,10 @@ func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) (Page[Tele
 		}
 		return scan(s.Session, s.query(ctx, statement, args...), telemetryScan(true))
 	})
-	page := Page[Telemetry]{Rows: rows}
-	if q.Limit > 0 && len(rows) >= q.Limit {
-		page.Rows = rows[:q.Limit]
-		page.Next = encodePage(rows[q.Limit-1].Ts.UnixMilli())
+	if q.Limit > 0 && len(rows) > q.Limit {
+		rows = rows[:q.Limit]
 	}
-	return page, opError(op, err)
+	return rows, opError("read history of device "+q.DeviceID, err)
 }
 
 // Positions lists the positions of a device in a day, oldest first.

@@ -37,9 +37,8 @@ func TestHistoryReadsDaysNewestFirst(t *testing.T) {
 
 	all, err := s.History(ctx, cassandra.HistoryQuery{DeviceID: "h-across", From: start, To: time.Now()})
 	require.NoError(t, err)
-	require.Len(t, all.Rows, total)
-	require.Empty(t, all.Next)
-	for i, row := range all.Rows {
+	require.Len(t, all, total)
+	for i, row := range all {
 		require.Equal(t, float64(total-1-i), row.Lat, "newest first")
 		require.Nil(t, row.SpeedKmh)
 		require.Nil(t, row.BatteryPct)
@@ -47,31 +46,29 @@ func TestHistoryReadsDaysNewestFirst(t *testing.T) {
 
 	inside, err := s.History(ctx, cassandra.HistoryQuery{DeviceID: "h-across", From: start.Add(step), To: start.Add(3 * step)})
 	require.NoError(t, err)
-	require.Len(t, inside.Rows, 3, "both ends are included")
+	require.Len(t, inside, 3, "both ends are included")
 
 	var paged []cassandra.Telemetry
 	q := cassandra.HistoryQuery{DeviceID: "h-across", From: start, To: time.Now(), Limit: 7}
 	for {
-		page, err := s.History(ctx, q)
+		part, err := s.History(ctx, q)
 		require.NoError(t, err)
-		paged = append(paged, page.Rows...)
-		if page.Next == "" {
+		paged = append(paged, part...)
+		if len(part) < 7 {
 			break
 		}
-		require.Len(t, page.Rows, 7)
-		q.Page = page.Next
+		require.Len(t, part, 7)
+		q.To = part[6].Ts.Add(-time.Millisecond)
 	}
-	require.Equal(t, all.Rows, paged, "pages have every row once")
+	require.Equal(t, all, paged, "the newest rows up to a limit, each once")
 
 	century, err := s.History(ctx, cassandra.HistoryQuery{DeviceID: "h-across", From: time.Unix(0, 0), To: time.Now().AddDate(50, 0, 0)})
 	require.NoError(t, err)
-	require.Len(t, century.Rows, total, "a range of a century reads only days within the retention")
+	require.Len(t, century, total, "a range of a century reads only days within the retention")
 
-	_, err = s.History(ctx, cassandra.HistoryQuery{DeviceID: "h-across", From: start, To: time.Now(), Page: "nonsense"})
-	require.ErrorContains(t, err, `page "nonsense"`)
 	none, err := s.History(ctx, cassandra.HistoryQuery{DeviceID: "h-across", From: time.Now(), To: start})
 	require.NoError(t, err)
-	require.Empty(t, none.Rows)
+	require.Empty(t, none)
 }
 
 func TestHistoryKeepsEveryValueWithoutNulls(t *testing.T) {
@@ -85,7 +82,7 @@ func TestHistoryKeepsEveryValueWithoutNulls(t *testing.T) {
 	require.NoError(t, s.WriteHistory(t.Context(), "h-sparse", cassandra.DayOf(ms), []cassandra.TelemetryRow{full, sparse}))
 	require.NoError(t, s.WriteHistory(t.Context(), "h-sparse", cassandra.DayOf(ms), []cassandra.TelemetryRow{sparse}), "one row is a single statement")
 
-	page, err := s.History(t.Context(), cassandra.HistoryQuery{DeviceID: "h-sparse", From: time.UnixMilli(ms), To: time.UnixMilli(ms + 1)})
+	rows, err := s.History(t.Context(), cassandra.HistoryQuery{DeviceID: "h-sparse", From: time.UnixMilli(ms), To: time.UnixMilli(ms + 1)})
 	require.NoError(t, err)
 	require.Equal(t, []cassandra.Telemetry{
 		{DeviceID: "h-sparse", FleetID: "fleet-001", Ts: time.UnixMilli(ms + 1).UTC(), Lat: 1, Lon: 2, Zone: "unknown"},
@@ -93,7 +90,7 @@ func TestHistoryKeepsEveryValueWithoutNulls(t *testing.T) {
 			DeviceID: "h-sparse", FleetID: "fleet-001", Ts: time.UnixMilli(ms).UTC(), Lat: -33.8688197, Lon: 151.2092955, SpeedKmh: ptr(62.5),
 			HeadingDeg: ptr(359.9), BatteryPct: ptr(int32(0)), TempC: ptr(-18.25), AccuracyM: ptr(4.5), Zone: "depot",
 		},
-	}, page.Rows)
+	}, rows)
 	live, tombstones := traced(t, s, s.Driver().Query(cassandra.SelectHistory, "h-sparse", cassandra.DayOf(ms).Time(), time.UnixMilli(ms), time.UnixMilli(ms+1)))
 	require.Positive(t, live)
 	require.Zero(t, tombstones, "an absent value writes no cell")

@@ -376,9 +376,9 @@ func rulesAndGeofences(t *testing.T, s *site) {
 	is("all alerts with their highest severity", fleetAlerts, entered, dwelt, left, raced, hurries)
 	is("open alerts", open, left, hurries)
 	zonesOf := func(device string) (names []string) {
-		page, err := store.History(t.Context(), cassandra.HistoryQuery{DeviceID: device, From: start, To: time.Now()})
+		history, err := store.History(t.Context(), cassandra.HistoryQuery{DeviceID: device, From: start, To: time.Now()})
 		require.NoError(t, err)
-		for _, fix := range page.Rows {
+		for _, fix := range history {
 			names = append(names, fix.Zone)
 		}
 		return names
@@ -621,10 +621,10 @@ func derivedOf(s *site, fleet string) *derived {
 			if err != nil {
 				return err
 			}
-			slices.Reverse(history.Rows)
+			slices.Reverse(history)
 			mu.Lock()
 			defer mu.Unlock()
-			d.fixes[id] = history.Rows
+			d.fixes[id] = history
 			for _, row := range trips {
 				d.trips = append(d.trips, tripOf{id, row})
 			}

@@ -156,9 +156,8 @@ func (s *site) contents() contents {
 		for _, d := range c.devices[fleet] {
 			c.byID[d.DeviceID], err = store.Latest(ctx, d.DeviceID)
 			require.NoError(s.t, err)
-			h, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: d.DeviceID, From: time.Now().AddDate(0, 0, -31), To: time.Now().Add(time.Hour)})
+			c.history[d.DeviceID], err = store.History(ctx, cassandra.HistoryQuery{DeviceID: d.DeviceID, From: time.Now().AddDate(0, 0, -31), To: time.Now().Add(time.Hour)})
 			require.NoError(s.t, err)
-			c.history[d.DeviceID] = h.Rows
 		}
 	}
 	return c

@@ -88,9 +88,8 @@ func byDevice(records []record) map[string]map[int64]record {
 func (s *scenario) history(ctx context.Context, store *cassandra.Store, device string) (rows []cassandra.Telemetry, err error) {
 	var failed error
 	err = waitFor(ctx, 15*time.Second, "the history of "+device+" is read at level ALL", func() bool {
-		page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device, From: time.Now().Add(-48 * time.Hour), To: time.Now().Add(time.Hour)})
-		rows, failed = page.Rows, err
-		return err == nil
+		rows, failed = store.History(ctx, cassandra.HistoryQuery{DeviceID: device, From: time.Now().Add(-48 * time.Hour), To: time.Now().Add(time.Hour)})
+		return failed == nil
 	})
 	return rows, errors.Join(err, failed)
 }

@@ -45,8 +45,7 @@ func (f *Fill) calls(store *cassandra.Store) []call {
 	type run = func(context.Context, int) (int, error)
 	history := func(device func(int) string, back time.Duration, limit int) run {
 		return func(ctx context.Context, i int) (int, error) {
-			page, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: device(i), From: f.Now.Add(-back), To: f.Now, Limit: limit})
-			return len(page.Rows), err
+			return count(store.History(ctx, cassandra.HistoryQuery{DeviceID: device(i), From: f.Now.Add(-back), To: f.Now, Limit: limit}))
 		}
 	}
 	alerts := func(back time.Duration, limit int) run {

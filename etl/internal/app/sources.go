@@ -74,7 +74,7 @@ func (a *App) canary() (pipeline.Source, error) {
 		}
 		ts := time.UnixMilli(tsMs)
 		found, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: deviceID, From: ts, To: ts})
-		return len(found.Rows) > 0, err
+		return len(found) > 0, err
 	}, a.logger, a.reg, time.Now), nil
 }
 

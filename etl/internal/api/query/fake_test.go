@@ -169,25 +169,22 @@ func (f *fakeStore) track(device string) []cassandra.Telemetry {
 	return f.sorted[device]
 }
 
-func (f *fakeStore) History(ctx context.Context, q cassandra.HistoryQuery) (p cassandra.Page[cassandra.Telemetry], err error) {
+func (f *fakeStore) History(ctx context.Context, q cassandra.HistoryQuery) (rows []cassandra.Telemetry, err error) {
 	if err := f.enter(ctx); err != nil {
-		return p, err
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	positions := f.track(q.DeviceID)
 	newest, _ := slices.BinarySearchFunc(positions, q.To, func(t cassandra.Telemetry, to time.Time) int { return to.Compare(t.Ts) })
 	for _, t := range positions[newest:] {
-		if t.Ts.Before(q.From) || q.Limit > 0 && len(p.Rows) == q.Limit {
+		if t.Ts.Before(q.From) || q.Limit > 0 && len(rows) == q.Limit {
 			break
 		}
-		p.Rows = append(p.Rows, t)
+		rows = append(rows, t)
 	}
-	if q.Limit > 0 && len(p.Rows) >= q.Limit {
-		p.Next = "more"
-	}
-	f.most = max(f.most, len(p.Rows))
-	return p, nil
+	f.most = max(f.most, len(rows))
+	return rows, nil
 }
 
 func (f *fakeStore) Alerts(ctx context.Context, q cassandra.AlertQuery) (rows []cassandra.Alert, err error) {

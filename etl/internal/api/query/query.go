@@ -23,7 +23,7 @@ type Store interface {
 	Fleets(ctx context.Context) ([]string, error)
 	Devices(ctx context.Context, fleetID string, size int, page string) (cassandra.Page[cassandra.Device], error)
 	LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error)
-	History(ctx context.Context, q cassandra.HistoryQuery) (cassandra.Page[cassandra.Telemetry], error)
+	History(ctx context.Context, q cassandra.HistoryQuery) ([]cassandra.Telemetry, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	ResolveAlert(ctx context.Context, a *cassandra.Alert, writeTimeUs int64) error
 	OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]cassandra.Alert, error)

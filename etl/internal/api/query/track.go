@@ -117,13 +117,13 @@ func (a *API) trackPage(ctx context.Context, store Store, q *params.Query) ([]po
 		if err != nil {
 			return nil, "", err
 		}
-		scanned += len(part.Rows)
-		if len(part.Rows) >= limit {
-			to, days = part.Rows[len(part.Rows)-1].Ts.UnixMilli()-1, 1
+		scanned += len(part)
+		if len(part) >= limit {
+			to, days = part[len(part)-1].Ts.UnixMilli()-1, 1
 		} else {
 			to, days = first-1, widen(days, maxDays, 1, limit)
 		}
-		if rows = append(rows, visible(part.Rows, q.Scope)...); len(rows) > q.Limit {
+		if rows = append(rows, visible(part, q.Scope)...); len(rows) > q.Limit {
 			rows = rows[:q.Limit]
 			return positionItems(rows), strconv.FormatInt(rows[q.Limit-1].Ts.UnixMilli(), 10), nil
 		}
@@ -164,19 +164,19 @@ func (a *API) wholeTrack(q *params.Query) reader[positionItem] {
 	return func(ctx context.Context, store Store) ([]positionItem, bool, error) {
 		for from <= to {
 			until := min(to, from+interval-1)
-			p, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, From: time.UnixMilli(from), To: time.UnixMilli(until), Limit: streamRows})
+			part, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, From: time.UnixMilli(from), To: time.UnixMilli(until), Limit: streamRows})
 			if err != nil {
 				return nil, false, err
 			}
-			if len(p.Rows) >= streamRows && interval > minInterval {
+			if len(part) >= streamRows && interval > minInterval {
 				interval = max(interval/4, minInterval)
 				continue
 			}
-			if len(p.Rows) < streamRows/4 {
+			if len(part) < streamRows/4 {
 				interval = min(2*interval, maxInterval)
 			}
 			from = until + 1
-			if rows := visible(p.Rows, q.Scope); len(rows) > 0 {
+			if rows := visible(part, q.Scope); len(rows) > 0 {
 				return positionItems(rows), from > to, nil
 			}
 		}
