@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"math"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -39,19 +40,23 @@ const (
 	ByTime                // by time, then device
 )
 
-// numbers is the part of an entry that has a fixed size.
-type numbers struct {
-	TimeMs, Position                       int64
-	Lat, Lon                               float64
-	SpeedKmh, HeadingDeg, TempC, AccuracyM telemetry.Optional[float64]
-	BatteryPct                             telemetry.Optional[int32]
-	Origin                                 uint32
-	Rejected                               bool
-}
+// An encoded entry is a key after its length, then numbers as little-endian words at fixed places, and then texts, each
+// after its length. The bytes of two keys compare like their entries, so that sorting and merging need no decoding.
+const (
+	wordTime = iota
+	wordOrigin
+	wordPosition
+	wordLat
+	wordLon
+	wordPresent // bits: isRecord, and one for each of the optional values
+	wordOptional
 
-// An encoded entry is a key after its length, then numbers, and then texts, each after its length. The bytes of two keys
-// compare like their entries, so that sorting and merging need no decoding.
-const keySize = 4 // bytes of the length of a key
+	optionalValues = 5
+	textsAt        = 8 * (wordOptional + optionalValues)
+	isRecord       = 1 << optionalValues
+
+	keySize = 4 // bytes of the length of a key
+)
 
 var errCorrupt = errors.New("an entry is cut short: the temporary file was damaged")
 
@@ -60,13 +65,26 @@ func (o Order) appendEntry(dst []byte, e *Entry, origin uint32) []byte {
 	at := len(dst) + keySize
 	dst = o.appendKey(append(dst, make([]byte, keySize)...), e, origin)
 	binary.LittleEndian.PutUint32(dst[at-keySize:], uint32(len(dst)-at))
-	dst, _ = binary.Append(dst, binary.LittleEndian, &numbers{ // a struct of fixed size has an encoding
-		e.TimeMs, e.Position, e.Lat, e.Lon, e.SpeedKmh, e.HeadingDeg, e.TempC, e.AccuracyM, e.BatteryPct, origin, e.Rejection != nil,
-	})
+	words := [textsAt / 8]uint64{
+		wordTime: uint64(e.TimeMs), wordOrigin: uint64(origin), wordPosition: uint64(e.Position),
+		wordLat: math.Float64bits(e.Lat), wordLon: math.Float64bits(e.Lon),
+	}
+	battery := telemetry.Optional[float64]{Value: float64(e.BatteryPct.Value), Valid: e.BatteryPct.Valid}
+	for i, o := range [optionalValues]telemetry.Optional[float64]{e.SpeedKmh, e.HeadingDeg, e.TempC, e.AccuracyM, battery} {
+		if o.Valid {
+			words[wordPresent] |= 1 << i
+			words[wordOptional+i] = math.Float64bits(o.Value)
+		}
+	}
 	rejection, fields := &telemetry.Rejection{}, []byte(nil)
-	if e.Rejection != nil {
+	if e.Rejection == nil {
+		words[wordPresent] |= isRecord
+	} else {
 		rejection = e.Rejection
 		fields, _ = json.Marshal(e.Fields) // a map of strings always has JSON
+	}
+	for _, w := range words {
+		dst = binary.LittleEndian.AppendUint64(dst, w)
 	}
 	for _, text := range [...]string{
 		e.DeviceID, e.FleetID, e.Zone, e.Raw, string(rejection.Reason), rejection.Field, rejection.Value, rejection.Remedy, string(fields),
@@ -119,30 +137,37 @@ func compare(a, b []byte) int {
 // readEntry decodes an entry. Its strings share one allocation.
 func readEntry(encoded []byte, origins []string) (Entry, error) {
 	_, b := split(encoded)
-	var n numbers
-	at, err := binary.Decode(b, binary.LittleEndian, &n)
-	if err != nil || int(n.Origin) >= len(origins) {
+	if len(b) < textsAt || word(b, wordOrigin) >= uint64(len(origins)) {
 		return Entry{}, errCorrupt
 	}
-	e := Entry{Origin: origins[n.Origin]}
-	e.TimeMs, e.Position, e.Lat, e.Lon = n.TimeMs, n.Position, n.Lat, n.Lon
-	e.SpeedKmh, e.HeadingDeg, e.TempC, e.AccuracyM, e.BatteryPct = n.SpeedKmh, n.HeadingDeg, n.TempC, n.AccuracyM, n.BatteryPct
+	e := Entry{Origin: origins[word(b, wordOrigin)]}
 	var reason, field, value, remedy, fields string
-	all := string(b)
+	all, at := string(b), textsAt
 	for _, text := range [...]*string{
 		&e.DeviceID, &e.FleetID, &e.Zone, &e.Raw, &reason, &field, &value, &remedy, &fields,
 	} {
-		size, width := binary.Uvarint(b[at:])
+		n, width := binary.Uvarint(b[at:])
 		at += max(0, width)
-		if width <= 0 || size > uint64(len(b)-at) {
+		if width <= 0 || n > uint64(len(b)-at) {
 			return Entry{}, errCorrupt
 		}
-		*text = all[at:][:size]
-		at += int(size)
+		*text = all[at:][:n]
+		at += int(n)
 	}
-	if n.Rejected {
-		e.Rejection = &telemetry.Rejection{Reason: telemetry.Reason(reason), Field: field, Value: value, Remedy: remedy}
-		err = json.Unmarshal([]byte(fields), &e.Fields)
+	e.TimeMs, e.Position = int64(word(b, wordTime)), int64(word(b, wordPosition))
+	e.Lat, e.Lon = math.Float64frombits(word(b, wordLat)), math.Float64frombits(word(b, wordLon))
+	var battery telemetry.Optional[float64]
+	for i, o := range [optionalValues]*telemetry.Optional[float64]{&e.SpeedKmh, &e.HeadingDeg, &e.TempC, &e.AccuracyM, &battery} {
+		if word(b, wordPresent)&(1<<i) != 0 {
+			*o = telemetry.Some(math.Float64frombits(word(b, wordOptional+i)))
+		}
 	}
-	return e, err
+	e.BatteryPct = telemetry.Optional[int32]{Value: int32(battery.Value), Valid: battery.Valid}
+	if word(b, wordPresent)&isRecord != 0 {
+		return e, nil
+	}
+	e.Rejection = &telemetry.Rejection{Reason: telemetry.Reason(reason), Field: field, Value: value, Remedy: remedy}
+	return e, json.Unmarshal([]byte(fields), &e.Fields)
 }
+
+func word(e []byte, i int) uint64 { return binary.LittleEndian.Uint64(e[8*i:]) }
