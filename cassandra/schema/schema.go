@@ -174,12 +174,7 @@ func Exec(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger, 
 		return err
 	}
 	defer admin.Close()
-	for _, statement := range statements {
-		if err := admin.Exec(ctx, statement); err != nil {
-			return err
-		}
-	}
-	return nil
+	return admin.Exec(ctx, statements...)
 }
 
 // render returns the statements of the numbered files in order, without comments.

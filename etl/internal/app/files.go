@@ -26,9 +26,6 @@ type fileFlags struct {
 
 // options returns the options of the source.
 func (f *fileFlags) options(p *program) (csvfile.Options, error) {
-	if len(f.Files) == 0 {
-		return csvfile.Options{}, fmt.Errorf("no file to read; give CSV files, a pattern, or - for standard input")
-	}
 	files, err := csvfile.Expand(f.Files)
 	if err != nil {
 		return csvfile.Options{}, err

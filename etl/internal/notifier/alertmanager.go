@@ -20,7 +20,7 @@ import (
 
 // Options are the settings of Alertmanager. Resend and Timeout must be set.
 type Options struct {
-	URLs       []string      // of each Alertmanager: http or https, with user:password@ and a path before /api if needed
+	URLs       []string      // of each Alertmanager, at least one: http or https, with user:password@ and a path before /api if needed
 	GrafanaURL string        // root of the links to the vehicle dashboard; empty for none
 	RunbookURL string        // root of the links to runbooks; empty for none
 	Resend     time.Duration // between two sends of an open alert
@@ -55,9 +55,6 @@ type Alertmanager struct {
 
 // NewAlertmanager checks the options. It opens no connection. Errors and log lines never contain a URL's credentials.
 func NewAlertmanager(o Options, read OpenAlerts, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) (*Alertmanager, error) {
-	if len(o.URLs) == 0 {
-		return nil, errors.New("alertmanager: no url given; give one such as http://localhost:9093")
-	}
 	for name, link := range map[string]string{"grafana url": o.GrafanaURL, "runbook url": o.RunbookURL} {
 		if _, err := parseURL(link); link != "" && err != nil {
 			return nil, fmt.Errorf("alertmanager: %s: %w", name, err)

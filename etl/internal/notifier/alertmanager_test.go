@@ -692,13 +692,12 @@ func TestInvalidOptionsDoNotShowSecrets(t *testing.T) {
 		o    Options
 		want string
 	}{
-		"no alertmanager": {Options{}, "no url given"},
-		"another scheme":  {Options{URLs: []string{"http://a", "ftp://u:s3cret@host"}}, "alertmanager 2: not an http or https url"},
-		"malformed":       {Options{URLs: []string{"http://u:s3cret%zz@host"}}, "alertmanager 1: not a valid url"},
-		"no host":         {Options{URLs: []string{"localhost:9093"}}, "not an http or https url"},
-		"a query":         {Options{URLs: []string{"http://u:s3cret@host?x=1"}}, "has a query"},
-		"grafana":         {Options{URLs: []string{"http://a"}, GrafanaURL: "grafana:3000"}, "grafana url: not an"},
-		"runbook":         {Options{URLs: []string{"http://a"}, RunbookURL: "/docs"}, "runbook url: not an"},
+		"another scheme": {Options{URLs: []string{"http://a", "ftp://u:s3cret@host"}}, "alertmanager 2: not an http or https url"},
+		"malformed":      {Options{URLs: []string{"http://u:s3cret%zz@host"}}, "alertmanager 1: not a valid url"},
+		"no host":        {Options{URLs: []string{"localhost:9093"}}, "not an http or https url"},
+		"a query":        {Options{URLs: []string{"http://u:s3cret@host?x=1"}}, "has a query"},
+		"grafana":        {Options{URLs: []string{"http://a"}, GrafanaURL: "grafana:3000"}, "grafana url: not an"},
+		"runbook":        {Options{URLs: []string{"http://a"}, RunbookURL: "/docs"}, "runbook url: not an"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			logger, _ := test.NewNullLogger()

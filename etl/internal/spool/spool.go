@@ -48,7 +48,7 @@ const saveInterval = 200 * time.Millisecond
 
 // Options bound a spool.
 type Options struct {
-	// MaxBytes is the capacity, including 24 bytes per entry. An entry counts until it and every entry before it are
+	// MaxBytes is the capacity, more than 0, including 24 bytes per entry. An entry counts until it and every entry before it are
 	// acknowledged. The files may take one segment and the longest entry more.
 	MaxBytes int64
 	// SegmentBytes is the size at which a new segment begins; 0 is 16 MiB. Disk space is freed by whole segments.
@@ -112,12 +112,6 @@ func Open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 
 func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time, create func(string) (segmentFile, error)) (*Spool, error) {
 	o.SegmentBytes = cmp.Or(o.SegmentBytes, defaultSegmentBytes)
-	switch {
-	case o.MaxBytes <= 0:
-		return nil, fmt.Errorf("open spool %s: capacity of %d bytes: give more than 0", dir, o.MaxBytes)
-	case o.SegmentBytes < 0:
-		return nil, fmt.Errorf("open spool %s: segments of %d bytes: give more than 0", dir, o.SegmentBytes)
-	}
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
 	}

@@ -387,7 +387,7 @@ func TestDirectoryIsLocked(t *testing.T) {
 	mustOpen(t, dir, Options{})
 }
 
-func TestInvalidOptionsAndDirectories(t *testing.T) {
+func TestInvalidDirectories(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for name, c := range map[string]struct {
@@ -395,10 +395,8 @@ func TestInvalidOptionsAndDirectories(t *testing.T) {
 		o    Options
 		want string
 	}{
-		"no capacity":       {"x", Options{}, "capacity of 0 bytes"},
-		"negative segments": {"x", Options{MaxBytes: 1, SegmentBytes: -1}, "segments of -1 bytes"},
-		"a file":            {file, Options{MaxBytes: 1}, "not a directory"},
-		"below a file":      {filepath.Join(file, "x"), Options{MaxBytes: 1}, "not a directory"},
+		"a file":       {file, Options{MaxBytes: 1}, "not a directory"},
+		"below a file": {filepath.Join(file, "x"), Options{MaxBytes: 1}, "not a directory"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := Open(c.dir, c.o, quiet(), nil, time.Now)

@@ -30,9 +30,6 @@ func newInputs(o Options) (*inputs, error) {
 		return nil, err
 	}
 	in := &inputs{mapping: mapping, stdin: o.Stdin, shiftMs: o.Shift.Milliseconds()}
-	if len(o.Files) == 0 {
-		return nil, errors.New("no files: give CSV files, or - for standard input")
-	}
 	for _, path := range o.Files {
 		f := &file{path: path}
 		in.files = append(in.files, f)
