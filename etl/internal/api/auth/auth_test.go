@@ -98,7 +98,7 @@ func TestInvalidTokenFileIsRejectedByLine(t *testing.T) {
 }
 
 func again(t *Tokens) error {
-	apply, err := t.Target.Load()
+	apply, err := t.Load()
 	if err == nil {
 		apply()
 	}
