@@ -51,10 +51,12 @@ func Compare(ctx context.Context, nodes Nodes, file string, ways []Way, rounds i
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", way.Name, err)
 			}
-			fmt.Fprintf(os.Stderr, "round %d of %d (0 does not count): %s: %.0f records/s\n", round, rounds, way.Name, u.PerSecond())
+			name := "warm-up"
 			if round > 0 {
+				name = fmt.Sprintf("round %d of %d", round, rounds)
 				usages[i] = append(usages[i], u)
 			}
+			fmt.Fprintf(os.Stderr, "%s: %s: %.0f records/s\n", name, way.Name, u.PerSecond())
 		}
 	}
 	var results []Result
