@@ -29,26 +29,34 @@ put() { # NAME VALUE FOLDER: replaces the file atomically
     mv "/secrets/$3/.$1" "/secrets/$3/$1"
 }
 
-password() { # NAME FOLDER…: folders other than init. A generated password is kept even if secrets/ has another later
-    local name=$1 made=/secrets/init/made/$1 value
+made=/secrets/init/made
+
+generate() { # NAME: a generated password is kept even if secrets/ has another later
+    [[ ! -e $made/$1 ]] || return 0
+    put "$1" "$(head -c 24 /dev/urandom | base64 | tr +/ -_)" init/made
+    echo "preflight: generated $1"
+}
+
+password() { # NAME FOLDER…: folders other than init
+    local name=$1 value
     if [[ -e /given/$name ]]; then
         value=$(</given/"$name")
         [[ $value =~ ^[!-#%-~]{8,}$ ]] || refuse "secrets/$name: give one line of 8 or more visible ASCII characters without spaces and \$"
     else
-        if [[ ! -e $made ]]; then
-            put "$name" "$(head -c 24 /dev/urandom | base64 | tr +/ -_)" init/made
-            echo "preflight: generated $name"
-        fi
-        value=$(<"$made")
+        generate "$name"
+        value=$(<"$made/$name")
     fi
     for folder in init "${@:2}"; do put "$name" "$value" "$folder"; done
 }
 
-mkdir -p /secrets/init/made
+mkdir -p "$made"
 password cassandra_admin_password
 password cassandra_writer_password etl
 password cassandra_reader_password grafana tools
 password grafana_admin_password grafana
+generate redis_password # only the two services need it
+put redis_password "$(<"$made/redis_password")" redis
+put redis_url "redis://:$(<"$made/redis_password")@redis:6379/0" etl
 if [[ -e /given/http_tokens ]]; then
     put http_tokens "$(</given/http_tokens)"$'\n' etl
 fi

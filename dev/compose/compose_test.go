@@ -4,23 +4,30 @@ package compose
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/compose-spec/compose-go/v2/dotenv"
 	"github.com/compose-spec/compose-go/v2/loader"
 	"github.com/compose-spec/compose-go/v2/template"
 	"github.com/compose-spec/compose-go/v2/types"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.yaml.in/yaml/v3"
 
 	"github.com/fleettracing/fleet-tracing/dev/monitoring"
+	"github.com/fleettracing/fleet-tracing/dev/process"
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 )
 
 const root = "../.."
@@ -187,9 +194,7 @@ func TestServicesHaveLimits(t *testing.T) {
 			assert.Equal(t, []string{"no-new-privileges:true"}, s.SecurityOpt, s.Name)
 			assert.False(t, s.Privileged, s.Name)
 			for _, port := range s.Ports {
-				if s.Name != "grafana" {
-					assert.Equal(t, "127.0.0.1", port.HostIP, "%s: %s", s.Name, port.Published)
-				}
+				assert.Equal(t, "127.0.0.1", port.HostIP, "%s: %s", s.Name, port.Published)
 			}
 			for variable, value := range s.Environment {
 				if strings.Contains(variable, "PASSWORD") && value != nil {
@@ -344,8 +349,8 @@ func TestGrafanaHasTheVariablesOfProvisioning(t *testing.T) {
 	for variable := range four.load(t).Services["grafana"].Environment {
 		given[variable] = true
 	}
-	for _, m := range regexp.MustCompile(`(?m)^(?:ENV|   ) (\w+)=`).FindAllStringSubmatch(read(t, "grafana/Dockerfile"), -1) {
-		given[m[1]] = true
+	for variable := range imageEnvironment(t, "grafana/Dockerfile") {
+		given[variable] = true
 	}
 	files, err := filepath.Glob(root + "/grafana/provisioning/*/*.yml")
 	require.NoError(t, err)
@@ -362,6 +367,113 @@ func TestGrafanaHasTheVariablesOfProvisioning(t *testing.T) {
 		}
 	}
 	assert.NotZero(t, asked)
+}
+
+// imageEnvironment returns the environment variables that a Dockerfile sets.
+func imageEnvironment(t *testing.T, dockerfile string) map[string]string {
+	all := map[string]string{}
+	for _, m := range regexp.MustCompile(`(?m)^(?:ENV|   ) (\w+)=(\S*)`).FindAllStringSubmatch(read(t, dockerfile), -1) {
+		all[m[1]] = m[2]
+	}
+	require.NotEmpty(t, all)
+	return all
+}
+
+func TestGrafanaRequiresLogin(t *testing.T) {
+	everywhere(t, func(t *testing.T, _ variant, p *types.Project) {
+		set := imageEnvironment(t, "grafana/Dockerfile")
+		for variable, value := range p.Services["grafana"].Environment {
+			if value != nil {
+				set[variable] = *value
+			}
+		}
+		for variable := range set {
+			assert.NotContains(t, variable, "GF_AUTH_ANONYMOUS", "visitors without a login would read every fleet")
+		}
+		assert.Equal(t, "/run/secrets/grafana_admin_password", set["GF_SECURITY_ADMIN_PASSWORD__FILE"], "otherwise admin has a known password")
+	})
+}
+
+// A page in a browser on this machine could stop Prometheus or delete its data.
+func TestPrometheusCannotBeControlledOverHTTP(t *testing.T) {
+	for _, flag := range four.load(t).Services["prometheus"].Command {
+		assert.NotRegexp(t, `^--web\.enable-(lifecycle|admin-api|remote-write-receiver)`, flag)
+	}
+}
+
+// preflight runs preflight.sh on folders of the test instead of volumes.
+func preflight(t *testing.T, volumes string) {
+	t.Helper()
+	script := strings.NewReplacer("/secrets/", volumes+"/", "/given/", volumes+"/given/").Replace(read(t, "cassandra/image/preflight.sh"))
+	run := exec.CommandContext(t.Context(), "bash", "-c", script)
+	run.Env = []string{"PATH=" + os.Getenv("PATH"), "NODES=1", "CASSANDRA_HEAP=256M", "CASSANDRA_MEMORY=768M"}
+	out, err := run.CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+func TestPasswordOfRedisIsGenerated(t *testing.T) {
+	volumes := t.TempDir()
+	for _, s := range four.load(t).Services["preflight"].Volumes {
+		if folder, is := strings.CutPrefix(s.Target, "/secrets/"); is {
+			require.NoError(t, os.Mkdir(filepath.Join(volumes, folder), 0o755))
+		}
+	}
+	content := func(file string) string {
+		text, err := os.ReadFile(filepath.Join(volumes, file))
+		require.NoError(t, err)
+		return string(text)
+	}
+	preflight(t, volumes)
+	password := content("redis/redis_password")
+	assert.Regexp(t, `^[A-Za-z0-9_=-]{24,}$`, password)
+	preflight(t, volumes)
+	assert.Equal(t, password, content("redis/redis_password"), "the next start keeps it")
+
+	address, err := url.Parse(content("etl/redis_url"))
+	require.NoError(t, err)
+	given, _ := address.User.Password()
+	assert.Equal(t, password, given)
+	answers(t, four.load(t, "redis"), address.Host, "redis_url")
+}
+
+func TestRedisRequiresThePassword(t *testing.T) {
+	testenv.Program(t, testenv.Redis, "redis-server", "redis-server")
+	s := four.load(t, "redis").Services["redis"]
+	addresses, err := process.FreeAddresses(1)
+	require.NoError(t, err)
+	_, port, err := net.SplitHostPort(addresses[0])
+	require.NoError(t, err)
+	secret := filepath.Join(t.TempDir(), "redis_password")
+	require.NoError(t, os.WriteFile(secret, []byte("a-password_="), 0o600))
+
+	var command []string
+	for _, word := range slices.Concat(s.Entrypoint, s.Command) { // "$$" is "$" in a container
+		command = append(command, strings.NewReplacer("$$", "$", "/run/secrets/redis_password", secret, "redis-server -", "redis-server - --bind 127.0.0.1 --port "+port).Replace(word))
+	}
+	server := exec.CommandContext(t.Context(), command[0], command[1:]...)
+	server.Dir = t.TempDir()
+	require.NoError(t, server.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- server.Wait() }()
+	t.Cleanup(func() { _ = server.Process.Kill(); <-ended })
+
+	get := func(password string) error {
+		client := redis.NewClient(&redis.Options{Addr: addresses[0], Password: password, MaxRetries: -1})
+		defer client.Close()
+		return client.Ping(t.Context()).Err()
+	}
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.NoError(c, get("a-password_=")) }, 10*time.Second, 20*time.Millisecond)
+	assert.ErrorContains(t, get(""), "NOAUTH")
+	assert.ErrorContains(t, get("another"), "WRONGPASS")
+	arguments, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", server.Process.Pid))
+	if err == nil {
+		assert.NotContains(t, string(arguments), "a-password_=")
+	}
+
+	check := strings.NewReplacer("$$", "$", "/run/secrets/redis_password", secret, "redis-cli", "redis-cli -p "+port).Replace(s.HealthCheck.Test[1])
+	require.Equal(t, "CMD-SHELL", s.HealthCheck.Test[0])
+	out, err := exec.CommandContext(t.Context(), "sh", "-c", check).CombinedOutput()
+	assert.NoError(t, err, string(out))
 }
 
 func TestDotEnvNamesEveryVariable(t *testing.T) {
@@ -421,7 +533,9 @@ func TestVersionsMatchDevelopment(t *testing.T) {
 	assert.Contains(t, dockerfile, "jmx_prometheus_javaagent-"+exporter[1]+".jar")
 	assert.Contains(t, read(t, "dev/kafka/kafka.go"), `kafkaVersion = "`+images["apache/kafka"]+`"`)
 	assert.Equal(t, monitoring.GrafanaVersion, images["fleet-tracing/grafana"])
-	assert.Contains(t, read(t, "grafana/Dockerfile"), "FROM grafana/grafana:"+monitoring.GrafanaVersion+"\n")
+	assert.True(t, slices.ContainsFunc(stages(t, "grafana/Dockerfile"), func(s stage) bool {
+		return s.base == "grafana/grafana:"+monitoring.GrafanaVersion
+	}))
 }
 
 type stage struct {
@@ -429,13 +543,20 @@ type stage struct {
 	copies     []string // paths in the repository
 }
 
-var fromLine = regexp.MustCompile(`^FROM (?:--\S+ )?(\S+)(?: AS (\w+))?$`)
+var (
+	argLine  = regexp.MustCompile(`^ARG (\w+)=(\S+)$`)
+	fromLine = regexp.MustCompile(`^FROM (?:--\S+ )?(\S+)(?: AS (\w+))?$`)
+)
 
 func stages(t *testing.T, file string) []stage {
 	var all []stage
+	defaults := map[string]string{}
 	for _, line := range strings.Split(read(t, file), "\n") {
+		if m := argLine.FindStringSubmatch(line); m != nil && len(all) == 0 {
+			defaults[m[1]] = m[2]
+		}
 		if m := fromLine.FindStringSubmatch(line); m != nil {
-			all = append(all, stage{base: m[1], name: m[2]})
+			all = append(all, stage{base: os.Expand(m[1], func(name string) string { return defaults[name] }), name: m[2]})
 			continue
 		}
 		words := strings.Fields(line)

@@ -11,7 +11,7 @@ trap 'status=$?; ((status == 0)) || dev/compose/why.sh; compose down --volumes >
 say() { printf '\n%s %s\n' "$(date -u +%T)" "$*"; }
 sum() { curl -fsS "127.0.0.1:$ETL_METRICS_PORT/metrics" | awk -v name="$1" '$1 ~ "^" name "[{]" { n += $NF } END { printf "%d\n", n }'; }
 grafana() { # rows of the latest positions, through the data source
-    curl -fsS "localhost:$GRAFANA_PORT/api/ds/query" -H 'Content-Type: application/json' -d '{"from":"now-1h","to":"now","queries":[{"refId":"A",
+    curl -fsS -u "admin:$(compose exec -T grafana cat /run/secrets/grafana_admin_password)" "localhost:$GRAFANA_PORT/api/ds/query" -H 'Content-Type: application/json' -d '{"from":"now-1h","to":"now","queries":[{"refId":"A",
         "datasource":{"uid":"fleet"},"queryType":"latest","fleets":["fleet-001"],"format":"table"}]}' | grep -o '"values":\[\[[^]]*' | head -1 | tr ',' '\n' | wc -l
 }
 flows() { # records are stored, and Grafana shows them
@@ -31,6 +31,9 @@ docker compose up -d --wait
 for _ in {1..20}; do dev/compose/status.sh >/dev/null && break || sleep 3; done # the first scrapes
 dev/compose/status.sh
 flows
+
+say "visitors need a login"
+[[ $(curl -s -o /dev/null -w '%{http_code}' "localhost:$GRAFANA_PORT/api/search") == 401 ]]
 
 say "fleet_reader can only read"
 cql fleet_reader "SELECT count(*) FROM fleet_iot.devices_by_fleet WHERE fleet_id = 'fleet-001'"

@@ -118,3 +118,21 @@ func TestTable(t *testing.T) {
 	}
 	assert.NotContains(t, out.String(), "9093")
 }
+
+// Only the demo lets visitors in without a login, on this machine only, and says so.
+func TestGrafanaWithoutLoginIsAnnounced(t *testing.T) {
+	const said = "view Grafana without a login"
+	d, out := demo(t)
+	found := tools{grafana: tool{name: "grafana", address: "127.0.0.1:3000"}}
+	options := d.grafanaOptions(found, nodes("dc1"))
+	assert.True(t, options.Anonymous)
+	assert.True(t, strings.HasPrefix(options.Address, "127.0.0.1:"), options.Address)
+	require.NoError(t, os.MkdirAll(d.file("grafana"), 0o755))
+	require.NoError(t, os.WriteFile(monitoring.PasswordFile(d.file("grafana")), []byte("secret"), 0o600))
+	require.NoError(t, d.table(nodes("dc1"), found))
+	assert.Contains(t, out.String(), said)
+
+	out.Reset()
+	require.NoError(t, d.table(nodes("dc1"), tools{grafana: tool{missing: errors.New("not installed")}}))
+	assert.NotContains(t, out.String(), said)
+}

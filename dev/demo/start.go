@@ -33,10 +33,15 @@ func (d *Demo) startPrometheus(ctx context.Context, t tools, nodes []cluster.Nod
 }
 
 func (d *Demo) startGrafana(ctx context.Context, t tools, nodes []cluster.Node) (*process.Server, error) {
-	return monitoring.StartGrafana(ctx, monitoring.GrafanaOptions{
+	return monitoring.StartGrafana(ctx, d.grafanaOptions(t, nodes))
+}
+
+func (d *Demo) grafanaOptions(t tools, nodes []cluster.Node) monitoring.GrafanaOptions {
+	return monitoring.GrafanaOptions{
 		Options: d.options(t.grafana), Cassandra: cluster.ContactPoints(nodes), DC: nodes[0].DC,
 		PrometheusURL: "http://" + t.prometheus.address, // if Prometheus is missing, the panels show an error
-	})
+		Anonymous:     true,                             // the table says so
+	}
 }
 
 func (d *Demo) etl() process.Server {

@@ -22,7 +22,7 @@ import (
 )
 
 // GrafanaVersion is the tested release. It is downloaded if no Grafana is installed.
-const GrafanaVersion = "12.2.0"
+const GrafanaVersion = "12.4.10"
 
 const (
 	systemHome = "/usr/share/grafana"
@@ -87,6 +87,7 @@ type GrafanaOptions struct {
 	PrometheusURL string
 	Cassandra     []string // contact points, host:port
 	DC            string   // local data center
+	Anonymous     bool     // everyone who reaches Grafana is a viewer, without a login
 }
 
 // environment has the variables in the files of grafana/provisioning.
@@ -113,8 +114,8 @@ func PluginBuilt(root string) error {
 	return nil
 }
 
-// StartGrafana starts Grafana with grafana/ and the plugin of the repository and returns when it is ready. Visitors are viewers;
-// admin has the password of PasswordFile. Options.Program is required.
+// StartGrafana starts Grafana with grafana/ and the plugin of the repository and returns when it is ready. The user admin
+// has the password of PasswordFile. Options.Program is required.
 func StartGrafana(ctx context.Context, o GrafanaOptions) (*process.Server, error) {
 	if err := o.prepare("Grafana", nil, o.configure); err != nil {
 		return nil, err
@@ -154,7 +155,7 @@ func (o *GrafanaOptions) configure() error {
 	var text strings.Builder
 	if err := iniTemplate.Execute(&text, map[string]any{
 		"Dir": o.Dir, "Plugins": o.plugins(), "PluginID": pluginID, "Grafana": filepath.Join(o.Root, "grafana"), "PasswordFile": PasswordFile(o.Dir),
-		"Port": o.port(),
+		"Port": o.port(), "Anonymous": o.Anonymous,
 	}); err != nil {
 		return err
 	}

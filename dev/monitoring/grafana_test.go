@@ -174,6 +174,12 @@ func TestGrafanaConfiguration(t *testing.T) {
 	} {
 		assert.Contains(t, string(text), line)
 	}
+	assert.Contains(t, string(text), "[auth.anonymous]\nenabled = false\n", "a login is required unless the caller says otherwise")
+	o.Anonymous = true
+	require.NoError(t, o.configure())
+	text, err = os.ReadFile(o.iniFile())
+	require.NoError(t, err)
+	assert.Contains(t, string(text), "[auth.anonymous]\nenabled = true\norg_role = Viewer\n")
 	link, err := os.Readlink(filepath.Join(o.plugins(), pluginID))
 	require.NoError(t, err)
 	assert.Equal(t, filepath.Join(root, "grafana-datasource", "dist"), link)
@@ -235,22 +241,23 @@ func TestGrafanaServesTheDashboards(t *testing.T) {
 		want[dashboard.UID] = true
 	}
 	require.NotEmpty(t, want)
+	password, err := os.ReadFile(PasswordFile(dir))
+	require.NoError(t, err)
+	admin := "http://admin:" + string(password) + "@" + grafana.Address
 	var shown []struct{ UID string }
 	require.Eventually(t, func() bool {
-		return ask(t.Context(), "http://"+grafana.Address+"/api/search?type=dash-db", &shown) == nil && len(shown) == len(want)
-	}, time.Minute, 100*time.Millisecond, "visitors see the %d dashboards", len(want))
+		return ask(t.Context(), admin+"/api/search?type=dash-db", &shown) == nil && len(shown) == len(want)
+	}, time.Minute, 100*time.Millisecond, "it has the %d dashboards", len(want))
 	for _, d := range shown {
 		assert.True(t, want[d.UID], d.UID)
 	}
 
-	password, err := os.ReadFile(PasswordFile(dir))
-	require.NoError(t, err)
 	for uid, kind := range map[string]string{"fleet": pluginID, "prometheus": "prometheus"} {
 		var source struct{ Type string }
-		require.NoError(t, ask(t.Context(), "http://admin:"+string(password)+"@"+grafana.Address+"/api/datasources/uid/"+uid, &source))
+		require.NoError(t, ask(t.Context(), admin+"/api/datasources/uid/"+uid, &source))
 		assert.Equal(t, kind, source.Type)
 	}
 	var denied struct{ Message string }
-	require.NoError(t, ask(t.Context(), "http://"+grafana.Address+"/api/admin/settings", &denied))
-	assert.NotEmpty(t, denied.Message, "visitors are viewers")
+	require.NoError(t, ask(t.Context(), "http://"+grafana.Address+"/api/search", &denied))
+	assert.NotEmpty(t, denied.Message, "visitors see nothing without a login")
 }

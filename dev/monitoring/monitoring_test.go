@@ -249,6 +249,15 @@ func TestAlertReachesWebhook(t *testing.T) {
 			t.Fatal("nothing within 30 s")
 		}
 	})
+	t.Run("Prometheus cannot be controlled over HTTP", func(t *testing.T) {
+		for _, path := range []string{"/-/quit", "/-/reload", "/api/v1/admin/tsdb/delete_series"} {
+			response, err := http.Post("http://"+prometheus.Address+path, "", nil)
+			require.NoError(t, err)
+			require.NoError(t, response.Body.Close())
+			assert.GreaterOrEqual(t, response.StatusCode, 400, path)
+		}
+		require.NoError(t, prometheus.Running())
+	})
 	t.Run("another process finds and ends it", func(t *testing.T) {
 		require.NoError(t, alertmanager.Running())
 		require.NoError(t, process.Server{Name: "alertmanager", Dir: filepath.Join(dir, "alertmanager")}.Stop(t.Context()))

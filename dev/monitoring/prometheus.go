@@ -76,6 +76,5 @@ func StartPrometheus(ctx context.Context, o PrometheusOptions) (*process.Server,
 		"--storage.tsdb.retention.time=31d", // the error budgets cover 30 days
 		"--web.listen-address=" + o.Address,
 		"--web.external-url=" + o.url(),
-		"--web.enable-lifecycle", // POST /-/reload
 	}, o.Flags...), nil)
 }
