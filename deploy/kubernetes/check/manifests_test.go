@@ -5,10 +5,12 @@ package check
 import (
 	"bytes"
 	"encoding/json"
+	"encoding/pem"
 	"flag"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -211,7 +213,8 @@ func TestImagesArePinned(t *testing.T) {
 }
 
 // Secrets that are not rendered: the README describes them, or an operator creates them.
-var fromElsewhere = []string{"fleet-admin", "fleet-writer", "fleet-reader", "fleet-api-tokens", "fleet-etl", "fleet-cluster-ca-cert", "fleet-alertmanager"}
+var fromElsewhere = []string{"fleet-admin", "fleet-writer", "fleet-reader", "fleet-api-tokens", "fleet-etl", "fleet-cluster-ca-cert", "fleet-alertmanager",
+	"fleet-cassandra-tls", "fleet-cassandra-keystore", "fleet-cassandra-ca"}
 
 func TestReferencedObjectsExist(t *testing.T) {
 	objects := rendered(t)
@@ -224,7 +227,11 @@ func TestReferencedObjectsExist(t *testing.T) {
 					find(t, objects, "ConfigMap", called)
 				}
 			}
-			for _, called := range []string{at[string](m, "secret", "secretName"), at[string](m, "secretKeyRef", "name")} {
+			secrets := []string{at[string](m, "secret", "secretName"), at[string](m, "ca", "secretName")}
+			for _, field := range []string{"secretKeyRef", "passwordSecretRef", "keystoreSecretRef", "keystorePasswordSecretRef"} {
+				secrets = append(secrets, at[string](m, field, "name"))
+			}
+			for _, called := range secrets {
 				if called != "" {
 					assert.Contains(t, fromElsewhere, called, "%s %s", o["kind"], name(o))
 					assert.True(t, bytes.Contains(readme, []byte("`"+called+"`")), "%s: the README does not describe it", called)
@@ -310,6 +317,12 @@ func local(t *testing.T, given map[string]string) (environ []string) {
 		case strings.HasSuffix(variable, "_TOKENS_FILE"):
 			value = filepath.Join(root, "tokens")
 			require.NoError(t, os.WriteFile(value, []byte("wuxi "+strings.Repeat("0", 64)+"\n"), 0o600))
+		case strings.HasSuffix(variable, "_CA_FILE"):
+			value = filepath.Join(root, variable)
+			server := httptest.NewTLSServer(nil)
+			authority := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
+			server.Close()
+			require.NoError(t, os.WriteFile(value, authority, 0o600))
 		case strings.HasSuffix(variable, "_FILE"):
 			value = filepath.Join(root, variable)
 			require.NoError(t, os.WriteFile(value, []byte("secret"), 0o600))

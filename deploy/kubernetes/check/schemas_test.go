@@ -30,6 +30,7 @@ var published = []struct{ module, folder string }{
 	{"github.com/grafana/grafana-operator/v5@v5.18.0", "config/crd/bases"},
 	{"github.com/prometheus-operator/prometheus-operator@v0.85.0", "example/prometheus-operator-crd"},
 	{"github.com/kedacore/keda/v2@v2.21.0", "config/crd/bases"},
+	{"github.com/cert-manager/cert-manager@v1.21.2", "deploy/crds"},
 }
 
 // unpublished lists the API groups whose schemas are in no Go module that the proxy serves. FLEET_CRDS can supply them.
@@ -131,7 +132,7 @@ func readSchemas(t *testing.T, folder string) map[string]*jsonschema.Schema {
 
 // used reports whether the manifests use an API group.
 func used(group string) bool {
-	return slices.Contains([]string{"grafana.integreatly.org", "k8ssandra.io", "kafka.strimzi.io", "keda.sh", "monitoring.coreos.com"}, group)
+	return slices.Contains([]string{"cert-manager.io", "grafana.integreatly.org", "k8ssandra.io", "kafka.strimzi.io", "keda.sh", "monitoring.coreos.com"}, group)
 }
 
 func documents(t *testing.T, file string) [][]byte {
