@@ -140,16 +140,18 @@ func TestEnabledReceiversAreNotified(t *testing.T) {
 	assert.Equal(t, map[string]string{"alertname": "FleetPipelineStalled", "cluster": "fleet-tracing"}, group.GroupLabels)
 	assert.Equal(t, "operators@example.org", mail.next(t).to)
 	slack.next(t)
+	am.post(ingestLate("wuxi"))
 	am.post(vehicleAlert("truck-9", "device_offline", "warning"))
-	for _, held := range []string{`device="truck-9"`, `device="truck-1"`, `alertname="FleetCanaryFailing"`} {
-		assert.Eventually(t, func() bool {
-			return regexp.MustCompile(`"inhibitedBy":\["`).MatchString(am.get("/api/v2/alerts?filter=" + url.QueryEscape(held)))
-		}, 10*time.Second, 50*time.Millisecond, held)
+	for _, held := range []string{`device="truck-9"`, `alertname="FleetCanaryFailing"`} {
+		assert.Eventually(t, func() bool { return am.inhibited(held) }, 10*time.Second, 50*time.Millisecond, held)
 	}
 
 	over := platformAlert("FleetPipelineStalled", "critical")
-	over["startsAt"], over["endsAt"] = time.Now().Add(-time.Minute), time.Now()
-	am.post(over)
+	caughtUp := ingestLate("wuxi")
+	for _, a := range []alert{over, caughtUp} {
+		a["startsAt"], a["endsAt"] = time.Now().Add(-time.Minute), time.Now()
+	}
+	am.post(over, caughtUp)
 	resolved := map[string]string{} // name to status
 	for len(resolved) < 3 {         // the resolution, and the alerts that were inhibited
 		group = parse(t, hooks.next(t).body)
@@ -159,6 +161,35 @@ func TestEnabledReceiversAreNotified(t *testing.T) {
 		"FleetPipelineStalled": "resolved", "FleetVehicleDeviceOffline": "firing", "FleetCanaryFailing": "firing",
 	}, resolved)
 	assert.NotRegexp(t, `(?i)level=(warn|error)`, am.logged())
+}
+
+// A fleet that stalls the platform silences no other fleet. Only "offline" is not notified, and only where records of the fleet itself
+// are late.
+func TestFleetDoesNotInhibitAlertsOfAnother(t *testing.T) {
+	am := startAlertmanager(t, shortWaits(t))
+	var platform []alert
+	for name := range alertNames(t) {
+		switch name {
+		case "FleetIngestLate": // below
+		default:
+			platform = append(platform, platformAlert(name, "critical"), platformAlert(name, "warning"))
+		}
+	}
+	am.post(platform...)
+	am.post(ingestLate("suzhou"))
+	kinds := []string{"device_offline", "temperature", "speed_limit", "geofence_exit"}
+	for _, kind := range kinds {
+		for _, fleet := range []string{"wuxi", "suzhou"} {
+			a := vehicleAlert(fleet+"-"+kind, kind, "critical")
+			a["labels"].(map[string]string)["fleet"] = fleet
+			am.post(a)
+		}
+	}
+	require.Eventually(t, func() bool { return am.inhibited(`device="suzhou-device_offline"`) }, 10*time.Second, 50*time.Millisecond)
+	for _, kind := range kinds {
+		assert.False(t, am.inhibited(`device="wuxi-`+kind+`"`), "%s of another fleet", kind)
+		assert.Equal(t, kind == "device_offline", am.inhibited(`device="suzhou-`+kind+`"`), "%s of the late fleet", kind)
+	}
 }
 
 // shortWaits returns the configuration with short group waits.
@@ -198,6 +229,13 @@ func platformAlert(name, severity string) alert {
 			"dashboard_url": "http://localhost:3000/d/fleet-pipeline", "runbook_url": runbookBase + name + ".md",
 		},
 	}
+}
+
+// ingestLate is the alert of a fleet whose records are stored late.
+func ingestLate(fleet string) alert {
+	a := platformAlert("FleetIngestLate", "info")
+	a["labels"].(map[string]string)["fleet"] = fleet
+	return a
 }
 
 type alertmanager struct {
@@ -265,6 +303,14 @@ func (am *alertmanager) post(alerts ...alert) {
 	text, _ := io.ReadAll(resp.Body)
 	require.Equal(am.t, http.StatusOK, resp.StatusCode, string(text))
 }
+
+// inhibited reports whether the alert that a matcher selects is inhibited.
+func (am *alertmanager) inhibited(matcher string) bool {
+	return isInhibited(am.get("/api/v2/alerts?filter=" + url.QueryEscape(matcher)))
+}
+
+// isInhibited reports whether an alert is inhibited in an answer of Alertmanager.
+func isInhibited(answer string) bool { return strings.Contains(answer, `"inhibitedBy":["`) }
 
 func (am *alertmanager) get(path string) string {
 	resp, err := http.Get(am.url + path)

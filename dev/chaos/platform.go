@@ -228,7 +228,7 @@ func (p *platform) printf(format string, args ...any) { fmt.Fprintf(p.Out, forma
 const speedup = 12
 
 // faster has the replacements in prometheus/. Error budget alerts never fire: Prometheus has known the platform for a short time
-// only, so every fault spends the whole budget, and a burning budget inhibits the alerts of vehicles.
+// only, so every fault spends the whole budget.
 var faster = map[string][]string{
 	// A scrape of a node reads many thousands of MBeans. Every 2 s, four nodes keep two processors busy and all scrapes time out.
 	"prometheus.yml": {

@@ -43,6 +43,8 @@ type Batch struct {
 	// Done is called once, when every record of the batch is durable: stored, or a dead letter. It is never called for a
 	// batch that was not stored. It must not block.
 	Done func(Outcome)
+
+	durable func() // ends its delay
 }
 
 // Outcome counts what became of a batch's records.

@@ -30,12 +30,13 @@ type Options struct {
 type Pipeline struct {
 	o       Options
 	metrics *metrics
+	delays  *delays
 	names   names
 }
 
 // New makes a pipeline and registers its metrics.
 func New(o Options) *Pipeline {
-	return &Pipeline{o: o, metrics: newMetrics(o.Registerer)}
+	return &Pipeline{o: o, metrics: newMetrics(o.Registerer), delays: newDelays(o.Registerer, o.Now)}
 }
 
 type sourced struct {
@@ -106,6 +107,7 @@ func (p *Pipeline) emit(ctx context.Context, source string, out chan<- sourced) 
 		p.metrics.extract.Observe(now.Sub(idleSince).Seconds())
 		p.metrics.receive(source, &b)
 		defer func() { idleSince = p.o.Now() }()
+		b.durable = p.delays.begin(&b)
 		select {
 		case out <- sourced{source, b}:
 			return nil
@@ -159,6 +161,7 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 		now := p.o.Now()
 		p.metrics.load.Observe(now.Sub(queued).Seconds())
 		p.metrics.durable(now.Sub(b.Accepted), outcome.Stored)
+		b.durable()
 		if b.Done != nil {
 			b.Done(outcome)
 		}
