@@ -6,6 +6,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/csvfile"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
@@ -35,7 +36,7 @@ func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 		return csvfile.Options{}, fmt.Errorf("--timezone %q: %w; use a name such as UTC, Europe/Berlin or Asia/Shanghai", f.Timezone, err)
 	}
 	o := csvfile.Options{
-		Files: files, Stdin: p.In, Map: f.Map, Set: f.Set, SortDir: p.config.StateDir,
+		Files: files, Stdin: p.In, Map: f.Map, Set: f.Set, SortDir: p.config.StateDir, DiskNote: p.diskOutage().Note,
 		Times: telemetry.TimeFormat{Layout: f.Layout, Location: zone},
 	}
 	if f.DeriveSpeed {
@@ -44,6 +45,13 @@ func (f *fileFlags) options(p *program) (csvfile.Options, error) {
 		o.Valid = func(r *telemetry.Record) bool { return bounds.Check(r, now) == nil }
 	}
 	return o, nil
+}
+
+// diskOutage logs while the disk of ETL_STATE_DIR is full.
+func (p *program) diskOutage() *ratelog.Outage {
+	return ratelog.New(p.logger.WithField("directory", p.config.StateDir), time.Now, ratelog.Interval, ratelog.Messages{
+		Down: "disk full, waiting: free disk space", Up: "disk has room again",
+	})
 }
 
 // shift returns how far to move the timestamps. It reads all files if a flag asks for a shift.

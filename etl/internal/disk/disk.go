@@ -1,12 +1,15 @@
-// Package disk makes changes of files survive a crash of the machine, and locks files against other processes.
+// Package disk makes changes of files survive a crash of the machine, waits for room on a full disk, and locks files against
+// other processes.
 package disk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // SyncDir syncs a directory after files in it were created, renamed or removed.
@@ -64,4 +67,48 @@ func RemoveTemporary(path string) {
 	for _, name := range left {
 		os.Remove(name)
 	}
+}
+
+// Full reports whether an error says that a disk, or the quota of its user, has no room.
+func Full(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+
+// WaitForRoom repeats an operation each second while the disk is full, until ctx ends. It passes to note that the disk is
+// full, and nil once it is not. note may be nil.
+func WaitForRoom(ctx context.Context, note func(error), do func() error) error {
+	for {
+		err := do()
+		if note != nil && (err == nil || Full(err)) {
+			note(err)
+		}
+		if !Full(err) {
+			return err
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// Writer writes to a file, and waits while the disk is full.
+type Writer struct {
+	ctx  context.Context
+	file *os.File
+	note func(error)
+}
+
+// NewWriter makes a Writer. It calls note as WaitForRoom does.
+func NewWriter(ctx context.Context, file *os.File, note func(error)) Writer {
+	return Writer{ctx, file, note}
+}
+
+// Write implements io.Writer.
+func (w Writer) Write(b []byte) (n int, err error) {
+	err = WaitForRoom(w.ctx, w.note, func() error {
+		more, err := w.file.Write(b[n:])
+		n += more
+		return err
+	})
+	return n, err
 }

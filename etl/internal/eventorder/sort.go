@@ -11,6 +11,8 @@ import (
 	"iter"
 	"os"
 	"slices"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
 // DefaultMemory is the default size of the arena in bytes. Ten million records make about fifty runs.
@@ -20,6 +22,8 @@ const DefaultMemory = 32 << 20
 type Sorter struct {
 	Dir    string // directory of the temporary file; empty is the system's temporary directory
 	Memory int    // bytes of encoded entries held at once; 0 is DefaultMemory
+	// DiskNote receives the error while the disk is full, during which the sort waits, and nil once it is not. It may be nil.
+	DiskNote func(error)
 }
 
 const (
@@ -36,7 +40,7 @@ const (
 // process is killed. It is closed when the range ends.
 func (s Sorter) Sort(ctx context.Context, order Order, in iter.Seq2[Entry, error]) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		w := &sorting{order: order, dir: s.Dir, memory: cmp.Or(s.Memory, DefaultMemory), numbers: map[string]uint32{}}
+		w := &sorting{order: order, dir: s.Dir, memory: cmp.Or(s.Memory, DefaultMemory), note: s.DiskNote, numbers: map[string]uint32{}}
 		defer func() { _ = w.file.Close() }() // closing no file fails, and does nothing
 		err := w.fill(ctx, in)
 		if err == nil {
@@ -56,6 +60,7 @@ type sorting struct {
 	order   Order
 	dir     string
 	memory  int
+	note    func(error)
 	origins []string
 	numbers map[string]uint32 // of the origins
 
@@ -84,7 +89,7 @@ func (s *sorting) fill(ctx context.Context, in iter.Seq2[Entry, error]) error {
 		}
 		encoded = s.order.appendEntry(encoded[:0], &e, s.number(e.Origin))
 		if s.held+len(encoded)+entryBytes > s.memory && len(s.entries) > 0 {
-			if err := s.spill(); err != nil {
+			if err := s.spill(ctx); err != nil {
 				return err
 			}
 		}
@@ -120,23 +125,26 @@ func (s *sorting) number(origin string) uint32 {
 }
 
 // spill writes the arena as a sorted run and empties it.
-func (s *sorting) spill() error {
+func (s *sorting) spill(ctx context.Context) error {
 	slices.SortFunc(s.entries, compare)
-	if err := s.writeRun(); err != nil {
+	if err := s.writeRun(ctx); err != nil {
 		return fmt.Errorf("sort: write temporary file: %w: free disk space, or use another directory", err)
 	}
 	s.arena, s.entries, s.held = s.arena[:0], s.entries[:0], 0
 	return nil
 }
 
-func (s *sorting) writeRun() error {
+func (s *sorting) writeRun(ctx context.Context) error {
 	if s.file == nil {
-		f, err := os.CreateTemp(s.dir, "fleet-etl-sort-*")
+		err := disk.WaitForRoom(ctx, s.note, func() (err error) {
+			s.file, err = os.CreateTemp(s.dir, "fleet-etl-sort-*")
+			return err
+		})
 		if err != nil {
 			return err
 		}
-		s.file, s.out = f, bufio.NewWriterSize(f, writeBuffer)
-		if err := os.Remove(f.Name()); err != nil {
+		s.out = bufio.NewWriterSize(disk.NewWriter(ctx, s.file, s.note), writeBuffer)
+		if err := os.Remove(s.file.Name()); err != nil {
 			return err
 		}
 	}
@@ -164,7 +172,7 @@ func (s *sorting) drain(ctx context.Context, yield func(Entry, error) bool) erro
 		return err
 	}
 	if len(s.runs) > 0 {
-		return s.mergeRuns(give)
+		return s.mergeRuns(ctx, give)
 	}
 	slices.SortFunc(s.entries, compare)
 	for _, entry := range s.entries {
@@ -175,8 +183,8 @@ func (s *sorting) drain(ctx context.Context, yield func(Entry, error) bool) erro
 	return nil
 }
 
-func (s *sorting) mergeRuns(give func([]byte) error) error {
-	if err := s.spill(); err != nil {
+func (s *sorting) mergeRuns(ctx context.Context, give func([]byte) error) error {
+	if err := s.spill(ctx); err != nil {
 		return err
 	}
 	s.arena, s.entries, s.out = nil, nil, nil // the merge has its own buffers

@@ -12,8 +12,13 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -320,4 +325,40 @@ func sortMany(b *testing.B, n int, order Order) (peak uint64) {
 		b.Fatalf("%d entries came out of %d", got, n)
 	}
 	return peak
+}
+
+func TestSortWaitsForRoomOnItsDisk(t *testing.T) {
+	small := testenv.NewSmallDisk(t, 4<<10)
+	small.Fill()
+	in := many(2000)
+	want := places(collect(t, Sorter{}.Sort(t.Context(), ByTime, each(in))))
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var notes []error
+		note := func(err error) { mu.Lock(); defer mu.Unlock(); notes = append(notes, err) }
+		noted := func() (n int, last error) { mu.Lock(); defer mu.Unlock(); return len(notes), notes[len(notes)-1] }
+		s := Sorter{Dir: small.Dir, Memory: 8 << 10, DiskNote: note}
+		sorted := make(chan []Entry, 1)
+		go func() { sorted <- collect(t, s.Sort(t.Context(), ByTime, each(in))) }()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n, last := noted(); len(sorted) > 0 || n < 3600 || !errors.Is(last, syscall.ENOSPC) {
+			t.Errorf("%d results and %d notes after an hour with a full disk", len(sorted), n)
+		}
+		small.Free()
+		if got := places(<-sorted); got != want {
+			t.Error("the order is another one than with room")
+		}
+		if _, last := noted(); last != nil {
+			t.Error("the note that the disk has room again is missing")
+		}
+		ended, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		small.Fill()
+		for _, err := range s.Sort(ended, ByTime, each(in)) {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("%v, want that the disk is full", err)
+			}
+		}
+	})
 }

@@ -346,12 +346,16 @@ func (c *Checkpoint) allSent() {
 
 // Close saves the checkpoint a last time. Call it when no further batch can complete.
 func (c *Checkpoint) Close() error {
+	c.stopSaving()
+	return c.save()
+}
+
+func (c *Checkpoint) stopSaving() {
 	if c.stop != nil {
 		close(c.stop)
 		c.saving.Wait()
 		c.stop = nil
 	}
-	return c.save()
 }
 
 // Complete removes the checkpoint, so that the same command starts from the beginning. Call it instead of Close, or before
@@ -360,13 +364,13 @@ func (c *Checkpoint) Complete() error {
 	if c.path == "" {
 		return nil
 	}
-	if err := c.Close(); err != nil {
-		return err
-	}
+	c.stopSaving()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.sent || c.pending.Len() > 0 {
-		return fmt.Errorf("checkpoint %s: not everything is stored: run the command again to resume", c.path)
+	complete := c.sent && c.pending.Len() == 0
+	c.unsaved = c.unsaved && !complete // a full disk has no room for what is removed next
+	c.mu.Unlock()
+	if !complete {
+		return errors.Join(c.save(), fmt.Errorf("checkpoint %s: not everything is stored: run the command again to resume", c.path))
 	}
 	if err := os.Remove(c.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove checkpoint: %w: delete it, or the next run resumes where this one ended", err)

@@ -10,10 +10,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/fleettracing/fleet-tracing/dev/testenv"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -540,4 +543,50 @@ func TestSavedOnceASecond(t *testing.T) {
 		t.Fatal(err)
 	}
 	saved(t, dir)
+}
+
+func TestCheckpointWaitsForRoomAndNeedsNoneAtTheEnd(t *testing.T) {
+	small := testenv.NewSmallDisk(t, 64)
+	small.Fill()
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var notes []error
+		note := func(err error) { mu.Lock(); defer mu.Unlock(); notes = append(notes, err) }
+		noted := func() (n int, last error) { mu.Lock(); defer mu.Unlock(); return len(notes), notes[len(notes)-1] }
+		o := Options{Files: []string{write(t, "a.csv", fileOf(10))}, DiskNote: note}
+		var err error
+		if o.Checkpoint, err = OpenCheckpoint(small.Dir, o); err != nil {
+			t.Fatal(err)
+		}
+		s, err := New(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var records atomic.Int64
+		ended := make(chan error, 1)
+		go func() {
+			ended <- s.Run(t.Context(), func(b pipeline.Batch) error {
+				records.Add(int64(len(b.Items)))
+				b.Done(pipeline.Outcome{})
+				return nil
+			})
+		}()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n, _ := noted(); len(ended) > 0 || records.Load() > 0 || n < 3600 {
+			t.Errorf("%d records and %d notes after an hour with a full disk", records.Load(), n)
+		}
+		small.Free()
+		err = <-ended
+		if _, last := noted(); err != nil || records.Load() != 10 || last != nil {
+			t.Errorf("%d records, %v", records.Load(), err)
+		}
+		small.Fill()
+		if err := cmp.Or(o.Checkpoint.Complete(), o.Checkpoint.Close()); err != nil {
+			t.Errorf("everything is stored, but %v", err)
+		}
+		if left, _ := filepath.Glob(filepath.Join(small.Dir, "csvfile-*")); len(left) > 0 {
+			t.Errorf("left: %q", left)
+		}
+	})
 }

@@ -80,7 +80,7 @@ func (in *inputs) entries(ctx context.Context, count *int64) iter.Seq2[eventorde
 
 // sortedByDevice yields the entries by device and time, after InEventOrder was called for the valid records.
 func sortedByDevice(ctx context.Context, o Options, in iter.Seq2[eventorder.Entry, error]) iter.Seq2[eventorder.Entry, error] {
-	sorted := eventorder.Sorter{Dir: o.SortDir}.Sort(ctx, eventorder.ByDevice, in)
+	sorted := eventorder.Sorter{Dir: o.SortDir, DiskNote: o.DiskNote}.Sort(ctx, eventorder.ByDevice, in)
 	return func(yield func(eventorder.Entry, error) bool) {
 		for e, err := range sorted {
 			if err == nil && e.Rejection == nil && (o.Valid == nil || o.Valid(&e.Record)) {
@@ -100,5 +100,5 @@ func (s *Source) Records(ctx context.Context) iter.Seq2[eventorder.Entry, error]
 	if s.options.InEventOrder != nil {
 		entries = sortedByDevice(ctx, s.options, entries)
 	}
-	return eventorder.Sorter{Dir: s.options.SortDir}.Sort(ctx, eventorder.ByTime, entries)
+	return eventorder.Sorter{Dir: s.options.SortDir, DiskNote: s.options.DiskNote}.Sort(ctx, eventorder.ByTime, entries)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
+	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -33,6 +34,9 @@ type Options struct {
 	Valid func(*telemetry.Record) bool
 	// SortDir is the directory of temporary files for sorting; empty is the system's temporary directory.
 	SortDir string
+	// DiskNote receives the error while the disk of the checkpoint or of temporary files is full, during which the source waits,
+	// and nil once it is not. It may be nil.
+	DiskNote func(error)
 
 	Checkpoint *Checkpoint // nil starts at the beginning and stores no progress
 }
@@ -81,7 +85,8 @@ func (s *Source) Progress() (done, total int64) {
 // Run reads the files one after the other and resumes where an earlier run stopped. An error names file and line. Without
 // InEventOrder, Run emits all lines before a damaged part of a file.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
-	if err := s.checkpoint.begin(s.in.shiftMs); err != nil {
+	begin := func() error { return s.checkpoint.begin(s.in.shiftMs) }
+	if err := disk.WaitForRoom(ctx, s.options.DiskNote, begin); err != nil {
 		return err
 	}
 	run := s.runAsRead
