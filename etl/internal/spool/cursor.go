@@ -12,29 +12,35 @@ import (
 
 const cursorFile = "cursor"
 
-// loadCursor reads the number before which every entry is acknowledged; 0 when there is none. A corrupt cursor is logged
-// and counted. Next returns acknowledged entries again then, which changes nothing in the store.
-func (s *Spool) loadCursor() (uint64, error) {
+// marks is the content of the cursor file. The file is older than the segments by saveInterval at most, and on a full disk
+// by more.
+type marks struct {
+	cursor  uint64 // number before which every entry is acknowledged
+	durable uint64 // number before which every entry was synced: its Append has returned, and its sender was answered
+}
+
+// loadMarks reads the cursor file; without one, nothing is acknowledged or synced. A corrupt file is logged and counted.
+// Next returns acknowledged entries again then, which changes nothing in the store.
+func (s *Spool) loadMarks() (m marks, err error) {
 	disk.RemoveTemporary(s.path(cursorFile))
 	text, err := os.ReadFile(s.path(cursorFile))
 	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil
+		return marks{}, nil
 	}
 	if err != nil {
-		return 0, err
+		return marks{}, err
 	}
-	var cursor uint64
-	if _, err := fmt.Sscanf(string(text), "%d", &cursor); err != nil || string(text) != cursorText(cursor) {
+	if _, err := fmt.Sscanf(string(text), "%d %d", &m.cursor, &m.durable); err != nil || string(text) != m.text() {
 		s.metrics.corrupt.Inc()
 		s.logger.WithField("file", s.path(cursorFile)).Warn("spool cursor corrupt, reading acknowledged entries again")
-		return 0, nil
+		return marks{}, nil
 	}
-	return cursor, nil
+	return m, nil
 }
 
-func cursorText(cursor uint64) string {
-	number := fmt.Sprint(cursor)
-	return fmt.Sprintf("%s %08x\n", number, crc32.Checksum([]byte(number), castagnoli))
+func (m marks) text() string {
+	numbers := fmt.Sprint(m.cursor, " ", m.durable)
+	return fmt.Sprintf("%s %08x\n", numbers, crc32.Checksum([]byte(numbers), castagnoli))
 }
 
 // saveLoop saves the cursor and removes finished segments until the spool is closed. The next round repeats what fails.
@@ -58,19 +64,19 @@ func (s *Spool) saveLoop() {
 	}
 }
 
-// saveCursor writes the cursor to disk when it has moved.
+// saveCursor writes the cursor file when its content has changed.
 func (s *Spool) saveCursor() error {
 	s.mu.Lock()
-	cursor := s.cursor
+	now := marks{s.cursor, s.next}
 	s.mu.Unlock()
-	if cursor == s.savedCursor {
+	if now == s.saved {
 		return nil
 	}
-	if err := disk.ReplaceFile(s.path(cursorFile), []byte(cursorText(cursor))); err != nil {
+	if err := disk.ReplaceFile(s.path(cursorFile), []byte(now.text())); err != nil {
 		s.metrics.failed("cursor")
 		return fmt.Errorf("save cursor: %w", err)
 	}
-	s.savedCursor = cursor
+	s.saved = now
 	return nil
 }
 

@@ -44,18 +44,20 @@ func (s *Spool) read(at position) (e entry, ok bool, err error) {
 		e, ok = g.parse(s.ahead.bytes, at.number, end)
 	}
 	if !ok {
-		text, err := readFile(g, at.offset, size)
-		if err != nil {
-			return entry{}, false, err
+		if s.ahead.segment != g || s.ahead.offset != at.offset || at.offset+int64(len(s.ahead.bytes)) < size {
+			text, err := readFile(g, at.offset, size)
+			if err != nil {
+				return entry{}, false, err
+			}
+			s.ahead = readAhead{g, at.offset, text}
 		}
-		s.ahead = readAhead{g, at.offset, text}
-		e, skipped, ok = g.find(text, at.number, end)
+		e, skipped, ok = g.find(s.ahead.bytes, at.number, end)
 	}
 	after := position{g, at.offset + skipped + e.size, e.number + 1}
 	if !ok {
 		after = position{g, size, end}
 	}
-	if (skipped > 0 || !ok) && !slices.Contains(g.corrupt, at.offset) {
+	if _, known := slices.BinarySearch(g.corrupt, at.offset); (skipped > 0 || !ok) && !known {
 		s.logCorruption(g, at.offset, after.offset-e.size, at.number)
 	}
 	s.ahead.bytes = s.ahead.bytes[after.offset-s.ahead.offset:]

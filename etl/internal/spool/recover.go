@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 
 	"github.com/sirupsen/logrus"
@@ -28,16 +29,15 @@ func makeDir(dir string) error {
 // recover loads the cursor and finds the segments with unacknowledged entries. New entries go to a new segment.
 func (s *Spool) recover() error {
 	var err error
-	if s.cursor, err = s.loadCursor(); err != nil {
+	if s.saved, err = s.loadMarks(); err != nil {
 		return err
 	}
-	s.cursor = max(1, s.cursor)
-	s.savedCursor = s.cursor
+	s.cursor = max(1, s.saved.cursor)
 	found, err := s.findSegments()
 	if err != nil {
 		return err
 	}
-	s.next = s.cursor
+	s.next = max(s.cursor, s.saved.durable)
 	for i, g := range found {
 		limit := uint64(math.MaxUint64)
 		if i+1 < len(found) {
@@ -67,6 +67,9 @@ func (s *Spool) recover() error {
 	return s.removeFinished()
 }
 
+// oldSegment matches segments whose headers have no checksum of their own.
+var oldSegment = regexp.MustCompile(`^[0-9]{20}-[0-9a-f]{16}\.spool$`)
+
 func (s *Spool) findSegments() ([]*segment, error) {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -76,6 +79,8 @@ func (s *Spool) findSegments() ([]*segment, error) {
 	for _, f := range files {
 		if first, salt, ok := parseSegmentName(f.Name()); ok {
 			found = append(found, s.newSegment(first, salt))
+		} else if oldSegment.MatchString(f.Name()) {
+			return nil, fmt.Errorf("file %s: its format is of an earlier version: empty the spool with the program that wrote it", s.path(f.Name()))
 		}
 	}
 	slices.SortFunc(found, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
@@ -89,7 +94,8 @@ func (s *Spool) findSegments() ([]*segment, error) {
 }
 
 // scan reads a segment and finds its end, the last entry before limit, and its corrupt ranges. It returns the offset of the
-// first unacknowledged entry. The last segment, whose limit is the greatest number, may have a torn tail; scan truncates it.
+// first unacknowledged entry. The last segment, whose limit is the greatest number, may have a torn tail; scan truncates it
+// unless it is corruption of synced entries.
 func (s *Spool) scan(g *segment, limit uint64) (cursorOffset int64, err error) {
 	text, err := os.ReadFile(g.path)
 	if err != nil {
@@ -114,11 +120,15 @@ func (s *Spool) scan(g *segment, limit uint64) (cursorOffset int64, err error) {
 		g.end, g.size = e.number+1, from+e.size
 	}
 	switch {
+	case last && g.end < s.saved.durable: // also where the file ends between two entries
+		if s.cursor < s.saved.durable {
+			s.logCorruption(g, g.size, size, max(g.end, s.cursor))
+		}
 	case last:
 		if g.size < size {
 			s.metrics.corrupt.Inc()
 			s.logger.WithFields(logrus.Fields{"file": g.path, "at_byte": g.size, "bytes": size - g.size}).
-				Warn("spool segment ends in a torn entry that was never acknowledged to its sender, truncating it")
+				Warn("spool segment ends in a torn entry, truncating it; its sender was answered only if the disk lost what it had synced")
 		}
 		// The last writes of the previous process may not be on disk, and Next will return them.
 		if err := truncateAndSync(g.path, g.size); err != nil {

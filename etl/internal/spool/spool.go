@@ -31,6 +31,9 @@ import (
 // ErrFull says that an entry does not fit now: the spool holds Options.MaxBytes, or the disk is full.
 var ErrFull = errors.New("spool is full")
 
+// ErrTooLarge says that an entry never fits.
+var ErrTooLarge = errors.New("entry is too large for the spool")
+
 // ErrClosed is the error of a closed spool.
 var ErrClosed = errors.New("spool is closed")
 
@@ -48,7 +51,7 @@ const saveInterval = 200 * time.Millisecond
 
 // Options bound a spool.
 type Options struct {
-	// MaxBytes is the capacity, more than 0, including 24 bytes per entry. An entry counts until it and every entry before it are
+	// MaxBytes is the capacity, more than 0, including 28 bytes per entry. An entry counts until it and every entry before it are
 	// acknowledged. The files may take one segment and the longest entry more.
 	MaxBytes int64
 	// SegmentBytes is the size at which a new segment begins; 0 is 16 MiB. Disk space is freed by whole segments.
@@ -91,9 +94,9 @@ type Spool struct {
 	used         int64  // bytes from the cursor on
 	entries      int64  // entries from the cursor on
 
-	finished    []*segment // acknowledged, to be removed
-	savedCursor uint64     // the cursor that is on disk
-	saveFailed  bool       // the last attempt to save it failed
+	finished   []*segment // acknowledged, to be removed
+	saved      marks      // what the cursor file has
+	saveFailed bool       // the last attempt to save it failed
 }
 
 // position is the boundary between two entries.
@@ -134,8 +137,8 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 }
 
 // Append adds an entry, which belongs to the spool from now on, at the end and returns when it is on disk. Concurrent
-// appends share one fsync. When it does not fit, the error is ErrFull and Next will not return the entry. When ctx ends
-// first, Next may return it.
+// appends share one fsync. When it does not fit, the error is ErrFull or ErrTooLarge, and Next will not return the
+// entry. When ctx ends first, Next may return it.
 func (s *Spool) Append(ctx context.Context, entry []byte) error {
 	err := s.append(ctx, entry)
 	if errors.Is(err, ErrFull) {
@@ -153,7 +156,7 @@ func (s *Spool) append(ctx context.Context, entry []byte) error {
 	}
 	size := int64(headerBytes + len(entry))
 	if len(entry) > MaxEntry || size > s.o.MaxBytes {
-		return fmt.Errorf("entry of %d bytes: give at most %d", len(entry), min(MaxEntry, s.o.MaxBytes-headerBytes))
+		return fmt.Errorf("%w: %d bytes: give at most %d", ErrTooLarge, len(entry), min(MaxEntry, s.o.MaxBytes-headerBytes))
 	}
 	if err := s.reserve(size); err != nil {
 		return err
@@ -241,15 +244,19 @@ func (s *Spool) Ack(number uint64) {
 	s.moveCursor(released)
 }
 
-// moveCursor moves the cursor to a position before which every entry is acknowledged. When every entry that was read is
-// acknowledged, it moves the cursor to the reader, which may have skipped a corrupt range or left a segment.
+// moveCursor moves the cursor to a position before which every entry is acknowledged, or nowhere without a segment. When
+// every entry that was read is acknowledged, it moves the cursor to the reader, which may have skipped a corrupt range or
+// left a segment.
 func (s *Spool) moveCursor(to position) {
 	if s.unacked.Len() == 0 {
 		to = s.readPos
 	}
+	if to.segment == nil {
+		return // the usual case of an acknowledgment out of order
+	}
 	i := slices.Index(s.segments, to.segment)
 	if i < 0 {
-		return // nothing was read, or the segment is finished already
+		return // the segment is finished already
 	}
 	for range i {
 		s.setCursor(s.segments[0].size, s.segments[0].end)
@@ -271,7 +278,8 @@ func (s *Spool) setCursor(offset int64, number uint64) {
 // finishSegment drops the first segment, whose entries are all acknowledged.
 func (s *Spool) finishSegment() {
 	s.finished = append(s.finished, s.segments[0])
-	s.segments = slices.Delete(s.segments, 0, 1)
+	s.segments[0] = nil // the array outlives the slice
+	s.segments = s.segments[1:]
 	s.cursorOffset = 0
 }
 

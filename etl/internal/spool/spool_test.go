@@ -75,7 +75,8 @@ func TestEmptyAndLongestEntry(t *testing.T) {
 	long := strings.Repeat("long", MaxEntry/4)
 	r.append(t, "", long, "short")
 	err := r.Append(t.Context(), make([]byte, MaxEntry+1))
-	require.ErrorContains(t, err, "entry of 16777217 bytes: give at most 16777216")
+	require.ErrorContains(t, err, "16777217 bytes: give at most 16777216")
+	require.ErrorIs(t, err, ErrTooLarge)
 	require.NotErrorIs(t, err, ErrFull, "a retry would not help")
 	require.NoError(t, r.Close())
 	r = mustOpen(t, dir, Options{})
@@ -223,7 +224,7 @@ func TestFullSpoolRejectsUntilAcknowledged(t *testing.T) {
 	}
 	err := r.Append(t.Context(), entry)
 	require.ErrorIs(t, err, ErrFull)
-	require.ErrorContains(t, err, "append to spool "+r.dir+": spool is full: it holds 102 bytes of 102")
+	require.ErrorContains(t, err, "append to spool "+r.dir+": spool is full: it holds 114 bytes of 114")
 	require.EqualValues(t, 1, r.values(t)["full_total"])
 	_, numbers := r.drain(t)
 	r.Ack(numbers[1])
@@ -236,8 +237,9 @@ func TestFullSpoolRejectsUntilAcknowledged(t *testing.T) {
 	require.EqualValues(t, 3*one, r.values(t)["bytes"])
 
 	err = r.Append(t.Context(), make([]byte, 3*one))
+	require.ErrorIs(t, err, ErrTooLarge)
 	require.NotErrorIs(t, err, ErrFull, "the entry never fits")
-	require.ErrorContains(t, err, "give at most 78")
+	require.ErrorContains(t, err, "give at most 86")
 }
 
 // The disk is full at each step, with and without short writes.
@@ -305,11 +307,7 @@ func short(share float64) func([]byte) (int, error) {
 }
 
 func TestFullFileSystem(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
-		testenv.Missing(t, testenv.Root, fmt.Sprintf("root is needed to mount a file system of 64 KiB: %v", err))
-	}
-	defer func() { require.NoError(t, syscall.Unmount(dir, 0)) }()
+	dir := testenv.NewSmallDisk(t, 64).Dir
 	r := mustOpen(t, dir, Options{SegmentBytes: 8 << 10})
 	defer r.Close()
 	var want, got []string
@@ -378,6 +376,14 @@ func TestFailedFsyncWritesEntriesToNewSegment(t *testing.T) {
 	}
 }
 
+func TestSegmentsOfAnEarlierFormatAreNotTakenForDamage(t *testing.T) {
+	dir := t.TempDir()
+	old := filepath.Join(dir, "00000000000000000001-00000000000000aa.spool")
+	require.NoError(t, os.WriteFile(old, []byte("entries"), 0o600))
+	_, err := Open(dir, Options{MaxBytes: 1}, quiet(), nil, time.Now)
+	require.EqualError(t, err, "open spool: file "+old+": its format is of an earlier version: empty the spool with the program that wrote it")
+}
+
 func TestDirectoryIsLocked(t *testing.T) {
 	dir := t.TempDir()
 	r := mustOpen(t, dir, Options{})
@@ -420,7 +426,7 @@ func TestCursorIsSavedWhileRunning(t *testing.T) {
 	require.Equal(t, entries[15:], got)
 	text, err := os.ReadFile(filepath.Join(r.dir, cursorFile))
 	require.NoError(t, err)
-	require.Regexp(t, `^16 [0-9a-f]{8}\n$`, string(text))
+	require.Regexp(t, `^16 21 [0-9a-f]{8}\n$`, string(text))
 }
 
 func TestMetrics(t *testing.T) {
@@ -430,8 +436,8 @@ func TestMetrics(t *testing.T) {
 	advance := func(d time.Duration) { mu.Lock(); at = at.Add(d); mu.Unlock() }
 	dir := t.TempDir()
 	r := mustOpenOn(t, dir, Options{MaxBytes: 10_000, SegmentBytes: 500}, now, createFile)
-	const one = headerBytes + 76
-	entry := strings.Repeat("x", 76)
+	const one = headerBytes + 72
+	entry := strings.Repeat("x", 72)
 	v := r.values(t)
 	for _, name := range []string{"bytes", "entries", "oldest_seconds", "full_total", "corrupt_total", "sync_duration_seconds"} {
 		require.Contains(t, v, name)
@@ -475,6 +481,31 @@ func TestMetrics(t *testing.T) {
 	v = r.values(t)
 	for _, name := range []string{"bytes", "entries", "oldest_seconds"} {
 		require.Zero(t, v[name], name)
+	}
+}
+
+// The time of an acknowledgment must not depend on how many entries wait.
+func BenchmarkAck(b *testing.B) {
+	for _, waiting := range []int{1000, 100_000} {
+		b.Run(fmt.Sprintf("waiting=%d", waiting), func(b *testing.B) {
+			r := mustOpen(b, b.TempDir(), Options{})
+			g := r.newSegment(1, 0)
+			r.segments = append(r.segments, g)
+			next := uint64(1)
+			read := func() {
+				g.size, g.end, r.used, r.entries = g.size+headerBytes, next+1, r.used+headerBytes, r.entries+1
+				r.readPos = position{g, g.size, next + 1}
+				r.unacked.Add(r.readPos)
+				next++
+			}
+			for range waiting {
+				read()
+			}
+			for b.Loop() {
+				read()
+				r.Ack(next - uint64(waiting) - 1)
+			}
+		})
 	}
 }
 

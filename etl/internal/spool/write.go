@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
-	"syscall"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
@@ -71,7 +70,7 @@ func (s *Spool) commit(group []byte, count int) error {
 	if err != nil {
 		s.release(int64(len(group)))
 	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if disk.Full(err) {
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	}
 	return err
