@@ -196,6 +196,20 @@ func TestFullSpoolRecovers(t *testing.T) {
 	require.Equal(t, 1, strings.Count(r.logs.String(), "request failed"), "not logged once per request")
 }
 
+func TestRequestThatNeverFitsIntoTheSpoolIsNotRetried(t *testing.T) {
+	r := start(t)
+	r.spool.set(fmt.Errorf("append: %w: 17000000 bytes", spool.ErrTooLarge), nil)
+	got := r.post(line("a", 0))
+	require.Equal(t, 413, got.status, got.body)
+	require.Equal(t, "too_large", got.code)
+	require.Empty(t, got.header.Get("Retry-After"))
+	require.Contains(t, string(got.body), "the records of the request take more than 16777216 bytes in the spool")
+	require.Contains(t, string(got.body), "split it into several requests")
+	require.Zero(t, r.metric("fleet_etl_api_spool_append_errors_total"))
+	r.spool.set(nil, nil)
+	r.works()
+}
+
 func TestHangingSpoolDoesNotBlockRequests(t *testing.T) {
 	r := start(t, func(o *settings) { o.ingest.Limits.AppendTimeout = 100 * time.Millisecond })
 	stuck := make(chan struct{})

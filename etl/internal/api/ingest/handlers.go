@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"mime"
 	"net/http"
 	"strings"
@@ -279,8 +280,14 @@ func (q *request) append(entry []byte) error {
 	defer cancel()
 	err := q.Spool.Append(ctx, entry)
 	q.metrics.appendDuration.Observe(q.Now().Sub(started).Seconds())
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case errors.Is(err, spool.ErrTooLarge): // a retry would fail too
+		return &rest.Problem{
+			Kind: rest.TooLarge, Cause: err, Remedy: "split it into several requests",
+			Detail: fmt.Sprintf("the records of the request take more than %d bytes in the spool", spool.MaxEntry),
+		}
 	}
 	q.metrics.appendErrors.Inc()
 	const remedy = "retry the whole request after Retry-After"
