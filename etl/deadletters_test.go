@@ -66,7 +66,7 @@ func TestDeadLettersAreReprocessedAfterAFix(t *testing.T) {
 		path, "--map", "device_id=taxi,timestamp=when,lat=latitude,lon=longitude,speed_kmh=v", "--set", "fleet_id=new", "--timezone", "Asia/Shanghai",
 		"--layout", "02.01.2006 15:04",
 	}
-	s.env = append(s.env, "ETL_FLEETS=old", "ETL_DEAD_LETTER_MAX_BYTES=1024")
+	s.env = append(s.env, "ETL_FLEETS=old")
 	r, status := s.load(args...)
 	require.Equal(t, 2, status)
 	require.Equal(t, map[string]int64{"unknown_fleet": 2, "malformed": 2}, r.Rejected)

@@ -198,6 +198,7 @@ func (a *App) run(ctx, draining context.Context) error {
 	side, end := context.WithCancel(ctx)
 	defer end()
 	var sides errgroup.Group
+	sides.Go(func() error { a.deadLetters.Run(side); return nil })
 	sides.Go(func() error {
 		store, err := a.connector.Wait(side)
 		if err != nil {

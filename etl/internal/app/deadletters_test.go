@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/deadletter"
@@ -29,11 +30,14 @@ func fleetETL(t *testing.T, dir string, args ...string) (stdout, stderr string, 
 	return out.String(), err.String(), status
 }
 
+// twoPerFile rotates the dead letters of these tests after each second one.
+var twoPerFile = deadletter.Limits{Bytes: 8000}
+
 // writeDeadLetters writes four dead letters, an hour apart, the first at 12:00.
 func writeDeadLetters(t *testing.T, dir string) {
 	t.Helper()
 	at := time.Date(2026, 3, 1, 11, 0, 0, 0, time.UTC)
-	d := deadletter.NewFile(filepath.Join(dir, "deadletters"), 300, func() time.Time { return at })
+	d := deadletter.NewFile(filepath.Join(dir, "deadletters"), twoPerFile, logrus.New(), nil, func() time.Time { return at })
 	now := time.Now().UTC().Format(time.RFC3339)
 	fields := map[string]string{"device_id": "bus-1", "fleet_id": "berlin", "timestamp": now, "lat": "31.5", "lon": "120.5"}
 	for i, r := range []pipeline.Rejected{
@@ -213,7 +217,7 @@ func TestReprocessingKeepsRejectedRecordsOpen(t *testing.T) {
 		source, queue, err := c.source(dir, r)
 		require.NoError(t, err)
 		defer queue.Close()
-		letters := deadletter.NewFile(dir, 300, time.Now)
+		letters := deadletter.NewFile(dir, twoPerFile, logrus.New(), nil, time.Now)
 		defer letters.Close()
 		p := pipeline.New(pipeline.Options{
 			Validator: validate.New(fleets, 100, nil), Writer: store, DeadLetters: letters, Registerer: prometheus.NewRegistry(),

@@ -56,7 +56,7 @@ func (a *App) wire(linger time.Duration, sources []string) (err error) {
 		}
 		return nil
 	})
-	a.deadLetters = deadletter.NewFile(c.DeadLetterDir, c.DeadLetterMaxBytes, time.Now)
+	a.deadLetters = deadletter.NewFile(c.DeadLetterDir, deadletter.Limits{Bytes: c.DeadLetterMaxBytes, Age: c.DeadLetterMaxAge}, a.logger, a.reg, time.Now)
 	a.cleanups.add("dead letters", a.deadLetters.Close)
 	letters := deadletter.Route{Default: a.deadLetters}
 	if slices.Contains(sources, kafka.Name) {

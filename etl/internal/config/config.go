@@ -50,9 +50,10 @@ type Config struct {
 	Files   []string `envconfig:"ETL_FILES" desc:"Files or patterns that ETL_MODE=batch loads, separated by commas."`
 	Fleets  []string `envconfig:"ETL_FLEETS" desc:"Fleets that may send, separated by commas; empty allows all."`
 
-	StateDir           string `envconfig:"ETL_STATE_DIR" default:"var/fleet-etl" set:"a directory" desc:"Directory of checkpoints and temporary files."`
-	DeadLetterDir      string `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of the dead-letter queue; empty is deadletters in ETL_STATE_DIR."`
-	DeadLetterMaxBytes int64  `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"67108864" min:"1024" desc:"Size in bytes at which the dead-letter file is rotated."`
+	StateDir           string        `envconfig:"ETL_STATE_DIR" default:"var/fleet-etl" set:"a directory" desc:"Directory of checkpoints and temporary files."`
+	DeadLetterDir      string        `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of the dead-letter queue; empty is deadletters in ETL_STATE_DIR."`
+	DeadLetterMaxBytes int64         `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"1073741824" min:"16777216" desc:"Maximum size of the dead-letter queue in bytes; beyond it, the oldest dead letters are removed."`
+	DeadLetterMaxAge   time.Duration `envconfig:"ETL_DEAD_LETTER_MAX_AGE" default:"720h" min:"0s" desc:"How long dead letters are kept; 0 keeps them until the queue is full."`
 
 	BufferRecords   int           `envconfig:"ETL_BUFFER_RECORDS" default:"131072" min:"1" desc:"Maximum records buffered per flush; more make larger batches and use more memory."`
 	Linger          time.Duration `envconfig:"ETL_LINGER" default:"200ms" min:"0s" desc:"How long run buffers records before it writes them."`

@@ -116,7 +116,7 @@ func TestBoundsOfSettings(t *testing.T) {
 		"ETL_RETRY_RATE":            {[]string{"0.1"}, []string{"0", "-1"}},
 		"ETL_LINGER":                {[]string{"0s", "0"}, []string{"-1ns"}},
 		"ETL_DRAIN_TIMEOUT":         {[]string{"1s"}, []string{"999ms"}},
-		"ETL_DEAD_LETTER_MAX_BYTES": {[]string{"1024"}, []string{"1023"}},
+		"ETL_DEAD_LETTER_MAX_BYTES": {[]string{"16777216"}, []string{"16777215"}},
 		"ETL_GENERATOR_INTERVAL":    {[]string{"1ms"}, []string{"999us"}},
 		"ETL_GENERATOR_LATE":        {[]string{"0", "1"}, []string{"-0.001", "1.001", "NaN"}},
 		"ETL_GENERATOR_SEED":        {[]string{"0", "18446744073709551615"}, []string{"-1", "18446744073709551616"}},

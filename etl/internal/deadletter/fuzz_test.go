@@ -28,7 +28,7 @@ func FuzzRead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte, raw string) {
 		require.NoError(t, os.WriteFile(path, text, 0o600))
 		written := pipeline.Rejected{Rejection: telemetry.Reject(telemetry.LatRange, "lat", raw, "fix "+raw), Position: 9, Raw: raw, Fields: map[string]string{"lat": raw}}
-		file := NewFile(dir, 1<<40, func() time.Time { return now })
+		file := newFile(dir, 1<<40, func() time.Time { return now })
 		require.NoError(t, file.Append(t.Context(), "csvfile", raw, []pipeline.Rejected{written}))
 		require.NoError(t, file.Close())
 		queue, err := Open(dir, false)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,8 +17,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 )
 
-// reprocessedName is the file that lists the reprocessed dead letters, one ID per line. It only grows. A line that a
-// crash tore lists none; its dead letter is reprocessed again, which changes nothing in the store.
+// reprocessedName is the file that lists the reprocessed dead letters, one ID per line. A line that a crash tore lists
+// none; its dead letter is reprocessed again, which changes nothing in the store.
 const reprocessedName = "deadletters.reprocessed"
 
 // Queue is the dead letters of a directory at one time, and the list of reprocessed ones: they are stored, or were
@@ -63,7 +64,40 @@ func Open(dir string, reprocess bool) (_ *Queue, err error) {
 		other, err := os.Stat(path)
 		return filepath.Base(path) == currentName || err == nil && info != nil && os.SameFile(info, other) // rotated just now
 	})
+	if reprocess {
+		if err := q.compact(); err != nil {
+			return nil, err
+		}
+	}
 	return q, nil
+}
+
+// compactBytes is the size from which the list is read for dead letters that were removed since.
+const compactBytes = 1 << 20
+
+// compact removes from a long list what is not in the directory any more. After a crash meanwhile, some dead letters are
+// reprocessed again, which changes nothing in the store.
+func (q *Queue) compact() error {
+	if len(q.reprocessed)*lineBytes < compactBytes {
+		return nil
+	}
+	kept := map[ID]bool{}
+	for e, err := range q.All() {
+		if err != nil {
+			return err
+		}
+		if e.Reprocessed {
+			kept[e.ID] = true
+		}
+	}
+	if len(kept) == len(q.reprocessed) {
+		return nil
+	}
+	q.reprocessed = map[ID]bool{}
+	if err := q.list.Truncate(0); err != nil {
+		return err
+	}
+	return q.MarkReprocessed(slices.Collect(maps.Keys(kept)))
 }
 
 // readList reads the list of reprocessed dead letters. With lock set, it can be added to.
@@ -92,6 +126,9 @@ func (q *Queue) readList(dir string, lock bool) (err error) {
 	return err
 }
 
+// lineBytes is the length of a line of the list.
+const lineBytes = 2*len(ID{}) + 1
+
 func parseIDs(text []byte) map[ID]bool {
 	ids := map[ID]bool{}
 	for line := range bytes.SplitSeq(text, []byte("\n")) {
@@ -113,6 +150,9 @@ func (q *Queue) All() iter.Seq2[Entry, error] {
 		q.torn = 0
 		for _, path := range q.rotated {
 			f, err := os.Open(path)
+			if errors.Is(err, os.ErrNotExist) {
+				continue // removed meanwhile, as the queue is full or the file is old
+			}
 			if err != nil {
 				yield(Entry{}, fmt.Errorf("read dead letters: %w", err))
 				return

@@ -38,7 +38,7 @@ func raws(t *testing.T, s *Queue) (all []string, ids []ID) {
 
 func TestEntriesAreReadInOrderAcrossFiles(t *testing.T) {
 	dir := t.TempDir()
-	d := NewFile(dir, 3*lengthOfEntry(t), ticking())
+	d := newFile(dir, 3*lengthOfEntry(t), ticking())
 	var want []string
 	for i := range 10 {
 		want = append(want, fmt.Sprint("raw", i))
@@ -71,7 +71,7 @@ func TestMissingDirectoryHasNoEntries(t *testing.T) {
 
 func TestTornLinesAreSkippedAndCounted(t *testing.T) {
 	dir := t.TempDir()
-	d := NewFile(dir, 1<<20, ticking())
+	d := newFile(dir, 1<<20, ticking())
 	require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
 	require.NoError(t, d.Close())
 	f, err := os.OpenFile(d.Path(), os.O_WRONLY|os.O_APPEND, 0)
@@ -79,7 +79,7 @@ func TestTornLinesAreSkippedAndCounted(t *testing.T) {
 	_, err = f.WriteString(`{"time":"2026-`)
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
-	d = NewFile(dir, 1<<20, ticking())
+	d = newFile(dir, 1<<20, ticking())
 	require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(1)))
 	require.NoError(t, d.Close())
 	var numbers []int64
@@ -126,4 +126,45 @@ func TestReprocessedIsDurable(t *testing.T) {
 		}
 		require.Equal(t, want, open(t, copied).reprocessed, "cut by %d", cut)
 	}
+}
+
+func TestFileThatIsRemovedWhileItIsReadIsSkipped(t *testing.T) {
+	dir := t.TempDir()
+	d := newFile(dir, 1, ticking())
+	for i := range int64(3) {
+		require.NoError(t, d.Append(t.Context(), "s", "o", []pipeline.Rejected{rejected(i, fmt.Sprint("raw", i))}))
+	}
+	require.NoError(t, d.Close())
+	q := open(t, dir)
+	files, err := Files(dir)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(files[0]))
+	got, _ := raws(t, q)
+	require.Equal(t, []string{"raw1", "raw2"}, got)
+}
+
+func TestListForgetsDeadLettersThatWereRemoved(t *testing.T) {
+	dir := t.TempDir()
+	d := newFile(dir, 1<<20, ticking())
+	require.NoError(t, d.Append(t.Context(), "s", "o", rejectedN(2)))
+	require.NoError(t, d.Close())
+	_, ids := raws(t, open(t, dir))
+	q, err := Open(dir, true)
+	require.NoError(t, err)
+	removed := ids[:1:1]
+	for i := range compactBytes / lineBytes {
+		removed = append(removed, idOf(fmt.Append(nil, i)))
+	}
+	require.NoError(t, q.MarkReprocessed(removed))
+	q.Close()
+
+	q, err = Open(dir, true)
+	require.NoError(t, err)
+	require.Equal(t, map[ID]bool{ids[0]: true}, q.reprocessed)
+	require.NoError(t, q.MarkReprocessed(ids[1:]))
+	q.Close()
+	require.Equal(t, map[ID]bool{ids[0]: true, ids[1]: true}, open(t, dir).reprocessed)
+	info, err := os.Stat(filepath.Join(dir, reprocessedName))
+	require.NoError(t, err)
+	require.EqualValues(t, 2*lineBytes, info.Size())
 }
