@@ -683,6 +683,89 @@ func TestInvalidValuesAreDeadLettersAndThePartitionContinues(t *testing.T) {
 	assert.Equal(t, 6.0, n)
 }
 
+// consume runs a source until the group has committed an offset, and returns the devices of the
+// stored records and the rejected ones.
+func (s *fixture) consume(t *testing.T, o kafka.Options, offset int64) (stored []string, rejected []pipeline.Rejected) {
+	t.Helper()
+	source, err := kafka.New(o)
+	require.NoError(t, err)
+	var mu sync.Mutex
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- source.Run(ctx, func(b pipeline.Batch) error {
+			mu.Lock()
+			defer mu.Unlock()
+			for i := range b.Items {
+				stored = append(stored, b.Items[i].DeviceID)
+			}
+			rejected = append(rejected, b.Rejected...)
+			b.Done(pipeline.Outcome{})
+			return nil
+		})
+	}()
+	until(t, fmt.Sprint("offset ", offset, " is committed"), func() bool { return s.committed()[0] == offset })
+	until(t, "the lag is 0", func() bool {
+		lag, series := value(t, o.Registerer.(*prometheus.Registry), "fleet_etl_kafka_lag_records")
+		return series == 1 && lag == 0
+	})
+	cancel()
+	require.NoError(t, <-ended)
+	return stored, rejected
+}
+
+// The marker at the end of a transaction has an offset, and so have the records of one that was aborted.
+func TestOnlyCommittedTransactionsAreConsumed(t *testing.T) {
+	s := newFixture(t, 1)
+	producer, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...), kgo.DefaultProduceTopic(s.topic), kgo.TransactionalID(s.topic))
+	require.NoError(t, err)
+	defer producer.Close()
+	transaction := func(device string, end kgo.TransactionEndTry) {
+		t.Helper()
+		require.NoError(t, producer.BeginTransaction())
+		r := telemetry.Record{DeviceID: device, FleetID: "wuxi", TimeMs: time.Now().UnixMilli(), Lat: 1, Lon: 1}
+		text, err := json.Marshal(pipeline.FieldsOf(&r))
+		require.NoError(t, err)
+		require.NoError(t, producer.ProduceSync(t.Context(), &kgo.Record{Value: text}).FirstErr())
+		require.NoError(t, producer.EndTransaction(t.Context(), end))
+	}
+	transaction("committed", kgo.TryCommit)
+	transaction("aborted", kgo.TryAbort)
+	o := s.options()
+	stored, rejected := s.consume(t, o, 4)
+	assert.Equal(t, []string{"committed"}, stored)
+	assert.Empty(t, rejected)
+	markers, _ := value(t, o.Registerer.(*prometheus.Registry), "fleet_etl_kafka_values_skipped_total", "reason=marker")
+	assert.Equal(t, 2.0, markers)
+}
+
+func TestBatchThatIsTooLargeIsADeadLetterAndThePartitionContinues(t *testing.T) {
+	s := newFixture(t, 1)
+	record := func(device string) []byte {
+		r := telemetry.Record{DeviceID: device, FleetID: "wuxi", TimeMs: time.Now().UnixMilli(), Lat: 1, Lon: 1}
+		text, err := json.Marshal(pipeline.FieldsOf(&r))
+		require.NoError(t, err)
+		return text
+	}
+	producer, err := kgo.NewClient(kgo.SeedBrokers(s.connection.Brokers...), kgo.DefaultProduceTopic(s.topic),
+		kgo.ProducerBatchMaxBytes(80<<20), kgo.ProducerBatchCompression(kgo.ZstdCompression()))
+	require.NoError(t, err)
+	defer producer.Close()
+	for _, v := range [][]byte{record("before"), bytes.Repeat([]byte(" "), 70<<20), record("after")} {
+		require.NoError(t, producer.ProduceSync(t.Context(), &kgo.Record{Value: v}).FirstErr())
+	}
+	o := s.options()
+	stored, rejected := s.consume(t, o, 3)
+	assert.Equal(t, []string{"before", "after"}, stored)
+	require.Len(t, rejected, 1)
+	assert.Equal(t, telemetry.TooLarge, rejected[0].Reason)
+	assert.EqualValues(t, 1, rejected[0].Position)
+	assert.Contains(t, rejected[0].Remedy, "the batch of offsets 1 to 1 decompresses to more than 64 MiB")
+	errs, _ := value(t, o.Registerer.(*prometheus.Registry), "fleet_etl_kafka_fetch_errors_total", "reason=too_large")
+	assert.Equal(t, 1.0, errs)
+}
+
 type writer func(context.Context, <-chan pipeline.ValidBatch) error
 
 func (w writer) Run(ctx context.Context, in <-chan pipeline.ValidBatch) error { return w(ctx, in) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // consumer is one membership in the consumer group: one Run of a Source.
@@ -45,10 +46,11 @@ func newConsumer(s *Source) *consumer {
 	}
 }
 
-// polled is the records of one partition from one poll.
+// polled is what one poll returned of one partition: records, or a batch that is too large to decompress.
 type polled struct {
 	*partition
-	records []*kgo.Record
+	records  []*kgo.Record
+	tooLarge *kgo.ErrDecompressTooLarge
 }
 
 // poll emits what it reads until ctx ends or Kafka denies access. While the pipeline is full, emit blocks and nothing is
@@ -58,16 +60,27 @@ func (c *consumer) poll(ctx context.Context, emit func(pipeline.Batch) error) er
 		fetches := c.client.PollRecords(ctx, pollBatches*c.o.BatchRecords)
 		// Until AllowRebalance, the records belong to the assignment that the offset tracker has.
 		var all []polled
+		beyond := map[string]map[int32]kgo.EpochOffset{} // where to continue after batches that are too large
 		fetches.EachPartition(func(f kgo.FetchTopicPartition) {
 			p := c.offsets.find(f.Topic, f.Partition)
 			if p == nil {
 				return
 			}
-			c.offsets.setEnd(p, f.HighWatermark)
+			c.offsets.setEnd(p, f.LastStableOffset)
 			if len(f.Records) > 0 {
-				all = append(all, polled{p, f.Records})
+				all = append(all, polled{partition: p, records: f.Records})
+			}
+			if tooLarge := (*kgo.ErrDecompressTooLarge)(nil); errors.As(f.Err, &tooLarge) {
+				all = append(all, polled{partition: p, tooLarge: tooLarge})
+				if beyond[f.Topic] == nil {
+					beyond[f.Topic] = map[int32]kgo.EpochOffset{}
+				}
+				beyond[f.Topic][f.Partition] = kgo.EpochOffset{Epoch: tooLarge.Epoch, Offset: tooLarge.NextOffset}
 			}
 		})
+		if len(beyond) > 0 {
+			c.client.SetOffsets(beyond)
+		}
 		c.client.AllowRebalance()
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -76,7 +89,11 @@ func (c *consumer) poll(ctx context.Context, emit func(pipeline.Batch) error) er
 			return err
 		}
 		for _, p := range all {
-			if err := c.emitBatches(p, emit); err != nil {
+			do := c.emitBatches
+			if p.tooLarge != nil {
+				do = c.reject
+			}
+			if err := do(p, emit); err != nil {
 				return err
 			}
 		}
@@ -96,8 +113,11 @@ func (c *consumer) handleFetchErrors(errs []kgo.FetchError) error {
 			continue
 		case errors.As(e.Err, new(*kgo.ErrGroupSession)):
 			reason = errGroup
-		case errors.As(e.Err, new(*kgo.ErrDataLoss)), errors.As(e.Err, new(*kgo.ErrDecompressTooLarge)):
+		case errors.As(e.Err, new(*kgo.ErrDataLoss)):
 			reason = errDataLoss
+		case errors.As(e.Err, new(*kgo.ErrDecompressTooLarge)):
+			c.metrics.errors[errTooLarge].Inc()
+			continue // reject logs it
 		}
 		c.metrics.errors[reason].Inc()
 		key := fmt.Sprintf("%s %s/%d", reason, e.Topic, e.Partition)
@@ -140,6 +160,28 @@ func (c *consumer) emitBatches(p polled, emit func(pipeline.Batch) error) error 
 			return pipelineError{err}
 		}
 		batch, size = pipeline.Batch{}, 0
+	}
+	return nil
+}
+
+// reject makes a dead letter of a batch that is too large, and the partition continues after it. The records can't be
+// read without decompressing them, so the dead letter has their offsets.
+func (c *consumer) reject(p polled, emit func(pipeline.Batch) error) error {
+	first, next := p.tooLarge.Offset, p.tooLarge.NextOffset
+	number, ok := c.offsets.begin(p.partition, first, next, p.tooLarge.Epoch)
+	if !ok {
+		return nil // the partition's new owner reads it
+	}
+	c.o.Logger.WithFields(logrus.Fields{"topic": p.topic, "partition": p.number, "from_offset": first, "to_offset": next - 1}).
+		Warn("kafka batch too large, sending its offsets to the dead-letter queue")
+	err := emit(pipeline.Batch{
+		Origin: fmt.Sprintf("%s/%d", p.topic, p.number), Accepted: c.o.Now(),
+		Rejected: []pipeline.Rejected{{Position: first, Rejection: telemetry.Reject(telemetry.TooLarge, "", "", fmt.Sprintf(
+			"the batch of offsets %d to %d decompresses to more than %d MiB: send its records again in smaller batches", first, next-1, maxDecompress>>20))}},
+		Done: func(pipeline.Outcome) { c.offsets.ack(p.partition, number) },
+	})
+	if err != nil {
+		return pipelineError{err}
 	}
 	return nil
 }
@@ -242,7 +284,7 @@ func (c *consumer) measure(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	ends, err := admin.ListEndOffsets(ctx, c.o.Topics...)
+	ends, err := admin.ListCommittedOffsets(ctx, c.o.Topics...) // up to the first open transaction
 	if err != nil {
 		return
 	}

@@ -25,9 +25,9 @@ const (
 
 	eventAssigned, eventRevoked, eventLost = "assigned", "revoked", "lost"
 
-	errUnreachable, errDenied, errGroup, errDataLoss, errOther = "unreachable", "denied", "group", "data_loss", "other"
+	errUnreachable, errDenied, errGroup, errDataLoss, errTooLarge, errOther = "unreachable", "denied", "group", "data_loss", "too_large", "other"
 
-	skipTombstone, skipEmpty = "tombstone", "empty"
+	skipTombstone, skipEmpty, skipMarker = "tombstone", "empty", "marker"
 )
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -38,10 +38,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		rebalances: promutil.Counters(register, "fleet_etl_kafka_rebalances_total",
 			"Changes of the partitions assigned to this process, by event.", "event", eventAssigned, eventRevoked, eventLost),
 		errors: promutil.Counters(register, "fleet_etl_kafka_fetch_errors_total",
-			"Errors while consuming, by reason: unreachable brokers, denied access, the consumer group, records lost by Kafka.",
-			"reason", errUnreachable, errDenied, errGroup, errDataLoss, errOther),
+			"Errors while consuming, by reason: unreachable brokers, denied access, the consumer group, records lost by Kafka, batches that decompress to more than 64 MiB.",
+			"reason", errUnreachable, errDenied, errGroup, errDataLoss, errTooLarge, errOther),
 		skipped: promutil.Counters(register, "fleet_etl_kafka_values_skipped_total",
-			"Values without a record, by reason. They are skipped.", "reason", skipTombstone, skipEmpty),
+			"Values without a record, by reason (tombstone, empty, marker of a transaction). They are skipped.", "reason", skipTombstone, skipEmpty, skipMarker),
 		partitions: prometheus.NewDesc("fleet_etl_kafka_partitions",
 			"Partitions assigned to this process.", nil, nil),
 		position: prometheus.NewDesc("fleet_etl_kafka_position",

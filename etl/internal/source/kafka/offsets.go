@@ -25,7 +25,7 @@ type partition struct {
 	durable   int64 // all records before it are durable; at first where reading begins, or unknown
 	epoch     int32 // leader epoch of the last of them
 	committed int64 // last committed offset; at first where reading begins, or unknown
-	end       int64 // offset that the next record in the partition will get, or unknown
+	end       int64 // offset up to which records can be read, which is before the first open transaction, or unknown
 	inFlight  ack.Tracker[offset]
 	closed    bool // being revoked, or no longer assigned
 }

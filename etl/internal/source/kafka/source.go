@@ -136,6 +136,7 @@ func (s *Source) run(polling context.Context, fail context.CancelCauseFunc, emit
 		kgo.OnPartitionsAssigned(c.onAssigned), kgo.OnPartitionsRevoked(c.onRevoked), kgo.OnPartitionsLost(c.onLost),
 		kgo.FetchMaxBytes(int32(s.o.FetchMaxBytes)), kgo.FetchMaxPartitionBytes(int32(min(s.o.FetchMaxBytes, 1<<20))),
 		kgo.MaxDecompressBatchBytes(maxDecompress), kgo.FetchMaxWait(500*time.Millisecond),
+		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), // the offset passes markers of transactions too
 	)...)
 	if err != nil {
 		return fmt.Errorf("kafka client: %w", err)

@@ -14,7 +14,10 @@ import (
 // parse adds the records of a value to a batch: one JSON object, or one per line. It returns the reason to skip a value
 // without a record, or "".
 func parse(b *pipeline.Batch, r *kgo.Record) (skipped string) {
-	if r.Value == nil {
+	switch {
+	case r.Attrs.IsControl():
+		return skipMarker
+	case r.Value == nil:
 		return skipTombstone
 	}
 	text := bytes.TrimSpace(r.Value)
