@@ -33,6 +33,7 @@ type Claim struct {
 	InstanceID, DeviceID string
 	FromDay              Day
 	Fleets               []string // fleets that the records name; only ClaimsOfDevices reads them
+	WriteTimeUs          int64    // write timestamp in µs; only Leftovers reads it
 }
 
 // ClaimStore keeps the running instances and the devices that each claims.
@@ -61,7 +62,7 @@ const (
 	selectClaims           = "SELECT device_id, instance_id, from_day, fleets FROM claims_by_device WHERE bucket = ? AND device_id IN ?"
 	insertClaimByInstance  = "INSERT INTO claims_by_instance (instance_id, bucket, device_id, from_day) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteClaimByInstance  = "DELETE FROM claims_by_instance USING TIMESTAMP ? WHERE instance_id = ? AND bucket = ? AND device_id = ?"
-	selectClaimsByInstance = "SELECT device_id, from_day FROM claims_by_instance WHERE instance_id = ? AND bucket = ?"
+	selectClaimsByInstance = "SELECT device_id, from_day, WRITETIME(from_day) FROM claims_by_instance WHERE instance_id = ? AND bucket = ?"
 )
 
 // execInstance writes at the coordinator's time. With the instance's own time, what an instance with a fast clock wrote
@@ -140,7 +141,7 @@ func (s *ClaimStore) Leftovers(ctx context.Context, instanceID string) ([]Claim,
 	parts, err := fanOut(ctx, s.config.Fanout, buckets(claimBuckets), func(ctx context.Context, bucket int32) ([]Claim, error) {
 		return collect(s.Session, s.query(ctx, selectClaimsByInstance, instanceID, bucket), func(c *Claim) []any {
 			c.InstanceID = instanceID
-			return []any{&c.DeviceID, &c.FromDay}
+			return []any{&c.DeviceID, &c.FromDay, &c.WriteTimeUs}
 		})
 	})
 	if err != nil {

@@ -30,12 +30,12 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 	for i := range 40 {
 		device := fmt.Sprintf("m-%02d", i)
 		claim(instance, device, 20000, readUs, "north")
-		want = append(want, cassandra.Claim{InstanceID: instance, DeviceID: device, FromDay: 20000})
+		want = append(want, cassandra.Claim{InstanceID: instance, DeviceID: device, FromDay: 20000, WriteTimeUs: readUs})
 	}
 	claim(other, "m-00", 20005, readUs)
 	claim(instance, "m-00", 19999, readUs+2, "south") // an earlier record arrived
 	claim(instance, "m-00", 19990, readUs+1)          // an earlier write
-	want[0].FromDay = 19999
+	want[0].FromDay, want[0].WriteTimeUs = 19999, readUs+2
 
 	of := func(instance string) []cassandra.Claim {
 		claims, _, err := s.Leftovers(ctx, instance)
@@ -44,7 +44,7 @@ func TestClaimsAreReadByDeviceAndByInstance(t *testing.T) {
 		return claims
 	}
 	require.Equal(t, want, of(instance), "every device, from all buckets")
-	require.Equal(t, []cassandra.Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005}}, of(other))
+	require.Equal(t, []cassandra.Claim{{InstanceID: other, DeviceID: "m-00", FromDay: 20005, WriteTimeUs: readUs}}, of(other))
 	require.Empty(t, of("i~3"))
 	on := func(device string) []cassandra.Claim {
 		claims, err := s.ClaimsOfDevices(ctx, device)

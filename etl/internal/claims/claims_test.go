@@ -402,6 +402,27 @@ func TestSilentInstanceIsFencedAndThenTakenOver(t *testing.T) {
 	}
 }
 
+// A claim is released although the clock of the instance that wrote it was ahead.
+func TestClaimFromAFastClockIsReleased(t *testing.T) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
+		leave(t, store, "ended", cassandra.RoleEnded, "v1")
+		late := []cassandra.Mutation[cassandra.Claim]{{
+			Row: cassandra.Claim{InstanceID: "ended", DeviceID: "v1", FromDay: 5}, WriteTimeUs: time.Now().Add(time.Hour).UnixMicro(),
+		}}
+		require.NoError(t, store.View(nil).ApplyDeviceClaims(t.Context(), late))
+		require.NoError(t, store.View(nil).ApplyInstanceClaims(t.Context(), late))
+		one := startInstance(t, store, cassandra.RoleStream)
+		require.Equal(t, []string{"v1"}, one.adopted(t))
+		one.Applied("v1", 1)
+		release, ok := one.BeginRelease("v1")
+		require.True(t, ok)
+		require.NoError(t, one.FinishRelease(t.Context(), []Release{release}))
+		require.Empty(t, claimed(t, store, "ended"))
+		require.Empty(t, one.adopted(t))
+		require.Nil(t, find(t, store, "ended"), "it holds no claims")
+	})
+}
+
 // The clock of an instance may be behind by the largest expected difference.
 func TestInstanceWithASlowClockIsNotFenced(t *testing.T) {
 	simulated(t, func(t *testing.T, store *fakestore.Store) {

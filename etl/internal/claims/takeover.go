@@ -194,7 +194,8 @@ func (c *Claims) adopt(instance string, left []cassandra.Claim) (ids []string) {
 		}
 		v.fromDay = min(v.fromDay, other.FromDay)
 		v.adopted = append(v.adopted, instance)
-		v.inFlight++ // until the caller has loaded it
+		c.stamps.After(other.WriteTimeUs) // its clock may be ahead: the claim is deleted later than it was written
+		v.inFlight++                      // until the caller has loaded it
 		ids = append(ids, other.DeviceID)
 	}
 	return ids

@@ -247,6 +247,10 @@ func (f *View) ApplyOpenAlerts(_ context.Context, rows []cassandra.Mutation[cass
 func openAlertKey(r *cassandra.Alert) string { return KeyOf(r.FleetID, r.DeviceID, r.Type) }
 
 func (f *View) ApplyInstanceClaims(_ context.Context, rows []cassandra.Mutation[cassandra.Claim]) error {
+	rows = slices.Clone(rows)
+	for i := range rows {
+		rows[i].Row.WriteTimeUs = rows[i].WriteTimeUs
+	}
 	return apply(f, cassandra.TableClaimsByInstance, rows, func(c *cassandra.Claim) string { return KeyOf(c.InstanceID, c.DeviceID) })
 }
 
