@@ -37,8 +37,10 @@ const (
 
 	insertFleetAlert = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, " + alertCells + ")" +
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-	insertFleetAlertEnd = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, resolved, resolved_at)" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
+	insertFleetAlertEnded = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, " + alertCells + ", resolved, resolved_at)" +
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, true, ?) USING TIMESTAMP ?"
+	insertFleetAlertOpen = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, resolved)" +
+		" VALUES (?, ?, ?, ?, ?, ?, false) USING TIMESTAMP ?"
 	deleteFleetAlert    = "DELETE FROM alerts_by_fleet_day USING TIMESTAMP ? WHERE fleet_id = ? AND day = ? AND severity = ? AND ts = ? AND device_id = ? AND alert_type = ?"
 	insertAlertResolved = "INSERT INTO alerts_by_fleet_day (fleet_id, day, severity, ts, device_id, alert_type, resolved) VALUES (?, ?, ?, ?, ?, ?, true) USING TIMESTAMP ?"
 	selectFleetAlerts   = "SELECT ts, alert_type, " + alertCells + ", device_id, resolved, resolved_at" +
@@ -118,7 +120,7 @@ const aheadMs = 5 * 60 * 1000
 // ApplyFleetAlerts applies alerts of one fleet, day and severity. An alert that was resolved by hand stays resolved: that
 // it is open is written with a time before anyone can have seen it.
 func (s *AlertStore) ApplyFleetAlerts(ctx context.Context, rows []Mutation[Alert]) error {
-	a := newArena(2*len(rows), 14)
+	a := newArena(2*len(rows), 15)
 	b := s.batch(ctx, 2*len(rows))
 	for i := range rows {
 		r, at := &rows[i].Row, rows[i].WriteTimeUs
@@ -131,17 +133,18 @@ func (s *AlertStore) ApplyFleetAlerts(ctx context.Context, rows []Mutation[Alert
 		}
 		a.fleetAlertKey(r)
 		a.alert(r)
+		if r.EndedMs != 0 {
+			a.add(&r.EndedMs, &at)
+			b.add(insertFleetAlertEnded, a.row(from))
+			continue
+		}
 		a.add(&at)
 		b.add(insertFleetAlert, a.row(from))
 
-		from = len(a.args)
+		from, at = len(a.args), (r.OpenedMs-aheadMs)*1000
 		a.fleetAlertKey(r)
-		ended, end := r.end()
-		if !ended {
-			at = (r.OpenedMs - aheadMs) * 1000
-		}
-		a.add(&ended, &end, &at)
-		b.add(insertFleetAlertEnd, a.row(from))
+		a.add(&at)
+		b.add(insertFleetAlertOpen, a.row(from))
 	}
 	return b.exec(TableAlerts)
 }
@@ -150,14 +153,6 @@ func (s *AlertStore) ApplyFleetAlerts(ctx context.Context, rows []Mutation[Alert
 func (a *arena) fleetAlertKey(r *Alert) {
 	day := DayOf(r.OpenedMs)
 	a.add(&r.FleetID, &day, &r.Severity, &r.OpenedMs, &r.DeviceID, &r.Type)
-}
-
-// end returns whether an alert has ended, and the time; nil if it has not.
-func (a *Alert) end() (bool, *int64) {
-	if a.EndedMs == 0 {
-		return false, nil
-	}
-	return true, &a.EndedMs
 }
 
 // ResolveAlert marks an alert of a fleet as resolved by hand. It needs the fields of the key: fleet, severity, OpenedMs,
@@ -174,7 +169,10 @@ func (s *AlertStore) ApplyDeviceAlerts(ctx context.Context, rows []Mutation[Aler
 			month := DayOf(r.OpenedMs).Month()
 			a.add(&r.DeviceID, &month, &r.OpenedMs, &r.Type)
 		}, func(a *arena, r *Alert) {
-			ended, end := r.end()
+			ended, end := r.EndedMs != 0, &r.EndedMs
+			if !ended {
+				end = nil
+			}
 			a.add(&r.FleetID, &r.Severity, &ended)
 			a.set(&end) // a late record may have removed it
 			a.alert(r)

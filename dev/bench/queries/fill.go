@@ -165,7 +165,7 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 		}
 		for range alertsPerDay {
 			at := day.Time().Add(time.Duration(r.Int64N(int64(end.Sub(day.Time())) + 1)))
-			err = errors.Join(err, f.write(ctx, "insertFleetAlert", f.row(n, at)), f.write(ctx, "insertFleetAlertEnd", f.row(n, at)))
+			err = errors.Join(err, f.write(ctx, "insertFleetAlertEnded", f.row(n, at)))
 			if n < followed {
 				err = errors.Join(err, f.write(ctx, "insertDeviceAlert", f.row(n, at)))
 			}
