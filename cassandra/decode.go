@@ -11,7 +11,10 @@ import (
 // Destinations that the driver fills without reflection, and without a pointer for each optional value.
 type (
 	numberCell float64 // NaN for null; a CQL double or int
-	nameCell   struct{ text string }
+	nameCell   struct {
+		text string
+		seen map[string]string // nil: only a text that equals the one before it is shared
+	}
 )
 
 func (c numberCell) absent() bool { return math.IsNaN(float64(c)) }
@@ -38,10 +41,18 @@ func (c *numberCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
 	return nil
 }
 
-// UnmarshalCQL implements gocql.Unmarshaler. A text that repeats costs no allocation.
+// UnmarshalCQL implements gocql.Unmarshaler. A text that repeats costs no allocation, and no search through the others.
 func (c *nameCell) UnmarshalCQL(_ gocql.TypeInfo, data []byte) error {
-	if c.text != string(data) {
-		c.text = string(data)
+	if c.text == string(data) {
+		return nil
 	}
+	text, ok := c.seen[string(data)]
+	if !ok {
+		text = string(data)
+		if c.seen != nil {
+			c.seen[text] = text
+		}
+	}
+	c.text = text
 	return nil
 }

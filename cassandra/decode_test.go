@@ -3,6 +3,7 @@ package cassandra
 import (
 	"math"
 	"testing"
+	"unsafe"
 
 	"github.com/gocql/gocql"
 	"github.com/stretchr/testify/require"
@@ -27,4 +28,21 @@ func TestCellsDecodeNumbersAndTexts(t *testing.T) {
 	var name nameCell
 	require.NoError(t, name.UnmarshalCQL(nil, []byte("depot")))
 	require.Equal(t, "depot", name.text)
+}
+
+func TestNamesThatAlternateAreShared(t *testing.T) {
+	name := nameCell{seen: map[string]string{}}
+	read := func(text string) string {
+		require.NoError(t, name.UnmarshalCQL(nil, []byte(text)))
+		return name.text
+	}
+	first := read("depot")
+	require.Equal(t, "port", read("port"))
+	require.Same(t, unsafe.StringData(first), unsafe.StringData(read("depot")))
+	require.Len(t, name.seen, 2)
+	data := []byte("port")
+	require.Zero(t, testing.AllocsPerRun(100, func() {
+		_ = name.UnmarshalCQL(nil, []byte("depot"))
+		_ = name.UnmarshalCQL(nil, data)
+	}))
 }

@@ -2,6 +2,7 @@ package cassandra
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -69,6 +70,8 @@ type Result struct {
 	Columns []ResultColumn
 	Rows    [][]any
 	More    bool // there are rows beyond the limit
+	Full    bool // there are rows for which the memory of the reader did not suffice
+	Bytes   int  // approximate memory of the rows, and of a frame that is made of them
 }
 
 // ResultColumn is a column of a result.
@@ -77,8 +80,13 @@ type ResultColumn struct {
 	Type string // CQL type, for example timestamp or list<int>
 }
 
+// pageBytes bounds a page of a statement, together with the length of the statement: each row may repeat columns and texts as
+// often as the statement has room to name them.
+const pageBytes = 2 << 20
+
 // Select runs a SELECT statement unchanged and reads at most limit rows. The caller decides which statements are allowed;
-// Select only bounds rows and time.
+// Select only bounds rows, memory and time. If the memory of WithMemory does not suffice, it returns the rows before that
+// with the error.
 func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (Result, error) {
 	const op = "run statement"
 	leave, err := s.enter(ctx)
@@ -87,7 +95,8 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 	}
 	defer leave()
 	statsOf(ctx).addStatement(statement, nil)
-	iter := s.reading(s.driver.Bind(unprepared+statement, noValues).WithContext(ctx)).PageSize(min(limit+1, 5000)).Iter()
+	iter := s.reading(s.driver.Bind(unprepared+statement, noValues).WithContext(ctx)).PageSize(min(limit+1, 5000, max(pageBytes/len(statement), 1))).Iter()
+	take := MemoryOf(ctx)
 	var result Result
 	var dest []any
 	var values []func() any // of the columns
@@ -105,7 +114,11 @@ func (s *QueryStore) Select(ctx context.Context, statement string, limit int) (R
 		for i, value := range values {
 			row[i] = value()
 		}
-		result.Rows = append(result.Rows, row)
+		bytes := resultBytes(row)
+		if err := take(bytes); err != nil {
+			return result, opError(op, errors.Join(err, iter.Close()))
+		}
+		result.Rows, result.Bytes = append(result.Rows, row), result.Bytes+bytes
 	}
 	return result, opError(op, iter.Close())
 }

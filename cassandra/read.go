@@ -2,6 +2,7 @@ package cassandra
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -71,12 +72,16 @@ func scan[T any](s *Session, q *gocql.Query, next func(*gocql.Iter) (T, bool)) (
 		return nil, err
 	}
 	defer leave()
+	take := MemoryOf(q.Context())
 	iter := q.Iter()
 	rows := make([]T, 0, iter.NumRows())
 	for {
 		row, ok := next(iter)
 		if !ok {
 			return rows, iter.Close()
+		}
+		if err := take(rowBytes(&row)); err != nil {
+			return nil, errors.Join(err, iter.Close())
 		}
 		rows = append(rows, row)
 	}

@@ -3,6 +3,7 @@ package cassandra
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -14,6 +15,8 @@ type Track struct {
 	Positions []Position
 	// More is set if the range has more positions, older ones, than the limit.
 	More bool
+
+	names int // bytes of the different texts
 }
 
 // Position is a position of a track. An absent number is NaN, an absent text is empty. A panel may ask for hundreds of
@@ -27,7 +30,12 @@ type Position struct {
 }
 
 // Bytes estimates the memory that the track takes.
-func (t *Track) Bytes() int { return cap(t.Positions) * int(unsafe.Sizeof(Position{})) }
+func (t *Track) Bytes() int { return cap(t.Positions)*positionBytes + t.names }
+
+const (
+	positionBytes = int(unsafe.Sizeof(Position{}))
+	nameBytes     = 80 // of a different text beside its length: its place in a map
+)
 
 const selectTrack = "SELECT ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone" +
 	" FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ? LIMIT ?"
@@ -48,12 +56,23 @@ func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Da
 	t := &Track{Positions: make([]Position, 0, iter.NumRows())}
 	var ts int64
 	var lat, lon, speed, heading, battery, temp numberCell
-	var fleet, zone nameCell
+	fleet, zone := nameCell{seen: map[string]string{}}, nameCell{seen: map[string]string{}}
+	take := MemoryOf(ctx)
+	names := 0
 	row := []any{&ts, &fleet, &lat, &lon, &speed, &heading, &battery, &temp, &zone}
 	for iter.Scan(row...) {
 		if len(t.Positions) == limit {
 			t.More = true
 			break
+		}
+		bytes := positionBytes * 3 / 2 // the list is copied when it grows
+		if n := len(fleet.seen) + len(zone.seen); n > names {
+			names = n
+			t.names += len(fleet.text) + len(zone.text) + nameBytes
+			bytes += len(fleet.text) + len(zone.text) + nameBytes
+		}
+		if err := take(bytes); err != nil {
+			return nil, opError(op, errors.Join(err, iter.Close()))
 		}
 		t.Positions = append(t.Positions, Position{
 			TsMs: ts, Lat: float64(lat), Lon: float64(lon), SpeedKmh: float64(speed), HeadingDeg: float64(heading),
