@@ -20,7 +20,7 @@ import (
 )
 
 // Cell receives a value of any type from the driver. Value is nil, bool, int64, float64, time.Time, string, *big.Int
-// (varint) or *inf.Dec (decimal).
+// (varint) or *inf.Dec (decimal). A decimal with very many digits is a text such as 1E2000000.
 type Cell struct{ Value any }
 
 // UnmarshalCQL implements gocql.Unmarshaler.
@@ -86,7 +86,10 @@ func decode(info gocql.TypeInfo, data []byte) (any, error) {
 		return v, gocql.Unmarshal(info, data, v)
 	case gocql.TypeDecimal:
 		v := new(inf.Dec)
-		return v, gocql.Unmarshal(info, data, v)
+		if err := gocql.Unmarshal(info, data, v); err != nil || abs(v.Scale()) <= maxScale {
+			return v, err
+		}
+		return fmt.Sprintf("%sE%d", v.UnscaledBig(), -int64(v.Scale())), nil
 	case gocql.TypeDouble:
 		return scalar[float64](info, data)
 	case gocql.TypeFloat:
@@ -121,6 +124,12 @@ func decode(info gocql.TypeInfo, data []byte) (any, error) {
 	}
 	return blobText(data), nil
 }
+
+// maxScale bounds the digits that a decimal is written with after its significant ones. A few bytes can hold a number of two
+// billion digits.
+const maxScale = 1000
+
+func abs(scale inf.Scale) int64 { return max(int64(scale), -int64(scale)) }
 
 // sizes are the bytes of values of a fixed size.
 var sizes = map[gocql.Type]int{

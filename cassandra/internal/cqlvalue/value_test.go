@@ -73,6 +73,8 @@ func TestScalars(t *testing.T) {
 		{gocql.TypeVarint, *huge, huge},
 		{gocql.TypeVarint, int64(-1), big.NewInt(-1)},
 		{gocql.TypeDecimal, *inf.NewDec(-12345, 2), inf.NewDec(-12345, 2)},
+		{gocql.TypeDecimal, *inf.NewDec(1, -2_000_000_000), "1E2000000000"}, // two billion digits
+		{gocql.TypeDecimal, *inf.NewDec(-5, 2_000_000_000), "-5E-2000000000"},
 		{gocql.TypeFloat, float32(0.1), 0.1},
 		{gocql.TypeDouble, 62.5, 62.5},
 		{gocql.TypeTimestamp, instant, instant},
