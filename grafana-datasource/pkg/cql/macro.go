@@ -34,7 +34,7 @@ func Expand(statement string, r Range) (string, error) {
 		}
 		return ""
 	}
-	expanded := macroForm.ReplaceAllStringFunc(statement, func(found string) string {
+	expand := func(found string) string {
 		m := macroForm.FindStringSubmatch(found)
 		name, argument := m[1], strings.TrimSpace(m[2])
 		// Only $__timeFilter has an argument. Parentheses behind other macros belong to the statement.
@@ -62,12 +62,20 @@ func Expand(statement string, r Range) (string, error) {
 		default:
 			return fail("macro %s: unknown; use one of %s", shown(found), macroNames)
 		}
+	}
+	size := len(statement)
+	expanded := macroForm.ReplaceAllStringFunc(statement, func(found string) string {
+		if failed != nil {
+			return ""
+		}
+		text := expand(found)
+		if size += len(text) - len(found); size > MaxText { // the list of days is long, and a statement has room for many
+			return fail("statement: more than %d bytes after macro expansion; choose a shorter time range", MaxText)
+		}
+		return text
 	})
 	if failed != nil {
 		return "", failed
-	}
-	if len(expanded) > MaxText {
-		return "", fmt.Errorf("statement: %d bytes after macro expansion; at most %d are accepted; choose a shorter time range", len(expanded), MaxText)
 	}
 	return expanded, nil
 }

@@ -399,6 +399,22 @@ func (s *selection) checkFleets(table Table, keys []relation, rules Rules) error
 	return nil
 }
 
+// maxPlan bounds the bytes of all statements of a plan.
+const maxPlan = 16 << 20
+
+// bytesEach returns the bytes of the longest statement of a plan that splits the conditions keys.
+func (s *selection) bytesEach(keys []relation) int {
+	n := len(s.statement) + len(keys)
+	for _, key := range keys {
+		longest := 0
+		for _, value := range key.values {
+			longest = max(longest, value[len(value)-1].to-value[0].from)
+		}
+		n += key.columnEnd + len(" = ") + longest - key.to
+	}
+	return n
+}
+
 // split makes one statement per partition. A statement that counts or groups stays whole.
 func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 	partitions := 1
@@ -414,6 +430,10 @@ func (s *selection) split(keys []relation, rules Rules) ([]string, error) {
 		return []string{s.statement}, nil
 	}
 	keys = slices.DeleteFunc(slices.Clone(keys), func(r relation) bool { return len(r.values) == 1 })
+	if each := s.bytesEach(keys); partitions > maxPlan/each {
+		return nil, fmt.Errorf("statement of %d bytes for each of %d partitions: at most %d bytes are accepted together; shorten it, or name fewer values",
+			each, partitions, maxPlan)
+	}
 	slices.SortFunc(keys, func(a, b relation) int { return a.from - b.from })
 	statements := []string{""}
 	done := 0

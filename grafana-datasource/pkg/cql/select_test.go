@@ -1,6 +1,8 @@
 package cql
 
 import (
+	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -127,6 +129,33 @@ func TestValidateRejectsHostileStatements(t *testing.T) {
 			assert.Less(t, len(err.Error()), 600, "users read the error")
 		})
 	}
+}
+
+func TestPlansAreBounded(t *testing.T) {
+	many := rules
+	many.MaxPartitions = 2000
+	keys := make([]string, 2000)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("'%d'", i)
+	}
+	statement := func(text string) string {
+		return "SELECT lat, '" + text + "' FROM latest_telemetry_by_device WHERE device_id IN (" + strings.Join(keys, ",") + ")"
+	}
+	plan, err := Validate(statement("x"), tables, many)
+	require.NoError(t, err)
+	assert.Len(t, plan.Statements, 2000)
+	_, err = Validate(statement(strings.Repeat("x", 100_000)), tables, many)
+	require.EqualError(t, err, "statement of 100072 bytes for each of 2000 partitions: at most 16777216 bytes are accepted together; shorten it, or name fewer values")
+}
+
+func TestExpansionStopsAtTheBound(t *testing.T) {
+	r := Range{From: time.Unix(0, 0), To: time.Unix(0, 0).AddDate(5, 0, 0), MaxDays: 2000}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	_, err := Expand(strings.Repeat("$__days ", 16_000), r)
+	runtime.ReadMemStats(&after)
+	require.ErrorContains(t, err, "after macro expansion")
+	assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(16<<20), "it would be 400 MB")
 }
 
 func TestRulesOfTheAdministrator(t *testing.T) {
