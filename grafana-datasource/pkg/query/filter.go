@@ -2,7 +2,7 @@ package query
 
 import (
 	"regexp"
-	"slices"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 )
@@ -14,33 +14,64 @@ type Filter struct {
 	Value    string   `json:"value"`
 	Values   []string `json:"values"`
 
+	values  map[string]bool
 	pattern *regexp.Regexp
 	number  float64
 }
 
 var operators = []string{"=", "!=", "=|", "!=|", "=~", "!~", "<", ">"}
 
-// maxPatternBytes bounds regular expressions: matching takes time in proportion to their length.
-const maxPatternBytes = 1000
+// Bounds of regular expressions: matching takes time and memory in proportion to them. Counted repetitions such as x{1000}
+// make a short pattern large.
+const (
+	maxPatternBytes = 1000   // of a pattern
+	maxPatternSize  = 10_000 // of all patterns of a query, with their repetitions
+)
 
 func compile(filters []Filter) error {
+	left := maxPatternSize
 	for i := range filters {
-		if err := filters[i].compile(); err != nil {
+		if err := filters[i].compile(&left); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *Filter) compile() error {
+// patternSize is the number of parts of a pattern, with each repetition.
+func patternSize(re *syntax.Regexp) int {
+	n := 1
+	for _, part := range re.Sub {
+		n += patternSize(part)
+	}
+	if re.Op == syntax.OpRepeat {
+		n *= max(re.Min, re.Max, 1)
+	}
+	return n
+}
+
+// compile prepares a filter. left is what remains of maxPatternSize.
+func (f *Filter) compile(left *int) error {
 	if err := oneOf("operator of filter "+f.Key, []string{f.Operator}, operators); err != nil {
 		return err
 	}
 	var err error
 	switch f.Operator {
+	case "=|", "!=|":
+		f.values = make(map[string]bool, len(f.Values))
+		for _, value := range f.Values {
+			f.values[value] = true
+		}
 	case "=~", "!~":
 		if len(f.Value) > maxPatternBytes {
 			return Invalid("filter %s: a pattern of %d bytes; at most %d are accepted", f.Key, len(f.Value), maxPatternBytes)
+		}
+		parsed, err := syntax.Parse(f.Value, syntax.Perl)
+		if err != nil {
+			return Invalid("filter %s %q: %v", f.Key, f.Value, err)
+		}
+		if *left -= patternSize(parsed) + len(f.Value); *left < 0 {
+			return Invalid("filter %s %q: the patterns of the query are too large; use fewer of them, or smaller counts in braces", f.Key, f.Value)
 		}
 		if f.pattern, err = regexp.Compile("^(?:" + f.Value + ")$"); err != nil {
 			return Invalid("filter %s %q: %v", f.Key, f.Value, err)
@@ -99,9 +130,9 @@ func (f *Filter) match(c Cell) bool {
 	case "!=":
 		return c.text != f.Value
 	case "=|":
-		return slices.Contains(f.Values, c.text)
+		return f.values[c.text]
 	case "!=|":
-		return !slices.Contains(f.Values, c.text)
+		return !f.values[c.text]
 	case "=~":
 		return f.pattern.MatchString(c.text)
 	case "!~":

@@ -55,6 +55,23 @@ func TestMatchNeedsEveryFilter(t *testing.T) {
 	assert.True(t, MatchFleet(filters, "c"), "the filter on zone does not apply")
 }
 
+func TestPatternsOfAQueryAreBoundedTogether(t *testing.T) {
+	filters := make([]Filter, 10)
+	for i := range filters {
+		filters[i] = Filter{Key: "zone", Operator: "=~", Value: "(depot|port)-[0-9]{1,3}.*"}
+	}
+	require.NoError(t, compile(filters))
+	for _, pattern := range []string{strings.Repeat(".{1000}", 10), "((x{10}){10}){10}" + strings.Repeat("y{1000}", 9)} {
+		err := compile([]Filter{{Key: "zone", Operator: "=~", Value: pattern}})
+		require.ErrorContains(t, err, "the patterns of the query are too large; use fewer of them, or smaller counts in braces")
+	}
+	many := make([]Filter, 200)
+	for i := range many {
+		many[i] = Filter{Key: "zone", Operator: "=~", Value: strings.Repeat("x", 100)}
+	}
+	require.ErrorContains(t, compile(many), "too large")
+}
+
 func TestInvalidFilters(t *testing.T) {
 	for want, f := range map[string]Filter{
 		`operator of filter zone "like": unknown; use one of =, !=`: {Key: "zone", Operator: "like"},
