@@ -47,8 +47,15 @@ describe('settings', () => {
 
   it('require numbers above 0, and a speed of 0 or more', () => {
     expect(
-      problems({ maxRows: 0, maxConcurrency: 1.5, maxPartitions: -1, maxRowsRead: 0, cacheMegabytes: NaN })
-    ).toEqual(['maxConcurrency', 'maxPartitions', 'maxRows', 'maxRowsRead', 'cacheMegabytes']);
+      problems({
+        maxRows: 0,
+        maxConcurrency: 1.5,
+        maxPartitions: -1,
+        maxRowsRead: 0,
+        queryMegabytes: 0,
+        cacheMegabytes: NaN,
+      })
+    ).toEqual(['maxConcurrency', 'maxPartitions', 'maxRows', 'maxRowsRead', 'queryMegabytes', 'cacheMegabytes']);
     expect(problems({ movingAboveKmh: 0 })).toEqual([]);
     expect(problems({ movingAboveKmh: -1 })).toEqual(['movingAboveKmh']);
   });

@@ -10,6 +10,7 @@ export const DEFAULTS = {
   maxPartitions: 2000,
   maxRows: 100_000,
   maxRowsRead: 2_000_000,
+  queryMegabytes: 192,
   latestCache: '1s',
   closedDayCache: '10m',
   cacheMegabytes: 64,
@@ -50,7 +51,14 @@ export function settingsProblems(settings: Settings): Problems {
   for (const name of ['latestCache', 'closedDayCache'] as const) {
     problems[name] = durationProblem(settings[name], true);
   }
-  for (const name of ['maxConcurrency', 'maxPartitions', 'maxRows', 'maxRowsRead', 'cacheMegabytes'] as const) {
+  for (const name of [
+    'maxConcurrency',
+    'maxPartitions',
+    'maxRows',
+    'maxRowsRead',
+    'queryMegabytes',
+    'cacheMegabytes',
+  ] as const) {
     const value = settings[name];
     if (value !== undefined && !(Number.isInteger(value) && value > 0)) {
       problems[name] = 'Enter a whole number above 0';

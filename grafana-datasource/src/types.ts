@@ -65,6 +65,7 @@ export interface Settings extends DataSourceJsonData {
   maxPartitions?: number;
   maxRows?: number;
   maxRowsRead?: number;
+  queryMegabytes?: number;
   latestCache?: string;
   closedDayCache?: string;
   cacheMegabytes?: number;

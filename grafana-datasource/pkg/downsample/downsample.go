@@ -84,6 +84,9 @@ func (r *Rows[V]) sort(row *Row[V]) {
 	}
 }
 
+// Len is the number of rows in memory: at most the limit, and at least as many as Kept returns.
+func (r *Rows[V]) Len() int { return max(len(r.rows), 2*r.width*len(r.buckets)) }
+
 // Kept returns the kept rows, oldest first, each once. Up to the limit these are all rows.
 func (r *Rows[V]) Kept() []Row[V] {
 	kept := slices.Clone(r.rows)

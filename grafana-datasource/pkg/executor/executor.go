@@ -7,12 +7,15 @@ import (
 	"fmt"
 	"slices"
 	"time"
+	"unsafe"
 
 	"github.com/grafana/grafana-plugin-sdk-go/data"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
@@ -28,7 +31,7 @@ type Reader interface {
 	Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
 	Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
-	Rows(ctx context.Context, statement string, limit int) (cassandra.Result, error)
+	Rows(ctx context.Context, statement string, limit, bytes int) (cassandra.Result, error)
 }
 
 // Limits on concurrent goroutines. The reader limits the concurrent reads of the data source as a whole.
@@ -37,17 +40,23 @@ const (
 	concurrentPartitions = 64
 )
 
+// trackBytes bounds the positions that all tracks hold before they are downsampled. Tracks wait for each other.
+const trackBytes = 32 << 20
+
 // Executor runs the queries of one data source. It is safe for concurrent use.
 type Executor struct {
 	settings *settings.Settings
 	reader   Reader
 	links    frames.Links
 	now      func() time.Time
+	rawRows  *semaphore.Weighted // bytes that the rows of statements in progress may take
+	tracks   *semaphore.Weighted // bytes of positions
 }
 
 // New makes an executor.
 func New(s *settings.Settings, r Reader, links frames.Links, now func() time.Time) *Executor {
-	return &Executor{settings: s, reader: r, links: links, now: now}
+	return &Executor{settings: s, reader: r, links: links, now: now,
+		rawRows: semaphore.NewWeighted(int64(s.QueryBytes)), tracks: semaphore.NewWeighted(trackBytes)}
 }
 
 // Result is the result of a query.
@@ -192,18 +201,59 @@ func forEachFleet[T any](ctx context.Context, x *execution, c *query.Common, par
 	return fleets, rows, err
 }
 
-// keep returns the rows for which selects returns true. It does not change rows, which equal queries share.
+// keep returns the rows for which selects returns true. It does not change rows, which equal queries share, and returns
+// rows itself if it keeps all of them.
 func keep[T any](rows []T, selects func(*T) bool) []T {
-	kept := make([]T, 0, len(rows))
 	for i := range rows {
-		if selects(&rows[i]) {
-			kept = append(kept, rows[i])
+		if !selects(&rows[i]) {
+			kept := slices.Clone(rows[:i])
+			for j := i + 1; j < len(rows); j++ {
+				if selects(&rows[j]) {
+					kept = append(kept, rows[j])
+				}
+			}
+			return kept
 		}
 	}
-	return kept
+	return rows
 }
 
-// allows reports whether a list of choices has a value. An empty list allows every value.
-func allows(choices []string, value string) bool {
-	return len(choices) == 0 || slices.Contains(choices, value)
+// gather returns the rows of all parts for which selects returns true, in a list of its own. It takes its memory from the
+// account of ctx.
+func gather[T any](ctx context.Context, parts [][]T, selects func(*T) bool) ([]T, error) {
+	n := 0
+	for _, rows := range parts {
+		n += len(rows)
+	}
+	var row T
+	if err := memory.Take(ctx, n*int(unsafe.Sizeof(row))); err != nil {
+		return nil, err
+	}
+	kept := make([]T, 0, n)
+	for _, rows := range parts {
+		for i := range rows {
+			if selects(&rows[i]) {
+				kept = append(kept, rows[i])
+			}
+		}
+	}
+	return kept, nil
+}
+
+// takeCells takes the memory of a frame from the account of ctx.
+func takeCells(ctx context.Context, rows, fields int) error {
+	return memory.Take(ctx, rows*fields*memory.CellBytes)
+}
+
+// anyOf returns a function that reports whether a list of choices has a value. An empty list has every value. Both the list
+// and the rows may be long.
+func anyOf(choices []string) func(string) bool {
+	if len(choices) == 0 {
+		return func(string) bool { return true }
+	}
+	set := make(map[string]bool, len(choices))
+	for _, choice := range choices {
+		set[choice] = true
+	}
+	return func(value string) bool { return set[value] }
 }

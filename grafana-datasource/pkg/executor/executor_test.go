@@ -96,7 +96,7 @@ func (f *fakeReader) Alerts(_ context.Context, q cassandra.AlertQuery) ([]cassan
 	return rows, f.read("alerts %s %s limit %d", q.FleetID, strings.Join(q.Severities, ","), q.Limit)
 }
 
-func (f *fakeReader) Rows(_ context.Context, statement string, _ int) (cassandra.Result, error) {
+func (f *fakeReader) Rows(_ context.Context, statement string, _, _ int) (cassandra.Result, error) {
 	return f.rows, f.read("%s", statement)
 }
 
@@ -417,4 +417,14 @@ func TestAlertFormats(t *testing.T) {
 	assert.Equal(t, []string{"a speed_limit: no message"}, texts(t, alerts("logs"), "body"))
 	assert.Equal(t, []string{"HIGH speed_limit"}, texts(t, alerts("annotations"), "title"))
 	assert.Equal(t, 24, alerts("time_series").Frames[0].Rows())
+}
+
+func TestAlertSeriesBeginWhereTheReadDaysBegin(t *testing.T) {
+	q := &query.Alerts{Common: common("time_series", "north"), Severities: []string{"HIGH"}}
+	q.From, q.MaxDataPoints = time.Unix(0, 0), 11_000
+	r := run(t, newExecutor(alertRows()), q)
+	assert.Equal(t, []string{"Only the newest 100 of 20522 days, starting 2025-11-30: the limit of one query."}, r.Truncations)
+	times := r.Frames[0].Fields[0]
+	assert.Equal(t, 100*24, times.Len())
+	assert.Equal(t, time.Date(2025, 11, 30, 0, 0, 0, 0, time.UTC), times.At(0), "no zeros for days that were not read")
 }

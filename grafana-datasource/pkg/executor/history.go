@@ -9,12 +9,14 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
 // alerts returns the alerts of fleets, newest first.
 func (x *execution) alerts(ctx context.Context, q *query.Alerts) error {
-	severities := keep(cassandra.Severities, func(s *string) bool { return allows(q.Severities, *s) })
+	anySeverity, anyDevice, anyType := anyOf(q.Severities), anyOf(q.Devices), anyOf(q.AlertTypes)
+	severities := keep(cassandra.Severities, func(s *string) bool { return anySeverity(*s) })
 	days := x.days(q.From, q.To, x.settings.MaxPartitions/len(severities))
 	from := q.From
 	if first := days[0].Time(); first.After(from) {
@@ -31,16 +33,18 @@ func (x *execution) alerts(ctx context.Context, q *query.Alerts) error {
 		limit = x.settings.MaxRowsRead + 1
 	}
 	fleets, parts, err := forEachFleet(ctx, x, &q.Common, len(days)*len(severities), func(ctx context.Context, fleet string) ([]cassandra.Alert, error) {
-		rows, err := x.reader.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: from, To: q.To, Severities: severities, Limit: limit})
-		return keep(rows, func(a *cassandra.Alert) bool {
-			return allows(q.Devices, a.DeviceID) && allows(q.AlertTypes, a.Type) && query.Match(q.Filters, alertColumns, a) &&
-				(q.Resolved != query.ResolvedOpen || !a.Resolved) && (q.Resolved != query.ResolvedClosed || a.Resolved)
-		}), err
+		return x.reader.Alerts(ctx, cassandra.AlertQuery{FleetID: fleet, From: from, To: q.To, Severities: severities, Limit: limit})
 	})
 	if err != nil {
 		return err
 	}
-	rows := slices.Concat(parts...)
+	rows, err := gather(ctx, parts, func(a *cassandra.Alert) bool {
+		return anyDevice(a.DeviceID) && anyType(a.Type) && query.Match(q.Filters, alertColumns, a) &&
+			(q.Resolved != query.ResolvedOpen || !a.Resolved) && (q.Resolved != query.ResolvedClosed || a.Resolved)
+	})
+	if err != nil {
+		return err
+	}
 	slices.SortStableFunc(rows, func(a, b cassandra.Alert) int {
 		return cmp.Or(cmp.Compare(b.OpenedMs, a.OpenedMs), strings.Compare(a.FleetID, b.FleetID), strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type))
 	})
@@ -50,17 +54,30 @@ func (x *execution) alerts(ctx context.Context, q *query.Alerts) error {
 	}
 	switch q.Format {
 	case query.FormatLogs:
-		return x.show(frames.AlertLogs(rows))
-	case query.FormatAnnotations:
-		return x.show(frames.AlertAnnotations(rows))
+		frame, err := frames.AlertLogs(ctx, rows)
+		if err != nil {
+			return err
+		}
+		return x.show(frame)
 	case query.FormatTimeSeries:
-		return x.show(frames.AlertSeries(rows, severities, q.From, q.To, q.Interval, q.MaxDataPoints)...)
+		if err := takeCells(ctx, q.MaxDataPoints, 1+len(severities)); err != nil {
+			return err
+		}
+		return x.show(frames.AlertSeries(rows, severities, from, q.To, q.Interval, q.MaxDataPoints)...)
 	case query.FormatNumeric:
 		return x.show(frames.AlertCounts(rows, fleets, severities))
-	default:
-		return x.show(frames.Alerts(rows, x.links))
 	}
+	if err := takeCells(ctx, len(rows), alertFields); err != nil {
+		return err
+	}
+	if q.Format == query.FormatAnnotations {
+		return x.show(frames.AlertAnnotations(rows))
+	}
+	return x.show(frames.Alerts(rows, x.links))
 }
+
+// alertFields is the number of fields of a table of alerts. Annotations have fewer.
+const alertFields = 7
 
 var alertColumns = query.Columns[cassandra.Alert]{
 	"device_id":  func(a *cassandra.Alert) query.Cell { return query.Text(a.DeviceID) },
@@ -85,6 +102,14 @@ func (x *execution) analytics(ctx context.Context, q *query.Analytics) error {
 	if err != nil {
 		return err
 	}
+	n := 0
+	for _, hours := range parts {
+		n += len(hours)
+	}
+	fields := query.Selected(q.Fields, query.AnalyticsFields)
+	if err := memory.Take(ctx, 2*n*len(query.AnalyticsFields)*memory.CellBytes+len(fleets)*len(fields)*memory.SeriesBytes); err != nil {
+		return err
+	}
 	if q.Format == query.FormatTable {
 		return x.show(frames.HourTable(limitRows(x, slices.Concat(parts...), &q.Common, "Only %d of %d hours: the row limit.")))
 	}
@@ -95,5 +120,5 @@ func (x *execution) analytics(ctx context.Context, q *query.Analytics) error {
 			parts[i] = hours[len(hours)-most:]
 		}
 	}
-	return x.show(frames.HourSeries(fleets, parts, query.Selected(q.Fields, query.AnalyticsFields))...)
+	return x.show(frames.HourSeries(fleets, parts, fields)...)
 }

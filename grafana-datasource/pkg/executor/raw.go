@@ -9,6 +9,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/cql"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -31,6 +32,12 @@ func (x *execution) raw(ctx context.Context, q *query.Raw) error {
 	if err != nil {
 		return &RejectedError{err}
 	}
+	// Statements wait for each other, so that they do not fail because others hold the memory.
+	weight := min(int64(x.rawLimit(q, plan))*rawRowBytes, int64(x.settings.QueryBytes/2))
+	if err := x.rawRows.Acquire(ctx, weight); err != nil {
+		return memory.Waited(err, x.settings.QueryBytes)
+	}
+	defer x.rawRows.Release(weight)
 	result, err := x.readRaw(ctx, q, plan)
 	if err != nil {
 		return err
@@ -39,9 +46,9 @@ func (x *execution) raw(ctx context.Context, q *query.Raw) error {
 	var frame *data.Frame
 	switch q.Format {
 	case query.FormatTimeSeries:
-		frame, err = frames.RawSeries(result)
+		frame, err = frames.RawSeries(ctx, result)
 	case query.FormatLogs:
-		frame, err = frames.RawLogs(result)
+		frame, err = frames.RawLogs(ctx, result)
 	default:
 		frame = frames.RawTable(result)
 	}
@@ -64,37 +71,63 @@ func (x *execution) planRaw(q *query.Raw, tables []cassandra.Table) (cql.Plan, e
 	})
 }
 
-// firstBatch is how many statements of a plan run before the number of their rows is known.
-const firstBatch = 8
+// rawRowBytes is the assumed size of a row of a statement that waits.
+const rawRowBytes = 1 << 10
 
-// readRaw runs the statements of a plan in batches that double, until their rows exceed the row limit or reach the limit
-// of the statement. Running all statements at once would read up to the limit from each.
-func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (cassandra.Result, error) {
+// rawLimit is how many rows a statement may return.
+func (x *execution) rawLimit(q *query.Raw, plan cql.Plan) int {
 	most := q.RowLimit(x.settings.MaxRows)
 	if plan.Limit > 0 {
 		most = min(most, plan.Limit)
 	}
+	return most
+}
+
+// firstBatch is how many statements of a plan run before the number of their rows is known.
+const firstBatch = 8
+
+// readRaw runs the statements of a plan in batches that double, until their rows exceed the row limit, reach the limit of
+// the statement, or use up the memory of the request. Running all statements at once would read up to the limit from each.
+// The statements of a batch share the memory. One that needs more than its share runs again, alone.
+func (x *execution) readRaw(ctx context.Context, q *query.Raw, plan cql.Plan) (cassandra.Result, error) {
+	most := x.rawLimit(q, plan)
 	var result cassandra.Result
-	done := 0
-	for done < len(plan.Statements) && len(result.Rows) <= most && (plan.Limit == 0 || len(result.Rows) < plan.Limit) {
-		batch := plan.Statements[done:min(done+max(done, firstBatch), done+concurrentPartitions, len(plan.Statements))]
+	done, alone := 0, false
+	for !result.Full && done < len(plan.Statements) && len(result.Rows) <= most && (plan.Limit == 0 || len(result.Rows) < plan.Limit) {
+		size := min(max(done, firstBatch), concurrentPartitions)
+		if alone {
+			size = 1
+		}
+		batch := plan.Statements[done:min(done+size, len(plan.Statements))]
+		share := memory.Left(ctx) / len(batch)
 		parts, err := forEach(ctx, concurrentPartitions, batch, func(ctx context.Context, statement string) (cassandra.Result, error) {
-			return x.reader.Rows(ctx, statement, most)
+			return x.reader.Rows(ctx, statement, most, share)
 		})
 		if err != nil {
 			return result, err
 		}
+		alone = false
 		for _, part := range parts {
+			if alone = part.Full && len(batch) > 1; alone {
+				break
+			}
+			if err := memory.Take(ctx, part.Bytes); err != nil {
+				return result, err
+			}
 			result.Columns = part.Columns
 			result.Rows = append(result.Rows, part.Rows...)
-			result.More = result.More || part.More
+			result.More, result.Full = result.More || part.More, part.Full
+			done++
 		}
-		done += len(batch)
 	}
 	if len(result.Rows) > most {
 		result.Rows, result.More = result.Rows[:most], true
 	}
-	if result.More && most != plan.Limit {
+	switch {
+	case result.Full && len(result.Rows) < most:
+		x.truncated("Only the first %d rows: the query memory of one request. Select fewer columns, add conditions, or a LIMIT; "+
+			"an administrator can raise Query memory in the data source.", len(result.Rows))
+	case result.More && most != plan.Limit:
 		x.truncated("Only the first %d rows: the row limit. Add conditions, or a LIMIT.", most)
 	}
 	return result, nil

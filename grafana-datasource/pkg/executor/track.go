@@ -1,17 +1,20 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"slices"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"github.com/grafana/grafana-plugin-sdk-go/data"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/downsample"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -20,8 +23,15 @@ const (
 	maxHistory = 31 * 24 * time.Hour
 	// concurrentTracks is how many devices are downsampled at once.
 	concurrentTracks = 8
-	// daysAtOnce is how many days of a device are read in parallel and in memory at once.
+	// daysAtOnce is how many days of a device are read in parallel and in memory at once, if there is memory.
 	daysAtOnce = 8
+	// firstDayBytes is the assumed size of a day until one has been read: a position every two seconds. minDayBytes is the
+	// least that is assumed afterwards.
+	firstDayBytes = 4 << 20
+	minDayBytes   = 64 << 10
+	// The approximate sizes of a kept position in a route and in a series, with its frame.
+	routeBytes  = 2*int(unsafe.Sizeof(downsample.Row[cassandra.Position]{})) + 10*memory.CellBytes
+	seriesBytes = 2*int(unsafe.Sizeof(downsample.Row[float64]{})) + 2*memory.CellBytes
 )
 
 // track returns the positions of devices over the time range. Each day of each device is one partition. A few days are
@@ -35,7 +45,7 @@ func (x *execution) track(ctx context.Context, q *query.Track) error {
 	plan := x.planTrack(q, len(devices))
 	tracks, err := forEach(ctx, concurrentTracks, devices, func(ctx context.Context, device string) (*track, error) {
 		t := x.newTrack(q, plan, device)
-		return t, t.read(ctx)
+		return t, cmp.Or(t.read(ctx), memory.Take(ctx, t.bytes()))
 	})
 	if err != nil {
 		return err
@@ -59,6 +69,7 @@ type trackPlan struct {
 	fromMs, toMs int64
 	points       int           // to return, per device
 	rowsLeft     *atomic.Int64 // to read, of all devices together
+	dayBytes     *atomic.Int64 // of the largest day so far, 0 before the first
 }
 
 func (x *execution) planTrack(q *query.Track, devices int) trackPlan {
@@ -68,6 +79,7 @@ func (x *execution) planTrack(q *query.Track, devices int) trackPlan {
 		toMs:     min(q.To.UnixMilli(), now.Add(24*time.Hour).UnixMilli()),
 		points:   min(q.MaxDataPoints, max(x.settings.MaxRows/devices, 4)),
 		rowsLeft: &atomic.Int64{},
+		dayBytes: &atomic.Int64{},
 	}
 	p.rowsLeft.Store(int64(x.settings.MaxRowsRead))
 	if q.Limit > 0 {
@@ -95,6 +107,8 @@ type track struct {
 	device string
 	fields []string
 
+	anyFleet func(string) bool // that the query names
+
 	numbers      []func(*cassandra.Position) *float64 // by field, for the format time_series
 	series       []*downsample.Rows[float64]          // by field, for the format time_series
 	route        *downsample.Rows[cassandra.Position] // for the format table
@@ -103,7 +117,7 @@ type track struct {
 }
 
 func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track {
-	t := &track{execution: x, plan: p, query: q, device: device, fields: query.Selected(q.Fields, []string{"speed_kmh"})}
+	t := &track{execution: x, plan: p, query: q, device: device, fields: query.Selected(q.Fields, []string{"speed_kmh"}), anyFleet: anyOf(q.Fleets)}
 	if q.Format == query.FormatTable {
 		t.route = downsample.NewRows[cassandra.Position](p.fromMs, p.toMs, p.points, 3)
 		return t
@@ -117,22 +131,55 @@ func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track 
 
 // read reads the days of the plan, newest first, and adds their positions.
 func (t *track) read(ctx context.Context) error {
-	for days := range slices.Chunk(t.plan.days, daysAtOnce) {
-		parts, err := forEach(ctx, daysAtOnce, days, func(ctx context.Context, day cassandra.Day) (*cassandra.Track, error) {
-			left := t.plan.rowsLeft.Load()
-			if left <= 0 {
-				return nil, nil
-			}
-			return t.reader.Day(ctx, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
-		})
+	for days := t.plan.days; len(days) > 0; {
+		n, err := t.readSome(ctx, days)
 		if err != nil {
 			return err
 		}
-		for i, day := range days {
-			t.addDay(day, parts[i])
-		}
+		days = days[n:]
 	}
 	return nil
+}
+
+// readSome reads the first of some days and adds their positions: as many days as fit into a quarter of the memory of tracks.
+// It waits for that memory, and releases it once the positions are added. It returns the number of days.
+func (t *track) readSome(ctx context.Context, days []cassandra.Day) (int, error) {
+	largest := cmp.Or(t.plan.dayBytes.Load(), firstDayBytes)
+	n := min(max(int(trackBytes/4/largest), 1), daysAtOnce, len(days))
+	weight := min(int64(n)*largest, trackBytes)
+	if err := t.tracks.Acquire(ctx, weight); err != nil {
+		return 0, err
+	}
+	defer t.tracks.Release(weight)
+	parts, err := forEach(ctx, n, days[:n], func(ctx context.Context, day cassandra.Day) (*cassandra.Track, error) {
+		left := t.plan.rowsLeft.Load()
+		if left <= 0 {
+			return nil, nil
+		}
+		return t.reader.Day(ctx, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
+	})
+	if err != nil {
+		return 0, err
+	}
+	for i, part := range parts {
+		if part != nil {
+			t.plan.dayBytes.Store(max(t.plan.dayBytes.Load(), int64(part.Bytes()), minDayBytes))
+		}
+		t.addDay(days[i], part)
+	}
+	return n, nil
+}
+
+// bytes estimates the memory of the kept positions and of their frames.
+func (t *track) bytes() int {
+	if t.route != nil {
+		return t.route.Len()*routeBytes + memory.SeriesBytes
+	}
+	n := 0
+	for _, series := range t.series {
+		n += series.Len()*seriesBytes + memory.SeriesBytes
+	}
+	return n
 }
 
 // addDay adds the positions of one day. A nil part was not read, because the row limit was used up.
@@ -157,7 +204,7 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 			continue
 		}
 		// Filters on numbers do not apply to tracks: they would cut holes into a line.
-		if !allows(t.query.Fleets, p.Fleet) || !query.Match(t.query.Filters, positionColumns, p) {
+		if !t.anyFleet(p.Fleet) || !query.Match(t.query.Filters, positionColumns, p) {
 			continue
 		}
 		if t.route != nil {

@@ -1,6 +1,7 @@
 package executor
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -18,7 +20,10 @@ func (x *execution) latest(ctx context.Context, q *query.Latest) error {
 	if err != nil {
 		return err
 	}
-	vehicles := limitRows(x, x.selectVehicles(slices.Concat(rows...), q), &q.Common, "Only %d of %d vehicles: the row limit. Raise the limit, or add a filter.")
+	vehicles := limitRows(x, x.selectVehicles(q, rows...), &q.Common, "Only %d of %d vehicles: the row limit. Raise the limit, or add a filter.")
+	if err := takeCells(ctx, len(vehicles), vehicleFields); err != nil {
+		return err
+	}
 	if q.Format == query.FormatNumeric {
 		return x.show(frames.VehicleMeasures(vehicles, query.Selected(q.Fields, []string{"age_s"})))
 	}
@@ -28,6 +33,9 @@ func (x *execution) latest(ctx context.Context, q *query.Latest) error {
 	}
 	return x.show(frame)
 }
+
+// vehicleFields is the number of fields of a map of vehicles, and one for the vehicle itself.
+const vehicleFields = 13
 
 // goLive adds the live channel to a frame, or a notice that explains why there is none.
 func (x *execution) goLive(frame *data.Frame, q *query.Latest, fleets []string) {
@@ -48,8 +56,12 @@ func (e *Executor) LiveVehicles(ctx context.Context, q *query.Latest) ([]frames.
 	ctx, cancel := context.WithTimeout(ctx, e.settings.QueryTimeout)
 	defer cancel()
 	rows, err := e.reader.Latest(ctx, q.Fleets[0])
-	vehicles := e.selectVehicles(rows, q)
-	return vehicles[:min(len(vehicles), q.RowLimit(e.settings.MaxRows))], err
+	vehicles := e.selectVehicles(q, rows)
+	vehicles = vehicles[:min(len(vehicles), q.RowLimit(e.settings.MaxRows))]
+	if err == nil {
+		err = takeCells(ctx, len(vehicles), vehicleFields)
+	}
+	return vehicles, err
 }
 
 // LiveFrame makes the frame that a live stream sends.
@@ -58,17 +70,21 @@ func (e *Executor) LiveFrame(vehicles []frames.Vehicle) *data.Frame {
 }
 
 // selectVehicles returns the vehicles that a query selects. An unknown value lies in no range.
-func (e *Executor) selectVehicles(rows []cassandra.Telemetry, q *query.Latest) []frames.Vehicle {
-	vehicles := make([]frames.Vehicle, len(rows))
+func (e *Executor) selectVehicles(q *query.Latest, parts ...[]cassandra.Telemetry) []frames.Vehicle {
+	var vehicles []frames.Vehicle
+	anyState, anyZone, anyDevice := anyOf(q.States), anyOf(q.Zones), anyOf(q.Devices)
 	now := e.now()
-	for i := range rows {
-		vehicles[i] = e.vehicle(&rows[i], now)
+	for _, rows := range parts {
+		for i := range rows {
+			v := e.vehicle(&rows[i], now)
+			if anyState(v.State) && anyZone(v.Zone) && anyDevice(v.DeviceID) &&
+				within(v.SpeedKmh, q.MinSpeedKmh, q.MaxSpeedKmh) && within(v.Battery(), q.MinBatteryPct, q.MaxBatteryPct) &&
+				query.Match(q.Filters, vehicleColumns, &v) {
+				vehicles = append(vehicles, v)
+			}
+		}
 	}
-	return keep(vehicles, func(v *frames.Vehicle) bool {
-		return allows(q.States, v.State) && allows(q.Zones, v.Zone) && allows(q.Devices, v.DeviceID) &&
-			within(v.SpeedKmh, q.MinSpeedKmh, q.MaxSpeedKmh) && within(v.Battery(), q.MinBatteryPct, q.MaxBatteryPct) &&
-			query.Match(q.Filters, vehicleColumns, v)
-	})
+	return vehicles
 }
 
 func (e *Executor) vehicle(t *cassandra.Telemetry, now time.Time) frames.Vehicle {
@@ -112,6 +128,8 @@ func (x *execution) fleets(ctx context.Context, q *query.Fleets) error {
 	fleets = keep(fleets, func(fleet *string) bool { return query.MatchFleet(q.Filters, *fleet) })
 	fleets = limitRows(x, x.limitFleets(fleets, cassandra.FleetBuckets), &q.Common, "Only the first %d of %d fleets: the row limit.")
 	summaries, err := forEach(ctx, concurrentFleets, fleets, func(ctx context.Context, fleet string) (frames.FleetSummary, error) {
+		ctx, release := memory.Scope(ctx)
+		defer release()
 		rows, err := x.reader.Latest(ctx, fleet)
 		summary := frames.FleetSummary{Fleet: fleet, Vehicles: int64(len(rows)), ByState: map[string]int64{}}
 		now := x.now()
@@ -137,20 +155,34 @@ var deviceColumns = query.Columns[cassandra.Device]{
 	"fleet_id":  func(d *cassandra.Device) query.Cell { return query.Text(d.FleetID) },
 }
 
+// The number of fields of tables.
+const (
+	deviceFields   = 5
+	geofenceFields = 8
+)
+
 // devices returns the registered devices of fleets.
 func (x *execution) devices(ctx context.Context, q *query.Devices) error {
 	fleets, parts, err := forEachFleet(ctx, x, &q.Common, 1, x.reader.Devices)
 	if err != nil {
 		return err
 	}
-	rows := keep(slices.Concat(parts...), func(d *cassandra.Device) bool {
-		return allows(q.Devices, d.DeviceID) && query.Match(q.Filters, deviceColumns, d)
+	anyDevice := anyOf(q.Devices)
+	rows, err := gather(ctx, parts, func(d *cassandra.Device) bool {
+		return anyDevice(d.DeviceID) && query.Match(q.Filters, deviceColumns, d)
 	})
+	if err != nil {
+		return err
+	}
 	if q.Format == query.FormatNumeric {
 		return x.show(frames.CountsByFleet("devices", fleets, rows, func(d *cassandra.Device) string { return d.FleetID }))
 	}
 	// The reader stops one row beyond the limit, so the number of all devices is unknown.
-	return x.show(frames.Devices(limitRows(x, rows, &q.Common, "Only the first %[1]d devices: the row limit."), x.links))
+	rows = limitRows(x, rows, &q.Common, "Only the first %[1]d devices: the row limit.")
+	if err := takeCells(ctx, len(rows), deviceFields); err != nil {
+		return err
+	}
+	return x.show(frames.Devices(rows, x.links))
 }
 
 // geofences returns the geofences of fleets.
@@ -167,9 +199,18 @@ func (x *execution) geofences(ctx context.Context, q *query.Geofences) error {
 
 func (x *execution) selectGeofences(ctx context.Context, q *query.Geofences) ([]cassandra.Geofence, []string, error) {
 	fleets, parts, err := forEachFleet(ctx, x, &q.Common, 1, x.reader.Geofences)
-	return keep(slices.Concat(parts...), func(g *cassandra.Geofence) bool {
-		return allows(q.Zones, g.Name) && query.MatchFleet(q.Filters, g.FleetID)
-	}), fleets, err
+	if err != nil {
+		return nil, nil, err
+	}
+	anyName := anyOf(q.Zones)
+	geofences, err := gather(ctx, parts, func(g *cassandra.Geofence) bool {
+		return anyName(g.Name) && query.MatchFleet(q.Filters, g.FleetID)
+	})
+	bytes := len(geofences) * geofenceFields * memory.CellBytes
+	for i := range geofences {
+		bytes += 2 * len(geofences[i].Geometry) // encoded
+	}
+	return geofences, fleets, cmp.Or(err, memory.Take(ctx, bytes))
 }
 
 // Geofences returns the geofences that a query selects, for map layers.
@@ -197,6 +238,9 @@ func (e *Executor) Values(ctx context.Context, q *query.Variable) ([]string, err
 	}
 	return (&execution{Executor: e}).values(ctx, q)
 }
+
+// valueBytes estimates the size of a value of a variable, and of its two fields.
+const valueBytes = 200
 
 func (x *execution) values(ctx context.Context, q *query.Variable) ([]string, error) {
 	partitions := 1 // of each fleet
@@ -232,7 +276,12 @@ func (x *execution) values(ctx context.Context, q *query.Variable) ([]string, er
 			return distinct(rows, func(a *cassandra.Alert) string { return a.Type }), err
 		}
 	}
-	_, parts, err := forEachFleet(ctx, x, &q.Common, partitions, read)
+	_, parts, err := forEachFleet(ctx, x, &q.Common, partitions, func(ctx context.Context, fleet string) ([]string, error) {
+		rowsCtx, release := memory.Scope(ctx)
+		defer release()
+		values, err := read(rowsCtx, fleet)
+		return values, cmp.Or(err, memory.Take(ctx, len(values)*valueBytes))
+	})
 	values := slices.Concat(parts...)
 	slices.Sort(values)
 	return slices.Compact(values), err

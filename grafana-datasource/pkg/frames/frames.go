@@ -2,6 +2,7 @@
 package frames
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/grafana/grafana-plugin-sdk-go/data"
 
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -116,6 +118,39 @@ func frame(name string, kind data.FrameType, vis data.VisType, fields ...*data.F
 	return data.NewFrame(name, fields...).SetMeta(&data.FrameMeta{Type: kind, TypeVersion: version, PreferredVisualization: vis})
 }
 
+// Bytes estimates the memory that frames take together with their encoded form.
+func Bytes(list data.Frames) int {
+	n := 0
+	for _, frame := range list {
+		n += memory.SeriesBytes
+		for _, f := range frame.Fields {
+			if n += f.Len() * memory.CellBytes; f.Labels != nil {
+				n += memory.SeriesBytes
+			}
+			n += 2 * textBytes(f)
+		}
+	}
+	return n
+}
+
+// textBytes returns the length of the texts of a field.
+func textBytes(f *data.Field) int {
+	n := 0
+	switch f.Type() {
+	case data.FieldTypeString, data.FieldTypeNullableString:
+		for i := range f.Len() {
+			if text, ok := f.ConcreteAt(i); ok {
+				n += len(text.(string))
+			}
+		}
+	case data.FieldTypeJSON:
+		for i := range f.Len() {
+			n += len(f.At(i).(json.RawMessage))
+		}
+	}
+	return n
+}
+
 // NoSeries is the response without any time series. Alert rules read it as "no data".
 func NoSeries() *data.Frame {
 	return data.NewFrame("").SetMeta(&data.FrameMeta{Type: data.FrameTypeTimeSeriesMulti, TypeVersion: version})
@@ -141,20 +176,28 @@ type logLine struct {
 	body   string
 	level  string
 	id     string
-	labels map[string]string
+	labels json.RawMessage
+}
+
+// labelsText returns labels as JSON. A map of texts always marshals.
+func labelsText(labels map[string]string) json.RawMessage {
+	text, _ := json.Marshal(labels)
+	return text
+}
+
+// takeLogLines takes the memory of a log frame from the account of ctx.
+func takeLogLines(ctx context.Context, lines, labels int) error {
+	const fields, labelBytes = 5, 64
+	return memory.Take(ctx, lines*(2*fields*memory.CellBytes+labels*labelBytes))
 }
 
 // logLines makes a log frame of the data plane contract.
 func logLines(lines []logLine) *data.Frame {
-	labels := values(lines, func(l *logLine) json.RawMessage {
-		text, _ := json.Marshal(l.labels) // a map of texts always marshals
-		return text
-	})
 	return data.NewFrame("logs",
 		data.NewField("timestamp", nil, values(lines, func(l *logLine) time.Time { return l.time })),
 		data.NewField("body", nil, values(lines, func(l *logLine) string { return l.body })),
 		data.NewField("severity", nil, values(lines, func(l *logLine) string { return l.level })),
 		data.NewField("id", nil, values(lines, func(l *logLine) string { return l.id })),
-		data.NewField("labels", nil, labels),
+		data.NewField("labels", nil, values(lines, func(l *logLine) json.RawMessage { return l.labels })),
 	).SetMeta(&data.FrameMeta{Type: data.FrameTypeLogLines, PreferredVisualization: data.VisTypeLogs})
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/downsample"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -116,7 +117,8 @@ var alerts = []cassandra.Alert{
 func TestAlertFrames(t *testing.T) {
 	assert.Equal(t, []string{"false", "true"}, texts(t, Alerts(alerts, links), "resolved"))
 
-	logs := AlertLogs(alerts)
+	logs, err := AlertLogs(t.Context(), alerts)
+	require.NoError(t, err)
 	assert.Equal(t, data.FrameTypeLogLines, logs.Meta.Type)
 	assert.Equal(t, []string{"d speed_limit: too fast", "e battery_low: no message"}, texts(t, logs, "body"))
 	assert.Equal(t, []string{"critical", "info"}, texts(t, logs, "severity"))
@@ -236,24 +238,53 @@ var rawRows = cassandra.Result{
 }
 
 func TestRawSeries(t *testing.T) {
-	f, err := RawSeries(rawRows)
+	f, err := RawSeries(t.Context(), rawRows)
 	require.NoError(t, err)
 	assert.Equal(t, data.FrameTypeTimeSeriesWide, f.Meta.Type)
 	assert.Equal(t, []string{"1", "2"}, texts(t, f, "speed"), "sorted by time, without the row that has none")
 	assert.Equal(t, data.Labels{"device_id": "d", "on": "true", "severity": "HIGH"}, fieldOf(t, f, "speed").Labels)
 	assert.Equal(t, "d", rawRows.Rows[2][1], "the shared result is unchanged")
 
-	empty, err := RawSeries(cassandra.Result{Columns: rawRows.Columns})
+	empty, err := RawSeries(t.Context(), cassandra.Result{Columns: rawRows.Columns})
 	require.NoError(t, err)
 	assert.Equal(t, NoSeries(), empty)
-	_, err = RawSeries(cassandra.Result{Columns: rawRows.Columns[1:]})
+	_, err = RawSeries(t.Context(), cassandra.Result{Columns: rawRows.Columns[1:]})
 	require.ErrorContains(t, err, "selects no timestamp or date")
-	_, err = RawSeries(cassandra.Result{Columns: rawRows.Columns[:2]})
+	_, err = RawSeries(t.Context(), cassandra.Result{Columns: rawRows.Columns[:2]})
 	require.ErrorContains(t, err, "selects no number")
 }
 
+func TestRawSeriesAreBounded(t *testing.T) {
+	rows := cassandra.Result{Columns: []cassandra.ResultColumn{{Name: "ts", Type: "timestamp"}, {Name: "id", Type: "text"}, {Name: "speed", Type: "int"}}}
+	for i := range 1001 {
+		rows.Rows = append(rows.Rows, []any{day.Add(time.Duration(i) * time.Second), fmt.Sprint(i), int64(i)})
+	}
+	_, err := RawSeries(t.Context(), rows)
+	require.EqualError(t, err, "format time_series: more than 1000000 cells, times multiplied by series; select fewer text columns, "+
+		"because each combination of texts is a series, add conditions, or use the table format")
+	rows.Rows = rows.Rows[:100]
+	f, err := RawSeries(t.Context(), rows)
+	require.NoError(t, err)
+	assert.Len(t, f.Fields, 101)
+
+	times := data.NewField("", nil, []time.Time{day, day, day.Add(1)})
+	labels := data.NewField("", nil, []*string{ptr("a"), ptr("b"), nil})
+	assert.Equal(t, 2*(1+3*2)*memory.CellBytes+3*2*memory.SeriesBytes, wideBytes(times, []*data.Field{labels}, 2))
+}
+
+func TestBytesCountCellsAndTexts(t *testing.T) {
+	f := data.NewFrame("", data.NewField("", nil, []string{"abc", ""}), data.NewField("", data.Labels{"a": "b"}, []*string{ptr("de"), nil}),
+		data.NewField("", nil, []float64{1, 2}), data.NewField("", nil, []json.RawMessage{[]byte("{}"), nil}))
+	assert.Equal(t, 2*memory.SeriesBytes+8*memory.CellBytes+2*(3+2+2), Bytes(data.Frames{f}))
+}
+
+func TestLongDecimalsAreTexts(t *testing.T) {
+	f := RawTable(cassandra.Result{Columns: []cassandra.ResultColumn{{Name: "amount", Type: "decimal"}}, Rows: [][]any{{"1E2000000000"}, {inf.NewDec(15, 1)}}})
+	assert.Equal(t, []string{"1E2000000000", "1.5"}, texts(t, f, "amount"))
+}
+
 func TestRawLogs(t *testing.T) {
-	f, err := RawLogs(rawRows)
+	f, err := RawLogs(t.Context(), rawRows)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"d", "d"}, texts(t, f, "body"), "the first text, without a column message or body")
 	assert.Equal(t, []string{"critical", "critical"}, texts(t, f, "severity"))
@@ -262,12 +293,12 @@ func TestRawLogs(t *testing.T) {
 	message := rawRows
 	message.Columns = append([]cassandra.ResultColumn{}, rawRows.Columns...)
 	message.Columns[4].Name = "message"
-	f, err = RawLogs(message)
+	f, err = RawLogs(t.Context(), message)
 	require.NoError(t, err)
 	assert.Equal(t, []string{"HIGH", "HIGH"}, texts(t, f, "body"))
 
-	_, err = RawLogs(cassandra.Result{Columns: rawRows.Columns[1:]})
+	_, err = RawLogs(t.Context(), cassandra.Result{Columns: rawRows.Columns[1:]})
 	require.ErrorContains(t, err, "format logs: the statement selects no timestamp or date")
-	_, err = RawLogs(cassandra.Result{Columns: rawRows.Columns[:1]})
+	_, err = RawLogs(t.Context(), cassandra.Result{Columns: rawRows.Columns[:1]})
 	require.ErrorContains(t, err, "format logs: the statement selects no text")
 }

@@ -2,6 +2,7 @@ package frames
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"math"
 	"strings"
@@ -32,17 +33,20 @@ func alertTimes(rows []cassandra.Alert) []time.Time {
 // logLevels maps severities to the levels by which Grafana colors log lines.
 var logLevels = map[string]string{"HIGH": "critical", "MEDIUM": "warning", "LOW": "info"}
 
-// AlertLogs makes a log frame of alerts.
-func AlertLogs(rows []cassandra.Alert) *data.Frame {
+// AlertLogs makes a log frame of alerts. It takes the memory of the frame from the account of ctx.
+func AlertLogs(ctx context.Context, rows []cassandra.Alert) (*data.Frame, error) {
+	if err := takeLogLines(ctx, len(rows), 5); err != nil {
+		return nil, err
+	}
 	return logLines(values(rows, func(a *cassandra.Alert) logLine {
 		return logLine{
 			time: a.Opened(), level: logLevels[a.Severity], id: alertID(a),
 			body: fmt.Sprintf("%s %s: %s", a.DeviceID, a.Type, cmp.Or(a.Message, "no message")),
-			labels: map[string]string{
+			labels: labelsText(map[string]string{
 				"fleet_id": a.FleetID, "device_id": a.DeviceID, "alert_type": a.Type, "severity": a.Severity, "state": alertState(a),
-			},
+			}),
 		}
-	}))
+	})), nil
 }
 
 // AlertAnnotations makes a frame of annotations.

@@ -1,6 +1,8 @@
 package frames
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -13,6 +15,7 @@ import (
 	"gopkg.in/inf.v0"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -78,6 +81,8 @@ const maxExactInt = 1 << 53
 func exactInBrowser(r cassandra.Result, j int) bool {
 	for _, row := range r.Rows {
 		switch v := row[j].(type) {
+		case string: // a decimal that is too long to write out
+			return false
 		case int64:
 			if v > maxExactInt || v < -maxExactInt {
 				return false
@@ -130,8 +135,12 @@ func RawText(v any) string {
 	}
 }
 
-// RawSeries makes time series: the first timestamp is the time, numbers are values, other columns are labels.
-func RawSeries(r cassandra.Result) (*data.Frame, error) {
+// maxWideCells bounds the times of a frame of time series multiplied by its series.
+const maxWideCells = 1_000_000
+
+// RawSeries makes time series: the first timestamp is the time, numbers are values, other columns are labels. It takes the
+// memory of the frame from the account of ctx.
+func RawSeries(ctx context.Context, r cassandra.Result) (*data.Frame, error) {
 	at := timeColumn(r)
 	if at < 0 {
 		return nil, query.Invalid("format time_series: the statement selects no timestamp or date; add one, or use the table format")
@@ -140,15 +149,19 @@ func RawSeries(r cassandra.Result) (*data.Frame, error) {
 	slices.SortStableFunc(r.Rows, func(a, b []any) int { return a[at].(time.Time).Compare(b[at].(time.Time)) })
 	fields := []*data.Field{data.NewField(r.Columns[at].Name, nil, values(r.Rows, func(row *[]any) time.Time { return (*row)[at].(time.Time) }))}
 	numbers := 0
+	var labels []*data.Field
 	for j, f := range rawFields(r) {
 		switch {
 		case j == at || f.Type().Time():
 			continue
 		case f.Type().Numeric():
 			numbers++
-		case f.Type() != data.FieldTypeNullableString: // a boolean is a label
-			f = rawTexts(r, j)
-			f.Name = r.Columns[j].Name
+		default:
+			if f.Type() != data.FieldTypeNullableString { // a boolean is a label
+				f = rawTexts(r, j)
+				f.Name = r.Columns[j].Name
+			}
+			labels = append(labels, f)
 		}
 		fields = append(fields, f)
 	}
@@ -158,11 +171,46 @@ func RawSeries(r cassandra.Result) (*data.Frame, error) {
 	if len(r.Rows) == 0 {
 		return NoSeries(), nil
 	}
-	wide, err := data.LongToWide(data.NewFrame("", fields...), &data.FillMissing{Mode: data.FillModeNull})
+	if err := memory.Take(ctx, wideBytes(fields[0], labels, numbers)); err != nil {
+		return nil, err
+	}
+	wide, err := data.LongToWideWithLimit(data.NewFrame("", fields...), &data.FillMissing{Mode: data.FillModeNull}, maxWideCells)
+	if errors.Is(err, data.ErrorWideFrameTooLarge) {
+		return nil, query.Invalid("format time_series: more than %d cells, times multiplied by series; select fewer text columns, "+
+			"because each combination of texts is a series, add conditions, or use the table format", maxWideCells)
+	}
 	if err != nil {
 		return nil, query.Invalid("format time_series: %v; use the table format", err)
 	}
 	return wide.SetMeta(&data.FrameMeta{Type: data.FrameTypeTimeSeriesWide, TypeVersion: version, PreferredVisualization: data.VisTypeGraph}), nil
+}
+
+// wideBytes estimates the memory of a frame of time series, which has a cell for each time and series. It counts up to
+// maxWideCells. The times are sorted.
+func wideBytes(times *data.Field, labels []*data.Field, numbers int) int {
+	different := 0
+	series := map[string]bool{}
+	var key []byte
+	for i := range times.Len() {
+		if i == 0 || !times.At(i).(time.Time).Equal(times.At(i-1).(time.Time)) {
+			different++
+		}
+		key = key[:0]
+		for _, f := range labels {
+			if text := f.At(i).(*string); text != nil {
+				key = append(key, *text...)
+			}
+			key = append(key, 0)
+		}
+		if !series[string(key)] {
+			series[string(key)] = true
+		}
+		if different*len(series)*numbers > maxWideCells {
+			break
+		}
+	}
+	cells := min(different*(1+len(series)*numbers), maxWideCells)
+	return cells*memory.CellBytes + len(series)*numbers*memory.SeriesBytes
 }
 
 // timeColumn returns the first timestamp column, else the first date column, else -1.
@@ -176,8 +224,8 @@ func timeColumn(r cassandra.Result) int {
 }
 
 // RawLogs makes log lines: the first timestamp is the time of a line, its body is the column message or body or else
-// the first text, and the other columns are labels.
-func RawLogs(r cassandra.Result) (*data.Frame, error) {
+// the first text, and the other columns are labels. It takes the memory of the frame from the account of ctx.
+func RawLogs(ctx context.Context, r cassandra.Result) (*data.Frame, error) {
 	at := timeColumn(r)
 	if at < 0 {
 		return nil, query.Invalid("format logs: the statement selects no timestamp or date; add one, or use the table format")
@@ -189,22 +237,27 @@ func RawLogs(r cassandra.Result) (*data.Frame, error) {
 	if body < 0 {
 		return nil, query.Invalid("format logs: the statement selects no text; add one, or use the table format")
 	}
+	if err := takeLogLines(ctx, len(r.Rows), len(r.Columns)); err != nil {
+		return nil, err
+	}
 	var lines []logLine
 	for i, row := range r.Rows {
 		ts, ok := row[at].(time.Time)
 		if !ok {
 			continue
 		}
-		line := logLine{time: ts, body: RawText(row[body]), id: fmt.Sprintf("%d-%d", ts.UnixMilli(), i), labels: map[string]string{}}
+		line := logLine{time: ts, body: RawText(row[body]), id: fmt.Sprintf("%d-%d", ts.UnixMilli(), i)}
+		labels := map[string]string{}
 		for j, c := range r.Columns {
 			if j == at || j == body || row[j] == nil {
 				continue
 			}
-			line.labels[c.Name] = RawText(row[j])
+			labels[c.Name] = RawText(row[j])
 			if c.Name == "severity" || c.Name == "level" {
-				line.level = line.labels[c.Name]
+				line.level = labels[c.Name]
 			}
 		}
+		line.labels = labelsText(labels)
 		if level, ok := logLevels[line.level]; ok {
 			line.level = level
 		}

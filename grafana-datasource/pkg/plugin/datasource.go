@@ -17,6 +17,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra/diagnose"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/executor"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
@@ -29,6 +30,7 @@ type Datasource struct {
 	settingsErr error // invalid settings; every request returns it
 	reader      *reader.Reader
 	executor    *executor.Executor
+	memory      *memory.Budget
 	metrics     *Metrics
 	diagnose    func(context.Context) []diagnose.Finding
 	now         func() time.Time
@@ -43,6 +45,10 @@ var (
 	_ backend.StreamHandler         = (*Datasource)(nil)
 	_ instancemgmt.InstanceDisposer = (*Datasource)(nil)
 )
+
+// GarbagePercent is how much garbage the runtime may leave, in percent of the memory in use. The default of 100 would double
+// the memory that queries hold.
+const GarbagePercent = 50
 
 // Factory returns the function by which Grafana creates data sources. Invalid settings do not fail the creation: queries
 // and health checks return the error, where users see it.
@@ -63,16 +69,30 @@ func Factory(reg prometheus.Registerer, m *Metrics) func(context.Context, backen
 // newDatasource makes a data source, which connects to the cluster with open on its first read.
 func newDatasource(links frames.Links, s *settings.Settings, settingsErr error, open func(context.Context) (reader.Store, error),
 	diagnose func(context.Context) []diagnose.Finding, m *Metrics, now func() time.Time) (*Datasource, error) {
-	r, err := reader.New(s, m.cacheRequests, open, now)
+	budget := memory.NewBudget(s.QueryBytes, m.memory)
+	r, err := reader.New(s, budget, m.cacheRequests, open, now)
 	if err != nil {
 		return nil, err
 	}
-	d := &Datasource{settings: s, settingsErr: settingsErr, reader: r, executor: executor.New(s, r, links, now), metrics: m, diagnose: diagnose, now: now}
+	d := &Datasource{settings: s, settingsErr: settingsErr, reader: r, executor: executor.New(s, r, links, now), memory: budget, metrics: m, diagnose: diagnose, now: now}
 	disposed, dispose := context.WithCancel(context.Background())
 	d.disposed, d.dispose = disposed.Done(), dispose
 	d.CallResourceHandler = httpadapter.New(d.routes())
 	return d, nil
 }
+
+// openAccount opens the account of a request, and returns a context whose reads take their memory from it. It waits at most
+// for the query timeout.
+func (d *Datasource) openAccount(ctx context.Context) (context.Context, *memory.Account, error) {
+	waiting, cancel := context.WithTimeout(ctx, d.settings.QueryTimeout)
+	defer cancel()
+	account, err := d.memory.Open(waiting)
+	return memory.With(ctx, account), account, err
+}
+
+// closeAfter closes the account of a request when its context ends. Call it when the handler returns: the SDK then encodes the
+// response, sends it, and ends the context.
+func closeAfter(ctx context.Context, account *memory.Account) { context.AfterFunc(ctx, account.Close) }
 
 // Dispose ends the streams and closes the session. Grafana calls it once a newer data source has taken over.
 func (d *Datasource) Dispose() {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
@@ -33,6 +34,8 @@ func TestErrorResponses(t *testing.T) {
 		"forbidden":    {settings.Forbidden("fleet"), "forbidden", 403, backend.ErrorSourceDownstream, "fleet"},
 		"settings":     {d.settingsErr, "invalid", 400, backend.ErrorSourceDownstream, "settings of the data source: Contact points: none"},
 		"closed":       {reader.ErrClosed, "canceled", 502, backend.ErrorSourceDownstream, "settings of the data source have changed"},
+		"busy":         {&cassandra.Error{Op: "read", Err: &memory.Error{Busy: true, Limit: 192 << 20}}, "memory", 429, backend.ErrorSourceDownstream, "query memory: all 192 MB of the data source are in use; try again, or choose fewer rows"},
+		"too large":    {&memory.Error{Limit: 96 << 20}, "invalid", 400, backend.ErrorSourceDownstream, "query memory: the request needs more than 96 MB"},
 		"timeout":      {fmt.Errorf("read: %w", context.DeadlineExceeded), "deadline", 504, backend.ErrorSourceDownstream, "query timed out after 10s; choose a shorter time range"},
 		"no nodes":     {store(cassandra.ReasonNoHosts), "no_hosts", 502, backend.ErrorSourceDownstream, "no node is reachable"},
 		"unavailable":  {store(cassandra.ReasonUnavailable), "unavailable", 502, backend.ErrorSourceDownstream, "too few replicas are up"},
@@ -56,7 +59,7 @@ func TestErrorResponses(t *testing.T) {
 
 func TestConnectErrorsNameTheRemedy(t *testing.T) {
 	d := newTestDatasource(t, &fakeStore{}, map[string]any{})
-	r, err := reader.New(d.settings, d.metrics.cacheRequests, func(context.Context) (reader.Store, error) { return nil, errors.New("refused") }, d.now)
+	r, err := reader.New(d.settings, d.memory, d.metrics.cacheRequests, func(context.Context) (reader.Store, error) { return nil, errors.New("refused") }, d.now)
 	require.NoError(t, err)
 	_, err = r.Fleets(t.Context())
 	response, reason := d.errorResponse(t.Context(), err)

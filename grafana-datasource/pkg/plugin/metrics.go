@@ -23,6 +23,7 @@ type Metrics struct {
 	streamPackets *prometheus.CounterVec
 	healthChecks  *prometheus.CounterVec
 	cacheRequests *prometheus.CounterVec
+	memory        prometheus.Gauge
 }
 
 // The reasons for failed queries, beside the reasons of the store.
@@ -32,12 +33,13 @@ const (
 	reasonDeadline  = "deadline"  // the query took longer than the query timeout
 	reasonConnect   = "connect"   // no connection to the cluster
 	reasonSchema    = "schema"    // the statement does not fit the schema; the store calls it invalid
+	reasonMemory    = "memory"    // other requests hold the query memory
 	reasonPlugin    = "plugin"    // a bug of the plugin
 	reasonCanceled  = string(cassandra.ReasonCanceled)
 )
 
 func reasons() []string {
-	names := []string{reasonInvalid, reasonForbidden, reasonDeadline, reasonConnect, reasonSchema, reasonPlugin}
+	names := []string{reasonInvalid, reasonForbidden, reasonDeadline, reasonConnect, reasonSchema, reasonMemory, reasonPlugin}
 	for _, r := range cassandra.Reasons {
 		if r != cassandra.ReasonInvalid {
 			names = append(names, string(r))
@@ -70,6 +72,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		streamPackets: counter("fleet_datasource_stream_packets_total", "Packets of live streams by outcome (sent, failed).", "outcome"),
 		healthChecks:  counter("fleet_datasource_health_checks_total", "Health checks by outcome (ok, error).", "outcome"),
 		cacheRequests: reader.NewRequests(reg),
+		memory: auto.NewGauge(prometheus.GaugeOpts{Name: "fleet_datasource_query_memory_bytes",
+			Help: "Query memory in use by all requests in progress: the estimated size of their rows and frames."}),
 	}
 	for _, t := range append([]string{query.TypeInvalid}, query.Types...) {
 		for _, outcome := range []string{"ok", "truncated", "error"} {

@@ -47,7 +47,7 @@ func (f *fakeStore) Geofences(_ context.Context, fleet string) ([]cassandra.Geof
 func (f *fakeStore) Close() {}
 
 // newTestDatasource makes a data source on a fake store.
-func newTestDatasource(t *testing.T, store *fakeStore, values map[string]any, findings ...diagnose.Finding) *Datasource {
+func newTestDatasource(t *testing.T, store reader.Store, values map[string]any, findings ...diagnose.Finding) *Datasource {
 	t.Helper()
 	if _, ok := values["contactPoints"]; !ok {
 		values["contactPoints"] = "127.0.0.1"

@@ -20,31 +20,54 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/executor"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/reader"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
-// concurrentQueries bounds the queries of one request that run at once. The SDK allows no more.
-const concurrentQueries = 10
+const (
+	// maxQueries bounds the queries of one request: each has a response, even if it fails.
+	maxQueries = 200
+	// concurrentQueries bounds the queries of one request that run at once. The SDK allows no more.
+	concurrentQueries = 10
+)
 
 // QueryData runs the queries of a request in parallel. Each query has its own error.
 func (d *Datasource) QueryData(ctx context.Context, req *backend.QueryDataRequest) (*backend.QueryDataResponse, error) {
 	alerting := req.Headers["FromAlert"] == "true" || req.GetHTTPHeader("FromAlert") == "true"
+	if n := len(req.Queries); n > maxQueries {
+		return nil, backend.DownstreamErrorf("request: %d queries; at most %d are accepted; split the panel", n, maxQueries)
+	}
+	_, account, openErr := d.openAccount(ctx)
+	defer closeAfter(ctx, account)
 	return concurrent.QueryData(ctx, req, func(ctx context.Context, q concurrent.Query) backend.DataResponse {
-		return d.query(ctx, q.DataQuery, alerting)
+		return d.query(ctx, q.DataQuery, alerting, account.Part(), openErr)
 	}, concurrentQueries)
 }
 
-// query runs one query and records its metrics, trace and log.
-func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerting bool) backend.DataResponse {
+// decodedBytes is how many bytes a byte of JSON may take once it is decoded and parsed.
+const decodedBytes = 80
+
+// query runs one query and records its metrics, trace and log. It holds the memory of the frames.
+func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerting bool, account *memory.Account, openErr error) backend.DataResponse {
 	start := time.Now()
-	kind := query.TypeOf(source)
+	kind, err := query.TypeInvalid, openErr
+	if err == nil {
+		err = account.Take(ctx, decodedBytes*len(source.JSON))
+	}
+	if err == nil {
+		kind = query.TypeOf(source)
+	}
 	ctx, span := tracing.DefaultTracer().Start(ctx, "fleet query "+kind)
 	defer span.End()
 	logger := backend.Logger.FromContext(ctx).With("refId", source.RefID, "queryType", kind)
 	ctx, cost := reader.WithCost(ctx)
-	result, err := d.run(ctx, source, alerting)
+	var result *executor.Result
+	if err == nil {
+		result, err = d.run(memory.With(ctx, account), source, alerting)
+	}
 	c := cost()
 	d.metrics.duration.WithLabelValues(kind).Observe(time.Since(start).Seconds())
 	d.metrics.partitions.WithLabelValues(kind).Add(float64(c.Partitions))
@@ -52,8 +75,10 @@ func (d *Datasource) query(ctx context.Context, source backend.DataQuery, alerti
 	d.metrics.rows.WithLabelValues(kind, "read").Add(float64(c.Rows))
 	span.SetAttributes(attribute.Int("fleet.partitions", c.Partitions), attribute.Int("fleet.rows", c.Rows), attribute.Int("fleet.cache_hits", c.CacheHits))
 	if err != nil {
+		account.Close()
 		return d.fail(ctx, kind, err, span, logger)
 	}
+	account.Keep(frames.Bytes(result.Frames))
 	outcome := "ok"
 	if len(result.Truncations) > 0 {
 		outcome = "truncated"
@@ -164,7 +189,12 @@ func (d *Datasource) errorResponse(ctx context.Context, err error) (backend.Data
 	respond := func(reason string, status backend.Status, message string) (backend.DataResponse, string) {
 		return backend.DataResponse{Error: errors.New(message), Status: status, ErrorSource: backend.ErrorSourceDownstream}, reason
 	}
+	needs, isMemory := errors.AsType[*memory.Error](err)
 	switch {
+	case isMemory && needs.Busy:
+		return respond(reasonMemory, backend.StatusTooManyRequests, needs.Error())
+	case isMemory:
+		return respond(reasonInvalid, backend.StatusBadRequest, needs.Error())
 	case is[*query.InvalidError](err), is[*executor.RejectedError](err):
 		return respond(reasonInvalid, backend.StatusBadRequest, err.Error())
 	case is[*settings.ForbiddenError](err):

@@ -42,6 +42,13 @@ func TestQueriesOfARequestFailAlone(t *testing.T) {
 	assert.Equal(t, 2.0, testutil.ToFloat64(d.metrics.rows.WithLabelValues(query.TypeLatest, "returned")))
 }
 
+func TestARequestHasAtMost200Queries(t *testing.T) {
+	d := newTestDatasource(t, &fakeStore{}, map[string]any{})
+	_, err := d.QueryData(t.Context(), &backend.QueryDataRequest{Queries: make([]backend.DataQuery, 201)})
+	require.EqualError(t, err, "request: 201 queries; at most 200 are accepted; split the panel")
+	assert.True(t, backend.IsDownstreamError(err))
+}
+
 func TestAlertRulesGetNumericFrames(t *testing.T) {
 	d := newTestDatasource(t, &fakeStore{}, map[string]any{})
 	for _, headers := range []map[string]string{{"FromAlert": "true"}, {"http_FromAlert": "true"}} {
@@ -69,7 +76,7 @@ func TestEverySeriesExistsAtZero(t *testing.T) {
 	m := newTestDatasource(t, &fakeStore{}, map[string]any{}).metrics
 	types := len(query.Types) + 1
 	assert.Equal(t, 3*types, testutil.CollectAndCount(m.queries))
-	assert.Equal(t, types*(5+len(cassandra.Reasons)), testutil.CollectAndCount(m.errors))
+	assert.Equal(t, types*(6+len(cassandra.Reasons)), testutil.CollectAndCount(m.errors))
 	assert.Equal(t, types, testutil.CollectAndCount(m.duration))
 	assert.Equal(t, 2*types, testutil.CollectAndCount(m.rows))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/frames"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/query"
 )
 
@@ -76,6 +77,11 @@ func (d *Datasource) resource(read func(context.Context, *http.Request) (any, er
 		ctx, cancel := context.WithTimeout(r.Context(), d.settings.QueryTimeout)
 		defer cancel()
 		body, err := any(nil), d.settingsErr
+		if err == nil {
+			var account *memory.Account
+			ctx, account, err = d.openAccount(ctx)
+			defer closeAfter(r.Context(), account)
+		}
 		if err == nil {
 			body, err = read(ctx, r)
 		}

@@ -2,8 +2,9 @@ package plugin
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/grafana/grafana-plugin-sdk-go/backend"
@@ -26,7 +27,12 @@ func (d *Datasource) SubscribeStream(ctx context.Context, req *backend.Subscribe
 		return &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusPermissionDenied}, nil
 	}
 	response := &backend.SubscribeStreamResponse{Status: backend.SubscribeStreamStatusOK}
-	vehicles, err := d.executor.LiveVehicles(ctx, q)
+	reading, account, err := d.openAccount(ctx)
+	defer closeAfter(ctx, account)
+	if err != nil {
+		return response, nil
+	}
+	vehicles, err := d.executor.LiveVehicles(reading, q)
 	if err != nil {
 		return response, nil // the stream retries, and the panel shows the result of its query
 	}
@@ -62,28 +68,21 @@ func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamReques
 	}
 	d.metrics.streams.Inc()
 	defer d.metrics.streams.Dec()
-	var sent []byte
-	var sentAt time.Time
+	var last packet
 	for failures := 0; ; {
-		vehicles, err := d.executor.LiveVehicles(ctx, q)
-		current := fingerprint(vehicles)
+		read, err := d.sendLive(ctx, q, sender, &last)
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
+		case read:
+			failures = 0
+			if err != nil {
+				return err
+			}
 		case err != nil:
 			if failures++; failures >= maxFailures {
 				return fmt.Errorf("read fleet %s: %w", q.Fleets[0], err)
 			}
-		case !slices.Equal(current, sent) || d.now().Sub(sentAt) >= maxSilence:
-			if err := sender.SendFrame(d.executor.LiveFrame(vehicles), data.IncludeAll); err != nil {
-				d.metrics.streamPackets.WithLabelValues("failed").Inc()
-				return fmt.Errorf("send packet: %w", err)
-			}
-			d.metrics.streamPackets.WithLabelValues("sent").Inc()
-			sent, sentAt = current, d.now()
-		}
-		if err == nil {
-			failures = 0
 		}
 		// All streams read at multiples of the interval, so the streams of one fleet share its reads.
 		interval := d.settings.LiveInterval
@@ -97,14 +96,45 @@ func (d *Datasource) RunStream(ctx context.Context, req *backend.RunStreamReques
 	}
 }
 
+// packet is the last packet of a stream.
+type packet struct {
+	fingerprint [sha256.Size]byte
+	sentAt      time.Time
+}
+
+// sendLive reads the vehicles of a stream, and sends them if they differ from the last packet. It reports whether they were
+// read.
+func (d *Datasource) sendLive(ctx context.Context, q *query.Latest, sender *backend.StreamSender, last *packet) (read bool, err error) {
+	ctx, account, err := d.openAccount(ctx)
+	defer account.Close()
+	if err != nil {
+		return false, err
+	}
+	vehicles, err := d.executor.LiveVehicles(ctx, q)
+	if err != nil {
+		return false, err
+	}
+	current := fingerprint(vehicles)
+	if current == last.fingerprint && d.now().Sub(last.sentAt) < maxSilence {
+		return true, nil
+	}
+	if err := sender.SendFrame(d.executor.LiveFrame(vehicles), data.IncludeAll); err != nil {
+		d.metrics.streamPackets.WithLabelValues("failed").Inc()
+		return true, fmt.Errorf("send packet: %w", err)
+	}
+	d.metrics.streamPackets.WithLabelValues("sent").Inc()
+	*last = packet{current, d.now()}
+	return true, nil
+}
+
 // fingerprint identifies a map by its vehicles, their times and states. It ignores ages, which always change.
-func fingerprint(vehicles []frames.Vehicle) []byte {
-	print := make([]byte, 0, 64*len(vehicles))
+func fingerprint(vehicles []frames.Vehicle) [sha256.Size]byte {
+	h := sha256.New()
+	var line []byte
 	for i := range vehicles {
 		v := &vehicles[i]
-		print = append(print, v.DeviceID...)
-		print = append(print, v.State...)
-		print = v.Ts.AppendFormat(print, time.RFC3339Nano)
+		line = append(append(append(line[:0], v.DeviceID...), '\n'), v.State...)
+		h.Write(binary.LittleEndian.AppendUint64(line, uint64(v.Ts.UnixNano()))) // a hash never fails
 	}
-	return print
+	return [sha256.Size]byte(h.Sum(nil))
 }

@@ -277,8 +277,11 @@ func Invalid(format string, args ...any) error { return &InvalidError{fmt.Sprint
 // maxQueryBytes bounds the JSON of one query.
 const maxQueryBytes = 1 << 20
 
-// defaultDataPoints is used when Grafana names no maximum.
-const defaultDataPoints = 1000
+// The points of a series: the number when Grafana names none, and the most. Prometheus has the same maximum.
+const (
+	defaultDataPoints = 1000
+	maxDataPoints     = 11_000
+)
 
 // TypeOf returns the type of a query; TypeInvalid if its JSON cannot be parsed or its type is unknown.
 func TypeOf(q backend.DataQuery) string {
@@ -298,7 +301,7 @@ func Parse(q backend.DataQuery, alerting bool) (Query, error) {
 	}
 	c := parsed.Base()
 	c.From, c.To, c.Interval = q.TimeRange.From, q.TimeRange.To, q.Interval
-	if c.MaxDataPoints = int(q.MaxDataPoints); c.MaxDataPoints <= 0 {
+	if c.MaxDataPoints = int(min(q.MaxDataPoints, maxDataPoints)); c.MaxDataPoints <= 0 {
 		c.MaxDataPoints = defaultDataPoints
 	}
 	if err := Validate(parsed, alerting); err != nil {

@@ -2,6 +2,7 @@ package query
 
 import (
 	"encoding/json"
+	"math"
 	"testing"
 	"time"
 
@@ -125,4 +126,14 @@ func TestSelectedFieldsAndRowLimit(t *testing.T) {
 	assert.Equal(t, 10, (&Common{}).RowLimit(10))
 	assert.Equal(t, 5, (&Common{Limit: 5}).RowLimit(10))
 	assert.Equal(t, 10, (&Common{Limit: 50}).RowLimit(10))
+}
+
+func TestMaxDataPointsIsBounded(t *testing.T) {
+	for given, want := range map[int64]int{0: 1000, -1: 1000, 500: 500, 11_000: 11_000, 2_000_000_000: 11_000, math.MaxInt64: 11_000} {
+		q := dataQuery(`{}`)
+		q.MaxDataPoints = given
+		got, err := Parse(q, false)
+		require.NoError(t, err)
+		assert.Equal(t, want, got.Base().MaxDataPoints)
+	}
 }

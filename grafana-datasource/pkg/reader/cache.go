@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 )
 
 // The caches, by their label value.
@@ -42,10 +43,20 @@ type entry struct {
 	ttl   time.Duration
 }
 
-// cachedRead returns the cached result of a read, the result of an equal read in progress, or runs the read. All
-// callers share the result and must not change it. A time to live of 0 shares the read, but does not cache it. bytes
-// returns the approximate size of a result in memory; 0 means that it is empty.
+// cachedRead is readOnce for results that the query holds: it takes their memory from the account of ctx, as every query
+// pays for what it holds, shared or not.
 func cachedRead[T any](ctx context.Context, r *Reader, cache, key string, ttl time.Duration, bytes func(T) int, run func(context.Context, Store) (T, error)) (T, error) {
+	value, err := readOnce(ctx, r, cache, key, ttl, bytes, run)
+	if err == nil {
+		err = memory.Take(ctx, bytes(value))
+	}
+	return value, err
+}
+
+// readOnce returns the cached result of a read, the result of an equal read in progress, or runs the read. All callers
+// share the result and must not change it. A time to live of 0 shares the read, but does not cache it. bytes returns the
+// approximate size of a result in memory; 0 means that it is empty.
+func readOnce[T any](ctx context.Context, r *Reader, cache, key string, ttl time.Duration, bytes func(T) int, run func(context.Context, Store) (T, error)) (T, error) {
 	var zero T
 	key = cache + " " + key
 	if ttl > 0 {
@@ -60,7 +71,9 @@ func cachedRead[T any](ctx context.Context, r *Reader, cache, key string, ttl ti
 		if err != nil {
 			return nil, err
 		}
-		value, err := run(ctx, store)
+		account := r.memory.OpenRead()
+		defer account.Close()
+		value, err := run(cassandra.WithMemory(ctx, func(bytes int) error { return account.Take(ctx, bytes) }), store)
 		if err != nil {
 			return nil, err
 		}

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
@@ -53,6 +54,7 @@ func (e *ConnectError) Unwrap() error { return e.err }
 // change them.
 type Reader struct {
 	settings *settings.Settings
+	memory   *memory.Budget
 	requests *prometheus.CounterVec // by cache and outcome
 	open     func(context.Context) (Store, error)
 	now      func() time.Time
@@ -65,8 +67,8 @@ type Reader struct {
 	closed bool
 }
 
-// New makes a reader that opens its store with open when it first reads.
-func New(s *settings.Settings, requests *prometheus.CounterVec, open func(context.Context) (Store, error), now func() time.Time) (*Reader, error) {
+// New makes a reader that opens its store with open when it first reads. Reads take their memory from the budget.
+func New(s *settings.Settings, budget *memory.Budget, requests *prometheus.CounterVec, open func(context.Context) (Store, error), now func() time.Time) (*Reader, error) {
 	cache, err := otter.New(&otter.Options[string, entry]{
 		MaximumWeight:    s.CacheBytes,
 		Weigher:          func(key string, e entry) uint32 { return uint32(min(len(key)+e.bytes+100, 1<<31)) },
@@ -75,7 +77,7 @@ func New(s *settings.Settings, requests *prometheus.CounterVec, open func(contex
 	if err != nil {
 		return nil, fmt.Errorf("create the read cache: %w", err)
 	}
-	return &Reader{settings: s, requests: requests, open: open, now: now, flights: newSingleflight(s.QueryTimeout), cache: cache}, nil
+	return &Reader{settings: s, memory: budget, requests: requests, open: open, now: now, flights: newSingleflight(s.QueryTimeout), cache: cache}, nil
 }
 
 // Close closes the store. Later reads return ErrClosed.
@@ -191,14 +193,15 @@ func (r *Reader) dayTTL(day cassandra.Day) time.Duration {
 
 // Day returns the positions of a device in one UTC day between two instants in Unix milliseconds, both included, and at
 // most limit of them, the newest. It reads and caches the whole of a closed day if the range covers a quarter of it,
-// because the next range probably does too.
+// because the next range probably does too. Callers bound the memory of the positions by dropping those of one day before they
+// read others.
 func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
 	first, last := day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1
 	fromMs, toMs = max(fromMs, first), min(toMs, last)
 	key, ttl := fmt.Sprintf("%s %s", device, day), r.dayTTL(day)
 	_, cached := r.cache.GetEntryQuietly(cacheDay + " " + key)
 	if ttl > 0 && (cached || toMs-fromMs >= (last-first)/4) {
-		t, err := cachedRead(ctx, r, cacheDay, key, ttl, (*cassandra.Track).Bytes, func(ctx context.Context, s Store) (*cassandra.Track, error) {
+		t, err := readOnce(ctx, r, cacheDay, key, ttl, (*cassandra.Track).Bytes, func(ctx context.Context, s Store) (*cassandra.Track, error) {
 			return s.TrackOfDay(ctx, device, day, first, last, r.settings.MaxRowsRead)
 		})
 		if err != nil {
@@ -207,7 +210,7 @@ func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, from
 		return t.Between(fromMs, toMs), nil
 	}
 	key = fmt.Sprintf("%s %d %d %d", device, fromMs, toMs, limit)
-	return cachedRead(ctx, r, cacheDay, key, 0, nil, func(ctx context.Context, s Store) (*cassandra.Track, error) {
+	return readOnce(ctx, r, cacheDay, key, 0, nil, func(ctx context.Context, s Store) (*cassandra.Track, error) {
 		return s.TrackOfDay(ctx, device, day, fromMs, toMs, limit)
 	})
 }
@@ -223,12 +226,37 @@ func (r *Reader) Hours(ctx context.Context, fleet string, day cassandra.Day) ([]
 // Alerts returns alerts, newest first. They are never cached, because an alert of a closed day can still be resolved.
 func (r *Reader) Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
 	key := fmt.Sprintf("alerts %s %d %d %v %d", q.FleetID, q.From.UnixMilli(), q.To.UnixMilli(), q.Severities, q.Limit)
-	return cachedRead(ctx, r, cacheDay, key, 0, nil,
+	bytes := func(alerts []cassandra.Alert) int {
+		n := 0
+		for i := range alerts {
+			n += alerts[i].Bytes()
+		}
+		return n
+	}
+	return cachedRead(ctx, r, cacheDay, key, 0, bytes,
 		func(ctx context.Context, s Store) ([]cassandra.Alert, error) { return s.Alerts(ctx, q) })
 }
 
-// Rows runs a statement that the query validator has accepted.
-func (r *Reader) Rows(ctx context.Context, statement string, limit int) (cassandra.Result, error) {
-	return cachedRead(ctx, r, cacheDay, fmt.Sprintf("raw %d %s", limit, statement), 0, nil,
-		func(ctx context.Context, s Store) (cassandra.Result, error) { return s.Select(ctx, statement, limit) })
+// Rows runs a statement that the query validator has accepted. It reads rows until they take so many bytes, and then sets
+// Full. The query that appends them to others takes their memory.
+func (r *Reader) Rows(ctx context.Context, statement string, limit, bytes int) (cassandra.Result, error) {
+	return readOnce(ctx, r, cacheDay, fmt.Sprintf("raw %d %d %s", limit, bytes, statement), 0, nil,
+		func(ctx context.Context, s Store) (cassandra.Result, error) {
+			left, full := bytes, false
+			take := cassandra.MemoryOf(ctx)
+			result, err := s.Select(cassandra.WithMemory(ctx, func(bytes int) error {
+				if left -= bytes; left < 0 {
+					full = true
+					return errFull
+				}
+				return take(bytes)
+			}), statement, limit)
+			if full {
+				result.Full, err = true, nil
+			}
+			return result, err
+		})
 }
+
+// errFull ends a read of rows.
+var errFull = errors.New("the rows need too much memory")

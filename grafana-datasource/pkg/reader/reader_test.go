@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/memory"
 	"github.com/fleettracing/fleet-tracing/grafana-datasource/pkg/settings"
 )
 
@@ -70,11 +71,15 @@ func (f *fakeStore) Close() { f.closed = true }
 
 var now = time.Date(2026, 3, 10, 12, 0, 0, 0, time.UTC)
 
+func testBudget() *memory.Budget {
+	return memory.NewBudget(1<<30, prometheus.NewGauge(prometheus.GaugeOpts{}))
+}
+
 func newReader(t *testing.T, store *fakeStore) (*Reader, *prometheus.CounterVec) {
 	t.Helper()
 	s := &settings.Settings{QueryTimeout: time.Second, LatestCache: time.Minute, ClosedDayCache: 10 * time.Minute, CacheBytes: 1 << 20, MaxRowsRead: 1000}
 	m := NewRequests(prometheus.NewRegistry())
-	r, err := New(s, m, func(context.Context) (Store, error) { return store, nil }, func() time.Time { return now })
+	r, err := New(s, testBudget(), m, func(context.Context) (Store, error) { return store, nil }, func() time.Time { return now })
 	require.NoError(t, err)
 	t.Cleanup(r.Close)
 	return r, m
@@ -179,7 +184,7 @@ func TestReaderConnectsOnce(t *testing.T) {
 	opened := 0
 	store := &fakeStore{}
 	var openErr error
-	r, err := New(&settings.Settings{QueryTimeout: time.Second, CacheBytes: 1 << 20}, NewRequests(prometheus.NewRegistry()),
+	r, err := New(&settings.Settings{QueryTimeout: time.Second, CacheBytes: 1 << 20}, testBudget(), NewRequests(prometheus.NewRegistry()),
 		func(context.Context) (Store, error) { opened++; return store, openErr }, time.Now)
 	require.NoError(t, err)
 	openErr = errors.New("refused")
@@ -210,12 +215,12 @@ func TestSharedReadsAreCounted(t *testing.T) {
 	}
 	var g errgroup.Group
 	g.Go(func() error {
-		_, err := cachedRead(t.Context(), r, cacheDay, "k", 0, nil, slow)
+		_, err := readOnce(t.Context(), r, cacheDay, "k", 0, nil, slow)
 		return err
 	})
 	<-started
 	g.Go(func() error {
-		value, err := cachedRead(ctx, r, cacheDay, "k", 0, nil, slow)
+		value, err := readOnce(ctx, r, cacheDay, "k", 0, nil, slow)
 		assert.Equal(t, 7, value)
 		return err
 	})

@@ -27,6 +27,7 @@ type Settings struct {
 	LatestCache    time.Duration `json:"-"`
 	ClosedDayCache time.Duration `json:"-"`
 	CacheBytes     uint64        `json:"-"`
+	QueryBytes     int           `json:"-"` // held by all queries in progress
 
 	StaleAfter     time.Duration `json:"-"`
 	OfflineAfter   time.Duration `json:"-"`
@@ -55,6 +56,7 @@ type stored struct {
 	LatestCache     string `json:"latestCache"`
 	ClosedDayCache  string `json:"closedDayCache"`
 	CacheMegabytes  int    `json:"cacheMegabytes"`
+	QueryMegabytes  int    `json:"queryMegabytes"`
 	StaleAfter      string `json:"staleAfter"`
 	OfflineAfter    string `json:"offlineAfter"`
 	LiveInterval    string `json:"liveInterval"`
@@ -77,7 +79,7 @@ var labels = map[string]string{
 func Parse(source backend.DataSourceInstanceSettings) (*Settings, error) {
 	j := stored{
 		Settings:       Settings{MaxPartitions: 2000, MaxRows: 100_000, MaxRowsRead: 2_000_000, MovingAboveKmh: 3, AllowRaw: true},
-		MaxConcurrency: 32, CacheMegabytes: 64,
+		MaxConcurrency: 32, CacheMegabytes: 64, QueryMegabytes: 192,
 	}
 	s := &j.Settings
 	if len(source.JSONData) > 0 {
@@ -89,12 +91,14 @@ func Parse(source backend.DataSourceInstanceSettings) (*Settings, error) {
 	p.number("Partitions per query", s.MaxPartitions, 100_000)
 	p.number("Rows per query", s.MaxRows, 1_000_000)
 	p.number("Rows read per query", s.MaxRowsRead, 20_000_000)
+	p.number("Query memory (MB)", j.QueryMegabytes, 16_384)
 	p.number("Memory (MB)", j.CacheMegabytes, 16_384)
 	p.number("Partitions at once", j.MaxConcurrency, 1000)
 	s.QueryTimeout = p.duration("Query timeout", j.QueryTimeout, "10s", 100*time.Millisecond)
 	s.LatestCache = p.duration("Latest positions", j.LatestCache, "1s", 0)
 	s.ClosedDayCache = p.duration("Closed days", j.ClosedDayCache, "10m", 0)
 	s.CacheBytes = uint64(max(j.CacheMegabytes, 1)) << 20
+	s.QueryBytes = max(j.QueryMegabytes, 1) << 20
 	s.StaleAfter = p.duration("Stale after", j.StaleAfter, "2m", time.Second)
 	s.OfflineAfter = p.duration("Offline after", j.OfflineAfter, "15m", time.Second)
 	s.LiveInterval = p.duration("Live interval", j.LiveInterval, "2s", 200*time.Millisecond)
@@ -201,7 +205,8 @@ func (a Access) Fleets() []string { return slices.Clone(a.fleets) }
 
 // Allows reports whether the data source may read a fleet.
 func (a Access) Allows(fleet string) bool {
-	return !a.Restricted() || slices.Contains(a.fleets, fleet)
+	_, found := slices.BinarySearch(a.fleets, fleet) // sorted
+	return found || !a.Restricted()
 }
 
 // Check returns a *ForbiddenError for the first fleet that the data source may not read.

@@ -31,6 +31,7 @@ func TestParseDefaults(t *testing.T) {
 	assert.Equal(t, 10*time.Second, s.QueryTimeout)
 	assert.Equal(t, []int{2000, 100_000, 2_000_000}, []int{s.MaxPartitions, s.MaxRows, s.MaxRowsRead})
 	assert.Equal(t, uint64(64<<20), s.CacheBytes)
+	assert.Equal(t, 192<<20, s.QueryBytes)
 	assert.Equal(t, 3.0, s.MovingAboveKmh)
 	assert.True(t, s.AllowRaw)
 	assert.False(t, s.AllowFiltering)
@@ -56,20 +57,20 @@ func TestParseValues(t *testing.T) {
 
 func TestParseNamesEveryInvalidSetting(t *testing.T) {
 	_, err := parse(t, map[string]any{
-		"queryTimeout": "soon", "connectTimeout": "1ms", "maxConcurrency": 0, "maxPartitions": -1, "maxRows": 2_000_000, "cacheMegabytes": 0,
+		"queryTimeout": "soon", "connectTimeout": "1ms", "maxConcurrency": 0, "maxPartitions": -1, "maxRows": 2_000_000, "cacheMegabytes": 0, "queryMegabytes": 20_000,
 		"staleAfter": "1h", "offlineAfter": "1m", "movingAboveKmh": -1, "liveInterval": "1ms", "allowedFleets": "good b@d",
 		"tls": true,
 	}, map[string]string{"tlsCACert": "not PEM"})
 	require.Error(t, err)
 	for _, want := range []string{
 		`Query timeout "soon": give a duration of at least 100ms, for example 10s`, `Connect timeout "1ms"`, "Partitions at once 0: give a number from 1 to 1000",
-		"Partitions per query -1", "Rows per query 2000000: give a number from 1 to 1000000", "Memory (MB) 0", "Offline after 1m0s: give at least Stale after, which is 1h0m0s",
+		"Partitions per query -1", "Rows per query 2000000: give a number from 1 to 1000000", "Memory (MB) 0", "Query memory (MB) 20000: give a number from 1 to 16384", "Offline after 1m0s: give at least Stale after, which is 1h0m0s",
 		"Moving above -1: give a speed of 0 km/h or more", `Live interval "1ms"`, `Allowed fleets "b@d": ` + NameRule, `Contact points "": name at least one`,
 	} {
 		assert.ErrorContains(t, err, want)
 	}
 	assert.NotContains(t, err.Error(), `"good"`)
-	assert.Len(t, strings.Split(err.Error(), "\n"), 12, "one line for each setting, TLS included: %v", err)
+	assert.Len(t, strings.Split(err.Error(), "\n"), 13, "one line for each setting, TLS included: %v", err)
 }
 
 func TestParseRejectsOtherJSON(t *testing.T) {

@@ -223,6 +223,12 @@ export function ConfigEditor(props: Props) {
           label: 'Rows read per query',
           description: 'How many rows one query may read before they are downsampled to what a panel can draw.',
         })}
+        {number({
+          name: 'queryMegabytes',
+          label: 'Query memory (MB)',
+          description:
+            'Memory for the rows and frames of all requests in progress. One request gets at most half of it. Beyond that, raw CQL is truncated with a notice, and other queries fail.',
+        })}
       </FieldSet>
 
       <FieldSet label="Cache">
