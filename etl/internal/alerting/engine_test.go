@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -282,6 +283,17 @@ func TestChangeOfFleetResetsTheState(t *testing.T) {
 		assert.Equal(t, map[bool]string{true: "b", false: "acme"}[x.OpenedMs >= start+90_000], x.FleetID)
 		assert.Equal(t, "truck-7", x.DeviceID)
 	}
+	var ended []string
+	for _, x := range events {
+		if x.Transition == telemetry.AlertResolved {
+			ended = append(ended, x.Message)
+		}
+		assert.Equal(t, x.Transition == telemetry.AlertResolved, strings.Contains(x.Message, "move to another fleet"), x.Message)
+	}
+	assert.Equal(t, []string{
+		"200 km/h, limit 130 km/h, for 1 min 30 s; ended by the move to another fleet",
+		"battery at 3 %, below 5 %, for 1 min 30 s; ended by the move to another fleet",
+	}, ended)
 }
 
 func TestDisabledRuleResolvesItsAlerts(t *testing.T) {

@@ -8,8 +8,16 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// message describes an alert to people: its peak, how long it lasted once it has ended, and where it opened.
+// message describes an alert to people: what happened, and whether it ended because the vehicle moved to another fleet.
 func message(a *alertState) string {
+	if a.Moved {
+		return description(a) + "; ended by the move to another fleet"
+	}
+	return description(a)
+}
+
+// description describes an alert: its peak, how long it lasted once it has ended, and where it opened.
+func description(a *alertState) string {
 	lasted, in := "", ""
 	if a.EndedMs > a.StartedMs {
 		lasted = ", for " + telemetry.FormatDuration(time.Duration(a.EndedMs-a.StartedMs)*time.Millisecond)

@@ -47,6 +47,7 @@ type alertState struct {
 	Below    bool    `json:"L,omitempty"` // the temperature is too low
 	Clearing bool    `json:"C,omitempty"` // the value has been back since ClearMs
 	ClearMs  int64   `json:"c,omitempty"`
+	Moved    bool    `json:"-"` // it ends because the device moves to another fleet
 }
 
 // coolDown keeps alerts of a type from opening.
@@ -62,10 +63,11 @@ func (s *State) begin(r *telemetry.Record) {
 	s.Device, s.Fleet = strings.Clone(r.DeviceID), unique.Make(r.FleetID).Value()
 }
 
-// end resolves all alerts at a position and resets the state.
+// end resolves all alerts at the first position for another fleet and resets the state.
 func (s *State) end(r *telemetry.Record, yield func(telemetry.AlertEvent)) {
 	s.updateOfflinePeak(r.TimeMs)
 	for len(s.Firing) > 0 {
+		s.Firing[0].Moved = true
 		s.resolve(s.Firing[0].Type, r.TimeMs, yield)
 	}
 	*s = State{}

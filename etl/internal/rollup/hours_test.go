@@ -63,9 +63,9 @@ func TestHours(t *testing.T) {
 		}},
 		"an hour of three fleets": {
 			from("08:00:00").to(60*sec, 1, 0).with("south", "").to(60*sec, 2, 0).with("west", "").to(60*sec, 3, 0).with("north", "").to(60*sec, 4, 0).to(time.Hour, 0, 0), []string{
-				"north 08:00:00: 3 positions, 5.00 km, driving 2m0s",
-				"south 08:00:00: 1 positions, 2.00 km, driving 1m0s",
-				"west 08:00:00: 1 positions, 3.00 km, driving 1m0s",
+				"north 08:00:00: 3 positions, 1.00 km, driving 1m0s",
+				"south 08:00:00: 1 positions, 0.00 km, driving 0s",
+				"west 08:00:00: 1 positions, 0.00 km, driving 0s",
 				"north 09:00:00: 1 positions, 0.00 km, driving 0s",
 			},
 		},

@@ -54,7 +54,7 @@ func oracleHour(records []telemetry.Record, alerts []alertAt, fleet string, star
 				h.MaxSpeedKmh = r.SpeedKmh
 			}
 		}
-		if i == 0 || speed(records[i-1], r) > 300 {
+		if i == 0 || records[i-1].FleetID != fleet || speed(records[i-1], r) > 300 {
 			continue
 		}
 		h.DistanceKm += distance(records[i-1], r)

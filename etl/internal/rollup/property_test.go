@@ -276,7 +276,7 @@ func requireSound(t *testing.T, got *table, records []telemetry.Record) {
 		count += h.Records
 	}
 	for i := range records[1:] {
-		if speed(records[i], records[i+1]) <= telemetry.MaxSegmentKmh {
+		if records[i].FleetID == records[i+1].FleetID && speed(records[i], records[i+1]) <= telemetry.MaxSegmentKmh {
 			want += distance(records[i], records[i+1])
 		}
 	}

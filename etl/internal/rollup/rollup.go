@@ -4,7 +4,7 @@
 // # Hours
 //
 // A segment is the line from one position of a device to its next. Its length is the great-circle distance. It counts in
-// the hour (UTC) and the fleet of its later position. A segment above 300 km/h is a jump: its length and driving time are
+// the hour (UTC) of its later position. No segment leads from one fleet to another. A segment above 300 km/h is a jump: its length and driving time are
 // zero, and the next segment begins at its end. Other segments are driving if they last at most ten minutes and have a mean
 // speed of at least 3 km/h. An alert counts in the hour in which it opened, even if that hour has no position.
 //
@@ -135,7 +135,7 @@ type State struct {
 func (s *State) Apply(r *telemetry.Record, sink Sink) {
 	s.Hours.enter(r.FleetID, r.TimeMs, sink)
 	var seg segment
-	if last := s.Trips.newest(); last.TimeMs != 0 {
+	if last := s.Trips.newest(); last.TimeMs != 0 && r.FleetID == s.Trips.Fleet {
 		seg = last.segmentTo(r)
 		s.Hours.Now.addSegment(seg)
 	}

@@ -8,9 +8,10 @@ import (
 )
 
 // SpeedEstimator gives records without a speed the mean speed since the device's previous position. The first position
-// of a device, a second one at the same time and a jump (see telemetry.MaxSegmentKmh) get none.
+// of a device in a fleet, a second one at the same time and a jump (see telemetry.MaxSegmentKmh) get none.
 type SpeedEstimator struct {
 	device string
+	fleet  string
 	lat    float64
 	lon    float64
 	timeMs int64
@@ -19,8 +20,8 @@ type SpeedEstimator struct {
 // Apply sets a record's speed in km/h when it has none and it can be estimated. Records must come sorted by device, then
 // time.
 func (s *SpeedEstimator) Apply(r *telemetry.Record) {
-	if r.DeviceID != s.device {
-		*s = SpeedEstimator{device: r.DeviceID, lat: r.Lat, lon: r.Lon, timeMs: r.TimeMs}
+	if r.DeviceID != s.device || r.FleetID != s.fleet {
+		*s = SpeedEstimator{device: r.DeviceID, fleet: r.FleetID, lat: r.Lat, lon: r.Lon, timeMs: r.TimeMs}
 		return
 	}
 	from := *s

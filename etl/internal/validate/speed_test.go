@@ -21,6 +21,8 @@ func TestSpeedComesFromThePreviousPosition(t *testing.T) {
 	given.SpeedKmh = telemetry.Some(12.345)
 	standing := at("a", 60, 1)
 	standing.SpeedKmh = telemetry.Some(0.0)
+	moved := at("a", 60, 1)
+	moved.FleetID = "other"
 	halfSecond := at("a", 0, 0.01)
 	halfSecond.TimeMs += 500
 	for name, c := range map[string]struct {
@@ -43,6 +45,7 @@ func TestSpeedComesFromThePreviousPosition(t *testing.T) {
 		"a given 0 stays":                       {[]telemetry.Record{at("a", 0, 0), standing}, []float64{none, 0}},
 		"a position with a given speed counts":  {[]telemetry.Record{at("a", 0, 0), given, at("a", 120, 3)}, []float64{none, 12.345, 120}},
 		"another device starts again":           {[]telemetry.Record{at("a", 0, 0), at("b", 60, 1), at("b", 120, 3)}, []float64{none, none, 120}},
+		"another fleet starts again":            {[]telemetry.Record{at("a", 0, 0), moved}, []float64{none, none}},
 		"a device that comes back starts again": {[]telemetry.Record{at("a", 0, 0), at("b", 30, 1), at("a", 60, 1)}, []float64{none, none, none}},
 		"an earlier position has none":          {[]telemetry.Record{at("a", 60, 1), at("a", 0, 0)}, []float64{none, none}},
 		"a pause of a day is a segment":         {[]telemetry.Record{at("a", 0, 0), at("a", 86_400, 24)}, []float64{none, 1}},
