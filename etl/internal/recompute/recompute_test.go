@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -323,6 +324,31 @@ func TestRecomputationWritesTheDifference(t *testing.T) {
 			require.Subset(t, and(), got, "nothing is left to change")
 		})
 	}
+}
+
+// A device that has moved sends a late record for its new fleet: the hours of the former fleet stay untouched.
+func TestLateRecordAfterAMoveTouchesNoHourOfTheFormerFleet(t *testing.T) {
+	store := fakestore.New()
+	first := cassandra.DayOf(noon.UnixMilli())
+	for i, fleet := range []string{"north", "south", "south", "south"} {
+		for _, at := range []time.Time{noon, noon.Add(10 * time.Minute)} {
+			store.View(nil).Write(&telemetry.Record{DeviceID: "v1", FleetID: fleet, TimeMs: at.AddDate(0, 0, i).UnixMilli(), Lat: 51, Lon: 9})
+		}
+	}
+	now := noon.AddDate(0, 0, 3).Add(time.Hour)
+	recompute(t, store, Request{At: 1000, Now: now, Fleets: []string{"north", "south"}})
+	store.View(nil).Write(&telemetry.Record{DeviceID: "v1", FleetID: "south", TimeMs: noon.AddDate(0, 0, 2).Add(time.Minute).UnixMilli(), Lat: 51, Lon: 9})
+	for _, row := range recompute(t, store, Request{At: 2000, Now: now, From: first + 2, Fleets: []string{"south"}}) {
+		require.NotContains(t, row, "north")
+	}
+	// Shortly after the move, the claim on the device still names both fleets. Then the last day alone is cleaned.
+	hours := 0
+	for _, row := range recompute(t, store, Request{At: 3000, Now: now, From: first + 2, Fleets: []string{"north", "south"}}) {
+		if strings.Contains(row, "north") {
+			hours++
+		}
+	}
+	require.LessOrEqual(t, hours, 24)
 }
 
 func TestRecomputationContinuesTheStateOfTheDayBefore(t *testing.T) {

@@ -133,17 +133,22 @@ func (r *Result) replaceTrips(c *derived.Changes) {
 // replaceHours deletes what the device added to hours that are gone, and to hours of fleets that it was not in. It writes
 // what the device adds now.
 func (r *Result) replaceHours(c *derived.Changes, gone map[cassandra.FleetHour]bool) {
-	fleets := slices.Clone(r.Fleets)
-	for _, day := range slices.Concat(r.Days, r.Existing.Days) {
-		fleets = append(fleets, day.Fleets...)
+	stored := map[cassandra.Day][]string{}
+	for _, day := range r.Existing.Days {
+		stored[day.Day] = day.Fleets
 	}
-	slices.Sort(fleets)
-	if fleets = slices.Compact(fleets); len(fleets) > 1 {
-		for _, day := range r.Days {
-			for _, fleet := range fleets {
-				for h := range int64(24) {
-					gone[cassandra.FleetHour{FleetID: fleet, HourMs: day.Day.Time().UnixMilli() + h*derived.HourMs}] = true
-				}
+	for i, day := range r.Days {
+		fleets := slices.Concat(day.Fleets, stored[day.Day])
+		if _, known := stored[day.Day]; !known || i == len(r.Days)-1 || r.Shared || r.Whole {
+			fleets = append(fleets, r.Fleets...) // its stored row lacks fleets of records that came since, or of other instances
+		}
+		slices.Sort(fleets)
+		if fleets = slices.Compact(fleets); len(fleets) < 2 {
+			continue // of another fleet, which the device was in before or after, nothing is touched
+		}
+		for _, fleet := range fleets {
+			for h := range int64(24) {
+				gone[cassandra.FleetHour{FleetID: fleet, HourMs: day.Day.Time().UnixMilli() + h*derived.HourMs}] = true
 			}
 		}
 	}
