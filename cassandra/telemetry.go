@@ -80,6 +80,8 @@ const (
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	deleteLatestByFleet = "DELETE FROM latest_telemetry_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND bucket = ? AND device_id = ?"
 
+	clearLatest = "DELETE speed_kmh, heading_deg, battery_pct, temp_c FROM latest_telemetry_by_device USING TIMESTAMP ? WHERE device_id = ?"
+
 	telemetryColumns   = "fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone"
 	selectLatest       = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_device WHERE device_id = ?"
 	selectLatestFleet  = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_fleet WHERE fleet_id = ? AND bucket = ?"
@@ -125,6 +127,12 @@ func (s *TelemetryStore) WriteLatestByFleet(ctx context.Context, fleetID string,
 // DeleteLatestByFleet removes a device that moved from its old fleet's map. Cells with a later write timestamp stay.
 func (s *TelemetryStore) DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error {
 	return s.exec(ctx, TableLatestByFleet, deleteLatestByFleet, writeTimeUs, fleetID, Bucket(deviceID), deviceID)
+}
+
+// ClearLatest removes the optional cells of a device's latest row that it sent for another fleet. Cells with a later write
+// timestamp stay.
+func (s *TelemetryStore) ClearLatest(ctx context.Context, deviceID string, writeTimeUs int64) error {
+	return s.exec(ctx, TableLatest, clearLatest, writeTimeUs, deviceID)
 }
 
 // latest adds the values that both tables have.

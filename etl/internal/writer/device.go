@@ -31,7 +31,8 @@ func cellsOf(r *pipeline.Item) (c cells) {
 //
 // The resulting rows must not depend on the order in which records arrive. So a late record still writes what no newer
 // record had: an optional cell that newer ones lack, the start of the device's time in its fleet, and its membership of
-// another fleet. It never changes position, time or fleet.
+// another fleet. It never changes position, time or fleet. The latest row has cells of one fleet only: of its records
+// that are newer than every record for another fleet.
 //
 // One case depends on the order of arrival: two payloads of one device and millisecond, for two fleets, whose hashes
 // agree below the millisecond (one in a thousand of such pairs).
@@ -40,7 +41,7 @@ type device struct {
 	batch      uint64 // number of the last batch with records of it
 	fleet      string // of the newest record
 	version    int64  // of the newest record; 0: never seen
-	minVersion int64  // newest known version of a record for another fleet: older cells are not on the fleet's map
+	minVersion int64  // newest known version of a record for another fleet: older cells are not in the latest rows
 
 	cells [4]int64 // by the bit of an optional cell: version of the newest record that had it; 0: none
 
@@ -124,9 +125,8 @@ func (d *device) move(p *plan, r *pipeline.Item, v int64) {
 		d.former = map[string]int64{}
 	}
 	d.former[d.fleet] = d.sinceMs
-	d.minVersion = d.version
 	d.fleet = r.FleetID
-	p.offMap(d.fleet, d.id, d.minVersion) // stores minVersion too: what the device sent for this fleet before is off the map
+	d.clearUntil(p, d.version)
 	d.sinceMs = 0
 	d.becomeNewest(p, r, v)
 	d.join(p, r.TimeMs)
@@ -134,7 +134,7 @@ func (d *device) move(p *plan, r *pipeline.Item, v int64) {
 
 // backfillColumns writes the cells of a late record that no newer record had.
 func (d *device) backfillColumns(p *plan, r *pipeline.Item, v int64) {
-	if missing := d.olderCells(cellsOf(r), v); missing != noCells {
+	if missing := d.olderCells(cellsOf(r), v); missing != noCells && v > d.minVersion {
 		d.raise(missing, v)
 		p.addLatest(d, r, v, missing)
 	}
@@ -152,11 +152,16 @@ func (d *device) lateForFormerFleet(p *plan, r *pipeline.Item, v int64) {
 		d.former[r.FleetID] = r.TimeMs
 	}
 	if v > d.minVersion {
-		// It was in another fleet at that time: what it sent for its present fleet before is not on the map.
-		d.minVersion = v
-		p.offMap(d.fleet, d.id, v)
+		d.clearUntil(p, v)
 	}
-	d.backfillColumns(p, r, v)
+}
+
+// clearUntil removes from the latest rows what is not newer than the newest record for another fleet. The deletions store
+// that version, too: later writes of older cells have no effect.
+func (d *device) clearUntil(p *plan, v int64) {
+	d.minVersion = v
+	p.offMap(d.fleet, d.id, v)
+	p.cleared[d.id] = v
 }
 
 func (d *device) raise(c cells, v int64) {

@@ -75,6 +75,12 @@ func (s *lwwStore) apply(p *plan) {
 		row := "map " + key.fleet + " " + key.device
 		s.deleted[row] = max(s.deleted[row], version)
 	}
+	for id, version := range p.cleared {
+		for _, column := range []string{"speed", "heading", "battery", "temp"} {
+			cell := "device " + id + " " + column
+			s.deleted[cell] = max(s.deleted[cell], version)
+		}
+	}
 	for i := range p.latest {
 		p.latest[i].rows(func(fleet string, r cassandra.LatestRow) {
 			s.setLatest("device "+r.DeviceID, r)
@@ -104,7 +110,8 @@ func (s *lwwStore) apply(p *plan) {
 
 // stored returns what a restarted process reads of a device.
 func (s *lwwStore) stored(device string) cassandra.WriteTimes {
-	row := s.cells["device "+device]
+	row := maps.Clone(s.cells["device "+device])
+	maps.DeleteFunc(row, func(column string, c lwwCell) bool { return c.timestamp <= s.deleted["device "+device+" "+column] })
 	return cassandra.WriteTimes{
 		Found: row["last_ts"].timestamp != 0, FleetID: row["fleet_id"].value, LastUs: row["last_ts"].timestamp,
 		SpeedUs: row["speed"].timestamp, HeadingUs: row["heading"].timestamp, BatteryUs: row["battery"].timestamp, TempUs: row["temp"].timestamp,
@@ -117,7 +124,7 @@ func (s *lwwStore) visible() string {
 	for row, cells := range s.cells {
 		var seen []string
 		for _, column := range slices.Sorted(maps.Keys(cells)) {
-			if c := cells[column]; c.timestamp > s.deleted[row] || column == "activated_at" {
+			if c := cells[column]; c.timestamp > max(s.deleted[row], s.deleted[row+" "+column]) || column == "activated_at" {
 				seen = append(seen, column+"="+c.value)
 			}
 		}
@@ -232,6 +239,7 @@ func TestRowsAreWhatTheRecordsSay(t *testing.T) {
 		items := randomItems(rng, 1+rng.IntN(60))
 		s := newLWWStore()
 		process(rng, items, s, true)
+		visible := strings.Split(s.visible(), "\n")
 		newest := map[string]*pipeline.Item{}
 		for i := range items {
 			n := newest[items[i].DeviceID]
@@ -242,6 +250,23 @@ func TestRowsAreWhatTheRecordsSay(t *testing.T) {
 		for device, n := range newest {
 			if got := s.cells["device "+device]["last_ts"].value; got != fmt.Sprint(n.TimeMs) {
 				t.Fatalf("seed %d: device %s: latest position at %s, not %d", seed, device, got, n.TimeMs)
+			}
+			// An optional cell is the newest of the device's time in its fleet. Nothing of another fleet is left.
+			since := int64(0)
+			for i := range items {
+				if items[i].DeviceID == device && items[i].FleetID != n.FleetID {
+					since = max(since, version(&items[i]))
+				}
+			}
+			battery, at := "", since
+			for i := range items {
+				if v := version(&items[i]); items[i].DeviceID == device && items[i].BatteryPct.Valid && v > at {
+					battery, at = fmt.Sprintf("battery=%d ", items[i].BatteryPct.Value), v
+				}
+			}
+			line := slices.IndexFunc(visible, func(line string) bool { return strings.HasPrefix(line, "device "+device+":") })
+			if row := visible[line]; battery == "" && strings.Contains(row, "battery=") || !strings.Contains(row, battery) {
+				t.Fatalf("seed %d: device %s: want %q in %s", seed, device, battery, row)
 			}
 			for _, fleet := range []string{"f0", "f1", "f2"} {
 				status := s.cells["devices "+fleet+" "+device]["status"].value

@@ -11,6 +11,7 @@ type plan struct {
 	latest  map[*device]*latest
 	devices map[deviceKey]*registryRow
 	moves   map[deviceKey]int64 // devices to remove from a fleet's map, up to a version
+	cleared map[string]int64    // devices whose optional cells to remove from the latest row, up to a version
 }
 
 // partition is a partition of history rows.
@@ -60,6 +61,7 @@ func newPlan(records int) *plan {
 		latest:  make(map[*device]*latest, records/16),
 		devices: map[deviceKey]*registryRow{},
 		moves:   map[deviceKey]int64{},
+		cleared: map[string]int64{},
 	}
 }
 
@@ -118,17 +120,17 @@ func (p *plan) offMap(fleet, deviceID string, version int64) {
 	p.moves[key] = max(p.moves[key], version)
 }
 
-// rows yields the latest rows to write for the device, each with the fleet whose map it belongs to, or "" for none.
+// rows yields the latest rows to write for the device, each with the fleet whose map it belongs to, or "" for none. Cells
+// of another fleet, or from before the device was in another fleet, are not written.
 func (l *latest) rows(yield func(fleet string, row cassandra.LatestRow)) {
 	write := func(item *pipeline.Item, v int64, c cells) {
-		if c == noCells {
-			return
-		}
 		fleet := ""
 		if item.FleetID == l.device.fleet && v > l.device.minVersion {
 			fleet = l.device.fleet
 		}
-		yield(fleet, latestRow(l.device.id, item, v, c))
+		if c != noCells && (fleet != "" || c == allCells) {
+			yield(fleet, latestRow(l.device.id, item, v, c))
+		}
 	}
 	if l.newest != nil {
 		write(l.newest, version(l.newest), allCells)

@@ -37,6 +37,7 @@ type Store interface {
 	WriteLatest(ctx context.Context, row *cassandra.LatestRow) error
 	WriteLatestByFleet(ctx context.Context, fleetID string, bucket int32, rows []cassandra.LatestRow) error
 	DeleteLatestByFleet(ctx context.Context, fleetID, deviceID string, writeTimeUs int64) error
+	ClearLatest(ctx context.Context, deviceID string, writeTimeUs int64) error
 }
 
 // Writer stores batches of records. Start is called by one goroutine.
@@ -154,7 +155,8 @@ func (w *Writer) load(ctx context.Context, b *Batch, number uint64) ([]*device, 
 	return all, err
 }
 
-// writeRegistry writes which fleets devices belong to, and removes moved devices from the maps of their former fleets.
+// writeRegistry writes which fleets devices belong to, and removes what moved devices sent for their former fleets from maps
+// and latest rows.
 func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
 	byFleet := map[string][]cassandra.DeviceRow{}
 	for key, row := range p.devices {
@@ -178,6 +180,9 @@ func (w *Writer) writeRegistry(ctx context.Context, p *plan) error {
 		write(cassandra.TableLatestByFleet, 1, func(ctx context.Context) error {
 			return w.store.DeleteLatestByFleet(ctx, key.fleet, key.device, version)
 		})
+	}
+	for id, version := range p.cleared {
+		write(cassandra.TableLatest, 1, func(ctx context.Context) error { return w.store.ClearLatest(ctx, id, version) })
 	}
 	return g.Wait()
 }
