@@ -137,7 +137,7 @@ func (c *Canary) roundTrip(ctx context.Context, emit func(pipeline.Batch) error,
 	outcome := make(chan pipeline.Outcome, 1)
 	record := telemetry.Record{DeviceID: c.o.Device, FleetID: Fleet, TimeMs: sentMs, Lat: lat, Lon: lon, SpeedKmh: telemetry.Some(0.0)}
 	batch := pipeline.Batch{
-		Origin: Name, Items: []pipeline.Item{{Record: record}}, Accepted: started,
+		Origin: Name, Sender: pipeline.Trusted, Items: []pipeline.Item{{Record: record}}, Accepted: started,
 		Done: func(o pipeline.Outcome) { outcome <- o },
 	}
 	deadline, cancel := context.WithTimeout(ctx, c.o.Timeout)

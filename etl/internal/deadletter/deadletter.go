@@ -24,11 +24,13 @@ type Entry struct {
 	Source   string    `json:"source"`
 	Origin   string    `json:"origin"`   // file, topic or request: what Position refers to
 	Position int64     `json:"position"` // line, offset or index there
-	Reason   string    `json:"reason"`
-	Field    string    `json:"field,omitempty"`
-	Value    string    `json:"value,omitempty"`
-	Remedy   string    `json:"remedy"`
-	Raw      string    `json:"raw"` // the record as it came
+	// Sender is the fleet that the sender could write to, or * for all of them.
+	Sender string `json:"sender,omitempty"`
+	Reason string `json:"reason"`
+	Field  string `json:"field,omitempty"`
+	Value  string `json:"value,omitempty"`
+	Remedy string `json:"remedy"`
+	Raw    string `json:"raw"` // the record as it came
 
 	// Record has the values by the names of telemetry.Fields, as far as the raw text could be parsed, in texts that
 	// telemetry.ParseJSON reads.
@@ -42,7 +44,7 @@ type Entry struct {
 
 func newEntry(now time.Time, source, origin string, r *pipeline.Rejected) Entry {
 	return Entry{
-		Time: now.UTC(), Source: source, Origin: origin, Position: r.Position,
+		Time: now.UTC(), Source: source, Origin: origin, Position: r.Position, Sender: r.Sender,
 		Reason: string(r.Reason), Field: r.Field, Value: r.Value, Remedy: r.Remedy,
 		Raw: strings.ToValidUTF8(r.Raw, "\uFFFD"), Record: r.Fields,
 	}

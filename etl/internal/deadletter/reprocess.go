@@ -89,10 +89,10 @@ func (s *Reprocessor) Run(ctx context.Context, emit func(pipeline.Batch) error) 
 		record, rejection := telemetry.ParseJSON(text, "")
 		if rejection != nil {
 			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
-				Rejection: rejection, Position: e.Number, Raw: e.Raw, Fields: textsOf(text),
+				Rejection: rejection, Sender: e.Sender, Position: e.Number, Raw: e.Raw, Fields: textsOf(text),
 			})
 		} else {
-			batch.Items = append(batch.Items, pipeline.Item{Record: record, Position: e.Number, Raw: e.Raw})
+			batch.Items = append(batch.Items, pipeline.Item{Record: record, Sender: e.Sender, Position: e.Number, Raw: e.Raw})
 		}
 		if ids = append(ids, e.ID); len(ids) == batchEntries {
 			if err := send(); err != nil {

@@ -59,7 +59,8 @@ func TestEntryBecomesItsRecord(t *testing.T) {
 		set   map[string]string
 		want  telemetry.Record
 	}{
-		"parsed fields": {Entry{Raw: "bus-1;…", Record: parsed}, nil, plain},
+		"parsed fields":       {Entry{Raw: "bus-1;…", Record: parsed}, nil, plain},
+		"of a fleet's sender": {Entry{Sender: "wuxi", Record: parsed}, nil, plain},
 		"every field": {Entry{Raw: "?", Record: map[string]string{
 			"device_id": "bus-1", "fleet_id": "wuxi", "timestamp": "2026-11-01T10:00:00.123Z", "lat": "31.5", "lon": " 120.5 ", "speed_kmh": "50.5",
 			"heading_deg": "90", "temp_c": "-1.5", "battery_pct": "79.6", "zone": "port", "accuracy_m": "4.5",
@@ -81,7 +82,7 @@ func TestEntryBecomesItsRecord(t *testing.T) {
 			got, skipped := reprocess(t, c.set, c.entry)
 			require.Empty(t, skipped)
 			require.Empty(t, got.Rejected)
-			require.Equal(t, []pipeline.Item{{Record: c.want, Position: 1, Raw: c.entry.Raw}}, got.Items)
+			require.Equal(t, []pipeline.Item{{Record: c.want, Sender: c.entry.Sender, Position: 1, Raw: c.entry.Raw}}, got.Items)
 		})
 	}
 }

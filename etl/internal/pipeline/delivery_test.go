@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -108,6 +109,68 @@ func TestBatchIsDoneWhenAllItsRecordsAreDurable(t *testing.T) {
 		require.Equal(t, 3.0, h.value(t, "fleet_etl_event_lag_seconds_count"), "the time of a rejected record does not count")
 		require.InDelta(t, 3*60, h.value(t, "fleet_etl_event_lag_seconds_sum"), 0.1)
 	})
+}
+
+// The writer finds that a record's sender may not store it.
+func TestWriterRejectsValidRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
+			var rejected []pipeline.RejectedItem
+			for i := range b.Items[1:] {
+				rejected = append(rejected, pipeline.RejectedItem{Item: &b.Items[i+1], Rejection: telemetry.Reject(telemetry.WrongFleet, "device_id", "", "ask")})
+			}
+			if err := b.Reject(t.Context(), rejected); err != nil {
+				return err
+			}
+			b.Items = b.Items[:1]
+			b.Done()
+			return nil
+		}), 1)
+		one, two := item("truck-1", 60), item("truck-2", 60)
+		two.Raw, two.Position, two.Sender = "truck-2;52;13", 7, "mine"
+		conflict := two
+		conflict.Lat = 32
+		var outcome pipeline.Outcome
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{
+			Origin: "a.csv", Sender: pipeline.Trusted, Items: []pipeline.Item{one, two, conflict}, Done: func(o pipeline.Outcome) { outcome = o },
+		})))
+		require.Len(t, h.deadLetters.all, 1)
+		rejected := h.deadLetters.all[0].rejected
+		require.Len(t, rejected, 2)
+		require.Equal(t, "mine", rejected[0].Sender)
+		require.Equal(t, int64(7), rejected[0].Position)
+		require.Equal(t, pipeline.FieldsOf(&two.Record)["timestamp"], rejected[0].Fields["timestamp"])
+		var raw map[string]string
+		require.NoError(t, json.Unmarshal([]byte(rejected[0].Raw), &raw), "the source's text is gone, so it has the fields")
+		require.Equal(t, "truck-2", raw["device_id"])
+		require.Equal(t, 1, outcome.Stored)
+		require.Zero(t, outcome.Duplicates)
+		require.Len(t, outcome.Rejected, 2)
+		require.Equal(t, pipeline.Summary{Received: 3, Stored: 1, Rejected: map[telemetry.Reason]int64{telemetry.WrongFleet: 2}}, h.Summary(), "each record counts once")
+		require.Equal(t, 2.0, h.value(t, `fleet_etl_records_rejected_total{reason="wrong_fleet",source="fake"}`))
+	})
+}
+
+// A record has the sender of its own, or that of its batch.
+func TestRecordsHaveASender(t *testing.T) {
+	var senders []string
+	h := newHarness(each(func(b pipeline.ValidBatch) error {
+		for _, item := range b.Items {
+			senders = append(senders, item.Sender)
+		}
+		b.Done()
+		return nil
+	}), 1)
+	one, two, bad := item("truck-1", 60), item("truck-2", 60), item("truck-3", 60)
+	two.Sender, bad.Lat = "mine", 91
+	require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", pipeline.Batch{
+		Sender: pipeline.Trusted, Items: []pipeline.Item{one, two, bad},
+		Rejected: []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it")}},
+	})))
+	require.Equal(t, []string{pipeline.Trusted, "mine"}, senders)
+	for _, r := range h.deadLetters.all[0].rejected {
+		require.Equal(t, pipeline.Trusted, r.Sender)
+	}
 }
 
 func TestFullQueueBlocksSource(t *testing.T) {

@@ -102,8 +102,20 @@ func (m *metrics) validated(source string, o *Outcome) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.summary.Duplicates += int64(o.Duplicates)
-	for i := range o.Rejected {
-		reason := o.Rejected[i].Reason
+	m.countRejected(source, o.Rejected)
+}
+
+// rejectedLater counts records that were valid. Some of them were counted as duplicates.
+func (m *metrics) rejectedLater(source string, rejected []Rejected, duplicates int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.summary.Duplicates -= int64(duplicates)
+	m.countRejected(source, rejected)
+}
+
+func (m *metrics) countRejected(source string, rejected []Rejected) {
+	for i := range rejected {
+		reason := rejected[i].Reason
 		m.rejected.WithLabelValues(source, string(reason)).Inc()
 		m.summary.Rejected[reason]++
 	}

@@ -9,9 +9,14 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
+// Trusted is the sender of records that may name any fleet: an operator, a token of all fleets, a source without fleets of
+// its own.
+const Trusted = "*"
+
 // Item is one record as a source read it.
 type Item struct {
 	telemetry.Record
+	Sender   string // the only fleet that the sender may write to, or Trusted; empty: unknown, so it is the fleet of the record
 	Position int64  // place in the batch's origin: line, offset or index
 	Raw      string // the record as it came, for the dead letters; empty if it never was text
 
@@ -26,6 +31,7 @@ type Item struct {
 // Rejected is one record that is not stored, with the reason.
 type Rejected struct {
 	*telemetry.Rejection
+	Sender   string // as that of an Item
 	Position int64
 	Raw      string
 
@@ -37,6 +43,7 @@ type Rejected struct {
 // Batch is a unit of work from a source. Once emitted, it belongs to the pipeline.
 type Batch struct {
 	Origin   string     // file name, topic and partition, or request id: what positions refer to
+	Sender   string     // of records without one of their own
 	Items    []Item     // records to store
 	Rejected []Rejected // what the source could not read as a record
 	Accepted time.Time  // when the source accepted them; zero is when the batch is emitted
@@ -72,6 +79,14 @@ type Validator interface {
 type ValidBatch struct {
 	Items []Item
 	Done  func() // called once, when all of them are durable; never when they are not
+	// Reject makes dead letters of records that the writer does not store, in place of Items. It returns when they are durable.
+	Reject func(ctx context.Context, rejected []RejectedItem) error
+}
+
+// RejectedItem is a valid record that is not stored, with the reason.
+type RejectedItem struct {
+	*Item
+	*telemetry.Rejection
 }
 
 // Writer stores batches until in is closed, and returns when all of them are durable. It returns early only with an

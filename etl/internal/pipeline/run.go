@@ -1,7 +1,9 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"fmt"
 	"time"
 	"unique"
@@ -122,14 +124,16 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 	started := p.o.Now()
 	nowMs := started.UnixMilli()
 	outcome := Outcome{Rejected: b.Rejected}
+	for i := range outcome.Rejected {
+		outcome.Rejected[i].Sender = cmp.Or(outcome.Rejected[i].Sender, b.Sender)
+	}
 	kept := b.Items[:0]
 	for i := range b.Items {
 		item := b.Items[i]
+		item.Sender = cmp.Or(item.Sender, b.Sender)
 		payload, seen, rejection := p.o.Validator.Validate(&item.Record, nowMs)
 		if rejection != nil {
-			outcome.Rejected = append(outcome.Rejected, Rejected{
-				Rejection: rejection, Position: item.Position, Raw: item.Raw, Fields: FieldsOf(&item.Record),
-			})
+			outcome.Rejected = append(outcome.Rejected, item.reject(rejection))
 			continue
 		}
 		p.metrics.eventLag.Observe(max(0, float64(b.Accepted.UnixMilli()-item.TimeMs)/1000))
@@ -165,6 +169,25 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 		if b.Done != nil {
 			b.Done(outcome)
 		}
+	}, Reject: func(ctx context.Context, items []RejectedItem) error {
+		rejected := make([]Rejected, len(items))
+		conflicts := 0
+		for i, r := range items {
+			rejected[i] = r.reject(r.Rejection)
+			text, _ := json.Marshal(rejected[i].Fields) // texts can always be encoded
+			rejected[i].Raw = string(text)              // the source's text is not kept so long
+			if r.Conflict {
+				conflicts++
+			}
+		}
+		if err := p.o.DeadLetters.Append(ctx, b.source, b.Origin, rejected); err != nil {
+			return err
+		}
+		outcome.Stored -= len(items) - conflicts
+		outcome.Duplicates -= conflicts
+		outcome.Rejected = append(outcome.Rejected, rejected...)
+		p.metrics.rejectedLater(b.source, rejected, conflicts)
+		return nil
 	}}
 	select {
 	case out <- valid:
@@ -172,6 +195,11 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// reject returns the dead letter of a record.
+func (i *Item) reject(reason *telemetry.Rejection) Rejected {
+	return Rejected{Rejection: reason, Sender: i.Sender, Position: i.Position, Raw: i.Raw, Fields: FieldsOf(&i.Record)}
 }
 
 // names replaces the strings of records by interned ones. A record's strings are slices of the source's text, and a batch

@@ -26,12 +26,16 @@ const (
 	BadID         Reason = "bad_id"         // a name that is not 1 to 128 characters of A-Za-z0-9._:-
 	TooLarge      Reason = "too_large"      // above the maximum size of a record
 	UnknownFleet  Reason = "unknown_fleet"  // a fleet that is not in the list of allowed fleets
+	WrongFleet    Reason = "wrong_fleet"    // a device that belongs to another fleet
+	UnknownDevice Reason = "unknown_device" // a device without an owner, where such devices are rejected
+	HeldDevice    Reason = "held_device"    // a device without an owner, where such devices are held until they have one
 )
 
 // Reasons lists all reasons, so that metrics can be created at zero.
 var Reasons = []Reason{
 	Malformed, MissingField, BadTimestamp, Future, TooOld, LatRange, LonRange, ZeroPosition,
 	SpeedRange, HeadingRange, BatteryRange, TempRange, AccuracyRange, BadID, TooLarge, UnknownFleet,
+	WrongFleet, UnknownDevice, HeldDevice,
 }
 
 // Rejection is the error of a rejected record.

@@ -12,7 +12,7 @@ import (
 
 func sampleEntry() entry {
 	return entry{
-		AcceptedMs: 1_795_000_000_123, Origin: "0199aa",
+		AcceptedMs: 1_795_000_000_123, Origin: "0199aa", Sender: "wuxi",
 		Messages: []protocol.Message{
 			{Index: 0, Record: telemetry.Record{DeviceID: "v1", FleetID: "wuxi", TimeMs: 1_795_000_000_000, Lat: 31.5, Lon: -120.25}, Raw: `{"id":"v1"}`},
 			{Index: 1, Rejection: telemetry.Reject(telemetry.LatRange, "lat", "91", "give less"), Raw: "\xff\x00 as it came"},

@@ -21,7 +21,7 @@ import (
 
 // spooled is an entry with a record per device. Records of odd devices are rejected.
 func spooled(origin string, at int64, devices ...int) []byte {
-	e := entry{AcceptedMs: at, Origin: origin}
+	e := entry{AcceptedMs: at, Origin: origin, Sender: "fleet of " + origin}
 	for i, d := range devices {
 		m := protocol.Message{Index: i, Raw: fmt.Sprint("raw ", d)}
 		if d%2 == 1 {
@@ -46,8 +46,9 @@ func newIngest(spool Spool, pending int) *Ingest {
 	logger.SetOutput(io.Discard)
 	return New(Options{
 		Spool: spool, Limits: limits, Logger: logger, Registerer: prometheus.NewRegistry(), Now: time.Now,
-		Check: func(*telemetry.Record, int64) *telemetry.Rejection { return nil },
-		Seen:  func(*telemetry.Record) telemetry.Seen { return telemetry.New },
+		Check:      func(*telemetry.Record, int64) *telemetry.Rejection { return nil },
+		CheckOwner: func(string, *telemetry.Record) *telemetry.Rejection { return nil },
+		Seen:       func(*telemetry.Record) telemetry.Seen { return telemetry.New },
 	})
 }
 
@@ -78,6 +79,7 @@ func TestSmallEntriesAreMerged(t *testing.T) {
 		last := batches[1]
 		require.Equal(t, "b..c", last.Origin)
 		require.Len(t, last.Items, 2)
+		require.Equal(t, []string{"fleet of b", "fleet of c"}, []string{last.Items[0].Sender, last.Items[1].Sender}, "each record keeps its sender")
 		require.Equal(t, int64(1000), last.Accepted.UnixMilli(), "time of the oldest entry")
 		_, done := spool.counts()
 		require.Zero(t, done, "no record is stored yet")

@@ -22,7 +22,7 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		if len(batch.Items)+len(batch.Rejected) == 0 {
 			return nil
 		}
-		batch.Done = s.checkpoint.add(progress{inOrder: number})
+		batch.Sender, batch.Done = pipeline.Trusted, s.checkpoint.add(progress{inOrder: number})
 		b := batch
 		batch = pipeline.Batch{}
 		s.done.Store(int64(float64(s.total) * float64(number) / float64(count)))

@@ -122,6 +122,7 @@ func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error)
 		}
 		return emit(pipeline.Batch{
 			Origin:   s.in.files[c.file].path,
+			Sender:   pipeline.Trusted,
 			Items:    c.items,
 			Rejected: c.rejected,
 			Done:     done,

@@ -9,9 +9,11 @@ import (
 )
 
 // breakable are the reasons for which a single simulated record can be rejected. Simulated positions have no accuracy.
-var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r telemetry.Reason) bool {
-	return r == telemetry.TooLarge || r == telemetry.UnknownFleet || r == telemetry.AccuracyRange
-})
+var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r telemetry.Reason) bool { return slices.Contains(unbreakable, r) })
+
+var unbreakable = []telemetry.Reason{
+	telemetry.TooLarge, telemetry.UnknownFleet, telemetry.AccuracyRange, telemetry.WrongFleet, telemetry.UnknownDevice, telemetry.HeldDevice,
+}
 
 // rolloverMs is the period of the GPS week number, 1024 weeks. Receivers that miss a rollover are off by it. It is also large
 // enough that the records of a sample file are rejected at any time.

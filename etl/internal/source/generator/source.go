@@ -72,7 +72,7 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 // continue from the given one. Broken records have a text: what they would have been on the wire. A record that is damaged
 // as a text is rejected here, as by any source that reads text.
 func nextBatch(sim *Simulator, by int64, position *int64) pipeline.Batch {
-	b := pipeline.Batch{Origin: sourceName, Done: func(pipeline.Outcome) {}}
+	b := pipeline.Batch{Origin: sourceName, Sender: pipeline.Trusted, Done: func(pipeline.Outcome) {}}
 	var e Emission
 	for n := 0; n < batchSize && sim.nextBy(&e, by); n++ {
 		*position++

@@ -154,7 +154,7 @@ func (c *consumer) emitBatches(p polled, emit func(pipeline.Batch) error) error 
 			size = 0
 			continue
 		}
-		batch.Origin, batch.Accepted = fmt.Sprintf("%s/%d", p.topic, p.number), accepted
+		batch.Origin, batch.Sender, batch.Accepted = fmt.Sprintf("%s/%d", p.topic, p.number), pipeline.Trusted, accepted
 		batch.Done = func(pipeline.Outcome) { c.offsets.ack(p.partition, number) }
 		if err := emit(batch); err != nil {
 			return pipelineError{err}

@@ -142,7 +142,7 @@ func (p *player) send(ctx context.Context) error {
 		now = p.due // the latency of overdue records includes the delay
 	}
 	b := p.batch
-	b.Accepted, b.Done = now, func(pipeline.Outcome) {}
+	b.Sender, b.Accepted, b.Done = pipeline.Trusted, now, func(pipeline.Outcome) {}
 	p.batch = pipeline.Batch{}
 	if err := p.emit(b); err != nil {
 		return err
