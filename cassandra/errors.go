@@ -130,7 +130,7 @@ func classify(err error) Reason {
 // codeReasons are the reasons of the server's error codes.
 var codeReasons = map[int]Reason{
 	gocql.ErrCodeUnavailable: ReasonUnavailable, gocql.ErrCodeOverloaded: ReasonOverloaded,
-	gocql.ErrCodeWriteTimeout: ReasonWriteTimeout, gocql.ErrCodeReadTimeout: ReasonReadTimeout,
+	gocql.ErrCodeWriteTimeout: ReasonWriteTimeout, gocql.ErrCodeCASWriteUnknown: ReasonWriteTimeout, gocql.ErrCodeReadTimeout: ReasonReadTimeout,
 	gocql.ErrCodeWriteFailure: ReasonFailure, gocql.ErrCodeReadFailure: ReasonFailure, gocql.ErrCodeCDCWriteFailure: ReasonFailure,
 	gocql.ErrCodeServer: ReasonServer, gocql.ErrCodeBootstrapping: ReasonServer, gocql.ErrCodeTruncate: ReasonServer,
 	gocql.ErrCodeCredentials: ReasonUnauthorized, gocql.ErrCodeUnauthorized: ReasonUnauthorized,

@@ -18,6 +18,8 @@ const (
 	TableAlerts        = "alerts_by_fleet_day"
 	TableAnalytics     = "fleet_analytics_by_day"
 	TableGeofences     = "geofences_by_fleet"
+	TableOwners        = "owner_by_device"
+	TableFormerOwners  = "former_owners_by_device"
 
 	TableDeviceDays       = "device_days"
 	TableHours            = "hours_by_fleet"
@@ -36,13 +38,14 @@ var DerivedTables = []string{
 	TableInstances, TableClaims, TableClaimsByInstance, TablePendingHours,
 }
 
-var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences}, DerivedTables...)
+var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences, TableOwners, TableFormerOwners}, DerivedTables...)
 
 // Store is one store per concern on a shared session. It is safe for concurrent use.
 type Store struct {
 	*Session
 	TelemetryStore
 	RegistryStore
+	OwnerStore
 	AlertStore
 	TripStore
 	RollupStore
@@ -54,7 +57,7 @@ type Store struct {
 
 func newStore(s *Session) *Store {
 	return &Store{
-		s, TelemetryStore{s}, RegistryStore{s}, AlertStore{s}, TripStore{s}, RollupStore{s}, StateStore{s}, ClaimStore{s}, GeofenceStore{s}, QueryStore{s},
+		s, TelemetryStore{s}, RegistryStore{s}, OwnerStore{s}, AlertStore{s}, TripStore{s}, RollupStore{s}, StateStore{s}, ClaimStore{s}, GeofenceStore{s}, QueryStore{s},
 	}
 }
 

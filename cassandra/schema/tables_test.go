@@ -23,7 +23,7 @@ func TestStatementsAreRendered(t *testing.T) {
 func TestTablesAreParsed(t *testing.T) {
 	tables := Tables()
 	for _, name := range slices.Concat(cassandra.DerivedTables, []string{cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet,
-		cassandra.TableDevices, cassandra.TableFleets, cassandra.TableGeofences}) {
+		cassandra.TableDevices, cassandra.TableFleets, cassandra.TableGeofences, cassandra.TableOwners, cassandra.TableFormerOwners}) {
 		require.NotEmpty(t, tables[name].Columns, name)
 		delete(tables, name)
 	}

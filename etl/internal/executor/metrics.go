@@ -12,7 +12,7 @@ import (
 
 // tables lists the tables that fleet-etl writes while it stores records.
 var tables = append([]string{
-	cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet, cassandra.TableDevices, cassandra.TableFleets,
+	cassandra.TableHistory, cassandra.TableLatest, cassandra.TableLatestByFleet, cassandra.TableDevices, cassandra.TableFleets, cassandra.TableOwners,
 }, cassandra.DerivedTables...)
 
 type metrics struct {
