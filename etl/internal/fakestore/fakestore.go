@@ -25,6 +25,8 @@ type Store struct {
 	history      map[string]map[int64]telemetry.Record // by device
 	instances    map[string]*cassandra.Instance
 	pendingHours map[string][]cassandra.FleetHour
+	owners       map[string][]cassandra.Owner // by device, the present one first
+	majority     error                        // of lightweight transactions; nil: they succeed
 }
 
 // Cell is one row with its timestamps. The row exists if it was written after it was deleted.
@@ -38,6 +40,7 @@ func New() *Store {
 	return &Store{
 		tables: map[string]map[string]*Cell{}, history: map[string]map[int64]telemetry.Record{},
 		instances: map[string]*cassandra.Instance{}, pendingHours: map[string][]cassandra.FleetHour{},
+		owners: map[string][]cassandra.Owner{},
 	}
 }
 
@@ -485,4 +488,75 @@ func (f *View) DeviceIDs(context.Context, string) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Sorted(maps.Keys(f.history)), nil
+}
+
+// FailTransactions has lightweight transactions fail with an error, or succeed with nil.
+func (f *Store) FailTransactions(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.majority = err
+}
+
+func (f *View) Owners(_ context.Context, deviceIDs []string) (owners []cassandra.Owner, err error) {
+	err = f.change(func() {
+		for _, id := range deviceIDs {
+			owners = append(owners, f.owner(id))
+		}
+	})
+	return owners, err
+}
+
+// owner returns the owner of a device. Called with f.mu held.
+func (f *Store) owner(id string) cassandra.Owner {
+	if all := f.owners[id]; len(all) > 0 {
+		return all[0]
+	}
+	return cassandra.Owner{DeviceID: id}
+}
+
+func (f *View) SetFirstOwner(_ context.Context, o cassandra.Owner) (is cassandra.Owner, err error) {
+	return f.transact(o.DeviceID, func() {
+		if len(f.owners[o.DeviceID]) == 0 {
+			f.owners[o.DeviceID] = []cassandra.Owner{o}
+		}
+	})
+}
+
+func (f *View) MoveOwner(_ context.Context, from, to cassandra.Owner) (is cassandra.Owner, err error) {
+	return f.transact(to.DeviceID, func() {
+		if was := f.owner(to.DeviceID); was.FleetID == from.FleetID && was.Since.Equal(from.Since) {
+			to.FormerFleet = from.FleetID
+			f.owners[to.DeviceID] = append([]cassandra.Owner{to}, f.owners[to.DeviceID]...)
+		}
+	})
+}
+
+func (f *View) transact(id string, do func()) (is cassandra.Owner, err error) {
+	changed := f.change(func() {
+		if err = f.majority; err == nil {
+			do()
+			is = f.owner(id)
+		}
+	})
+	return is, cmp.Or(changed, err)
+}
+
+func (f *View) FormerOwners(_ context.Context, deviceID string) (former []cassandra.Owner, err error) {
+	err = f.change(func() { former = slices.Clone(f.owners[deviceID][min(1, len(f.owners[deviceID])):]) })
+	return former, err
+}
+
+func (f *View) LatestWriteTimes(_ context.Context, deviceIDs []string) (all []cassandra.WriteTimes, err error) {
+	err = f.change(func() {
+		for _, id := range deviceIDs {
+			var w cassandra.WriteTimes
+			for ms, r := range f.history[id] {
+				if us := ms*1000 + int64(r.PayloadHash()%1000); us > w.LastUs {
+					w = cassandra.WriteTimes{Found: true, FleetID: r.FleetID, LastUs: us}
+				}
+			}
+			all = append(all, w)
+		}
+	})
+	return all, err
 }
