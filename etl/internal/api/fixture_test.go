@@ -156,7 +156,7 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 	o := settings{
 		server: Options{Listener: listener, Tokens: tokens, Limits: DefaultLimits(), Logger: logger, Registerer: r.reg, Now: time.Now},
 		ingest: ingest.Options{
-			Spool: r.spool, Check: validate.NewBounds(nil).Check,
+			Spool: r.spool, Check: validate.NewBounds(nil).Check, CheckOwner: func(string, *telemetry.Record) *telemetry.Rejection { return nil },
 			Seen: func(r *telemetry.Record) telemetry.Seen {
 				mu.Lock()
 				defer mu.Unlock()

@@ -43,6 +43,28 @@ func TestBodyFormats(t *testing.T) {
 	}
 }
 
+// A record of another fleet's device is answered at once where the owner is known.
+func TestRecordOfAnotherFleetsDeviceIsRejectedAtOnce(t *testing.T) {
+	r := start(t, func(s *settings) {
+		s.ingest.CheckOwner = func(sender string, r *telemetry.Record) *telemetry.Rejection {
+			if sender == "wuxi" && r.DeviceID == "theirs" {
+				return telemetry.Reject(telemetry.WrongFleet, telemetry.FieldDeviceID, r.DeviceID, "ask an administrator")
+			}
+			return nil
+		}
+	})
+	got := r.post(line("mine", 0) + "\n" + line("theirs", 0))
+	require.Equal(t, 200, got.status)
+	require.Equal(t, 1, got.Accepted)
+	require.Equal(t, []result{{1, "rejected", telemetry.WrongFleet, "device_id", "theirs", "ask an administrator"}}, got.Results)
+	items, rejected := r.arrived(2)
+	require.Equal(t, "wuxi", items[0].Sender)
+	require.Equal(t, "wuxi", rejected[0].Sender)
+	require.Equal(t, "theirs", rejected[0].Fields["device_id"])
+	again := r.post(line("theirs", 0) + "\n" + line("mine", 1))
+	require.Zero(t, again.Duplicates, "it is not remembered as a record of the device")
+}
+
 func TestEachRecordHasResultAndReachesPipeline(t *testing.T) {
 	r := start(t)
 	bad := strings.Replace(line("truck-2", 0), "31.5", "131.5", 1)

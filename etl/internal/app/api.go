@@ -55,7 +55,7 @@ func (a *App) api() (pipeline.Source, error) {
 	}
 	serverLimits, ingestLimits := apiLimits(c)
 	receiver := ingest.New(ingest.Options{
-		Spool: buffer, Check: validate.NewBounds(c.Fleets).Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
+		Spool: buffer, Check: validate.NewBounds(c.Fleets).Check, CheckOwner: a.registry.Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
 		Limits: ingestLimits, Logger: a.logger, Registerer: a.reg, Now: time.Now,
 	})
 	server, err := api.New(api.Options{

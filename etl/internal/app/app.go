@@ -21,6 +21,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
+	"github.com/fleettracing/fleet-tracing/etl/internal/registry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/reload"
 )
 
@@ -36,6 +37,7 @@ type App struct {
 	*program
 	connector    *cassandra.Connector
 	exec         *executor.Executor
+	registry     *registry.Registry
 	rules        *rules
 	publisher    *geofencePublisher
 	path         *recordPath

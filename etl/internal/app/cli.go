@@ -51,6 +51,7 @@ type commands struct {
 	Replay      replayCommand      `cmd:"" help:"Replay recorded CSV files at a chosen speed."`
 	Generate    generateCommand    `cmd:"" help:"Generate records of simulated vehicles."`
 	Token       tokenCommand       `cmd:"" help:"Create a token for the HTTP API."`
+	Devices     deviceCommands     `cmd:"" help:"Show or set the fleet that devices belong to."`
 	DeadLetters deadLetterCommands `cmd:"" name:"deadletters" help:"List or reprocess dead letters (rejected records)."`
 	Verify      verifyCommand      `cmd:"" help:"Recompute alerts, trips and statistics from the stored telemetry and print each difference."`
 	Schema      schemaCommands     `cmd:"" help:"Create or check the keyspace and its tables."`

@@ -38,9 +38,9 @@ const batchesInFlight = 2
 
 // recordPath takes valid records to the store, and derives what follows from them. It implements pipeline.Writer.
 //
-//	source ─► validate ─► buffer ─► claims.Acquire ─► writer.Start ─► claims.Confirm ─► acknowledge ─► processor.Apply ─► receivers
-//	                                     │                                  │                               │
-//	                                 heartbeats, takeover           lease, fencing              flush, recompute, roll up
+//	source ─► validate ─► registry ─► buffer ─► claims.Acquire ─► writer.Start ─► claims.Confirm ─► acknowledge ─► processor.Apply ─► receivers
+//	                         │                       │                                  │                               │
+//	                    owners of devices   heartbeats, takeover                lease, fencing              flush, recompute, roll up
 type recordPath struct {
 	*App
 	role      cassandra.InstanceRole
@@ -83,10 +83,18 @@ func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) (er
 		g.Go(func() error { return d.processor.Run(ctx, stored) })
 		g.Go(func() error { return d.watch(stored) })
 	}
+	owned := make(chan pipeline.ValidBatch)
+	g.Go(func() error {
+		defer close(owned)
+		if err := p.registry.Run(ctx, store, in, owned); err != nil {
+			return fmt.Errorf("check the owners of devices: %w", err)
+		}
+		return nil
+	})
 	batches := make(chan *writer.Batch)
 	g.Go(func() error {
 		defer close(batches)
-		return writer.Buffer{Records: p.config.BufferRecords, Linger: p.linger, Now: time.Now}.Run(ctx, in, batches)
+		return writer.Buffer{Records: p.config.BufferRecords, Linger: p.linger, Now: time.Now}.Run(ctx, owned, batches)
 	})
 	g.Go(func() error {
 		defer end()

@@ -18,6 +18,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/notifier"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
+	"github.com/fleettracing/fleet-tracing/etl/internal/registry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/source/kafka"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
@@ -48,6 +49,7 @@ func (a *App) wire(linger time.Duration, sources []string) (err error) {
 	}
 	a.publisher = newGeofencePublisher(a.rules, a.logger)
 	a.exec = executor.New(executorOptions(c), a.logger, a.reg, time.Now)
+	a.registry = registry.New(registry.Policy(c.UnknownDevices), a.exec, a.logger, a.reg, time.Now)
 	outage := ratelog.New(a.logger, time.Now, connectLogInterval, ratelog.Messages{Down: "cassandra unavailable, connecting"})
 	a.connector = cassandra.NewConnector(a.open, outage.Note)
 	a.cleanups.add("store", func() error {

@@ -50,6 +50,8 @@ type Config struct {
 	Files   []string `envconfig:"ETL_FILES" desc:"Files or patterns that ETL_MODE=batch loads, separated by commas."`
 	Fleets  []string `envconfig:"ETL_FLEETS" desc:"Fleets that may send, separated by commas; empty allows all."`
 
+	UnknownDevices string `envconfig:"ETL_UNKNOWN_DEVICES" default:"accept" oneof:"accept,hold,reject" desc:"Records of a device without an owner: accept (the first one's fleet becomes the owner), hold (as dead letters, until fleet-etl devices claim) or reject."`
+
 	StateDir           string        `envconfig:"ETL_STATE_DIR" default:"var/fleet-etl" set:"a directory" desc:"Directory of checkpoints and temporary files."`
 	DeadLetterDir      string        `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of the dead-letter queue; empty is deadletters in ETL_STATE_DIR."`
 	DeadLetterMaxBytes int64         `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"1073741824" min:"16777216" desc:"Maximum size of the dead-letter queue in bytes; beyond it, the oldest dead letters are removed."`

@@ -18,7 +18,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
-// AllFleets is the fleet of a token for all fleets.
+// AllFleets is the fleet of a token for all fleets. Its holder is trusted: see pipeline.Trusted.
 const AllFleets = "*"
 
 // Right is what a request needs.

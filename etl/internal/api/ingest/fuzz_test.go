@@ -49,7 +49,8 @@ func newFuzzed(f *testing.F) *fuzzed {
 	limits.MaxRecords = 50
 	g := New(Options{
 		Spool: w.spool, Check: w.check, Seen: func(*telemetry.Record) telemetry.Seen { return telemetry.New },
-		Limits: limits, Logger: logger, Registerer: reg, Now: now,
+		CheckOwner: func(string, *telemetry.Record) *telemetry.Rejection { return nil },
+		Limits:     limits, Logger: logger, Registerer: reg, Now: now,
 	})
 	w.Router = rest.NewRouter(rest.Options{Routes: g.Routes(), Tokens: tokens, Logger: logger, Registerer: reg, Now: now})
 	return w

@@ -232,12 +232,14 @@ func (q *request) accept(name string, messages []protocol.Message, ignored int, 
 				"this token writes to fleet "+q.Grant.Fleet+" only: leave fleet_id out, or use a token of that fleet")
 			continue
 		}
-		m.Rejection = q.Check(&m.Record, nowMs)
+		if m.Rejection = q.Check(&m.Record, nowMs); m.Rejection == nil {
+			m.Rejection = q.CheckOwner(q.Grant.Fleet, &m.Record)
+		}
 	}
 	if err := q.limitRate(messages); err != nil {
 		return nil, err
 	}
-	e := entry{AcceptedMs: nowMs, Origin: q.ID, Messages: messages}
+	e := entry{AcceptedMs: nowMs, Origin: q.ID, Sender: q.Grant.Fleet, Messages: messages}
 	text, err := e.encode()
 	if err != nil {
 		return nil, err

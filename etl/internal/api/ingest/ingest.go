@@ -32,6 +32,9 @@ type Options struct {
 	Spool Spool
 	// Check returns why a record can't be stored, or nil. It does not change the record.
 	Check func(r *telemetry.Record, nowMs int64) *telemetry.Rejection
+	// CheckOwner returns why the sender, a fleet or pipeline.Trusted, can't write a record of another fleet's device, as far
+	// as it is known without a read. A record whose owner is not known yet is judged when it is stored.
+	CheckOwner func(sender string, r *telemetry.Record) *telemetry.Rejection
 	// Seen reports whether a durable record was seen before, for the response, and remembers it.
 	Seen func(r *telemetry.Record) telemetry.Seen
 
