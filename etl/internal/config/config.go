@@ -96,7 +96,7 @@ type Config struct {
 	ProcessorMaxClockSkew  time.Duration `envconfig:"ETL_PROCESSOR_MAX_CLOCK_SKEW" default:"10s" min:"0s" desc:"Largest expected clock difference between processes on one keyspace."`
 	GeofencesFiles         []string      `envconfig:"ETL_GEOFENCES_FILES" desc:"GeoJSON files or patterns of geofences, separated by commas. Reloaded when they change."`
 	AlertRulesFile         string        `envconfig:"ETL_ALERT_RULES_FILE" desc:"YAML file of alert rules; empty uses the built-in rules. Reloaded when it changes."`
-	AlertNotifyMaxAge      time.Duration `envconfig:"ETL_ALERT_NOTIFY_MAX_AGE" default:"15m" min:"0s" desc:"Alerts detected later than this after they opened are stored but not sent."`
+	AlertNotifyMaxAge      time.Duration `envconfig:"ETL_ALERT_NOTIFY_MAX_AGE" default:"15m" min:"0s" desc:"Alerts detected later than this after they opened are sent only if they still hold."`
 	AlertmanagerURLs       string        `envconfig:"ETL_ALERTMANAGER_URLS" desc:"Alertmanagers that receive vehicle alerts, separated by commas, as http://USER:PASSWORD@HOST:PORT/PREFIX; empty sends none." secret:"hidden"`
 	GrafanaURL             string        `envconfig:"ETL_GRAFANA_URL" default:"http://localhost:3000" desc:"Public URL of Grafana; links in alerts start with it."`
 	RunbookURL             string        `envconfig:"ETL_RUNBOOK_URL" default:"https://github.com/fleettracing/fleet-tracing/blob/main/docs/runbooks" desc:"URL of the runbooks of vehicle alerts; links are URL/ALERTNAME.md. Empty omits them."`

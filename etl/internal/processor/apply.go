@@ -3,6 +3,7 @@ package processor
 import (
 	"cmp"
 	"slices"
+	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
@@ -114,7 +115,7 @@ func (p *Processor) newEvents(v *device) []telemetry.AlertEvent {
 }
 
 // notification returns the event to send for a change of an alert, and records that receivers know it. ok is false if it
-// must not be sent: an opening at an event time that has passed comes from late records, and without a notified opening
+// must not be sent: an opening long ago, or at an event time that has passed, is held, and without a notified opening
 // nothing later is sent either.
 func (p *Processor) notification(v *device, event telemetry.AlertEvent) (out telemetry.AlertEvent, ok bool) {
 	key := derived.KeyOf(event.Alert)
@@ -124,6 +125,8 @@ func (p *Processor) notification(v *device, event telemetry.AlertEvent) (out tel
 	case telemetry.AlertOpened:
 		if ok = event.OpenedMs > v.knownMs && p.isRecent(event.Alert); ok {
 			v.noteNotified(key, event.Severity)
+		} else {
+			v.hold(key, p.now())
 		}
 	case telemetry.AlertEscalated:
 		if ok = out.From != "" && event.Severity.HigherThan(out.From); ok {
@@ -132,16 +135,35 @@ func (p *Processor) notification(v *device, event telemetry.AlertEvent) (out tel
 	case telemetry.AlertResolved:
 		ok = out.From != ""
 		delete(v.notified, key)
+		delete(v.held, key)
 	}
 	return out, ok
 }
 
-// isRecent reports whether receivers are to be notified of an alert that was detected now.
+// announce returns the openings to notify of alerts that are held and open. They lasted: the device's later records, if
+// any waited, did not resolve them.
+func (p *Processor) announce(v *device, found func(time.Time) bool) (events []telemetry.AlertEvent) {
+	for a := range v.state.Alerts.Open() {
+		key := derived.KeyOf(a)
+		at, held := v.held[key]
+		if !held || !found(at) {
+			continue
+		}
+		delete(v.held, key)
+		v.noteNotified(key, a.Severity)
+		v.announced = append(v.announced, key)
+		a.DeviceID = v.id
+		events = append(events, telemetry.AlertEvent{Alert: a, Transition: telemetry.AlertOpened})
+	}
+	return events
+}
+
+// isRecent reports whether receivers are to be notified at once of an alert that was detected now.
 func (p *Processor) isRecent(a telemetry.Alert) bool {
 	return p.now().UnixMilli()-a.OpenedMs <= p.options.NotifyMaxAge.Milliseconds()
 }
 
-// advance lets time pass for devices without a record: silent ones go offline.
+// advance lets time pass for devices without a record: silent ones go offline. It announces alerts that lasted.
 func (p *Processor) advance() {
 	p.mu.Lock()
 	p.syncEpoch()
@@ -151,6 +173,9 @@ func (p *Processor) advance() {
 	for _, v := range p.devices {
 		if v.dirty || v.recomputing || v.loading || v.state.Roll.LastMs() == 0 {
 			continue
+		}
+		if p.options.Stream && len(v.held) > 0 {
+			events = append(events, p.announce(v, func(found time.Time) bool { return now.Sub(found) >= heldFor })...)
 		}
 		if next, ok := rules.Engine.Next(&v.state.Alerts); !ok || next > now.UnixMilli() {
 			continue

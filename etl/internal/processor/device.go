@@ -52,6 +52,8 @@ type device struct {
 	considered int                                     // events that were notified, or will not be
 	knownMs    int64                                   // event time up to which openings of alerts were notified
 	notified   map[derived.AlertKey]telemetry.Severity // open alerts that receivers know
+	held       map[derived.AlertKey]time.Time          // open alerts that they are to know if they last, and when those were found
+	announced  []derived.AlertKey                      // open alerts whose row does not say yet that receivers know them
 	later      map[derived.AlertKey]telemetry.Severity // stored alerts after the last record of the stored state
 	laterOver  bool                                    // a newer record has come since
 }
@@ -93,6 +95,14 @@ func (v *device) noteNotified(key derived.AlertKey, severity telemetry.Severity)
 	v.notified[key] = severity
 }
 
+// hold has receivers notified of an open alert later; see Processor.announce.
+func (v *device) hold(key derived.AlertKey, found time.Time) {
+	if v.held == nil {
+		v.held = map[derived.AlertKey]time.Time{}
+	}
+	v.held[key] = found
+}
+
 // restoreNotified takes the stored open alerts that receivers are notified of as notified.
 func (v *device) restoreNotified(open []cassandra.Alert) {
 	for _, row := range open {
@@ -106,7 +116,9 @@ func (v *device) restoreNotified(open []cassandra.Alert) {
 func (v *device) clean() bool { return !v.changed && v.waiting() == 0 }
 
 // waiting is the number of final rows that wait to be written.
-func (v *device) waiting() int { return len(v.hours) + len(v.trips) + len(v.events) + len(v.days) }
+func (v *device) waiting() int {
+	return len(v.hours) + len(v.trips) + len(v.events) + len(v.announced) + len(v.days)
+}
 
 // Hour, Trip and Alert keep what follows from the device's records until it is written.
 func (v *device) Hour(h rollup.Hour)               { v.hours = append(v.hours, h) }

@@ -3,6 +3,7 @@ package processor
 import (
 	"context"
 	"maps"
+	"slices"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
@@ -92,7 +93,16 @@ func (v *device) takeAlerts(c *derived.Changes, at int64) {
 			c.DeleteOpenAlert(row, at)
 		}
 	}
-	v.events, v.considered = nil, 0
+	if len(v.announced) > 0 {
+		for a := range v.state.Alerts.Open() {
+			if slices.Contains(v.announced, derived.KeyOf(a)) {
+				row := derived.AlertRow(v.id, a)
+				row.Notify = true
+				c.PutOpenAlert(row, at+1)
+			}
+		}
+	}
+	v.events, v.announced, v.considered = nil, nil, 0
 }
 
 // flush writes what changed since the last time.
@@ -128,7 +138,7 @@ func (p *Processor) flushAlerts(ctx context.Context, lease claims.Lease) error {
 	p.syncEpoch()
 	at := p.stamps.Next()
 	for _, v := range p.alerted {
-		if len(v.events) > 0 && !v.dirty && !v.recomputing {
+		if len(v.events)+len(v.announced) > 0 && !v.dirty && !v.recomputing {
 			v.takeAlerts(c, at)
 		}
 	}

@@ -135,6 +135,11 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		v.state, v.day = state, last.Day
 		v.knownMs = v.state.AdvancedMs()
 		v.restoreNotified(open)
+		for _, row := range open {
+			if !row.Notify {
+				v.hold(derived.KeyOfRow(row), p.now())
+			}
+		}
 		if len(later) > 0 {
 			v.later = make(map[derived.AlertKey]telemetry.Severity, len(later))
 		}

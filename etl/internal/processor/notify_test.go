@@ -221,3 +221,116 @@ func TestOpenAlertsAreReadWithTooFewReplicas(t *testing.T) {
 		p.finish(t)
 	})
 }
+
+// sendLate stores a record for every ten seconds of an outage that ends now.
+func (p *process) sendLate(t *testing.T, outage time.Duration, kmh func(age time.Duration) float64) {
+	t.Helper()
+	var records []telemetry.Record
+	for age := outage; age > 0; age -= 10 * time.Second {
+		records = append(records, driving(time.Now().Add(-age), kmh(age)))
+	}
+	require.NoError(t, p.store(records))
+}
+
+func fast(time.Duration) float64 { return 100 }
+
+// An alert that began during a long outage and still holds is notified, whatever its age.
+func TestOldAlertThatHoldsIsNotified(t *testing.T) {
+	for name, c := range map[string]struct {
+		run  func(t *testing.T, store *fakestore.Store) *process
+		want []string
+	}{
+		"while the vehicle sends": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, true)
+			p.sendLate(t, 20*time.Minute, fast)
+			require.Empty(t, p.events(), "a later record may resolve it")
+			p.send(t, 100, 100, 100, 100, 100)
+			return p
+		}, []string{"opened HIGH"}},
+		"that became worse since": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, true)
+			p.sendLate(t, 20*time.Minute, func(time.Duration) float64 { return 75 })
+			p.send(t, 75, 75, 75, 75, 75, 100, 100)
+			return p
+		}, []string{"opened LOW", "escalated LOW to HIGH"}},
+		"of a silent vehicle": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, true)
+			p.sendLate(t, 20*time.Minute, fast)
+			time.Sleep(time.Minute)
+			return p
+		}, []string{"opened HIGH"}},
+		"whose end comes with the records after it": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, true)
+			p.sendLate(t, 30*time.Minute, func(age time.Duration) float64 {
+				if age > 25*time.Minute {
+					return 100
+				}
+				return 20
+			})
+			p.send(t, 20, 20, 20, 20, 20, 20)
+			return p
+		}, nil},
+		"found by late records": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, true)
+			p.send(t, 30)
+			began := time.Now()
+			time.Sleep(7 * time.Minute)
+			p.send(t, 100)
+			for second := 300; second < 420; second += 10 {
+				require.NoError(t, p.store([]telemetry.Record{driving(began.Add(time.Duration(second)*time.Second), 100)}))
+			}
+			p.send(t, 100, 100, 100, 100, 100)
+			return p
+		}, []string{"opened HIGH"}},
+		"after a crash": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, true)
+			p.sendLate(t, 20*time.Minute, fast)
+			time.Sleep(10 * time.Second)
+			p.kill()
+			require.Empty(t, p.events())
+			p = start(t, store, true)
+			time.Sleep(2 * time.Minute)
+			return p
+		}, []string{"opened HIGH"}},
+		"stored by a load": {func(t *testing.T, store *fakestore.Store) *process {
+			p := start(t, store, false)
+			p.sendLate(t, 20*time.Minute, fast)
+			return p
+		}, []string{"opened HIGH"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, store *fakestore.Store) {
+				p := c.run(t, store)
+				if open := p.speeding(t); open != nil && len(c.want) > 0 && p.options.Stream {
+					require.True(t, open.Notify, "Alertmanager is sent it again and again")
+				}
+				p.finish(t)
+				require.Equal(t, c.want, p.events())
+				if len(c.want) > 0 {
+					require.True(t, p.speeding(t).Notify)
+				}
+				requireFresh(t, store)
+			})
+		})
+	}
+}
+
+// A vehicle went silent long before its silence is found: it is offline all the same.
+func TestLongSilenceIsNotified(t *testing.T) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
+		p := start(t, store, true)
+		p.send(t, 30, 30)
+		p.finish(t)
+		time.Sleep(3 * time.Hour)
+		p = start(t, store, true)
+		time.Sleep(5 * time.Minute)
+		require.Len(t, *p.notified, 1)
+		require.Equal(t, telemetry.DeviceOffline, (*p.notified)[0].Type)
+		p.finish(t)
+		again := start(t, store, true)
+		time.Sleep(5 * time.Minute)
+		require.Empty(t, *again.notified, "receivers know it")
+		again.finish(t)
+		requireFresh(t, store)
+	})
+}

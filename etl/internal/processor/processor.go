@@ -48,7 +48,7 @@ type Options struct {
 	MaxClockSkew time.Duration // largest expected clock difference between instances
 	Idle         time.Duration // time without a record after which a device is unloaded
 	Devices      int           // devices in memory, besides those with records in flight
-	NotifyMaxAge time.Duration // alerts detected later than this after they opened are not notified
+	NotifyMaxAge time.Duration // alerts detected later than this after they opened are notified only if they last
 	Stream       bool          // store alerts soon, and look after devices of the store that are silent
 }
 
@@ -57,6 +57,7 @@ const (
 	pollEvery         = 5 * time.Second
 	alertsEvery       = 300 * time.Millisecond // alerts are stored at most this often
 	slowEvery         = 30 * time.Second       // open trips and alerts are written again
+	heldFor           = 30 * time.Second       // an old alert that is open for so long after it was found is notified
 	sweepEvery        = time.Minute
 	sharedEvery       = 15 * time.Second // a shared device is recomputed
 	readsInParallel   = 8                // devices that are recomputed, or hours that are summed, in parallel

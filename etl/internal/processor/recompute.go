@@ -161,10 +161,27 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 			events = append(events, out)
 		}
 	}
+	held := v.held
+	v.held = nil
+	for key, a := range fresh.Alerts {
+		switch from := v.notified[key]; {
+		case a.EndedMs != 0 || fresh.Existing.ManuallyResolved[key]:
+		case from == "":
+			found, ok := held[key]
+			if !ok {
+				found = p.now()
+			}
+			v.hold(key, found)
+		case a.Severity.HigherThan(from): // it took the place of an alert that receivers know
+			v.notified[key] = a.Severity
+			a.DeviceID = v.id
+			events = append(events, telemetry.AlertEvent{Alert: a, Transition: telemetry.AlertEscalated, From: from})
+		}
+	}
 	notified = maps.Clone(v.notified)
 	v.state, v.day, v.beforeSilence, v.later = fresh.State, fresh.LastDay, fresh.BeforeSilence, nil
 	v.knownMs = max(v.knownMs, v.state.AdvancedMs())
-	v.hours, v.trips, v.events, v.days, v.considered = nil, nil, nil, nil, 0
+	v.hours, v.trips, v.events, v.announced, v.days, v.considered = nil, nil, nil, nil, nil, 0
 	v.changed, v.owesOpen = false, false
 	v.recomputing, v.recomputedAt, v.weak, v.flushedAt = false, r.started, !r.strong, p.now()
 	for _, day := range fresh.Days {

@@ -3,10 +3,12 @@ package processor
 import (
 	"context"
 	"slices"
+	"time"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
 // release unloads devices that have been silent for long, or all: it stores their states and deletes their claims.
@@ -19,8 +21,14 @@ func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) e
 	p.mu.Lock()
 	at := p.stamps.Next()
 	rules := p.rules()
+	var lasted []telemetry.AlertEvent
 	for _, v := range p.idle(all) {
 		if !p.settled(v) {
+			continue
+		}
+		if len(v.held) > 0 { // it is unloaded once that is stored
+			lasted = append(lasted, p.announce(v, func(time.Time) bool { return true })...)
+			v.held = nil
 			continue
 		}
 		r, ok := p.claims.BeginRelease(v.id)
@@ -43,6 +51,7 @@ func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) e
 	}
 	p.room.Broadcast()
 	p.mu.Unlock()
+	p.notify(lasted)
 	if len(begun) == 0 {
 		return nil
 	}
