@@ -85,6 +85,15 @@ type Session struct {
 	unregister  func()
 }
 
+// HistoryID returns the id of the telemetry table. It differs between clusters and keyspaces, and a keyspace that is dropped
+// and created again gets another.
+func (s *Session) HistoryID(ctx context.Context) (string, error) {
+	var id gocql.UUID
+	err := s.driver.Query("SELECT id FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?", s.config.Keyspace, TableHistory).
+		WithContext(ctx).Consistency(gocql.One).Scan(&id)
+	return id.String(), opError("read id of table "+TableHistory, err)
+}
+
 // Open connects to the keyspace and checks that its replication can serve the consistency levels of the configuration. It
 // tries once: a caller that can wait calls it again while ReasonOf(err).Advice() allows. The metrics are registered on reg,
 // which may be nil.

@@ -219,6 +219,13 @@ func TestRepeatedLoadsStoreADayOnce(t *testing.T) {
 		require.NoError(t, slow.Process.Kill())
 		_ = slow.Wait() // killed
 		kept := checkpointed(s.dir)
+
+		other := newSite(t)
+		other.env = append(other.env, "ETL_STATE_DIR="+s.dir)
+		whole, status := other.load(args...)
+		require.Zero(t, status, whole.Result)
+		require.Equal(t, int64(20188), whole.Read, "another keyspace has nothing of it")
+
 		r, status := s.load(args...)
 		require.Zero(t, status, r.Result)
 		require.Positive(t, r.Read)

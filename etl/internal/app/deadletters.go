@@ -182,7 +182,7 @@ func (c *reprocessDeadLettersCommand) Run(p *program) error {
 	defer queue.Close()
 	if c.DryRun {
 		err = c.dryRun(p, source, report)
-	} else if report.report, err = p.runUntilDone(source, []string{p.config.DeadLetterDir}); report.report == nil {
+	} else if report.report, err = p.runUntilDone(made(source), []string{p.config.DeadLetterDir}); report.report == nil {
 		return err
 	}
 	if err = errors.Join(err, source.Flush()); err == nil && p.stop.Err() != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,27 +32,40 @@ func (c *loadCommand) Run(p *program) error {
 	if err := os.MkdirAll(p.config.StateDir, 0o750); err != nil {
 		return fmt.Errorf("ETL_STATE_DIR: %w", err)
 	}
-	checkpoint, err := csvfile.OpenCheckpoint(p.config.StateDir, options)
-	if err != nil {
-		return err
+	if _, err := csvfile.New(options); err != nil {
+		return err // before anything connects
 	}
-	options.Checkpoint = checkpoint
-	return errors.Join(c.load(p, options), checkpoint.Close())
+	checkpoint := &csvfile.Checkpoint{}
+	err = p.loadFrom(func(a *App) (_ pipeline.Source, err error) {
+		if options.Target, err = c.target(a); err != nil {
+			return nil, err
+		}
+		if checkpoint, err = csvfile.OpenCheckpoint(p.stop, p.config.StateDir, options); err != nil {
+			checkpoint = &csvfile.Checkpoint{}
+			return nil, err
+		}
+		options.Checkpoint = checkpoint
+		if _, resumed := checkpoint.Shift(); !resumed {
+			if options.Shift, err = c.shift(p, options); err != nil {
+				return nil, err
+			}
+		}
+		p.logResumed(checkpoint)
+		return csvfile.New(options)
+	}, options.Files, c.Report, func() error { return checkpoint.Complete() })
+	return errors.Join(err, checkpoint.Close())
 }
 
-func (c *loadCommand) load(p *program, options csvfile.Options) (err error) {
-	checkpoint := options.Checkpoint
-	if _, resumed := checkpoint.Shift(); !resumed {
-		if options.Shift, err = c.shift(p, options); err != nil {
-			return err
-		}
+// target identifies the table that is loaded into, and what changes the rows that are stored.
+func (c *loadCommand) target(a *App) ([]string, error) {
+	store, ok := a.connector.Get()
+	if !ok {
+		return nil, cassandra.ErrNotConnected
 	}
-	source, err := csvfile.New(options)
-	if err != nil {
-		return err
-	}
-	p.logResumed(checkpoint)
-	return p.loadFrom(source, options.Files, c.Report, checkpoint.Complete)
+	history, err := store.HistoryID(a.stop)
+	return []string{
+		history, strings.Join(a.config.Fleets, ","), a.rules.current.Load().fingerprint, fmt.Sprint(a.config.ProcessorEnabled), c.StartAt, c.EndAt,
+	}, err
 }
 
 type replayCommand struct {
@@ -84,14 +98,24 @@ func (c *replayCommand) Run(p *program) error {
 	if err != nil {
 		return err
 	}
-	return p.loadFrom(source, options.Files, c.Report, func() error { return nil })
+	return p.loadFrom(made(source), options.Files, c.Report, func() error { return nil })
 }
 
+// newSource makes the source of an App that is connected.
+type newSource func(*App) (pipeline.Source, error)
+
+// made returns a source that exists.
+func made(s pipeline.Source) newSource { return func(*App) (pipeline.Source, error) { return s, nil } }
+
 // runUntilDone runs a source to its end. If the pipeline ran, it returns an unfinished report, also with an error.
-func (p *program) runUntilDone(source pipeline.Source, names []string) (*report, error) {
+func (p *program) runUntilDone(create newSource, names []string) (*report, error) {
 	a, err := p.connect()
 	if err != nil {
 		return nil, err
+	}
+	source, err := create(a)
+	if err != nil {
+		return nil, errors.Join(err, a.cleanups.run())
 	}
 	a.sources, a.toEnd = []pipeline.Source{source}, true
 	if err := a.listenOperations(nil); err != nil {
@@ -111,7 +135,7 @@ func (p *program) runUntilDone(source pipeline.Source, names []string) (*report,
 var errInterrupted = errors.New("interrupted; run the same command again to resume")
 
 // loadFrom runs a source to its end and prints a report. complete is called once everything is stored.
-func (p *program) loadFrom(source pipeline.Source, names []string, form string, complete func() error) error {
+func (p *program) loadFrom(source newSource, names []string, form string, complete func() error) error {
 	report, err := p.runUntilDone(source, names)
 	if report == nil {
 		return err

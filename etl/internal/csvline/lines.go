@@ -4,6 +4,7 @@ package csvline
 
 import (
 	"bytes"
+	"hash"
 	"io"
 	"iter"
 	"strings"
@@ -26,8 +27,9 @@ type Place struct {
 // Reader splits a stream into blocks of whole lines, with one buffer of fixed size.
 type Reader struct {
 	in     io.Reader
-	prompt bool  // return available lines instead of waiting for a full block
-	At     Place // of the next line
+	prompt bool      // return available lines instead of waiting for a full block
+	At     Place     // of the next line
+	Hash   hash.Hash // of the bytes before At; nil: they are not hashed
 	buf    []byte
 	start  int // of the data that was read but not returned
 	end    int
@@ -111,6 +113,9 @@ func (l *Reader) fill() {
 }
 
 func (l *Reader) skip(n int) {
+	if l.Hash != nil {
+		_, _ = l.Hash.Write(l.buf[l.start : l.start+n]) // a hash accepts everything
+	}
 	l.start += n
 	l.At.Offset += int64(n)
 }

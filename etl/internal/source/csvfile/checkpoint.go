@@ -2,12 +2,13 @@ package csvfile
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -27,7 +28,9 @@ type Checkpoint struct {
 	path    string
 	changed []string
 	resumes bool // an earlier run left progress that still applies
+	sorted  bool // the lines are stored in event order
 	files   []string
+	hashes  []hash.Hash // by file, of what is stored of it; nil: nothing
 
 	mu      sync.Mutex
 	state   state
@@ -47,19 +50,18 @@ type state struct {
 	Files   []fileState `json:"files"`
 }
 
+// fileState is how far a file is stored. In sorted order it is the end of the file that was sorted.
 type fileState struct {
-	Path      string `json:"path"`
-	Size      int64  `json:"size"`       // bytes, as on disk
-	HeadBytes int64  `json:"head_bytes"` // length of the hashed start of the file
-	Head      string `json:"head_sha256"`
-	Offset    int64  `json:"offset"` // bytes stored, decompressed
-	Line      int64  `json:"line"`   // lines stored, header included
-	Done      bool   `json:"done"`
+	Path   string `json:"path"`
+	Size   int64  `json:"size"`             // bytes, as on disk
+	Offset int64  `json:"offset"`           // bytes stored, decompressed
+	Line   int64  `json:"line"`             // lines stored, header included
+	Sum    []byte `json:"sha256,omitempty"` // of the bytes stored
+	Done   bool   `json:"done"`
 }
 
 const (
-	stateVersion = 1
-	headBytes    = 64 << 10
+	stateVersion = 2
 	saveEvery    = time.Second
 )
 
@@ -67,17 +69,18 @@ const (
 type progress struct {
 	file    int
 	place   csvline.Place
-	done    bool // end of the file
+	sum     []byte // of the bytes before place
+	done    bool   // end of the file
 	inOrder int64
 }
 
 // OpenCheckpoint opens the checkpoint of an earlier run of the same command, or creates one. A command is identified by its
-// files, Map, Set, Times and whether it has InEventOrder. A file that became shorter or starts differently is read from the
+// files, Target, Map, Set, Times and whether it has InEventOrder. A file in which a stored byte has changed is read from the
 // start; in event order, any change of any file restarts everything. An unreadable checkpoint is an error that names it.
 // Standard input in event order has no checkpoint.
-func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
+func OpenCheckpoint(ctx context.Context, dir string, o Options) (*Checkpoint, error) {
 	sorted := o.InEventOrder != nil
-	c := &Checkpoint{files: o.Files, state: state{Version: stateVersion}}
+	c := &Checkpoint{files: o.Files, sorted: sorted, hashes: make([]hash.Hash, len(o.Files)), state: state{Version: stateVersion}}
 	for _, path := range o.Files {
 		f, err := inspect(path)
 		if err != nil {
@@ -99,7 +102,7 @@ func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
 		return nil, fmt.Errorf("read checkpoint %s: %w: delete it to read everything again", c.path, err)
 	}
 	if old != nil {
-		if err := c.resume(old, sorted); err != nil {
+		if err := c.resume(ctx, old); err != nil {
 			return nil, err
 		}
 	}
@@ -109,11 +112,11 @@ func OpenCheckpoint(dir string, o Options) (*Checkpoint, error) {
 // commandHash identifies a command.
 func commandHash(o Options, files []fileState) string {
 	id := struct {
-		Files            []string
+		Files, Target    []string
 		Map, Set         map[string]string `json:",omitempty"`
 		Layout, Location string
 		Sorted           bool
-	}{Map: o.Map, Set: o.Set, Layout: o.Times.Layout, Location: o.Times.Location.String(), Sorted: o.InEventOrder != nil}
+	}{Target: o.Target, Map: o.Map, Set: o.Set, Layout: o.Times.Layout, Location: o.Times.Location.String(), Sorted: o.InEventOrder != nil}
 	for _, f := range files {
 		id.Files = append(id.Files, f.Path)
 	}
@@ -125,7 +128,7 @@ func commandHash(o Options, files []fileState) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// inspect returns the size and the hashed start of a file.
+// inspect returns the size of a file.
 func inspect(path string) (fileState, error) {
 	if path == Stdin {
 		return fileState{Path: Stdin}, nil
@@ -138,17 +141,7 @@ func inspect(path string) (fileState, error) {
 	if err != nil {
 		return fileState{}, err
 	}
-	defer f.Close()
-	head, err := io.ReadAll(io.LimitReader(f, headBytes))
-	if err != nil {
-		return fileState{}, err
-	}
-	return fileState{Path: abs, Size: info.Size(), HeadBytes: int64(len(head)), Head: hash(head)}, nil
-}
-
-func hash(b []byte) string {
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+	return fileState{Path: abs, Size: info.Size()}, f.Close()
 }
 
 // load reads the state of an earlier run, or returns nil if there is none.
@@ -168,7 +161,7 @@ func (c *Checkpoint) load() (*state, error) {
 		return nil, fmt.Errorf("unsupported version %d, want %d", old.Version, stateVersion)
 	}
 	ok := old.InOrder >= 0 && slices.EqualFunc(old.Files, c.state.Files, func(a, b fileState) bool {
-		return a.Path == b.Path && a.Offset >= 0 && a.Line >= 0 && (a.Offset > 0) == (a.Line > 0) && a.HeadBytes >= 0
+		return a.Path == b.Path && a.Offset >= 0 && a.Line >= 0 && (a.Offset > 0) == (a.Line > 0)
 	})
 	if !ok {
 		return nil, errors.New("it does not match the command that it is named after")
@@ -177,64 +170,39 @@ func (c *Checkpoint) load() (*state, error) {
 }
 
 // resume adopts the places in unchanged files. A sorted order resumes only if all files are unchanged.
-func (c *Checkpoint) resume(old *state, sorted bool) error {
+func (c *Checkpoint) resume(ctx context.Context, old *state) error {
 	all := true
 	for i := range old.Files {
 		was, is := &old.Files[i], &c.state.Files[i]
 		if was.Path == Stdin {
 			continue
 		}
-		same, err := was.continuedBy(is)
-		if err != nil {
-			return fmt.Errorf("read file %s: %w", c.files[i], cause(err))
+		stored, whole, err := hashFile(ctx, c.files[i], was.Offset)
+		if err != nil && err != errChanged {
+			return fmt.Errorf("read file %s: %w", c.files[i], explain(err))
 		}
-		if !same || sorted && was.Size != is.Size {
+		unchanged := err == nil && bytes.Equal(stored.Sum(nil), was.Sum) && (whole || !c.sorted)
+		if was.Line == 0 { // nothing is stored of it
+			unchanged = is.Size >= was.Size
+		}
+		if !unchanged {
 			all = false
-			if was.Line > 0 || old.InOrder > 0 {
+			if was.Line > 0 {
 				c.changed = append(c.changed, c.files[i])
 			}
 			continue
 		}
 		c.resumes = true
-		is.Offset, is.Line = was.Offset, was.Line
-		is.Done = was.Done && was.Size == is.Size
+		is.Offset, is.Line, is.Sum, is.Done = was.Offset, was.Line, was.Sum, was.Done && whole
+		c.hashes[i] = stored
 	}
-	if sorted && !all {
+	if c.sorted && !all {
 		c.resumes = false
 	}
 	if c.resumes {
 		c.state.ShiftMs, c.state.InOrder = old.ShiftMs, old.InOrder
 	}
 	return nil
-}
-
-// continuedBy returns whether a file still starts with the part that was stored.
-func (was *fileState) continuedBy(is *fileState) (bool, error) {
-	f, err := os.Open(was.Path)
-	if err != nil {
-		return false, err
-	}
-	defer f.Close()
-	head, err := io.ReadAll(io.LimitReader(f, min(was.HeadBytes, headBytes)))
-	if err != nil {
-		return false, err
-	}
-	if hash(head) != was.Head {
-		return false, nil
-	}
-	if bytes.HasPrefix(head, gzipMagic) {
-		return is.Size >= was.Size, nil // skip checks the place
-	}
-	if was.Offset == 0 || was.Offset == is.Size {
-		return true, nil
-	}
-	var last [1]byte
-	if _, err := f.ReadAt(last[:], was.Offset-1); err == io.EOF {
-		return false, nil
-	} else if err != nil {
-		return false, err
-	}
-	return last[0] == '\n', nil
 }
 
 // Resumed returns the last line that an earlier run stored, and its file; ok is false without such a run. In event order,
@@ -245,8 +213,8 @@ func (c *Checkpoint) Resumed() (file string, line int64, ok bool) {
 	if !c.resumes {
 		return "", 0, false
 	}
-	if c.state.InOrder > 0 {
-		return "", c.state.InOrder, true
+	if c.sorted {
+		return "", c.state.InOrder, c.state.InOrder > 0
 	}
 	for i := len(c.files) - 1; i >= 0; i-- {
 		if f := c.state.Files[i]; f.Line > 0 {
@@ -292,15 +260,32 @@ func (c *Checkpoint) begin(shiftMs int64) error {
 	return nil
 }
 
-// from returns the place to resume a file from, and whether the file is done.
-func (c *Checkpoint) from(file int) (at csvline.Place, done bool) {
-	if c.path == "" {
-		return csvline.Place{}, false
+// from returns where to resume a file.
+func (c *Checkpoint) from(file int) start {
+	if c.path == "" || c.hashes[file] == nil {
+		return start{hash: sha256.New()}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	f := c.state.Files[file]
-	return csvline.Place{Offset: f.Offset, Line: f.Line}, f.Done
+	return start{csvline.Place{Offset: f.Offset, Line: f.Line}, c.hashes[file], f.Done}
+}
+
+// sortedFrom records the files that were sorted. They must be the ones that the resumed run sorted.
+func (c *Checkpoint) sortedFrom(files []*file) error {
+	if c.path == "" {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, f := range files {
+		was := &c.state.Files[i]
+		if c.state.InOrder > 0 && !bytes.Equal(was.Sum, f.sum) {
+			return f.errorAt(1, errChanged)
+		}
+		was.Offset, was.Line, was.Sum = f.end.Offset, f.end.Line, f.sum
+	}
+	return nil
 }
 
 // inOrder returns the number of entries of the sorted order that are stored.
@@ -333,7 +318,7 @@ func (c *Checkpoint) advance(p progress) {
 		return
 	}
 	if f := &c.state.Files[p.file]; f.Path != Stdin {
-		f.Offset, f.Line, f.Done = p.place.Offset, p.place.Line, p.done
+		f.Offset, f.Line, f.Sum, f.Done = p.place.Offset, p.place.Line, p.sum, p.done
 	}
 }
 

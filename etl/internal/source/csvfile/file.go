@@ -6,8 +6,10 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"sync/atomic"
 
@@ -16,8 +18,10 @@ import (
 
 // file is one input.
 type file struct {
-	path    string // as given by the user
-	size    int64  // bytes on disk when it was opened; 0 for standard input
+	path    string        // as given by the user
+	size    int64         // bytes on disk when it was opened; 0 for standard input
+	end     csvline.Place // where the reading ended
+	sum     []byte        // of the bytes before it
 	columns *csvline.Columns
 }
 
@@ -73,6 +77,58 @@ func (f *file) open(ctx context.Context, stdin io.Reader, at csvline.Place, read
 	return &stream{csvline.NewReader(text, at, f.path == Stdin), raw}, nil
 }
 
+// sum returns the hash of the bytes before the next line, or nil if they are not hashed.
+func (s *stream) sum() []byte {
+	if s.Hash == nil {
+		return nil
+	}
+	return s.Hash.Sum(nil)
+}
+
+// checkUnchanged reads the files again, and returns an error if one has other contents than those that were loaded.
+func (in *inputs) checkUnchanged(ctx context.Context) error {
+	for _, f := range in.files {
+		if f.path == Stdin {
+			continue
+		}
+		again, whole, err := hashFile(ctx, f.path, f.end.Offset)
+		switch {
+		case err != nil && err != errChanged:
+			return fmt.Errorf("check whether %s has changed: %w", f.name(), explain(err))
+		case err != nil || !whole || !bytes.Equal(again.Sum(nil), f.sum):
+			return fmt.Errorf("%s was changed while it was loaded: run the command again once nothing writes to it", f.name())
+		}
+	}
+	return nil
+}
+
+// hashFile hashes the first n bytes of a file, decompressed. whole reports whether the file ends there. The error is
+// errChanged if the file is shorter, or if it is longer and no line ends there.
+func hashFile(ctx context.Context, path string, n int64) (h hash.Hash, whole bool, err error) {
+	f, _, err := openRegular(path)
+	if err != nil {
+		return nil, false, err
+	}
+	defer f.Close()
+	text, err := decompress(ctx, f, 0, new(atomic.Int64))
+	if err != nil {
+		return nil, false, err
+	}
+	h = sha256.New()
+	last, err := copyN(ctx, h, text, n)
+	if err != nil {
+		return nil, false, err
+	}
+	_, err = io.ReadFull(text, make([]byte, 1))
+	switch {
+	case err == io.EOF:
+		return h, true, nil
+	case err == nil && n > 0 && last != '\n':
+		return nil, false, errChanged
+	}
+	return h, false, err
+}
+
 // readHeader reads the first line of a stream and finds the fields in it.
 func (f *file) readHeader(s *stream, mapping *csvline.Mapping) error {
 	first, err := s.Next(1)
@@ -108,7 +164,11 @@ func decompress(ctx context.Context, raw io.Reader, offset int64, read *atomic.I
 		if err != nil {
 			return nil, err
 		}
-		return text, skip(ctx, text, offset)
+		last, err := copyN(ctx, io.Discard, text, offset)
+		if err == nil && offset > 0 && last != '\n' {
+			err = errChanged
+		}
+		return text, err
 	}
 	if seeker, ok := raw.(io.Seeker); ok && offset > 0 {
 		read.Add(offset - int64(n))
@@ -121,29 +181,28 @@ func decompress(ctx context.Context, raw io.Reader, offset int64, read *atomic.I
 // errChanged means that a file differs from the one that an earlier run read.
 var errChanged = errors.New("no line ends where an earlier run stopped: the file was changed")
 
-// skip discards the lines that an earlier run stored.
-func skip(ctx context.Context, r io.Reader, n int64) error {
+// copyN copies n bytes, and returns the last one. The error is errChanged if there are fewer.
+func copyN(ctx context.Context, w io.Writer, r io.Reader, n int64) (last lastByte, err error) {
 	const step = 1 << 20
-	for n > 1 {
+	for w = io.MultiWriter(w, &last); n > 0; n -= min(n, step) {
 		if ctx.Err() != nil {
-			return ctx.Err()
+			return last, ctx.Err()
 		}
-		m, err := io.CopyN(io.Discard, r, min(n-1, step))
-		if err == io.EOF {
-			return errChanged
+		if _, err := io.CopyN(w, r, min(n, step)); err == io.EOF {
+			return last, errChanged
+		} else if err != nil {
+			return last, err
 		}
-		if err != nil {
-			return err
-		}
-		n -= m
 	}
-	last := make([]byte, n)
-	if _, err := io.ReadFull(r, last); err == io.EOF || err == nil && n == 1 && last[0] != '\n' {
-		return errChanged
-	} else if err != nil {
-		return err
-	}
-	return nil
+	return last, nil
+}
+
+// lastByte is the last byte that was written to it.
+type lastByte byte
+
+func (l *lastByte) Write(p []byte) (int, error) {
+	*l = lastByte(p[len(p)-1]) // a copy writes no empty slice
+	return len(p), nil
 }
 
 // counter adds the bytes read through it to a shared sum.

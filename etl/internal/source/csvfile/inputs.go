@@ -3,6 +3,7 @@ package csvfile
 import (
 	"context"
 	"errors"
+	"hash"
 	"io"
 	"math"
 	"slices"
@@ -62,12 +63,20 @@ type chunk struct {
 	items    []pipeline.Item
 	rejected []pipeline.Rejected
 	end      csvline.Place // place of the next line
+	sum      []byte        // of the bytes before it; nil: the file is not hashed
 	last     bool          // end of the file; without items
 }
 
-// each reads the files from the places that from returns, or skips them, until a file or take fails, or ctx ends. All whole
-// lines before a read error reach take.
-func (in *inputs) each(ctx context.Context, from func(file int) (at csvline.Place, skip bool), read *atomic.Int64, take func(chunk) error) error {
+// start is where the reading of a file begins.
+type start struct {
+	at   csvline.Place
+	hash hash.Hash // of the bytes before it; nil: the file is not hashed
+	skip bool      // the whole file
+}
+
+// each reads the files from where from returns until a file or take fails, or ctx ends. All whole lines before a read error
+// reach take.
+func (in *inputs) each(ctx context.Context, from func(file int) start, read *atomic.Int64, take func(chunk) error) error {
 	var stdin *stream
 	for _, f := range in.files {
 		if f.path != Stdin {
@@ -83,9 +92,10 @@ func (in *inputs) each(ctx context.Context, from func(file int) (at csvline.Plac
 		}
 	}
 	for i, f := range in.files {
-		at, skip := from(i)
+		begin := from(i)
 		switch {
-		case skip:
+		case begin.skip:
+			f.end, f.sum = begin.at, begin.hash.Sum(nil)
 			continue
 		case f.path == Stdin:
 			if err := in.readFile(ctx, i, stdin, take); err != nil {
@@ -93,11 +103,12 @@ func (in *inputs) each(ctx context.Context, from func(file int) (at csvline.Plac
 			}
 			continue
 		}
-		s, err := f.open(ctx, nil, at, read)
+		s, err := f.open(ctx, nil, begin.at, read)
 		if err != nil {
 			return err
 		}
-		if at.Line == 0 {
+		s.Hash = begin.hash
+		if begin.at.Line == 0 {
 			_, err = s.Next(1) // the header
 		}
 		if err == nil {
@@ -111,7 +122,7 @@ func (in *inputs) each(ctx context.Context, from func(file int) (at csvline.Plac
 	return nil
 }
 
-func fromStart(int) (csvline.Place, bool) { return csvline.Place{}, false }
+func fromStart(int) start { return start{} }
 
 // readFile reads the remaining lines of a stream.
 func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(chunk) error) error {
@@ -120,13 +131,14 @@ func (in *inputs) readFile(ctx context.Context, index int, s *stream, take func(
 	for ctx.Err() == nil {
 		b, err := s.Next(csvline.BlockLines)
 		if err == io.EOF {
-			return take(chunk{file: index, end: s.At, last: true})
+			f.end, f.sum = s.At, s.sum()
+			return take(chunk{file: index, end: f.end, sum: f.sum, last: true})
 		}
 		if err != nil {
 			return f.errorAt(s.At.Line+1, err)
 		}
 		c := parseBlock(parser, &b, in.shiftMs)
-		c.file, c.end = index, s.At
+		c.file, c.end, c.sum = index, s.At, s.sum()
 		if err := take(c); err != nil {
 			return err
 		}

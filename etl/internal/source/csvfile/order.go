@@ -2,6 +2,7 @@ package csvfile
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"iter"
 	"sync/atomic"
@@ -29,6 +30,9 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 		return emit(b)
 	}
 	for e, err := range sortedByDevice(ctx, s.options, s.in.entries(ctx, &count)) {
+		if err == nil && number == 0 {
+			err = s.checkpoint.sortedFrom(s.in.files)
+		}
 		if err != nil {
 			return err
 		}
@@ -49,13 +53,15 @@ func (s *Source) runInEventOrder(ctx context.Context, emit func(pipeline.Batch) 
 	return send()
 }
 
+func hashedFromStart(int) start { return start{hash: sha256.New()} }
+
 // errStopped means that the consumer of a range stopped.
 var errStopped = errors.New("stopped")
 
 // entries yields every line of the files in file order, and counts them.
 func (in *inputs) entries(ctx context.Context, count *int64) iter.Seq2[eventorder.Entry, error] {
 	return func(yield func(eventorder.Entry, error) bool) {
-		err := in.each(ctx, fromStart, new(atomic.Int64), func(c chunk) error {
+		err := in.each(ctx, hashedFromStart, new(atomic.Int64), func(c chunk) error {
 			*count += int64(len(c.rejected) + len(c.items))
 			e := eventorder.Entry{Origin: in.files[c.file].path}
 			for _, r := range c.rejected {

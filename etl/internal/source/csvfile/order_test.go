@@ -137,7 +137,7 @@ func TestResumeInEventOrder(t *testing.T) {
 			_, s := saved(t, dir)
 			o.InEventOrder = gaps()
 			var err error
-			if o.Checkpoint, err = OpenCheckpoint(dir, o); err != nil {
+			if o.Checkpoint, err = OpenCheckpoint(t.Context(), dir, o); err != nil {
 				t.Fatal(err)
 			}
 			defer func() { o.Checkpoint = nil }()

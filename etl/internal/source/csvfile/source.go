@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/fleettracing/fleet-tracing/etl/internal/csvline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/disk"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -26,6 +25,8 @@ type Options struct {
 	Set   map[string]string    // constant values by field; they replace columns
 	Times telemetry.TimeFormat // format of timestamps
 	Shift time.Duration        // added to every event time, in whole milliseconds
+
+	Target []string // where the records go and what changes the result there; a Checkpoint is of one target
 
 	// InEventOrder, if set, is called for every valid record in the event order of its device, to compute values from
 	// earlier records. The source then reads and sorts all files before it emits the first record.
@@ -83,7 +84,7 @@ func (s *Source) Progress() (done, total int64) {
 }
 
 // Run reads the files one after the other and resumes where an earlier run stopped. An error names file and line. Without
-// InEventOrder, Run emits all lines before a damaged part of a file.
+// InEventOrder, Run emits all lines before a damaged part of a file. A file that changes during Run is an error at the end.
 func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	begin := func() error { return s.checkpoint.begin(s.in.shiftMs) }
 	if err := disk.WaitForRoom(ctx, s.options.DiskNote, begin); err != nil {
@@ -94,6 +95,9 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 		run = s.runInEventOrder
 	}
 	err := run(ctx, emit)
+	if err == nil {
+		err = s.in.checkUnchanged(ctx)
+	}
 	switch {
 	case ctx.Err() != nil:
 		return nil
@@ -107,15 +111,15 @@ func (s *Source) Run(ctx context.Context, emit func(pipeline.Batch) error) error
 }
 
 func (s *Source) runAsRead(ctx context.Context, emit func(pipeline.Batch) error) error {
-	from := func(file int) (csvline.Place, bool) {
-		at, done := s.checkpoint.from(file)
-		if done {
+	from := func(file int) start {
+		begin := s.checkpoint.from(file)
+		if begin.skip {
 			s.done.Add(s.in.files[file].size)
 		}
-		return at, done
+		return begin
 	}
 	return s.in.each(ctx, from, &s.done, func(c chunk) error {
-		done := s.checkpoint.add(progress{file: c.file, place: c.end, done: c.last})
+		done := s.checkpoint.add(progress{file: c.file, place: c.end, sum: c.sum, done: c.last})
 		if len(c.items)+len(c.rejected) == 0 {
 			done(pipeline.Outcome{})
 			return nil
