@@ -54,6 +54,7 @@ type device struct {
 	notified   map[derived.AlertKey]telemetry.Severity // open alerts that receivers know
 	held       map[derived.AlertKey]time.Time          // open alerts that they are to know if they last, and when those were found
 	announced  []derived.AlertKey                      // open alerts whose row does not say yet that receivers know them
+	resend     bool                                    // an instance that crashed may have stored changes of alerts without having sent them
 	later      map[derived.AlertKey]telemetry.Severity // stored alerts after the last record of the stored state
 	laterOver  bool                                    // a newer record has come since
 }

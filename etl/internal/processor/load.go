@@ -120,7 +120,7 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 	switch {
 	case reason == reasonTakenOver:
 		v.markDirty(a.FromDay, reason)
-		v.whole = true // the other may have ended between two rows of one alert
+		v.whole, v.resend = true, true // the other may have ended between two rows of one alert, or before it sent one
 	case a.Shared:
 		v.markDirty(a.FromDay, reason)
 	case !strong || !a.Strong:

@@ -80,7 +80,7 @@ func TestTakeoverContinuesNotifications(t *testing.T) {
 		}
 		again.send(t, 20)
 		require.Nil(t, again.speeding(t))
-		require.Equal(t, []string{"resolved HIGH"}, again.events(), "its end is notified once")
+		require.Equal(t, []string{"opened HIGH", "resolved HIGH"}, again.events(), "the other may not have sent the opening")
 		again.finish(t)
 		requireFresh(t, store)
 	})
@@ -333,4 +333,38 @@ func TestLongSilenceIsNotified(t *testing.T) {
 		again.finish(t)
 		requireFresh(t, store)
 	})
+}
+
+// What a process stored and may not have sent before it crashed is sent by the one that takes over.
+func TestTakeoverSendsAgainWhatMayBeLost(t *testing.T) {
+	for name, c := range map[string]struct {
+		wait  time.Duration // between the end of the alert and the crash
+		crash bool
+		want  []string
+	}{
+		"crash":                    {time.Minute, true, []string{"opened LOW", "escalated LOW to HIGH", "resolved HIGH"}},
+		"crash long after its end": {30 * time.Minute, true, nil},
+		"shutdown":                 {time.Minute, false, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			simulated(t, func(t *testing.T, store *fakestore.Store) {
+				p := start(t, store, true)
+				p.send(t, 75, 75, 75, 75, 75, 75, 75, 100, 100, 20)
+				require.Equal(t, []string{"opened LOW", "escalated LOW to HIGH", "resolved HIGH"}, p.events())
+				for range c.wait / (10 * time.Second) {
+					p.send(t, 20)
+				}
+				if c.crash {
+					p.kill()
+				} else {
+					p.finish(t)
+				}
+				again := start(t, store, true)
+				time.Sleep(2 * time.Minute)
+				require.Equal(t, c.want, again.events())
+				again.finish(t)
+				requireFresh(t, store)
+			})
+		})
+	}
 }

@@ -485,7 +485,8 @@ func TestVerifyFindsWrongRows(t *testing.T) {
 	})
 }
 
-// An alert is notified once, by the instance that finds it first. Late records notify nothing.
+// An alert is notified once, by the instance that finds it first, and once more by one that takes over from a crashed one.
+// Late records notify nothing.
 func TestAlertIsNotifiedOnce(t *testing.T) {
 	fast := func(at time.Time, kmh float64) telemetry.Record {
 		return telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: at.UnixMilli(), Lat: 51, Lon: 8, SpeedKmh: telemetry.Some(kmh)}
@@ -513,7 +514,7 @@ func TestAlertIsNotifiedOnce(t *testing.T) {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
-		require.Zero(t, opened(*again.notified), "it was open before")
+		require.Equal(t, 1, opened(*again.notified), "the other may not have sent it")
 		open, err := again.view.OpenAlerts(context.Background(), "north")
 		require.NoError(t, err)
 		require.Len(t, open, 1)
@@ -531,7 +532,7 @@ func TestAlertIsNotifiedOnce(t *testing.T) {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now().Add(-2*time.Hour+time.Duration(10*i)*time.Second), kmh)}))
 		}
 		time.Sleep(30 * time.Second)
-		require.Zero(t, opened(*again.notified), "late records notify no alert")
+		require.Equal(t, 1, opened(*again.notified), "late records notify no alert that has ended")
 		rows, err := again.view.DeviceAlerts(context.Background(), "v1", 0, 1<<60)
 		require.NoError(t, err)
 		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.Alert) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are stored as alerts")

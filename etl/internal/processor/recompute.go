@@ -153,12 +153,18 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 	events = p.reconcile(v, fresh)
 	for _, event := range fresh.Events {
 		key := derived.KeyOf(event.Alert)
-		if _, stored := known[key]; event.Transition == telemetry.AlertOpened && (stored || v.notified[key] != "") {
-			continue
+		_, stored := known[key]
+		again := v.resend && stored && (v.notified[key] != "" || fresh.Alerts[key].EndedMs != 0 && p.isRecent(event.Alert))
+		if event.Transition != telemetry.AlertOpened || !stored && v.notified[key] == "" {
+			if out, ok := p.notification(v, event); ok {
+				p.metrics.alert(event)
+				events = append(events, out)
+				continue
+			}
 		}
-		if out, ok := p.notification(v, event); ok {
-			p.metrics.alert(event)
-			events = append(events, out)
+		if again {
+			event.DeviceID = v.id
+			events = append(events, event)
 		}
 	}
 	held := v.held
@@ -201,6 +207,7 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 			p.apply(rules, v, record, status.Shared)
 		}
 	}
+	v.resend = false
 	return append(events, p.newEvents(v)...), notified
 }
 
