@@ -90,6 +90,12 @@ func ReasonOf(err error) Reason {
 	return classify(err)
 }
 
+// Permanent reports whether a request failed because of its own rows: it fails again, and others need not.
+func Permanent(err error) bool {
+	e := (*Error)(nil)
+	return errors.As(err, &e) && (e.Reason == ReasonInvalid || e.Reason == ReasonOther)
+}
+
 func opError(op string, err error) error {
 	if err == nil {
 		return nil

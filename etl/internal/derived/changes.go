@@ -5,6 +5,7 @@ import (
 	"iter"
 	"maps"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -137,41 +138,52 @@ type Writer struct {
 // mutationRows bounds one mutation to about 16 KiB: a row has some 300 bytes.
 const mutationRows = 50
 
-// Write writes the changes. It calls guard before each attempt of a request, and fails with guard's error.
+// Write writes the changes. It calls guard before each attempt of a request, and fails with guard's error. It returns the
+// devices of which a row can't be written, with the error. The rows of all others are written.
 //
 // An alert is several rows. The row of its device comes first and goes last, so that a recomputation after a crash finds
 // the alert and completes the others.
-func (w *Writer) Write(ctx context.Context, c *Changes, guard func(context.Context) error) error {
+func (w *Writer) Write(ctx context.Context, c *Changes, guard func(context.Context) error) (failed map[string]error, err error) {
+	var mu sync.Mutex
+	fail := func(device string, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if failed == nil {
+			failed = map[string]error{}
+		}
+		failed[device] = err
+	}
 	for _, writes := range []func(*phase){
 		func(p *phase) {
-			start(p, cassandra.TableDeviceAlerts, c.deviceAlerts, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))
-			start(p, cassandra.TableTrips, c.trips, func(ctx context.Context, key deviceMonth, rows []cassandra.Mutation[cassandra.TripRow]) error {
+			start(p, cassandra.TableDeviceAlerts, c.deviceAlerts, alertDevice, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))
+			start(p, cassandra.TableTrips, c.trips, func(key deviceMonth, _ *cassandra.TripRow) string { return key.device }, func(ctx context.Context, key deviceMonth, rows []cassandra.Mutation[cassandra.TripRow]) error {
 				return w.Store.ApplyTrips(ctx, key.device, rows)
 			})
-			start(p, cassandra.TableHours, c.hours, keyless[cassandra.FleetHour](w.Store.ApplyHours))
-			start(p, cassandra.TableDeviceDays, c.days, w.Store.ApplyDeviceDays)
+			start(p, cassandra.TableHours, c.hours, func(_ cassandra.FleetHour, r *cassandra.HourRow) string { return r.DeviceID },
+				keyless[cassandra.FleetHour](w.Store.ApplyHours))
+			start(p, cassandra.TableDeviceDays, c.days, func(id string, _ *cassandra.DeviceDay) string { return id }, w.Store.ApplyDeviceDays)
 		},
 		func(p *phase) {
-			start(p, cassandra.TableAlerts, c.fleetAlerts, keyless[severityDay](w.Store.ApplyFleetAlerts))
+			start(p, cassandra.TableAlerts, c.fleetAlerts, alertDevice, keyless[severityDay](w.Store.ApplyFleetAlerts))
 		},
 		func(p *phase) {
-			start(p, cassandra.TableOpenAlerts, c.openAlerts, keyless[string](w.Store.ApplyOpenAlerts))
+			start(p, cassandra.TableOpenAlerts, c.openAlerts, alertDevice, keyless[string](w.Store.ApplyOpenAlerts))
 		},
 		func(p *phase) {
-			start(p, cassandra.TableDeviceAlerts, c.goneAlerts, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))
+			start(p, cassandra.TableDeviceAlerts, c.goneAlerts, alertDevice, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))
 		},
 	} {
 		g, gctx := errgroup.WithContext(ctx)
-		p := &phase{exec: w.Exec, group: g, ctx: gctx, guard: guard}
+		p := &phase{exec: w.Exec, group: g, ctx: gctx, guard: guard, fail: fail}
 		writes(p)
 		if err := g.Wait(); err != nil {
-			return err
+			return nil, err
 		}
 		if p.err != nil {
-			return p.err
+			return nil, p.err
 		}
 	}
-	return nil
+	return failed, nil
 }
 
 // phase is writes that run in parallel.
@@ -180,17 +192,27 @@ type phase struct {
 	group *errgroup.Group
 	ctx   context.Context
 	guard func(context.Context) error
+	fail  func(device string, err error)
 	err   error // of a write that was not started
 }
+
+func alertDevice[K comparable](_ K, a *cassandra.Alert) string { return a.DeviceID }
 
 // keyless makes a write of rows alone one of rows and their key.
 func keyless[K comparable, R any](apply func(context.Context, []cassandra.Mutation[R]) error) func(context.Context, K, []cassandra.Mutation[R]) error {
 	return func(ctx context.Context, _ K, rows []cassandra.Mutation[R]) error { return apply(ctx, rows) }
 }
 
-// start starts one write for each mutation of the groups.
-func start[K comparable, R any](p *phase, table string, all groups[K, R], apply func(context.Context, K, []cassandra.Mutation[R]) error) {
+// start starts one write for each mutation of the groups. The rows of a mutation that can't be written are written one by
+// one, so that a row fails only its device.
+func start[K comparable, R any](p *phase, table string, all groups[K, R], device func(K, *R) string, apply func(context.Context, K, []cassandra.Mutation[R]) error) {
 	for key, rows := range all {
+		write := func(ctx context.Context, rows []cassandra.Mutation[R]) error {
+			if err := p.guard(ctx); err != nil {
+				return err
+			}
+			return apply(ctx, key, rows)
+		}
 		for part := range slices.Chunk(rows, mutationRows) {
 			written := 0
 			for i := range part {
@@ -200,10 +222,18 @@ func start[K comparable, R any](p *phase, table string, all groups[K, R], apply 
 			}
 			if p.err == nil {
 				p.err = p.exec.Start(p.ctx, p.group, table, written, func(ctx context.Context) error {
-					if err := p.guard(ctx); err != nil {
+					err := write(ctx, part)
+					if !cassandra.Permanent(err) {
 						return err
 					}
-					return apply(ctx, key, part)
+					for i := range part {
+						if err := write(ctx, part[i:i+1]); cassandra.Permanent(err) {
+							p.fail(device(key, &part[i].Row), err)
+						} else if err != nil {
+							return err
+						}
+					}
+					return nil
 				})
 			}
 		}

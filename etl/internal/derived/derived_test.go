@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -69,7 +70,8 @@ func (s *requests) ApplyDeviceDays(_ context.Context, _ string, rows []cassandra
 func write(t *testing.T, s *requests, c *Changes, guard func(context.Context) error) error {
 	logger, _ := logtest.NewNullLogger()
 	w := Writer{Store: s, Exec: executor.New(executor.Options{MaxInFlight: 4, RetryRate: 1}, logger, prometheus.NewRegistry(), time.Now)}
-	return w.Write(t.Context(), c, guard)
+	_, err := w.Write(t.Context(), c, guard)
+	return err
 }
 
 func always(context.Context) error { return nil }
@@ -116,6 +118,58 @@ func TestMutationsAreBounded(t *testing.T) {
 	require.NoError(t, write(t, s, c, always))
 	slices.Sort(s.list)
 	require.Equal(t, []string{cassandra.TableHours + " 50", cassandra.TableHours + " 50", cassandra.TableHours + " 7"}, s.list)
+}
+
+// A vehicle that jumps between two places has more trips in a month than one request may have rows, 65,535.
+func TestManyTripsOfADeviceAreSeveralMutations(t *testing.T) {
+	s, c := &requests{}, &Changes{}
+	for i := range int64(70_000) {
+		c.PutTrip("v1", cassandra.TripRow{StartMs: noon + 4000*i, Kind: "trip"}, 1)
+	}
+	require.NoError(t, write(t, s, c, always))
+	require.Equal(t, slices.Repeat([]string{cassandra.TableTrips + " 50"}, 70_000/mutationRows), s.list)
+}
+
+// rejects can't write rows of one device.
+type rejects struct {
+	requests
+	device string
+	reason cassandra.Reason
+}
+
+func (s *rejects) ApplyHours(ctx context.Context, rows []cassandra.Mutation[cassandra.HourRow]) error {
+	for _, r := range rows {
+		if r.Row.DeviceID == s.device {
+			return &cassandra.Error{Reason: s.reason, Err: errDown}
+		}
+	}
+	return s.requests.ApplyHours(ctx, rows)
+}
+
+func TestBadRowFailsOnlyItsDevice(t *testing.T) {
+	logger, _ := logtest.NewNullLogger()
+	for reason, own := range map[cassandra.Reason]bool{
+		cassandra.ReasonOther: true, cassandra.ReasonInvalid: true, cassandra.ReasonUnauthorized: false,
+	} {
+		s, c := &rejects{device: "v2", reason: reason}, &Changes{}
+		for _, device := range []string{"v1", "v2", "v3"} {
+			c.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon, DeviceID: device}, 1)
+			c.PutAlert(cassandra.Alert{FleetID: "north", DeviceID: device, OpenedMs: noon}, 1)
+		}
+		w := Writer{Store: s, Exec: executor.New(executor.Options{MaxInFlight: 4, RetryRate: 1}, logger, prometheus.NewRegistry(), time.Now)}
+		failed, err := w.Write(t.Context(), c, always)
+		if !own {
+			require.ErrorIs(t, err, errDown, "it fails every device")
+			continue
+		}
+		require.NoError(t, err)
+		require.Equal(t, []string{"v2"}, slices.Collect(maps.Keys(failed)))
+		slices.Sort(s.list)
+		require.Equal(t, []string{
+			cassandra.TableDeviceAlerts + " 1", cassandra.TableDeviceAlerts + " 1", cassandra.TableDeviceAlerts + " 1",
+			cassandra.TableAlerts + " 3", cassandra.TableHours + " 1", cassandra.TableHours + " 1",
+		}, s.list)
+	}
 }
 
 func TestRowOfTheDeviceIsWrittenFirstAndDeletedLast(t *testing.T) {

@@ -2,6 +2,7 @@ package derived
 
 import (
 	"cmp"
+	"math"
 	"reflect"
 	"slices"
 	"time"
@@ -102,13 +103,21 @@ func AlertOf(r cassandra.Alert) telemetry.Alert {
 	}
 }
 
-// RecordOf converts a stored record.
-func RecordOf(t *cassandra.Telemetry) telemetry.Record {
+// RecordOf converts a stored record. ok is false if it has no valid position, as a row that another program wrote.
+func RecordOf(t *cassandra.Telemetry) (r telemetry.Record, ok bool) {
 	return telemetry.Record{
 		DeviceID: t.DeviceID, FleetID: t.FleetID, Zone: t.Zone, TimeMs: t.Ts.UnixMilli(), Lat: t.Lat, Lon: t.Lon,
-		SpeedKmh: telemetry.FromPtr(t.SpeedKmh), HeadingDeg: telemetry.FromPtr(t.HeadingDeg), TempC: telemetry.FromPtr(t.TempC),
-		BatteryPct: telemetry.FromPtr(t.BatteryPct), AccuracyM: telemetry.FromPtr(t.AccuracyM),
+		SpeedKmh: plausible(t.SpeedKmh), HeadingDeg: plausible(t.HeadingDeg), TempC: plausible(t.TempC),
+		BatteryPct: telemetry.FromPtr(t.BatteryPct), AccuracyM: plausible(t.AccuracyM),
+	}, math.Abs(t.Lat) <= 90 && math.Abs(t.Lon) <= 180
+}
+
+// plausible leaves out a value that no valid record has, such as NaN or infinity: states and sums must be finite.
+func plausible(v *float64) telemetry.Optional[float64] {
+	if v == nil || math.IsNaN(*v) || math.Abs(*v) > telemetry.MaxAccuracyM { // the largest of all bounds
+		return telemetry.Optional[float64]{}
 	}
+	return telemetry.Some(*v)
 }
 
 // SameAlert compares two rows of one alert, without the notification and the resolution by hand, which do not follow from

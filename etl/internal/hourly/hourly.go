@@ -3,6 +3,7 @@ package hourly
 
 import (
 	"context"
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -17,6 +19,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 )
 
@@ -25,6 +28,9 @@ type Store interface {
 	Hours(ctx context.Context, fleetID string, hourMs int64) ([]cassandra.HourRow, error)
 	ApplyAnalytics(ctx context.Context, rows []cassandra.Mutation[cassandra.AnalyticsRow]) error
 }
+
+// retryAfter is how long an hour is skipped whose rows can't be read or written.
+const retryAfter = 5 * time.Minute
 
 // readsInParallel is the number of hours that are read in parallel.
 const readsInParallel = 8
@@ -37,23 +43,30 @@ type Sums struct {
 	stamps *stamp.Clock
 	now    func() time.Time
 
-	last  prometheus.Gauge
-	hours prometheus.Counter
+	last   prometheus.Gauge
+	hours  prometheus.Counter
+	outage *ratelog.Outage
 
 	mu    sync.Mutex
 	due   map[cassandra.FleetHour]bool
+	retry map[cassandra.FleetHour]time.Time // hours whose rows can't be read or written, and when they are tried again
 	again map[cassandra.FleetHour]time.Time // to be summed once more, because another instance may have summed them too
 }
 
 // New returns sums, none of them due, and registers their metrics with reg.
-func New(maxClockSkew time.Duration, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, reg prometheus.Registerer, now func() time.Time) *Sums {
+func New(maxClockSkew time.Duration, stores executor.Views[Store], exec *executor.Executor, stamps *stamp.Clock, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Sums {
 	register := promutil.With(reg)
 	return &Sums{
 		skew: maxClockSkew, stores: stores, exec: exec, stamps: stamps, now: now,
 		last: register.Gauge("fleet_etl_rollup_last_success_timestamp_seconds",
 			"Time at which hourly statistics were last up to date, in seconds since 1970."),
 		hours: register.Counter("fleet_etl_rollup_hours_total", "Hours of fleets that were summed and written."),
-		due:   map[cassandra.FleetHour]bool{}, again: map[cassandra.FleetHour]time.Time{},
+		outage: ratelog.New(logger, now, ratelog.Interval, ratelog.Messages{
+			Down:  "summing an hour of a fleet failed, skipping it and trying again every 5 minutes",
+			Still: "summing hours of fleets still fails",
+			Up:    "summing hours of fleets works again",
+		}),
+		due: map[cassandra.FleetHour]bool{}, retry: map[cassandra.FleetHour]time.Time{}, again: map[cassandra.FleetHour]time.Time{},
 	}
 }
 
@@ -89,6 +102,13 @@ func (s *Sums) Later() []cassandra.FleetHour {
 	return slices.Collect(maps.Keys(s.again))
 }
 
+// Failed returns the hours whose rows can't be read or written.
+func (s *Sums) Failed() []cassandra.FleetHour {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.retry))
+}
+
 // Done reports whether none of some hours is still to be summed.
 func (s *Sums) Done(hours []cassandra.FleetHour) bool {
 	s.mu.Lock()
@@ -112,10 +132,12 @@ func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 			s.again[h] = started.Add(s.skew)
 		}
 	}
-	for h, at := range s.again {
-		if !started.Before(at) {
-			due[h] = true
-			delete(s.again, h)
+	for _, waiting := range []map[cassandra.FleetHour]time.Time{s.again, s.retry} {
+		for h, at := range waiting {
+			if !started.Before(at) {
+				due[h] = true
+				delete(waiting, h)
+			}
 		}
 	}
 	s.mu.Unlock()
@@ -123,8 +145,21 @@ func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 		s.Add(maps.Keys(due))
 		return err
 	}
-	s.last.Set(float64(s.now().UnixMilli()) / 1000)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.retry) == 0 {
+		s.outage.Note(nil)
+		s.last.Set(float64(s.now().UnixMilli()) / 1000)
+	}
 	return nil
+}
+
+// fail skips an hour for some time. The metric of the last success shows it.
+func (s *Sums) fail(h cassandra.FleetHour, err error) {
+	s.outage.Note(fmt.Errorf("hour %d of fleet %s: %w", h.HourMs, h.FleetID, err))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retry[h] = s.now().Add(retryAfter)
 }
 
 // sum sums hours of fleets and writes the sums, one mutation per fleet and day.
@@ -135,18 +170,23 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 	}
 	var mu sync.Mutex
 	sums := map[fleetDay][]cassandra.Mutation[cassandra.AnalyticsRow]{}
+	ofDay := map[fleetDay][]cassandra.FleetHour{}
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(readsInParallel)
 	for _, h := range hours {
 		g.Go(func() error {
 			sum, err := s.read(gctx, h)
+			if cassandra.Permanent(err) {
+				s.fail(h, err)
+				return nil
+			}
 			if err != nil {
 				return err
 			}
 			mu.Lock()
 			defer mu.Unlock()
 			key := fleetDay{h.FleetID, sum.Row.Day}
-			sums[key] = append(sums[key], sum)
+			sums[key], ofDay[key] = append(sums[key], sum), append(ofDay[key], h)
 			return nil
 		})
 	}
@@ -155,13 +195,20 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 	}
 	g, gctx = errgroup.WithContext(ctx)
 	var failed error
-	for _, rows := range sums {
+	for key, rows := range sums {
 		if failed == nil {
 			failed = s.exec.Start(gctx, g, cassandra.TableAnalytics, len(rows), func(ctx context.Context) error {
 				if err := lease.Check(ctx); err != nil {
 					return err
 				}
-				return s.stores.Strong.ApplyAnalytics(ctx, rows)
+				err := s.stores.Strong.ApplyAnalytics(ctx, rows)
+				if !cassandra.Permanent(err) {
+					return err
+				}
+				for _, h := range ofDay[key] {
+					s.fail(h, err)
+				}
+				return nil
 			})
 		}
 	}

@@ -30,7 +30,8 @@ type countingStore struct {
 	writes []int
 	reads  int
 	onRead func()
-	err    error // of reads
+	err    error  // of reads
+	bad    string // fleet whose rows can't be read
 }
 
 func (s *countingStore) Hours(ctx context.Context, fleet string, hourMs int64) ([]cassandra.HourRow, error) {
@@ -42,6 +43,9 @@ func (s *countingStore) Hours(ctx context.Context, fleet string, hourMs int64) (
 	}
 	if s.err != nil {
 		return nil, s.err
+	}
+	if fleet == s.bad {
+		return nil, &cassandra.Error{Op: "read hours", Reason: cassandra.ReasonOther, Err: errors.New("bad row")}
 	}
 	return s.View.Hours(ctx, fleet, hourMs)
 }
@@ -70,7 +74,7 @@ func simulated(t *testing.T, run func(t *testing.T, f *fixture)) {
 		f.claims = claims.New(claims.Options{
 			Role: cassandra.RoleStream, Heartbeat: 5 * time.Second, Lease: 10 * time.Second, FenceAfter: 20 * time.Second, MaxClockSkew: skew,
 		}, executor.Views[claims.Store]{Strong: f.store, Fallback: f.store}, exec, f.stamps, logger, reg, time.Now)
-		f.Sums = New(skew, executor.Views[Store]{Strong: f.store, Fallback: f.store}, exec, f.stamps, reg, time.Now)
+		f.Sums = New(skew, executor.Views[Store]{Strong: f.store, Fallback: f.store}, exec, f.stamps, logger, reg, time.Now)
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() { ended <- f.claims.Run(ctx) }()
@@ -101,6 +105,25 @@ func (f *fixture) sums() map[cassandra.FleetHour]float64 {
 		sums[cassandra.FleetHour{FleetID: r.FleetID, HourMs: r.Day.Time().UnixMilli() + int64(r.Hour)*3_600_000}] = r.TotalDistanceKm
 	}
 	return sums
+}
+
+func TestHourThatCannotBeReadCostsOnlyItself(t *testing.T) {
+	simulated(t, func(t *testing.T, f *fixture) {
+		one, other := f.put(t, "north", 30, "v1", 1), f.put(t, "south", 30, "v2", 2)
+		f.store.bad = "south"
+		f.Add(slices.Values([]cassandra.FleetHour{one, other}))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.Equal(t, map[cassandra.FleetHour]float64{one: 1}, f.sums())
+		require.False(t, f.Due(), "nothing waits for it")
+		require.Equal(t, []cassandra.FleetHour{other}, f.Failed())
+		require.Zero(t, testutil.ToFloat64(f.last), "not everything is up to date")
+		f.store.bad = ""
+		time.Sleep(retryAfter)
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.Equal(t, map[cassandra.FleetHour]float64{one: 1, other: 2}, f.sums())
+		require.Empty(t, f.Failed())
+		require.NotZero(t, testutil.ToFloat64(f.last))
+	})
 }
 
 func TestSumsAreWrittenOncePerFleetAndDay(t *testing.T) {

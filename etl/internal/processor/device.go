@@ -37,6 +37,7 @@ type device struct {
 	overflow     bool               // there were more than fit into backlog
 	recomputedAt time.Time          // begin of the last recomputation with strong reads
 	weak         bool               // the last recomputation had fallback reads
+	retryAt      time.Time          // its rows can't be read or written: when they are tried again; zero: they can
 
 	changed   bool          // its rows must be written
 	owesOpen  bool          // its open trip and alerts must be written, when they are due
@@ -53,8 +54,8 @@ type device struct {
 	knownMs    int64                                   // event time up to which openings of alerts were notified
 	notified   map[derived.AlertKey]telemetry.Severity // open alerts that receivers know
 	held       map[derived.AlertKey]time.Time          // open alerts that they are to know if they last, and when those were found
-	announced  []derived.AlertKey                      // open alerts whose row does not say yet that receivers know them
 	resend     bool                                    // an instance that crashed may have stored changes of alerts without having sent them
+	announced  []derived.AlertKey                      // open alerts whose row does not say yet that receivers know them
 	later      map[derived.AlertKey]telemetry.Severity // stored alerts after the last record of the stored state
 	laterOver  bool                                    // a newer record has come since
 }
@@ -112,6 +113,9 @@ func (v *device) restoreNotified(open []cassandra.Alert) {
 		}
 	}
 }
+
+// failing reports whether the device's rows can't be read or written.
+func (v *device) failing() bool { return !v.retryAt.IsZero() }
 
 // clean reports whether nothing of the device waits to be written.
 func (v *device) clean() bool { return !v.changed && v.waiting() == 0 }

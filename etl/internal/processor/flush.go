@@ -128,7 +128,8 @@ func (p *Processor) flush(ctx context.Context, lease claims.Lease, all bool) err
 		v.take(c, at, slow)
 	}
 	p.mu.Unlock()
-	return p.write(ctx, lease, c)
+	_, err := p.write(ctx, lease, c)
+	return err
 }
 
 // flushAlerts writes the alerts that changed since the last time.
@@ -144,20 +145,38 @@ func (p *Processor) flushAlerts(ctx context.Context, lease claims.Lease) error {
 	}
 	p.alerted = nil
 	p.mu.Unlock()
-	return p.write(ctx, lease, c)
+	_, err := p.write(ctx, lease, c)
+	return err
 }
 
-// write writes changes under a lease, and notes the hours that must be summed.
-func (p *Processor) write(ctx context.Context, lease claims.Lease, c *derived.Changes) error {
-	err := p.rows.Write(ctx, c, lease.Check)
+// write writes changes under a lease, and notes the hours that must be summed. It returns the devices of which a row can't
+// be written.
+func (p *Processor) write(ctx context.Context, lease claims.Lease, c *derived.Changes) (failed map[string]error, err error) {
+	failed, err = p.rows.Write(ctx, c, lease.Check)
 	p.hours.Add(c.Hours())
 	if err != nil {
-		return err
+		return nil, err
 	}
+	p.fail(failed)
 	for _, kind := range []rollup.TripKind{rollup.KindTrip, rollup.KindStop} {
 		p.metrics.trips[kind].Add(float64(c.EndedTrips(kind)))
 	}
-	return nil
+	return failed, nil
+}
+
+// fail skips devices whose rows can't be read or written, until they are recomputed later. Their claims stay, so that the
+// next instance derives them if this one ends.
+func (p *Processor) fail(failed map[string]error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, err := range failed {
+		if v := p.devices[id]; v != nil {
+			s, _ := p.claims.Status(id)
+			v.markDirty(s.FromDay, reasonGap)
+			v.whole, v.retryAt = true, p.now().Add(retryAfter)
+			p.failures.Note(id, err)
+		}
+	}
 }
 
 // sumHours sums the hours of fleets that changed.

@@ -105,7 +105,9 @@ func TestAlertChangesOfOneFlushAreCoalesced(t *testing.T) {
 			store := &alertWrites{View: fakestore.New().View(nil)}
 			logger, _ := logtest.NewNullLogger()
 			w := derived.Writer{Store: store, Exec: executor.New(executor.Options{MaxInFlight: 4, RetryRate: 1}, logger, prometheus.NewRegistry(), time.Now)}
-			require.NoError(t, w.Write(t.Context(), changes, func(context.Context) error { return nil }))
+			failed, err := w.Write(t.Context(), changes, func(context.Context) error { return nil })
+			require.NoError(t, err)
+			require.Empty(t, failed)
 			slices.Sort(store.ops)
 			require.Equal(t, c.want, store.ops)
 			require.True(t, v.clean(), "taken")

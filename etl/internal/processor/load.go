@@ -28,10 +28,10 @@ func (p *Processor) WaitForRoom(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// hasUnused reports whether a device in memory has no records in flight. Called with p.mu held.
+// hasUnused reports whether a device in memory can be unloaded once it is derived. Called with p.mu held.
 func (p *Processor) hasUnused() bool {
-	for id := range p.devices {
-		if s, ok := p.claims.Status(id); !ok || s.InFlight == 0 {
+	for id, v := range p.devices {
+		if s, ok := p.claims.Status(id); !v.failing() && (!ok || s.InFlight == 0) {
 			return true
 		}
 	}
@@ -108,6 +108,15 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		open, err = recompute.OpenAlerts(ctx, s, a.DeviceID, fleets)
 		return err
 	})
+	if cassandra.Permanent(err) {
+		p.mu.Lock()
+		v := p.device(a.DeviceID)
+		v.loading = false
+		v.markDirty(p.oldest(), reasonGap)
+		p.mu.Unlock()
+		p.fail(map[string]error{a.DeviceID: err})
+		return nil
+	}
 	if err != nil {
 		return err
 	}

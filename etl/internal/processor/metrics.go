@@ -46,6 +46,8 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 	register.GaugeFunc("fleet_etl_processor_devices", "Devices whose state is in memory.", func() float64 { return float64(p.loaded()) })
 	register.GaugeFunc("fleet_etl_processor_dirty_devices",
 		"Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.", func() float64 { return float64(p.dirty()) })
+	register.GaugeFunc("fleet_etl_processor_failed_devices",
+		"Devices that are skipped because their derived rows can't be read or written. Each is tried again every 5 minutes.", func() float64 { return float64(p.failed()) })
 	return &metrics{
 		alerts: alerts, recomputed: recomputed, trips: trips, open: open,
 		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"), flush: duration.WithLabelValues("flush"),

@@ -22,6 +22,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/hourly"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -60,6 +61,7 @@ const (
 	heldFor           = 30 * time.Second       // an old alert that is open for so long after it was found is notified
 	sweepEvery        = time.Minute
 	sharedEvery       = 15 * time.Second // a shared device is recomputed
+	retryAfter        = 5 * time.Minute  // a device whose rows can't be read or written is recomputed
 	readsInParallel   = 8                // devices that are recomputed, or hours that are summed, in parallel
 	loadsInParallel   = 64
 	recomputeTogether = 64      // devices whose recomputed rows are written together
@@ -82,6 +84,8 @@ type Processor struct {
 	logger  logrus.FieldLogger
 	now     func() time.Time
 	metrics *metrics
+
+	failures *ratelog.Outages // by device
 
 	urgent chan struct{} // alerts are to be written soon
 
@@ -108,8 +112,13 @@ func New(o Options, rules func() derived.Rules, stores executor.Views[Store], ex
 		notify: notify, logger: logger, now: now,
 		urgent: make(chan struct{}, 1), devices: map[string]*device{},
 		silent: map[string]silence{},
-		hours:  hourly.New(o.MaxClockSkew, executor.Views[hourly.Store]{Strong: stores.Strong, Fallback: stores.Fallback}, exec, stamps, reg, now),
+		hours:  hourly.New(o.MaxClockSkew, executor.Views[hourly.Store]{Strong: stores.Strong, Fallback: stores.Fallback}, exec, stamps, logger, reg, now),
 	}
+	p.failures = ratelog.NewOutages(logger, now, ratelog.Interval, "device", ratelog.Messages{
+		Down:  "deriving a device failed, skipping it and trying again every 5 minutes",
+		Still: "deriving a device still fails",
+		Up:    "deriving a device works again",
+	})
 	p.room = sync.NewCond(&p.mu)
 	p.metrics = newMetrics(reg, p)
 	return p
@@ -229,12 +238,14 @@ func (p *Processor) poll(ctx context.Context, wait bool) (waiting bool, err erro
 }
 
 // Finish derives and writes everything, and releases every device. Devices and hours that must wait because of the clocks
-// of other instances are left to a running instance, if there is one that accepts them; left reports that. With wait
+// of other instances are left to a running instance, if there is one that accepts them; left reports that. Devices and
+// hours whose rows can't be read or written are left in any case. With wait
 // set, Finish waits for instances that may have failed, to derive what they left.
 func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error) {
 	if err := p.claims.StopAccepting(ctx); err != nil {
 		return false, err
 	}
+	settled := false
 	for {
 		waiting, err := p.poll(ctx, wait)
 		if err == nil {
@@ -247,8 +258,12 @@ func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error
 			if finished, left, err := p.handOver(ctx); finished || err != nil {
 				return left, err
 			}
-		} else if !waiting && p.loaded() == 0 && !p.hours.Due() && len(p.hours.Later()) == 0 {
-			return false, nil
+		} else if p.loaded() == p.failed() && !p.hours.Due() && len(p.hours.Later()) == 0 {
+			// The claims of failed devices that were taken over stay, so there would always be more to take over.
+			if !waiting || settled && p.failed() > 0 {
+				return p.leaveFailed(ctx)
+			}
+			settled = true
 		}
 		if err := backoff.Sleep(ctx, 200*time.Millisecond); err != nil {
 			return false, err
@@ -256,11 +271,22 @@ func (p *Processor) Finish(ctx context.Context, wait bool) (left bool, err error
 	}
 }
 
+// leaveFailed leaves the devices and hours whose rows can't be read or written to the next instance.
+func (p *Processor) leaveFailed(ctx context.Context) (left bool, err error) {
+	hours := p.hours.Failed()
+	if len(hours) > 0 {
+		err = p.claims.LeaveHours(ctx, hours)
+	}
+	return p.failed()+len(hours) > 0, err
+}
+
 // handOver leaves devices and hours to another instance, once all of them are derived. finished is false until then; left
 // reports whether anything was left.
 func (p *Processor) handOver(ctx context.Context) (finished, left bool, err error) {
 	hours := p.hours.Later()
-	busy := p.pick(func(v *device) bool { return v.dirty || v.recomputing || v.loading || !v.clean() })
+	busy := p.pick(func(v *device) bool {
+		return !v.failing() && (v.dirty || v.recomputing || v.loading || !v.clean())
+	})
 	if len(busy) > 0 || p.hours.Due() {
 		return false, false, nil
 	}
@@ -295,7 +321,12 @@ func (p *Processor) loaded() int {
 }
 
 // dirty is the number of devices that wait to be recomputed.
-func (p *Processor) dirty() int { return len(p.pick(func(v *device) bool { return v.dirty })) }
+func (p *Processor) dirty() int {
+	return len(p.pick(func(v *device) bool { return v.dirty && !v.failing() }))
+}
+
+// failed is the number of devices whose rows can't be read or written.
+func (p *Processor) failed() int { return len(p.pick((*device).failing)) }
 
 // pick returns the chosen devices, in no order.
 func (p *Processor) pick(chosen func(*device) bool) []*device {

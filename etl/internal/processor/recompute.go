@@ -25,8 +25,9 @@ type recomputation struct {
 	started time.Time
 	request recompute.Request
 	result  *recompute.Result
-	strong  bool // the reads overlapped every write
-	others  bool // other instances claim the device
+	strong  bool  // the reads overlapped every write
+	others  bool  // other instances claim the device
+	err     error // the device's rows can't be read
 }
 
 // recompute recomputes dirty devices. Devices that sent recently go first, devices without derived rows last. A run ends
@@ -34,7 +35,7 @@ type recomputation struct {
 func (p *Processor) recompute(ctx context.Context, lease claims.Lease, all bool) error {
 	now := p.now()
 	dirty := p.pick(func(v *device) bool {
-		if !v.dirty || v.loading {
+		if !v.dirty || v.loading || now.Before(v.retryAt) {
 			return false
 		}
 		s, ok := p.claims.Status(v.id)
@@ -69,15 +70,27 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 	g.SetLimit(readsInParallel)
 	for i, v := range devices {
 		part[i] = p.beginRecomputation(v)
-		g.Go(func() error { return p.compute(gctx, part[i]) })
+		g.Go(func() error {
+			err := p.compute(gctx, part[i])
+			if cassandra.Permanent(err) {
+				part[i].err = err
+				return nil
+			}
+			return err
+		})
 	}
 	err := g.Wait()
+	unreadable, unwritable := map[string]error{}, map[string]error{}
 	if err == nil {
 		rows := &derived.Changes{}
 		for _, r := range part {
-			r.result.AddTo(rows)
+			if r.err != nil {
+				unreadable[r.device.id] = r.err
+			} else {
+				r.result.AddTo(rows)
+			}
 		}
-		err = p.write(ctx, lease, rows)
+		unwritable, err = p.write(ctx, lease, rows)
 	}
 	if err != nil {
 		p.abortRecomputation(part)
@@ -85,6 +98,10 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 	}
 	open := &derived.Changes{}
 	for _, r := range part {
+		if unreadable[r.device.id] != nil || unwritable[r.device.id] != nil {
+			p.abortRecomputation([]*recomputation{r})
+			continue
+		}
 		p.metrics.recomputed[r.reason].Inc()
 		p.metrics.recompute.Observe(p.now().Sub(r.started).Seconds())
 		if r.request.Shared {
@@ -94,7 +111,9 @@ func (p *Processor) recomputeDevices(ctx context.Context, lease claims.Lease, de
 		p.notify(events)
 		r.result.AddOpenAlerts(open, func(key derived.AlertKey) bool { return notified[key] != "" })
 	}
-	return p.write(ctx, lease, open)
+	p.fail(unreadable)
+	_, err = p.write(ctx, lease, open)
+	return err
 }
 
 func (p *Processor) beginRecomputation(v *device) *recomputation {
@@ -146,6 +165,10 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 	defer p.mu.Unlock()
 	v, fresh := r.device, r.result
 	rules := p.rules()
+	if v.failing() {
+		v.retryAt = time.Time{}
+		p.failures.Note(v.id, nil)
+	}
 	if r.request.Whole && !r.strong {
 		v.whole = true
 	}
@@ -184,6 +207,7 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 			events = append(events, telemetry.AlertEvent{Alert: a, Transition: telemetry.AlertEscalated, From: from})
 		}
 	}
+	v.resend = false
 	notified = maps.Clone(v.notified)
 	v.state, v.day, v.beforeSilence, v.later = fresh.State, fresh.LastDay, fresh.BeforeSilence, nil
 	v.knownMs = max(v.knownMs, v.state.AdvancedMs())
@@ -207,7 +231,6 @@ func (p *Processor) install(r *recomputation) (events []telemetry.AlertEvent, no
 			p.apply(rules, v, record, status.Shared)
 		}
 	}
-	v.resend = false
 	return append(events, p.newEvents(v)...), notified
 }
 

@@ -2,6 +2,8 @@ package processor
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"slices"
 	"time"
 
@@ -55,9 +57,19 @@ func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) e
 	if len(begun) == 0 {
 		return nil
 	}
-	if err := p.write(ctx, lease, c); err != nil {
+	failed, err := p.write(ctx, lease, c)
+	if err != nil {
 		p.claims.AbortRelease(begun) // a crash or a fence leaves the claims: another instance recomputes once too often
 		return err
+	}
+	if len(failed) > 0 { // they come back, without the states that were not stored
+		isFailed := func(r claims.Release) bool { return failed[r.DeviceID] != nil }
+		p.claims.AbortRelease(slices.DeleteFunc(slices.Clone(begun), func(r claims.Release) bool { return !isFailed(r) }))
+		begun = slices.DeleteFunc(begun, isFailed)
+		if err := p.Recompute(ctx, slices.Collect(maps.Keys(failed)), p.oldest()); err != nil {
+			return errors.Join(err, p.claims.FinishRelease(ctx, begun))
+		}
+		p.fail(failed)
 	}
 	return p.claims.FinishRelease(ctx, begun)
 }

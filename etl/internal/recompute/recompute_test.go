@@ -3,6 +3,7 @@ package recompute
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -136,8 +137,12 @@ func recompute(t *testing.T, store *fakestore.Store, r Request) []string {
 	rows, open := &derived.Changes{}, &derived.Changes{}
 	result.AddTo(rows)
 	result.AddOpenAlerts(open, func(derived.AlertKey) bool { return true })
-	require.NoError(t, w.Write(t.Context(), rows, guard))
-	require.NoError(t, w.Write(t.Context(), open, guard))
+	failed, err := w.Write(t.Context(), rows, guard)
+	require.NoError(t, err)
+	require.Empty(t, failed)
+	failed, err = w.Write(t.Context(), open, guard)
+	require.NoError(t, err)
+	require.Empty(t, failed)
 	slices.Sort(rec.op)
 	return rec.op
 }
@@ -404,4 +409,28 @@ func TestOutcomeIncludesTheRecordsOfItsLastDay(t *testing.T) {
 	other = r
 	other.TimeMs++
 	require.False(t, o.Includes(&other))
+}
+
+// Rows that another program wrote, with values that no record can have, change nothing and stop nothing.
+func TestImplausibleRowsAreLeftOut(t *testing.T) {
+	derive := func(bad ...telemetry.Record) *Outcome {
+		store := fakestore.New()
+		for i := range 60 {
+			r := telemetry.Record{DeviceID: "v1", FleetID: "north", Zone: "unknown", TimeMs: noon.Add(time.Duration(i) * 10 * time.Second).UnixMilli(), Lat: 51, Lon: 9 + float64(i)*.001}
+			store.View(nil).Write(&r)
+		}
+		for i, r := range bad {
+			r.DeviceID, r.FleetID, r.TimeMs = "v1", "north", noon.Add(time.Duration(i)*10*time.Second+5*time.Second).UnixMilli()
+			store.View(nil).Write(&r)
+		}
+		day := cassandra.DayOf(noon.UnixMilli())
+		o, err := Replay(t.Context(), store.View(nil), testRules(t), "v1", day, day, noon.Add(time.Hour).UnixMilli())
+		require.NoError(t, err)
+		o.State.Encode()
+		return o
+	}
+	nan, inf := math.NaN(), math.Inf(1)
+	require.Equal(t, derive().Trips, derive(telemetry.Record{Lat: nan, Lon: 9}, telemetry.Record{Lat: 51, Lon: inf}, telemetry.Record{Lat: 1e300, Lon: 9}).Trips)
+	o := derive(telemetry.Record{Lat: 51, Lon: 9, SpeedKmh: telemetry.Some(nan), TempC: telemetry.Some(inf)}, telemetry.Record{Lat: 51, Lon: 9.001, SpeedKmh: telemetry.Some(1e300)})
+	require.Equal(t, 62, o.Count)
 }

@@ -108,9 +108,9 @@ func (o *Outcome) applyDay(rules derived.Rules, day cassandra.Day, records []cas
 	var fleets []string
 	applied := 0
 	for i := range records {
-		r := derived.RecordOf(&records[i])
-		if r.FleetID == "" || telemetry.PlatformFleet(r.FleetID) {
-			continue // a cell that a moved device left, or a fleet of the platform itself
+		r, ok := derived.RecordOf(&records[i])
+		if !ok || r.FleetID == "" || telemetry.PlatformFleet(r.FleetID) {
+			continue // a cell that a moved device left, a row of another program, or a fleet of the platform itself
 		}
 		if applied == 0 {
 			o.payloads = make(map[int64]uint64, len(records))

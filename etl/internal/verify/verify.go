@@ -82,7 +82,7 @@ type verification struct {
 	alerts      map[fleetAlert]bool
 	hours       map[cassandra.FleetHour]map[string]cassandra.HourRow // by device
 	unsettled   map[cassandra.FleetHour]bool                         // hours that change while they are read
-	claimed     map[string]bool                                      // devices that an instance derives; false for others
+	claimed     map[string]bool                                      // devices that an instance derives, or that can't be read; false for others
 }
 
 // Verify compares the days of fleets from first to last.
@@ -103,6 +103,9 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 		for i, id := range ids {
 			g.Go(func() (err error) {
 				found[i], err = v.device(gctx, id, first, last)
+				if cassandra.Permanent(err) {
+					found[i], err = &comparison{failed: err}, nil
+				}
 				return err
 			})
 		}
@@ -135,6 +138,11 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 func (x *verification) add(id string, c *comparison) {
 	r := x.report
 	r.Devices++
+	if c.failed != nil {
+		r.Differences = append(r.Differences, Difference{cassandra.TableHistory, id, "can't be verified: " + c.failed.Error()})
+		x.claimed[id] = true // so that nothing is said of the hours that it may add to
+		return
+	}
 	if c.sending {
 		r.NotVerified.Sending++
 	}
@@ -179,6 +187,7 @@ type comparison struct {
 	differences []Difference
 	otherRules  int
 	alerts      int
+	failed      error // the device's rows can't be read
 }
 
 // pending reports whether the differences of the device may disappear: an instance still derives it.
@@ -363,6 +372,10 @@ func (x *verification) fleetAlerts(ctx context.Context, fleet string, pending ma
 			continue
 		}
 		ofDevice, err := x.Store.DeviceAlerts(ctx, row.DeviceID, row.OpenedMs, row.OpenedMs)
+		if cassandra.Permanent(err) {
+			pending[row.DeviceID] = true
+			continue
+		}
 		if err != nil {
 			return err
 		}

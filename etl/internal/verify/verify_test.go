@@ -2,6 +2,7 @@ package verify
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -71,8 +72,12 @@ defaults:
 	rows, open := &derived.Changes{}, &derived.Changes{}
 	result.AddTo(rows)
 	result.AddOpenAlerts(open, func(derived.AlertKey) bool { return true })
-	require.NoError(t, w.Write(t.Context(), rows, guard))
-	require.NoError(t, w.Write(t.Context(), open, guard))
+	failed, err := w.Write(t.Context(), rows, guard)
+	require.NoError(t, err)
+	require.Empty(t, failed)
+	failed, err = w.Write(t.Context(), open, guard)
+	require.NoError(t, err)
+	require.Empty(t, failed)
 	sum, found := derived.SumHours(fakestore.List[cassandra.HourRow](f.Store, cassandra.TableHours, ""))
 	require.True(t, found)
 	require.NoError(t, v.ApplyAnalytics(t.Context(), cassandra.Put(at, sum)))
@@ -112,6 +117,31 @@ func TestRightRowsDoNotDiffer(t *testing.T) {
 	f.claim(t)
 	require.Equal(t, &Report{Fleets: 2, Devices: 1, DeviceDays: 1, Records: 360, Trips: 2, Alerts: 2, Hours: 1}, f.verify(t, settled),
 		"a claimed device whose rows are right is verified")
+}
+
+// unreadable is a store in which the history of a device can't be read.
+type unreadable struct {
+	*fakestore.View
+	device string
+}
+
+func (s unreadable) Positions(ctx context.Context, id string, day cassandra.Day) ([]cassandra.Telemetry, error) {
+	if id == s.device {
+		return nil, &cassandra.Error{Op: "read history", Reason: cassandra.ReasonOther, Err: errors.New("bad row")}
+	}
+	return s.View.Positions(ctx, id, day)
+}
+
+func TestDeviceThatCannotBeReadIsReportedAndOthersAreVerified(t *testing.T) {
+	f := newFixture(t)
+	bad := telemetry.Record{DeviceID: "v2", FleetID: "north", Zone: "unknown", TimeMs: f.last.UnixMilli(), Lat: 51, Lon: 9}
+	f.View(nil).Write(&bad)
+	v := &Verifier{Store: unreadable{f.View(nil), "v2"}, Rules: f.rules, Now: func() time.Time { return f.last.Add(settled) }}
+	report, err := v.Verify(t.Context(), []string{"north"}, today, today)
+	require.NoError(t, err)
+	require.Equal(t, []Difference{{cassandra.TableHistory, "v2", "can't be verified: read history: other: bad row"}}, report.Differences)
+	require.Equal(t, 2, report.Devices)
+	require.Equal(t, 360, report.Records)
 }
 
 func TestWrongRowsDiffer(t *testing.T) {
