@@ -282,6 +282,19 @@ func TestRejectedRecordsAreDeadLettersBeforeDone(t *testing.T) {
 	}
 }
 
+// A record that was accepted two hours ago, when it was not too old, is stored now.
+func TestAcceptedRecordIsCheckedAtTheTimeOfItsAcceptance(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hour := int(time.Hour.Seconds())
+		waited, ahead, late := item("truck-1", 30*24*hour+hour), item("truck-2", 2*hour-200), item("truck-3", 30*24*hour+hour)
+		at := time.Now().Add(-2 * time.Hour).UnixMilli()
+		waited.AcceptedMs, ahead.AcceptedMs = at, at
+		h := newHarness(storing(), 2)
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("a", pipeline.Batch{Items: []pipeline.Item{waited, ahead, late}})))
+		require.Equal(t, pipeline.Summary{Received: 3, Stored: 2, Rejected: map[telemetry.Reason]int64{telemetry.TooOld: 1}}, h.Summary())
+	})
+}
+
 func TestBatchWithoutRejectedRecordsAppendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHarness(storing(), 4)

@@ -20,6 +20,10 @@ type Item struct {
 	Position int64  // place in the batch's origin: line, offset or index
 	Raw      string // the record as it came, for the dead letters; empty if it never was text
 
+	// AcceptedMs is when its sender was answered that it is accepted, in Unix milliseconds: it is checked at that time,
+	// however long it waited since. 0 is now.
+	AcceptedMs int64
+
 	// Hash is the record's PayloadHash. Validation sets it.
 	Hash uint64
 

@@ -131,7 +131,7 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 	for i := range b.Items {
 		item := b.Items[i]
 		item.Sender = cmp.Or(item.Sender, b.Sender)
-		payload, seen, rejection := p.o.Validator.Validate(&item.Record, nowMs)
+		payload, seen, rejection := p.o.Validator.Validate(&item.Record, cmp.Or(item.AcceptedMs, nowMs))
 		if rejection != nil {
 			outcome.Rejected = append(outcome.Rejected, item.reject(rejection))
 			continue

@@ -98,7 +98,7 @@ func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline
 	var rejecting []string // origins of entries with rejected records
 	for e, more := first, true; more; {
 		before := len(b.Rejected)
-		addMessages(&b, e.Sender, e.Messages)
+		addMessages(&b, &e.entry)
 		if len(b.Rejected) > before {
 			rejecting = append(rejecting, e.Origin)
 		}
@@ -133,14 +133,16 @@ func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline
 	return b
 }
 
-func addMessages(b *pipeline.Batch, sender string, messages []protocol.Message) {
-	for i := range messages {
-		m := &messages[i]
+func addMessages(b *pipeline.Batch, e *entry) {
+	for i := range e.Messages {
+		m := &e.Messages[i]
 		if m.Rejection == nil {
-			b.Items = append(b.Items, pipeline.Item{Record: m.Record, Sender: sender, Position: int64(m.Index), Raw: m.Raw})
+			b.Items = append(b.Items, pipeline.Item{
+				Record: m.Record, Sender: e.Sender, Position: int64(m.Index), Raw: m.Raw, AcceptedMs: e.AcceptedMs,
+			})
 			continue
 		}
-		rejected := pipeline.Rejected{Rejection: m.Rejection, Sender: sender, Position: int64(m.Index), Raw: m.Raw}
+		rejected := pipeline.Rejected{Rejection: m.Rejection, Sender: e.Sender, Position: int64(m.Index), Raw: m.Raw}
 		if m.Decoded() {
 			rejected.Fields = pipeline.FieldsOf(&m.Record)
 		}

@@ -81,6 +81,7 @@ func TestSmallEntriesAreMerged(t *testing.T) {
 		require.Len(t, last.Items, 2)
 		require.Equal(t, []string{"fleet of b", "fleet of c"}, []string{last.Items[0].Sender, last.Items[1].Sender}, "each record keeps its sender")
 		require.Equal(t, int64(1000), last.Accepted.UnixMilli(), "time of the oldest entry")
+		require.Equal(t, []int64{1000, 2000}, []int64{last.Items[0].AcceptedMs, last.Items[1].AcceptedMs}, "each record was accepted with its own entry")
 		_, done := spool.counts()
 		require.Zero(t, done, "no record is stored yet")
 		last.Done(pipeline.Outcome{})
