@@ -18,10 +18,12 @@ func OsmAnd(query string, d Defaults) Message {
 	return p.message(query, d, rejection)
 }
 
-// WithoutToken removes the token from parameters, so that it is stored nowhere.
+// WithoutToken removes the token from parameters, so that it is stored nowhere. Its name may be escaped.
 func WithoutToken(query string) string {
 	parameters := slices.DeleteFunc(strings.Split(query, "&"), func(p string) bool {
-		return p == "" || p == "token" || strings.HasPrefix(p, "token=")
+		name, _, _ := strings.Cut(p, "=")
+		plain, err := url.QueryUnescape(name)
+		return p == "" || err == nil && plain == "token"
 	})
 	return strings.Join(parameters, "&")
 }

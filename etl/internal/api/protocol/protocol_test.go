@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -119,6 +120,13 @@ func TestUnits(t *testing.T) {
 
 func TestWithoutToken(t *testing.T) {
 	require.Equal(t, "id=1&mytoken=x&lat=2", WithoutToken("id=1&token=secret&mytoken=x&&token&lat=2"))
+	for _, query := range []string{"%74oken=secret&id=1", "id=1&toke%6E=secret", "%74%6F%6b%65%6E=secret&id=1", "id=1&%74oken", "id=1&%74oken=a&token=secret"} {
+		values, err := url.ParseQuery(query)
+		require.NoError(t, err)
+		require.True(t, values.Has("token"), "it authenticates")
+		require.Equal(t, "id=1", WithoutToken(query))
+	}
+	require.Equal(t, "%7=a&%74okens=b&Token=c", WithoutToken("%7=a&%74okens=b&Token=c"), "other names")
 }
 
 func TestBoundName(t *testing.T) {
