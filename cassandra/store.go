@@ -2,6 +2,7 @@ package cassandra
 
 import (
 	"context"
+	"time"
 
 	"github.com/gocql/gocql"
 	"github.com/prometheus/client_golang/prometheus"
@@ -92,6 +93,13 @@ func (s *Session) HistoryID(ctx context.Context) (string, error) {
 	err := s.driver.Query("SELECT id FROM system_schema.tables WHERE keyspace_name = ? AND table_name = ?", s.config.Keyspace, TableHistory).
 		WithContext(ctx).Consistency(gocql.One).Scan(&id)
 	return id.String(), opError("read id of table "+TableHistory, err)
+}
+
+// ClusterTime returns the time of the node that coordinates the request, in milliseconds.
+func (s *Session) ClusterTime(ctx context.Context) (time.Time, error) {
+	var now gocql.UUID
+	err := s.driver.Query("SELECT now() FROM system.local").WithContext(ctx).Consistency(gocql.One).Scan(&now)
+	return now.Time(), opError("read the time of a node", err)
 }
 
 // Open connects to the keyspace and checks that its replication can serve the consistency levels of the configuration. It

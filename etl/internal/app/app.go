@@ -38,6 +38,7 @@ type App struct {
 	connector    *cassandra.Connector
 	exec         *executor.Executor
 	registry     *registry.Registry
+	clock        *clock
 	rules        *rules
 	publisher    *geofencePublisher
 	path         *recordPath

@@ -69,6 +69,9 @@ func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) (er
 		return err
 	}
 	p.exec.SetConnected(true)
+	if err := p.checkClock(ctx, store); err != nil {
+		return err
+	}
 	w := writer.New(store, p.exec, writerOptions(p.config), p.reg, time.Now)
 	g, ctx := errgroup.WithContext(ctx)
 	stored, end := context.WithCancel(ctx)
@@ -91,6 +94,7 @@ func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) (er
 		}
 		return nil
 	})
+	g.Go(func() error { p.clock.run(stored, store.ClusterTime); return nil })
 	batches := make(chan *writer.Batch)
 	g.Go(func() error {
 		defer close(batches)
@@ -104,6 +108,18 @@ func (p *recordPath) Run(ctx context.Context, in <-chan pipeline.ValidBatch) (er
 		return nil
 	})
 	return g.Wait()
+}
+
+// checkClock compares the clocks before the first write. A process that ends with its input fails if they differ too much:
+// others wait until they do not.
+func (p *recordPath) checkClock(ctx context.Context, store *cassandra.Store) error {
+	if err := p.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error { return p.clock.compare(ctx, store.ClusterTime) }); err != nil {
+		return err
+	}
+	if p.role == cassandra.RoleBatch {
+		return p.clock.error()
+	}
+	return nil
 }
 
 // derive starts the heartbeats of this instance, which last until Finish. It is called once.
@@ -226,6 +242,9 @@ func (d *derivation) close() error {
 func (p *recordPath) recompute(ctx context.Context, deviceIDs []string, from cassandra.Day) error {
 	store, err := p.connector.Wait(ctx)
 	if err != nil {
+		return err
+	}
+	if err := p.checkClock(ctx, store); err != nil {
 		return err
 	}
 	d := p.derive(ctx, store)

@@ -48,7 +48,10 @@ func (a *App) wire(linger time.Duration, sources []string) (err error) {
 		return err
 	}
 	a.publisher = newGeofencePublisher(a.rules, a.logger)
-	a.exec = executor.New(executorOptions(c), a.logger, a.reg, time.Now)
+	a.clock = newClock(a.logger, a.reg, time.Now)
+	bounds := executorOptions(c)
+	bounds.Hold = a.clock.wrong
+	a.exec = executor.New(bounds, a.logger, a.reg, time.Now)
 	a.registry = registry.New(registry.Policy(c.UnknownDevices), a.exec, a.logger, a.reg, time.Now)
 	outage := ratelog.New(a.logger, time.Now, connectLogInterval, ratelog.Messages{Down: "cassandra unavailable, connecting"})
 	a.connector = cassandra.NewConnector(a.open, outage.Note)

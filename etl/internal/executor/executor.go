@@ -12,13 +12,15 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
-// Options are the settings of an Executor. All of them must be set.
+// Options are the settings of an Executor.
 type Options struct {
-	MaxInFlight int     // largest number of writes in flight; the limit adapts below it
-	RetryRate   float64 // retries per second, over all requests
+	MaxInFlight int         // largest number of writes in flight; the limit adapts below it
+	RetryRate   float64     // retries per second, over all requests
+	Hold        func() bool // reports that writes must wait; nil: they never do
 }
 
 // These bounds follow from Cassandra's own and need no setting.
@@ -26,11 +28,13 @@ const (
 	minInFlight   = 4
 	startInFlight = 16
 	slowResponse  = 250 * time.Millisecond
+	holdPause     = time.Second // between two calls of Options.Hold while writes wait
 )
 
 // Executor runs requests. It is safe for concurrent use.
 type Executor struct {
 	now     func() time.Time
+	hold    func() bool
 	metrics *metrics
 	limit   *limiter
 	retry   *retrier
@@ -41,6 +45,7 @@ type Executor struct {
 func New(o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Executor {
 	x := &Executor{
 		now:     now,
+		hold:    o.Hold,
 		limit:   newLimiter(min(startInFlight, o.MaxInFlight), min(minInFlight, o.MaxInFlight), o.MaxInFlight, slowResponse, now),
 		latency: newLatency(),
 	}
@@ -64,7 +69,7 @@ func (x *Executor) SetConnected(connected bool) { x.metrics.setUp(connected) }
 
 // Write runs one write of some rows of a table, with its place among the writes in flight, until it succeeds.
 func (x *Executor) Write(ctx context.Context, table string, rows int, write func(context.Context) error) error {
-	if err := x.limit.acquire(ctx); err != nil {
+	if err := x.acquire(ctx); err != nil {
 		return err
 	}
 	defer x.limit.release()
@@ -73,7 +78,7 @@ func (x *Executor) Write(ctx context.Context, table string, rows int, write func
 
 // Start waits for a place among the writes in flight and then runs the write in g.
 func (x *Executor) Start(ctx context.Context, g *errgroup.Group, table string, rows int, write func(context.Context) error) error {
-	if err := x.limit.acquire(ctx); err != nil {
+	if err := x.acquire(ctx); err != nil {
 		return err
 	}
 	g.Go(func() error {
@@ -81,6 +86,16 @@ func (x *Executor) Start(ctx context.Context, g *errgroup.Group, table string, r
 		return x.timed(ctx, table, rows, write)
 	})
 	return nil
+}
+
+// acquire waits while writes are held, and for a place among the writes in flight.
+func (x *Executor) acquire(ctx context.Context) error {
+	for x.hold != nil && x.hold() {
+		if err := backoff.Sleep(ctx, holdPause); err != nil {
+			return err
+		}
+	}
+	return x.limit.acquire(ctx)
 }
 
 func (x *Executor) timed(ctx context.Context, table string, rows int, write func(context.Context) error) error {
