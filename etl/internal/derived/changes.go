@@ -139,7 +139,7 @@ type Writer struct {
 const mutationRows = 50
 
 // Write writes the changes. It calls guard before each attempt of a request, and fails with guard's error. It returns the
-// devices of which a row can't be written, with the error. The rows of all others are written.
+// devices with a row that can't be written, and the error. The rows of all others are written.
 //
 // An alert is several rows. The row of its device comes first and goes last, so that a recomputation after a crash finds
 // the alert and completes the others.

@@ -149,7 +149,7 @@ func (p *Processor) flushAlerts(ctx context.Context, lease claims.Lease) error {
 	return err
 }
 
-// write writes changes under a lease, and notes the hours that must be summed. It returns the devices of which a row can't
+// write writes changes under a lease, and notes the hours that must be summed. It returns the devices with a row that can't
 // be written.
 func (p *Processor) write(ctx context.Context, lease claims.Lease, c *derived.Changes) (failed map[string]error, err error) {
 	failed, err = p.rows.Write(ctx, c, lease.Check)

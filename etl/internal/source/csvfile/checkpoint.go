@@ -30,7 +30,7 @@ type Checkpoint struct {
 	resumes bool // an earlier run left progress that still applies
 	sorted  bool // the lines are stored in event order
 	files   []string
-	hashes  []hash.Hash // by file, of what is stored of it; nil: nothing
+	hashes  []hash.Hash // by file, of its stored part; nil: nothing is stored
 
 	mu      sync.Mutex
 	state   state

@@ -85,7 +85,7 @@ func (s *stream) sum() []byte {
 	return s.Hash.Sum(nil)
 }
 
-// checkUnchanged reads the files again, and returns an error if one has other contents than those that were loaded.
+// checkUnchanged reads the files again, and returns an error if one has contents that differ from the loaded ones.
 func (in *inputs) checkUnchanged(ctx context.Context) error {
 	for _, f := range in.files {
 		if f.path == Stdin {
