@@ -649,7 +649,7 @@ func TestCheckpointWaitsForRoomAndNeedsNoneAtTheEnd(t *testing.T) {
 		noted := func() (n int, last error) { mu.Lock(); defer mu.Unlock(); return len(notes), notes[len(notes)-1] }
 		o := Options{Files: []string{write(t, "a.csv", fileOf(10))}, DiskNote: note}
 		var err error
-		if o.Checkpoint, err = OpenCheckpoint(small.Dir, o); err != nil {
+		if o.Checkpoint, err = OpenCheckpoint(t.Context(), small.Dir, o); err != nil {
 			t.Fatal(err)
 		}
 		s, err := New(o)
