@@ -64,7 +64,7 @@ func (c *loadCommand) target(a *App) ([]string, error) {
 	}
 	history, err := store.HistoryID(a.stop)
 	return []string{
-		history, strings.Join(a.config.Fleets, ","), a.rules.current.Load().fingerprint, fmt.Sprint(a.config.ProcessorEnabled), c.StartAt, c.EndAt,
+		history, strings.Join(a.config.Fleets, ","), a.rules.current.Load().fingerprint, fmt.Sprint(a.config.ProcessorEnabled), a.config.UnknownDevices, c.StartAt, c.EndAt,
 	}, err
 }
 
