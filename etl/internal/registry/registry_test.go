@@ -78,7 +78,7 @@ type fixture struct {
 	rejected []string
 }
 
-func newFixture(t *testing.T, db *fakestore.Store, unknown Policy) *fixture {
+func newFixture(t *testing.T, db *fakestore.Store, unknown Policy, change ...func(*Registry)) *fixture {
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	reg := prometheus.NewPedanticRegistry()
@@ -86,6 +86,9 @@ func newFixture(t *testing.T, db *fakestore.Store, unknown Policy) *fixture {
 	f := &fixture{
 		Registry: New(unknown, exec, logger, reg, time.Now), t: t, db: db, store: &counting{Store: db.View(nil), took: 10 * time.Millisecond},
 		in: make(chan pipeline.ValidBatch), out: make(chan pipeline.ValidBatch), ended: make(chan error, 1), closed: make(chan struct{}),
+	}
+	for _, c := range change {
+		c(f.Registry)
 	}
 	go func() {
 		f.ended <- f.Run(t.Context(), f.store, f.in, f.out)
@@ -404,8 +407,7 @@ func TestMoveThatWaitedIsNotLate(t *testing.T) {
 
 func TestRecordsThatWaitAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFixture(t, fakestore.New(), Accept)
-		f.waitingBytes = 1 << 20
+		f := newFixture(t, fakestore.New(), Accept, func(g *Registry) { g.waitingBytes = 1 << 20 })
 		f.db.FailTransactions(errMajority)
 		sent := 0
 		var done []*atomic.Bool
