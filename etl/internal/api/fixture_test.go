@@ -128,6 +128,7 @@ type settings struct {
 	server Options
 	ingest ingest.Options
 	query  query.Options
+	run    func(ctx context.Context, s *Server) error // nil: with the pipeline of the fixture
 }
 
 func start(t *testing.T, change ...func(*settings)) *fixture {
@@ -163,6 +164,9 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 				validate.Normalize(r)
 				return seen.Add(r.KeyHash(), r.PayloadHash())
 			},
+			Reject: func(_ context.Context, origin string, rejected []pipeline.Rejected) error {
+				return r.emit(pipeline.Batch{Origin: origin, Rejected: rejected, Done: func(pipeline.Outcome) {}})
+			},
 			Limits: ingest.DefaultLimits(), Logger: logger, Registerer: r.reg, Now: time.Now,
 		},
 		query: query.Options{Store: func() (query.Store, bool) { return nil, false }, Now: time.Now, Logger: logger, Registry: r.reg},
@@ -177,7 +181,10 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = stop
-	go func() { r.ended <- r.Run(ctx, r.emit) }()
+	if o.run == nil {
+		o.run = func(ctx context.Context, s *Server) error { return s.Run(ctx, r.emit) }
+	}
+	go func() { r.ended <- o.run(ctx, r.Server) }()
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
 		_ = r.end()

@@ -233,24 +233,31 @@ func TestHangingSpoolDoesNotBlockRequests(t *testing.T) {
 	require.Len(t, items, 1)
 }
 
-func TestMemoryForBodiesIsBounded(t *testing.T) {
+func TestMemoryOfRequestsIsBounded(t *testing.T) {
 	stuck := make(chan struct{})
 	r := start(t, func(o *settings) {
-		o.ingest.Limits.MaxBody, o.ingest.Limits.MaxBodies = 64<<10, 70<<10
+		o.ingest.Limits.MaxBody, o.ingest.Limits.MaxMemory = 64<<10, 400<<10
 	})
 	r.spool.set(nil, stuck)
-	first := make(chan reply, 1)
-	go func() { first <- r.post(line("a", 0) + strings.Repeat(" ", 60<<10)) }()
+	waiting := make(chan reply, 2)
+	body := func(device string) io.Reader { return strings.NewReader(line(device, 0) + strings.Repeat(" ", 60<<10)) }
+	go func() { waiting <- r.do("POST", "/v1/telemetry", r.token, body("a")) }()
 	require.Eventually(t, func() bool { return r.spool.stuckAppends() == 1 }, 10*time.Second, time.Millisecond)
-	got := r.post(line("b", 0) + strings.Repeat(" ", 60<<10))
-	require.Equal(t, 503, got.status, got.body)
-	require.Equal(t, "overloaded", got.code)
+	got := r.do("POST", "/v1/telemetry", r.token, body("b"))
+	require.Equal(t, 429, got.status, got.body)
+	require.Equal(t, "rate_limited", got.code)
+	go func() { waiting <- r.do("POST", "/v1/telemetry?fleet_id=suzhou", r.all, body("c")) }()
+	require.Eventually(t, func() bool { return r.spool.stuckAppends() == 2 }, 10*time.Second, time.Millisecond, "another sender has memory left")
+	require.Greater(t, r.metric("fleet_etl_api_memory_bytes", "use", "requests"), 360e3)
 	r.spool.set(nil, nil)
 	close(stuck)
-	require.Equal(t, 200, (<-first).status)
-	for range 3 {
-		require.Equal(t, 200, r.post(line("b", 0)+strings.Repeat(" ", 60<<10)).status, "the memory is free again")
+	for range 2 {
+		require.Equal(t, 200, (<-waiting).status)
 	}
+	for range 3 {
+		require.Equal(t, 200, r.do("POST", "/v1/telemetry", r.token, body("b")).status, "the memory is free again")
+	}
+	require.Zero(t, r.metric("fleet_etl_api_memory_bytes", "use", "requests"))
 }
 
 func TestTLS(t *testing.T) {

@@ -1,6 +1,9 @@
 package api
 
 import (
+	"context"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -9,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -109,6 +113,50 @@ func TestAllRejected(t *testing.T) {
 	_, rejected := r.arrived(3)
 	require.Equal(t, "17", rejected[1].Raw)
 	require.Equal(t, telemetry.Malformed, rejected[2].Reason)
+	require.Equal(t, got.header.Get("X-Request-Id"), r.batches[0].Origin)
+	appended, _ := r.spool.counts()
+	require.Zero(t, appended, "nothing of it will be stored")
+}
+
+func TestRejectedRequestIsNotAnsweredBeforeItIsKept(t *testing.T) {
+	r := start(t, func(o *settings) {
+		o.ingest.Reject = func(context.Context, string, []pipeline.Rejected) error { return errors.New("no space left on device") }
+	})
+	for path, body := range map[string]string{"/v1/telemetry": "{}", "/?id=a&lat=0&lon=0": "", "/v1/owntracks": `{"_type":"location"}`} {
+		got := r.do("POST", path, r.token, strings.NewReader(body))
+		require.Equal(t, 503, got.status, path)
+		require.Equal(t, "spool_failed", got.code)
+		require.NotEmpty(t, got.header.Get("Retry-After"))
+	}
+	require.Equal(t, 200, r.post(line("a", 0)).status, "valid records do not need the dead-letter queue")
+}
+
+func TestTooLargeRecordIsKeptAsExcerpt(t *testing.T) {
+	r := start(t)
+	long := `{"device_id":"` + strings.Repeat("x", 65_000) + `"}`
+	got := r.post(line("a", 0) + "\n" + long)
+	require.Equal(t, 200, got.status)
+	want := fmt.Sprintf("%d bytes, SHA-256 %x", len(long), sha256.Sum256([]byte(long)))
+	require.Equal(t, []result{{1, "rejected", telemetry.TooLarge, "", want, "send at most 16 KiB per record"}}, got.Results)
+	_, rejected := r.arrived(2)
+	require.Equal(t, long[:telemetry.MaxExcerpt], rejected[0].Raw)
+	require.Equal(t, want, rejected[0].Value)
+}
+
+func TestBytesOfTokenAreLimited(t *testing.T) {
+	now := time.Now()
+	r := start(t, func(o *settings) {
+		o.ingest.Limits.TokenRate, o.ingest.Limits.TokenBurst, o.ingest.Limits.MaxBody = 10, 40, 40<<10
+		o.server.Now = func() time.Time { return now }
+		o.ingest.Now = o.server.Now
+	})
+	body := line("a", 0) + strings.Repeat(" ", 30<<10)
+	require.Equal(t, 200, r.post(body).status)
+	got := r.post(body)
+	require.Equal(t, 429, got.status, "two records, and more bytes than forty")
+	require.Contains(t, got.problem.Detail, "this token")
+	require.NotEmpty(t, got.header.Get("Retry-After"))
+	require.Equal(t, 200, r.do("POST", "/v1/telemetry?fleet_id=suzhou", r.all, strings.NewReader(body)).status, "another token")
 }
 
 func TestOldRecordIsRejected(t *testing.T) {

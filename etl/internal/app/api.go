@@ -1,6 +1,7 @@
 package app
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -56,6 +57,9 @@ func (a *App) api() (pipeline.Source, error) {
 	serverLimits, ingestLimits := apiLimits(c)
 	receiver := ingest.New(ingest.Options{
 		Spool: buffer, Check: validate.NewBounds(c.Fleets).Check, CheckOwner: a.registry.Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
+		Reject: func(ctx context.Context, origin string, rejected []pipeline.Rejected) error {
+			return a.pipeline.Reject(ctx, api.Name, origin, rejected)
+		},
 		Limits: ingestLimits, Logger: a.logger, Registerer: a.reg, Now: time.Now,
 	})
 	server, err := api.New(api.Options{

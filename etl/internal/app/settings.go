@@ -68,7 +68,8 @@ func kafkaConnection(c *config.Config) (kafka.Connection, error) {
 func apiLimits(c *config.Config) (api.Limits, ingest.Limits) {
 	server, i := api.DefaultLimits(), ingest.DefaultLimits()
 	server.MaxConnections = c.APIMaxConnections
-	i.MaxBody, i.MaxBodies, i.MaxRecords = c.APIMaxBody, max(8*c.APIMaxBody, i.MaxBodies), c.APIMaxRecords
+	i.MaxBody, i.MaxRecords = c.APIMaxBody, c.APIMaxRecords
+	i.MaxMemory = max(2*i.LargestRequest(), i.MaxMemory)
 	i.TokenRate, i.DeviceRate = c.APITokenRate, c.APIDeviceRate
 	i.TokenBurst, i.DeviceBurst = max(2*int(c.APITokenRate), c.APIMaxRecords), max(i.DeviceBurst, c.APIMaxRecords)
 	return server, i

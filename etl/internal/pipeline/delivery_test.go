@@ -201,6 +201,32 @@ func TestFullQueueBlocksSource(t *testing.T) {
 	})
 }
 
+func TestQueueIsBoundedInBytes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(storing(), 100)
+		gate := make(chan struct{})
+		h.deadLetters.onAppend = func() { <-gate }
+		emitted := 0
+		wait := run(h, t.Context(), t.Context(), source{"fake", func(_ context.Context, emit func(pipeline.Batch) error) error {
+			for range 10 {
+				large := pipeline.Rejected{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: strings.Repeat("x", 10<<20)}
+				if err := emit(pipeline.Batch{Rejected: []pipeline.Rejected{large}}); err != nil {
+					return err
+				}
+				emitted++
+			}
+			return nil
+		}})
+		synctest.Wait()
+		require.Equal(t, 3, emitted, "a fourth would exceed 32 MiB")
+		require.InDelta(t, 30<<20, h.value(t, `fleet_etl_queue_bytes{queue="extract"}`), 1<<10)
+		close(gate)
+		require.NoError(t, wait())
+		require.EqualValues(t, 10, h.Summary().Received)
+		require.Zero(t, h.value(t, `fleet_etl_queue_bytes{queue="extract"}`))
+	})
+}
+
 // The source and the writer both return nil although batches were dropped.
 func TestHardStopReturnsError(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -292,6 +318,47 @@ func TestAcceptedRecordIsCheckedAtTheTimeOfItsAcceptance(t *testing.T) {
 		h := newHarness(storing(), 2)
 		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("a", pipeline.Batch{Items: []pipeline.Item{waited, ahead, late}})))
 		require.Equal(t, pipeline.Summary{Received: 3, Stored: 2, Rejected: map[telemetry.Reason]int64{telemetry.TooOld: 1}}, h.Summary())
+	})
+}
+
+func TestManyDeadLettersAreWrittenInPieces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := pipeline.Batch{Origin: "request"}
+		for i := range 100 {
+			b.Rejected = append(b.Rejected, pipeline.Rejected{
+				Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Position: int64(i), Raw: strings.Repeat("\x01", telemetry.MaxJSON),
+			})
+		}
+		outcome := pipeline.Outcome{}
+		b.Done = func(o pipeline.Outcome) { outcome = o }
+		h := newHarness(storing(), 4)
+		require.NoError(t, h.Run(t.Context(), t.Context(), emitting("fake", b)))
+		require.GreaterOrEqual(t, len(h.deadLetters.all), 3)
+		next := int64(0)
+		for _, a := range h.deadLetters.all {
+			require.LessOrEqual(t, len(a.rejected)*telemetry.MaxJSON, 528<<10)
+			for _, r := range a.rejected {
+				require.Equal(t, next, r.Position, "in order")
+				next++
+			}
+		}
+		require.EqualValues(t, 100, next)
+		require.Len(t, outcome.Rejected, 100)
+	})
+}
+
+func TestSourceRejectsWithoutTheQueues(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHarness(writer(idle), 1)
+		rejected := []pipeline.Rejected{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: "x"}}
+		require.NoError(t, h.Reject(t.Context(), "api", "request", rejected))
+		require.Equal(t, []appended{{"api", "request", rejected}}, h.deadLetters.all)
+		require.Equal(t, pipeline.Summary{Received: 1, Rejected: map[telemetry.Reason]int64{telemetry.Malformed: 1}}, h.Summary())
+		require.Equal(t, 1.0, h.value(t, `fleet_etl_records_rejected_total{reason="malformed",source="api"}`))
+
+		h.deadLetters.err = errors.New("no space left on device")
+		require.ErrorContains(t, h.Reject(t.Context(), "api", "request", rejected), "no space left")
+		require.EqualValues(t, 1, h.Summary().Received, "it was not kept, and comes again")
 	})
 }
 

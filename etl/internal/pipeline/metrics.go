@@ -25,6 +25,7 @@ type metrics struct {
 	duplicate *prometheus.CounterVec
 	freshness prometheus.Histogram
 	eventLag  prometheus.Histogram
+	queued    prometheus.Gauge
 
 	extract, transform, load prometheus.Observer
 
@@ -44,6 +45,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	register := promutil.With(reg)
 	stage := register.HistogramVec("fleet_etl_stage_duration_seconds",
 		"Time that one batch spends in a stage: extract (the source reads it), transform (validation), load (until it is durable).", stageBuckets, "stage")
+	extract := promutil.With(prometheus.WrapRegistererWith(prometheus.Labels{"queue": "extract"}, reg))
+	extract.GaugeFunc("fleet_etl_queue_capacity_bytes",
+		"Largest memory of the records that wait in a queue, in bytes. While it is full, the sources wait.", func() float64 { return queueBytes })
 	return &metrics{
 		received: register.CounterVec("fleet_etl_records_received_total",
 			"Records that sources read, including rejected and duplicate ones, by source.", "source"),
@@ -55,6 +59,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Time from accepting a record until it can be read.", freshnessBuckets),
 		eventLag: register.Histogram("fleet_etl_event_lag_seconds",
 			"Time from the event of a record until it is accepted; 0 when the device's clock is ahead.", lagBuckets),
+		queued: extract.Gauge("fleet_etl_queue_bytes",
+			"Memory of the records that wait in a queue, in bytes, up to fleet_etl_queue_capacity_bytes. Records in the queue load have no texts any more."),
 		extract:   stage.WithLabelValues("extract"),
 		transform: stage.WithLabelValues("transform"),
 		load:      stage.WithLabelValues("load"),

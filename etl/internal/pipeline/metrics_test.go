@@ -34,6 +34,8 @@ func TestEveryMetricExistsBeforeTheFirstRecord(t *testing.T) {
 			`fleet_etl_queue_length{queue="load"}`:              0,
 			`fleet_etl_queue_capacity{queue="extract"}`:         3,
 			`fleet_etl_queue_capacity{queue="load"}`:            3,
+			`fleet_etl_queue_bytes{queue="extract"}`:            0,
+			`fleet_etl_queue_capacity_bytes{queue="extract"}`:   32 << 20,
 		}
 		for _, stage := range []string{"extract", "transform", "load"} {
 			want[`fleet_etl_stage_duration_seconds_count{stage="`+stage+`"}`] = 0

@@ -10,6 +10,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -33,17 +34,39 @@ type Pipeline struct {
 	o       Options
 	metrics *metrics
 	delays  *delays
+	queued  *semaphore.Weighted // bytes
 	names   names
+}
+
+// queueBytes bounds the texts in the queue "extract", which is also bounded by Options.Queue.
+const queueBytes = 32 << 20
+
+// itemBytes is about the memory of one record without its text, in bytes.
+const itemBytes = 256
+
+// bytes is about the memory of a batch.
+func (b *Batch) bytes() int64 {
+	n := itemBytes * int64(len(b.Items)+len(b.Rejected))
+	for i := range b.Items {
+		n += int64(len(b.Items[i].Raw))
+	}
+	for i := range b.Rejected {
+		n += int64(len(b.Rejected[i].Raw))
+	}
+	return min(n, queueBytes)
 }
 
 // New makes a pipeline and registers its metrics.
 func New(o Options) *Pipeline {
-	return &Pipeline{o: o, metrics: newMetrics(o.Registerer), delays: newDelays(o.Registerer, o.Now)}
+	return &Pipeline{
+		o: o, metrics: newMetrics(o.Registerer), delays: newDelays(o.Registerer, o.Now), queued: semaphore.NewWeighted(queueBytes),
+	}
 }
 
 type sourced struct {
 	source string
 	Batch
+	memory int64 // of Pipeline.queued, until the batch has no texts any more
 }
 
 // Run is called once. It lets the sources produce until they end, one of them fails or stop is canceled, and returns when everything that
@@ -110,8 +133,13 @@ func (p *Pipeline) emit(ctx context.Context, source string, out chan<- sourced) 
 		p.metrics.receive(source, &b)
 		defer func() { idleSince = p.o.Now() }()
 		b.durable = p.delays.begin(&b)
+		memory := b.bytes()
+		if err := p.queued.Acquire(ctx, memory); err != nil {
+			return err
+		}
+		p.metrics.queued.Add(float64(memory))
 		select {
-		case out <- sourced{source, b}:
+		case out <- sourced{source, b, memory}:
 			return nil
 		case <-ctx.Done():
 			return ctx.Err()
@@ -152,11 +180,11 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 		kept = append(kept, item)
 	}
 	clear(b.Items[len(kept):]) // they still refer to the source's text
-	if len(outcome.Rejected) > 0 {
-		if err := p.o.DeadLetters.Append(ctx, b.source, b.Origin, outcome.Rejected); err != nil {
-			return err
-		}
+	if err := p.keep(ctx, b.source, b.Origin, outcome.Rejected); err != nil {
+		return err
 	}
+	p.queued.Release(b.memory)
+	p.metrics.queued.Sub(float64(b.memory))
 	p.metrics.validated(b.source, &outcome)
 	p.metrics.transform.Observe(p.o.Now().Sub(started).Seconds())
 
@@ -195,6 +223,35 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Reject keeps records that a source rejected and that need not pass through the queues. It returns once they are durable.
+func (p *Pipeline) Reject(ctx context.Context, source, origin string, rejected []Rejected) error {
+	if err := p.keep(ctx, source, origin, rejected); err != nil {
+		return err
+	}
+	p.metrics.receive(source, &Batch{Rejected: rejected})
+	p.metrics.validated(source, &Outcome{Rejected: rejected})
+	return nil
+}
+
+// rejectedBytes bounds the memory of dead letters that are written at once. JSON makes six bytes of a control character.
+const rejectedBytes = 512 << 10
+
+// keep makes dead letters of rejected records, some at a time.
+func (p *Pipeline) keep(ctx context.Context, source, origin string, rejected []Rejected) error {
+	for len(rejected) > 0 {
+		n, bytes := 0, 0
+		for n < len(rejected) && bytes < rejectedBytes {
+			bytes += itemBytes + len(rejected[n].Raw)
+			n++
+		}
+		if err := p.o.DeadLetters.Append(ctx, source, origin, rejected[:n]); err != nil {
+			return err
+		}
+		rejected = rejected[n:]
+	}
+	return nil
 }
 
 // reject returns the dead letter of a record.

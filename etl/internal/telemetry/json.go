@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// MaxJSON is the maximum size of a JSON record in bytes.
+// MaxJSON is the maximum size of a JSON record, or of one message of another protocol, in bytes.
 const MaxJSON = 16 << 10
 
 // jsonRecord has the fields as raw JSON, so that quoted numbers are accepted and errors show the original value.
@@ -37,7 +37,7 @@ func (j *jsonRecord) values() [11]json.RawMessage {
 func ParseJSON(text []byte, fleet string) (Record, *Rejection) {
 	var r Record
 	if len(text) > MaxJSON {
-		return r, Reject(TooLarge, "", "", "send at most 16 KiB per record")
+		return r, RejectTooLarge(text)
 	}
 	text = bytes.TrimSpace(text)
 	if len(text) == 0 || text[0] != '{' {

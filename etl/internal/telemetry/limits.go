@@ -15,6 +15,7 @@ const (
 	MaxAccuracyM = 100_000 // a less accurate position is useless
 	MaxNameLen   = 128     // of device, fleet and zone names, bytes
 	MaxRawLen    = 65_536  // of a raw record, bytes
+	MaxExcerpt   = 1024    // of a raw record that is too large, as it is kept, bytes
 )
 
 // ValidName reports whether s is 1 to MaxNameLen characters of A-Za-z0-9._:-

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"strings"
 )
@@ -55,6 +56,12 @@ func Reject(reason Reason, field, value, remedy string) *Rejection {
 		value = strings.ToValidUTF8(value[:maxShownValue], "") + "…"
 	}
 	return &Rejection{Reason: reason, Field: field, Value: strings.Clone(value), Remedy: remedy}
+}
+
+// RejectTooLarge rejects a JSON record above the maximum size. Since only an excerpt of it is kept, the value has its length and
+// its hash.
+func RejectTooLarge(text []byte) *Rejection {
+	return &Rejection{Reason: TooLarge, Value: fmt.Sprintf("%d bytes, SHA-256 %x", len(text), sha256.Sum256(text)), Remedy: "send at most 16 KiB per record"}
 }
 
 // Error returns one line: the reason, the field with its value, and the remedy.

@@ -39,6 +39,14 @@ type Grant struct {
 	Read, Write  bool
 }
 
+// Sender names who shares limits: all tokens of a fleet, or one token of all fleets.
+func (g Grant) Sender() string {
+	if g.Fleet == AllFleets {
+		return g.ID
+	}
+	return g.Fleet
+}
+
 // Has reports whether the grant includes a right.
 func (g Grant) Has(r Right) bool { return r == Public || r == Read && g.Read || r == Write && g.Write }
 

@@ -13,8 +13,6 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
-var errNoMemory = errors.New("no memory for the body")
-
 // body reads and decompresses the body of the request.
 func (q *request) body() ([]byte, error) {
 	if q.ContentLength > q.Limits.MaxBody {
@@ -25,6 +23,9 @@ func (q *request) body() ([]byte, error) {
 	switch encoding := strings.ToLower(strings.TrimSpace(q.Header.Get("Content-Encoding"))); encoding {
 	case "", "identity":
 	case "gzip", "x-gzip":
+		if err := q.reserve(gzipMemory); err != nil {
+			return nil, err
+		}
 		decompressed, err := gzip.NewReader(in)
 		if err != nil {
 			return nil, q.unreadable(err)
@@ -40,7 +41,24 @@ func (q *request) body() ([]byte, error) {
 	if err != nil {
 		return nil, q.unreadable(err)
 	}
+	q.size = len(text)
 	return text, nil
+}
+
+// The memory of a request, in bytes.
+const (
+	bodyMemory    = 3        // per byte of the body: it, its records, and their entry in the spool
+	messageMemory = 512      // per record
+	gzipMemory    = 48 << 10 // to decompress
+)
+
+// reserve reserves memory until the request ends.
+func (q *request) reserve(bytes int64) error {
+	if err := q.memory.Reserve(q.Grant.Sender(), bytes); err != nil {
+		return err
+	}
+	q.reserved += bytes
+	return nil
 }
 
 // reservingReader reserves memory for what has arrived: a sender that announces much and sends nothing holds none.
@@ -52,10 +70,9 @@ type reservingReader struct {
 // Read implements io.Reader.
 func (r reservingReader) Read(b []byte) (int, error) {
 	n, err := r.in.Read(b)
-	if !r.q.bodies.TryAcquire(int64(n)) {
-		return n, errNoMemory
+	if noMemory := r.q.reserve(bodyMemory * int64(n)); noMemory != nil {
+		return n, noMemory
 	}
-	r.q.reserved += int64(n)
 	return n, err
 }
 
@@ -67,15 +84,16 @@ func (q *request) tooLarge() *rest.Problem {
 	}
 }
 
-func (q *request) unreadable(err error) *rest.Problem {
+func (q *request) unreadable(err error) error {
 	const nothing = "send the request again; nothing of it was stored"
-	corrupt, longer := flate.CorruptInputError(0), (*http.MaxBytesError)(nil)
+	corrupt, longer, problem := flate.CorruptInputError(0), (*http.MaxBytesError)(nil), (*rest.Problem)(nil)
 	switch {
+	case errors.As(err, &problem):
+		q.w.Header().Set("Connection", "close")
+		return problem
 	case errors.As(err, &longer):
 		q.w.Header().Set("Connection", "close")
 		return q.tooLarge()
-	case errors.Is(err, errNoMemory):
-		return rest.Temporary(rest.Overloaded, "too many requests are in progress", "retry after Retry-After", retryMemory, nil)
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		q.w.Header().Set("Connection", "close")
 		return &rest.Problem{Kind: rest.RequestTimeout, Detail: "the request did not arrive in time", Remedy: nothing}

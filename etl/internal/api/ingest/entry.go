@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -25,12 +26,22 @@ const entryVersion = 1
 var errVersion = fmt.Errorf("want version %d: empty the spool with the program that wrote it", entryVersion)
 
 func (e *entry) encode() ([]byte, error) {
-	text, err := cbor.Marshal(e)
-	if err != nil {
+	text := bytes.NewBuffer(make([]byte, 0, e.memory()/2))
+	text.WriteByte(entryVersion)
+	if err := entryEncMode.MarshalToBuffer(e, text); err != nil {
 		return nil, fmt.Errorf("encode spool entry: %w", err)
 	}
-	return append([]byte{entryVersion}, text...), nil
+	return text.Bytes(), nil
 }
+
+// entryEncMode writes into the buffer of the caller: an entry may have megabytes.
+var entryEncMode = func() cbor.UserBufferEncMode {
+	mode, err := cbor.EncOptions{}.UserBufferEncMode()
+	if err != nil {
+		panic(err)
+	}
+	return mode
+}()
 
 // entryMode accepts raw texts that are not UTF-8. The limits of requests bound the number of messages.
 var entryMode = func() cbor.DecMode {

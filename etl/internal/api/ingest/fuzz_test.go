@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"math"
@@ -21,6 +22,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 	"github.com/fleettracing/fleet-tracing/etl/internal/validate"
 )
@@ -28,10 +30,11 @@ import (
 // fuzzed is the receiving side of the API without its server, for any request.
 type fuzzed struct {
 	*rest.Router
-	spool *memorySpool
-	token string
-	now   time.Time
-	check func(*telemetry.Record, int64) *telemetry.Rejection
+	spool    *memorySpool
+	rejected []protocol.Message // of a request that was rejected whole
+	token    string
+	now      time.Time
+	check    func(*telemetry.Record, int64) *telemetry.Rejection
 }
 
 func newFuzzed(f *testing.F) *fuzzed {
@@ -49,6 +52,7 @@ func newFuzzed(f *testing.F) *fuzzed {
 	limits.MaxRecords = 50
 	g := New(Options{
 		Spool: w.spool, Check: w.check, Seen: func(*telemetry.Record) telemetry.Seen { return telemetry.New },
+		Reject:     w.reject,
 		CheckOwner: func(string, *telemetry.Record) *telemetry.Rejection { return nil },
 		Limits:     limits, Logger: logger, Registerer: reg, Now: now,
 	})
@@ -56,19 +60,33 @@ func newFuzzed(f *testing.F) *fuzzed {
 	return w
 }
 
-// send sends a request and returns the status and its messages in the spool. A status of 2xx means that every record of the
-// request is in the spool: valid as a later reader finds it, or rejected with a reason. Any other status but 422 means that
-// none is.
+func (w *fuzzed) reject(_ context.Context, _ string, rejected []pipeline.Rejected) error {
+	for _, r := range rejected {
+		m := protocol.Message{Index: int(r.Position), Rejection: r.Rejection, Raw: r.Raw}
+		if text, err := json.Marshal(r.Fields); err == nil && r.Fields != nil {
+			if record, rejection := telemetry.ParseJSON(text, ""); rejection == nil { // else a value is not a number
+				m.Record = record
+			}
+		}
+		w.rejected = append(w.rejected, m)
+	}
+	return nil
+}
+
+// send sends a request and returns the status and its messages. A status of 2xx means that every record of the request is in
+// the spool: valid as a later reader finds it, or rejected with a reason. If all are rejected, they are dead letters and not in
+// the spool. Any other status but 422 means that none is kept.
 func (w *fuzzed) send(t *testing.T, r *http.Request, size int) (status int, kept []protocol.Message) {
 	t.Helper()
 	r.Header.Set("Authorization", "Bearer "+w.token)
-	w.spool.entries = nil
+	w.spool.entries, w.rejected = nil, nil
 	out := httptest.NewRecorder()
 	w.ServeHTTP(out, r)
 	status = out.Code
 	if status != http.StatusOK && status != http.StatusUnprocessableEntity {
 		require.Contains(t, []int{http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType}, status, out.Body)
 		require.Empty(t, w.spool.entries)
+		require.Empty(t, w.rejected)
 		var p rest.Details
 		require.NoError(t, json.Unmarshal(out.Body.Bytes(), &p))
 		require.NotEmpty(t, p.Detail)
@@ -77,8 +95,12 @@ func (w *fuzzed) send(t *testing.T, r *http.Request, size int) (status int, kept
 	}
 	require.LessOrEqual(t, len(w.spool.entries), 1)
 	if len(w.spool.entries) == 0 {
-		return status, nil
+		for i := range w.rejected {
+			w.checkKept(t, &w.rejected[i])
+		}
+		return status, w.rejected
 	}
+	require.Empty(t, w.rejected)
 	text := w.spool.entries[0]
 	e, err := decodeEntry(text)
 	require.NoError(t, err)
@@ -92,7 +114,7 @@ func (w *fuzzed) send(t *testing.T, r *http.Request, size int) (status int, kept
 func (w *fuzzed) checkKept(t *testing.T, r *protocol.Message) {
 	t.Helper()
 	require.NotEmpty(t, r.Raw)
-	require.LessOrEqual(t, len(r.Raw), telemetry.MaxRawLen)
+	require.LessOrEqual(t, len(r.Raw), telemetry.MaxJSON+2000, "the names of the request may be added")
 	rejection := w.check(&r.Record, w.now.UnixMilli())
 	if r.Rejection == nil {
 		makesSense(t, &r.Record, w.now)

@@ -38,16 +38,17 @@ type request struct {
 	*Ingest
 	*rest.Request
 	w        *rest.Response
-	reserved int64 // bytes of Limits.MaxBodies
+	size     int   // of the body, bytes
+	reserved int64 // memory, bytes
 }
 
 func (g *Ingest) handle(serve func(*request) error) rest.Handler {
 	return func(w *rest.Response, r *rest.Request) error {
-		if wait := g.tokenRates.wait(r.Grant.ID, r.Received); wait > 0 {
+		if wait := max(g.tokenRates.wait(r.Grant.ID, r.Received), g.tokenBytes.wait(r.Grant.ID, r.Received)); wait > 0 {
 			return rateLimited("this token", wait)
 		}
 		q := &request{Ingest: g, Request: r, w: w}
-		defer func() { g.bodies.Release(q.reserved) }()
+		defer func() { g.memory.Release(r.Grant.Sender(), q.reserved) }()
 		return serve(q)
 	}
 }
@@ -213,15 +214,19 @@ type result struct {
 	Remedy string           `json:"remedy,omitempty"`
 }
 
-// accept checks the records of a request and appends them to the spool, all of them or none. With verbose the summary
-// lists every record, else only duplicates and rejected ones. ignored is the number of messages that are not positions.
+// accept checks the records of a request and appends them to the spool, all of them or none. A request without a valid record
+// goes to the dead-letter queue at once. With verbose the summary lists every record, else only duplicates and rejected ones.
+// ignored is the number of messages that are not positions.
 func (q *request) accept(name string, messages []protocol.Message, ignored int, verbose bool) (*summary, error) {
 	s := &summary{Ignored: ignored, Results: []result{}}
 	if len(messages) == 0 {
 		q.metrics.answered(name, s)
 		return s, nil
 	}
-	nowMs := q.Received.UnixMilli()
+	if err := q.reserve(int64(len(messages)) * messageMemory); err != nil {
+		return nil, err
+	}
+	nowMs, valid := q.Received.UnixMilli(), 0
 	for i := range messages {
 		m := &messages[i]
 		if m.Rejection != nil {
@@ -233,18 +238,19 @@ func (q *request) accept(name string, messages []protocol.Message, ignored int, 
 			continue
 		}
 		if m.Rejection = q.Check(&m.Record, nowMs); m.Rejection == nil {
-			m.Rejection = q.CheckOwner(q.Grant.Fleet, &m.Record)
+			if m.Rejection = q.CheckOwner(q.Grant.Fleet, &m.Record); m.Rejection == nil {
+				valid++
+			}
 		}
 	}
 	if err := q.limitRate(messages); err != nil {
 		return nil, err
 	}
-	e := entry{AcceptedMs: nowMs, Origin: q.ID, Sender: q.Grant.Fleet, Messages: messages}
-	text, err := e.encode()
-	if err != nil {
-		return nil, err
+	keep := q.append
+	if valid == 0 {
+		keep = q.reject
 	}
-	if err := q.append(text); err != nil {
+	if err := keep(&entry{AcceptedMs: nowMs, Origin: q.ID, Sender: q.Grant.Fleet, Messages: messages}); err != nil {
 		return nil, err
 	}
 	for i := range messages {
@@ -269,18 +275,21 @@ func (q *request) accept(name string, messages []protocol.Message, ignored int, 
 
 // How long senders wait before they retry.
 const (
-	retryMemory = time.Second      // too many bodies in memory
-	retrySlow   = 5 * time.Second  // the spool does not respond
-	retryFull   = 15 * time.Second // the spool is full, or its disk fails
+	retrySlow = 5 * time.Second  // the spool does not respond
+	retryFull = 15 * time.Second // the spool is full, or a disk fails
 )
 
 // append appends an entry to the spool. It does not wait longer than AppendTimeout, also when the client is gone: the entry
 // may be durable all the same, and a retry is a duplicate.
-func (q *request) append(entry []byte) error {
+func (q *request) append(e *entry) error {
+	text, err := e.encode()
+	if err != nil {
+		return err
+	}
 	started := q.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(q.Context()), q.Limits.AppendTimeout)
 	defer cancel()
-	err := q.Spool.Append(ctx, entry)
+	err = q.Spool.Append(ctx, text)
 	q.metrics.appendDuration.Observe(q.Now().Sub(started).Seconds())
 	switch {
 	case err == nil:

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -37,6 +39,8 @@ type Options struct {
 	CheckOwner func(sender string, r *telemetry.Record) *telemetry.Rejection
 	// Seen reports whether a durable record was seen before, for the response, and remembers it.
 	Seen func(r *telemetry.Record) telemetry.Seen
+	// Reject keeps the records of requests that were rejected whole. It returns when they are durable, or when ctx ends.
+	Reject func(ctx context.Context, origin string, rejected []pipeline.Rejected) error
 
 	Limits     Limits
 	Logger     logrus.FieldLogger
@@ -48,24 +52,32 @@ type Options struct {
 type Limits struct {
 	MaxBody    int64 // bytes of one request body, before and after decompression
 	MaxRecords int   // records per request
-	MaxBodies  int64 // bytes of all bodies in memory; more are answered 503
+	MaxMemory  int64 // bytes of memory of all requests in progress; at least twice LargestRequest
 
-	TokenRate   float64 // records/s of one token; 0: unlimited
+	TokenRate   float64 // records/s of one token, with RecordBytes each; 0: unlimited
 	TokenBurst  int     // records of one token at once
 	DeviceRate  float64 // records/s of one device; 0: unlimited
 	DeviceBurst int     // records of one device at once
 	Devices     int     // devices whose rate is in memory
 
 	AppendTimeout time.Duration // for the spool to append an entry; then the request is answered 503
-	MaxPending    int           // records read from the spool and not yet stored
+	MaxPending    int64         // bytes of memory of the records that are read from the spool and not yet stored
+}
+
+// RecordBytes is the mean size of a record, in bytes, up to which only the number of records is limited.
+const RecordBytes = 1024
+
+// LargestRequest returns the memory of the largest request, in bytes.
+func (l *Limits) LargestRequest() int64 {
+	return gzipMemory + bodyMemory*l.MaxBody + messageMemory*int64(l.MaxRecords)
 }
 
 // DefaultLimits suit a few thousand records/s from some thousand devices.
 func DefaultLimits() Limits {
 	return Limits{
-		MaxBody: 8 << 20, MaxRecords: 10_000, MaxBodies: 64 << 20,
+		MaxBody: 8 << 20, MaxRecords: 10_000, MaxMemory: 64 << 20,
 		TokenRate: 20_000, TokenBurst: 40_000, DeviceRate: 50, DeviceBurst: 10_000, Devices: 100_000,
-		AppendTimeout: 5 * time.Second, MaxPending: 100_000,
+		AppendTimeout: 5 * time.Second, MaxPending: 32 << 20,
 	}
 }
 
@@ -77,9 +89,11 @@ type Ingest struct {
 	Options
 	metrics     *metrics
 	tokenRates  *limiters
+	tokenBytes  *limiters
 	deviceRates *limiters
-	bodies      *semaphore.Weighted // bytes
-	pending     *semaphore.Weighted // records
+	memory      *rest.Memory        // of requests
+	pending     *semaphore.Weighted // bytes
+	rejects     rejects
 }
 
 // New makes an Ingest and registers its metrics.
@@ -88,8 +102,10 @@ func New(o Options) *Ingest {
 	return &Ingest{
 		Options: o, metrics: newMetrics(o.Registerer),
 		tokenRates:  newLimiters(l.TokenRate, l.TokenBurst, l.Devices),
+		tokenBytes:  newLimiters(l.TokenRate*RecordBytes, max(l.TokenBurst*RecordBytes, int(l.MaxBody)), l.Devices),
 		deviceRates: newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices),
-		bodies:      semaphore.NewWeighted(l.MaxBodies), pending: semaphore.NewWeighted(int64(l.MaxPending)),
+		memory:      rest.NewMemory(l.MaxMemory, "requests", o.Registerer), pending: semaphore.NewWeighted(l.MaxPending),
+		rejects: rejects{writing: make(chan struct{}, 1)},
 	}
 }
 
@@ -101,6 +117,7 @@ type metrics struct {
 	appendErrors   prometheus.Counter
 	unreadable     prometheus.Counter
 	pending        prometheus.Gauge
+	pendingBytes   prometheus.Gauge
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -111,10 +128,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		appendDuration: register.Histogram("fleet_etl_api_spool_append_duration_seconds",
 			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets),
 		appendErrors: register.Counter("fleet_etl_api_spool_append_errors_total",
-			"Requests answered 503 because the spool did not take their records."),
+			"Requests answered 503 because the spool, or the dead-letter queue, did not take their records."),
 		unreadable: register.Counter("fleet_etl_api_spool_unreadable_entries_total",
 			"Damaged spool entries. Their bytes are in the dead-letter queue."),
 		pending: register.Gauge("fleet_etl_api_pending_records", "Records read from the spool that are not stored yet."),
+		pendingBytes: register.Gauge("fleet_etl_api_pending_bytes",
+			"Memory of the records read from the spool that are not stored yet, in bytes. At 32 MiB, reading waits."),
 	}
 	for _, name := range protocol.Names {
 		for _, status := range []string{statusAccepted, statusDuplicate, statusRejected, statusIgnored} {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,16 +17,32 @@ import (
 )
 
 const (
-	batchRecords   = 1000 // a batch with as many records takes no further entry
-	batchRejecting = 16   // entries with rejected records in one batch: its origin names each of them
-	readAhead      = 64   // entries that wait for the pipeline
+	batchRecords   = 1000    // a batch with as many records takes no further entry
+	batchBytes     = 1 << 20 // nor does a batch of so much memory
+	batchRejecting = 16      // entries with rejected records in one batch: its origin names each of them
+	readAhead      = 64      // entries that wait for the pipeline
 )
 
 // pendingEntry is an entry between the spool and the pipeline.
 type pendingEntry struct {
 	entry
 	number uint64
-	weight int64 // of Limits.MaxPending
+	memory int64 // of Limits.MaxPending, bytes
+}
+
+// fieldsMemory is the memory of the fields of a decoded record that was rejected, in bytes.
+const fieldsMemory = 1536
+
+// memory is how much the records of an entry take, in bytes.
+func (e *entry) memory() (bytes int64) {
+	for i := range e.Messages {
+		m := &e.Messages[i]
+		bytes += messageMemory + int64(len(m.Raw))
+		if m.Rejection != nil && m.Decoded() {
+			bytes += fieldsMemory
+		}
+	}
+	return bytes
 }
 
 // Run passes the entries of the spool to the pipeline, in order, until ctx ends.
@@ -69,26 +86,35 @@ func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 			g.metrics.unreadable.Inc()
 			e = unreadable(text, number, g.Now())
 		}
-		p := pendingEntry{entry: e, number: number, weight: min(int64(len(e.Messages)), int64(g.Limits.MaxPending))}
-		if g.pending.Acquire(ctx, p.weight) != nil {
+		p := pendingEntry{entry: e, number: number, memory: min(e.memory(), g.Limits.MaxPending)}
+		if g.pending.Acquire(ctx, p.memory) != nil {
 			return nil // ctx ended; the entry stays in the spool
 		}
 		select {
 		case entries <- p:
 			g.metrics.pending.Add(float64(len(e.Messages)))
+			g.metrics.pendingBytes.Add(float64(p.memory))
 		case <-ctx.Done():
-			g.pending.Release(p.weight)
+			g.pending.Release(p.memory)
 			return nil
 		}
 	}
 }
 
-// unreadable preserves the bytes of a damaged entry: they contain records of a sender.
+// damagedPart is the length of a part of a damaged entry, in bytes: a multiple of 3, so that the parts in base64 make one text.
+const damagedPart = 48 << 10
+
+// unreadable preserves the bytes of a damaged entry, in parts: they contain records of a sender.
 func unreadable(text []byte, number uint64, now time.Time) entry {
-	return entry{AcceptedMs: now.UnixMilli(), Origin: fmt.Sprintf("spool entry %d", number), Messages: []protocol.Message{{
-		Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the spool entry is damaged; raw is all of it in base64"),
-		Raw:       base64.StdEncoding.EncodeToString(text),
-	}}}
+	e := entry{AcceptedMs: now.UnixMilli(), Origin: fmt.Sprintf("spool entry %d", number)}
+	for part := range slices.Chunk(text, damagedPart) {
+		e.Messages = append(e.Messages, protocol.Message{
+			Index:     len(e.Messages),
+			Rejection: telemetry.Reject(telemetry.Malformed, "", "", "the spool entry is damaged; the raw texts of this origin, in the order of position, are all of it in base64"),
+			Raw:       base64.StdEncoding.EncodeToString(part),
+		})
+	}
+	return e
 }
 
 // batch merges an entry with the entries that wait behind it.
@@ -96,6 +122,7 @@ func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline
 	b := pipeline.Batch{Accepted: time.UnixMilli(first.AcceptedMs)}
 	var merged []pendingEntry
 	var rejecting []string // origins of entries with rejected records
+	var memory int64
 	for e, more := first, true; more; {
 		before := len(b.Rejected)
 		addMessages(&b, &e.entry)
@@ -106,9 +133,9 @@ func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline
 			b.Accepted = at // of the oldest entry
 		}
 		e.Messages = nil // Done does not need them
-		merged = append(merged, e)
+		merged, memory = append(merged, e), memory+e.memory
 		more = false
-		if len(b.Items)+len(b.Rejected) < batchRecords && len(rejecting) < batchRejecting {
+		if len(b.Items)+len(b.Rejected) < batchRecords && memory < batchBytes && len(rejecting) < batchRejecting {
 			select {
 			case e, more = <-entries:
 			default:
@@ -126,9 +153,10 @@ func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline
 	b.Done = func(pipeline.Outcome) {
 		for _, e := range merged {
 			g.Spool.Ack(e.number)
-			g.pending.Release(e.weight)
+			g.pending.Release(e.memory)
 		}
 		g.metrics.pending.Sub(float64(records))
+		g.metrics.pendingBytes.Sub(float64(memory))
 	}
 	return b
 }

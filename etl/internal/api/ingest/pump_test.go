@@ -1,6 +1,7 @@
 package ingest
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -38,10 +39,10 @@ func spooled(origin string, at int64, devices ...int) []byte {
 	return text
 }
 
-// newIngest makes an Ingest with a spool in memory.
+// newIngest makes an Ingest with a spool in memory, and with so many pending records of the function spooled.
 func newIngest(spool Spool, pending int) *Ingest {
 	limits := DefaultLimits()
-	limits.MaxPending = pending
+	limits.MaxPending = int64(pending) * (messageMemory + int64(len("raw 2")))
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	return New(Options{
@@ -49,6 +50,7 @@ func newIngest(spool Spool, pending int) *Ingest {
 		Check:      func(*telemetry.Record, int64) *telemetry.Rejection { return nil },
 		CheckOwner: func(string, *telemetry.Record) *telemetry.Rejection { return nil },
 		Seen:       func(*telemetry.Record) telemetry.Seen { return telemetry.New },
+		Reject:     func(context.Context, string, []pipeline.Rejected) error { return nil },
 	})
 }
 
@@ -98,7 +100,7 @@ func TestOriginNamesRequestsWithRejectedRecords(t *testing.T) {
 	add := func(origin string, devices ...int) pendingEntry {
 		e, err := decodeEntry(spooled(origin, 1, devices...))
 		require.NoError(t, err)
-		return pendingEntry{entry: e, weight: 1}
+		return pendingEntry{entry: e, memory: e.memory()}
 	}
 	entries <- add("b", 1, 2)
 	entries <- add("c", 2)
@@ -122,6 +124,18 @@ func TestOriginNamesRequestsWithRejectedRecords(t *testing.T) {
 	entries <- add("z", many...)
 	b = s.batch(add("x", many...), entries)
 	require.Len(t, b.Items, 1200)
+	require.Equal(t, "x..y", b.Origin)
+
+	for len(entries) > 0 {
+		<-entries
+	}
+	large := func(origin string) pendingEntry {
+		return pendingEntry{entry: entry{Origin: origin, Messages: []protocol.Message{{Raw: "x"}}}, memory: batchBytes / 2}
+	}
+	entries <- large("y")
+	entries <- large("z")
+	b = s.batch(large("x"), entries)
+	require.Len(t, b.Items, 2, "a batch is bounded in bytes")
 	require.Equal(t, "x..y", b.Origin)
 }
 
@@ -174,7 +188,7 @@ func TestEntryLargerThanPendingLimitPasses(t *testing.T) {
 
 func TestDamagedEntryBecomesDeadLetter(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		torn := spooled("a", 1, 2)[:20]
+		torn := append(spooled("a", 1, 2)[:20], bytes.Repeat([]byte("x"), 2*damagedPart)...)
 		spool := newMemorySpool(torn, spooled("b", 1, 2))
 		s := newIngest(spool, 100)
 		ctx, stop := context.WithCancel(t.Context())
@@ -191,8 +205,14 @@ func TestDamagedEntryBecomesDeadLetter(t *testing.T) {
 		}()
 		synctest.Wait()
 		require.Equal(t, 1, n, "the next entry is not delayed")
-		require.Len(t, rejected, 1)
-		whole, err := base64.StdEncoding.DecodeString(rejected[0].Raw)
+		require.Len(t, rejected, 3, "in parts")
+		raw := ""
+		for i, r := range rejected {
+			require.EqualValues(t, i, r.Position)
+			require.LessOrEqual(t, len(r.Raw), telemetry.MaxRawLen)
+			raw += r.Raw
+		}
+		whole, err := base64.StdEncoding.DecodeString(raw)
 		require.NoError(t, err)
 		require.Equal(t, torn, whole)
 		_, done := spool.counts()

@@ -19,7 +19,7 @@ type limiters struct {
 	byName *otter.Cache[string, *rate.Limiter]
 }
 
-// newLimiters makes limiters of so many records/s. 0 is unlimited: nil.
+// newLimiters makes limiters of so many records or bytes per second. 0 is unlimited: nil.
 func newLimiters(perSecond float64, burst, names int) *limiters {
 	if perSecond <= 0 {
 		return nil
@@ -34,7 +34,7 @@ func (l *limiters) of(name string) *rate.Limiter {
 	return one
 }
 
-// wait is how long it takes until one record is allowed.
+// wait is how long it takes until one record or byte is allowed.
 func (l *limiters) wait(name string, now time.Time) time.Duration {
 	if l == nil {
 		return 0
@@ -46,13 +46,13 @@ func (l *limiters) wait(name string, now time.Time) time.Duration {
 	return time.Duration(missing / float64(l.rate) * float64(time.Second))
 }
 
-// reserve takes records from a name's allowance. A request that is larger than the burst takes the whole burst, because
+// reserve takes records or bytes from a name's allowance. A request that is larger than the burst takes the whole burst, because
 // otherwise it would never be allowed.
-func (l *limiters) reserve(name string, records int, now time.Time) *rate.Reservation {
-	return l.of(name).ReserveN(now, min(records, l.burst))
+func (l *limiters) reserve(name string, n int, now time.Time) *rate.Reservation {
+	return l.of(name).ReserveN(now, min(n, l.burst))
 }
 
-// limitRate charges the records of a request to its token and their devices, all of them or none.
+// limitRate charges the records of a request to its token and their devices, and its bytes to its token, all of them or none.
 func (q *request) limitRate(messages []protocol.Message) error {
 	var taken []*rate.Reservation
 	var longest time.Duration
@@ -66,6 +66,7 @@ func (q *request) limitRate(messages []protocol.Message) error {
 	}
 	if q.tokenRates != nil {
 		charge(q.tokenRates, q.Grant.ID, sender, len(messages))
+		charge(q.tokenBytes, q.Grant.ID, sender, q.size)
 	}
 	if q.deviceRates != nil {
 		devices := map[string]int{}

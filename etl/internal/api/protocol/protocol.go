@@ -31,7 +31,7 @@ type Message struct {
 	Index     int                  `cbor:"1,keyasint"` // in the request, from 0
 	Record    telemetry.Record     `cbor:"2,keyasint"` // of text that could not be decoded: the names, as far as they are known
 	Rejection *telemetry.Rejection `cbor:"3,keyasint,omitempty"`
-	Raw       string               `cbor:"4,keyasint"` // as it arrived; when it could not be decoded, with the names of the request
+	Raw       string               `cbor:"4,keyasint"` // as it arrived; when it could not be decoded, with the names of the request; when it is too large, its start
 }
 
 // Decoded reports whether the message has a record, which may have been rejected later.
@@ -44,15 +44,22 @@ type Defaults struct {
 	Time          time.Time
 }
 
-// newMessage makes the message of a record that arrived as raw, or of its rejection.
+// newMessage makes the message of a record that arrived as raw, or of its rejection. Of a text above the maximum size it keeps an
+// excerpt, whatever the protocol.
 func newMessage(raw string, r telemetry.Record, rejection *telemetry.Rejection, d Defaults) Message {
+	if len(raw) > telemetry.MaxJSON {
+		if rejection == nil || rejection.Reason != telemetry.TooLarge {
+			rejection = telemetry.RejectTooLarge([]byte(raw))
+		}
+		return Message{Rejection: rejection, Raw: strings.Clone(raw[:telemetry.MaxExcerpt])}
+	}
 	if rejection != nil {
 		r = telemetry.Record{DeviceID: r.DeviceID, FleetID: r.FleetID}
 		if rejection.Field != "" { // else the text is not an object
 			raw = d.addTo(raw)
 		}
 	}
-	return Message{Record: r, Rejection: rejection, Raw: raw[:min(len(raw), telemetry.MaxRawLen)]}
+	return Message{Record: r, Rejection: rejection, Raw: raw}
 }
 
 // addTo adds the names that the raw text of a rejected record lacks, an object or parameters, so that its dead letter has

@@ -99,6 +99,37 @@ func TestRecordTakesDefaultsOfItsRequest(t *testing.T) {
 	}
 }
 
+// Of a text above the maximum size only an excerpt is kept, whatever the protocol and whatever else is wrong with it.
+func TestTooLargeTextIsKeptAsExcerpt(t *testing.T) {
+	long := strings.Repeat("x", telemetry.MaxJSON)
+	for name, text := range map[string]string{
+		"telemetry": `{"device_id":"v1","timestamp":1795000000,"lat":31.5,"lon":120.25,"x":"` + long + `"}`,
+		"owntracks": `{"_type":"location","tst":1795000000,"lat":31.5,"lon":120.25,"x":"` + long + `"}`,
+		"traccar":   `{"location":{"timestamp":"2026-11-18T10:26:40Z","coords":{"latitude":31.5,"longitude":120.25},"x":"` + long + `"},"device_id":7}`,
+		"osmand":    "id=v1&lat=31.5&lon=120.25&x=" + long,
+		"no JSON":   `[{"_type":` + long,
+	} {
+		t.Run(name, func(t *testing.T) {
+			var messages []Message
+			var err error
+			switch name {
+			case "telemetry":
+				messages, err = Telemetry([]byte(text), false, defaults, 1)
+			case "traccar":
+				messages, _, err = Traccar([]byte(text), defaults, 1)
+			case "osmand":
+				messages = []Message{OsmAnd(text, defaults)}
+			default:
+				messages, _, err = OwnTracks([]byte(text), defaults, 1)
+			}
+			require.NoError(t, err)
+			require.Len(t, messages, 1)
+			require.Equal(t, *telemetry.RejectTooLarge([]byte(text)), *messages[0].Rejection)
+			require.Equal(t, text[:telemetry.MaxExcerpt], messages[0].Raw)
+		})
+	}
+}
+
 func TestUnits(t *testing.T) {
 	for name, c := range map[string]struct {
 		position position

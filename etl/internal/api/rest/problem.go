@@ -88,6 +88,9 @@ func Temporary(kind Kind, detail, remedy string, after time.Duration, cause erro
 	return &Problem{Kind: kind, Detail: detail, Remedy: remedy, RetryAfter: after + rand.N(after), Cause: cause}
 }
 
+// retryMemory is how long senders wait for memory.
+const retryMemory = time.Second
+
 // Details are the members of a problem in JSON.
 type Details struct {
 	Type   string `json:"type"`

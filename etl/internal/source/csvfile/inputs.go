@@ -155,10 +155,11 @@ func parseBlock(p *csvline.Parser, b *csvline.Block, shiftMs int64) chunk {
 		}
 		item := pipeline.Item{Position: position, Raw: line}
 		if rejection := p.Parse(line, &item.Record); rejection != nil {
-			c.rejected = append(c.rejected, pipeline.Rejected{
-				Rejection: rejection, Position: position, Raw: line[:min(len(line), telemetry.MaxRawLen)],
-				Fields: p.Texts(line, shiftMs),
-			})
+			fields := p.Texts(line, shiftMs)
+			if rejection.Reason == telemetry.TooLarge {
+				line = strings.Clone(line[:telemetry.MaxExcerpt]) // the file has all of it
+			}
+			c.rejected = append(c.rejected, pipeline.Rejected{Rejection: rejection, Position: position, Raw: line, Fields: fields})
 			continue
 		}
 		item.TimeMs += shiftMs

@@ -60,7 +60,11 @@ func TestBrokenLines(t *testing.T) {
 				if r.Position != 4 || r.Reason != c.reason || r.Field != c.field {
 					t.Errorf("line %d, reason %s, field %q; want line 4, %s, %q", r.Position, r.Reason, r.Field, c.reason, c.field)
 				}
-				if want := c.line[:min(len(c.line), telemetry.MaxRawLen)]; r.Raw != want {
+				want := c.line
+				if c.reason == telemetry.TooLarge {
+					want = want[:telemetry.MaxExcerpt]
+				}
+				if r.Raw != want {
 					t.Errorf("raw has %d bytes, want %d", len(r.Raw), len(want))
 				}
 				mentions(t, r.Rejection, c.says)
