@@ -79,7 +79,7 @@ func TestEachRecordHasResultAndReachesPipeline(t *testing.T) {
 	require.Equal(t, summary{Accepted: 2, Duplicates: 1, Rejected: 3, Results: []result{
 		{1, "rejected", telemetry.LatRange, "lat", "131.5", "give degrees from -90 to 90"},
 		{2, "rejected", telemetry.Malformed, "", "", "send valid JSON: invalid character 't' looking for beginning of object key string"},
-		{3, "rejected", telemetry.UnknownFleet, "fleet_id", "suzhou", "this token writes to fleet wuxi only: leave fleet_id out, or use a token of that fleet"},
+		{3, "rejected", telemetry.ForbiddenFleet, "fleet_id", "suzhou", "this token writes to fleet wuxi only: leave fleet_id out, or use a token of that fleet"},
 		{Index: 4, Status: "duplicate"},
 	}}, func() summary { a := got.summary; a.Results[1].Value = ""; return a }())
 
@@ -92,6 +92,7 @@ func TestEachRecordHasResultAndReachesPipeline(t *testing.T) {
 	require.Equal(t, []int64{1, 2, 3}, []int64{rejected[0].Position, rejected[1].Position, rejected[2].Position})
 	require.Equal(t, "{torn", rejected[1].Raw)
 	require.Equal(t, other, rejected[2].Raw)
+	require.Equal(t, []string{"wuxi", "wuxi"}, []string{items[0].Sender, rejected[2].Sender}, "the fleet of the token")
 	require.Equal(t, got.header.Get("X-Request-Id"), r.batches[0].Origin)
 	require.WithinDuration(t, time.Now(), r.batches[0].Accepted, 5*time.Second)
 	require.Equal(t, "truck-2", rejected[0].Fields["device_id"], "it can be reprocessed")

@@ -102,7 +102,7 @@ func TestRejectedPositionIsAnsweredOK(t *testing.T) {
 		"accuracy in words": {"id=a&lat=1&lon=2&accuracy=good&timestamp=%d", telemetry.Malformed, "accuracy_m"},
 		"an id":             {"id=a%%20b&lat=1&lon=2&timestamp=%d", telemetry.BadID, "device_id"},
 		"a broken escape":   {"id=a%%zz&lat=1&lon=2&timestamp=%d", telemetry.Malformed, ""},
-		"another fleet":     {"id=a&lat=1&lon=2&timestamp=%d&fleet_id=suzhou", telemetry.UnknownFleet, "fleet_id"},
+		"another fleet":     {"id=a&lat=1&lon=2&timestamp=%d&fleet_id=suzhou", telemetry.ForbiddenFleet, "fleet_id"},
 		"a time long since": {"id=a&lat=1&lon=2&timestamp=9%.0d0000000", telemetry.TooOld, "timestamp"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -129,9 +129,10 @@ func printDeadLetter(out io.Writer, e *deadletter.Entry) error {
 
 type reprocessDeadLettersCommand struct {
 	deadLetterFlags
-	Set    map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Values to set in every record, for example fleet_id=fleet-001. An empty value removes the field."`
-	DryRun bool              `help:"Only report what would happen. Write nothing."`
-	Report string            `enum:"text,json" default:"text" help:"Format of the report: text or json."`
+	Set                 map[string]string `mapsep:"," placeholder:"FIELD=VALUE,…" help:"Values to set in every record, for example fleet_id=fleet-001. An empty value removes the field."`
+	DryRun              bool              `help:"Only report what would happen. Write nothing."`
+	AllowForbiddenFleet bool              `help:"Also store records in fleets that their sender may not write to."`
+	Report              string            `enum:"text,json" default:"text" help:"Format of the report: text or json."`
 }
 
 // reprocessReport is the report of reprocess. The embedded report counts the records of the reprocessed dead letters. In a
@@ -204,7 +205,7 @@ func (c *reprocessDeadLettersCommand) source(dir string, report *reprocessReport
 		return nil, nil, err
 	}
 	source, err := deadletter.NewReprocessor(deadletter.ReprocessOptions{
-		Entries: filter.Select(queue.All()), Set: c.Set, Done: queue.MarkReprocessed,
+		Entries: filter.Select(queue.All()), Set: c.Set, AllowForbidden: c.AllowForbiddenFleet, Done: queue.MarkReprocessed,
 		Skipped: func(e deadletter.Entry, why string) {
 			report.Skipped++
 			report.fail(e.Number, fmt.Sprintf("%s:%d", e.Origin, e.Position), why)

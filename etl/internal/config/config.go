@@ -81,7 +81,7 @@ type Config struct {
 	APITLSKey         string  `envconfig:"ETL_API_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
 	APIMaxBody        int64   `envconfig:"ETL_API_MAX_BODY_BYTES" default:"8388608" min:"1024" max:"67108864" desc:"Maximum size of a request body, compressed and decompressed."`
 	APIMaxRecords     int     `envconfig:"ETL_API_MAX_RECORDS" default:"10000" min:"1" desc:"Maximum records per request."`
-	APITokenRate      float64 `envconfig:"ETL_API_TOKEN_RATE" default:"20000" min:"0" desc:"Maximum records per second per token; 0 is unlimited. Requests above it get status 429."`
+	APITokenRate      float64 `envconfig:"ETL_API_TOKEN_RATE" default:"20000" min:"0" desc:"Maximum records per second per token, with 1 KiB each; 0 is unlimited. Requests above it get status 429."`
 	APIDeviceRate     float64 `envconfig:"ETL_API_DEVICE_RATE" default:"50" min:"0" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
 	APIMaxConnections int     `envconfig:"ETL_API_MAX_CONNECTIONS" default:"5000" min:"1" desc:"Maximum connections of the API; above it, the connection idle for longest is closed."`
 

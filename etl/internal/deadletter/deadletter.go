@@ -10,6 +10,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"iter"
 	"slices"
 	"strings"
@@ -30,7 +31,7 @@ type Entry struct {
 	Field  string `json:"field,omitempty"`
 	Value  string `json:"value,omitempty"`
 	Remedy string `json:"remedy"`
-	Raw    string `json:"raw"` // the record as it came
+	Raw    string `json:"raw"` // the record as it came; the start of one that is too large
 
 	// Record has the values by the names of telemetry.Fields, as far as the raw text could be parsed, in texts that
 	// telemetry.ParseJSON reads.
@@ -47,6 +48,21 @@ func newEntry(now time.Time, source, origin string, r *pipeline.Rejected) Entry 
 		Time: now.UTC(), Source: source, Origin: origin, Position: r.Position, Sender: r.Sender,
 		Reason: string(r.Reason), Field: r.Field, Value: r.Value, Remedy: r.Remedy,
 		Raw: strings.ToValidUTF8(r.Raw, "\uFFFD"), Record: r.Fields,
+	}
+}
+
+// sourceAPI is the source whose senders have tokens.
+const sourceAPI = "api"
+
+// forbidden returns why the sender of a dead letter may not write to a fleet; empty when it may.
+func (e *Entry) forbidden(fleet string) string {
+	switch {
+	case e.Sender == pipeline.Trusted, e.Sender == fleet, e.Sender == "" && e.Source != sourceAPI:
+		return ""
+	case e.Sender == "":
+		return fmt.Sprintf("forbidden_fleet: fleet_id %q: an earlier version did not note which fleet its sender may write to: check it, and give --allow-forbidden-fleet", fleet)
+	default:
+		return fmt.Sprintf("forbidden_fleet: fleet_id %q: its sender writes to fleet %s only: give --set fleet_id=%s or --allow-forbidden-fleet", fleet, e.Sender, e.Sender)
 	}
 }
 

@@ -63,7 +63,7 @@ func TestEntryIsALineOfJSON(t *testing.T) {
 	d := newFile(dir, 1<<20, ticking())
 	require.NoError(t, d.Append(t.Context(), "csvfile", "day 1.csv", []pipeline.Rejected{
 		rejected(7, "truck-1,\"wu\nxi\",<&>,91"),
-		{Rejection: telemetry.Reject(telemetry.TooLarge, "", "", "send at most 64 KiB"), Position: 8},
+		{Rejection: telemetry.Reject(telemetry.TooLarge, "", "", "send at most 64 KiB"), Sender: "wuxi", Position: 8},
 	}))
 	require.NoError(t, d.Close())
 	lines := linesOf(t, dir)
@@ -72,7 +72,7 @@ func TestEntryIsALineOfJSON(t *testing.T) {
 	assert.JSONEq(t, `{"time": "2026-03-01T04:00:01Z", "source": "csvfile", "origin": "day 1.csv", "position": 7, "reason": "lat_range",
 		"field": "lat", "value": "91", "remedy": "give degrees from -90 to 90", "raw": "truck-1,\"wu\nxi\",<&>,91"}`, lines[0][0])
 	assert.JSONEq(t, `{"time": "2026-03-01T04:00:02Z", "source": "csvfile", "origin": "day 1.csv", "position": 8, "reason": "too_large",
-		"remedy": "send at most 64 KiB", "raw": ""}`, lines[0][1])
+		"sender": "wuxi", "remedy": "send at most 64 KiB", "raw": ""}`, lines[0][1])
 }
 
 func TestAppendReturnsWhenEntriesAreOnDisk(t *testing.T) {

@@ -21,6 +21,8 @@ const SourceName = "deadletters"
 type ReprocessOptions struct {
 	Entries iter.Seq2[Entry, error]
 	Set     map[string]string // values by field to set in every record; an empty one removes the field
+	// AllowForbidden lets records into fleets that their sender may not write to.
+	AllowForbidden bool
 	// Done receives dead letters whose records are stored, or rejected again as a new dead letter. Run calls it between
 	// batches, Flush at the end.
 	Done func([]ID) error
@@ -87,6 +89,16 @@ func (s *Reprocessor) Run(ctx context.Context, emit func(pipeline.Batch) error) 
 			continue
 		}
 		record, rejection := telemetry.ParseJSON(text, "")
+		if rejection == nil {
+			why = e.forbidden(record.FleetID)
+		}
+		if why != "" && !s.o.AllowForbidden {
+			s.o.Skipped(e, why)
+			continue
+		}
+		if why != "" {
+			e.Sender = pipeline.Trusted // the operator decides
+		}
 		if rejection != nil {
 			batch.Rejected = append(batch.Rejected, pipeline.Rejected{
 				Rejection: rejection, Sender: e.Sender, Position: e.Number, Raw: e.Raw, Fields: textsOf(text),

@@ -87,6 +87,58 @@ func TestEntryBecomesItsRecord(t *testing.T) {
 	}
 }
 
+// Whatever the reason of a dead letter is, and whatever is set, its record enters no fleet that its sender could not write to.
+func TestRecordEntersNoFleetThatItsSenderMayNotWriteTo(t *testing.T) {
+	in := func(fleet string) map[string]string {
+		return map[string]string{"device_id": "bus-1", "fleet_id": fleet, "timestamp": "1793527200123", "lat": "31.5", "lon": "120.5"}
+	}
+	for name, c := range map[string]struct {
+		entry Entry
+		set   string // fleet
+		allow bool
+		want  string // fleet; empty: skipped
+	}{
+		"another fleet":                     {entry: Entry{Source: "api", Sender: "b", Reason: "forbidden_fleet", Record: in("a")}},
+		"another fleet, for another reason": {entry: Entry{Source: "api", Sender: "b", Reason: "bad_timestamp", Record: in("a")}},
+		"its own fleet":                     {entry: Entry{Source: "api", Sender: "b", Record: in("b")}, want: "b"},
+		"set to another fleet":              {entry: Entry{Source: "api", Sender: "b", Record: in("b")}, set: "a"},
+		"set to its own fleet":              {entry: Entry{Source: "api", Sender: "b", Record: in("a")}, set: "b", want: "b"},
+		"allowed":                           {entry: Entry{Source: "api", Sender: "b", Record: in("b")}, set: "a", allow: true, want: "a"},
+		"rejected again before":             {entry: Entry{Source: "deadletters", Sender: "b", Record: in("a")}},
+		"a token of all fleets":             {entry: Entry{Source: "api", Sender: "*", Record: in("a")}, want: "a"},
+		"an earlier version":                {entry: Entry{Source: "api", Record: in("a")}},
+		"an earlier version, allowed":       {entry: Entry{Source: "api", Record: in("a")}, allow: true, want: "a"},
+		"a file":                            {entry: Entry{Source: "csvfile", Record: in("b")}, set: "a", want: "a"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := ReprocessOptions{Entries: listOf(c.entry), AllowForbidden: c.allow}
+			if c.set != "" {
+				o.Set = map[string]string{"fleet_id": c.set}
+			}
+			why, fleets := "", ""
+			o.Skipped = func(_ Entry, reason string) { why = reason }
+			s, err := NewReprocessor(o)
+			require.NoError(t, err)
+			require.NoError(t, s.Run(t.Context(), func(b pipeline.Batch) error {
+				for _, item := range b.Items {
+					if !c.allow {
+						require.Equal(t, c.entry.Sender, item.Sender, "it keeps its sender when it is rejected again")
+					}
+					fleets += item.FleetID
+				}
+				return nil
+			}))
+			require.Equal(t, c.want, fleets)
+			if c.want == "" {
+				require.Contains(t, why, "forbidden_fleet")
+				require.Contains(t, why, "--allow-forbidden-fleet")
+			}
+		})
+	}
+	got, _ := reprocess(t, nil, Entry{Source: "api", Sender: "b", Record: map[string]string{"device_id": "bus-1"}})
+	require.Equal(t, "b", got.Rejected[0].Sender)
+}
+
 func TestInvalidRecordIsRejectedAgain(t *testing.T) {
 	got, skipped := reprocess(t, map[string]string{"fleet_id": "wuxi"},
 		Entry{Raw: "raw", Record: map[string]string{"device_id": "bus-1", "lat": "north"}},

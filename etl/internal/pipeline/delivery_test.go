@@ -373,7 +373,7 @@ func TestBatchWithoutRejectedRecordsAppendsNothing(t *testing.T) {
 func TestDeadLetterHasTheRawRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		withText, without := item("truck-1", 0), item("truck-2", 0)
-		withText.Lat, withText.Raw, withText.Position = 91, `{"lat": 91, "color": "red"}`, 4
+		withText.Lat, withText.Raw, withText.Position, withText.Sender = 91, `{"lat": 91, "color": "red"}`, 4, "wuxi"
 		without.Lat, without.Zone = 92, "depot"
 		without.SpeedKmh, without.HeadingDeg = telemetry.Some(0.0), telemetry.Some(90.0)
 		without.BatteryPct, without.TempC = telemetry.Some(int32(0)), telemetry.Some(-1.5)
@@ -386,6 +386,7 @@ func TestDeadLetterHasTheRawRecord(t *testing.T) {
 		require.Len(t, rejected, 3)
 		assert.Equal(t, withText.Raw, rejected[0].Raw)
 		assert.Equal(t, int64(4), rejected[0].Position)
+		assert.Equal(t, "wuxi", rejected[0].Sender)
 		assert.Equal(t, map[string]string{
 			"device_id": "truck-2", "fleet_id": "wuxi", "timestamp": pipeline.TimeText(without.TimeMs), "lat": "92", "lon": "120.25", "zone": "depot",
 			"speed_kmh": "0", "heading_deg": "90", "battery_pct": "0", "temp_c": "-1.5", "accuracy_m": "7.5",

@@ -30,13 +30,15 @@ const (
 	WrongFleet    Reason = "wrong_fleet"    // a device that belongs to another fleet
 	UnknownDevice Reason = "unknown_device" // a device without an owner, where such devices are rejected
 	HeldDevice    Reason = "held_device"    // a device without an owner, where such devices are held until they have one
+
+	ForbiddenFleet Reason = "forbidden_fleet" // a fleet that the sender may not write to
 )
 
 // Reasons lists all reasons, so that metrics can be created at zero.
 var Reasons = []Reason{
 	Malformed, MissingField, BadTimestamp, Future, TooOld, LatRange, LonRange, ZeroPosition,
 	SpeedRange, HeadingRange, BatteryRange, TempRange, AccuracyRange, BadID, TooLarge, UnknownFleet,
-	WrongFleet, UnknownDevice, HeldDevice,
+	WrongFleet, UnknownDevice, HeldDevice, ForbiddenFleet,
 }
 
 // Rejection is the error of a rejected record.

@@ -61,5 +61,6 @@ func TestReasons(t *testing.T) {
 		"malformed", "missing_field", "bad_timestamp", "future", "too_old", "lat_range", "lon_range", "zero_position",
 		"speed_range", "heading_range", "battery_range", "temp_range", "accuracy_range", "bad_id", "too_large", "unknown_fleet",
 		"wrong_fleet", "unknown_device", "held_device",
+		"forbidden_fleet",
 	}, telemetry.Reasons)
 }

@@ -152,7 +152,7 @@ func TestBoundsRejectBeyondTheirEdges(t *testing.T) {
 func TestEveryReasonHasAnOrigin(t *testing.T) {
 	byOthers := map[telemetry.Reason]bool{
 		telemetry.Malformed: true, telemetry.BadTimestamp: true, telemetry.TooLarge: true,
-		telemetry.WrongFleet: true, telemetry.UnknownDevice: true, telemetry.HeldDevice: true,
+		telemetry.WrongFleet: true, telemetry.UnknownDevice: true, telemetry.HeldDevice: true, telemetry.ForbiddenFleet: true,
 	}
 	given := map[telemetry.Reason]bool{}
 	for _, c := range rejectedCases {

@@ -126,7 +126,7 @@ func (w *fuzzed) checkKept(t *testing.T, r *protocol.Message) {
 	require.NotEmpty(t, r.Rejection.Remedy)
 	require.Less(t, len(r.Rejection.Remedy), 1000)
 	switch {
-	case r.Rejection.Reason == telemetry.UnknownFleet:
+	case r.Rejection.Reason == telemetry.ForbiddenFleet:
 		require.NotEqual(t, "wuxi", r.Rejection.Value)
 	case r.Decoded():
 		require.NotNil(t, rejection, "rejected as %v, but valid: %s", r.Rejection, r.Raw)

@@ -233,7 +233,7 @@ func (q *request) accept(name string, messages []protocol.Message, ignored int, 
 			continue
 		}
 		if !q.Grant.Allows(m.Record.FleetID) {
-			m.Rejection = telemetry.Reject(telemetry.UnknownFleet, telemetry.FieldFleetID, m.Record.FleetID,
+			m.Rejection = telemetry.Reject(telemetry.ForbiddenFleet, telemetry.FieldFleetID, m.Record.FleetID,
 				"this token writes to fleet "+q.Grant.Fleet+" only: leave fleet_id out, or use a token of that fleet")
 			continue
 		}

@@ -12,7 +12,7 @@ import (
 var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r telemetry.Reason) bool { return slices.Contains(unbreakable, r) })
 
 var unbreakable = []telemetry.Reason{
-	telemetry.TooLarge, telemetry.UnknownFleet, telemetry.AccuracyRange, telemetry.WrongFleet, telemetry.UnknownDevice, telemetry.HeldDevice,
+	telemetry.TooLarge, telemetry.UnknownFleet, telemetry.ForbiddenFleet, telemetry.AccuracyRange, telemetry.WrongFleet, telemetry.UnknownDevice, telemetry.HeldDevice,
 }
 
 // rolloverMs is the period of the GPS week number, 1024 weeks. Receivers that miss a rollover are off by it. It is also large
