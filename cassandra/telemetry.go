@@ -85,6 +85,7 @@ const (
 	telemetryColumns   = "fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone"
 	selectLatest       = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_device WHERE device_id = ?"
 	selectLatestFleet  = "SELECT device_id, last_ts, " + telemetryColumns + " FROM latest_telemetry_by_fleet WHERE fleet_id = ? AND bucket = ?"
+	selectLatestPage   = selectLatestFleet + " AND device_id > ? LIMIT ?"
 	historyOfDay       = "device_id, ts, " + telemetryColumns + ", accuracy_m FROM telemetry_by_device_day WHERE device_id = ? AND day = ?"
 	selectHistory      = "SELECT " + historyOfDay + " AND ts >= ? AND ts <= ?"
 	selectHistoryLimit = selectHistory + " LIMIT ?"
@@ -160,10 +161,50 @@ func (s *TelemetryStore) LatestOfFleet(ctx context.Context, fleetID string) ([]T
 	if err != nil {
 		return nil, opError("read latest positions of fleet "+fleetID, err)
 	}
-	// A late cell of a device that has moved to another fleet leaves a row without a time.
+	return merged(parts), nil
+}
+
+// merged sorts rows of several buckets by device. It leaves out rows without a time: a late cell of a device that has moved to
+// another fleet.
+func merged(parts [][]Telemetry) []Telemetry {
 	rows := slices.DeleteFunc(slices.Concat(parts...), func(t Telemetry) bool { return t.Ts.IsZero() })
 	slices.SortFunc(rows, func(a, b Telemetry) int { return strings.Compare(a.DeviceID, b.DeviceID) })
-	return rows, nil
+	return rows
+}
+
+// LatestPage lists the latest positions of at most limit devices of a fleet, sorted by device, from the device after the given
+// one on. Next is the last device, empty at the end. It reads little more than a share of the page from each bucket.
+func (s *TelemetryStore) LatestPage(ctx context.Context, fleetID, after string, limit int) (page Page[Telemetry], err error) {
+	for {
+		missing := limit + 1 - len(page.Rows)
+		size := min(missing, missing/FleetBuckets+32) // devices are spread evenly
+		parts, err := fanOut(ctx, s.config.Fanout, buckets(FleetBuckets), func(ctx context.Context, bucket int32) ([]Telemetry, error) {
+			return scan(s.Session, s.query(ctx, selectLatestPage, fleetID, bucket, after, size), telemetryScan(false))
+		})
+		if err != nil {
+			return Page[Telemetry]{}, opError("read latest positions of fleet "+fleetID, err)
+		}
+		end := "" // up to this device, every bucket was read; empty: all of them
+		for _, rows := range parts {
+			if len(rows) == size && (end == "" || rows[size-1].DeviceID < end) {
+				end = rows[size-1].DeviceID
+			}
+		}
+		rows := merged(parts)
+		if end != "" {
+			rows = slices.DeleteFunc(rows, func(t Telemetry) bool { return t.DeviceID > end })
+		}
+		page.Rows = append(page.Rows, rows...)
+		if len(page.Rows) > limit {
+			page.Rows = page.Rows[:limit]
+			page.Next = page.Rows[limit-1].DeviceID
+			return page, nil
+		}
+		if end == "" {
+			return page, nil
+		}
+		after = end
+	}
 }
 
 // historyKept is the retention of the history: 30 days, and a margin for clocks.

@@ -187,6 +187,25 @@ func TestLatestOfFleetReadsOneRequestPerBucket(t *testing.T) {
 	require.Equal(t, "v-499", rows[499].DeviceID)
 	require.EqualValues(t, cassandra.FleetBuckets, requests(t, reg)-before, "one request per bucket, not per device")
 
+	all, after, pages := []cassandra.Telemetry(nil), "", 0
+	for {
+		page, err := s.LatestPage(ctx, "fleet-map", after, 70)
+		require.NoError(t, err)
+		all, after, pages = append(all, page.Rows...), page.Next, pages+1
+		if after == "" {
+			break
+		}
+		require.Len(t, page.Rows, 70)
+	}
+	require.Equal(t, rows, all)
+	require.Equal(t, 8, pages)
+	measured, stats := cassandra.WithReadStats(ctx)
+	page, err := s.LatestPage(measured, "fleet-map", "v-099", 1)
+	require.NoError(t, err)
+	require.Equal(t, "v-100", page.Rows[0].DeviceID)
+	require.Equal(t, "v-100", page.Next)
+	require.LessOrEqual(t, stats.Totals().Rows, 2*cassandra.FleetBuckets, "not the whole fleet for one row")
+
 	require.NoError(t, s.DeleteLatestByFleet(ctx, "fleet-map", "v-007", now*1000))
 	rows, err = s.LatestOfFleet(ctx, "fleet-map")
 	require.NoError(t, err)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -167,6 +168,65 @@ func TestIdleConnectionsAreEvicted(t *testing.T) {
 	}
 	r.works()
 	ask()
+}
+
+// Connections that wait for their peer lock out no other sender, whatever they wait for.
+func TestHeldConnectionsDoNotLockOut(t *testing.T) {
+	const limit = 50
+	for name, c := range map[string]struct{ head, body string }{
+		"nothing":                     {},
+		"half a header":               {head: "POST /v1/telemetry HTTP/1.1\r\nHost: x\r\n"},
+		"a slow body":                 {head: "POST /v1/telemetry HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nContent-Length: 1000\r\n\r\n"},
+		"a slow body without a token": {head: "POST /v1/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n"},
+		"a body that trickles":        {"POST /v1/telemetry HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\nContent-Length: 1000\r\n\r\n", " "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t, func(o *settings) { o.server.Limits.MaxConnections = limit })
+			var held []net.Conn
+			hold := func() {
+				conn := r.raw()
+				_, _ = io.WriteString(conn, strings.Replace(c.head, "TOKEN", r.token, 1)) // it may be closed already
+				held = append(held, conn)
+			}
+			for range 2 * limit {
+				hold()
+			}
+			for range limit {
+				r.client.CloseIdleConnections() // a device that connects for each record
+				r.works()
+				hold()
+				for _, conn := range held[len(held)-limit:] {
+					_, _ = io.WriteString(conn, c.body)
+				}
+			}
+			require.LessOrEqual(t, r.metric("fleet_etl_api_connections"), float64(limit+5))
+		})
+	}
+}
+
+func TestResponseWithoutTokenClosesConnection(t *testing.T) {
+	r := start(t)
+	for name, c := range map[string]struct{ request, want string }{
+		"no token":          {"POST /v1/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "401"},
+		"in chunks":         {"POST /v1/telemetry HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n40\r\n{", "401"},
+		"an unknown token":  {"GET /v1/fleets HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer guess\r\n\r\n", "401"},
+		"an unknown path":   {"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "404"},
+		"another method":    {"PUT /v1/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "405"},
+		"a path to clean":   {"POST //v1/../v1/telemetry HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "307"},
+		"a public document": {"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n", "200"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			conn := r.raw()
+			_, err := io.WriteString(conn, c.request)
+			require.NoError(t, err)
+			require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second))) // less than the time that a body has
+			answered, err := io.ReadAll(conn)
+			require.NotErrorIs(t, err, os.ErrDeadlineExceeded, "the connection is open")
+			require.Contains(t, string(answered), "HTTP/1.1 "+c.want)
+			require.Contains(t, string(answered), "Connection: close")
+		})
+	}
 }
 
 func TestFullSpoolRecovers(t *testing.T) {

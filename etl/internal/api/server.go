@@ -44,7 +44,7 @@ type Options struct {
 
 // Limits bound what connections can make the server do.
 type Limits struct {
-	MaxConnections int           // beyond it a new connection evicts the one that has been idle for longest
+	MaxConnections int           // beyond it a new connection evicts one that waits for its peer
 	HeaderTimeout  time.Duration // for the header of a request
 	ReadTimeout    time.Duration // for a whole request
 	WriteTimeout   time.Duration // from the header to the end of the response; more than ReadTimeout and the time for the spool
@@ -90,7 +90,7 @@ func (s *Server) Name() string { return Name }
 // Run returns after its last emit. Call it once.
 func (s *Server) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	server := &http.Server{
-		Handler: s, TLSConfig: s.TLS, ConnState: s.connections.state, ErrorLog: log.New(serverLog{s.Logger}, "", 0),
+		Handler: s, TLSConfig: s.TLS, ConnState: s.connections.state, ConnContext: s.connections.context, ErrorLog: log.New(serverLog{s.Logger}, "", 0),
 		ReadHeaderTimeout: s.Limits.HeaderTimeout, ReadTimeout: s.Limits.ReadTimeout, WriteTimeout: s.Limits.WriteTimeout,
 		IdleTimeout: s.Limits.IdleTimeout, MaxHeaderBytes: 16 << 10,
 	}
@@ -135,11 +135,11 @@ func (s *Server) shutdown(server *http.Server) {
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !s.requests.TryRLock() {
-		s.router.Reject(w, rest.Temporary(rest.ShuttingDown, "the server is shutting down", "retry after Retry-After", time.Second, nil))
+		s.router.Reject(w, r, rest.Temporary(rest.ShuttingDown, "the server is shutting down", "retry after Retry-After", time.Second, nil))
 		return
 	}
 	defer s.requests.RUnlock()
-	s.router.ServeHTTP(w, r)
+	s.connections.serve(s.router, w, r)
 }
 
 // serverLog receives the messages of package http. Most are about peers that disconnect or do not speak TLS.

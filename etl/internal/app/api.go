@@ -99,6 +99,9 @@ func (a *App) queries() (*query.API, error) {
 	return queries, nil
 }
 
+// tokensStrict is the value of ETL_API_TOKENS_MODE with which an invalid tokens file revokes all tokens.
+const tokensStrict = "strict"
+
 func (a *App) tokens() (*auth.Tokens, error) {
 	c := a.config
 	switch {
@@ -111,6 +114,12 @@ func (a *App) tokens() (*auth.Tokens, error) {
 	tokens, err := auth.Load(c.APITokens)
 	if err != nil {
 		return nil, fmt.Errorf("ETL_API_TOKENS_FILE: %w", err)
+	}
+	if c.APITokensMode == tokensStrict {
+		tokens.Failed = func() {
+			tokens.RevokeAll()
+			a.logger.WithField("file", c.APITokens).Error("tokens file invalid, every token is rejected until it is valid (ETL_API_TOKENS_MODE=strict)")
+		}
 	}
 	a.reloads = append(a.reloads, tokens.Target)
 	return tokens, nil

@@ -76,6 +76,7 @@ type Config struct {
 
 	APIAddress        string  `envconfig:"ETL_API_ADDRESS" default:":8080" desc:"Address of the HTTP API (source api)."`
 	APITokens         string  `envconfig:"ETL_API_TOKENS_FILE" desc:"File of API tokens; fleet-etl token prints its lines. Reloaded when it changes."`
+	APITokensMode     string  `envconfig:"ETL_API_TOKENS_MODE" default:"keep" oneof:"keep,strict" desc:"When the tokens file becomes empty, invalid or unreadable: keep the tokens in use, or strict, which rejects all tokens until it is valid again. FleetConfigReloadFailed fires in both modes."`
 	APIOpenFleet      string  `envconfig:"ETL_API_OPEN_FLEET" desc:"Without a tokens file: allow everyone to read and write every fleet; records without a fleet go to this one. For testing only."`
 	APITLSCert        string  `envconfig:"ETL_API_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty serves plain HTTP. Reloaded when it changes."`
 	APITLSKey         string  `envconfig:"ETL_API_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
@@ -83,7 +84,7 @@ type Config struct {
 	APIMaxRecords     int     `envconfig:"ETL_API_MAX_RECORDS" default:"10000" min:"1" desc:"Maximum records per request."`
 	APITokenRate      float64 `envconfig:"ETL_API_TOKEN_RATE" default:"20000" min:"0" desc:"Maximum records per second per token, with 1 KiB each; 0 is unlimited. Requests above it get status 429."`
 	APIDeviceRate     float64 `envconfig:"ETL_API_DEVICE_RATE" default:"50" min:"0" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
-	APIMaxConnections int     `envconfig:"ETL_API_MAX_CONNECTIONS" default:"5000" min:"1" desc:"Maximum connections of the API; above it, the connection idle for longest is closed."`
+	APIMaxConnections int     `envconfig:"ETL_API_MAX_CONNECTIONS" default:"5000" min:"1" desc:"Maximum connections of the API; above it, a waiting connection of the address with the most connections is closed."`
 
 	SpoolDir      string `envconfig:"ETL_SPOOL_DIR" desc:"Directory of records that the API accepted and that are not stored yet; empty is spool in ETL_STATE_DIR."`
 	SpoolMaxBytes int64  `envconfig:"ETL_SPOOL_MAX_BYTES" default:"1073741824" min:"67108864" desc:"Maximum size of the spool; while it is full, the API answers 503. See fleet_etl_spool_bytes."`

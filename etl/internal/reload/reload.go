@@ -1,7 +1,8 @@
 // Package reload applies changed configuration files to a running process: on SIGHUP, on request, and when the files change.
 //
 // A reload is all or nothing. Every target first loads its files without effect. Only if all of them succeed are the new
-// contents applied. Otherwise the process keeps what it has, logs the error, and reports it in a metric.
+// contents applied. Otherwise the process keeps what it has, logs the error, and reports it in a metric. A target may stand
+// alone: a mistake in the alert rules must not keep a revoked token valid.
 package reload
 
 import (
@@ -31,6 +32,10 @@ type Target struct {
 	Files func() ([]string, error)
 	// Load reads and checks the files. It returns a function that puts them into effect and can't fail.
 	Load func() (apply func(), err error)
+	// Alone puts the contents into effect also when another target fails.
+	Alone bool
+	// Failed is called when Load fails; nil keeps the contents in effect.
+	Failed func()
 }
 
 // Open loads a value from files, stores it in current, and returns the target that reloads it.
@@ -113,7 +118,8 @@ func (c *Coordinator) check() {
 	}
 }
 
-// Reload loads the files of all targets and, if all are valid, applies them. On an error nothing changes.
+// Reload loads the files of all targets and, if all are valid, applies them. On an error nothing changes but the targets that
+// stand alone.
 func (c *Coordinator) Reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -124,6 +130,13 @@ func (c *Coordinator) Reload() error {
 		apply, err := load(t)
 		if err != nil {
 			failed = append(failed, fmt.Errorf("reload %s: %w", t.Name, err))
+			if t.Failed != nil {
+				t.Failed()
+			}
+			continue
+		}
+		if t.Alone {
+			apply()
 			continue
 		}
 		applies = append(applies, apply)

@@ -173,3 +173,28 @@ func TestRunChecksFiles(t *testing.T) {
 	f.runUntilLogged(t, func() {})
 	f.expect(t, "2", "1", 1)
 }
+
+// A mistake in the alert rules must not keep a revoked token valid, and an unreadable file may revoke all tokens.
+func TestTargetThatStandsAlone(t *testing.T) {
+	f := setUp(t, 0)
+	f.targets[1].Alone = true
+	f.rules.write(t, "bad")
+	f.tokens.write(t, "2")
+	if f.Reload() == nil {
+		t.Fatal("the rules are bad")
+	}
+	f.expect(t, "1", "2", 0)
+
+	f.tokens.write(t, "bad")
+	_ = f.Reload()
+	f.expect(t, "1", "2", 0)
+	f.targets[1].Failed = func() { f.tokens.inForce = "none" }
+	_ = f.Reload()
+	f.expect(t, "1", "none", 0)
+	f.rules.write(t, "3")
+	f.tokens.write(t, "3")
+	if err := f.Reload(); err != nil {
+		t.Fatal(err)
+	}
+	f.expect(t, "3", "3", 1)
+}

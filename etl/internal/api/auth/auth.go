@@ -79,8 +79,12 @@ func Load(path string) (*Tokens, error) {
 	t := &Tokens{}
 	var err error
 	t.Target, err = reload.Open("API tokens", &t.grants, func() (*map[hash]Grant, error) { return read(path) }, path)
+	t.Alone = true
 	return t, err
 }
+
+// RevokeAll rejects every token until the file is loaded again.
+func (t *Tokens) RevokeAll() { t.grants.Store(&map[hash]Grant{}) }
 
 // read reads a token file. A file without tokens is an error.
 func read(path string) (*map[hash]Grant, error) {

@@ -126,6 +126,12 @@ func TestReloadKeepsTokensOnFailure(t *testing.T) {
 	require.NoError(t, os.Remove(path))
 	require.Error(t, again(tokens))
 	require.True(t, knows(second))
+
+	tokens.RevokeAll()
+	require.False(t, knows(second))
+	require.NoError(t, os.WriteFile(path, []byte("suzhou "+secondHash), 0o600))
+	require.NoError(t, again(tokens))
+	require.True(t, knows(second))
 }
 
 func TestOpenAccessRejectsWrongToken(t *testing.T) {

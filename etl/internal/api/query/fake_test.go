@@ -140,19 +140,25 @@ func (f *fakeStore) Devices(ctx context.Context, fleetID string, size int, page 
 	return p, nil
 }
 
-func (f *fakeStore) LatestOfFleet(ctx context.Context, fleetID string) (rows []cassandra.Telemetry, err error) {
+func (f *fakeStore) LatestPage(ctx context.Context, fleetID, after string, limit int) (p cassandra.Page[cassandra.Telemetry], err error) {
 	if err := f.enter(ctx); err != nil {
-		return nil, err
+		return p, err
 	}
+	var rows []cassandra.Telemetry
 	for _, t := range f.positions {
-		if t.FleetID == fleetID {
+		if t.FleetID == fleetID && t.DeviceID > after {
 			rows = append(rows, t)
 		}
 	}
 	slices.SortFunc(rows, func(a, b cassandra.Telemetry) int {
 		return cmp.Or(strings.Compare(a.DeviceID, b.DeviceID), b.Ts.Compare(a.Ts))
 	})
-	return slices.CompactFunc(rows, func(a, b cassandra.Telemetry) bool { return a.DeviceID == b.DeviceID }), nil
+	p.Rows = slices.CompactFunc(rows, func(a, b cassandra.Telemetry) bool { return a.DeviceID == b.DeviceID })
+	if len(p.Rows) > limit {
+		p.Rows = p.Rows[:limit]
+		p.Next = p.Rows[limit-1].DeviceID
+	}
+	return p, nil
 }
 
 // track is the positions of a device, newest first; a new position sorts them again.

@@ -109,8 +109,19 @@ func (l *list[T]) serve(a *API, w *rest.Response, r *rest.Request) error {
 		return err
 	}
 	p, _ := decodePage(encoded)
+	release, err := a.reserve(r, int64(len(p.Body)))
+	if err != nil {
+		return err
+	}
+	defer release()
 	servePage(w, r, l.Route, q, p)
 	return nil
+}
+
+// reserve reserves memory for a response until release is called: a client that reads slowly holds it.
+func (a *API) reserve(r *rest.Request, bytes int64) (release func(), err error) {
+	sender := r.Grant.Sender()
+	return func() { a.memory.Release(sender, bytes) }, a.memory.Reserve(sender, bytes)
 }
 
 // render writes items in the requested format, and returns them as an encoded page.
@@ -242,6 +253,11 @@ func (l *list[T]) pages(q *params.Query) reader[T] {
 // stream answers a whole list part by part, with one part in memory. Each part has the time limit of a request. The first
 // part is read before anything is sent, so that an unavailable store gives a status of its own.
 func (l *list[T]) stream(a *API, w *rest.Response, r *rest.Request, q *params.Query) error {
+	release, err := a.reserve(r, streamMemory)
+	if err != nil {
+		return err
+	}
+	defer release()
 	ctx, cancel := context.WithTimeout(r.Context(), a.Limits.StreamTimeout)
 	defer cancel()
 	parts, write := l.pages, l.writer(w, q)

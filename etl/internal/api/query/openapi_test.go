@@ -15,6 +15,7 @@ import (
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/gpx"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
 // description is the document of the whole API.
@@ -37,6 +38,8 @@ func TestOpenAPI(t *testing.T) {
 	store.positions[0].AccuracyM = ptr(4.25)
 	g := newFixture(t, store, withMemory(t))
 	unavailable := newFixture(t, &fakeStore{err: &cassandra.Error{Op: "read", Reason: cassandra.ReasonNoHosts, Err: io.EOF}})
+	busy := newFixture(t, twoFleets())
+	busy.api.memory = rest.NewMemory(0, "responses", nil)
 	broken := newFixture(t, &fakeStore{err: errors.New("the schema is another")})
 	etag := g.get("all", "/v1/fleets").Header().Get("ETag")
 
@@ -71,6 +74,7 @@ func TestOpenAPI(t *testing.T) {
 		check(g, "GET", "all", path+"?limit=none", 400)
 		check(g, "GET", "", path, 401)
 		check(g, "GET", "writer", path, 403)
+		check(busy, "GET", "all", path, 429)
 		check(unavailable, "GET", "all", path, 503)
 		check(broken, "GET", "all", path, 500)
 		etag := g.get("all", path+"?limit=1").Header().Get("ETag")

@@ -45,7 +45,6 @@ func TestTimeToLiveInCache(t *testing.T) {
 		"fleets":                           {"/v1/fleets", 10 * time.Second},
 		"devices":                          {"/v1/fleets/fleet-a/devices", 10 * time.Second},
 		"latest positions":                 {"/v1/fleets/fleet-a/latest", time.Second},
-		"latest positions as a file":       {"/v1/fleets/fleet-a/latest?format=csv", time.Second},
 		"a track until now":                {"/v1/devices/truck-1/track", time.Second},
 		"a track of today":                 {"/v1/devices/truck-1/track?from=2026-11-05T00:00:00Z&to=2026-11-05T01:00:00Z", time.Second},
 		"a track of yesterday":             {"/v1/devices/truck-1/track?from=2026-11-04T00:00:00Z&to=2026-11-04T23:59:59.999Z", 5 * time.Minute},

@@ -22,7 +22,7 @@ import (
 type Store interface {
 	Fleets(ctx context.Context) ([]string, error)
 	Devices(ctx context.Context, fleetID string, size int, page string) (cassandra.Page[cassandra.Device], error)
-	LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error)
+	LatestPage(ctx context.Context, fleetID, after string, limit int) (cassandra.Page[cassandra.Telemetry], error)
 	History(ctx context.Context, q cassandra.HistoryQuery) ([]cassandra.Telemetry, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	ResolveAlert(ctx context.Context, a *cassandra.Alert, writeTimeUs int64) error
@@ -64,12 +64,22 @@ type API struct {
 	Options
 	loader *cache.Loader
 	slots  chan struct{} // one per read in progress
+	memory *rest.Memory  // of responses that are being sent
 }
+
+// The memory of responses that are being sent, in bytes: of all, and of one stream.
+const (
+	responseMemory = 64 << 20
+	streamMemory   = 4 << 20
+)
 
 // New makes an API and registers its metrics.
 func New(o Options) *API {
 	o.Limits = o.Limits.withDefaults()
-	return &API{Options: o, loader: cache.NewLoader(o.Cache, o.Limits.Timeout, o.Registry), slots: make(chan struct{}, o.Limits.InFlight)}
+	return &API{
+		Options: o, loader: cache.NewLoader(o.Cache, o.Limits.Timeout, o.Registry), slots: make(chan struct{}, o.Limits.InFlight),
+		memory: rest.NewMemory(responseMemory, "responses", o.Registry),
+	}
 }
 
 // Close ends the reads in progress. Call it after the shutdown of the server.

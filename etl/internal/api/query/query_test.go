@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 )
 
 // twoFleets has a device that went from fleet-b to fleet-a at 11:00, with a position per minute, and one row without a fleet.
@@ -232,6 +233,53 @@ func TestTimeoutAndParallelReads(t *testing.T) {
 		require.Equal(t, 200, g.get("all", "/v1/fleets").Code, "and the place is free again")
 		g.api.Close()
 	})
+}
+
+// slowClient is a client that reads nothing until the gate opens.
+type slowClient struct {
+	*httptest.ResponseRecorder
+	gate chan struct{}
+}
+
+func (c slowClient) Write(b []byte) (int, error) {
+	<-c.gate
+	return c.ResponseRecorder.Write(b)
+}
+
+func TestSlowReadersHoldBoundedMemory(t *testing.T) {
+	for name, path := range map[string]string{"pages": "/v1/fleets/fleet-a/latest", "streams": "/v1/fleets/fleet-a/latest?format=csv"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newFixture(t, twoFleets())
+				size := int64(streamMemory)
+				if name == "pages" {
+					size = int64(g.get("a", path).Body.Len())
+				}
+				g.api.memory = rest.NewMemory(6*size, "responses", nil)
+				gate, ended := make(chan struct{}), make(chan int, 3)
+				for range cap(ended) {
+					go func() {
+						r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, path, nil)
+						r.Header.Set("Authorization", "Bearer a")
+						w := slowClient{httptest.NewRecorder(), gate}
+						g.router.ServeHTTP(w, r)
+						ended <- w.Code
+					}()
+				}
+				synctest.Wait()
+				w := g.get("a", path)
+				require.Equal(t, 429, w.Code, "the fleet has half of the memory")
+				require.NotEmpty(t, w.Header().Get("Retry-After"))
+				require.Equal(t, 200, g.get("b", "/v1/fleets/fleet-b/latest").Code, "another fleet")
+				close(gate)
+				for range cap(ended) {
+					require.Equal(t, 200, <-ended)
+				}
+				require.Equal(t, 200, g.get("a", path).Code, "the memory is free again")
+				g.api.Close()
+			})
+		})
+	}
 }
 
 func TestEqualRequestsShareRead(t *testing.T) {

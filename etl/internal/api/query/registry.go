@@ -113,14 +113,10 @@ func devicesPage(ctx context.Context, store Store, q *params.Query) (items []dev
 
 func (a *API) latest() list[positionItem] {
 	return list[positionItem]{
-		Spec: params.Spec{Route: "latest"}, path: "/v1/fleets/{fleet}/latest", idField: fieldFleet, ttl: fixedTTL(ttlLatest),
+		Spec: params.Spec{Route: "latest"}, path: "/v1/fleets/{fleet}/latest", idField: fieldFleet, ttl: fixedTTL(ttlLatest), streamed: true,
 		page: func(ctx context.Context, store Store, q *params.Query) ([]positionItem, string, error) {
-			rows, err := store.LatestOfFleet(ctx, q.ID)
-			if err != nil {
-				return nil, "", err
-			}
-			rows, position := after(rows, q, func(t cassandra.Telemetry) string { return t.DeviceID })
-			return positionItems(rows), position, nil
+			p, err := store.LatestPage(ctx, q.ID, q.Position, q.Limit)
+			return positionItems(p.Rows), p.Next, err
 		},
 	}
 }

@@ -59,23 +59,38 @@ type Response struct {
 	http.ResponseWriter
 	Status int // 0 until the header is sent
 
+	request  *http.Request
+	known    bool   // the request has a token
 	route    string // label in metrics
 	received time.Time
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (w *Response) WriteHeader(status int) {
-	if w.Status == 0 {
-		w.Status = status
-	}
+	w.start(status)
 	w.ResponseWriter.WriteHeader(status)
+}
+
+// restOfBody is how long a sender without a valid token may take for the rest of its body. A sender that does not read before it
+// has sent everything receives the response.
+const restOfBody = time.Second
+
+// start notes the status. Without a token, an error and a request with a body end the connection: the server would wait for the
+// rest of the body, and a peer that sends none would hold the connection for as long.
+func (w *Response) start(status int) {
+	if w.Status != 0 {
+		return
+	}
+	w.Status = status
+	if !w.known && (status >= http.StatusBadRequest || w.request.ContentLength != 0) {
+		w.Header().Set("Connection", "close")
+		_ = http.NewResponseController(w.ResponseWriter).SetReadDeadline(time.Now().Add(restOfBody)) // a writer without deadlines has no connection
+	}
 }
 
 // Write implements http.ResponseWriter.
 func (w *Response) Write(b []byte) (int, error) {
-	if w.Status == 0 {
-		w.Status = http.StatusOK
-	}
+	w.start(http.StatusOK)
 	return w.ResponseWriter.Write(b)
 }
 
@@ -130,7 +145,7 @@ const requestIDHeader = "X-Request-Id"
 
 // ServeHTTP implements http.Handler.
 func (t *Router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
-	w := t.begin(rw)
+	w := t.begin(rw, r)
 	defer t.end(w)
 	r = withoutTrailingSlash(r)
 	if handler, pattern := t.mux.Handler(r); pattern == "" {
@@ -141,15 +156,15 @@ func (t *Router) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 }
 
 // Reject answers a request with a problem, whatever its route.
-func (t *Router) Reject(rw http.ResponseWriter, p *Problem) {
-	w := t.begin(rw)
+func (t *Router) Reject(rw http.ResponseWriter, r *http.Request, p *Problem) {
+	w := t.begin(rw, r)
 	defer t.end(w)
 	w.WriteProblem(p)
 }
 
 // begin gives a response its request ID. IDs are unique, and sorted by time.
-func (t *Router) begin(rw http.ResponseWriter) *Response {
-	w := &Response{ResponseWriter: rw, route: routeNone, received: t.Now()}
+func (t *Router) begin(rw http.ResponseWriter, r *http.Request) *Response {
+	w := &Response{ResponseWriter: rw, request: r, route: routeNone, received: t.Now()}
 	w.Header().Set(requestIDHeader, uuid.Must(uuid.NewV7()).String())
 	return w
 }
@@ -221,10 +236,9 @@ func (t *Router) authenticate(w *Response, r *Request, route Route) error {
 	if route.Token != nil {
 		presented = route.Token(r.Request)
 	}
-	var known bool
-	r.Grant, known = t.Tokens.Authenticate(r.Request, presented)
+	r.Grant, w.known = t.Tokens.Authenticate(r.Request, presented)
 	switch {
-	case !known:
+	case !w.known:
 		w.Header().Set("WWW-Authenticate", cmp.Or(route.Scheme, "Bearer")+` realm="fleet-tracing"`)
 		return &Problem{
 			Kind: Unauthorized, Detail: "the request has no token, or an unknown one", Field: "Authorization",
