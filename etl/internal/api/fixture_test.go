@@ -162,7 +162,7 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 				mu.Lock()
 				defer mu.Unlock()
 				validate.Normalize(r)
-				return seen.Add(r.KeyHash(), r.PayloadHash())
+				return seen.Add(r)
 			},
 			Reject: func(_ context.Context, origin string, rejected []pipeline.Rejected) error {
 				return r.emit(pipeline.Batch{Origin: origin, Rejected: rejected, Done: func(pipeline.Outcome) {}})

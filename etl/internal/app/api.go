@@ -125,7 +125,8 @@ func (a *App) tokens() (*auth.Tokens, error) {
 	return tokens, nil
 }
 
-// recent remembers the latest records of the API, for its responses.
+// recent remembers the latest records of the API, for its responses. It remembers them by fleet: a response must not reveal when
+// a device sends to another fleet.
 type recent struct {
 	mu           sync.Mutex
 	deduplicator *validate.Deduplicator
@@ -134,7 +135,8 @@ type recent struct {
 func (r *recent) see(record *telemetry.Record) telemetry.Seen {
 	normal := *record
 	validate.Normalize(&normal)
+	normal.DeviceID = normal.FleetID + "/" + normal.DeviceID // names have no slash
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.deduplicator.Add(normal.KeyHash(), normal.PayloadHash())
+	return r.deduplicator.Add(&normal)
 }

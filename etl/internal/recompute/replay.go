@@ -4,6 +4,7 @@ package recompute
 
 import (
 	"context"
+	"hash/maphash"
 
 	"golang.org/x/sync/errgroup"
 
@@ -37,13 +38,14 @@ type Outcome struct {
 	BeforeSilence []byte
 
 	LastRecord telemetry.Record
-	Count      int              // of records
-	payloads   map[int64]uint64 // hashes of the records of the last day, by event time
+	Count      int // of records
+	secret     maphash.Seed
+	records    map[int64]uint64 // keyed hashes of the records of the last day, by event time
 }
 
 // NewOutcome returns an outcome without records.
 func NewOutcome() *Outcome {
-	return &Outcome{Stats: derived.NewStats(), Alerts: map[derived.AlertKey]telemetry.Alert{}}
+	return &Outcome{secret: maphash.MakeSeed(), Stats: derived.NewStats(), Alerts: map[derived.AlertKey]telemetry.Alert{}}
 }
 
 // Alert implements derived.Sink.
@@ -54,8 +56,8 @@ func (o *Outcome) Alert(event telemetry.AlertEvent) {
 
 // Includes reports whether the outcome follows from a record, too. It knows only the records of the last day.
 func (o *Outcome) Includes(r *telemetry.Record) bool {
-	hash, ok := o.payloads[r.TimeMs]
-	return ok && hash == r.PayloadHash()
+	hash, ok := o.records[r.TimeMs]
+	return ok && hash == r.KeyedHash(o.secret)
 }
 
 // daysInParallel is the number of days that are read in parallel.
@@ -113,13 +115,13 @@ func (o *Outcome) applyDay(rules derived.Rules, day cassandra.Day, records []cas
 			continue // a cell that a moved device left, a row of another program, or a fleet of the platform itself
 		}
 		if applied == 0 {
-			o.payloads = make(map[int64]uint64, len(records))
+			o.records = make(map[int64]uint64, len(records))
 		}
 		applied++
 		if len(fleets) == 0 || fleets[len(fleets)-1] != r.FleetID {
 			fleets = append(fleets, r.FleetID)
 		}
-		o.payloads[r.TimeMs] = r.PayloadHash()
+		o.records[r.TimeMs] = r.KeyedHash(o.secret)
 		o.State.Apply(rules.Engine, &r, o)
 		o.LastRecord = r
 	}

@@ -3,6 +3,7 @@
 package telemetry
 
 import (
+	"hash/maphash"
 	"math"
 	"time"
 )
@@ -57,7 +58,8 @@ type Record struct {
 func (r *Record) Time() time.Time { return time.UnixMilli(r.TimeMs).UTC() }
 
 // PayloadHash is a 64-bit hash, similar to FNV-1a, of everything in the record but its identity (DeviceID and TimeMs). It is
-// the same in every process, so that all of them rank two payloads of one identity alike.
+// the same in every process, so that all of them rank two payloads of one identity alike. It has no secret: who may write a
+// device can also choose which of two payloads the store keeps. Use KeyedHash to decide whether two records are the same.
 func (r *Record) PayloadHash() uint64 {
 	h := hashString(fnvOffset, r.FleetID)
 	h = hashString(h, r.Zone)
@@ -74,9 +76,18 @@ func (r *Record) PayloadHash() uint64 {
 	return h
 }
 
-// KeyHash is a 64-bit hash of the record's identity, computed like PayloadHash.
-func (r *Record) KeyHash() uint64 {
-	return hashUint64(hashString(fnvOffset, r.DeviceID), uint64(r.TimeMs))
+// KeyedHash is a hash of the whole record, keyed with a secret of the process: two records with the same hash can't be made.
+func (r *Record) KeyedHash(secret maphash.Seed) uint64 {
+	n := *r
+	for _, o := range [...]*Optional[float64]{&n.SpeedKmh, &n.HeadingDeg, &n.TempC, &n.AccuracyM} {
+		if !o.Valid {
+			o.Value = 0
+		}
+	}
+	if !n.BatteryPct.Valid {
+		n.BatteryPct.Value = 0
+	}
+	return maphash.Comparable(secret, n)
 }
 
 // Seen says whether an earlier record had the same device and time.

@@ -2,6 +2,7 @@ package telemetry_test
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math"
 	"testing"
 	"time"
@@ -44,11 +45,6 @@ func TestPayloadHashIsStable(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { assert.Equal(t, c.want, c.record.PayloadHash()) })
 	}
-}
-
-func TestKeyHashIsStable(t *testing.T) {
-	r := full()
-	assert.Equal(t, uint64(12638577638599438341), r.KeyHash(), "from another implementation")
 }
 
 func TestPayloadHashDependsOnEveryField(t *testing.T) {
@@ -153,25 +149,17 @@ func TestPayloadHashSpreadsBelowTheMillisecond(t *testing.T) {
 	}
 }
 
-func TestKeyHashDependsOnTheIdentityOnly(t *testing.T) {
-	r, other := full(), full()
-	other.FleetID, other.Zone, other.Lat, other.Lon = "x", "y", 1, 2
-	other.SpeedKmh, other.BatteryPct = telemetry.Optional[float64]{}, telemetry.Some(int32(1))
-	assert.Equal(t, r.KeyHash(), other.KeyHash())
-}
-
-func TestKeyHashDependsOnDeviceAndTime(t *testing.T) {
-	seen := map[uint64]string{}
-	for device := range 200 {
-		for second := range 500 {
-			r := telemetry.Record{DeviceID: fmt.Sprintf("d%d", device), TimeMs: 1_772_366_400_000 + int64(second)*1000}
-			key := fmt.Sprint(r.DeviceID, " ", r.TimeMs)
-			if other, taken := seen[r.KeyHash()]; taken {
-				t.Fatalf("%s and %s have one hash", key, other)
-			}
-			seen[r.KeyHash()] = key
-		}
-	}
+func TestKeyedHash(t *testing.T) {
+	secret := maphash.MakeSeed()
+	want := full()
+	absent, leftover := full(), full()
+	absent.SpeedKmh, absent.BatteryPct = telemetry.Optional[float64]{}, telemetry.Optional[int32]{}
+	leftover.SpeedKmh.Valid, leftover.BatteryPct.Valid, leftover.AccuracyM.Value = false, false, 4.5
+	assert.Equal(t, absent.KeyedHash(secret), leftover.KeyedHash(secret), "the value of an absent field does not count")
+	other := full()
+	other.Lat += 1e-9
+	assert.NotEqual(t, want.KeyedHash(secret), other.KeyedHash(secret))
+	assert.NotEqual(t, want.KeyedHash(secret), want.KeyedHash(maphash.MakeSeed()), "it depends on the secret")
 }
 
 func TestTimeIsUTC(t *testing.T) {

@@ -1,10 +1,15 @@
 package validate
 
-import "github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+import (
+	"hash/maphash"
+
+	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
+)
 
 // Deduplicator remembers the newest records up to a bound. It calls an older duplicate new. That is harmless: the store
 // writes the same row again.
 type Deduplicator struct {
+	secret     maphash.Seed
 	half       int
 	young, old map[uint64]uint64 // key hash to payload hash; young becomes old when it is full
 }
@@ -12,12 +17,21 @@ type Deduplicator struct {
 // NewDeduplicator makes a deduplicator that remembers at least half of the given number of records, and at most all.
 func NewDeduplicator(records int) *Deduplicator {
 	half := max(1, records/2)
-	return &Deduplicator{half: half, young: make(map[uint64]uint64, half)}
+	return &Deduplicator{secret: maphash.MakeSeed(), half: half, young: make(map[uint64]uint64, half)}
 }
 
-// Add remembers a record, by the hashes of its identity and of its payload, and returns whether an earlier one had the
-// same identity. Two different records would have to agree in all 128 bits to count as duplicates.
-func (d *Deduplicator) Add(key, payload uint64) telemetry.Seen {
+// Add remembers a record, and returns whether an earlier one had the same device and time. Two different records would have to
+// agree in all 128 bits of their hashes to count as duplicates, and the hashes are keyed.
+func (d *Deduplicator) Add(r *telemetry.Record) telemetry.Seen {
+	return d.add(maphash.Comparable(d.secret, identity{r.DeviceID, r.TimeMs}), r.KeyedHash(d.secret))
+}
+
+type identity struct {
+	deviceID string
+	timeMs   int64
+}
+
+func (d *Deduplicator) add(key, payload uint64) telemetry.Seen {
 	known, ok := d.young[key]
 	if !ok {
 		known, ok = d.old[key]

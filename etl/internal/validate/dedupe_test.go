@@ -1,6 +1,7 @@
 package validate
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -25,7 +26,7 @@ func TestDeduplicator(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			d := NewDeduplicator(10)
 			for i, s := range steps {
-				assert.Equal(t, s.want, d.Add(s.key, s.payload), "step %d", i+1)
+				assert.Equal(t, s.want, d.add(s.key, s.payload), "step %d", i+1)
 			}
 		})
 	}
@@ -35,9 +36,9 @@ func TestDeduplicatorRemembersHalfOfItsLimit(t *testing.T) {
 	for _, bound := range []int{2, 10, 11, 1000} {
 		d := NewDeduplicator(bound)
 		for key := range uint64(3 * bound) { // covers each state of its memory
-			assert.Equal(t, telemetry.New, d.Add(key, 1))
+			assert.Equal(t, telemetry.New, d.add(key, 1))
 			if back := uint64(bound/2) - 1; key >= back {
-				assert.Equal(t, telemetry.Duplicate, d.Add(key-back, 1), "bound %d: record %d after %d more", bound, key-back, back)
+				assert.Equal(t, telemetry.Duplicate, d.add(key-back, 1), "bound %d: record %d after %d more", bound, key-back, back)
 			}
 		}
 	}
@@ -47,10 +48,10 @@ func TestDeduplicatorForgetsTheOldest(t *testing.T) {
 	const bound = 100
 	d := NewDeduplicator(bound)
 	for key := range uint64(bound + 1) {
-		d.Add(key, 1)
+		d.add(key, 1)
 	}
-	assert.Equal(t, telemetry.New, d.Add(0, 1), "the first of more than fit is forgotten")
-	assert.Equal(t, telemetry.Duplicate, d.Add(bound, 1), "the last is not")
+	assert.Equal(t, telemetry.New, d.add(0, 1), "the first of more than fit is forgotten")
+	assert.Equal(t, telemetry.Duplicate, d.add(bound, 1), "the last is not")
 }
 
 func TestDeduplicatorStaysWithinItsLimit(t *testing.T) {
@@ -58,11 +59,38 @@ func TestDeduplicatorStaysWithinItsLimit(t *testing.T) {
 		d := NewDeduplicator(bound)
 		most := 0
 		for key := range uint64(10 * bound) {
-			d.Add(key, key)
-			d.Add(key/2, key) // duplicates and conflicts
+			d.add(key, key)
+			d.add(key/2, key) // duplicates and conflicts
 			most = max(most, len(d.young)+len(d.old))
 		}
 		assert.LessOrEqual(t, most, bound)
 		assert.GreaterOrEqual(t, most, bound/2)
 	}
+}
+
+// A record with the unkeyed hash of another can be made. It must not be dropped as a duplicate.
+func TestRecordWithTheHashOfAnotherIsNoDuplicate(t *testing.T) {
+	d := NewDeduplicator(10)
+	first := telemetry.Record{DeviceID: "truck-1", FleetID: "wuxi", TimeMs: 1_772_366_400_000, Lat: 31.5, Lon: 120.25}
+	forged := first
+	forged.Lat = 48.1
+	forged.Lon = math.Float64frombits(hashBeforeLon(&first) ^ math.Float64bits(first.Lon) ^ hashBeforeLon(&forged))
+	assert.Equal(t, first.PayloadHash(), forged.PayloadHash())
+	assert.Equal(t, telemetry.New, d.Add(&first))
+	assert.Equal(t, telemetry.Conflict, d.Add(&forged))
+	assert.Equal(t, telemetry.Duplicate, d.Add(&first))
+}
+
+// hashBeforeLon is the state of PayloadHash before it adds the longitude: it is public, and each step can be undone.
+func hashBeforeLon(r *telemetry.Record) uint64 {
+	const prime = 1099511628211
+	h := uint64(14695981039346656037)
+	for _, text := range []string{r.FleetID, r.Zone} {
+		for _, c := range []byte(text) {
+			h = (h ^ uint64(c)) * prime
+		}
+		h = (h ^ 0xff) * prime
+	}
+	h = (h ^ math.Float64bits(r.Lat)) * prime
+	return h ^ h>>29
 }

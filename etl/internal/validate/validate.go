@@ -33,8 +33,7 @@ func (v *Validator) Validate(r *telemetry.Record, nowMs int64) (payload uint64, 
 		}
 	}
 	Normalize(r)
-	payload = r.PayloadHash()
-	return payload, v.dedupe.Add(r.KeyHash(), payload), nil
+	return r.PayloadHash(), v.dedupe.Add(r), nil
 }
 
 // Normalize gives a valid record its one stored form: heading 360 becomes 0, -0 becomes 0, and a record outside every
