@@ -122,6 +122,14 @@ func setClockRight(ctx context.Context, s *scenario) error {
 	if err != nil && exitStatus(err) != 2 { // 2: records of poison are still from the future
 		return err
 	}
+	err = waitFor(ctx, derivedWithin, "the killed instance is taken over", func() bool { return s.etl.metric("fleet_etl_claims_taken_over_total") > 0 })
+	if err != nil {
+		return err
+	}
+	// It stays listed while its devices send, and an instance that ends releases them.
+	if err := errors.Join(s.etl.stop(), s.etl.start()); err != nil {
+		return err
+	}
 	return s.oneInstance(ctx)
 }
 
