@@ -22,7 +22,7 @@ import (
 )
 
 // readUs is the write timestamp, in µs, of the first derived rows. It is later than all their records; later rows count up.
-const readUs = int64(1_796_000_000_000_000)
+var readUs = time.Now().Add(24 * time.Hour).UnixMicro()
 
 func at(t *testing.T, text string) int64 {
 	t.Helper()

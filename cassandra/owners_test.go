@@ -1,6 +1,7 @@
 package cassandra_test
 
 import (
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -19,18 +20,22 @@ func TestOwnerIsSetOnceAndMovedByComparison(t *testing.T) {
 	require.Equal(t, []cassandra.Owner{{DeviceID: "o-none"}, {DeviceID: "o-1"}}, owners, "unknown devices have no owner")
 
 	first := cassandra.Owner{DeviceID: "o-1", FleetID: "a", Since: at(0), SetBy: cassandra.SetByRecord}
-	is, err := s.SetFirstOwner(ctx, first)
+	for range 2 {
+		set, err := s.SetFirstOwners(ctx, []cassandra.Owner{first})
+		require.NoError(t, err)
+		require.Equal(t, []cassandra.Owner{first}, set, "a repetition changes nothing")
+	}
+	rival := cassandra.Owner{DeviceID: "o-1", FleetID: "b", Since: at(1), SetBy: cassandra.SetByRecord}
+	mate := rival
+	for i := 0; mate.DeviceID == rival.DeviceID || cassandra.OwnerBucket(mate.DeviceID) != cassandra.OwnerBucket(rival.DeviceID); i++ {
+		mate.DeviceID = fmt.Sprint("o-mate-", i)
+	}
+	set, err := s.SetFirstOwners(ctx, []cassandra.Owner{rival, mate})
 	require.NoError(t, err)
-	require.Equal(t, first, is)
-	is, err = s.SetFirstOwner(ctx, first)
-	require.NoError(t, err)
-	require.Equal(t, first, is, "a repetition changes nothing")
-	is, err = s.SetFirstOwner(ctx, cassandra.Owner{DeviceID: "o-1", FleetID: "b", Since: at(1), SetBy: cassandra.SetByRecord})
-	require.NoError(t, err)
-	require.Equal(t, first, is, "the first one stays")
+	require.Equal(t, []cassandra.Owner{first, mate}, set, "the first one stays, and the other of its bucket is set")
 
 	second := cassandra.Owner{DeviceID: "o-1", FleetID: "b", Since: at(2), SetBy: cassandra.SetByTrusted}
-	is, err = s.MoveOwner(ctx, first, second)
+	is, err := s.MoveOwner(ctx, first, second)
 	require.NoError(t, err)
 	second.FormerFleet = "a"
 	require.Equal(t, second, is)
@@ -62,9 +67,9 @@ func TestConcurrentClaimsAgree(t *testing.T) {
 	for i := range results {
 		claims.Go(func() {
 			for try := 0; results[i].FleetID == "" && try < 20; try++ { // contention may cause timeouts
-				o, err := s.SetFirstOwner(t.Context(), cassandra.Owner{DeviceID: "o-race", FleetID: string(rune('a' + i)), Since: time.UnixMilli(1000).UTC(), SetBy: cassandra.SetByRecord})
+				set, err := s.SetFirstOwners(t.Context(), []cassandra.Owner{{DeviceID: "o-race", FleetID: string(rune('a' + i)), Since: time.UnixMilli(1000).UTC(), SetBy: cassandra.SetByRecord}})
 				if err == nil {
-					results[i] = o
+					results[i] = set[0]
 				}
 			}
 		})

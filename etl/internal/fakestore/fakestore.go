@@ -514,31 +514,36 @@ func (f *Store) owner(id string) cassandra.Owner {
 	return cassandra.Owner{DeviceID: id}
 }
 
-func (f *View) SetFirstOwner(_ context.Context, o cassandra.Owner) (is cassandra.Owner, err error) {
-	return f.transact(o.DeviceID, func() {
-		if len(f.owners[o.DeviceID]) == 0 {
-			f.owners[o.DeviceID] = []cassandra.Owner{o}
+func (f *View) SetFirstOwners(_ context.Context, owners []cassandra.Owner) (inForce []cassandra.Owner, err error) {
+	err = f.transact(func() {
+		for _, o := range owners {
+			if len(f.owners[o.DeviceID]) == 0 {
+				f.owners[o.DeviceID] = []cassandra.Owner{o}
+			}
+			inForce = append(inForce, f.owner(o.DeviceID))
 		}
 	})
+	return inForce, err
 }
 
 func (f *View) MoveOwner(_ context.Context, from, to cassandra.Owner) (is cassandra.Owner, err error) {
-	return f.transact(to.DeviceID, func() {
+	err = f.transact(func() {
 		if was := f.owner(to.DeviceID); was.FleetID == from.FleetID && was.Since.Equal(from.Since) {
 			to.FormerFleet = from.FleetID
 			f.owners[to.DeviceID] = append([]cassandra.Owner{to}, f.owners[to.DeviceID]...)
 		}
+		is = f.owner(to.DeviceID)
 	})
+	return is, err
 }
 
-func (f *View) transact(id string, do func()) (is cassandra.Owner, err error) {
+func (f *View) transact(do func()) (err error) {
 	changed := f.change(func() {
 		if err = f.majority; err == nil {
 			do()
-			is = f.owner(id)
 		}
 	})
-	return is, cmp.Or(changed, err)
+	return cmp.Or(changed, err)
 }
 
 func (f *View) FormerOwners(_ context.Context, deviceID string) (former []cassandra.Owner, err error) {

@@ -208,7 +208,7 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 				conflicts++
 			}
 		}
-		if err := p.o.DeadLetters.Append(ctx, b.source, b.Origin, rejected); err != nil {
+		if err := p.keep(ctx, b.source, b.Origin, rejected); err != nil {
 			return err
 		}
 		outcome.Stored -= len(items) - conflicts

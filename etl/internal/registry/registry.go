@@ -41,7 +41,7 @@ const (
 // Store keeps the owners of devices.
 type Store interface {
 	Owners(ctx context.Context, deviceIDs []string) ([]cassandra.Owner, error)
-	SetFirstOwner(ctx context.Context, o cassandra.Owner) (cassandra.Owner, error)
+	SetFirstOwners(ctx context.Context, owners []cassandra.Owner) ([]cassandra.Owner, error)
 	MoveOwner(ctx context.Context, from, to cassandra.Owner) (cassandra.Owner, error)
 	LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]cassandra.WriteTimes, error)
 }
@@ -51,6 +51,7 @@ const (
 	cacheBytes   = 32 << 20         // of owners in memory
 	freshFor     = time.Minute      // a move by another process takes effect within it
 	parallel     = 64               // transactions
+	together     = 100              // owners that one transaction sets
 	timeout      = 2 * time.Second  // of a transaction
 	waitingBytes = 16 << 20         // of records that wait for an owner; above it, the pipeline waits
 	firstPause   = time.Second      // before the next attempt, doubled each time
@@ -142,7 +143,7 @@ func (o *owner) check(sender string, r *telemetry.Record) *telemetry.Rejection {
 	case sender == pipeline.Trusted:
 		return nil
 	case !mayWrite(sender, r.FleetID):
-		return telemetry.Reject(telemetry.WrongFleet, telemetry.FieldFleetID, r.FleetID, "its sender may write to fleet "+sender+" only")
+		return telemetry.Reject(telemetry.ForbiddenFleet, telemetry.FieldFleetID, r.FleetID, "its sender may write to fleet "+sender+" only")
 	case r.FleetID != o.FleetID:
 		return telemetry.Reject(telemetry.WrongFleet, telemetry.FieldDeviceID, r.DeviceID,
 			"the device belongs to another fleet: correct the device ID, or ask an administrator to move the device (fleet-etl devices claim)")
@@ -153,37 +154,47 @@ func (o *owner) check(sender string, r *telemetry.Record) *telemetry.Rejection {
 	return nil
 }
 
-// setOne sets one owner, and keeps the one in force in memory. It is safe for concurrent use.
-func (r *run) setOne(ctx context.Context, w want) (*owner, error) {
-	var is cassandra.Owner
+// setTogether sets the owners of devices by one transaction: first owners of one bucket, or one move. It keeps those in force
+// in memory and returns them; nil is one that another process is setting. It is safe for concurrent use.
+func (r *run) setTogether(ctx context.Context, wants []want) ([]*owner, error) {
+	var inForce []cassandra.Owner
 	var err error
-	if w.from == nil {
-		is, err = r.store.SetFirstOwner(ctx, w.to)
-	} else if o, ok := r.owners.GetIfPresent(w.to.DeviceID); ok && o.newest.Load() >= w.to.Since.UnixMilli() {
-		return o, nil // while the record waited, the owner sent a newer one
+	if first := wants[0]; first.from == nil {
+		to := make([]cassandra.Owner, len(wants))
+		for i, w := range wants {
+			to[i] = w.to
+		}
+		inForce, err = r.store.SetFirstOwners(ctx, to)
+	} else if o, ok := r.owners.GetIfPresent(first.to.DeviceID); ok && o.newest.Load() >= first.to.Since.UnixMilli() {
+		return []*owner{o}, nil // while the record waited, the owner sent a newer one
 	} else {
-		is, err = r.store.MoveOwner(ctx, w.from.Owner, w.to)
+		inForce = make([]cassandra.Owner, 1)
+		inForce[0], err = r.store.MoveOwner(ctx, first.from.Owner, first.to)
 	}
 	if err != nil {
 		return nil, err
 	}
-	if is.FleetID == "" {
-		return nil, &cassandra.Error{Op: "read owner of device " + w.to.DeviceID, Reason: cassandra.ReasonTimeout, Err: errNotVisible}
+	owners := make([]*owner, len(wants))
+	for i, is := range inForce {
+		w := wants[i]
+		switch {
+		case is.FleetID == "":
+			continue
+		case is.FleetID != w.to.FleetID || !is.Since.Equal(w.to.Since):
+		case w.from == nil:
+			r.registered.Inc()
+		default:
+			r.moved.Inc()
+			r.logger.WithFields(logrus.Fields{"device": is.DeviceID, "from": w.from.FleetID, "to": is.FleetID, "since": is.Since.UTC().Format(time.RFC3339)}).
+				Info("device moved to another fleet")
+		}
+		owners[i] = r.remember(is)
 	}
-	switch {
-	case is.FleetID != w.to.FleetID || !is.Since.Equal(w.to.Since):
-	case w.from == nil:
-		r.registered.Inc()
-	default:
-		r.moved.Inc()
-		r.logger.WithFields(logrus.Fields{"device": is.DeviceID, "from": w.from.FleetID, "to": is.FleetID, "since": is.Since.UTC().Format(time.RFC3339)}).
-			Info("device moved to another fleet")
-	}
-	return r.remember(is), nil
+	return owners, nil
 }
 
 var (
-	errNotVisible = errors.New("the owner is being set") // by another process
+	errNotVisible = &cassandra.Error{Op: "read " + cassandra.TableOwners, Reason: cassandra.ReasonTimeout, Err: errors.New("an owner is being set by another process")}
 	errTimeout    = &cassandra.Error{Op: "write " + cassandra.TableOwners, Reason: cassandra.ReasonTimeout, Err: context.DeadlineExceeded}
 )
 
@@ -205,8 +216,8 @@ func Claim(ctx context.Context, s Store, fleetID, deviceID string, since time.Ti
 			if stored[0].Found && stored[0].FleetID != "" && stored[0].FleetID != fleetID {
 				first = cassandra.Owner{DeviceID: deviceID, FleetID: stored[0].FleetID, Since: timeOf(stored[0]), SetBy: cassandra.SetByRecord}
 			}
-			is, err := s.SetFirstOwner(ctx, first)
-			if err != nil || is.FleetID == fleetID {
+			set, err := s.SetFirstOwners(ctx, []cassandra.Owner{first})
+			if err != nil || set[0].FleetID == fleetID {
 				return before, err
 			}
 			continue

@@ -388,12 +388,23 @@ func (r *run) setNow(ctx context.Context, wants map[string]want) (set map[string
 // set sets owners, and returns the owners in force, and the wants that failed. It is safe for concurrent use. It does not
 // use the executor: too few replicas for a transaction can be enough for everything else.
 func (r *run) set(ctx context.Context, wants map[string]want) (set map[string]*owner, failed map[string]want, err error) {
-	ids := slices.Collect(maps.Keys(wants)) // in no order: after a timeout the others have their turn
-	owners, errs := make([]*owner, len(ids)), make([]error, len(ids))
+	var groups [][]want // in no order: after a timeout the others have their turn
+	firsts := map[int32][]want{}
+	for id, w := range wants {
+		if w.from != nil {
+			groups = append(groups, []want{w})
+		} else {
+			firsts[cassandra.OwnerBucket(id)] = append(firsts[cassandra.OwnerBucket(id)], w)
+		}
+	}
+	for _, bucket := range firsts {
+		groups = slices.AppendSeq(groups, slices.Chunk(bucket, together))
+	}
+	owners, errs := make([][]*owner, len(groups)), make([]error, len(groups))
 	var g errgroup.Group
 	g.SetLimit(parallel)
 	var slow atomic.Bool // a transaction timed out: the next ones would, too
-	for i, id := range ids {
+	for i, group := range groups {
 		g.Go(func() error {
 			if slow.Load() {
 				errs[i] = errTimeout
@@ -401,7 +412,7 @@ func (r *run) set(ctx context.Context, wants map[string]want) (set map[string]*o
 			}
 			limited, end := context.WithTimeout(ctx, timeout)
 			defer end()
-			if owners[i], errs[i] = r.setOne(limited, wants[id]); limited.Err() != nil {
+			if owners[i], errs[i] = r.setTogether(limited, group); errs[i] != nil && limited.Err() != nil {
 				errs[i] = errTimeout
 				slow.Store(true)
 			}
@@ -414,17 +425,22 @@ func (r *run) set(ctx context.Context, wants map[string]want) (set map[string]*o
 	}
 	set, failed = map[string]*owner{}, map[string]want{}
 	var last error
-	for i, id := range ids {
-		switch {
-		case owners[i] != nil:
-			set[id] = owners[i]
-		case cassandra.ReasonOf(errs[i]).Advice() == cassandra.GiveUp:
+	for i, group := range groups {
+		if errs[i] != nil && cassandra.ReasonOf(errs[i]).Advice() == cassandra.GiveUp {
 			return nil, nil, errs[i]
-		default:
-			failed[id], last = wants[id], errs[i]
+		}
+		for k, w := range group {
+			switch {
+			case errs[i] != nil:
+				failed[w.to.DeviceID], last = w, errs[i]
+			case owners[i][k] == nil:
+				failed[w.to.DeviceID], last = w, errNotVisible
+			default:
+				set[w.to.DeviceID] = owners[i][k]
+			}
 		}
 	}
-	if len(ids) > 0 {
+	if len(wants) > 0 {
 		r.outage.Note(last)
 	}
 	return set, failed, nil
