@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -220,8 +221,12 @@ func TestRepeatedLoadsStoreADayOnce(t *testing.T) {
 		_ = slow.Wait() // killed
 		kept := checkpointed(s.dir)
 
-		other := newSite(t)
-		other.env = append(other.env, "ETL_STATE_DIR="+s.dir)
+		other := &site{t: t, config: s.config, dir: s.dir}
+		other.config.Keyspace += "_other"
+		other.env = append(slices.Clone(s.env), "CASSANDRA_KEYSPACE="+other.config.Keyspace)
+		t.Cleanup(func() { require.NoError(t, schema.Drop(context.WithoutCancel(t.Context()), other.config, platform.Quiet())) })
+		out, status := other.run("schema", "apply")
+		require.Zero(t, status, out)
 		whole, status := other.load(args...)
 		require.Zero(t, status, whole.Result)
 		require.Equal(t, int64(20188), whole.Read, "another keyspace has nothing of it")
