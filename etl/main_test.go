@@ -224,7 +224,9 @@ func TestRepeatedLoadsStoreADayOnce(t *testing.T) {
 		other := &site{t: t, config: s.config, dir: s.dir}
 		other.config.Keyspace += "_other"
 		other.env = append(slices.Clone(s.env), "CASSANDRA_KEYSPACE="+other.config.Keyspace)
-		t.Cleanup(func() { require.NoError(t, schema.Drop(context.WithoutCancel(t.Context()), other.config, platform.Quiet())) })
+		t.Cleanup(func() {
+			require.NoError(t, schema.Drop(context.WithoutCancel(t.Context()), other.config, platform.Quiet()))
+		})
 		out, status := other.run("schema", "apply")
 		require.Zero(t, status, out)
 		whole, status := other.load(args...)
