@@ -77,7 +77,7 @@ func (s *OwnerStore) owners(ctx context.Context, deviceIDs []string, level gocql
 }
 
 // SetFirstOwners makes fleets the owners of devices of one OwnerBucket that have none, in one transaction. It returns the
-// owners in force, in the order of the arguments: the given ones, or those that were faster. An owner without a fleet is
+// owners in force, in the order of the arguments: the given owners, or faster ones. An owner without a fleet is
 // being set by another process. After an error some owners may be set; a repeated call returns them.
 func (s *OwnerStore) SetFirstOwners(ctx context.Context, owners []Owner) ([]Owner, error) {
 	b := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx).DefaultTimestamp(false).SerialConsistency(gocql.Serial)

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -49,7 +50,7 @@ func TestModesOfTokens(t *testing.T) {
 				require.NoError(t, err)
 				coordinator := reload.New(a.reloads, 0, logger, reg)
 				knows := func() bool {
-					_, ok := tokens.Authenticate(httptest.NewRequest("GET", "/", nil), token)
+					_, ok := tokens.Authenticate(httptest.NewRequest(http.MethodGet, "/", nil), token)
 					return ok
 				}
 				require.True(t, knows())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -21,7 +22,7 @@ import (
 // rejecting returns a function that rejects a request of one record.
 func rejecting(g *Ingest) func(origin string) error {
 	return func(origin string) error {
-		q := &request{Ingest: g, Request: &rest.Request{Request: httptest.NewRequest("POST", "/", nil), ID: origin, Grant: auth.Grant{Fleet: "wuxi"}}}
+		q := &request{Ingest: g, Request: &rest.Request{Request: httptest.NewRequest(http.MethodPost, "/", nil), ID: origin, Grant: auth.Grant{Fleet: "wuxi"}}}
 		return q.reject(&entry{Origin: origin, Messages: []protocol.Message{{Rejection: telemetry.Reject(telemetry.Malformed, "", "", "fix it"), Raw: origin}}})
 	}
 }

@@ -431,7 +431,7 @@ func TestResumeOfGzip(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// A place that is not the end of what was stored is no place to resume from.
+	// A place that is not a stored line end is not resumed from.
 	path, s := saved(t, dir)
 	for name, offset := range map[string]int64{"no line end": 1000, "behind the end": 100 << 20} {
 		s.Files[0].Done, s.Files[0].Offset = false, offset
