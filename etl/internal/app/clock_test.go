@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -53,8 +54,8 @@ func TestClockIsComparedWithTheClusters(t *testing.T) {
 // Writes wait from the moment at which the clock is set until it is right.
 func TestNothingIsWrittenWhileTheClockIsWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var set time.Duration
-		now := func() time.Time { return time.Now().Add(set) }
+		var set atomic.Int64
+		now := func() time.Time { return time.Now().Add(time.Duration(set.Load())) }
 		logger, _ := logtest.NewNullLogger()
 		clock := newClock(logger, prometheus.NewRegistry(), now)
 		cluster := func(context.Context) (time.Time, error) { return time.Now(), nil }
@@ -64,17 +65,17 @@ func TestNothingIsWrittenWhileTheClockIsWrong(t *testing.T) {
 		defer stop()
 		go clock.run(ctx, cluster)
 
-		set = 45 * time.Minute
+		set.Store(int64(45 * time.Minute))
 		require.True(t, clock.wrong(), "before the next comparison")
-		written := false
+		var written atomic.Bool
 		go func() {
-			_ = exec.Write(ctx, "telemetry_by_device_day", 1, func(context.Context) error { written = true; return nil })
+			_ = exec.Write(ctx, "telemetry_by_device_day", 1, func(context.Context) error { written.Store(true); return nil })
 		}()
 		time.Sleep(time.Hour)
-		require.False(t, written)
-		set = 0
+		require.False(t, written.Load())
+		set.Store(0)
 		time.Sleep(2 * time.Second)
-		require.True(t, written)
+		require.True(t, written.Load())
 
 		unreachable := errors.New("down")
 		require.ErrorIs(t, clock.compare(ctx, func(context.Context) (time.Time, error) { return time.Time{}, unreachable }), unreachable)

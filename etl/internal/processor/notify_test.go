@@ -44,7 +44,7 @@ func (p *process) speeding(t *testing.T) *cassandra.Alert {
 
 // events describes the notified events of speed alerts.
 func (p *process) events() (words []string) {
-	for _, s := range *p.notified {
+	for _, s := range p.notified() {
 		if s.Type != telemetry.SpeedLimit {
 			continue
 		}
@@ -324,12 +324,12 @@ func TestLongSilenceIsNotified(t *testing.T) {
 		time.Sleep(3 * time.Hour)
 		p = start(t, store, true)
 		time.Sleep(5 * time.Minute)
-		require.Len(t, *p.notified, 1)
-		require.Equal(t, telemetry.DeviceOffline, (*p.notified)[0].Type)
+		require.Len(t, p.notified(), 1)
+		require.Equal(t, telemetry.DeviceOffline, p.notified()[0].Type)
 		p.finish(t)
 		again := start(t, store, true)
 		time.Sleep(5 * time.Minute)
-		require.Empty(t, *again.notified, "receivers know it")
+		require.Empty(t, again.notified(), "receivers know it")
 		again.finish(t)
 		requireFresh(t, store)
 	})

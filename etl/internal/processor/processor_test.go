@@ -60,14 +60,26 @@ func (circle) Near(_ string, lat, lon, reachM float64, found []telemetry.NearbyG
 // process is one process that derives rows.
 type process struct {
 	*Processor
-	claims   *claims.Claims
-	view     *fakestore.View
-	ctx      context.Context
-	end      context.CancelFunc // ends Run
-	die      context.CancelFunc // ends everything
-	ended    chan error
-	beats    chan error
-	notified *[]telemetry.AlertEvent
+	claims *claims.Claims
+	view   *fakestore.View
+	ctx    context.Context
+	end    context.CancelFunc // ends Run
+	die    context.CancelFunc // ends everything
+	ended  chan error
+	beats  chan error
+	notes  *notes
+}
+
+// notes are the events that receivers were notified of.
+type notes struct {
+	mu     sync.Mutex
+	events []telemetry.AlertEvent
+}
+
+func (p *process) notified() []telemetry.AlertEvent {
+	p.notes.mu.Lock()
+	defer p.notes.mu.Unlock()
+	return slices.Clone(p.notes.events)
 }
 
 func start(t testing.TB, store *fakestore.Store, stream bool) *process {
@@ -76,7 +88,7 @@ func start(t testing.TB, store *fakestore.Store, stream bool) *process {
 	logger.SetOutput(io.Discard)
 	ctx, die := context.WithCancel(context.Background())
 	stop, end := context.WithCancel(ctx)
-	p := &process{ctx: ctx, end: end, die: die, view: store.View(die), ended: make(chan error, 1), beats: make(chan error, 1), notified: new([]telemetry.AlertEvent)}
+	p := &process{ctx: ctx, end: end, die: die, view: store.View(die), ended: make(chan error, 1), beats: make(chan error, 1), notes: &notes{}}
 	skew := time.Duration(rand.Int64N(int64(6*time.Second))) - 3*time.Second // of its clock
 	now := func() time.Time { return time.Now().Add(skew) }
 	reg := prometheus.NewRegistry()
@@ -89,14 +101,13 @@ func start(t testing.TB, store *fakestore.Store, stream bool) *process {
 	p.claims = claims.New(claims.Options{
 		Role: role, Heartbeat: 5 * time.Second, Lease: 10 * time.Second, FenceAfter: 20 * time.Second, MaxClockSkew: 10 * time.Second,
 	}, executor.Views[claims.Store]{Strong: p.view, Fallback: p.view}, exec, stamps, logger, reg, now)
-	var mu sync.Mutex
 	p.Processor = New(Options{
 		Flush: flush, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Stream: stream,
 	}, func() derived.Rules { return derived.Rules{Engine: e, Fingerprint: fingerprint} },
 		executor.Views[Store]{Strong: p.view, Fallback: p.view}, exec, p.claims, stamps, func(events []telemetry.AlertEvent) {
-			mu.Lock()
-			defer mu.Unlock()
-			*p.notified = append(*p.notified, events...)
+			p.notes.mu.Lock()
+			defer p.notes.mu.Unlock()
+			p.notes.events = append(p.notes.events, events...)
 		}, logger, reg, now)
 	go func() { p.beats <- p.claims.Run(ctx) }()
 	go func() { p.ended <- p.Run(ctx, stop) }()
@@ -507,21 +518,21 @@ func TestAlertIsNotifiedOnce(t *testing.T) {
 			require.NoError(t, p.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
-		require.Equal(t, 1, opened(*p.notified))
+		require.Equal(t, 1, opened(p.notified()))
 		p.kill()
 		again := start(t, store, true)
 		for range 10 {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 100)}))
 			time.Sleep(10 * time.Second)
 		}
-		require.Equal(t, 1, opened(*again.notified), "the other may not have sent it")
+		require.Equal(t, 1, opened(again.notified()), "the other may not have sent it")
 		open, err := again.view.OpenAlerts(context.Background(), "north")
 		require.NoError(t, err)
 		require.Len(t, open, 1)
 		require.True(t, open[0].Notify)
 		require.NoError(t, again.store([]telemetry.Record{fast(time.Now(), 20)}))
 		time.Sleep(10 * time.Second)
-		require.Equal(t, telemetry.AlertResolved, (*again.notified)[len(*again.notified)-1].Transition)
+		require.Equal(t, telemetry.AlertResolved, again.notified()[len(again.notified())-1].Transition)
 
 		// Ten minutes that arrive two hours late.
 		for i := range 60 {
@@ -532,7 +543,7 @@ func TestAlertIsNotifiedOnce(t *testing.T) {
 			require.NoError(t, again.store([]telemetry.Record{fast(time.Now().Add(-2*time.Hour+time.Duration(10*i)*time.Second), kmh)}))
 		}
 		time.Sleep(30 * time.Second)
-		require.Equal(t, 1, opened(*again.notified), "late records notify no alert that has ended")
+		require.Equal(t, 1, opened(again.notified()), "late records notify no alert that has ended")
 		rows, err := again.view.DeviceAlerts(context.Background(), "v1", 0, 1<<60)
 		require.NoError(t, err)
 		require.Len(t, slices.DeleteFunc(rows, func(a cassandra.Alert) bool { return a.Type != string(telemetry.SpeedLimit) }), 2, "they are stored as alerts")
