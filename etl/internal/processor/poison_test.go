@@ -5,24 +5,25 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
-	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
 	"github.com/fleettracing/fleet-tracing/etl/internal/fakestore"
 )
 
 // poison is a store in which requests about the device "bad" fail for good.
 type poison struct {
 	*fakestore.View
-	kind string // of the requests that fail; empty: none
+	kind   string // of the requests that fail
+	healed atomic.Bool
 }
 
 func (s *poison) fails(kind, device string) error {
-	if s.kind != kind || device != "bad" {
+	if s.healed.Load() || s.kind != kind || device != "bad" {
 		return nil
 	}
 	return &cassandra.Error{Op: kind, Reason: cassandra.ReasonOther, Err: errors.New("too many statements")}
@@ -69,9 +70,11 @@ func (s *poison) LastDeviceDay(ctx context.Context, id string, day cassandra.Day
 // startPoisoned starts a process whose requests of a kind fail.
 func startPoisoned(t *testing.T, store *fakestore.Store, kind string) (*process, *poison) {
 	t.Helper()
-	p := start(t, store, true)
-	s := &poison{p.view, kind}
-	p.stores, p.rows.Store = executor.Views[Store]{Strong: s, Fallback: s}, s
+	s := &poison{kind: kind}
+	p := startOn(t, store, true, func(v *fakestore.View) Store {
+		s.View = v
+		return s
+	})
 	return p, s
 }
 
@@ -111,7 +114,7 @@ func TestBadDeviceCostsOnlyItself(t *testing.T) {
 				last, poison := startPoisoned(t, store, kind)
 				time.Sleep(2 * time.Minute)
 				require.Equal(t, 1, last.failed(), "it was left to the next process")
-				poison.kind = ""
+				poison.healed.Store(true)
 				time.Sleep(6 * time.Minute)
 				require.Zero(t, last.failed(), "it is tried again")
 				last.finish(t)

@@ -83,6 +83,11 @@ func (p *process) notified() []telemetry.AlertEvent {
 }
 
 func start(t testing.TB, store *fakestore.Store, stream bool) *process {
+	return startOn(t, store, stream, func(v *fakestore.View) Store { return v })
+}
+
+// startOn starts a process whose processor uses a store that is made of a view.
+func startOn(t testing.TB, store *fakestore.Store, stream bool, storeOf func(*fakestore.View) Store) *process {
 	e, fingerprint := engine(t)
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
@@ -101,10 +106,11 @@ func start(t testing.TB, store *fakestore.Store, stream bool) *process {
 	p.claims = claims.New(claims.Options{
 		Role: role, Heartbeat: 5 * time.Second, Lease: 10 * time.Second, FenceAfter: 20 * time.Second, MaxClockSkew: 10 * time.Second,
 	}, executor.Views[claims.Store]{Strong: p.view, Fallback: p.view}, exec, stamps, logger, reg, now)
+	rows := storeOf(p.view)
 	p.Processor = New(Options{
 		Flush: flush, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Stream: stream,
 	}, func() derived.Rules { return derived.Rules{Engine: e, Fingerprint: fingerprint} },
-		executor.Views[Store]{Strong: p.view, Fallback: p.view}, exec, p.claims, stamps, func(events []telemetry.AlertEvent) {
+		executor.Views[Store]{Strong: rows, Fallback: rows}, exec, p.claims, stamps, func(events []telemetry.AlertEvent) {
 			p.notes.mu.Lock()
 			defer p.notes.mu.Unlock()
 			p.notes.events = append(p.notes.events, events...)
