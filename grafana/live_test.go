@@ -40,14 +40,13 @@ type absence struct {
 }
 
 const (
-	noKafka     = "this stack has no Kafka"
-	noRedis     = "this stack has no Redis"
-	noErrors    = "this stack has no failures"
-	noRateLimit = "no sender exceeds its rate limit"
-	noHints     = "the metric of delivered hints exists only after a node was down"
-	idle        = "idle nodes have no pending tasks and rarely collect garbage"
-	noAlert     = "a healthy stack has no critical alert"
-	noBacklog   = "the spool of a healthy stack may not shrink, because it is empty"
+	noKafka   = "this stack has no Kafka"
+	noRedis   = "this stack has no Redis"
+	noErrors  = "this stack has no failures"
+	noHints   = "the metric of delivered hints exists only after a node was down"
+	idle      = "idle nodes have no pending tasks and rarely collect garbage"
+	noAlert   = "a healthy stack has no critical alert"
+	noBacklog = "the spool of a healthy stack may not shrink, because it is empty"
 )
 
 // mayBeEmpty lists the queries that have no result in a healthy stack, by dashboard, panel and refId.
@@ -62,7 +61,6 @@ var mayBeEmpty = map[string]absence{
 	"fleet-pipeline: annotation Critical alerts":                            {reason: noAlert},
 	"fleet-pipeline: Kafka lag (records): A":                                {reason: noKafka, unknown: true},
 	"fleet-pipeline: Kafka lag (records): B":                                {reason: noKafka, unknown: true},
-	"fleet-pipeline: IoT API: requests by status code (requests/s): B":      {reason: noRateLimit},
 	"fleet-pipeline: Kafka: consumer group: A":                              {reason: noKafka, unknown: true},
 	"fleet-pipeline: Kafka: consumer group: B":                              {reason: noKafka, unknown: true},
 	"fleet-pipeline: Kafka: consumer group: C":                              {reason: noKafka, unknown: true},

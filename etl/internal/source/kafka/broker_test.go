@@ -444,7 +444,7 @@ func (s *fixture) covers(offsets map[int32]int64, durable ...map[place]int) {
 }
 
 func TestKilledProcessLosesNothing(t *testing.T) {
-	const records = 20_000
+	const records = 40_000
 	s := newFixture(t, 6)
 	s.fill(records)
 	var all []map[place]int
