@@ -174,7 +174,12 @@ func Exec(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger, 
 		return err
 	}
 	defer admin.Close()
-	return admin.Exec(ctx, statements...)
+	for _, statement := range statements { // each is executed on a schema that all nodes agree on
+		if err := admin.Exec(ctx, statement); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // render returns the statements of the numbered files in order, without comments.
