@@ -671,8 +671,12 @@ func TestRawShowsEveryTypeAndRejectsHostileStatements(t *testing.T) {
 		assert.Equal(t, backend.StatusBadRequest, response.Status, reason)
 		assert.Equal(t, backend.ErrorSourceDownstream, response.ErrorSource)
 	}
-	huge := w.try(t, s, january, january, map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", 10<<20) + "'"})
-	require.ErrorContains(t, huge.Error, "at most")
+	ofLength := func(n int) map[string]any {
+		return map[string]any{"queryType": "raw", "cql": "SELECT * FROM every_type WHERE te = '" + strings.Repeat("x", n) + "'"}
+	}
+	require.ErrorContains(t, w.try(t, s, january, january, ofLength(3<<20)).Error, "query memory")
+	_, err := w.plugin.Query(t.Context(), s, january, january, nil, ofLength(10<<20))
+	require.ErrorContains(t, err, "larger than max", "it is not even decoded")
 	million := w.try(t, s, time.Unix(0, 0), time.Unix(100*365*24*3600, 0), map[string]any{"queryType": "raw", "cql": "SELECT * FROM telemetry_by_device_day WHERE device_id = 'x' AND day IN ($__days)"})
 	require.ErrorContains(t, million.Error, "at most 100 are allowed")
 	off := w.source("off", map[string]any{"allowRaw": false})
