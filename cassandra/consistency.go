@@ -68,3 +68,12 @@ func overlapping(write gocql.Consistency, replication Replication) gocql.Consist
 	}
 	return [...]gocql.Consistency{gocql.One, gocql.Two, gocql.Three}[missed]
 }
+
+// readOverlapping reads at the level of Strong, and at that of Fallback if too few replicas are up.
+func readOverlapping[T any](s *Session, read func(gocql.Consistency) (T, error)) (T, error) {
+	result, err := read(overlapping(s.write, s.replication))
+	if classify(err).TooFewReplicas() {
+		return read(s.write)
+	}
+	return result, err
+}

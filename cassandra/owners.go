@@ -47,10 +47,7 @@ const (
 
 // Owners returns the owners of devices, in the order of the arguments. It reads at the levels of LatestWriteTimes.
 func (s *OwnerStore) Owners(ctx context.Context, deviceIDs []string) ([]Owner, error) {
-	owners, err := s.owners(ctx, deviceIDs, overlapping(s.write, s.replication))
-	if classify(err).TooFewReplicas() {
-		owners, err = s.owners(ctx, deviceIDs, s.write)
-	}
+	owners, err := readOverlapping(s.Session, func(level gocql.Consistency) ([]Owner, error) { return s.owners(ctx, deviceIDs, level) })
 	return owners, opError("read "+TableOwners, err)
 }
 

@@ -280,10 +280,9 @@ func telemetryScan(history bool) func(*gocql.Iter) (Telemetry, bool) {
 // LatestWriteTimes lists the write times of devices, in the order of the arguments. It reads at the level of Strong, and
 // at that of Fallback if too few replicas are up.
 func (s *TelemetryStore) LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]WriteTimes, error) {
-	stored, err := s.latestWriteTimes(ctx, deviceIDs, overlapping(s.write, s.replication))
-	if classify(err).TooFewReplicas() {
-		stored, err = s.latestWriteTimes(ctx, deviceIDs, s.write)
-	}
+	stored, err := readOverlapping(s.Session, func(level gocql.Consistency) ([]WriteTimes, error) {
+		return s.latestWriteTimes(ctx, deviceIDs, level)
+	})
 	return stored, opError("read "+TableLatest, err)
 }
 
