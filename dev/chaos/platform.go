@@ -240,7 +240,7 @@ var faster = map[string][]string{
 	"rules/cause-alerts.yml": {
 		"for: 1m\n", "for: 5s\n", "for: 2m\n", "for: 10s\n", "for: 5m\n", "for: 25s\n", "for: 10m\n", "for: 50s\n", "for: 15m\n", "for: 75s\n",
 		"[1m", "[5s", "[2m", "[10s", "[3m", "[15s", "[5m", "[25s", "[10m", "[50s", "[15m", "[75s", "[30m", "[150s", "[1h", "[300s", "[6h", "[1800s",
-		":1m]", ":5s]", "offset 10m", "offset 50s", ") > 60\n", ") > 5\n", ") > 120\n", ") > 10\n", ") > 300\n", ") > 25\n",
+		":1m]", ":5s]", "offset 10m", "offset 50s", "offset 6h", "offset 1800s", ") > 60\n", ") > 5\n", ") > 120\n", ") > 10\n", ") > 300\n", ") > 25\n",
 	},
 }
 

@@ -60,7 +60,7 @@ func (e *Entry) forbidden(fleet string) string {
 	case e.Sender == pipeline.Trusted, e.Sender == fleet, e.Sender == "" && e.Source != sourceAPI:
 		return ""
 	case e.Sender == "":
-		return fmt.Sprintf("forbidden_fleet: fleet_id %q: an earlier version did not note which fleet its sender may write to: check it, and give --allow-forbidden-fleet", fleet)
+		return fmt.Sprintf("forbidden_fleet: fleet_id %q: the dead letter does not name its sender: check it, and give --allow-forbidden-fleet", fleet)
 	default:
 		return fmt.Sprintf("forbidden_fleet: fleet_id %q: its sender writes to fleet %s only: give --set fleet_id=%s or --allow-forbidden-fleet", fleet, e.Sender, e.Sender)
 	}

@@ -106,8 +106,8 @@ func TestRecordEntersNoFleetThatItsSenderMayNotWriteTo(t *testing.T) {
 		"allowed":                           {entry: Entry{Source: "api", Sender: "b", Record: in("b")}, set: "a", allow: true, want: "a"},
 		"rejected again before":             {entry: Entry{Source: "deadletters", Sender: "b", Record: in("a")}},
 		"a token of all fleets":             {entry: Entry{Source: "api", Sender: "*", Record: in("a")}, want: "a"},
-		"an earlier version":                {entry: Entry{Source: "api", Record: in("a")}},
-		"an earlier version, allowed":       {entry: Entry{Source: "api", Record: in("a")}, allow: true, want: "a"},
+		"without a sender":                  {entry: Entry{Source: "api", Record: in("a")}},
+		"without a sender, allowed":         {entry: Entry{Source: "api", Record: in("a")}, allow: true, want: "a"},
 		"a file":                            {entry: Entry{Source: "csvfile", Record: in("b")}, set: "a", want: "a"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -45,7 +45,7 @@ func TestTornTailIsTruncatedAtAnyByte(t *testing.T) {
 			require.Equal(t, ends[whole], info.Size())
 		}
 		torn := size != ends[whole]
-		require.Equal(t, torn, after.values(t)["corrupt_total"] == 1, "cut at %d", size)
+		require.Zero(t, after.values(t)["corrupt_total"], "cut at %d", size)
 		require.Equal(t, torn, strings.Contains(after.log.String(), "its sender was answered only if the disk lost what it had synced"))
 		after.append(t, "new")
 		got, numbers := after.drain(t)
@@ -162,7 +162,7 @@ func TestForgedHeadersInATornTail(t *testing.T) {
 	after := mustOpen(t, dir, Options{})
 	got, _ := after.drain(t)
 	require.Equal(t, []string{"first"}, got)
-	require.EqualValues(t, 1, after.values(t)["corrupt_total"])
+	require.Zero(t, after.values(t)["corrupt_total"])
 }
 
 func flipByte(t testing.TB, path string, at int64, flip byte) {
@@ -191,14 +191,14 @@ func TestCorruption(t *testing.T) {
 		"the start of a segment":  {func(t *testing.T, _ string, s []string) { fill(t, s[1], 0, 90) }, []int{4}, 1, true},
 		"the end of a segment":    {func(t *testing.T, _ string, s []string) { fill(t, s[1], 390, 10) }, []int{7}, 1, true},
 		"truncated in the middle": {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Truncate(s[1], 250)) }, []int{6, 7}, 1, false},
-		"two ranges":              {func(t *testing.T, _ string, s []string) { fill(t, s[0], 110, 1); fill(t, s[2], 310, 1) }, []int{1, 11}, 2, true},
+		"two ranges":              {func(t *testing.T, _ string, s []string) { fill(t, s[0], 110, 1); fill(t, s[2], 210, 1) }, []int{1, 10}, 2, true},
 		"a whole segment":         {func(t *testing.T, _ string, s []string) { fill(t, s[0], 0, 400) }, []int{0, 1, 2, 3}, 1, true},
 		"an empty segment":        {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Truncate(s[0], 0)) }, []int{0, 1, 2, 3}, 1, false},
 		"a missing segment":       {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Remove(s[1])) }, []int{4, 5, 6, 7}, 1, false},
 		"the first one missing":   {func(t *testing.T, _ string, s []string) { require.NoError(t, os.Remove(s[0])) }, []int{0, 1, 2, 3}, 0, false},
 		"a corrupt cursor": {func(t *testing.T, dir string, _ []string) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, cursorFile), []byte("5 deadbeef\n"), 0o600))
-		}, nil, 1, false},
+		}, nil, 0, false},
 		"other files": {func(t *testing.T, dir string, _ []string) {
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "notes.txt"), nil, 0o600))
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "1.spool"), nil, 0o600))

@@ -19,7 +19,7 @@ type marks struct {
 	durable uint64 // number before which every entry was synced: its Append has returned, and its sender was answered
 }
 
-// loadMarks reads the cursor file; without one, nothing is acknowledged or synced. A corrupt file is logged and counted.
+// loadMarks reads the cursor file; without one, nothing is acknowledged or synced. A corrupt file is logged.
 // Next returns acknowledged entries again then, which changes nothing in the store.
 func (s *Spool) loadMarks() (m marks, err error) {
 	disk.RemoveTemporary(s.path(cursorFile))
@@ -31,7 +31,6 @@ func (s *Spool) loadMarks() (m marks, err error) {
 		return marks{}, err
 	}
 	if _, err := fmt.Sscanf(string(text), "%d %d", &m.cursor, &m.durable); err != nil || string(text) != m.text() {
-		s.metrics.corrupt.Inc()
 		s.logger.WithField("file", s.path(cursorFile)).Warn("spool cursor corrupt, reading acknowledged entries again")
 		return marks{}, nil
 	}
@@ -88,7 +87,7 @@ func (s *Spool) removeFinished() error {
 	s.mu.Unlock()
 	var failed error
 	for _, g := range finished {
-		if err := os.Remove(g.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := g.remove(); err != nil && !errors.Is(err, os.ErrNotExist) {
 			s.metrics.failed("remove")
 			failed = err
 			s.mu.Lock()

@@ -46,7 +46,7 @@ func (s *Spool) read(at position) (e entry, ok bool, err error) {
 	if !ok {
 		if s.ahead.segment != g || s.ahead.offset != at.offset || at.offset+int64(len(s.ahead.bytes)) < size {
 			text, err := readFile(g, at.offset, size)
-			if err != nil {
+			if err := s.unreadable(g, err); err != nil {
 				return entry{}, false, err
 			}
 			s.ahead = readAhead{g, at.offset, text}
@@ -73,7 +73,7 @@ func (s *Spool) read(at position) (e entry, ok bool, err error) {
 	return e, ok, nil
 }
 
-// readFile reads a range of a segment.
+// readFile reads a range of a segment. After an error, the bytes that were not read are 0.
 func readFile(g *segment, from, to int64) ([]byte, error) {
 	f, err := os.Open(g.path)
 	if err != nil {
@@ -81,10 +81,8 @@ func readFile(g *segment, from, to int64) ([]byte, error) {
 	}
 	defer f.Close()
 	text := make([]byte, to-from)
-	if _, err := f.ReadAt(text, from); err != nil {
-		return nil, g.errorAt(from, err)
-	}
-	return text, nil
+	_, err = f.ReadAt(text, from)
+	return text, err
 }
 
 // logCorruption logs a range in which accepted entries are lost, from the one with the given number on.

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 
 	"github.com/sirupsen/logrus"
@@ -67,9 +66,6 @@ func (s *Spool) recover() error {
 	return s.removeFinished()
 }
 
-// oldSegment matches segments whose headers have no checksum of their own.
-var oldSegment = regexp.MustCompile(`^[0-9]{20}-[0-9a-f]{16}\.spool$`)
-
 func (s *Spool) findSegments() ([]*segment, error) {
 	files, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -79,8 +75,6 @@ func (s *Spool) findSegments() ([]*segment, error) {
 	for _, f := range files {
 		if first, salt, ok := parseSegmentName(f.Name()); ok {
 			found = append(found, s.newSegment(first, salt))
-		} else if oldSegment.MatchString(f.Name()) {
-			return nil, fmt.Errorf("file %s: its format is of an earlier version: empty the spool with the program that wrote it", s.path(f.Name()))
 		}
 	}
 	slices.SortFunc(found, func(a, b *segment) int { return cmp.Compare(a.first, b.first) })
@@ -95,10 +89,10 @@ func (s *Spool) findSegments() ([]*segment, error) {
 
 // scan reads a segment and finds its end, the last entry before limit, and its corrupt ranges. It returns the offset of the
 // first unacknowledged entry. The last segment, whose limit is the greatest number, may have a torn tail; scan truncates it
-// unless it is corruption of synced entries.
+// unless it is corruption of synced entries. What the disk does not read is corrupt, too.
 func (s *Spool) scan(g *segment, limit uint64) (cursorOffset int64, err error) {
 	text, err := os.ReadFile(g.path)
-	if err != nil {
+	if err := s.unreadable(g, err); err != nil {
 		return 0, err
 	}
 	size, last := int64(len(text)), limit == math.MaxUint64
@@ -120,19 +114,18 @@ func (s *Spool) scan(g *segment, limit uint64) (cursorOffset int64, err error) {
 		g.end, g.size = e.number+1, from+e.size
 	}
 	switch {
-	case last && g.end < s.saved.durable: // also where the file ends between two entries
+	case last && (g.end < s.saved.durable || g.unreadable): // also where the file ends between two entries
 		if s.cursor < s.saved.durable {
 			s.logCorruption(g, g.size, size, max(g.end, s.cursor))
 		}
 	case last:
 		if g.size < size {
-			s.metrics.corrupt.Inc()
 			s.logger.WithFields(logrus.Fields{"file": g.path, "at_byte": g.size, "bytes": size - g.size}).
 				Warn("spool segment ends in a torn entry, truncating it; its sender was answered only if the disk lost what it had synced")
 		}
 		// The last writes of the previous process may not be on disk, and Next will return them.
 		if err := truncateAndSync(g.path, g.size); err != nil {
-			return 0, g.errorAt(g.size, err)
+			return 0, fmt.Errorf("truncate file %s to %d bytes: %w: check the disk", g.path, g.size, err)
 		}
 	case g.end < limit && limit > s.cursor:
 		s.logCorruption(g, g.size, size, max(g.end, s.cursor))

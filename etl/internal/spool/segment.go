@@ -2,9 +2,11 @@ package spool
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
 )
 
@@ -32,14 +34,15 @@ type segment struct {
 	end     uint64  // number after its last entry
 	size    int64   // bytes that are on disk and may be read
 	corrupt []int64 // offsets of the corrupt ranges that were found when the spool was opened
+
+	unreadable bool // the disk did not read all of it
 }
 
 func (s *Spool) newSegment(first, salt uint64) *segment {
 	return &segment{path: s.path(segmentName(first, salt)), first: first, salt: salt, end: first}
 }
 
-// segmentSuffix has the version of the format.
-const segmentSuffix = ".2.spool"
+const segmentSuffix = ".spool"
 
 // segmentName returns the file name of a segment.
 func segmentName(first, salt uint64) string {
@@ -126,6 +129,32 @@ func (g *segment) find(b []byte, from, to uint64) (e entry, skipped int64, ok bo
 	return entry{}, 0, false
 }
 
-func (g *segment) errorAt(offset int64, err error) error {
-	return fmt.Errorf("file %s at byte %d: %w: check the disk; if the file stays unreadable, move it away to continue without its entries", g.path, offset, err)
+// unreadable returns nil for an error of reading a file, as from a bad disk, after it has logged it: the entries that were
+// not read are corrupt. Errors of opening the file are returned.
+func (s *Spool) unreadable(g *segment, err error) error {
+	var failed *fs.PathError
+	switch {
+	case err == nil, err == io.EOF: // the file is shorter than it was
+		return nil
+	case !errors.As(err, &failed) || failed.Op != "read":
+		return err
+	}
+	s.metrics.failed("read")
+	s.logger.WithError(err).WithField("file", g.path).
+		Error("spool segment unreadable, continuing without the entries in it that the disk does not return: the file is kept as " + g.path + unreadableSuffix)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.unreadable = true
+	return nil
+}
+
+// unreadableSuffix is added to the name of a segment that the disk did not read, instead of removing it.
+const unreadableSuffix = ".unreadable"
+
+// remove removes a segment's file.
+func (g *segment) remove() error {
+	if g.unreadable {
+		return os.Rename(g.path, g.path+unreadableSuffix)
+	}
+	return os.Remove(g.path)
 }

@@ -330,7 +330,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		full: register.Counter("fleet_etl_spool_full_total", "Entries that were rejected because the spool or its disk was full."),
 		corrupt: register.Counter("fleet_etl_spool_corrupt_total",
-			"Torn or corrupt ranges found in the spool. A torn entry after a crash is harmless; the log names every other range."),
+			"Corrupt ranges found in the spool: accepted records in them are lost. The log names the ranges."),
 		errors: promutil.Counters(register, "fleet_etl_spool_errors_total",
 			"Failed disk operations of the spool, by operation (create, write, sync, read, cursor, remove).", "operation", operations...),
 		sync: register.Histogram("fleet_etl_spool_sync_duration_seconds",

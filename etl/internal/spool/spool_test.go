@@ -376,12 +376,48 @@ func TestFailedFsyncWritesEntriesToNewSegment(t *testing.T) {
 	}
 }
 
-func TestSegmentsOfAnEarlierFormatAreNotTakenForDamage(t *testing.T) {
-	dir := t.TempDir()
-	old := filepath.Join(dir, "00000000000000000001-00000000000000aa.spool")
-	require.NoError(t, os.WriteFile(old, []byte("entries"), 0o600))
-	_, err := Open(dir, Options{MaxBytes: 1}, quiet(), nil, time.Now)
-	require.EqualError(t, err, "open spool: file "+old+": its format is of an earlier version: empty the spool with the program that wrote it")
+// A directory in the place of a file opens, and fails to be read, as a file on a bad disk does.
+func TestUnreadableSegmentCostsItsEntriesOnly(t *testing.T) {
+	for name, broken := range map[string]struct {
+		segment int
+		running bool
+		want    []string
+	}{
+		"the first":              {0, false, []string{"b", "c"}},
+		"one between others":     {1, false, []string{"a", "c"}},
+		"the last":               {2, false, []string{"a", "b"}},
+		"one while it is read":   {1, true, []string{"a", "c"}},
+		"the first when running": {0, true, []string{"b", "c"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			r := mustOpen(t, dir, Options{SegmentBytes: 1})
+			r.append(t, "a", "b", "c")
+			if !broken.running {
+				require.NoError(t, r.Close())
+			}
+			path := segmentsIn(t, dir)[broken.segment]
+			require.NoError(t, os.Remove(path))
+			require.NoError(t, os.Mkdir(path, 0o700))
+			if !broken.running {
+				r = mustOpen(t, dir, Options{SegmentBytes: 1})
+			}
+
+			r.append(t, "d")
+			got, numbers := r.drain(t)
+			require.Equal(t, append(broken.want, "d"), got)
+			require.Contains(t, r.log.String(), "spool segment unreadable")
+			require.Equal(t, 1.0, r.values(t)["corrupt_total"], "one range of entries is lost")
+
+			for _, n := range numbers {
+				r.Ack(n)
+			}
+			require.NoError(t, r.Close())
+			require.DirExists(t, path+unreadableSuffix, "the file is kept")
+			got, _ = mustOpen(t, dir, Options{SegmentBytes: 1}).drain(t)
+			require.Empty(t, got)
+		})
+	}
 }
 
 func TestDirectoryIsLocked(t *testing.T) {

@@ -15,7 +15,7 @@ import (
 type entry struct {
 	AcceptedMs int64  // Unix milliseconds
 	Origin     string // ID of the request
-	Sender     string // fleet of the token, or * for all fleets; empty in entries of earlier versions
+	Sender     string // fleet of the token, or * for all fleets
 	Messages   []protocol.Message
 }
 
