@@ -125,8 +125,7 @@ func (a *App) tokens() (*auth.Tokens, error) {
 	return tokens, nil
 }
 
-// recent remembers the latest records of the API, for its responses. It remembers them by fleet: a response must not reveal when
-// a device sends to another fleet.
+// recent remembers the latest records of the API, for its responses.
 type recent struct {
 	mu           sync.Mutex
 	deduplicator *validate.Deduplicator
@@ -135,7 +134,6 @@ type recent struct {
 func (r *recent) see(record *telemetry.Record) telemetry.Seen {
 	normal := *record
 	validate.Normalize(&normal)
-	normal.DeviceID = normal.FleetID + "/" + normal.DeviceID // names have no slash
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.deduplicator.Add(&normal)

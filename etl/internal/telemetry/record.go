@@ -90,7 +90,7 @@ func (r *Record) KeyedHash(secret maphash.Seed) uint64 {
 	return maphash.Comparable(secret, n)
 }
 
-// Seen says whether an earlier record had the same device and time.
+// Seen says whether an earlier record of the same fleet had the same device and time.
 type Seen int
 
 // The values of Seen.

@@ -20,15 +20,16 @@ func NewDeduplicator(records int) *Deduplicator {
 	return &Deduplicator{secret: maphash.MakeSeed(), half: half, young: make(map[uint64]uint64, half)}
 }
 
-// Add remembers a record, and returns whether an earlier one had the same device and time. Two different records would have to
+// Add remembers a record, and returns whether an earlier one of its fleet had the same device and time. Records of
+// other fleets do not count: they may be rejected later, and their times must not be revealed. Two different records would have to
 // agree in all 128 bits of their hashes to count as duplicates, and the hashes are keyed.
 func (d *Deduplicator) Add(r *telemetry.Record) telemetry.Seen {
-	return d.add(maphash.Comparable(d.secret, identity{r.DeviceID, r.TimeMs}), r.KeyedHash(d.secret))
+	return d.add(maphash.Comparable(d.secret, identity{r.FleetID, r.DeviceID, r.TimeMs}), r.KeyedHash(d.secret))
 }
 
 type identity struct {
-	deviceID string
-	timeMs   int64
+	fleetID, deviceID string
+	timeMs            int64
 }
 
 func (d *Deduplicator) add(key, payload uint64) telemetry.Seen {

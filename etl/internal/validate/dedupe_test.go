@@ -81,6 +81,19 @@ func TestRecordWithTheHashOfAnotherIsNoDuplicate(t *testing.T) {
 	assert.Equal(t, telemetry.Duplicate, d.Add(&first))
 }
 
+// A record that another fleet sent first, and that is rejected later, makes no duplicate of the owner's.
+func TestRecordOfAnotherFleetIsNoDuplicate(t *testing.T) {
+	d := NewDeduplicator(10)
+	rival := telemetry.Record{DeviceID: "truck-1", FleetID: "rival", TimeMs: 1_772_366_400_000, Lat: 1, Lon: 1}
+	own := rival
+	own.FleetID = "wuxi"
+	assert.Equal(t, telemetry.New, d.Add(&rival))
+	assert.Equal(t, telemetry.New, d.Add(&own))
+	assert.Equal(t, telemetry.Duplicate, d.Add(&own))
+	own.Lat = 2
+	assert.Equal(t, telemetry.Conflict, d.Add(&own))
+}
+
 // hashBeforeLon is the state of PayloadHash before it adds the longitude: it is public, and each step can be undone.
 func hashBeforeLon(r *telemetry.Record) uint64 {
 	const prime = 1099511628211

@@ -81,7 +81,7 @@ func TestValidateFindsDuplicates(t *testing.T) {
 		"another millisecond":            {func(r *telemetry.Record) { r.TimeMs++ }, telemetry.New},
 		"another device":                 {func(r *telemetry.Record) { r.DeviceID = "truck-2" }, telemetry.New},
 		"another position":               {func(r *telemetry.Record) { r.Lat += 1e-6 }, telemetry.Conflict},
-		"another fleet":                  {func(r *telemetry.Record) { r.FleetID = "taihu" }, telemetry.Conflict},
+		"another fleet":                  {func(r *telemetry.Record) { r.FleetID = "taihu" }, telemetry.New},
 		"without its temperature":        {func(r *telemetry.Record) { r.TempC = telemetry.Optional[float64]{} }, telemetry.Conflict},
 		"without its accuracy":           {func(r *telemetry.Record) { r.AccuracyM = telemetry.Optional[float64]{} }, telemetry.Conflict},
 		"with another charge":            {func(r *telemetry.Record) { r.BatteryPct = telemetry.Some(int32(79)) }, telemetry.Conflict},
