@@ -126,7 +126,9 @@ func (a *API) resolve(w *rest.Response, r *rest.Request) error {
 	if !r.Grant.Allows(key.FleetID) {
 		return otherFleet(key.FleetID)
 	}
-	if err := a.withStore(r.Context(), func(ctx context.Context, store Store) error { return a.resolveAlert(ctx, store, key) }); err != nil {
+	if err := a.withStore(r.Context(), r.Grant.Sender(), func(ctx context.Context, store Store) error {
+		return a.resolveAlert(ctx, store, key)
+	}); err != nil {
 		return err
 	}
 	w.ExtendDeadline(slowReader)

@@ -95,7 +95,7 @@ func (l *list[T]) serve(a *API, w *rest.Response, r *rest.Request) error {
 		generation = l.generation(ctx, q)
 	}
 	encoded, err := a.loader.Get(ctx, pageKey(q, generation), l.ttl(q, a.Now()), isPage, func(ctx context.Context) (encoded []byte, err error) {
-		err = a.withStore(ctx, func(ctx context.Context, store Store) error {
+		err = a.withStore(ctx, r.Grant.Sender(), func(ctx context.Context, store Store) error {
 			items, position, err := l.page(ctx, store, q)
 			if err != nil {
 				return err
@@ -267,7 +267,7 @@ func (l *list[T]) stream(a *API, w *rest.Response, r *rest.Request, q *params.Qu
 	read := parts(q)
 	for first, done := true, false; !done; first = false {
 		var items []T
-		err := a.withStore(ctx, func(ctx context.Context, store Store) (err error) {
+		err := a.withStore(ctx, r.Grant.Sender(), func(ctx context.Context, store Store) (err error) {
 			items, done, err = read(ctx, store)
 			return err
 		})

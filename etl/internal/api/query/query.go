@@ -16,6 +16,8 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/cache"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fair"
+	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 )
 
 // Store is what the API reads. *cassandra.Store is one.
@@ -47,13 +49,15 @@ type Options struct {
 type Limits struct {
 	Rows          int           // rows per page, default of limit; 1,000
 	MaxRows       int           // rows per page, maximum; 10,000
-	InFlight      int           // reads of the store in progress; 32
+	InFlight      int           // reads of the store in progress; 32. A sender gets at most as many as it leaves free
+	Waiting       int           // reads of one sender that wait for their turn; 100
 	Timeout       time.Duration // of one request, or of one part of a stream; 10 s
 	StreamTimeout time.Duration // of a whole stream; 5 min
 }
 
 func (l Limits) withDefaults() Limits {
-	l.Rows, l.MaxRows, l.InFlight = cmp.Or(l.Rows, 1000), cmp.Or(l.MaxRows, 10_000), cmp.Or(l.InFlight, 32)
+	l.Rows, l.MaxRows = cmp.Or(l.Rows, 1000), cmp.Or(l.MaxRows, 10_000)
+	l.InFlight, l.Waiting = cmp.Or(l.InFlight, 32), cmp.Or(l.Waiting, 100)
 	l.Timeout, l.StreamTimeout = cmp.Or(l.Timeout, 10*time.Second), cmp.Or(l.StreamTimeout, 5*time.Minute)
 	l.Rows = min(l.Rows, l.MaxRows)
 	return l
@@ -63,8 +67,9 @@ func (l Limits) withDefaults() Limits {
 type API struct {
 	Options
 	loader *cache.Loader
-	slots  chan struct{} // one per read in progress
-	memory *rest.Memory  // of responses that are being sent
+	slots  *fair.Slots // one per read in progress
+	waited map[outcome]prometheus.Observer
+	memory *rest.Memory // of responses that are being sent
 }
 
 // The memory of responses that are being sent, in bytes: of all, and of one stream.
@@ -76,11 +81,32 @@ const (
 // New makes an API and registers its metrics.
 func New(o Options) *API {
 	o.Limits = o.Limits.withDefaults()
-	return &API{
-		Options: o, loader: cache.NewLoader(o.Cache, o.Limits.Timeout, o.Registry), slots: make(chan struct{}, o.Limits.InFlight),
+	a := &API{
+		Options: o, loader: cache.NewLoader(o.Cache, o.Limits.Timeout, o.Registry),
+		slots: fair.NewSlots(int64(o.Limits.InFlight), o.Limits.Waiting), waited: map[outcome]prometheus.Observer{},
 		memory: rest.NewMemory(responseMemory, "responses", o.Registry),
 	}
+	register := promutil.With(o.Registry)
+	register.GaugeFunc("fleet_etl_api_reads", "Reads of the store in progress for the API, at most 32. A fleet gets at most as many as it leaves free.",
+		func() float64 { return float64(a.slots.Used()) })
+	waited := register.HistogramVec("fleet_etl_api_read_wait_seconds",
+		"Time that a read of the store waited for its turn, by outcome: started, limited (status 429: its fleet or token has too many reads in progress), "+
+			"overloaded (status 503: all of them have) or abandoned by the client.", cassandra.RequestBuckets, "outcome")
+	for _, o := range []outcome{started, limited, overloaded, abandoned} {
+		a.waited[o] = waited.WithLabelValues(string(o))
+	}
+	return a
 }
+
+// outcome is what became of a read that waited for its turn.
+type outcome string
+
+const (
+	started    outcome = "started"
+	limited    outcome = "limited"
+	overloaded outcome = "overloaded"
+	abandoned  outcome = "abandoned"
+)
 
 // Close ends the reads in progress. Call it after the shutdown of the server.
 func (a *API) Close() { a.loader.Close() }
@@ -101,21 +127,41 @@ func (a *API) Routes() []rest.Route {
 // slowReader is how long a client may take to read a response, or one part of a stream.
 const slowReader = 30 * time.Second
 
-// withStore calls do with the store, as one of the reads in progress and with the time limit of a request.
-func (a *API) withStore(ctx context.Context, do func(ctx context.Context, store Store) error) error {
+// withStore calls do with the store, as one of the reads in progress of a sender, and with the time limit of a request.
+func (a *API) withStore(ctx context.Context, sender string, do func(ctx context.Context, store Store) error) error {
 	store, ok := a.Store()
 	if !ok {
 		return rest.Temporary(rest.StoreUnavailable, "the store has not been reached yet", retryLater, retryWait, nil)
 	}
 	ctx, cancel := context.WithTimeout(ctx, a.Limits.Timeout)
 	defer cancel()
-	select {
-	case a.slots <- struct{}{}:
-		defer func() { <-a.slots }()
-		return do(ctx, store)
-	case <-ctx.Done():
-		return rest.Temporary(rest.Overloaded, "too many reads are in progress", retryLater, retrySoon, ctx.Err())
+	if err := a.turn(ctx, sender); err != nil {
+		return err
 	}
+	defer a.slots.Release(sender, 1)
+	return do(ctx, store)
+}
+
+// turn waits for the turn of a sender, for at most half of the time limit of a request.
+func (a *API) turn(ctx context.Context, sender string) error {
+	begin := a.Now()
+	ctx, cancel := context.WithTimeout(ctx, a.Limits.Timeout/2)
+	defer cancel()
+	err := a.slots.Acquire(ctx, sender, 1)
+	is, kind, of := started, rest.Overloaded, ""
+	switch {
+	case errors.Is(err, context.Canceled):
+		is = abandoned
+	case errors.Is(err, fair.ErrWaiting), errors.Is(err, fair.ErrLimit):
+		is, kind, of = limited, rest.RateLimited, " of this fleet or token"
+	case err != nil:
+		is = overloaded
+	}
+	a.waited[is].Observe(a.Now().Sub(begin).Seconds())
+	if err != nil {
+		return rest.Temporary(kind, "too many reads"+of+" are in progress", retryLater, retrySoon, err)
+	}
+	return nil
 }
 
 // When to retry: soon if another node may answer, later if the cluster is unavailable.

@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -222,15 +223,45 @@ func TestTimeoutAndParallelReads(t *testing.T) {
 		begin := time.Now()
 		held, waiting := ask("/v1/fleets"), ask("/v1/fleets/fleet-a/latest")
 		require.Equal(t, 1, store.asked(), "the second request waits for the first")
-		for _, answered := range []chan *httptest.ResponseRecorder{held, waiting} {
+		for status, answered := range map[int]chan *httptest.ResponseRecorder{503: held, 429: waiting} {
 			w := <-answered
-			require.Equal(t, 503, w.Code)
+			require.Equal(t, status, w.Code)
 			require.NotEmpty(t, w.Header().Get("Retry-After"))
 		}
 		require.Equal(t, 10*time.Second, time.Since(begin))
 		synctest.Wait() // until the reads have ended, because others would share them
 		close(store.gate)
 		require.Equal(t, 200, g.get("all", "/v1/fleets").Code, "and the place is free again")
+		g.api.Close()
+	})
+}
+
+// One fleet's slow reads must not make another fleet's reads wait.
+func TestReadsOfOneFleetDoNotDelayAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := twoFleets()
+		store.gate = make(chan struct{})
+		g := newFixture(t, store, func(o *Options) { o.Now = time.Now })
+		codes := make(chan int, 200)
+		for i := range cap(codes) {
+			go func() { codes <- g.get("b", fmt.Sprintf("/v1/devices/truck-%d/track?from=-1h", i)).Code }()
+		}
+		synctest.Wait()
+		require.Equal(t, 16, store.asked(), "half of the reads")
+		require.Len(t, codes, 200-16-100)
+		for len(codes) > 0 {
+			require.Equal(t, 429, <-codes, "no more of a fleet wait")
+		}
+		answered := make(chan int, 1)
+		go func() { answered <- g.get("a", "/v1/fleets/fleet-a/latest").Code }()
+		synctest.Wait()
+		require.Equal(t, 17, store.asked(), "the other fleet's read has started")
+		close(store.gate)
+		require.Equal(t, 200, <-answered)
+		for range 116 {
+			require.Equal(t, 200, <-codes)
+		}
+		require.Zero(t, metricValue(t, g.reg, "fleet_etl_api_reads", nil))
 		g.api.Close()
 	})
 }
