@@ -121,6 +121,8 @@ func (q *Queue) readList(dir string, lock bool) (err error) {
 		return nil
 	case len(text) == 0:
 		return disk.SyncDir(dir)
+	case text[len(text)-1] == '\n':
+		return nil
 	}
 	_, err = q.list.WriteString("\n") // ends a line that a crash tore
 	return err
