@@ -97,7 +97,7 @@ var faults = []fault{
 		name: "clock-jumps", title: "The clock jumps", forms: inLong,
 		injects: "the clock of `fleet-etl` set back by 45 minutes for 15 s, so that records come from the future; right again; 45 minutes ahead for 15 s; " +
 			"`kill -9`, and right again. The rejected records are reprocessed",
-		allowed: []string{"FleetClockWrong", "FleetRejectsHigh", "FleetPipelineStalled", "FleetCanaryFailing", "FleetRollupLate", "FleetProcessRestarting", "FleetTargetDown"},
+		allowed: []string{"FleetClockWrong", "FleetRejectsHigh", "FleetPipelineStalled", "FleetCanaryFailing", "FleetRollupLate", "FleetProcessRestarting", "FleetSpoolGrowing", "FleetTargetDown"},
 		inject:  moveClock, heal: setClockRight,
 	},
 	{
