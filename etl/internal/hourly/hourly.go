@@ -2,6 +2,7 @@
 package hourly
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -18,6 +19,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fair"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/stamp"
@@ -32,8 +34,10 @@ type Store interface {
 // retryAfter is how long an hour is skipped whose rows can't be read or written.
 const retryAfter = 5 * time.Minute
 
-// readsInParallel is the number of hours that are read in parallel.
-const readsInParallel = 8
+const (
+	readsInParallel = 8  // hours that are read in parallel
+	together        = 64 // hours whose sums are written before others are read
+)
 
 // Sums keeps the sums of hours up to date. It is safe for concurrent use, but only one Run at a time.
 type Sums struct {
@@ -95,6 +99,18 @@ func (s *Sums) Due() bool {
 	return len(s.due) > 0
 }
 
+// DueOf reports whether hours of some fleets wait for the next Run.
+func (s *Sums) DueOf(fleets []string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for h := range s.due {
+		if slices.Contains(fleets, h.FleetID) {
+			return true
+		}
+	}
+	return false
+}
+
 // Later returns the hours that must be summed once more.
 func (s *Sums) Later() []cassandra.FleetHour {
 	s.mu.Lock()
@@ -119,10 +135,12 @@ func (s *Sums) Done(hours []cassandra.FleetHour) bool {
 	})
 }
 
-// Run sums the hours that are due. With peers set, other instances may sum them too, so they are summed once more when
-// the difference of clocks has passed, or that long after a later Run in which they were due. So a change is included, in spite
-// of the clocks, after the first Run that starts twice that difference later.
-func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
+// Run sums the hours that are due, those of the fleets in turn. After a limit, unless it is 0, the others stay due, so that
+// what a fleet has changed in hundreds of hours does not delay other work. With peers set, other instances may sum the hours
+// too, so they are summed once more when the difference of clocks has passed, or that long after a later Run in which they
+// were due. So a change is included, in spite of the clocks, after the first Run that starts twice that difference later,
+// once its hour is not due any more.
+func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool, limit time.Duration) error {
 	started := s.now()
 	s.mu.Lock()
 	due := s.due
@@ -141,9 +159,23 @@ func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 		}
 	}
 	s.mu.Unlock()
-	if err := s.sum(ctx, lease, slices.Collect(maps.Keys(due))); err != nil {
-		s.Add(maps.Keys(due))
-		return err
+	left := inTurn(maps.Keys(due))
+	for len(left) > 0 {
+		if limit > 0 && s.now().Sub(started) > limit {
+			s.Add(slices.Values(slices.Concat(left...)))
+			return nil
+		}
+		var part []cassandra.FleetHour
+		days := 0
+		for days < len(left) && len(part) < together {
+			part = append(part, left[days]...)
+			days++
+		}
+		if err := s.sum(ctx, lease, part); err != nil {
+			s.Add(slices.Values(slices.Concat(left...)))
+			return err
+		}
+		left = left[days:]
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -152,6 +184,28 @@ func (s *Sums) Run(ctx context.Context, lease claims.Lease, peers bool) error {
 		s.last.Set(float64(s.now().UnixMilli()) / 1000)
 	}
 	return nil
+}
+
+type fleetDay struct {
+	fleet string
+	day   cassandra.Day
+}
+
+func dayOf(h cassandra.FleetHour) fleetDay { return fleetDay{h.FleetID, cassandra.DayOf(h.HourMs)} }
+
+// inTurn groups hours by fleet and day, because the sums of a day are one mutation. The fleets are in turn, each with its
+// newest day first.
+func inTurn(hours iter.Seq[cassandra.FleetHour]) [][]cassandra.FleetHour {
+	byDay := map[fleetDay][]cassandra.FleetHour{}
+	for h := range hours {
+		byDay[dayOf(h)] = append(byDay[dayOf(h)], h)
+	}
+	days := slices.SortedFunc(maps.Keys(byDay), func(a, b fleetDay) int { return cmp.Compare(b.day, a.day) })
+	var groups [][]cassandra.FleetHour
+	for _, day := range fair.Interleave(days, func(d fleetDay) string { return d.fleet }) {
+		groups = append(groups, byDay[day])
+	}
+	return groups
 }
 
 // fail skips an hour for some time. The metric of the last success shows it.
@@ -164,10 +218,6 @@ func (s *Sums) fail(h cassandra.FleetHour, err error) {
 
 // sum sums hours of fleets and writes the sums, one mutation per fleet and day.
 func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.FleetHour) error {
-	type fleetDay struct {
-		fleet string
-		day   cassandra.Day
-	}
 	var mu sync.Mutex
 	sums := map[fleetDay][]cassandra.Mutation[cassandra.AnalyticsRow]{}
 	ofDay := map[fleetDay][]cassandra.FleetHour{}

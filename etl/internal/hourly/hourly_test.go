@@ -30,11 +30,13 @@ type countingStore struct {
 	writes []int
 	reads  int
 	onRead func()
-	err    error  // of reads
-	bad    string // fleet whose rows can't be read
+	err    error         // of reads
+	bad    string        // fleet whose rows can't be read
+	took   time.Duration // a read takes as long
 }
 
 func (s *countingStore) Hours(ctx context.Context, fleet string, hourMs int64) ([]cassandra.HourRow, error) {
+	time.Sleep(s.took)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reads++
@@ -112,14 +114,14 @@ func TestHourThatCannotBeReadCostsOnlyItself(t *testing.T) {
 		one, other := f.put(t, "north", 30, "v1", 1), f.put(t, "south", 30, "v2", 2)
 		f.store.bad = "south"
 		f.Add(slices.Values([]cassandra.FleetHour{one, other}))
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Equal(t, map[cassandra.FleetHour]float64{one: 1}, f.sums())
 		require.False(t, f.Due(), "nothing waits for it")
 		require.Equal(t, []cassandra.FleetHour{other}, f.Failed())
 		require.Zero(t, testutil.ToFloat64(f.last), "not everything is up to date")
 		f.store.bad = ""
 		time.Sleep(retryAfter)
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Equal(t, map[cassandra.FleetHour]float64{one: 1, other: 2}, f.sums())
 		require.Empty(t, f.Failed())
 		require.NotZero(t, testutil.ToFloat64(f.last))
@@ -136,7 +138,7 @@ func TestSumsAreWrittenOncePerFleetAndDay(t *testing.T) {
 		f.Add(slices.Values(hours))
 		require.True(t, f.Due())
 		require.False(t, f.Done(hours))
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Equal(t, map[cassandra.FleetHour]float64{one: 3, two: 4, three: 8, four: 16}, f.sums())
 		slices.Sort(f.store.writes)
 		require.Equal(t, []int{1, 1, 2}, f.store.writes)
@@ -145,8 +147,35 @@ func TestSumsAreWrittenOncePerFleetAndDay(t *testing.T) {
 		require.Equal(t, 4.0, testutil.ToFloat64(f.hours))
 
 		reads := f.store.reads
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Equal(t, reads, f.store.reads, "nothing is due")
+	})
+}
+
+// A fleet that changes all hours of its retention does not delay the hours of another one.
+func TestHoursOfFleetsAreSummedInTurn(t *testing.T) {
+	simulated(t, func(t *testing.T, f *fixture) {
+		var hours []cassandra.FleetHour
+		for h := range int64(720) {
+			hours = append(hours, f.put(t, "flood", h, "v1", 1))
+		}
+		other := f.put(t, "north", 100, "v2", 2)
+		f.Add(slices.Values(append(hours, other)))
+		f.store.took = time.Second // 8 in parallel
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 5*time.Second))
+		require.Contains(t, f.sums(), other)
+		require.Less(t, f.store.reads, 100, "one flush interval")
+		require.True(t, f.Due())
+		require.False(t, f.DueOf([]string{"north", "south"}))
+		require.True(t, f.DueOf([]string{"flood"}))
+		require.Contains(t, f.sums(), hours[719], "the newest first")
+		require.Zero(t, testutil.ToFloat64(f.last), "not everything is up to date")
+		for f.Due() {
+			require.NoError(t, f.Run(t.Context(), f.lease(t), false, 5*time.Second))
+		}
+		require.Len(t, f.sums(), 721)
+		require.Len(t, f.store.writes, 31, "one for each fleet and day")
+		require.NotZero(t, testutil.ToFloat64(f.last))
 	})
 }
 
@@ -154,13 +183,13 @@ func TestSumOfAnHourWithoutRowsIsDeleted(t *testing.T) {
 	simulated(t, func(t *testing.T, f *fixture) {
 		hour := f.put(t, "north", 30, "v1", 1)
 		f.Add(slices.Values([]cassandra.FleetHour{hour}))
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Len(t, f.sums(), 1)
 		for _, c := range f.store.Cells(cassandra.TableHours) {
 			c.Deleted = c.Wrote
 		}
 		f.Add(slices.Values([]cassandra.FleetHour{hour}))
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Empty(t, f.sums())
 	})
 }
@@ -170,7 +199,7 @@ func TestHoursAreSummedAgainWhenClocksMayDiffer(t *testing.T) {
 	for name, add := range map[string]func(t *testing.T, f *fixture, hour cassandra.FleetHour){
 		"with peers": func(t *testing.T, f *fixture, hour cassandra.FleetHour) {
 			f.Add(slices.Values([]cassandra.FleetHour{hour}))
-			require.NoError(t, f.Run(t.Context(), f.lease(t), true))
+			require.NoError(t, f.Run(t.Context(), f.lease(t), true, 0))
 			require.Equal(t, 1, f.store.reads)
 		},
 		"left by another": func(_ *testing.T, f *fixture, hour cassandra.FleetHour) {
@@ -187,10 +216,10 @@ func TestHoursAreSummedAgainWhenClocksMayDiffer(t *testing.T) {
 				require.Equal(t, []cassandra.FleetHour{hour}, f.Later())
 				require.False(t, f.Done([]cassandra.FleetHour{hour}))
 				time.Sleep(skew - time.Second)
-				require.NoError(t, f.Run(t.Context(), f.lease(t), true))
+				require.NoError(t, f.Run(t.Context(), f.lease(t), true, 0))
 				require.Equal(t, 1, f.store.reads, "too early")
 				time.Sleep(time.Second)
-				require.NoError(t, f.Run(t.Context(), f.lease(t), true))
+				require.NoError(t, f.Run(t.Context(), f.lease(t), true, 0))
 				require.Equal(t, 2, f.store.reads)
 				require.Len(t, f.sums(), 1)
 				require.Empty(t, f.Later(), "once")
@@ -205,11 +234,11 @@ func TestFailedSumStaysDue(t *testing.T) {
 		hour := f.put(t, "north", 30, "v1", 1)
 		f.Add(slices.Values([]cassandra.FleetHour{hour}))
 		f.store.err = errors.New("down")
-		require.ErrorIs(t, f.Run(t.Context(), f.lease(t), false), f.store.err)
+		require.ErrorIs(t, f.Run(t.Context(), f.lease(t), false, 0), f.store.err)
 		require.True(t, f.Due())
 		require.Zero(t, testutil.ToFloat64(f.hours))
 		f.store.err = nil
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		require.Len(t, f.sums(), 1)
 	})
 }
@@ -222,7 +251,7 @@ func TestFencedInstanceWritesNoSum(t *testing.T) {
 		lease := f.lease(t)
 		require.NoError(t, f.store.FenceInstance(t.Context(), f.claims.InstanceID()))
 		time.Sleep(time.Minute)
-		require.ErrorIs(t, f.Run(t.Context(), lease, false), claims.ErrFenced)
+		require.ErrorIs(t, f.Run(t.Context(), lease, false, 0), claims.ErrFenced)
 		require.Empty(t, f.sums())
 		require.True(t, f.Due())
 	})
@@ -235,7 +264,7 @@ func TestTimestampOfASumPrecedesItsRead(t *testing.T) {
 		var read int64
 		f.store.onRead = func() { read = f.stamps.Next() }
 		f.Add(slices.Values([]cassandra.FleetHour{hour}))
-		require.NoError(t, f.Run(t.Context(), f.lease(t), false))
+		require.NoError(t, f.Run(t.Context(), f.lease(t), false, 0))
 		cells := f.store.Cells(cassandra.TableAnalytics)
 		require.Len(t, cells, 1)
 		require.Less(t, cells[0].Wrote, read)

@@ -295,7 +295,7 @@ func recomputeDay(t *testing.T, e *alerting.Engine) float64 {
 
 func sumOne(t *testing.T, m *measured, lease claims.Lease) error {
 	m.hours.Add(slices.Values([]cassandra.FleetHour{{FleetID: "f"}}))
-	return m.hours.Run(t.Context(), lease, false)
+	return m.hours.Run(t.Context(), lease, false, 0)
 }
 
 // sumOfHour returns the CPU time, in µs, of summing one hour of 10,000 devices.

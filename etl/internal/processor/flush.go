@@ -179,7 +179,11 @@ func (p *Processor) fail(failed map[string]error) {
 	}
 }
 
-// sumHours sums the hours of fleets that changed.
-func (p *Processor) sumHours(ctx context.Context, lease claims.Lease, _ bool) error {
-	return p.hours.Run(ctx, lease, p.claims.Peers())
+// sumHours sums the hours of fleets that changed, for one flush interval.
+func (p *Processor) sumHours(ctx context.Context, lease claims.Lease, all bool) error {
+	limit := p.options.Flush
+	if all {
+		limit = 0
+	}
+	return p.hours.Run(ctx, lease, p.claims.Peers(), limit)
 }

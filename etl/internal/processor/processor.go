@@ -64,7 +64,7 @@ const (
 	retryAfter        = 5 * time.Minute  // a device whose rows can't be read or written is recomputed
 	readsInParallel   = 8                // devices that are recomputed, or hours that are summed, in parallel
 	loadsInParallel   = 64
-	recomputeTogether = 64      // devices whose recomputed rows are written together
+	recomputeTogether = 64      // devices whose recomputed rows are written together, or days of them
 	sweepAtOnce       = 200     // silent devices that are loaded at once
 	backlogLimit      = 4096    // records of one device that wait while it is recomputed
 	waitingLimit      = 100_000 // derived rows that wait to be written, at some 300 bytes each

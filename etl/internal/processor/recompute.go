@@ -13,6 +13,7 @@ import (
 	"github.com/fleettracing/fleet-tracing/etl/internal/claims"
 	"github.com/fleettracing/fleet-tracing/etl/internal/derived"
 	"github.com/fleettracing/fleet-tracing/etl/internal/executor"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fair"
 	"github.com/fleettracing/fleet-tracing/etl/internal/recompute"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
@@ -30,15 +31,20 @@ type recomputation struct {
 	err     error // the device's rows can't be read
 }
 
-// recompute recomputes dirty devices. Devices that sent recently go first, devices without derived rows last. A run ends
-// after one flush interval and continues after the next flush, so that a backlog does not delay live devices.
+// recompute recomputes dirty devices, those of the fleets in turn: of a fleet, devices that sent recently go first, devices
+// without derived rows last. A run ends after one flush interval and continues after the next flush, so that a backlog does
+// not delay live devices.
 func (p *Processor) recompute(ctx context.Context, lease claims.Lease, all bool) error {
 	now := p.now()
+	fleets := map[*device]string{}
 	dirty := p.pick(func(v *device) bool {
 		if !v.dirty || v.loading || now.Before(v.retryAt) {
 			return false
 		}
 		s, ok := p.claims.Status(v.id)
+		if len(s.Fleets) > 0 {
+			fleets[v] = slices.Min(s.Fleets)
+		}
 		return ok && s.InFlight == 0 && (all || !s.Shared || now.Sub(v.recomputedAt) >= sharedEvery)
 	})
 	p.mu.Lock()
@@ -51,14 +57,22 @@ func (p *Processor) recompute(ctx context.Context, lease claims.Lease, all bool)
 	slices.SortFunc(dirty, func(a, b *device) int {
 		return cmp.Or(cmp.Compare(gap(a), gap(b)), b.lastSeen.Compare(a.lastSeen), cmp.Compare(a.id, b.id))
 	})
+	from := make(map[*device]cassandra.Day, len(dirty))
+	for _, v := range dirty {
+		from[v] = v.dirtyFrom
+	}
 	p.mu.Unlock()
-	for part := range slices.Chunk(dirty, recomputeTogether) {
-		if !all && p.now().Sub(now) > p.options.Flush {
-			break
+	dirty = fair.Interleave(dirty, func(v *device) string { return fleets[v] })
+	for today := cassandra.DayOf(now.UnixMilli()); len(dirty) > 0 && (all || p.now().Sub(now) <= p.options.Flush); {
+		n, days := 0, 0
+		for n < len(dirty) && n < recomputeTogether && days < recomputeTogether {
+			days += max(1, int(today-from[dirty[n]]))
+			n++
 		}
-		if err := p.recomputeDevices(ctx, lease, part); err != nil {
+		if err := p.recomputeDevices(ctx, lease, dirty[:n]); err != nil {
 			return err
 		}
+		dirty = dirty[n:]
 	}
 	return nil
 }

@@ -15,9 +15,6 @@ import (
 
 // release unloads devices that have been silent for long, or all: it stores their states and deletes their claims.
 func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) error {
-	if p.hours.Due() {
-		return nil // hours that changed meanwhile are summed first
-	}
 	var begun []claims.Release
 	c := &derived.Changes{}
 	p.mu.Lock()
@@ -102,7 +99,7 @@ func (p *Processor) idle(all bool) []*device {
 func (p *Processor) settled(v *device) bool {
 	now := p.now()
 	s, ok := p.claims.Status(v.id)
-	if !ok || s.InFlight > 0 {
+	if !ok || s.InFlight > 0 || p.hours.DueOf(s.Fleets) { // hours that changed meanwhile are summed first
 		return false
 	}
 	skew := p.options.MaxClockSkew
