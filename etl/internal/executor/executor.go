@@ -4,6 +4,7 @@ package executor
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -112,12 +113,37 @@ func (x *Executor) timed(ctx context.Context, table string, rows int, write func
 // Do runs a request on a table until it succeeds, can't succeed or ctx ends. It takes no place among the writes in flight:
 // it is for reads, and for small writes that must not wait behind others.
 func (x *Executor) Do(ctx context.Context, table string, request func(context.Context) error) error {
-	return x.retry.do(ctx, func(ctx context.Context) error {
+	return x.do(ctx, table, 0, request)
+}
+
+func (x *Executor) do(ctx context.Context, table string, limit time.Duration, request func(context.Context) error) error {
+	return x.retry.doWithin(ctx, limit, func(ctx context.Context) error {
 		started := x.now()
 		err := request(ctx)
 		x.limit.observe(x.now().Sub(started), err != nil && ctx.Err() == nil)
 		return err
 	}, func(reason cassandra.Reason) { x.metrics.failed(table, reason) })
+}
+
+// failsFor is how long DoWithin lets a request fail while others succeed.
+const failsFor = 5 * time.Second
+
+// DoWithin is Do for a request that others must not wait for. It gives up when an attempt takes longer than the limit, and
+// when the request keeps failing while others succeed. The error is cassandra.Permanent then.
+func (x *Executor) DoWithin(ctx context.Context, limit time.Duration, table string, request func(context.Context) error) error {
+	err := x.do(ctx, table, failsFor, func(ctx context.Context) error {
+		attempt, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		err := request(attempt)
+		if err != nil && ctx.Err() == nil && attempt.Err() != nil {
+			return &cassandra.Error{Op: "use " + table, Reason: cassandra.ReasonOther, Err: fmt.Errorf("took longer than %s: %w", limit, err)}
+		}
+		return err
+	})
+	if ctx.Err() == nil && cassandra.ReasonOf(err).Advice() == cassandra.Retry {
+		return &cassandra.Error{Op: "use " + table, Reason: cassandra.ReasonOther, Err: err}
+	}
+	return err
 }
 
 // Views are one store at two consistency levels for reads: Strong overlaps every acknowledged write (R+W>N), Fallback
@@ -127,17 +153,30 @@ type Views[S any] struct{ Strong, Fallback S }
 // Read reads from a table at the strong level, or at the fallback level where too few replicas are up. strong reports
 // which of the two it was.
 func Read[S any](ctx context.Context, x *Executor, v Views[S], table string, read func(context.Context, S) error) (strong bool, err error) {
-	err = x.Do(ctx, table, func(ctx context.Context) error {
-		strong = true
+	err = x.Do(ctx, table, v.reading(&strong, read))
+	return strong, err
+}
+
+// ReadWithin is Read with the limits of DoWithin.
+func ReadWithin[S any](ctx context.Context, limit time.Duration, x *Executor, v Views[S], table string, read func(context.Context, S) error) (strong bool, err error) {
+	err = x.DoWithin(ctx, limit, table, v.reading(&strong, read))
+	return strong, err
+}
+
+func (v Views[S]) reading(strong *bool, read func(context.Context, S) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		*strong = true
 		err := read(ctx, v.Strong)
 		if cassandra.ReasonOf(err).TooFewReplicas() {
-			strong = false
+			*strong = false
 			err = read(ctx, v.Fallback)
 		}
 		return err
-	})
-	return strong, err
+	}
 }
+
+// PartitionLimit is the limit of DoWithin for a read of one partition, or of a few: they are read in well under a second.
+const PartitionLimit = 30 * time.Second
 
 // Writes summarizes the writes so far, by table.
 func (x *Executor) Writes() map[string]Writes {

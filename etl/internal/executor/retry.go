@@ -2,7 +2,9 @@ package executor
 
 import (
 	"context"
+	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -19,16 +21,27 @@ type retrier struct {
 	first   time.Duration // pause before the first retry; doubled each time
 	most    time.Duration // longest pause
 	cluster *availability
+
+	succeeded atomic.Int64 // when a request succeeded last, Unix nanoseconds
 }
 
 // do calls request until it succeeds, can't succeed or ctx ends. It calls failed for each failure.
 func (r *retrier) do(ctx context.Context, request func(context.Context) error, failed func(cassandra.Reason)) error {
+	return r.doWithin(ctx, 0, request, failed)
+}
+
+// doWithin is do with a limit, unless it is 0: it returns the last error when the request has failed for that long while
+// others succeeded. So the fault is in what it reads. While no other request succeeds, the fault is in the cluster.
+func (r *retrier) doWithin(ctx context.Context, limit time.Duration, request func(context.Context) error, failed func(cassandra.Reason)) error {
+	since, failing := time.Now(), time.Duration(0)
 	for pause := r.first; ; pause = min(2*pause, r.most) {
 		if err := r.cluster.wait(ctx); err != nil {
 			return err
 		}
 		err := request(ctx)
+		now := time.Now()
 		if err == nil {
+			r.succeeded.Store(now.UnixNano())
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -41,9 +54,21 @@ func (r *retrier) do(ctx context.Context, request func(context.Context) error, f
 			if err := r.cluster.probe(ctx, err, request); err != nil {
 				return err
 			}
+			since = time.Now()
 			continue
 		case cassandra.GiveUp:
 			return err
+		}
+		switch quiet := now.Sub(since); {
+		case limit == 0:
+		case r.succeeded.Load() >= since.UnixNano():
+			failing += min(quiet, limit/2) // so that the first success after an outage is not enough
+			since = now
+			if failing >= limit {
+				return fmt.Errorf("gave up after %s: %w", limit, err)
+			}
+		case quiet >= 3*limit: // longer than the time between two heartbeats
+			since, failing = now, 0
 		}
 		if err := backoff.Sleep(ctx, backoff.Jitter(pause)); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 	logtest "github.com/sirupsen/logrus/hooks/test"
 	"github.com/stretchr/testify/assert"
@@ -17,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/etl/internal/backoff"
 	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 )
 
@@ -371,6 +373,72 @@ func TestAnotherErrorEndsTheOutage(t *testing.T) {
 					assert.NoError(t, err)
 				}
 				assert.Equal(t, []bool{false, true}, g.set)
+			})
+		})
+	}
+}
+
+// busy has a request succeed every so often until the test ends.
+func busy(t *testing.T, x *Executor, every time.Duration) {
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for backoff.Sleep(ctx, every) == nil {
+			_ = x.Do(ctx, cassandra.TableInstances, func(context.Context) error { return nil })
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+}
+
+// A read that fails while others succeed, or takes too long, is given up: nobody waits for it.
+func TestReadThatFailsAloneIsGivenUp(t *testing.T) {
+	for name, read := range map[string]func(context.Context) error{
+		"at once":       func(context.Context) error { return failure(cassandra.ReasonFailure) },
+		"after a while": func(context.Context) error { time.Sleep(5 * time.Second); return failure(cassandra.ReasonTimeout) },
+		"never": func(ctx context.Context) error {
+			<-ctx.Done()
+			return &cassandra.Error{Op: "read", Reason: cassandra.ReasonCanceled, Err: ctx.Err()}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logger, _ := logtest.NewNullLogger()
+				x := New(Options{MaxInFlight: 1, RetryRate: 10}, logger, prometheus.NewRegistry(), time.Now)
+				busy(t, x, 5*time.Second)
+				began := time.Now()
+				err := x.DoWithin(t.Context(), PartitionLimit, cassandra.TableHours, read)
+				require.True(t, cassandra.Permanent(err), err)
+				require.LessOrEqual(t, time.Since(began), PartitionLimit)
+				require.ErrorContains(t, err, cassandra.TableHours)
+			})
+		})
+	}
+}
+
+// While nothing succeeds, the fault is in the cluster: a read goes on, and succeeds when the cluster is back.
+func TestReadIsNotGivenUpWhileNothingSucceeds(t *testing.T) {
+	for _, reason := range []cassandra.Reason{cassandra.ReasonTimeout, cassandra.ReasonUnavailable} {
+		t.Run(string(reason), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				logger, _ := logtest.NewNullLogger()
+				x := New(Options{MaxInFlight: 1, RetryRate: 100}, logger, prometheus.NewRegistry(), time.Now)
+				back := time.Now().Add(10 * time.Minute)
+				request := func(context.Context) error {
+					time.Sleep(time.Second)
+					if time.Now().Before(back) {
+						return failure(reason)
+					}
+					return nil
+				}
+				require.NoError(t, x.Do(t.Context(), cassandra.TableInstances, func(context.Context) error { return nil }))
+				ended := make(chan error, 1)
+				go func() { ended <- x.Do(t.Context(), cassandra.TableInstances, request) }()
+				require.NoError(t, x.DoWithin(t.Context(), PartitionLimit, cassandra.TableHours, request))
+				require.NoError(t, <-ended)
 			})
 		})
 	}

@@ -274,7 +274,7 @@ func (s *Sums) sum(ctx context.Context, lease claims.Lease, hours []cassandra.Fl
 func (s *Sums) read(ctx context.Context, h cassandra.FleetHour) (sum cassandra.Mutation[cassandra.AnalyticsRow], err error) {
 	sum.WriteTimeUs = s.stamps.Next()
 	var rows []cassandra.HourRow
-	_, err = executor.Read(ctx, s.exec, s.stores, cassandra.TableHours, func(ctx context.Context, store Store) (err error) {
+	_, err = executor.ReadWithin(ctx, executor.PartitionLimit, s.exec, s.stores, cassandra.TableHours, func(ctx context.Context, store Store) (err error) {
 		rows, err = store.Hours(ctx, h.FleetID, h.HourMs)
 		return err
 	})

@@ -33,6 +33,7 @@ type countingStore struct {
 	err    error         // of reads
 	bad    string        // fleet whose rows can't be read
 	took   time.Duration // a read takes as long
+	reason cassandra.Reason
 }
 
 func (s *countingStore) Hours(ctx context.Context, fleet string, hourMs int64) ([]cassandra.HourRow, error) {
@@ -47,7 +48,7 @@ func (s *countingStore) Hours(ctx context.Context, fleet string, hourMs int64) (
 		return nil, s.err
 	}
 	if fleet == s.bad {
-		return nil, &cassandra.Error{Op: "read hours", Reason: cassandra.ReasonOther, Err: errors.New("bad row")}
+		return nil, &cassandra.Error{Op: "read hours", Reason: s.reason, Err: errors.New("bad row")}
 	}
 	return s.View.Hours(ctx, fleet, hourMs)
 }
@@ -110,7 +111,14 @@ func (f *fixture) sums() map[cassandra.FleetHour]float64 {
 }
 
 func TestHourThatCannotBeReadCostsOnlyItself(t *testing.T) {
+	for _, reason := range []cassandra.Reason{cassandra.ReasonOther, cassandra.ReasonFailure, cassandra.ReasonTimeout} {
+		t.Run(string(reason), func(t *testing.T) { testHourThatCannotBeRead(t, reason) })
+	}
+}
+
+func testHourThatCannotBeRead(t *testing.T, reason cassandra.Reason) {
 	simulated(t, func(t *testing.T, f *fixture) {
+		f.store.reason = reason
 		one, other := f.put(t, "north", 30, "v1", 1), f.put(t, "south", 30, "v2", 2)
 		f.store.bad = "south"
 		f.Add(slices.Values([]cassandra.FleetHour{one, other}))

@@ -92,8 +92,11 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 		hours: map[cassandra.FleetHour]map[string]cassandra.HourRow{}, unsettled: map[cassandra.FleetHour]bool{}, claimed: map[string]bool{},
 	}
 	for _, fleet := range fleets {
-		ids, err := v.Store.DeviceIDs(ctx, fleet)
-		if err != nil {
+		var ids []string
+		if err := x.skipping(ctx, cassandra.TableDevices, fleet, func(ctx context.Context) (err error) {
+			ids, err = v.Store.DeviceIDs(ctx, fleet)
+			return err
+		}); err != nil {
 			return nil, err
 		}
 		ids = slices.DeleteFunc(ids, func(id string) bool { _, seen := x.claimed[id]; return seen })
@@ -101,10 +104,13 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 		g, gctx := errgroup.WithContext(ctx)
 		g.SetLimit(readsInParallel)
 		for i, id := range ids {
-			g.Go(func() (err error) {
-				found[i], err = v.device(gctx, id, first, last)
-				if cassandra.Permanent(err) {
-					found[i], err = &comparison{failed: err}, nil
+			g.Go(func() error {
+				failed, err := limited(gctx, func(ctx context.Context) (err error) {
+					found[i], err = v.device(ctx, id, first, last)
+					return err
+				})
+				if failed != nil {
+					found[i] = &comparison{failed: failed}
 				}
 				return err
 			})
@@ -118,7 +124,9 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 	}
 	pending := map[string]bool{} // devices with such alerts
 	for _, fleet := range fleets {
-		if err := x.fleetAlerts(ctx, fleet, pending); err != nil {
+		if err := x.skipping(ctx, cassandra.TableAlerts, fleet, func(ctx context.Context) error {
+			return x.fleetAlerts(ctx, fleet, pending)
+		}); err != nil {
 			return nil, err
 		}
 		for day := first; day <= last; day++ {
@@ -132,6 +140,33 @@ func (v *Verifier) Verify(ctx context.Context, fleets []string, first, last cass
 		return slices.Compare([]string{a.Table, a.Key, a.What}, []string{b.Table, b.Key, b.What})
 	})
 	return x.report, nil
+}
+
+// readLimit is how long the rows of one device, or of one part of a fleet, may take to be read.
+const readLimit = 10 * time.Minute
+
+// limited runs reads that others do not depend on. failed is the error if the fault is in what they read, or they take too
+// long. err is set if other reads would fail as well.
+func limited(ctx context.Context, read func(context.Context) error) (failed, err error) {
+	attempt, cancel := context.WithTimeout(ctx, readLimit)
+	defer cancel()
+	err = read(attempt)
+	switch {
+	case err == nil || ctx.Err() != nil:
+		return nil, err
+	case attempt.Err() != nil || cassandra.Permanent(err) || cassandra.ReasonOf(err).Advice() == cassandra.Retry:
+		return err, nil
+	}
+	return nil, err
+}
+
+// skipping runs reads of a fleet, and reports the fleet or its part as a difference if they fail.
+func (x *verification) skipping(ctx context.Context, table, key string, read func(context.Context) error) error {
+	failed, err := limited(ctx, read)
+	if failed != nil {
+		x.report.Differences = append(x.report.Differences, Difference{table, key, "can't be verified: " + failed.Error()})
+	}
+	return err
 }
 
 // add adds the comparison of a device to the report, and notes what its records lead to.
@@ -425,8 +460,12 @@ func (c *comparison) compareOpen() {
 
 // hoursOfDay compares the hours of a fleet.
 func (x *verification) hoursOfDay(ctx context.Context, fleet string, day cassandra.Day) error {
-	sums, err := x.Store.Analytics(ctx, fleet, day, day)
-	if err != nil {
+	var sums []cassandra.AnalyticsRow
+	differences := len(x.report.Differences)
+	if err := x.skipping(ctx, cassandra.TableAnalytics, fleet+" "+day.String(), func(ctx context.Context) (err error) {
+		sums, err = x.Store.Analytics(ctx, fleet, day, day)
+		return err
+	}); err != nil || len(x.report.Differences) > differences {
 		return err
 	}
 	byHour := derived.ByKey(sums, func(r cassandra.AnalyticsRow) int32 { return r.Hour })
@@ -447,9 +486,14 @@ func (x *verification) hour(ctx context.Context, key cassandra.FleetHour, sum ca
 		x.report.NotVerified.Hours++
 		return nil
 	}
-	rows, err := x.Store.Hours(ctx, key.FleetID, key.HourMs)
 	want, name := x.hours[key], key.FleetID+" "+formatMs(key.HourMs)
-	if err != nil || len(rows) == 0 && !stored && len(want) == 0 {
+	var rows []cassandra.HourRow
+	differences := len(x.report.Differences)
+	err := x.skipping(ctx, cassandra.TableHours, name, func(ctx context.Context) (err error) {
+		rows, err = x.Store.Hours(ctx, key.FleetID, key.HourMs)
+		return err
+	})
+	if err != nil || len(x.report.Differences) > differences || len(rows) == 0 && !stored && len(want) == 0 {
 		return err
 	}
 	c, claimed := &comparison{}, false

@@ -3,6 +3,7 @@ package verify
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -142,6 +143,74 @@ func TestDeviceThatCannotBeReadIsReportedAndOthersAreVerified(t *testing.T) {
 	require.Equal(t, []Difference{{cassandra.TableHistory, "v2", "can't be verified: read history: other: bad row"}}, report.Differences)
 	require.Equal(t, 2, report.Devices)
 	require.Equal(t, 360, report.Records)
+}
+
+// holes is a store in which some rows of a fleet can't be read.
+type holes struct {
+	*fakestore.View
+	table, fleet string
+	reason       cassandra.Reason
+}
+
+func (s holes) fail(table, fleet string) error {
+	if table != s.table || fleet != s.fleet {
+		return nil
+	}
+	return &cassandra.Error{Op: "read " + table, Reason: s.reason, Err: errors.New("too many tombstones")}
+}
+
+func (s holes) DeviceIDs(ctx context.Context, fleet string) ([]string, error) {
+	if err := s.fail(cassandra.TableDevices, fleet); err != nil {
+		return nil, err
+	}
+	return s.View.DeviceIDs(ctx, fleet)
+}
+
+func (s holes) Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error) {
+	if err := s.fail(cassandra.TableAlerts, q.FleetID); err != nil {
+		return nil, err
+	}
+	return s.View.Alerts(ctx, q)
+}
+
+func (s holes) Analytics(ctx context.Context, fleet string, first, last cassandra.Day) ([]cassandra.AnalyticsRow, error) {
+	if err := s.fail(cassandra.TableAnalytics, fleet); err != nil {
+		return nil, err
+	}
+	return s.View.Analytics(ctx, fleet, first, last)
+}
+
+func (s holes) Hours(ctx context.Context, fleet string, hourMs int64) ([]cassandra.HourRow, error) {
+	if err := s.fail(cassandra.TableHours, fleet); err != nil {
+		return nil, err
+	}
+	return s.View.Hours(ctx, fleet, hourMs)
+}
+
+func TestFleetThatCannotBeReadIsReportedAndOthersAreVerified(t *testing.T) {
+	for table, differences := range map[string]int{cassandra.TableDevices: 1, cassandra.TableAlerts: 1, cassandra.TableAnalytics: 1, cassandra.TableHours: 24} {
+		t.Run(table, func(t *testing.T) {
+			f := newFixture(t)
+			verify := func(reason cassandra.Reason) (*Report, error) {
+				v := &Verifier{Store: holes{f.View(nil), table, "south", reason}, Rules: f.rules, Now: func() time.Time { return f.last.Add(settled) }}
+				return v.Verify(t.Context(), []string{"south", "north"}, today, today)
+			}
+			for _, reason := range []cassandra.Reason{cassandra.ReasonFailure, cassandra.ReasonTimeout, cassandra.ReasonOther} {
+				report, err := verify(reason)
+				require.NoError(t, err)
+				require.Len(t, report.Differences, differences)
+				for _, d := range report.Differences {
+					require.Equal(t, table, d.Table)
+					require.True(t, strings.HasPrefix(d.Key, "south"), d.Key)
+					require.Contains(t, d.What, "can't be verified")
+				}
+				require.Equal(t, 360, report.Records)
+				require.Equal(t, 1, report.Hours)
+			}
+			_, err := verify(cassandra.ReasonUnavailable)
+			require.ErrorContains(t, err, "too many tombstones", "the cluster is at fault")
+		})
+	}
 }
 
 func TestWrongRowsDiffer(t *testing.T) {
