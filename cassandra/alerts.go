@@ -23,6 +23,7 @@ type Alert struct {
 	Lat, Lon            float64
 
 	Notify   bool // open alerts: receivers are notified
+	Expiring bool // open alerts: the row expires before long unless it is written again; only reads set it
 	Resolved bool // other alerts: it has ended, or was resolved by hand
 }
 
@@ -53,13 +54,22 @@ const (
 	selectDeviceAlerts = "SELECT ts, alert_type, " + alertCells + ", fleet_id, severity, resolved, resolved_at" +
 		" FROM alerts_by_device_month WHERE device_id = ? AND month = ? AND ts >= ? AND ts <= ?"
 
-	insertOpenAlert = "INSERT INTO open_alerts_by_fleet (fleet_id, device_id, alert_type, ts, severity, notify, " + alertCells + ")" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-	deleteOpenAlert  = "DELETE FROM open_alerts_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND device_id = ? AND alert_type = ?"
-	selectOpenAlerts = "SELECT ts, alert_type, " + alertCells + ", device_id, severity, notify" +
-		" FROM open_alerts_by_fleet WHERE fleet_id = ?"
+	insertOpenAlert = "INSERT INTO open_alerts_by_fleet (fleet_id, bucket, device_id, alert_type, ts, severity, notify, " + alertCells + ")" +
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ? AND TTL 86400"
+	deleteOpenAlert  = "DELETE FROM open_alerts_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND bucket = ? AND device_id = ? AND alert_type = ?"
+	selectOpenAlerts = "SELECT ts, alert_type, " + alertCells + ", device_id, severity, notify, TTL(ts)" +
+		" FROM open_alerts_by_fleet WHERE fleet_id = ? AND bucket = ?"
 	selectOpenAlertsOfDevice = selectOpenAlerts + " AND device_id = ?"
 )
+
+// OpenAlertTTL is how long an open alert is stored unless it is written again. The TTL of insertOpenAlert has the same value.
+const OpenAlertTTL = 24 * time.Hour
+
+// OpenAlertBuckets is the number of partitions over which the open alerts of a fleet are spread.
+const OpenAlertBuckets = 16
+
+// OpenAlertBucket is the partition of a device's open alerts in its fleet.
+func OpenAlertBucket(deviceID string) int32 { return bucketOf(deviceID, OpenAlertBuckets) }
 
 // Severities of alerts, the highest first.
 var Severities = []string{"HIGH", "MEDIUM", "LOW"}
@@ -192,11 +202,12 @@ func (s *AlertStore) DeviceAlerts(ctx context.Context, deviceID string, fromMs, 
 	return rows, opError("read "+TableDeviceAlerts, err)
 }
 
-// ApplyOpenAlerts applies open alerts of one fleet.
+// ApplyOpenAlerts applies open alerts of one fleet and OpenAlertBucket.
 func (s *AlertStore) ApplyOpenAlerts(ctx context.Context, rows []Mutation[Alert]) error {
-	return apply(ctx, s.Session, TableOpenAlerts, 14, rows, insertOpenAlert, deleteOpenAlert,
+	return apply(ctx, s.Session, TableOpenAlerts, 15, rows, insertOpenAlert, deleteOpenAlert,
 		func(a *arena, r *Alert) {
-			a.add(&r.FleetID, &r.DeviceID, &r.Type)
+			bucket := OpenAlertBucket(r.DeviceID)
+			a.add(&r.FleetID, &bucket, &r.DeviceID, &r.Type)
 		}, func(a *arena, r *Alert) {
 			a.add(&r.OpenedMs, &r.Severity, &r.Notify)
 			a.alert(r)
@@ -205,24 +216,48 @@ func (s *AlertStore) ApplyOpenAlerts(ctx context.Context, rows []Mutation[Alert]
 
 // DeleteOpenAlert removes an alert from the open alerts of its fleet.
 func (s *AlertStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, alertType string, writeTimeUs int64) error {
-	return s.exec(ctx, TableOpenAlerts, deleteOpenAlert, writeTimeUs, fleetID, deviceID, alertType)
+	return s.exec(ctx, TableOpenAlerts, deleteOpenAlert, writeTimeUs, fleetID, OpenAlertBucket(deviceID), deviceID, alertType)
 }
 
-// OpenAlerts lists the open alerts of a fleet.
+// OpenAlerts lists the open alerts of a fleet, sorted by device and type. Like the other reads of open alerts, it leaves out a
+// row that has not been written again in time, with less than a quarter of OpenAlertTTL left: nobody knows whether it holds.
 func (s *AlertStore) OpenAlerts(ctx context.Context, fleetID string) ([]Alert, error) {
-	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlerts, fleetID))
+	parts, err := fanOut(ctx, s.config.Fanout, buckets(OpenAlertBuckets), func(ctx context.Context, bucket int32) ([]Alert, error) {
+		return s.OpenAlertsOfBucket(ctx, fleetID, bucket)
+	})
+	rows := slices.Concat(parts...)
+	slices.SortFunc(rows, func(a, b Alert) int {
+		return cmp.Or(strings.Compare(a.DeviceID, b.DeviceID), strings.Compare(a.Type, b.Type))
+	})
+	return rows, err
+}
+
+// OpenAlertsOfBucket lists the open alerts of a fleet whose devices have an OpenAlertBucket.
+func (s *AlertStore) OpenAlertsOfBucket(ctx context.Context, fleetID string, bucket int32) ([]Alert, error) {
+	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlerts, fleetID, bucket))
 }
 
 // OpenAlertsOfDevice lists the open alerts of a device in a fleet.
 func (s *AlertStore) OpenAlertsOfDevice(ctx context.Context, fleetID, deviceID string) ([]Alert, error) {
-	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlertsOfDevice, fleetID, deviceID))
+	return s.openAlerts(fleetID, s.query(ctx, selectOpenAlertsOfDevice, fleetID, OpenAlertBucket(deviceID), deviceID))
 }
 
 func (s *AlertStore) openAlerts(fleetID string, q *gocql.Query) ([]Alert, error) {
-	rows, err := collect(s.Session, q, func(r *Alert) []any {
+	type expiring struct {
+		Alert
+		leftS int
+	}
+	found, err := collect(s.Session, q, func(r *expiring) []any {
 		r.FleetID = fleetID
-		return append(r.columns(), &r.DeviceID, &r.Severity, &r.Notify)
+		return append(r.columns(), &r.DeviceID, &r.Severity, &r.Notify, &r.leftS)
 	})
+	rows := make([]Alert, 0, len(found))
+	for _, r := range found {
+		left := time.Duration(r.leftS) * time.Second
+		if r.Expiring = left < OpenAlertTTL/2; left >= OpenAlertTTL/4 {
+			rows = append(rows, r.Alert)
+		}
+	}
 	return rows, opError("read "+TableOpenAlerts, err)
 }
 

@@ -1,12 +1,17 @@
 package cassandra_test
 
 import (
+	"errors"
+	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
+	"github.com/fleettracing/fleet-tracing/cassandra/schema"
 )
 
 // anAlert returns an open alert with every field set.
@@ -182,6 +187,96 @@ func TestOpenAlerts(t *testing.T) {
 	require.Equal(t, []cassandra.Alert{battery, next, other}, read(), "who readUs last wins, deletions included")
 	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, "d1", one.Type, readUs+11))
 	require.Equal(t, []cassandra.Alert{battery, other}, read())
+}
+
+// An open alert that a node brings back after its tombstone was dropped has little time left: nobody has written it since.
+func TestOpenAlertThatComesBackIsNotListed(t *testing.T) {
+	s, _ := realStore(t)
+	ctx := t.Context()
+	const fleet = "fleet-back"
+	held, back := anAlert(t, fleet, "held", "2026-11-24T08:00:00Z"), anAlert(t, fleet, "back", "2026-11-24T08:00:00Z")
+	require.NoError(t, s.ApplyOpenAlerts(ctx, cassandra.Put(readUs, held)))
+	insert := func(leftS int) {
+		require.NoError(t, schema.Exec(ctx, shared.config, quiet(), fmt.Sprintf(
+			"INSERT INTO open_alerts_by_fleet (fleet_id, bucket, device_id, alert_type, ts, severity, message, started_at, peak, threshold, zone, lat, lon, notify)"+
+				" VALUES ('%s', %d, '%s', '%s', %d, '%s', '%s', %d, 1, 1, '', 1, 1, true) USING TTL %d AND TIMESTAMP %d",
+			fleet, cassandra.OpenAlertBucket(back.DeviceID), back.DeviceID, back.Type, back.OpenedMs, back.Severity, back.Message, back.StartedMs, leftS, back.OpenedMs*1000)))
+	}
+	rows := func() int {
+		result, err := s.Select(ctx, fmt.Sprintf("SELECT device_id FROM open_alerts_by_fleet WHERE fleet_id = '%s' AND bucket = %d AND device_id = '%s'",
+			fleet, cassandra.OpenAlertBucket(back.DeviceID), back.DeviceID), 10)
+		require.NoError(t, err)
+		return len(result.Rows)
+	}
+	all := func() []cassandra.Alert {
+		found, err := s.OpenAlerts(ctx, fleet)
+		require.NoError(t, err)
+		return found
+	}
+	insert(30)
+	require.Equal(t, 1, rows(), "the row is there")
+	require.Equal(t, []cassandra.Alert{held}, all(), "it is not listed")
+	found, err := s.OpenAlertsOfDevice(ctx, fleet, back.DeviceID)
+	require.NoError(t, err)
+	require.Empty(t, found)
+	require.Eventually(t, func() bool { return rows() == 0 }, 2*time.Minute, 100*time.Millisecond, "it expires")
+
+	insert(int(cassandra.OpenAlertTTL.Seconds()) / 3)
+	require.NoError(t, s.ApplyOpenAlerts(ctx, cassandra.Put(readUs-1, held)))
+	require.Len(t, all(), 2)
+	for _, a := range all() {
+		require.Equal(t, a.DeviceID == back.DeviceID, a.Expiring, "the other is to be written again")
+	}
+	require.NoError(t, s.DeleteOpenAlert(ctx, fleet, back.DeviceID, back.Type, readUs))
+	insert(int(cassandra.OpenAlertTTL.Seconds()))
+	require.Equal(t, []cassandra.Alert{held}, all(), "while its tombstone is there, it does not come back")
+}
+
+// Cassandra fails a read that meets more than 100,000 tombstones. One fleet can reach that number within hours.
+func TestManyAlertsOfAFleetThatEndedDoNotFailReads(t *testing.T) {
+	s, _ := realStore(t)
+	const fleet, vehicles = "fleet-ended", 12_600
+	types := []string{"speed_limit", "battery_low", "temperature", "geofence_enter", "geofence_exit", "geofence_dwell", "device_offline", "device_stuck"}
+	hour := at(t, "2026-11-24T08:00:00Z")
+	alerts := map[int32][]cassandra.Mutation[cassandra.Alert]{}
+	hours := map[int32][]cassandra.Mutation[cassandra.HourRow]{}
+	for i := range vehicles {
+		a := anAlert(t, fleet, fmt.Sprint("v", i), "2026-11-24T08:00:00Z")
+		for _, a.Type = range types {
+			bucket := cassandra.OpenAlertBucket(a.DeviceID)
+			alerts[bucket] = append(alerts[bucket], cassandra.Remove(readUs+1, a)...)
+		}
+		bucket := cassandra.HourBucket(a.DeviceID)
+		hours[bucket] = append(hours[bucket], cassandra.Remove(readUs+1, cassandra.HourRow{FleetID: fleet, HourMs: hour, DeviceID: a.DeviceID})...)
+	}
+	open := anAlert(t, fleet, "open", "2026-11-24T08:00:00Z")
+	alerts[cassandra.OpenAlertBucket("open")] = append(alerts[cassandra.OpenAlertBucket("open")], cassandra.Put(readUs, open)...)
+	g, ctx := errgroup.WithContext(t.Context())
+	g.SetLimit(16)
+	for _, rows := range alerts {
+		for part := range slices.Chunk(rows, 100) {
+			g.Go(func() error { return s.ApplyOpenAlerts(ctx, part) })
+		}
+	}
+	for _, rows := range hours {
+		for part := range slices.Chunk(rows, 100) {
+			g.Go(func() error { return s.ApplyHours(ctx, part) })
+		}
+	}
+	require.NoError(t, g.Wait())
+	var found []cassandra.Alert
+	var shares []cassandra.HourRow
+	for deadline := time.Now().Add(3 * time.Minute); ; { // the nodes are busy with the writes
+		var err, failed error
+		found, err = s.OpenAlerts(t.Context(), fleet)
+		shares, failed = s.Hours(t.Context(), fleet, hour)
+		if err = errors.Join(err, failed); err == nil || cassandra.ReasonOf(err) == cassandra.ReasonFailure || time.Now().After(deadline) {
+			require.NoError(t, err)
+			break
+		}
+	}
+	require.Equal(t, []cassandra.Alert{open}, found)
+	require.Empty(t, shares)
 }
 
 func TestAlertsAndAnalyticsAreReadByDay(t *testing.T) {

@@ -2,6 +2,7 @@ package cassandra
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -10,11 +11,10 @@ import (
 
 // Instance is a process that claims devices, for one epoch of it: a process that was fenced continues under a new ID.
 type Instance struct {
-	ID            string
-	Role          InstanceRole // empty if the row was removed and only a late update wrote it again
-	HeartbeatAt   time.Time    // its last heartbeat, by its own clock
-	Fenced        bool         // another instance takes over its claims; the ID is never used again
-	SharedDevices []string     // devices it claims that another instance received records of
+	ID          string
+	Role        InstanceRole // empty if the row was removed and only a late update wrote it again
+	HeartbeatAt time.Time    // its last heartbeat, by its own clock
+	Fenced      bool         // another instance takes over its claims; the ID is never used again
 }
 
 // InstanceRole is what an instance does.
@@ -41,6 +41,8 @@ type ClaimStore struct{ *Session }
 
 const claimBuckets = 64
 
+const sharedBuckets = 16
+
 // ClaimBucket is the partition of a device in both tables of claims.
 func ClaimBucket(deviceID string) int32 { return bucketOf(deviceID, claimBuckets) }
 
@@ -48,9 +50,10 @@ const (
 	updateHeartbeat     = "UPDATE etl_instances SET heartbeat_at = ? WHERE shard = 0 AND instance_id = ?"
 	updateRole          = "UPDATE etl_instances SET heartbeat_at = ?, role = ? WHERE shard = 0 AND instance_id = ?"
 	updateFenced        = "UPDATE etl_instances SET fenced = true WHERE shard = 0 AND instance_id = ?"
-	selectInstances     = "SELECT instance_id, role, heartbeat_at, fenced, shared_devices FROM etl_instances WHERE shard = 0"
-	addSharedDevices    = "UPDATE etl_instances SET shared_devices = shared_devices + ? WHERE shard = 0 AND instance_id = ?"
-	removeSharedDevices = "UPDATE etl_instances SET shared_devices = shared_devices - ? WHERE shard = 0 AND instance_id = ?"
+	selectInstances     = "SELECT instance_id, role, heartbeat_at, fenced FROM etl_instances WHERE shard = 0"
+	insertSharedDevice  = "INSERT INTO shared_devices_by_instance (instance_id, bucket, device_id) VALUES (?, ?, ?) USING TTL 86400"
+	deleteSharedDevice  = "DELETE FROM shared_devices_by_instance WHERE instance_id = ? AND bucket = ? AND device_id = ?"
+	selectSharedDevices = "SELECT device_id FROM shared_devices_by_instance WHERE instance_id = ? AND bucket = ?"
 	deleteInstance      = "DELETE FROM etl_instances WHERE shard = 0 AND instance_id = ?"
 
 	insertPendingHour  = "INSERT INTO pending_hours_by_instance (instance_id, fleet_id, hour) VALUES (?, ?, ?)"
@@ -94,22 +97,57 @@ func (s *ClaimStore) FenceInstance(ctx context.Context, instanceID string) error
 // Instances lists every instance that sent a heartbeat and was not removed.
 func (s *ClaimStore) Instances(ctx context.Context) ([]Instance, error) {
 	rows, err := collect(s.Session, s.query(ctx, selectInstances), func(i *Instance) []any {
-		return []any{&i.ID, &i.Role, &i.HeartbeatAt, &i.Fenced, &i.SharedDevices}
+		return []any{&i.ID, &i.Role, &i.HeartbeatAt, &i.Fenced}
 	})
 	return rows, opError("read "+TableInstances, err)
 }
 
-// UpdateSharedDevices adds devices to an instance's row that another instance received records of. It removes devices that
-// the instance already handles as shared.
-func (s *ClaimStore) UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error {
-	var err error
-	if len(add) > 0 {
-		err = s.execInstance(ctx, addSharedDevices, add, instanceID)
+// AddSharedDevices notes for an instance that another instance received records of devices that it claims.
+func (s *ClaimStore) AddSharedDevices(ctx context.Context, instanceID string, deviceIDs []string) error {
+	return s.updateSharedDevices(ctx, insertSharedDevice, instanceID, deviceIDs)
+}
+
+// RemoveSharedDevices removes devices that the instance handles as shared.
+func (s *ClaimStore) RemoveSharedDevices(ctx context.Context, instanceID string, deviceIDs []string) error {
+	return s.updateSharedDevices(ctx, deleteSharedDevice, instanceID, deviceIDs)
+}
+
+func (s *ClaimStore) updateSharedDevices(ctx context.Context, statement, instanceID string, deviceIDs []string) error {
+	byBucket := map[int32][]string{}
+	for _, id := range deviceIDs {
+		bucket := bucketOf(id, sharedBuckets)
+		byBucket[bucket] = append(byBucket[bucket], id)
 	}
-	if err == nil && len(remove) > 0 {
-		err = s.execInstance(ctx, removeSharedDevices, remove, instanceID)
-	}
-	return err
+	_, err := fanOut(ctx, s.config.Fanout, slices.Collect(maps.Keys(byBucket)), func(ctx context.Context, bucket int32) (struct{}, error) {
+		for part := range slices.Chunk(byBucket[bucket], 100) {
+			var entries []gocql.BatchEntry
+			for _, id := range part {
+				entries = append(entries, gocql.BatchEntry{Stmt: statement, Args: []any{instanceID, bucket, id}, Idempotent: true})
+			}
+			if err := s.execEntries(ctx, entries); err != nil {
+				return struct{}{}, err
+			}
+		}
+		return struct{}{}, nil
+	})
+	return opError("write "+TableSharedDevices, err)
+}
+
+// execEntries writes to one partition at the coordinator's time, as execInstance does.
+func (s *ClaimStore) execEntries(ctx context.Context, entries []gocql.BatchEntry) error {
+	b := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
+	b.Cons = s.write
+	b.DefaultTimestamp(false)
+	b.Entries = entries
+	return s.driver.ExecuteBatch(b)
+}
+
+// SharedDevices lists the devices that an instance claims and another instance received records of.
+func (s *ClaimStore) SharedDevices(ctx context.Context, instanceID string) ([]string, error) {
+	parts, err := fanOut(ctx, s.config.Fanout, buckets(sharedBuckets), func(ctx context.Context, bucket int32) ([]string, error) {
+		return collect(s.Session, s.query(ctx, selectSharedDevices, instanceID, bucket), one[string])
+	})
+	return slices.Concat(parts...), opError("read "+TableSharedDevices, err)
 }
 
 // RemoveInstance deletes the row and the pending hours of an instance that has ended.
@@ -123,13 +161,11 @@ func (s *ClaimStore) RemoveInstance(ctx context.Context, instanceID string) erro
 // AddPendingHours records hours of fleets that must be summed again after the instance has ended.
 func (s *ClaimStore) AddPendingHours(ctx context.Context, instanceID string, hours []FleetHour) error {
 	for part := range slices.Chunk(hours, 100) {
-		b := s.driver.NewBatch(gocql.UnloggedBatch).WithContext(ctx)
-		b.Cons = s.write
-		b.DefaultTimestamp(false)
+		var entries []gocql.BatchEntry
 		for _, h := range part {
-			b.Entries = append(b.Entries, gocql.BatchEntry{Stmt: insertPendingHour, Args: []any{instanceID, h.FleetID, time.UnixMilli(h.HourMs)}, Idempotent: true})
+			entries = append(entries, gocql.BatchEntry{Stmt: insertPendingHour, Args: []any{instanceID, h.FleetID, time.UnixMilli(h.HourMs)}, Idempotent: true})
 		}
-		if err := s.driver.ExecuteBatch(b); err != nil {
+		if err := s.execEntries(ctx, entries); err != nil {
 			return opError("write "+TablePendingHours, err)
 		}
 	}

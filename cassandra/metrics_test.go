@@ -1,6 +1,7 @@
 package cassandra
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,7 +22,6 @@ func TestDescribe(t *testing.T) {
 		{deleteAnalytics, "write", TableAnalytics},
 		{updateDeviceDay, "write", TableDeviceDays},
 		{insertHour, "write", TableHours},
-		{deleteHour, "write", TableHours},
 		{insertTrip, "write", TableTrips},
 		{deleteTrip, "write", TableTrips},
 		{insertDeviceAlert, "write", TableDeviceAlerts},
@@ -33,8 +33,8 @@ func TestDescribe(t *testing.T) {
 		{insertOpenAlert, "write", TableOpenAlerts},
 		{deleteOpenAlert, "write", TableOpenAlerts},
 		{updateHeartbeat, "write", TableInstances},
-		{addSharedDevices, "write", TableInstances},
-		{removeSharedDevices, "write", TableInstances},
+		{insertSharedDevice, "write", TableSharedDevices},
+		{deleteSharedDevice, "write", TableSharedDevices},
 		{deleteInstance, "write", TableInstances},
 		{updateClaim, "write", TableClaims},
 		{deleteClaim, "write", TableClaims},
@@ -59,6 +59,7 @@ func TestDescribe(t *testing.T) {
 		{selectDeviceAlerts, "read", TableDeviceAlerts},
 		{selectFleetAlerts, "read", TableAlerts},
 		{selectOpenAlerts, "read", TableOpenAlerts},
+		{selectSharedDevices, "read", TableSharedDevices},
 		{selectOpenAlertsOfDevice, "read", TableOpenAlerts},
 		{selectInstances, "read", TableInstances},
 		{selectClaims, "read", TableClaims},
@@ -69,4 +70,8 @@ func TestDescribe(t *testing.T) {
 		require.Equal(t, c.operation, operation, c.statement)
 		require.Equal(t, c.table, table, c.statement)
 	}
+}
+
+func TestOpenAlertsExpire(t *testing.T) {
+	require.Contains(t, insertOpenAlert, fmt.Sprintf(" AND TTL %d", int(OpenAlertTTL.Seconds())))
 }

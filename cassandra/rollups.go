@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -53,11 +54,10 @@ func (r *AnalyticsRow) Start() time.Time { return r.Day.Time().Add(time.Duration
 type RollupStore struct{ *Session }
 
 const (
-	insertHour = "INSERT INTO hours_by_fleet (fleet_id, hour, device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count)" +
-		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
-	deleteHour  = "DELETE FROM hours_by_fleet USING TIMESTAMP ? WHERE fleet_id = ? AND hour = ? AND device_id = ?"
+	insertHour = "INSERT INTO hours_by_fleet (fleet_id, hour, bucket, device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count)" +
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
 	selectHours = "SELECT device_id, distance_km, speed_sum_kmh, speed_count, records_count, max_speed_kmh, driving_s, alerts_count" +
-		" FROM hours_by_fleet WHERE fleet_id = ? AND hour = ?"
+		" FROM hours_by_fleet WHERE fleet_id = ? AND hour = ? AND bucket = ?"
 
 	insertAnalytics = "INSERT INTO fleet_analytics_by_day (fleet_id, day, hour, total_distance_km, avg_speed_kmh, alerts_count, active_devices_count," +
 		" records_count, max_speed_kmh, driving_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) USING TIMESTAMP ?"
@@ -66,22 +66,39 @@ const (
 		" FROM fleet_analytics_by_day WHERE fleet_id = ? AND day = ?"
 )
 
-// ApplyHours applies what devices add to one hour of one fleet.
+const hourBuckets = 4
+
+// HourBucket is the partition of a device's share of an hour of a fleet.
+func HourBucket(deviceID string) int32 { return bucketOf(deviceID, hourBuckets) }
+
+// ApplyHours applies what devices of one HourBucket add to one hour of one fleet. A deletion writes zeros. It counts more
+// than a write of the same time, as a tombstone does, and less than a write of the next µs: of equal times the greater value
+// wins.
 func (s *RollupStore) ApplyHours(ctx context.Context, rows []Mutation[HourRow]) error {
-	return apply(ctx, s.Session, TableHours, 11, rows, insertHour, deleteHour,
-		func(a *arena, r *HourRow) {
-			a.add(&r.FleetID, &r.HourMs, &r.DeviceID)
-		}, func(a *arena, r *HourRow) {
-			a.add(&r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts)
-		})
+	return insert(ctx, s.Session, TableHours, insertHour, 12, rows, func(a *arena, m *Mutation[HourRow]) {
+		r, at, bucket := m.Row, m.WriteTimeUs, HourBucket(m.Row.DeviceID)
+		if m.Delete {
+			r = HourRow{FleetID: r.FleetID, HourMs: r.HourMs, DeviceID: r.DeviceID}
+			at++
+		}
+		a.add(&r.FleetID, &r.HourMs, &bucket, &r.DeviceID)
+		a.add(&r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts, &at)
+	})
 }
 
 // Hours lists the devices' shares of an hour of a fleet, sorted by device.
 func (s *RollupStore) Hours(ctx context.Context, fleetID string, hourMs int64) ([]HourRow, error) {
-	rows, err := collect(s.Session, s.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs)), func(r *HourRow) []any {
-		r.FleetID, r.HourMs = fleetID, hourMs
-		return []any{&r.DeviceID, &r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts}
+	parts, err := fanOut(ctx, s.config.Fanout, buckets(hourBuckets), func(ctx context.Context, bucket int32) ([]HourRow, error) {
+		rows, err := collect(s.Session, s.query(ctx, selectHours, fleetID, time.UnixMilli(hourMs), bucket), func(r *HourRow) []any {
+			r.FleetID, r.HourMs = fleetID, hourMs
+			return []any{&r.DeviceID, &r.DistanceKm, &r.SpeedSumKmh, &r.SpeedCount, &r.Records, &r.MaxSpeedKmh, &r.DrivingS, &r.Alerts}
+		})
+		return slices.DeleteFunc(rows, func(r HourRow) bool {
+			return r == HourRow{FleetID: fleetID, HourMs: hourMs, DeviceID: r.DeviceID} // was deleted
+		}), err
 	})
+	rows := slices.Concat(parts...)
+	slices.SortFunc(rows, func(a, b HourRow) int { return strings.Compare(a.DeviceID, b.DeviceID) })
 	return rows, opError("read "+TableHours, err)
 }
 

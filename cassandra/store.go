@@ -28,6 +28,7 @@ const (
 	TableDeviceAlerts     = "alerts_by_device_month"
 	TableOpenAlerts       = "open_alerts_by_fleet"
 	TableInstances        = "etl_instances"
+	TableSharedDevices    = "shared_devices_by_instance"
 	TableClaims           = "claims_by_device"
 	TableClaimsByInstance = "claims_by_instance"
 	TablePendingHours     = "pending_hours_by_instance"
@@ -36,7 +37,7 @@ const (
 // DerivedTables hold the rows that follow from stored telemetry, and the instances that derive them.
 var DerivedTables = []string{
 	TableAlerts, TableAnalytics, TableDeviceDays, TableHours, TableTrips, TableDeviceAlerts, TableOpenAlerts,
-	TableInstances, TableClaims, TableClaimsByInstance, TablePendingHours,
+	TableInstances, TableSharedDevices, TableClaims, TableClaimsByInstance, TablePendingHours,
 }
 
 var tables = append([]string{TableHistory, TableLatest, TableLatestByFleet, TableDevices, TableFleets, TableGeofences, TableOwners, TableFormerOwners}, DerivedTables...)

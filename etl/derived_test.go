@@ -196,7 +196,7 @@ func changedRows(t *testing.T, s *site) {
 			"fleet_analytics_by_day", shared + " " + sum.Day.Time().Add(time.Duration(sum.Hour)*time.Hour).Format("2006-01-02T15"),
 		},
 		"hour of a device": {
-			fmt.Sprintf("UPDATE hours_by_fleet SET records_count = 4711 WHERE fleet_id = '%s' AND hour = %d AND device_id = '%s'", shared, hour.HourMs, hour.DeviceID),
+			fmt.Sprintf("UPDATE hours_by_fleet SET records_count = 4711 WHERE fleet_id = '%s' AND hour = %d AND bucket = %d AND device_id = '%s'", shared, hour.HourMs, cassandra.HourBucket(hour.DeviceID), hour.DeviceID),
 			"hours_by_fleet", shared + " " + stamp(hour.HourMs) + " " + hour.DeviceID,
 		},
 		"a trip": {
@@ -208,7 +208,7 @@ func changedRows(t *testing.T, s *site) {
 			"alerts_by_fleet_day", alert.DeviceID + " " + alert.Type + " of " + stamp(alert.OpenedMs),
 		},
 		"an open alert": {
-			fmt.Sprintf("DELETE FROM open_alerts_by_fleet WHERE fleet_id = '%s' AND device_id = '%s' AND alert_type = '%s'", shared, open.DeviceID, open.Type),
+			fmt.Sprintf("DELETE FROM open_alerts_by_fleet WHERE fleet_id = '%s' AND bucket = %d AND device_id = '%s' AND alert_type = '%s'", shared, cassandra.OpenAlertBucket(open.DeviceID), open.DeviceID, open.Type),
 			"open_alerts_by_fleet", open.DeviceID + " " + open.Type + " of " + stamp(open.OpenedMs),
 		},
 	} {

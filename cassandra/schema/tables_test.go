@@ -3,6 +3,7 @@ package schema
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -52,6 +53,20 @@ func TestOptionsAreParsed(t *testing.T) {
 	leveled := option{"LeveledCompactionStrategy", "compaction = {'class': 'LeveledCompactionStrategy'}"}
 	require.Equal(t, leveled, tables[cassandra.TableLatest].options["compaction class"])
 	require.Empty(t, tables[cassandra.TableFleets].options)
+}
+
+// An open alert must have expired on every node before the tombstone of its end is dropped, or it returns with a node that was
+// down meanwhile.
+func TestOpenAlertsExpireBeforeTombstones(t *testing.T) {
+	options := Tables()[cassandra.TableOpenAlerts].options
+	grace, err := time.ParseDuration(options["gc_grace_seconds"].value + "s")
+	require.NoError(t, err)
+	require.GreaterOrEqual(t, grace, cassandra.OpenAlertTTL+time.Hour)
+}
+
+// Rows of hours are never deleted, so that none can return.
+func TestHoursHaveNoTombstones(t *testing.T) {
+	require.Empty(t, Tables()[cassandra.TableHours].options)
 }
 
 // stored are tables as a cluster reports them.

@@ -107,7 +107,10 @@ func (f *Fill) requests(st Statement, i int) []row {
 	switch st.Table {
 	case cassandra.TableHistory:
 		r.device = f.dense(i)
+	case cassandra.TableOpenAlerts:
+		r.bucket = int(cassandra.OpenAlertBucket(r.device))
 	case cassandra.TableHours: // filled for the last days only
+		r.bucket = int(cassandra.HourBucket(r.device))
 		r.time = f.lastDay(i % 4).Time().Add(time.Duration(i%24) * time.Hour)
 	case cassandra.TableTrips, cassandra.TableDeviceAlerts: // by month
 		r.time = day.Month().Time()

@@ -135,10 +135,11 @@ func (f *Fill) latest(ctx context.Context) error {
 		return err
 	}
 	return each(ctx, f.Vehicles, func(ctx context.Context, n int) error {
-		halfDayAgo := f.Now.Add(-12 * time.Hour)
-		err := errors.Join(f.write(ctx, "insertLatest", f.row(n, f.Now)), f.write(ctx, "insertOpenAlert", f.row(n, halfDayAgo)))
+		alert := f.row(n, f.Now.Add(-12*time.Hour))
+		alert.bucket = int(cassandra.OpenAlertBucket(alert.device))
+		err := errors.Join(f.write(ctx, "insertLatest", f.row(n, f.Now)), f.write(ctx, "insertOpenAlert", alert))
 		if float64(n%100) >= 100*openShare {
-			closed := f.row(n, halfDayAgo)
+			closed := alert
 			closed.written = f.Now
 			err = errors.Join(err, f.write(ctx, "deleteOpenAlert", closed))
 		}
@@ -183,11 +184,17 @@ func (f *Fill) day(ctx context.Context, day cassandra.Day) error {
 		return nil
 	}
 	return each(ctx, len(hours), func(ctx context.Context, i int) error {
-		var rows []row
+		buckets := map[int][]row{}
 		for n := range f.Vehicles {
-			rows = append(rows, f.row(n, hours[i].time))
+			r := f.row(n, hours[i].time)
+			r.bucket = int(cassandra.HourBucket(r.device))
+			buckets[r.bucket] = append(buckets[r.bucket], r)
 		}
-		return f.write(ctx, "insertHour", rows...)
+		var err error
+		for _, rows := range buckets {
+			err = errors.Join(err, f.write(ctx, "insertHour", rows...))
+		}
+		return err
 	})
 }
 

@@ -38,7 +38,9 @@ type Store interface {
 	Instances(ctx context.Context) ([]cassandra.Instance, error)
 	FenceInstance(ctx context.Context, instanceID string) error
 	RemoveInstance(ctx context.Context, instanceID string) error
-	UpdateSharedDevices(ctx context.Context, instanceID string, add, remove []string) error
+	SharedDevices(ctx context.Context, instanceID string) ([]string, error)
+	AddSharedDevices(ctx context.Context, instanceID string, deviceIDs []string) error
+	RemoveSharedDevices(ctx context.Context, instanceID string, deviceIDs []string) error
 	ApplyInstanceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error
 	ApplyDeviceClaims(ctx context.Context, rows []cassandra.Mutation[cassandra.Claim]) error
 	ClaimsOfDevices(ctx context.Context, deviceIDs ...string) ([]cassandra.Claim, error)
@@ -91,6 +93,7 @@ type Claims struct {
 	peersAt time.Time                        // when there were other instances
 	seen    map[string]sighting              // of all instances
 	pending map[string][]cassandra.FleetHour // hours that ended instances have left, by instance
+	retry   map[string]time.Time             // instances whose claims can't be read, and when they are tried again
 }
 
 // claim is a device that this instance claims.
@@ -98,6 +101,7 @@ type claim struct {
 	fromDay    cassandra.Day
 	fleets     map[string]bool
 	written    bool            // it is stored; until then every caller of Acquire writes it
+	unchecked  bool            // the claims of others can't be read
 	inFlight   int             // records that are announced and not applied yet
 	adopted    []string        // ended or fenced instances whose claims are deleted with this one
 	shared     bool            // another instance has records of the device too
@@ -129,6 +133,7 @@ func New(o Options, stores executor.Views[Store], exec *executor.Executor, stamp
 		urgent:    make(chan struct{}, 1), reclaims: make(chan struct{}, 1),
 		id: newInstanceID(), role: o.Role, renewed: make(chan struct{}), held: map[string]*claim{}, releasing: map[string]chan struct{}{},
 		seen: map[string]sighting{}, pending: map[string][]cassandra.FleetHour{},
+		retry: map[string]time.Time{},
 	}
 }
 
@@ -173,8 +178,9 @@ func WantsOf(records iter.Seq[*telemetry.Record]) map[string]*Want {
 type Acquired struct {
 	DeviceID string
 	FromDay  cassandra.Day
-	Shared   bool // other instances claim it too
-	Strong   bool // the claims of all other instances are known
+	Shared   bool  // other instances claim it too
+	Strong   bool  // the claims of all other instances are known
+	Err      error // the claims of other instances can't be read; see Check
 }
 
 // Acquire claims devices before their records are stored. It returns the devices that were not claimed before. The
@@ -253,6 +259,9 @@ func (c *Claims) write(ctx context.Context, fresh, changed []string) ([]Acquired
 			}
 		}
 		found, err := c.notifyOthers(ctx, ids)
+		if cassandra.Permanent(err) {
+			found, err = c.uncheck(ids, err), nil
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		acquired = append(acquired, found...)
@@ -299,8 +308,8 @@ func (c *Claims) notifyOthers(ctx context.Context, ids []string) ([]Acquired, er
 		}
 	}
 	for instance, devices := range shared {
-		if err := c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
-			return c.stores.Strong.UpdateSharedDevices(ctx, instance, devices, nil)
+		if err := c.exec.Do(ctx, cassandra.TableSharedDevices, func(ctx context.Context) error {
+			return c.stores.Strong.AddSharedDevices(ctx, instance, devices)
 		}); err != nil {
 			return nil, err
 		}
@@ -313,6 +322,7 @@ func (c *Claims) notifyOthers(ctx context.Context, ids []string) ([]Acquired, er
 		if v == nil {
 			continue // released meanwhile
 		}
+		v.unchecked = false
 		for _, other := range others[id] {
 			v.shared = true
 			if v.sharers == nil {
@@ -327,14 +337,40 @@ func (c *Claims) notifyOthers(ctx context.Context, ids []string) ([]Acquired, er
 	return acquired, nil
 }
 
+// uncheck notes that the claims of others on some devices can't be read.
+func (c *Claims) uncheck(ids []string, err error) (acquired []Acquired) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range ids {
+		if v := c.held[id]; v != nil {
+			v.unchecked = true
+			acquired = append(acquired, Acquired{DeviceID: id, FromDay: v.fromDay, Err: err})
+		}
+	}
+	return acquired
+}
+
+// Check reads the claims of others on a claimed device, and notifies them, after Acquire could not. It reports whether the
+// device is shared.
+func (c *Claims) Check(ctx context.Context, id string) (shared bool, err error) {
+	checked, err := c.notifyOthers(ctx, []string{id})
+	return len(checked) > 0 && checked[0].Shared, err
+}
+
 // Others reads the claims of other instances on devices of one bucket, by device. strong reports whether the read
 // overlapped every write.
 func (c *Claims) Others(ctx context.Context, ids ...string) (others map[string][]cassandra.Claim, strong bool, err error) {
 	var claims []cassandra.Claim
-	strong, err = executor.Read(ctx, c.exec, c.stores, cassandra.TableClaims, func(ctx context.Context, s Store) (err error) {
+	strong, err = executor.ReadWithin(ctx, executor.PartitionLimit, c.exec, c.stores, cassandra.TableClaims, func(ctx context.Context, s Store) (err error) {
 		claims, err = s.ClaimsOfDevices(ctx, ids...)
 		return err
 	})
+	if err != nil {
+		return nil, false, err
+	}
+	if claims, err = c.withoutReturned(ctx, claims, strong); err != nil {
+		return nil, false, err
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	others = map[string][]cassandra.Claim{}
@@ -348,7 +384,39 @@ func (c *Claims) Others(ctx context.Context, ids ...string) (others map[string][
 			others[other.DeviceID] = append(others[other.DeviceID], other)
 		}
 	}
-	return others, strong, err
+	return others, strong, nil
+}
+
+// withoutReturned deletes claims that a node has brought back which was down when they were deleted, and returns the others. An
+// instance is registered before its first claim, and removed after its last claim is deleted: a claim without an instance
+// is such a claim.
+func (c *Claims) withoutReturned(ctx context.Context, claims []cassandra.Claim, strong bool) ([]cassandra.Claim, error) {
+	own := c.InstanceID()
+	if !strong || !slices.ContainsFunc(claims, func(other cassandra.Claim) bool { return other.InstanceID != own }) {
+		return claims, nil
+	}
+	instances, strong, err := c.instances(ctx)
+	if err != nil || !strong {
+		return claims, err
+	}
+	registered := map[string]bool{own: true}
+	for _, i := range instances {
+		registered[i.ID] = true
+	}
+	var returned []cassandra.Claim
+	kept := slices.DeleteFunc(slices.Clone(claims), func(other cassandra.Claim) bool {
+		gone := !registered[other.InstanceID]
+		if gone {
+			returned = append(returned, other)
+		}
+		return gone
+	})
+	if len(returned) == 0 {
+		return kept, nil
+	}
+	return kept, c.exec.Do(ctx, cassandra.TableClaims, func(ctx context.Context) error {
+		return c.stores.Strong.ApplyDeviceClaims(ctx, cassandra.Remove(c.stamps.Next(), returned...))
+	})
 }
 
 // Status is what is known of the claims on a device.
@@ -358,6 +426,8 @@ type Status struct {
 	InFlight int
 	Shared   bool // another instance has records of the device too
 	Adopted  bool // it was taken over from another instance
+
+	Unchecked bool // the claims of others could not be read; see Check
 }
 
 // Status returns the status of a device that this instance claims; ok is false if it does not.
@@ -369,7 +439,7 @@ func (c *Claims) Status(id string) (s Status, ok bool) {
 		return Status{}, false
 	}
 	return Status{
-		FromDay: v.fromDay, Fleets: slices.Collect(maps.Keys(v.fleets)), InFlight: v.inFlight, Shared: v.shared, Adopted: len(v.adopted) > 0,
+		FromDay: v.fromDay, Fleets: slices.Collect(maps.Keys(v.fleets)), InFlight: v.inFlight, Shared: v.shared, Adopted: len(v.adopted) > 0, Unchecked: v.unchecked,
 	}, true
 }
 

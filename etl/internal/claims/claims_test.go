@@ -2,6 +2,7 @@ package claims
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os/exec"
@@ -145,6 +146,14 @@ func find(t *testing.T, store *fakestore.Store, id string) *cassandra.Instance {
 	return nil
 }
 
+// sharedOf returns the devices of which an instance has not read yet that they are shared.
+func sharedOf(t *testing.T, store *fakestore.Store, id string) []string {
+	t.Helper()
+	shared, err := store.View(nil).SharedDevices(t.Context(), id)
+	require.NoError(t, err)
+	return shared
+}
+
 func simulated(t *testing.T, run func(t *testing.T, store *fakestore.Store)) {
 	synctest.Test(t, func(t *testing.T) { run(t, fakestore.New()) })
 }
@@ -214,9 +223,9 @@ func TestAcquireReportsAndNotifiesOtherHolders(t *testing.T) {
 			other.acquire(t, 9, "v1", "v3"), "from the earlier day of the two")
 		require.True(t, other.Applied("v1", 1))
 		require.False(t, one.Applied("v1", 1), "not yet known")
-		require.Equal(t, []string{"v1"}, find(t, store, one.InstanceID()).SharedDevices)
+		require.Equal(t, []string{"v1"}, sharedOf(t, store, one.InstanceID()))
 		require.Equal(t, []string{"v1"}, one.poll(t).Shared)
-		require.Empty(t, find(t, store, one.InstanceID()).SharedDevices, "acknowledged")
+		require.Empty(t, sharedOf(t, store, one.InstanceID()), "acknowledged")
 		for id, shared := range map[string]bool{"v1": true, "v2": false} {
 			s, _ := one.Status(id)
 			require.Equal(t, shared, s.Shared, id)
@@ -693,4 +702,77 @@ func TestRemoveDeletesTheRow(t *testing.T) {
 		require.NoError(t, one.Remove(t.Context()))
 		require.Nil(t, find(t, store, one.InstanceID()))
 	})
+}
+
+// A node that was down when a claim was deleted may bring it back once its tombstone is dropped. The instance is gone by then.
+func TestClaimThatComesBackDoesNotCount(t *testing.T) {
+	simulated(t, func(t *testing.T, store *fakestore.Store) {
+		leave(t, store, "gone", cassandra.RoleStream, "v1", "v2")
+		require.NoError(t, store.View(nil).RemoveInstance(t.Context(), "gone"))
+		leave(t, store, "running", cassandra.RoleStream, "v2")
+		one := startInstance(t, store, cassandra.RoleStream)
+		require.Equal(t, []Acquired{{DeviceID: "v1", FromDay: 7, Strong: true}, {DeviceID: "v2", FromDay: 5, Shared: true, Strong: true}}, one.acquire(t, 7, "v1", "v2"))
+		require.Nil(t, find(t, store, "gone"), "it is not notified")
+		var left []string
+		for _, c := range fakestore.List[cassandra.Claim](store, cassandra.TableClaims, "") {
+			if c.InstanceID != one.InstanceID() {
+				left = append(left, c.InstanceID+" "+c.DeviceID)
+			}
+		}
+		require.Equal(t, []string{"running v2"}, left, "it is deleted again")
+	})
+}
+
+// unreadable is a store in which some claims can't be read.
+type unreadable struct {
+	*slowStore
+	device, instance string
+	reason           cassandra.Reason
+}
+
+func (s *unreadable) ClaimsOfDevices(ctx context.Context, ids ...string) ([]cassandra.Claim, error) {
+	if slices.Contains(ids, s.device) {
+		return nil, &cassandra.Error{Op: "read claims", Reason: s.reason, Err: errors.New("bad row")}
+	}
+	return s.slowStore.ClaimsOfDevices(ctx, ids...)
+}
+
+func (s *unreadable) Leftovers(ctx context.Context, id string) ([]cassandra.Claim, []cassandra.FleetHour, error) {
+	if id == s.instance {
+		return nil, nil, &cassandra.Error{Op: "read claims", Reason: s.reason, Err: errors.New("bad row")}
+	}
+	return s.slowStore.Leftovers(ctx, id)
+}
+
+func TestClaimsThatCannotBeReadCostOnlyTheirDevices(t *testing.T) {
+	for _, reason := range []cassandra.Reason{cassandra.ReasonFailure, cassandra.ReasonOther} {
+		t.Run(string(reason), func(t *testing.T) {
+			simulated(t, func(t *testing.T, store *fakestore.Store) {
+				leave(t, store, "bad", cassandra.RoleEnded, "v1")
+				leave(t, store, "good", cassandra.RoleEnded, "v2")
+				leave(t, store, "running", cassandra.RoleStream, "v3")
+				one := startInstance(t, store, cassandra.RoleStream)
+				s := &unreadable{slowStore: one.store, device: "v3", instance: "bad", reason: reason}
+				one.stores = executor.Views[Store]{Strong: s, Fallback: s}
+
+				require.Equal(t, []string{"v2"}, one.adopted(t))
+				require.Empty(t, one.adopted(t), "the other is skipped")
+				acquired := one.acquire(t, 7, "v3", "v4")
+				require.ErrorContains(t, acquired[0].Err, "bad row")
+				require.Equal(t, Acquired{DeviceID: "v4", FromDay: 7, Strong: true}, acquired[1])
+				status, _ := one.Status("v3")
+				require.True(t, status.Unchecked)
+
+				time.Sleep(retryAfter)
+				s.device, s.instance = "", ""
+				shared, err := one.Check(t.Context(), "v3")
+				require.NoError(t, err)
+				require.True(t, shared)
+				status, _ = one.Status("v3")
+				require.False(t, status.Unchecked)
+				require.Equal(t, []string{"v3"}, sharedOf(t, store, "running"))
+				require.Contains(t, one.adopted(t), "v1")
+			})
+		})
+	}
 }

@@ -145,7 +145,7 @@ func (c *Claims) heartbeat(ctx context.Context, id string, role cassandra.Instan
 	}); err != nil {
 		return false, err
 	}
-	instances, err := c.instances(ctx)
+	instances, _, err := c.instances(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -161,12 +161,13 @@ func (c *Claims) heartbeat(ctx context.Context, id string, role cassandra.Instan
 	return false, nil
 }
 
-func (c *Claims) instances(ctx context.Context) (all []cassandra.Instance, err error) {
-	_, err = executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
+// instances lists the instances. strong reports whether the read overlapped every write.
+func (c *Claims) instances(ctx context.Context) (all []cassandra.Instance, strong bool, err error) {
+	strong, err = executor.Read(ctx, c.exec, c.stores, cassandra.TableInstances, func(ctx context.Context, s Store) (err error) {
 		all, err = s.Instances(ctx)
 		return err
 	})
-	return all, err
+	return all, strong, err
 }
 
 // renew extends the lease. While devices must be claimed again, that comes first: this instance's row is there now, so

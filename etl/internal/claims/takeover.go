@@ -24,6 +24,9 @@ type Polled struct {
 	Waiting bool                  // there is more to take over, or with wait set there may be soon
 }
 
+// retryAfter is how long an instance is skipped whose claims can't be read.
+const retryAfter = 5 * time.Minute
+
 // adoptAtOnce is the number of devices of one instance that are taken over at once.
 const adoptAtOnce = 2000
 
@@ -31,7 +34,7 @@ const adoptAtOnce = 2000
 // fenced. wait asks to wait for instances that may be silent. summed reports whether hours that Poll returned earlier
 // are summed. Poll is called by one goroutine.
 func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.FleetHour) bool) (p Polled, err error) {
-	instances, err := c.instances(ctx)
+	instances, _, err := c.instances(ctx)
 	if err != nil {
 		return p, err
 	}
@@ -49,10 +52,6 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 		switch {
 		case i.ID == own:
 			running++
-			if err := c.noteShared(ctx, own, i.SharedDevices); err != nil {
-				return p, err
-			}
-			p.Shared = i.SharedDevices
 		case i.Role == cassandra.RoleEnded || exited(i.ID):
 			gone = append(gone, i.ID)
 		case i.Fenced || silent > c.options.FenceAfter:
@@ -80,6 +79,9 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 	} else if now.Sub(c.peersAt) >= 2*(c.options.FenceAfter+c.options.Lease) {
 		c.peers.Store(false)
 	}
+	if p.Shared, err = c.noteShared(ctx, own); err != nil {
+		return p, err
+	}
 	c.mu.Lock()
 	role := c.role
 	c.mu.Unlock()
@@ -94,10 +96,13 @@ func (c *Claims) Poll(ctx context.Context, wait bool, summed func([]cassandra.Fl
 	return p, nil
 }
 
-// noteShared notes which devices are shared, and acknowledges that.
-func (c *Claims) noteShared(ctx context.Context, own string, shared []string) error {
-	if len(shared) == 0 {
-		return nil
+// noteShared reads and notes which devices are shared, and acknowledges that.
+func (c *Claims) noteShared(ctx context.Context, own string) (shared []string, err error) {
+	if _, err := executor.Read(ctx, c.exec, c.stores, cassandra.TableSharedDevices, func(ctx context.Context, s Store) (err error) {
+		shared, err = s.SharedDevices(ctx, own)
+		return err
+	}); err != nil || len(shared) == 0 {
+		return nil, err
 	}
 	c.mu.Lock()
 	for _, id := range shared {
@@ -106,8 +111,8 @@ func (c *Claims) noteShared(ctx context.Context, own string, shared []string) er
 		}
 	}
 	c.mu.Unlock()
-	return c.exec.Do(ctx, cassandra.TableInstances, func(ctx context.Context) error {
-		return c.stores.Strong.UpdateSharedDevices(ctx, own, nil, shared)
+	return shared, c.exec.Do(ctx, cassandra.TableSharedDevices, func(ctx context.Context) error {
+		return c.stores.Strong.RemoveSharedDevices(ctx, own, shared)
 	})
 }
 
@@ -130,14 +135,23 @@ func (c *Claims) fenceOther(ctx context.Context, i cassandra.Instance, s *sighti
 func (c *Claims) takeOver(ctx context.Context, instance string, p *Polled, summed func([]cassandra.FleetHour) bool) error {
 	var left []cassandra.Claim
 	var hours []cassandra.FleetHour
-	strong, err := executor.Read(ctx, c.exec, c.stores, cassandra.TableClaimsByInstance, func(ctx context.Context, s Store) (err error) {
+	logger := c.logger.WithField("from_instance", instance)
+	if c.now().Before(c.retry[instance]) {
+		return nil
+	}
+	strong, err := executor.ReadWithin(ctx, executor.PartitionLimit, c.exec, c.stores, cassandra.TableClaimsByInstance, func(ctx context.Context, s Store) (err error) {
 		left, hours, err = s.Leftovers(ctx, instance)
 		return err
 	})
+	if cassandra.Permanent(err) { // its devices wait: those of others must not
+		c.retry[instance] = c.now().Add(retryAfter)
+		logger.WithError(err).Warn("reading the claims of an instance that ended failed, trying again in 5 minutes")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	logger := c.logger.WithField("from_instance", instance)
+	delete(c.retry, instance)
 	if len(left) == 0 {
 		if known := c.pending[instance]; len(hours) > 0 && known == nil {
 			c.pending[instance] = hours
@@ -226,7 +240,7 @@ func (c *Claims) Leave(ctx context.Context) (ok bool, err error) {
 	if err := c.announce(ctx, id, cassandra.RoleEnded); err != nil {
 		return false, err
 	}
-	instances, err := c.instances(ctx)
+	instances, _, err := c.instances(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -19,9 +19,9 @@ type Changes struct {
 	deviceAlerts groups[deviceMonth, cassandra.Alert]
 	goneAlerts   groups[deviceMonth, cassandra.Alert] // deletions of device alerts
 	fleetAlerts  groups[severityDay, cassandra.Alert]
-	openAlerts   groups[string, cassandra.Alert]
+	openAlerts   groups[fleetBucket, cassandra.Alert]
 	trips        groups[deviceMonth, cassandra.TripRow]
-	hours        groups[cassandra.FleetHour, cassandra.HourRow]
+	hours        groups[hourBucket, cassandra.HourRow]
 	days         groups[string, cassandra.DeviceDay]
 }
 
@@ -43,6 +43,16 @@ type severityDay struct {
 	fleet    string
 	day      cassandra.Day
 	severity string
+}
+
+type fleetBucket struct {
+	fleet  string
+	bucket int32
+}
+
+type hourBucket struct {
+	cassandra.FleetHour
+	bucket int32
 }
 
 // PutAlert writes an alert to the rows of its device and of its fleet.
@@ -69,14 +79,18 @@ func alertDay(r cassandra.Alert) severityDay {
 	return severityDay{r.FleetID, cassandra.DayOf(r.OpenedMs), r.Severity}
 }
 
+func openBucket(r cassandra.Alert) fleetBucket {
+	return fleetBucket{r.FleetID, cassandra.OpenAlertBucket(r.DeviceID)}
+}
+
 // PutOpenAlert writes an alert among the open ones of its fleet.
 func (c *Changes) PutOpenAlert(r cassandra.Alert, at int64) {
-	c.openAlerts.add(r.FleetID, r, false, at)
+	c.openAlerts.add(openBucket(r), r, false, at)
 }
 
 // DeleteOpenAlert deletes an alert from the open ones of its fleet.
 func (c *Changes) DeleteOpenAlert(r cassandra.Alert, at int64) {
-	c.openAlerts.add(r.FleetID, r, true, at)
+	c.openAlerts.add(openBucket(r), r, true, at)
 }
 
 // PutTrip writes a trip or stop.
@@ -91,12 +105,12 @@ func (c *Changes) DeleteTrip(deviceID string, r cassandra.TripRow, at int64) {
 
 // PutHour writes what a device adds to an hour.
 func (c *Changes) PutHour(r cassandra.HourRow, at int64) {
-	c.hours.add(cassandra.FleetHour{FleetID: r.FleetID, HourMs: r.HourMs}, r, false, at)
+	c.hours.add(hourBucket{cassandra.FleetHour{FleetID: r.FleetID, HourMs: r.HourMs}, cassandra.HourBucket(r.DeviceID)}, r, false, at)
 }
 
 // DeleteHour deletes what a device added to an hour.
 func (c *Changes) DeleteHour(h cassandra.FleetHour, deviceID string, at int64) {
-	c.hours.add(h, cassandra.HourRow{FleetID: h.FleetID, HourMs: h.HourMs, DeviceID: deviceID}, true, at)
+	c.hours.add(hourBucket{h, cassandra.HourBucket(deviceID)}, cassandra.HourRow{FleetID: h.FleetID, HourMs: h.HourMs, DeviceID: deviceID}, true, at)
 }
 
 // PutDay writes the state of a device at the end of a day.
@@ -105,7 +119,13 @@ func (c *Changes) PutDay(deviceID string, d cassandra.DeviceDay, at int64) {
 }
 
 // Hours yields the hours of fleets that change.
-func (c *Changes) Hours() iter.Seq[cassandra.FleetHour] { return maps.Keys(c.hours) }
+func (c *Changes) Hours() iter.Seq[cassandra.FleetHour] {
+	hours := map[cassandra.FleetHour]bool{}
+	for key := range c.hours {
+		hours[key.FleetHour] = true
+	}
+	return maps.Keys(hours)
+}
 
 // EndedTrips counts the trips and stops of a kind that are written with an end.
 func (c *Changes) EndedTrips(kind rollup.TripKind) (n int) {
@@ -159,15 +179,15 @@ func (w *Writer) Write(ctx context.Context, c *Changes, guard func(context.Conte
 			start(p, cassandra.TableTrips, c.trips, func(key deviceMonth, _ *cassandra.TripRow) string { return key.device }, func(ctx context.Context, key deviceMonth, rows []cassandra.Mutation[cassandra.TripRow]) error {
 				return w.Store.ApplyTrips(ctx, key.device, rows)
 			})
-			start(p, cassandra.TableHours, c.hours, func(_ cassandra.FleetHour, r *cassandra.HourRow) string { return r.DeviceID },
-				keyless[cassandra.FleetHour](w.Store.ApplyHours))
+			start(p, cassandra.TableHours, c.hours, func(_ hourBucket, r *cassandra.HourRow) string { return r.DeviceID },
+				keyless[hourBucket](w.Store.ApplyHours))
 			start(p, cassandra.TableDeviceDays, c.days, func(id string, _ *cassandra.DeviceDay) string { return id }, w.Store.ApplyDeviceDays)
 		},
 		func(p *phase) {
 			start(p, cassandra.TableAlerts, c.fleetAlerts, alertDevice, keyless[severityDay](w.Store.ApplyFleetAlerts))
 		},
 		func(p *phase) {
-			start(p, cassandra.TableOpenAlerts, c.openAlerts, alertDevice, keyless[string](w.Store.ApplyOpenAlerts))
+			start(p, cassandra.TableOpenAlerts, c.openAlerts, alertDevice, keyless[fleetBucket](w.Store.ApplyOpenAlerts))
 		},
 		func(p *phase) {
 			start(p, cassandra.TableDeviceAlerts, c.goneAlerts, alertDevice, keyless[deviceMonth](w.Store.ApplyDeviceAlerts))

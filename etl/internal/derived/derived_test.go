@@ -78,10 +78,20 @@ func always(context.Context) error { return nil }
 
 var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC).UnixMilli()
 
+// inOneBucket names devices whose rows are in one partition of each table.
+func inOneBucket(n int) (ids []string) {
+	for i := 0; len(ids) < n; i++ {
+		if id := fmt.Sprint("v", i); cassandra.OpenAlertBucket(id) == 0 && cassandra.HourBucket(id) == 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
 func TestRowsAreGroupedByPartition(t *testing.T) {
 	day := 24 * HourMs
 	s, c := &requests{}, &Changes{}
-	for _, device := range []string{"v1", "v2"} {
+	for _, device := range inOneBucket(2) {
 		for i := range int64(3) {
 			c.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon + i*HourMs, DeviceID: device}, 1)
 			c.PutTrip(device, cassandra.TripRow{StartMs: noon + i*day, Kind: "trip"}, 1)
@@ -98,13 +108,13 @@ func TestRowsAreGroupedByPartition(t *testing.T) {
 	require.NoError(t, write(t, s, c, always))
 	slices.Sort(s.list)
 	want := slices.Concat(
-		slices.Repeat([]string{cassandra.TableHours + " 2"}, 3),        // one for each fleet and hour
+		slices.Repeat([]string{cassandra.TableHours + " 2"}, 3),        // one for each fleet, hour and bucket
 		slices.Repeat([]string{cassandra.TableTrips + " 3"}, 2),        // one for each device and month
 		slices.Repeat([]string{cassandra.TableTrips + " 1"}, 2),        // the trips of February
 		slices.Repeat([]string{cassandra.TableDeviceDays + " 3"}, 2),   // one for each device
 		slices.Repeat([]string{cassandra.TableDeviceAlerts + " 2"}, 2), // one for each device and month
 		slices.Repeat([]string{cassandra.TableAlerts + " 2"}, 2),       // one for each fleet, day and severity
-		[]string{cassandra.TableOpenAlerts + " 2"},                     // one for each fleet
+		[]string{cassandra.TableOpenAlerts + " 2"},                     // one for each fleet and bucket
 	)
 	slices.Sort(want)
 	require.Equal(t, want, s.list)
@@ -112,8 +122,8 @@ func TestRowsAreGroupedByPartition(t *testing.T) {
 
 func TestMutationsAreBounded(t *testing.T) {
 	s, c := &requests{}, &Changes{}
-	for i := range 2*mutationRows + 7 {
-		c.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon, DeviceID: fmt.Sprint(i)}, 1)
+	for _, device := range inOneBucket(2*mutationRows + 7) {
+		c.PutHour(cassandra.HourRow{FleetID: "north", HourMs: noon, DeviceID: device}, 1)
 	}
 	require.NoError(t, write(t, s, c, always))
 	slices.Sort(s.list)

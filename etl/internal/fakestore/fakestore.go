@@ -25,14 +25,16 @@ type Store struct {
 	history      map[string]map[int64]telemetry.Record // by device
 	instances    map[string]*cassandra.Instance
 	pendingHours map[string][]cassandra.FleetHour
+	shared       map[string][]string          // devices by instance
 	owners       map[string][]cassandra.Owner // by device, the present one first
 	majority     error                        // of lightweight transactions; nil: they succeed
 }
 
-// Cell is one row with its timestamps. The row exists if it was written after it was deleted.
+// Cell is one row with its timestamps. The row exists if it was written after it was deleted, until it expires.
 type Cell struct {
 	Row            any
 	Wrote, Deleted int64
+	Expires        time.Time // zero: never
 }
 
 // New returns an empty store.
@@ -40,6 +42,7 @@ func New() *Store {
 	return &Store{
 		tables: map[string]map[string]*Cell{}, history: map[string]map[int64]telemetry.Record{},
 		instances: map[string]*cassandra.Instance{}, pendingHours: map[string][]cassandra.FleetHour{},
+		shared: map[string][]string{},
 		owners: map[string][]cassandra.Owner{},
 	}
 }
@@ -69,7 +72,9 @@ func (f *Store) cells(table, prefix string) (cells []*Cell) {
 	return cells
 }
 
-func (c *Cell) exists() bool { return c.Row != nil && c.Wrote > c.Deleted }
+func (c *Cell) exists() bool {
+	return c.Row != nil && c.Wrote > c.Deleted && (c.Expires.IsZero() || time.Now().Before(c.Expires))
+}
 
 // Records returns the stored records, by device and event time.
 func (f *Store) Records() map[string]map[int64]telemetry.Record {
@@ -180,6 +185,9 @@ func apply[R any](f *View, table string, rows []cassandra.Mutation[R], key func(
 				c.Deleted = max(c.Deleted, at)
 			case at >= c.Wrote:
 				c.Row, c.Wrote = rows[i].Row, at
+				if table == cassandra.TableOpenAlerts {
+					c.Expires = time.Now().Add(cassandra.OpenAlertTTL)
+				}
 			}
 		}
 	})
@@ -412,11 +420,29 @@ func (f *View) Resolve(r cassandra.Alert, at int64) {
 }
 
 func (f *View) OpenAlerts(_ context.Context, fleetID string) ([]cassandra.Alert, error) {
-	return List[cassandra.Alert](f.Store, cassandra.TableOpenAlerts, KeyOf(fleetID)), f.Request()
+	return f.openAlerts(KeyOf(fleetID)), f.Request()
+}
+
+func (f *View) OpenAlertsOfBucket(_ context.Context, fleetID string, bucket int32) ([]cassandra.Alert, error) {
+	rows := f.openAlerts(KeyOf(fleetID))
+	return slices.DeleteFunc(rows, func(r cassandra.Alert) bool { return cassandra.OpenAlertBucket(r.DeviceID) != bucket }), f.Request()
 }
 
 func (f *View) OpenAlertsOfDevice(_ context.Context, fleetID, deviceID string) ([]cassandra.Alert, error) {
-	return List[cassandra.Alert](f.Store, cassandra.TableOpenAlerts, KeyOf(fleetID, deviceID)), f.Request()
+	return f.openAlerts(KeyOf(fleetID, deviceID)), f.Request()
+}
+
+func (f *Store) openAlerts(prefix string) []cassandra.Alert {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	rows := []cassandra.Alert{}
+	for _, c := range f.cells(cassandra.TableOpenAlerts, prefix) {
+		r, left := c.Row.(cassandra.Alert), time.Until(c.Expires)
+		if r.Expiring = left < cassandra.OpenAlertTTL/2; left >= cassandra.OpenAlertTTL/4 {
+			rows = append(rows, r)
+		}
+	}
+	return rows
 }
 
 func (f *View) ClaimsOfDevices(_ context.Context, deviceIDs ...string) (claims []cassandra.Claim, err error) {
@@ -458,23 +484,25 @@ func (f *View) Instances(context.Context) (found []cassandra.Instance, err error
 	err = f.change(func() {
 		for _, id := range slices.Sorted(maps.Keys(f.instances)) {
 			i := *f.instances[id]
-			i.SharedDevices = slices.Clone(i.SharedDevices)
 			found = append(found, i)
 		}
 	})
 	return found, err
 }
 
-func (f *View) UpdateSharedDevices(_ context.Context, instanceID string, add, remove []string) error {
+func (f *View) AddSharedDevices(_ context.Context, instanceID string, deviceIDs []string) error {
+	return f.change(func() { f.shared[instanceID] = append(f.shared[instanceID], deviceIDs...) })
+}
+
+func (f *View) RemoveSharedDevices(_ context.Context, instanceID string, deviceIDs []string) error {
 	return f.change(func() {
-		if len(add) > 0 {
-			i := f.instance(instanceID)
-			i.SharedDevices = append(i.SharedDevices, add...)
-		}
-		if i := f.instances[instanceID]; i != nil {
-			i.SharedDevices = slices.DeleteFunc(i.SharedDevices, func(id string) bool { return slices.Contains(remove, id) })
-		}
+		f.shared[instanceID] = slices.DeleteFunc(f.shared[instanceID], func(id string) bool { return slices.Contains(deviceIDs, id) })
 	})
+}
+
+func (f *View) SharedDevices(_ context.Context, instanceID string) (shared []string, err error) {
+	err = f.change(func() { shared = slices.Clone(f.shared[instanceID]) })
+	return shared, err
 }
 
 func (f *View) RemoveInstance(_ context.Context, instanceID string) error {

@@ -17,6 +17,7 @@ const (
 	reasonTakenOver = "taken_over"
 	reasonFenced    = "fenced"
 	reasonGap       = "gap"
+	reasonExpiring  = "expiring"
 )
 
 // device is a device that sent recently.

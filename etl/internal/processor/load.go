@@ -80,7 +80,11 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 	var later, open []cassandra.Alert
 	var state derived.State
 	found, valid, unknown := false, false, false
-	strong, err := executor.Read(ctx, p.exec, p.stores, cassandra.TableDeviceDays, func(ctx context.Context, s Store) (err error) {
+	if a.Err != nil {
+		p.skip(a.DeviceID, a.Err)
+		return nil
+	}
+	strong, err := executor.ReadWithin(ctx, executor.PartitionLimit, p.exec, p.stores, cassandra.TableDeviceDays, func(ctx context.Context, s Store) (err error) {
 		if last, found, err = s.LastDeviceDay(ctx, a.DeviceID, cassandra.DayOf(p.now().UnixMilli())+1); err != nil {
 			return err
 		}
@@ -109,12 +113,7 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		return err
 	})
 	if cassandra.Permanent(err) {
-		p.mu.Lock()
-		v := p.device(a.DeviceID)
-		v.loading = false
-		v.markDirty(p.oldest(), reasonGap)
-		p.mu.Unlock()
-		p.fail(map[string]error{a.DeviceID: err})
+		p.skip(a.DeviceID, err)
 		return nil
 	}
 	if err != nil {
@@ -144,6 +143,9 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		v.state, v.day = state, last.Day
 		v.knownMs = v.state.AdvancedMs()
 		v.restoreNotified(open)
+		if mustRenew(&state, open) {
+			v.markDirty(last.Day, reasonExpiring)
+		}
 		for _, row := range open {
 			if !row.Notify {
 				v.hold(derived.KeyOfRow(row), p.now())
@@ -162,6 +164,16 @@ func (p *Processor) loadDevice(ctx context.Context, a claims.Acquired, reason st
 		v.markDirty(p.oldest(), reasonGap)
 	}
 	return nil
+}
+
+// skip skips a device whose state can't be read.
+func (p *Processor) skip(id string, err error) {
+	p.mu.Lock()
+	v := p.device(id)
+	v.loading = false
+	v.markDirty(p.oldest(), reasonGap)
+	p.mu.Unlock()
+	p.fail(map[string]error{id: err})
 }
 
 // Recompute has devices recomputed from a day on by the next cycle.

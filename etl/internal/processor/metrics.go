@@ -32,7 +32,8 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 	}
 	recomputed := promutil.Counters(register, "fleet_etl_recomputed_devices_total",
 		"Devices recomputed from stored records, by reason: late records, shared with another instance, taken over from one, "+
-			"fenced while paused or disconnected, gap in what is known.", "reason", reasonLate, reasonShared, reasonTakenOver, reasonFenced, reasonGap)
+			"fenced while paused or disconnected, gap in what is known, open alerts that expire.",
+		"reason", reasonLate, reasonShared, reasonTakenOver, reasonFenced, reasonGap, reasonExpiring)
 	trips := promutil.Counters(register, "fleet_etl_trips_total",
 		"Trips and stops written with an end, by kind. One that a recomputation changes counts again.", "kind", rollup.KindTrip, rollup.KindStop)
 	duration := register.HistogramVec("fleet_etl_processor_duration_seconds",
@@ -48,6 +49,9 @@ func newMetrics(reg prometheus.Registerer, p *Processor) *metrics {
 		"Devices that wait to be recomputed from the store; fleet_etl_recomputed_devices_total has the reasons.", func() float64 { return float64(p.dirty()) })
 	register.GaugeFunc("fleet_etl_processor_failed_devices",
 		"Devices that are skipped because their derived rows can't be read or written. Each is tried again every 5 minutes.", func() float64 { return float64(p.failed()) })
+	register.GaugeFunc("fleet_etl_processor_unreadable_partitions",
+		"Partitions of the open alerts and latest positions of fleets that are skipped because they can't be read. Each is tried again every 5 minutes.",
+		func() float64 { return float64(p.unreadable.count()) })
 	return &metrics{
 		alerts: alerts, recomputed: recomputed, trips: trips, open: open,
 		apply: duration.WithLabelValues("apply"), recompute: duration.WithLabelValues("recompute"), flush: duration.WithLabelValues("flush"),

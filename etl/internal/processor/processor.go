@@ -40,7 +40,7 @@ type devices interface {
 	Latest(ctx context.Context, deviceID string) (cassandra.Telemetry, error)
 	LatestOfFleet(ctx context.Context, fleetID string) ([]cassandra.Telemetry, error)
 	Fleets(ctx context.Context) ([]string, error)
-	OpenAlerts(ctx context.Context, fleetID string) ([]cassandra.Alert, error)
+	OpenAlertsOfBucket(ctx context.Context, fleetID string, bucket int32) ([]cassandra.Alert, error)
 }
 
 // Options are the settings of a Processor. All of them must be set.
@@ -61,7 +61,8 @@ const (
 	heldFor           = 30 * time.Second       // an old alert that is open for so long after it was found is notified
 	sweepEvery        = time.Minute
 	sharedEvery       = 15 * time.Second // a shared device is recomputed
-	retryAfter        = 5 * time.Minute  // a device whose rows can't be read or written is recomputed
+	retryAfter        = 5 * time.Minute  // a device whose rows can't be read or written is recomputed, a partition of a fleet read
+	recomputeLimit    = 2 * time.Minute  // for the reads of one recomputation
 	readsInParallel   = 8                // devices that are recomputed, or hours that are summed, in parallel
 	loadsInParallel   = 64
 	recomputeTogether = 64      // devices whose recomputed rows are written together, or days of them
@@ -98,9 +99,13 @@ type Processor struct {
 	alerted []*device          // devices with alert events since the last flush
 	silent  map[string]silence // devices that are not in memory, if this instance looks after them
 	sweptAt time.Time
-	leaving bool // hours that must be summed again are left to another instance
+	expires map[string]bool // devices with open alerts that must be written again
+	leaving bool            // hours that must be summed again are left to another instance
 
 	cycle sync.Mutex // held while rows are written: one writer of a device's rows at a time
+
+	open       map[partition]openAlerts // used by OpenAlerts alone
+	unreadable *unreadable
 }
 
 // New makes a processor and registers its metrics with reg. rules returns the rules in force. notify receives the events
@@ -119,6 +124,7 @@ func New(o Options, rules func() derived.Rules, stores executor.Views[Store], ex
 		Still: "deriving a device still fails",
 		Up:    "deriving a device works again",
 	})
+	p.unreadable = newUnreadable(logger, now)
 	p.room = sync.NewCond(&p.mu)
 	p.metrics = newMetrics(reg, p)
 	return p
@@ -174,6 +180,7 @@ func (p *Processor) Run(ctx, stop context.Context) error {
 func (p *Processor) runCycle(ctx context.Context, all bool) error {
 	return p.underLease(ctx, func(ctx context.Context, lease claims.Lease) error {
 		p.advance()
+		p.renewOpenAlerts()
 		for _, step := range []func(context.Context, claims.Lease, bool) error{p.sweep, p.flush, p.recompute, p.sumHours, p.release} {
 			if err := step(ctx, lease, all); err != nil {
 				return err
@@ -350,39 +357,9 @@ func (p *Processor) wake() {
 }
 
 func (p *Processor) fleets(ctx context.Context) (all []string, err error) {
-	_, err = executor.Read(ctx, p.exec, p.stores, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
+	_, err = executor.ReadWithin(ctx, executor.PartitionLimit, p.exec, p.stores, cassandra.TableFleets, func(ctx context.Context, s Store) (err error) {
 		all, err = s.Fleets(ctx)
 		return err
 	})
 	return all, err
-}
-
-// OpenAlerts reads the open alerts of all fleets that receivers are to be notified of, and updates the metric of open
-// alerts. Reads are retried until ctx ends.
-func (p *Processor) OpenAlerts(ctx context.Context) ([]telemetry.Alert, error) {
-	fleets, err := p.fleets(ctx)
-	if err != nil {
-		return nil, err
-	}
-	open := map[telemetry.Severity]int{}
-	var notified []telemetry.Alert
-	for _, fleet := range fleets {
-		var rows []cassandra.Alert
-		if err = p.exec.Do(ctx, cassandra.TableOpenAlerts, func(ctx context.Context) (err error) {
-			rows, err = p.stores.Fallback.OpenAlerts(ctx, fleet)
-			return err
-		}); err != nil {
-			return nil, err
-		}
-		for _, row := range rows {
-			open[telemetry.Severity(row.Severity)]++
-			if row.Notify {
-				notified = append(notified, derived.AlertOf(row))
-			}
-		}
-	}
-	for _, severity := range telemetry.Severities {
-		p.metrics.open.WithLabelValues(string(severity)).Set(float64(open[severity]))
-	}
-	return notified, nil
 }

@@ -103,10 +103,14 @@ func startOn(t testing.TB, store *fakestore.Store, stream bool, storeOf func(*fa
 		role, flush = cassandra.RoleStream, 5*time.Second
 	}
 	stamps := stamp.New(now)
+	rows := storeOf(p.view)
+	held, ok := rows.(claims.Store)
+	if !ok {
+		held = p.view
+	}
 	p.claims = claims.New(claims.Options{
 		Role: role, Heartbeat: 5 * time.Second, Lease: 10 * time.Second, FenceAfter: 20 * time.Second, MaxClockSkew: 10 * time.Second,
-	}, executor.Views[claims.Store]{Strong: p.view, Fallback: p.view}, exec, stamps, logger, reg, now)
-	rows := storeOf(p.view)
+	}, executor.Views[claims.Store]{Strong: held, Fallback: held}, exec, stamps, logger, reg, now)
 	p.Processor = New(Options{
 		Flush: flush, MaxClockSkew: 10 * time.Second, Idle: 2 * time.Minute, Devices: 100, NotifyMaxAge: 15 * time.Minute, Stream: stream,
 	}, func() derived.Rules { return derived.Rules{Engine: e, Fingerprint: fingerprint} },

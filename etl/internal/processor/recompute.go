@@ -157,6 +157,13 @@ func (p *Processor) abortRecomputation(part []*recomputation) {
 
 // compute reads what a device is recomputed from.
 func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
+	if r.status.Unchecked {
+		shared, err := p.claims.Check(ctx, r.device.id)
+		if err != nil {
+			return err
+		}
+		r.request.Shared = r.request.Shared || shared
+	}
 	if r.request.Shared { // an instance that has deleted its claim has stored everything that is read next
 		others, strong, err := p.claims.Others(ctx, r.device.id)
 		if err != nil {
@@ -165,7 +172,7 @@ func (p *Processor) compute(ctx context.Context, r *recomputation) (err error) {
 		r.others = len(others) > 0 || !strong
 	}
 	rules := p.rules()
-	r.strong, err = executor.Read(ctx, p.exec, p.stores, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
+	r.strong, err = executor.ReadWithin(ctx, recomputeLimit, p.exec, p.stores, cassandra.TableHistory, func(ctx context.Context, s Store) (err error) {
 		r.result, err = recompute.Device(ctx, s, rules, r.request)
 		return err
 	})

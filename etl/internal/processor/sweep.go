@@ -64,11 +64,15 @@ func (p *Processor) listSilent(ctx context.Context) error {
 			continue
 		}
 		var latest []cassandra.Telemetry
-		if err = p.exec.Do(ctx, cassandra.TableLatestByFleet, func(ctx context.Context) (err error) {
+		read, err := p.readPartition(ctx, partition{table: cassandra.TableLatestByFleet, fleet: fleet}, func(ctx context.Context) (err error) {
 			latest, err = p.stores.Fallback.LatestOfFleet(ctx, fleet)
 			return err
-		}); err != nil {
+		})
+		if err != nil {
 			return err
+		}
+		if !read {
+			continue
 		}
 		p.mu.Lock()
 		for _, t := range latest {
@@ -76,7 +80,7 @@ func (p *Processor) listSilent(ctx context.Context) error {
 			if p.devices[t.DeviceID] != nil || p.silent[t.DeviceID].lastMs >= ms {
 				continue
 			}
-			s := silence{lastMs: ms, dueMs: never}
+			s := silence{lastMs: ms, dueMs: ms + cassandra.OpenAlertTTL.Milliseconds()} // its open alerts may have expired
 			if after, ok := engine.OfflineAfter(fleet, t.DeviceID); ok {
 				s.dueMs = ms + after.Milliseconds()
 			}
