@@ -44,6 +44,7 @@ const (
 	insertDeviceStatus = "INSERT INTO devices_by_fleet (fleet_id, device_id, model, status) VALUES (?, ?, ?, ?) USING TIMESTAMP ?"
 	insertDeviceSince  = "INSERT INTO devices_by_fleet (fleet_id, device_id, activated_at) VALUES (?, ?, ?) USING TIMESTAMP ?"
 	selectDevices      = "SELECT device_id, model, activated_at, status FROM devices_by_fleet WHERE fleet_id = ?"
+	selectFleetsOf     = "SELECT fleet_id FROM devices_by_fleet WHERE fleet_id IN ? AND device_id = ?"
 	selectDeviceIDs    = "SELECT device_id FROM devices_by_fleet WHERE fleet_id = ?"
 
 	insertFleet  = "INSERT INTO fleets (shard, fleet_id) VALUES (?, ?) USING TIMESTAMP 1" // repeated writes are identical
@@ -81,6 +82,13 @@ func (s *RegistryStore) Devices(ctx context.Context, fleetID string, size int, p
 func (s *RegistryStore) DeviceIDs(ctx context.Context, fleetID string) ([]string, error) {
 	ids, err := collect(s.Session, s.query(ctx, selectDeviceIDs, fleetID), one[string])
 	return ids, opError("read devices of fleet "+fleetID, err)
+}
+
+// FleetsOf returns the given fleets that a device was ever in. In the others it has no positions.
+func (s *RegistryStore) FleetsOf(ctx context.Context, deviceID string, fleets []string) ([]string, error) {
+	found, err := collect(s.Session, s.query(ctx, selectFleetsOf, fleets, deviceID), one[string])
+	slices.Sort(found)
+	return found, opError("read fleets of device "+deviceID, err)
 }
 
 // Fleets lists every fleet that ever sent a record, sorted.

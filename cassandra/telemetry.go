@@ -89,8 +89,13 @@ const (
 	historyOfDay       = "device_id, ts, " + telemetryColumns + ", accuracy_m FROM telemetry_by_device_day WHERE device_id = ? AND day = ?"
 	selectHistory      = "SELECT " + historyOfDay + " AND ts >= ? AND ts <= ?"
 	selectHistoryLimit = selectHistory + " LIMIT ?"
+	selectHistoryFleet = selectHistory + ofFleet
 	selectPositions    = "SELECT " + historyOfDay + " ORDER BY ts ASC"
-	selectWriteTimes   = "SELECT fleet_id, WRITETIME(last_ts), WRITETIME(speed_kmh), WRITETIME(heading_deg), WRITETIME(battery_pct), WRITETIME(temp_c)" +
+	// ofFleet lets the node drop the rows of other fleets before it counts them: neither the number of rows of a result nor where
+	// it ends depends on them.
+	ofFleet = " AND fleet_id = ? LIMIT ? ALLOW FILTERING"
+
+	selectWriteTimes = "SELECT fleet_id, WRITETIME(last_ts), WRITETIME(speed_kmh), WRITETIME(heading_deg), WRITETIME(battery_pct), WRITETIME(temp_c)" +
 		" FROM latest_telemetry_by_device WHERE device_id = ?"
 )
 
@@ -213,8 +218,9 @@ const historyKept = 31 * 24 * time.Hour
 // HistoryQuery selects the positions of a device between two instants, both included.
 type HistoryQuery struct {
 	DeviceID string
+	FleetID  string // of the positions; empty: of every fleet
 	From, To time.Time
-	Limit    int // maximum number of rows, newest first; 0: all
+	Limit    int // maximum number of rows, newest first; 0: all, without a FleetID
 }
 
 // History lists the positions of a device, newest first. It reads up to Config.Fanout days in parallel.
@@ -226,7 +232,10 @@ func (s *TelemetryStore) History(ctx context.Context, q HistoryQuery) ([]Telemet
 	// Days do not overlap, so that newest day first is newest row first.
 	rows, err := newestFirst(ctx, s.config.Fanout, from, to, q.Limit, func(ctx context.Context, day Day) ([]Telemetry, error) {
 		statement, args := selectHistory, []any{q.DeviceID, day, time.UnixMilli(from), time.UnixMilli(to)}
-		if q.Limit > 0 {
+		switch {
+		case q.FleetID != "":
+			statement, args = selectHistoryFleet, append(args, q.FleetID, q.Limit)
+		case q.Limit > 0:
 			statement, args = selectHistoryLimit, append(args, q.Limit)
 		}
 		return scan(s.Session, s.query(ctx, statement, args...), telemetryScan(true))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 	"unsafe"
@@ -37,22 +38,30 @@ const (
 	nameBytes     = 80 // of a different text beside its length: its place in a map
 )
 
-const selectTrack = "SELECT ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone" +
-	" FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ? LIMIT ?"
+const (
+	trackOfDay = "ts, fleet_id, lat, lon, speed_kmh, heading_deg, battery_pct, temp_c, zone" +
+		" FROM telemetry_by_device_day WHERE device_id = ? AND day = ? AND ts >= ? AND ts <= ?"
+	selectTrack      = "SELECT " + trackOfDay + " LIMIT ?"
+	selectTrackFleet = "SELECT " + trackOfDay + ofFleet
+)
 
 // trackPage is larger than the driver's default of 5,000 rows: a day with a position every 10 s fits into one page.
 const trackPage = 9000
 
 // TrackOfDay reads the positions of a device in one UTC day between two instants in Unix milliseconds, both included. It
-// reads at most limit of them, the newest.
-func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
+// reads at most limit of them, the newest. A fleet selects its positions, an empty one those of every fleet.
+func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID, fleetID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
 	op := fmt.Sprintf("read day %s of device %s", day, deviceID)
 	leave, err := s.enter(ctx)
 	if err != nil {
 		return nil, opError(op, err)
 	}
 	defer leave()
-	iter := s.query(ctx, selectTrack, deviceID, day, time.UnixMilli(fromMs), time.UnixMilli(toMs), limit+1).PageSize(trackPage).Iter()
+	statement, args := selectTrack, []any{deviceID, day, time.UnixMilli(fromMs), time.UnixMilli(toMs)}
+	if fleetID != "" {
+		statement, args = selectTrackFleet, append(args, fleetID)
+	}
+	iter := s.query(ctx, statement, append(args, limit+1)...).PageSize(trackPage).Iter()
 	t := &Track{Positions: make([]Position, 0, iter.NumRows())}
 	var ts int64
 	var lat, lon, speed, heading, battery, temp numberCell
@@ -91,6 +100,21 @@ func (t *Track) Between(fromMs, toMs int64) *Track {
 	from, _ := slices.BinarySearchFunc(t.Positions, fromMs, byTime)
 	to, _ := slices.BinarySearchFunc(t.Positions, toMs+1, byTime)
 	return &Track{Positions: t.Positions[from:max(from, to)], More: t.More && from == 0}
+}
+
+// Merge returns the positions of two tracks of a device. If one of them has more, it leaves out what is older than its oldest.
+func (t *Track) Merge(other *Track) *Track {
+	from := int64(math.MinInt64)
+	for _, part := range []*Track{t, other} {
+		if part.More && len(part.Positions) > 0 {
+			from = max(from, part.Positions[0].TsMs)
+		}
+	}
+	merged := &Track{Positions: slices.Concat(t.Positions, other.Positions), names: t.names + other.names}
+	slices.SortFunc(merged.Positions, func(a, b Position) int { return cmp.Compare(a.TsMs, b.TsMs) })
+	merged = merged.Between(from, math.MaxInt64-1)
+	merged.More = t.More || other.More
+	return merged
 }
 
 func byTime(p Position, ms int64) int { return cmp.Compare(p.TsMs, ms) }

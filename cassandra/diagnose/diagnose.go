@@ -39,9 +39,10 @@ const (
 )
 
 // Run checks the way from the contact points to the latest record, stage by stage, and stops at the first failure.
-// It opens connections of its own, so it reports the current state.
-func Run(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) (findings []Finding) {
-	d := diagnosis{cfg: cfg.WithDefaults(), logger: logger}
+// It opens connections of its own, so it reports the current state. It reads the records of the given fleets only, or of every
+// fleet if none is given.
+func Run(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger, fleets ...string) (findings []Finding) {
+	d := diagnosis{cfg: cfg.WithDefaults(), logger: logger, fleets: fleets}
 	for _, stage := range []struct {
 		name  string
 		check func(context.Context) Finding
@@ -65,6 +66,7 @@ func Run(ctx context.Context, cfg cassandra.Config, logger logrus.FieldLogger) (
 type diagnosis struct {
 	cfg    cassandra.Config
 	logger logrus.FieldLogger
+	fleets []string // to read; none: every fleet
 
 	reached     []string // contact points that accept TCP connections
 	admin       *cassandra.Admin
@@ -211,9 +213,11 @@ func (d *diagnosis) data(ctx context.Context) Finding {
 		return failed(err, "")
 	}
 	defer s.Close()
-	fleets, err := s.Fleets(ctx)
-	if err != nil {
-		return failed(err, grant)
+	fleets := d.fleets
+	if len(fleets) == 0 {
+		if fleets, err = s.Fleets(ctx); err != nil {
+			return failed(err, grant)
+		}
 	}
 	if len(fleets) == 0 {
 		return Finding{Status: Warning, Detail: "no fleet has sent a record yet", Remedy: "Load data with: fleet-etl load FILE, or fleet-etl run."}
@@ -232,6 +236,9 @@ func (d *diagnosis) data(ctx context.Context) Finding {
 				newest = rows[i].Ts
 			}
 		}
+	}
+	if vehicles == 0 {
+		return Finding{Status: Warning, Detail: fmt.Sprintf("%d fleet(s) without a record", len(seen)), Remedy: "Check the names of the fleets, or load data with: fleet-etl load FILE, or fleet-etl run."}
 	}
 	first := ""
 	if len(seen) < len(fleets) {

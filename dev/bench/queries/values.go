@@ -53,6 +53,8 @@ func (r *row) value(column string, kind gocql.TypeInfo, n int) any {
 		return r.limit
 	case "fleet_id":
 		return r.fleet
+	case "in(fleet_id)":
+		return []string{r.fleet}
 	case "device_id", "name":
 		return r.device
 	case "instance_id":

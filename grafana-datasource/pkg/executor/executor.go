@@ -28,7 +28,8 @@ type Reader interface {
 	Devices(ctx context.Context, fleet string) ([]cassandra.Device, error)
 	Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error)
 	Schema(ctx context.Context) ([]cassandra.Table, error)
-	Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
+	FleetsOf(ctx context.Context, device string, fleets []string) ([]string, error)
+	Day(ctx context.Context, device, fleet string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
 	Hours(ctx context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	Rows(ctx context.Context, statement string, limit, bytes int) (cassandra.Result, error)
@@ -84,7 +85,7 @@ func (x *execution) show(frames ...*data.Frame) error {
 }
 
 // Authorize is the only gate for fleets: every query passes it before anything is read. Queries that name no fleet read
-// the allowed fleets only; rows of tracks and raw statements, whose keys have no fleet, are checked where they are read.
+// the allowed fleets only; tracks and raw statements, whose keys have no fleet, are limited where they are read.
 func (e *Executor) Authorize(q query.Query) error {
 	if _, raw := q.(*query.Raw); raw && !e.settings.AllowRaw {
 		return settings.Forbidden("raw CQL: not allowed by the settings of this data source; use another query type")

@@ -69,11 +69,28 @@ func (f *fakeReader) Schema(context.Context) ([]cassandra.Table, error) {
 	return []cassandra.Table{{Name: "t", PartitionKey: []string{"k"}}, {Name: "by_fleet", PartitionKey: []string{"fleet_id"}}}, f.read("schema")
 }
 
-func (f *fakeReader) Day(_ context.Context, device string, day cassandra.Day, _, _ int64, _ int) (*cassandra.Track, error) {
-	if t := f.tracks[device+" "+day.String()]; t != nil {
-		return t, f.read("day %s %s", device, day)
+func (f *fakeReader) FleetsOf(_ context.Context, device string, fleets []string) (found []string, err error) {
+	for _, fleet := range fleets {
+		for key, t := range f.tracks {
+			if strings.HasPrefix(key, device+" ") && !slices.Contains(found, fleet) && slices.ContainsFunc(t.Positions, func(p cassandra.Position) bool { return p.Fleet == fleet }) {
+				found = append(found, fleet)
+			}
+		}
 	}
-	return &cassandra.Track{}, f.read("day %s %s", device, day)
+	return found, f.read("fleets of %s", device)
+}
+
+func (f *fakeReader) Day(_ context.Context, device, fleet string, day cassandra.Day, _, _ int64, _ int) (*cassandra.Track, error) {
+	found := &cassandra.Track{}
+	if t := f.tracks[device+" "+day.String()]; t != nil {
+		found.More = t.More
+		for _, p := range t.Positions {
+			if fleet == "" || p.Fleet == fleet {
+				found.Positions = append(found.Positions, p)
+			}
+		}
+	}
+	return found, f.read("day %s %s", device, day)
 }
 
 func (f *fakeReader) Hours(_ context.Context, fleet string, day cassandra.Day) ([]cassandra.AnalyticsRow, error) {

@@ -45,7 +45,11 @@ func (x *execution) track(ctx context.Context, q *query.Track) error {
 	plan := x.planTrack(q, len(devices))
 	tracks, err := forEach(ctx, concurrentTracks, devices, func(ctx context.Context, device string) (*track, error) {
 		t := x.newTrack(q, plan, device)
-		return t, cmp.Or(t.read(ctx), memory.Take(ctx, t.bytes()))
+		var err error
+		if access := x.settings.Access; access.Restricted() {
+			t.fleets, err = x.reader.FleetsOf(ctx, device, access.Fleets())
+		}
+		return t, cmp.Or(err, t.read(ctx), memory.Take(ctx, t.bytes()))
 	})
 	if err != nil {
 		return err
@@ -54,9 +58,6 @@ func (x *execution) track(ctx context.Context, q *query.Track) error {
 		if t.completeFrom > 0 {
 			x.truncated("Only the newest positions of %s, starting %s: a query reads at most %d rows.",
 				t.device, time.UnixMilli(t.completeFrom).UTC().Format(time.RFC3339), x.settings.MaxRowsRead)
-		}
-		if t.forbidden > 0 {
-			x.truncated("%d positions of %s are left out: they belong to fleets that this data source may not read.", t.forbidden, t.device)
 		}
 		x.Frames = append(x.Frames, t.frames(len(devices) > 1)...)
 	}
@@ -105,6 +106,7 @@ type track struct {
 	plan   trackPlan
 	query  *query.Track
 	device string
+	fleets []string // of the device, to read; one that is empty stands for all
 	fields []string
 
 	anyFleet func(string) bool // that the query names
@@ -113,11 +115,10 @@ type track struct {
 	series       []*downsample.Rows[float64]          // by field, for the format time_series
 	route        *downsample.Rows[cassandra.Position] // for the format table
 	completeFrom int64                                // Unix milliseconds; older positions were not read. 0: all were read
-	forbidden    int                                  // positions of fleets that the data source may not read
 }
 
 func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track {
-	t := &track{execution: x, plan: p, query: q, device: device, fields: query.Selected(q.Fields, []string{"speed_kmh"}), anyFleet: anyOf(q.Fleets)}
+	t := &track{execution: x, plan: p, query: q, device: device, fleets: []string{""}, fields: query.Selected(q.Fields, []string{"speed_kmh"}), anyFleet: anyOf(q.Fleets)}
 	if q.Format == query.FormatTable {
 		t.route = downsample.NewRows[cassandra.Position](p.fromMs, p.toMs, p.points, 3)
 		return t
@@ -129,8 +130,11 @@ func (x *execution) newTrack(q *query.Track, p trackPlan, device string) *track 
 	return t
 }
 
-// read reads the days of the plan, newest first, and adds their positions.
+// read reads the days of the plan, newest first, and adds their positions. Of a device that was in no allowed fleet it reads none.
 func (t *track) read(ctx context.Context) error {
+	if len(t.fleets) == 0 {
+		return nil
+	}
 	for days := t.plan.days; len(days) > 0; {
 		n, err := t.readSome(ctx, days)
 		if err != nil {
@@ -152,11 +156,7 @@ func (t *track) readSome(ctx context.Context, days []cassandra.Day) (int, error)
 	}
 	defer t.tracks.Release(weight)
 	parts, err := forEach(ctx, n, days[:n], func(ctx context.Context, day cassandra.Day) (*cassandra.Track, error) {
-		left := t.plan.rowsLeft.Load()
-		if left <= 0 {
-			return nil, nil
-		}
-		return t.reader.Day(ctx, t.device, day, t.plan.fromMs, t.plan.toMs, int(left))
+		return t.readDay(ctx, day)
 	})
 	if err != nil {
 		return 0, err
@@ -168,6 +168,27 @@ func (t *track) readSome(ctx context.Context, days []cassandra.Day) (int, error)
 		t.addDay(days[i], part)
 	}
 	return n, nil
+}
+
+// readDay reads the positions of a day. It returns nil if the row limit is used up. Only a device that moved between allowed fleets
+// has several.
+func (t *track) readDay(ctx context.Context, day cassandra.Day) (*cassandra.Track, error) {
+	left := t.plan.rowsLeft.Load()
+	if left <= 0 {
+		return nil, nil
+	}
+	var whole *cassandra.Track
+	for _, fleet := range t.fleets {
+		part, err := t.reader.Day(ctx, t.device, fleet, day, t.plan.fromMs, t.plan.toMs, int(left))
+		if err != nil {
+			return nil, err
+		}
+		if whole != nil {
+			part = whole.Merge(part)
+		}
+		whole = part
+	}
+	return whole, nil
 }
 
 // bytes estimates the memory of the kept positions and of their frames.
@@ -199,12 +220,8 @@ func (t *track) addDay(day cassandra.Day, part *cassandra.Track) {
 	}
 	for i := range part.Positions {
 		p := &part.Positions[i]
-		if !t.settings.Access.Allows(p.Fleet) {
-			t.forbidden++
-			continue
-		}
 		// Filters on numbers do not apply to tracks: they would cut holes into a line.
-		if !t.anyFleet(p.Fleet) || !query.Match(t.query.Filters, positionColumns, p) {
+		if !t.settings.Access.Allows(p.Fleet) || !t.anyFleet(p.Fleet) || !query.Match(t.query.Filters, positionColumns, p) {
 			continue
 		}
 		if t.route != nil {

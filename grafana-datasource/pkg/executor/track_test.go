@@ -75,7 +75,14 @@ func TestTrackHidesPositionsOfForbiddenFleets(t *testing.T) {
 	f := tracks(map[time.Time]*cassandra.Track{monday: day})
 	r := run(t, newExecutor(f, "north"), &query.Track{Common: common("table"), Devices: []string{"d"}})
 	assert.Equal(t, []string{"north", "north", "north"}, texts(t, r, "fleet_id"))
-	assert.Equal(t, []string{"2 positions of d are left out: they belong to fleets that this data source may not read."}, r.Truncations)
+	assert.Empty(t, r.Truncations, "nothing reveals what another fleet has")
+
+	both := run(t, newExecutor(f, "middle", "north", "south"), &query.Track{Common: common("table"), Devices: []string{"d"}})
+	assert.Equal(t, []string{"south", "south", "north", "north", "north"}, texts(t, both, "fleet_id"), "in the order of time")
+	f.reads = nil
+	none := run(t, newExecutor(f, "middle"), &query.Track{Common: common("table"), Devices: []string{"d"}})
+	assert.Equal(t, 0, none.Frames[0].Rows())
+	assert.Equal(t, []string{"fleets of d"}, f.reads, "the history of another fleet's device is not read")
 
 	named := run(t, newExecutor(f), &query.Track{Common: common("table", "south"), Devices: []string{"d"}})
 	assert.Equal(t, []string{"south", "south"}, texts(t, named, "fleet_id"))

@@ -61,8 +61,14 @@ func Factory(reg prometheus.Registerer, m *Metrics) func(context.Context, backen
 		open := func(ctx context.Context) (reader.Store, error) {
 			return cassandra.Open(ctx, s.Cluster, logger, driverReg)
 		}
-		diagnose := func(ctx context.Context) []diagnose.Finding { return diagnose.Run(ctx, s.Cluster, logger) }
-		return newDatasource(frames.Links{UID: source.UID, Name: source.Name}, s, err, open, diagnose, m, time.Now)
+		return newDatasource(frames.Links{UID: source.UID, Name: source.Name}, s, err, open, diagnosing(s.Cluster, logger, s.Access), m, time.Now)
+	}
+}
+
+// diagnosing returns the diagnosis of a health check. It reports on the allowed fleets only.
+func diagnosing(cfg cassandra.Config, logger logrus.FieldLogger, access settings.Access) func(context.Context) []diagnose.Finding {
+	return func(ctx context.Context) []diagnose.Finding {
+		return diagnose.Run(ctx, cfg, logger, access.Fleets()...)
 	}
 }
 

@@ -77,7 +77,7 @@ func (s *hugeStore) Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassa
 	})
 }
 
-func (s *hugeStore) TrackOfDay(ctx context.Context, _ string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
+func (s *hugeStore) TrackOfDay(ctx context.Context, _, _ string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
 	start := max(day.Time().UnixMilli(), fromMs)
 	list, err := rows(ctx, min(int(toMs-start)/1000, limit), 132, func(i int) cassandra.Position {
 		return cassandra.Position{TsMs: start + 1000*int64(i), Lat: 52, Lon: 9, SpeedKmh: float64(i % 100), Fleet: "north"}

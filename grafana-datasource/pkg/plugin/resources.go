@@ -37,38 +37,44 @@ var filterKinds = map[string]string{
 // routes serves the resources of editors and map layers.
 func (d *Datasource) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /schema", d.resource(func(ctx context.Context, _ *http.Request) (any, error) {
-		tables, err := d.reader.Schema(ctx)
-		return map[string]any{"keyspace": d.settings.Cluster.Keyspace, "tables": tables}, err
-	}))
-	for path, kind := range suggestionPaths {
-		mux.HandleFunc("GET /"+path, d.resource(func(ctx context.Context, r *http.Request) (any, error) {
-			return d.suggestions(ctx, r, kind)
-		}))
+	for path, read := range d.resources() {
+		mux.HandleFunc("GET /"+path, d.resource(read))
 	}
-	mux.HandleFunc("GET /filter-keys", d.resource(func(context.Context, *http.Request) (any, error) {
-		return options(filterKeys), nil
-	}))
-	mux.HandleFunc("GET /filter-values", d.resource(func(ctx context.Context, r *http.Request) (any, error) {
-		kind, ok := filterKinds[r.URL.Query().Get("key")]
-		if !ok {
-			return options(nil), nil // a number column has no list of values
-		}
-		values, err := d.suggestions(ctx, r, kind)
-		return options(values), err
-	}))
-	mux.HandleFunc("GET /geofences", d.resource(func(ctx context.Context, r *http.Request) (any, error) {
-		q := &query.Geofences{Common: query.Common{Type: query.TypeGeofences, Fleets: fleetParams(r)}}
-		if err := query.Validate(q, false); err != nil {
-			return nil, err
-		}
-		geofences, err := d.executor.Geofences(ctx, q)
-		return frames.GeoJSON(geofences), err
-	}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusNotFound, map[string]string{"message": "no resource " + r.Method + " " + r.URL.Path})
 	})
 	return mux
+}
+
+// resources returns what reads each resource, by path.
+func (d *Datasource) resources() map[string]func(context.Context, *http.Request) (any, error) {
+	all := map[string]func(context.Context, *http.Request) (any, error){
+		"schema": func(ctx context.Context, _ *http.Request) (any, error) {
+			tables, err := d.reader.Schema(ctx)
+			return map[string]any{"keyspace": d.settings.Cluster.Keyspace, "tables": tables}, err
+		},
+		"filter-keys": func(context.Context, *http.Request) (any, error) { return options(filterKeys), nil },
+		"filter-values": func(ctx context.Context, r *http.Request) (any, error) {
+			kind, ok := filterKinds[r.URL.Query().Get("key")]
+			if !ok {
+				return options(nil), nil // a number column has no list of values
+			}
+			values, err := d.suggestions(ctx, r, kind)
+			return options(values), err
+		},
+		"geofences": func(ctx context.Context, r *http.Request) (any, error) {
+			q := &query.Geofences{Common: query.Common{Type: query.TypeGeofences, Fleets: fleetParams(r)}}
+			if err := query.Validate(q, false); err != nil {
+				return nil, err
+			}
+			geofences, err := d.executor.Geofences(ctx, q)
+			return frames.GeoJSON(geofences), err
+		},
+	}
+	for path, kind := range suggestionPaths {
+		all[path] = func(ctx context.Context, r *http.Request) (any, error) { return d.suggestions(ctx, r, kind) }
+	}
+	return all
 }
 
 // resource serves what read returns as JSON.

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -16,7 +17,9 @@ func get(t *testing.T, d *Datasource, url string) (int, string) {
 	t.Helper()
 	var response *backend.CallResourceResponse
 	path, _, _ := strings.Cut(url, "?")
-	err := d.CallResource(t.Context(), &backend.CallResourceRequest{Method: "GET", Path: path, URL: url},
+	ctx, answered := context.WithCancel(t.Context())
+	defer answered() // it returns its memory
+	err := d.CallResource(ctx, &backend.CallResourceRequest{Method: "GET", Path: path, URL: url},
 		backend.CallResourceResponseSenderFunc(func(r *backend.CallResourceResponse) error { response = r; return nil }))
 	require.NoError(t, err)
 	require.True(t, json.Valid(response.Body), "%s", response.Body)

@@ -59,6 +59,9 @@ const (
 	FormatAnnotations = "annotations"
 )
 
+// Formats lists the formats of responses.
+var Formats = []string{FormatTable, FormatTimeSeries, FormatNumeric, FormatLogs, FormatAnnotations}
+
 // The states of vehicles.
 const (
 	StateMoving  = "moving"
@@ -86,6 +89,9 @@ const (
 	VariableAlertTypes = "alert_types"
 	VariableStates     = "states"
 )
+
+// Variables lists the kinds of dashboard variables.
+var Variables = []string{VariableFleets, VariableDevices, VariableZones, VariableSeverities, VariableAlertTypes, VariableStates}
 
 // The values of Alerts.Resolved; the empty string means any.
 const (
@@ -230,8 +236,7 @@ type Variable struct {
 }
 
 func (q *Variable) validate() error {
-	return oneOf("variable", []string{q.Kind},
-		[]string{VariableFleets, VariableDevices, VariableZones, VariableSeverities, VariableAlertTypes, VariableStates})
+	return oneOf("variable", []string{q.Kind}, Variables)
 }
 
 // Selected returns the selected fields without repetitions, or the default when none is selected.

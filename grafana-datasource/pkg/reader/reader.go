@@ -24,7 +24,8 @@ type Store interface {
 	Devices(ctx context.Context, fleet string, limit int, page string) (cassandra.Page[cassandra.Device], error)
 	Geofences(ctx context.Context, fleet string) ([]cassandra.Geofence, error)
 	Schema(ctx context.Context) ([]cassandra.Table, error)
-	TrackOfDay(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
+	FleetsOf(ctx context.Context, device string, fleets []string) ([]string, error)
+	TrackOfDay(ctx context.Context, device, fleet string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error)
 	Analytics(ctx context.Context, fleet string, from, to cassandra.Day) ([]cassandra.AnalyticsRow, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	Select(ctx context.Context, statement string, limit int) (cassandra.Result, error)
@@ -179,6 +180,12 @@ func (r *Reader) Schema(ctx context.Context) ([]cassandra.Table, error) {
 		func(ctx context.Context, s Store) ([]cassandra.Table, error) { return s.Schema(ctx) })
 }
 
+// FleetsOf returns the given fleets that a device was ever in.
+func (r *Reader) FleetsOf(ctx context.Context, device string, fleets []string) ([]string, error) {
+	return cachedRead(ctx, r, cacheList, fmt.Sprint("fleets of ", device, fleets), listTTL, rowBytes[string](150),
+		func(ctx context.Context, s Store) ([]string, error) { return s.FleetsOf(ctx, device, fleets) })
+}
+
 // dayTTL is how long the history of a day is cached: 0 until the day has ended, because records keep arriving.
 func (r *Reader) dayTTL(day cassandra.Day) time.Duration {
 	switch closed := r.now().Sub((day + 1).Time()); {
@@ -192,26 +199,26 @@ func (r *Reader) dayTTL(day cassandra.Day) time.Duration {
 }
 
 // Day returns the positions of a device in one UTC day between two instants in Unix milliseconds, both included, and at
-// most limit of them, the newest. It reads and caches the whole of a closed day if the range covers a quarter of it,
+// most limit of them, the newest: those of a fleet, or of every fleet if it is empty. It reads and caches the whole of a closed day if the range covers a quarter of it,
 // because the next range probably does too. Callers bound the memory of the positions by dropping those of one day before they
 // read others.
-func (r *Reader) Day(ctx context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
+func (r *Reader) Day(ctx context.Context, device, fleet string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
 	first, last := day.Time().UnixMilli(), (day+1).Time().UnixMilli()-1
 	fromMs, toMs = max(fromMs, first), min(toMs, last)
-	key, ttl := fmt.Sprintf("%s %s", device, day), r.dayTTL(day)
+	key, ttl := fmt.Sprintf("%s %s %s", device, fleet, day), r.dayTTL(day)
 	_, cached := r.cache.GetEntryQuietly(cacheDay + " " + key)
 	if ttl > 0 && (cached || toMs-fromMs >= (last-first)/4) {
 		t, err := readOnce(ctx, r, cacheDay, key, ttl, (*cassandra.Track).Bytes, func(ctx context.Context, s Store) (*cassandra.Track, error) {
-			return s.TrackOfDay(ctx, device, day, first, last, r.settings.MaxRowsRead)
+			return s.TrackOfDay(ctx, device, fleet, day, first, last, r.settings.MaxRowsRead)
 		})
 		if err != nil {
 			return nil, err
 		}
 		return t.Between(fromMs, toMs), nil
 	}
-	key = fmt.Sprintf("%s %d %d %d", device, fromMs, toMs, limit)
+	key = fmt.Sprintf("%s %s %d %d %d", device, fleet, fromMs, toMs, limit)
 	return readOnce(ctx, r, cacheDay, key, 0, nil, func(ctx context.Context, s Store) (*cassandra.Track, error) {
-		return s.TrackOfDay(ctx, device, day, fromMs, toMs, limit)
+		return s.TrackOfDay(ctx, device, fleet, day, fromMs, toMs, limit)
 	})
 }
 

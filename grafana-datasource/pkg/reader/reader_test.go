@@ -54,7 +54,7 @@ func (f *fakeStore) Devices(_ context.Context, fleet string, limit int, page str
 	return p, f.call("devices %s from %d", fleet, first)
 }
 
-func (f *fakeStore) TrackOfDay(_ context.Context, device string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
+func (f *fakeStore) TrackOfDay(_ context.Context, device, _ string, day cassandra.Day, fromMs, toMs int64, limit int) (*cassandra.Track, error) {
 	first := day.Time().UnixMilli()
 	return &cassandra.Track{}, f.call("track %s %s from %d to %d limit %d", device, day, fromMs-first, toMs-first, limit)
 }
@@ -145,7 +145,7 @@ func TestDay(t *testing.T) {
 	r, _ := newReader(t, store)
 	read := func(day cassandra.Day, fromMs, toMs int64) {
 		t.Helper()
-		_, err := r.Day(t.Context(), "d", day, fromMs, toMs, 50)
+		_, err := r.Day(t.Context(), "d", "", day, fromMs, toMs, 50)
 		require.NoError(t, err)
 	}
 	read(closed, first+hour, first+2*hour)

@@ -122,19 +122,21 @@ func (f *fakeStore) Devices(ctx context.Context, fleetID string, size int, page 
 	if err := f.enter(ctx); err != nil {
 		return p, err
 	}
+	devices := slices.DeleteFunc(slices.Clone(f.devices), func(d cassandra.Device) bool { return d.FleetID != fleetID })
 	from := 0
 	if page != "" {
 		if from, err = strconv.Atoi(page); err != nil {
 			return p, &cassandra.Error{Op: "read devices", Reason: cassandra.ReasonInvalid, Err: err}
 		}
 	}
-	to := min(from+size, len(f.devices))
-	for _, d := range f.devices[from:to] {
-		if d.Status != cassandra.StatusMoved && d.FleetID == fleetID {
+	from = min(from, len(devices))
+	to := min(from+size, len(devices))
+	for _, d := range devices[from:to] {
+		if d.Status != cassandra.StatusMoved {
 			p.Rows = append(p.Rows, d)
 		}
 	}
-	if to < len(f.devices) {
+	if to < len(devices) {
 		p.Next = strconv.Itoa(to)
 	}
 	return p, nil
@@ -175,6 +177,20 @@ func (f *fakeStore) track(device string) []cassandra.Telemetry {
 	return f.sorted[device]
 }
 
+func (f *fakeStore) FleetsOf(ctx context.Context, deviceID string, fleets []string) (found []string, err error) {
+	if err := f.enter(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, t := range f.track(deviceID) {
+		if slices.Contains(fleets, t.FleetID) && !slices.Contains(found, t.FleetID) {
+			found = append(found, t.FleetID)
+		}
+	}
+	return found, nil
+}
+
 func (f *fakeStore) History(ctx context.Context, q cassandra.HistoryQuery) (rows []cassandra.Telemetry, err error) {
 	if err := f.enter(ctx); err != nil {
 		return nil, err
@@ -187,7 +203,9 @@ func (f *fakeStore) History(ctx context.Context, q cassandra.HistoryQuery) (rows
 		if t.Ts.Before(q.From) || q.Limit > 0 && len(rows) == q.Limit {
 			break
 		}
-		rows = append(rows, t)
+		if q.FleetID == "" || t.FleetID == q.FleetID {
+			rows = append(rows, t)
+		}
 	}
 	f.most = max(f.most, len(rows))
 	return rows, nil

@@ -91,14 +91,21 @@ func forged(t *testing.T, g *fixture, path string, change func(map[string]any)) 
 	return base64.RawURLEncoding.EncodeToString(text)
 }
 
-func TestPagesOfTrackWithHiddenPositions(t *testing.T) {
+func TestPagesOfTrackOfAnotherFleet(t *testing.T) {
 	// The truck was fleet-b's for the newest 120,000 positions and fleet-a's before.
 	store := &fakeStore{positions: append(drive("truck-1", "fleet-b", noon, 120_000, time.Second), drive("truck-1", "fleet-a", noon.Add(-120_000*time.Second), 5, time.Second)...)}
+	store.positions = append(store.positions, drive("truck-2", "fleet-b", noon, 120_000, time.Second)...)
 	g := newFixture(t, store)
 	all, pages := everyPage[positionItem](g, "a", "/v1/devices/truck-1/track?from=-48h&limit=3", nil)
 	require.Len(t, all, 5)
-	require.LessOrEqual(t, pages, 3, "only very many hidden positions make a page short")
-	require.Less(t, store.asked(), 200, "hidden positions are not read one by one")
+	require.Equal(t, 2, pages, "neither the number of pages nor their cursors depend on positions of other fleets")
+	require.Less(t, store.asked(), 20)
+
+	asked := store.asked()
+	for _, parameters := range []string{"?from=-48h", "?format=csv", "?format=gpx"} {
+		require.NotContains(t, g.get("a", "/v1/devices/truck-2/track"+parameters).Body.String(), "2026", parameters)
+	}
+	require.Equal(t, asked+3, store.asked(), "the history of another fleet's device is not read")
 }
 
 func TestPagesOfFleetsDevicesAndLatestPositions(t *testing.T) {

@@ -150,7 +150,7 @@ func TestProcessesShareCache(t *testing.T) {
 	require.Zero(t, stores[1].asked(), "the second process need not read what the first one read")
 
 	require.Equal(t, 200, processes[1].get("a", pastDay).Code)
-	require.Equal(t, 1, stores[1].asked(), "a token of a fleet does not get the response of another token")
+	require.Equal(t, 2, stores[1].asked(), "a token of a fleet does not get the response of another token")
 
 	// A process shows an alert as resolved that another process resolved, although it has just cached the list.
 	stores[1].alerts = stores[0].alerts

@@ -25,6 +25,7 @@ type Store interface {
 	Fleets(ctx context.Context) ([]string, error)
 	Devices(ctx context.Context, fleetID string, size int, page string) (cassandra.Page[cassandra.Device], error)
 	LatestPage(ctx context.Context, fleetID, after string, limit int) (cassandra.Page[cassandra.Telemetry], error)
+	FleetsOf(ctx context.Context, deviceID string, fleets []string) ([]string, error)
 	History(ctx context.Context, q cassandra.HistoryQuery) ([]cassandra.Telemetry, error)
 	Alerts(ctx context.Context, q cassandra.AlertQuery) ([]cassandra.Alert, error)
 	ResolveAlert(ctx context.Context, a *cassandra.Alert, writeTimeUs int64) error

@@ -66,8 +66,9 @@ func TestRealStore(t *testing.T) {
 		}}))
 		require.NoError(t, store.WriteDevices(ctx, "fleet-a", []cassandra.DeviceRow{{DeviceID: name, Status: cassandra.StatusActive, ActivatedAtMs: ms, StatusWriteTimeUs: ms * 1000}}))
 	}
-	for _, fleet := range []string{"fleet-a", "fleet-b"} {
+	for fleet, status := range map[string]cassandra.Status{"fleet-a": cassandra.StatusActive, "fleet-b": cassandra.StatusMoved} {
 		require.NoError(t, store.WriteFleet(ctx, fleet))
+		require.NoError(t, store.WriteDevices(ctx, fleet, []cassandra.DeviceRow{{DeviceID: "truck-1", Status: status, StatusWriteTimeUs: 1}}))
 	}
 	var alerts []cassandra.Alert
 	for i := range 120 {
@@ -105,7 +106,7 @@ func TestRealStore(t *testing.T) {
 		fleets, _ := items[fleetItem](g, "all", "/v1/fleets")
 		require.Equal(t, []fleetItem{{"fleet-a"}, {"fleet-b"}}, fleets)
 		devices, _ := everyPage[deviceItem](g, "a", "/v1/fleets/fleet-a/devices?limit=7", nil)
-		require.Len(t, devices, len(names))
+		require.Len(t, devices, 1+len(names), "and truck-1")
 		latest, pages := everyPage[positionItem](g, "a", "/v1/fleets/fleet-a/latest?limit=10", nil)
 		require.Len(t, latest, len(names))
 		require.Equal(t, 3, pages)

@@ -2,7 +2,6 @@ package query
 
 import (
 	"context"
-	"slices"
 	"strconv"
 	"time"
 
@@ -75,13 +74,6 @@ func rangeTTL(open time.Duration) func(*params.Query, time.Time) time.Duration {
 	}
 }
 
-// maxScanned is how many positions are read for one page. Only a device that belonged to another fleet for long has so many
-// that the token may not see.
-const maxScanned = 100_000
-
-// minScan is how many positions are read at once after some were hidden, however few the page needs.
-const minScan = 1000
-
 // maxDays is how many days of a track are read at once.
 const maxDays = 16
 
@@ -105,31 +97,23 @@ func (a *API) trackPage(ctx context.Context, store Store, q *params.Query) ([]po
 		}
 		to = min(to, before-1)
 	}
+	fleet, found, err := trackFleet(ctx, store, q)
+	if err != nil || !found {
+		return nil, "", err
+	}
 	var rows []cassandra.Telemetry
-	for days, scanned := int64(1), 0; to >= from; {
-		// One more than the page shows reveals whether there is another page.
-		limit := q.Limit + 1 - len(rows)
-		if scanned > len(rows) {
-			limit = max(limit, minScan)
-		}
+	for days := int64(1); to >= from; {
+		limit := q.Limit + 1 - len(rows) // one more than the page shows reveals whether there is another page
 		first := max(from, cassandra.DayOf(to).Time().UnixMilli()-(days-1)*msPerDay)
-		part, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, From: time.UnixMilli(first), To: time.UnixMilli(to), Limit: limit})
+		part, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, FleetID: fleet, From: time.UnixMilli(first), To: time.UnixMilli(to), Limit: limit})
 		if err != nil {
 			return nil, "", err
 		}
-		scanned += len(part)
-		if len(part) >= limit {
-			to, days = part[len(part)-1].Ts.UnixMilli()-1, 1
-		} else {
-			to, days = first-1, widen(days, maxDays, 1, limit)
-		}
-		if rows = append(rows, visible(part, q.Scope)...); len(rows) > q.Limit {
+		if rows = append(rows, part...); len(rows) > q.Limit {
 			rows = rows[:q.Limit]
 			return positionItems(rows), strconv.FormatInt(rows[q.Limit-1].Ts.UnixMilli(), 10), nil
 		}
-		if scanned > maxScanned && to >= from {
-			return positionItems(rows), strconv.FormatInt(to+1, 10), nil
-		}
+		to, days = first-1, widen(days, maxDays, 1, limit)
 	}
 	return positionItems(rows), "", nil
 }
@@ -140,12 +124,14 @@ func (a *API) bound(q *params.Query) (from, to int64) {
 	return max(q.From, now.Add(-maxAge).UnixMilli()), min(q.To, now.Add(24*time.Hour).UnixMilli())
 }
 
-// visible returns the positions that a scope may see: of a device that changed fleets, the positions in the own fleet.
-func visible(rows []cassandra.Telemetry, scope string) []cassandra.Telemetry {
-	if scope == auth.AllFleets {
-		return rows
+// trackFleet returns the fleet to whose positions a token is limited; empty: to none. It returns false if the device was never in
+// that fleet: the history of another fleet's device is not read.
+func trackFleet(ctx context.Context, store Store, q *params.Query) (fleet string, found bool, err error) {
+	if q.Scope == auth.AllFleets {
+		return "", true, nil
 	}
-	return slices.DeleteFunc(rows, func(t cassandra.Telemetry) bool { return t.FleetID != scope })
+	fleets, err := store.FleetsOf(ctx, q.ID, []string{q.Scope})
+	return q.Scope, len(fleets) > 0, err
 }
 
 // The bounds in milliseconds of the interval that is read at once when a track is read from its beginning. One second
@@ -162,9 +148,13 @@ func (a *API) wholeTrack(q *params.Query) reader[positionItem] {
 	from, to := a.bound(q)
 	interval := firstInterval
 	return func(ctx context.Context, store Store) ([]positionItem, bool, error) {
-		for from <= to {
+		fleet, found, err := trackFleet(ctx, store, q)
+		if err != nil {
+			return nil, false, err
+		}
+		for found && from <= to {
 			until := min(to, from+interval-1)
-			part, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, From: time.UnixMilli(from), To: time.UnixMilli(until), Limit: streamRows})
+			part, err := store.History(ctx, cassandra.HistoryQuery{DeviceID: q.ID, FleetID: fleet, From: time.UnixMilli(from), To: time.UnixMilli(until), Limit: streamRows})
 			if err != nil {
 				return nil, false, err
 			}
@@ -176,8 +166,8 @@ func (a *API) wholeTrack(q *params.Query) reader[positionItem] {
 				interval = min(2*interval, maxInterval)
 			}
 			from = until + 1
-			if rows := visible(part, q.Scope); len(rows) > 0 {
-				return positionItems(rows), from > to, nil
+			if len(part) > 0 {
+				return positionItems(part), from > to, nil
 			}
 		}
 		return nil, true, nil
