@@ -160,7 +160,7 @@ report: ## Render performance, resilience and architecture into report.pdf; need
 queries: ## Measure every CQL statement on 30 days of 10,000 vehicles and write the results into docs/queries.md
 	go run ./dev queries --write
 
-chaos: ## Inject faults into a running platform with its own cluster and check the outcome (at most twenty minutes; some faults need root)
+chaos: ## Inject faults into a running platform with its own cluster and check the outcome (at most 25 minutes; some faults need root)
 	go run ./dev chaos
 
 sample: ## Regenerate data/sample_telemetry.csv

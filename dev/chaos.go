@@ -19,7 +19,7 @@ type chaosCmd struct {
 }
 
 const (
-	chaosWithin = 20 * time.Minute
+	chaosWithin = 25 * time.Minute
 	smallDisk   = 768 << 20 // bytes of the file system of node 4
 )
 

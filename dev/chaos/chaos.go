@@ -103,6 +103,9 @@ func report(w io.Writer, scenarios []*scenario) {
 	table(w, "fault | acknowledged | stored | missing | differing | never sent | requests sent again | verify: records | verify: differences", injected, func(s *scenario) string {
 		return fmt.Sprintf("%d | %d | %d | %d | %d | %d | %d | %d", s.acknowledged, s.stored, s.missing, s.differing, s.unknown, s.resent, s.verified, s.differences)
 	})
+	for _, s := range scenarios {
+		fmt.Fprint(w, s.tenant.table())
+	}
 	fmt.Fprintln(w)
 	for _, s := range scenarios {
 		lines := []string{fmt.Sprintf("- **%s** (`%s`): %s", s.title, s.name, s.injects)}

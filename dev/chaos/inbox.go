@@ -12,9 +12,10 @@ import (
 
 // notification is one alert in a webhook message from Alertmanager.
 type notification struct {
-	at     time.Time
-	Status string            `json:"status"` // firing or resolved
-	Labels map[string]string `json:"labels"`
+	at       time.Time
+	Status   string            `json:"status"` // firing or resolved
+	Labels   map[string]string `json:"labels"`
+	StartsAt time.Time         `json:"startsAt"`
 }
 
 func (n notification) name() string { return n.Labels["alertname"] }

@@ -42,7 +42,7 @@ func (i *instance) environment() []string {
 	env := append(os.Environ(),
 		"CASSANDRA_HOSTS="+strings.Join(p.store.Hosts, ","), "CASSANDRA_KEYSPACE="+p.Keyspace, "CASSANDRA_DC=dc1", "CASSANDRA_REPLICATION=dc1=2,dc2=2",
 		"ETL_STATE_DIR="+filepath.Join(p.Dir, i.name+"-state"), "ETL_METRICS_ADDRESS=", "ETL_ALERT_RULES_FILE="+filepath.Join(p.Dir, "alert-rules.yml"),
-		"ETL_API_ADDRESS="+i.api, "ETL_API_OPEN_FLEET=nobody", "ETL_API_DEVICE_RATE=0", "ETL_API_TOKEN_RATE=0",
+		"ETL_API_ADDRESS="+i.api, "ETL_API_TOKENS_FILE="+p.tokensFile(), "ETL_API_MAX_CONNECTIONS=200",
 		"ETL_SOURCES=api", "ETL_PROCESSOR_FLUSH_INTERVAL=1s", "ETL_ALERT_NOTIFY_MAX_AGE=1h", "ETL_DRAIN_TIMEOUT=60s", clockVariable+"="+p.clockFile(),
 		fmt.Sprintf("ETL_CANARY_INTERVAL=%s", 10*time.Second/speedup),
 	)

@@ -37,6 +37,7 @@ type record struct {
 	speed    float64
 	battery  int
 	temp     float64
+	due      time.Time // when the vehicle measured it; its sender may be delayed
 }
 
 // vehicle drives in a circle.
@@ -58,6 +59,7 @@ type line struct {
 // load sends records until stop. It sends a request again until the API accepts it.
 type load struct {
 	fleet     string
+	token     string
 	target    atomic.Pointer[string] // host:port of the API
 	client    *http.Client
 	speeding  atomic.Bool // vehicle 1 speeds
@@ -77,7 +79,10 @@ type load struct {
 }
 
 func newLoad(fleet, api string) *load {
-	l := &load{fleet: fleet, stopped: make(chan struct{}), client: &http.Client{Timeout: responseTimeout}}
+	l := &load{fleet: fleet, token: tokenOf(allFleets), stopped: make(chan struct{}), client: &http.Client{Timeout: responseTimeout}}
+	if fleet == honestFleet { // does not trust others
+		l.token = tokenOf(fleet)
+	}
 	l.sendTo(api)
 	return l
 }
@@ -108,16 +113,18 @@ func (l *load) send(ctx context.Context, sender int) {
 	ticker := time.NewTicker(tick)
 	defer ticker.Stop()
 	for {
+		var due time.Time
 		select {
 		case <-l.stopped:
 			return
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case due = <-ticker.C:
 		}
 		var lines []line
 		for _, v := range fleet {
 			r := v.next(time.Now().Add(-behind).UnixMilli(), l.speeding.Load())
+			r.due = due
 			lines = append(lines, line{text: r.line(l.fleet), record: &r})
 		}
 		if l.poisonous.Load() {
@@ -174,25 +181,40 @@ func (l *load) deliver(ctx context.Context, lines []line) bool {
 		return false
 	}
 	request.Header.Set("Content-Type", "application/x-ndjson")
-	response, err := l.client.Do(request)
-	if err != nil {
-		return false
-	}
-	defer response.Body.Close()
-	text, err := io.ReadAll(response.Body)
+	status, text, err := l.do(request)
 	if err != nil {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch status := response.StatusCode; {
+	switch {
 	case status == http.StatusOK || status == http.StatusUnprocessableEntity:
 		l.unexpected = cmp.Or(l.unexpected, l.keep(lines, text))
 		return true
-	case status < 500 && status != http.StatusRequestTimeout:
-		l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %s: %s", response.Status, text))
+	case status < 500 && status != http.StatusRequestTimeout && status != http.StatusTooManyRequests:
+		l.unexpected = cmp.Or(l.unexpected, fmt.Errorf("the API answered %d: %s", status, text))
 	}
 	return false
+}
+
+// get sends a read to the API.
+func (l *load) get(ctx context.Context, path string) (status int, body []byte, err error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+*l.target.Load()+path, nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	return l.do(request)
+}
+
+func (l *load) do(request *http.Request) (status int, body []byte, err error) {
+	request.Header.Set("Authorization", "Bearer "+l.token)
+	response, err := l.client.Do(request)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer response.Body.Close()
+	body, err = io.ReadAll(response.Body)
+	return response.StatusCode, body, err
 }
 
 // keep keeps the results of the lines of a request. The caller holds the lock.
@@ -228,6 +250,20 @@ func (l *load) rejections() (records int, lines []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.rejected), slices.Clone(l.rejectedRaw)
+}
+
+// acceptedSoFar returns the records that were accepted, those of a device in order.
+func (l *load) acceptedSoFar() []record {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.accepted)
+}
+
+// retries returns the number of requests that were sent again.
+func (l *load) retries() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.resent
 }
 
 // flows reports whether senders get responses.

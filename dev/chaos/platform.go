@@ -3,6 +3,7 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -76,6 +78,9 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 	if err := os.WriteFile(filepath.Join(o.Dir, "alert-rules.yml"), []byte(rules), 0o644); err != nil {
 		return p, err
 	}
+	if err := p.writeTokens(); err != nil {
+		return p, err
+	}
 	if p.etl, err = p.newInstance("fleet-etl", here); err != nil {
 		return p, err
 	}
@@ -101,6 +106,21 @@ func start(ctx context.Context, o Options) (p *platform, err error) {
 		})
 	}
 	return p, err
+}
+
+const allFleets = "*"
+
+// tokenOf returns the API token of a fleet.
+func tokenOf(fleet string) string { return "token-of-" + fleet }
+
+func (p *platform) tokensFile() string { return filepath.Join(p.Dir, "tokens") }
+
+func (p *platform) writeTokens() error {
+	var lines strings.Builder
+	for _, fleet := range []string{allFleets, honestFleet, hostileFleet} {
+		fmt.Fprintf(&lines, "%s %x read,write\n", fleet, sha256.Sum256([]byte(tokenOf(fleet))))
+	}
+	return os.WriteFile(p.tokensFile(), []byte(lines.String()), 0o600)
 }
 
 // fits reports whether the cluster has two data centers of two nodes.

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,8 @@ type fault struct {
 	inject action
 	lasts  time.Duration // at least, from the injection; half of it in the short form
 	heal   action        // removes the cause, also after a failure; nil: nothing to remove
+	check  action        // nil: nothing beyond the checks of every fault
+	memory int64         // bound of the memory of fleet-etl in bytes; 0: maxRSS
 }
 
 // Bounds of the waits.
@@ -67,7 +70,7 @@ func (p *platform) brief(d time.Duration) time.Duration {
 	return d
 }
 
-// maxRSS bounds the memory of fleet-etl in bytes during any fault.
+// maxRSS bounds the memory of fleet-etl in bytes during most faults.
 const maxRSS = 256 << 20
 
 // scenario is one injection of a fault, with its load and its outcome.
@@ -83,7 +86,9 @@ type scenario struct {
 	injected, healed time.Time
 	keptFromMs       int64 // earlier records may be gone; 0: none
 	peer             *instance
-	writes           gap // between stored records
+	tenant           *tenant   // of hostile-tenant
+	intruder         *intruder // of hostile-tenant
+	writes           gap       // between stored records
 
 	skipped, failed error // both nil: the platform held
 
@@ -176,8 +181,11 @@ func (s *scenario) run(ctx context.Context) (err error) {
 	stopped := time.Now()
 	err = errors.Join(s.checkStored(ctx), s.checkDerived(ctx, stopped), s.checkAlerts(ctx))
 	endObserver()
-	if s.peakRSS > maxRSS {
-		err = errors.Join(err, fmt.Errorf("fleet-etl used %d MB, more than %d MB", s.peakRSS>>20, maxRSS>>20))
+	if s.check != nil {
+		err = errors.Join(err, s.check(ctx, s))
+	}
+	if most := cmp.Or(s.memory, maxRSS); s.peakRSS > most {
+		err = errors.Join(err, fmt.Errorf("fleet-etl used %d MB, more than %d MB", s.peakRSS>>20, most>>20))
 	}
 	return err
 }
