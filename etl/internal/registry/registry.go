@@ -95,7 +95,7 @@ func New(unknown Policy, exec *executor.Executor, logger logrus.FieldLogger, reg
 		registered: register.Counter("fleet_etl_registry_devices_registered_total", "Devices whose first record made a fleet their owner."),
 		moved:      register.Counter("fleet_etl_registry_devices_moved_total", "Devices that a record of a trusted sender moved to another fleet."),
 		waiting: register.Gauge("fleet_etl_registry_waiting_bytes",
-			"Records of new devices that wait because too few replicas are up to set an owner. At 16 MiB, all records wait."),
+			"Records of new devices that wait for an owner: there are many of them, or too few replicas are up. At 16 MiB, all records wait."),
 	}
 	register.GaugeFunc("fleet_etl_registry_cache_bytes", "Owners of devices in memory, at most 32 MiB.", func() float64 { return float64(g.owners.WeightedSize()) })
 	return g

@@ -488,6 +488,36 @@ func TestManyNewDevices(t *testing.T) {
 }
 
 // Devices beyond what memory holds are read again, and none is taken for unknown.
+func TestManyNewDevicesDelayNoOther(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, fakestore.New(), Accept)
+		f.send(from("a", "a", "truck", 1))
+		f.store.took = time.Second
+		var flood []*atomic.Bool
+		for batch := range 3 {
+			var items []pipeline.Item
+			for i := range 3000 {
+				items = append(items, from("b", "b", fmt.Sprint("b", batch*3000+i), 1))
+			}
+			flood = append(flood, f.start(items...))
+			known := f.start(from("a", "a", "truck", int64(2+batch)))
+			time.Sleep(10 * time.Millisecond)
+			require.True(t, known.Load(), "a known device does not wait")
+		}
+		isNew := f.start(from("a", "a", "van", 2))
+		time.Sleep(1100 * time.Millisecond)
+		require.True(t, isNew.Load(), "nor does a single new one")
+		require.False(t, flood[0].Load())
+		time.Sleep(20 * time.Second)
+		for _, done := range flood {
+			require.True(t, done.Load())
+		}
+		require.Len(t, f.take(&f.stored), 9004)
+		require.EqualValues(t, 5, f.store.reads.Load(), "one for each batch with new devices")
+		f.end()
+	})
+}
+
 func TestMemoryIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t, fakestore.New(), Accept)

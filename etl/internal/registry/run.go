@@ -24,15 +24,18 @@ type run struct {
 	out        chan<- pipeline.ValidBatch
 	refreshing atomic.Bool
 
-	// While owners can't be set, records of devices that need one wait. Everything else goes on.
+	// While owners can't be set, or many are, records of devices that need one wait. Everything else goes on.
 	held      []pipeline.ValidBatch
 	heldBytes int
 	wants     map[string]want // owners that they need
 	trying    bool            // a goroutine tries to set them
 	paused    bool            // the last attempt failed: no other is made but by that goroutine
 	pause     time.Duration
-	tried     chan map[string]want // what an attempt could not set
+	tried     chan attempt
 }
+
+// attempt is an attempt to set owners.
+type attempt struct{ wants, failed map[string]want }
 
 // want is an owner to set.
 type want struct {
@@ -45,7 +48,7 @@ type want struct {
 func (g *Registry) Run(ctx context.Context, store Store, in <-chan pipeline.ValidBatch, out chan<- pipeline.ValidBatch) error {
 	group, ctx := errgroup.WithContext(ctx)
 	running, end := context.WithCancel(ctx)
-	r := &run{Registry: g, store: store, background: group, out: out, wants: map[string]want{}, tried: make(chan map[string]want, 1)}
+	r := &run{Registry: g, store: store, background: group, out: out, wants: map[string]want{}, tried: make(chan attempt, 1)}
 	group.Go(func() error {
 		defer end()
 		return r.run(running, in)
@@ -67,8 +70,8 @@ func (r *run) run(ctx context.Context, in <-chan pipeline.ValidBatch) error {
 				continue
 			}
 			err = r.handle(ctx, b)
-		case failed := <-r.tried:
-			err = r.again(ctx, failed)
+		case a := <-r.tried:
+			err = r.again(ctx, a)
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
@@ -169,10 +172,12 @@ func (r *run) hold(b pipeline.ValidBatch, wait []pipeline.Item, failed map[strin
 	return b
 }
 
-// tryLater tries in the background, after a pause, to set the owners that are missing.
+// tryLater tries in the background to set the owners that are missing, after a failure with a pause.
 func (r *run) tryLater(ctx context.Context) {
-	r.trying, r.paused = true, true
-	r.pause = min(max(firstPause, 2*r.pause), longestPause)
+	r.trying = true
+	if r.paused {
+		r.pause = min(max(firstPause, 2*r.pause), longestPause)
+	}
 	pause, wants := r.pause, maps.Clone(r.wants)
 	r.background.Go(func() error {
 		if backoff.Sleep(ctx, pause) != nil {
@@ -182,19 +187,21 @@ func (r *run) tryLater(ctx context.Context) {
 		if err != nil {
 			return err
 		}
-		r.tried <- failed
+		r.tried <- attempt{wants, failed}
 		return nil
 	})
 }
 
 // again handles the batches that wait, after an attempt.
-func (r *run) again(ctx context.Context, failed map[string]want) error {
-	r.trying, r.paused = false, len(failed) > 0
+func (r *run) again(ctx context.Context, a attempt) error {
+	r.trying, r.paused = false, len(a.failed) > 0
 	if !r.paused {
 		r.pause = 0
 	}
 	held := r.held
-	r.held, r.heldBytes, r.wants = nil, 0, failed
+	r.held, r.heldBytes = nil, 0
+	maps.DeleteFunc(r.wants, func(id string, _ want) bool { _, tried := a.wants[id]; return tried })
+	maps.Copy(r.wants, a.failed)
 	for _, b := range held {
 		if err := r.handle(ctx, b); err != nil {
 			return err
@@ -278,6 +285,10 @@ func (r *run) find(ctx context.Context, items []pipeline.Item, first map[string]
 			continue
 		}
 		wants[id] = want{to: to}
+	}
+	if len(wants) > together { // new devices of one sender must not delay the others
+		maps.Copy(failed, wants)
+		return found, nil
 	}
 	set, unset, err := r.setNow(ctx, wants)
 	maps.Copy(found, set)
@@ -382,7 +393,9 @@ func (r *run) setNow(ctx context.Context, wants map[string]want) (set map[string
 	if r.paused {
 		return nil, wants, nil
 	}
-	return r.set(ctx, wants)
+	set, failed, err = r.set(ctx, wants)
+	r.paused = len(failed) > 0
+	return set, failed, err
 }
 
 // set sets owners, and returns the owners in force, and the wants that failed. It is safe for concurrent use. It does not
