@@ -220,7 +220,7 @@ func (s *AlertStore) DeleteOpenAlert(ctx context.Context, fleetID, deviceID, ale
 }
 
 // OpenAlerts lists the open alerts of a fleet, sorted by device and type. Like the other reads of open alerts, it leaves out a
-// row that has not been written again in time, with less than a quarter of OpenAlertTTL left: nobody knows whether it holds.
+// row that has not been written again in time, with less than a quarter of OpenAlertTTL left: whether it holds is not known.
 func (s *AlertStore) OpenAlerts(ctx context.Context, fleetID string) ([]Alert, error) {
 	parts, err := fanOut(ctx, s.config.Fanout, buckets(OpenAlertBuckets), func(ctx context.Context, bucket int32) ([]Alert, error) {
 		return s.OpenAlertsOfBucket(ctx, fleetID, bucket)

@@ -189,7 +189,7 @@ func TestOpenAlerts(t *testing.T) {
 	require.Equal(t, []cassandra.Alert{battery, other}, read())
 }
 
-// An open alert that a node brings back after its tombstone was dropped has little time left: nobody has written it since.
+// An open alert that a node brings back after its tombstone was dropped has little time left: no process has written it since.
 func TestOpenAlertThatComesBackIsNotListed(t *testing.T) {
 	s, _ := realStore(t)
 	ctx := t.Context()

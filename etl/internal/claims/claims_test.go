@@ -146,7 +146,7 @@ func find(t *testing.T, store *fakestore.Store, id string) *cassandra.Instance {
 	return nil
 }
 
-// sharedOf returns the devices of which an instance has not read yet that they are shared.
+// sharedOf returns the shared devices that an instance has not read as shared yet.
 func sharedOf(t *testing.T, store *fakestore.Store, id string) []string {
 	t.Helper()
 	shared, err := store.View(nil).SharedDevices(t.Context(), id)

@@ -394,7 +394,7 @@ func busy(t *testing.T, x *Executor, every time.Duration) {
 	})
 }
 
-// A read that fails while others succeed, or takes too long, is given up: nobody waits for it.
+// A read that fails while others succeed, or takes too long, is given up, and no caller waits for it.
 func TestReadThatFailsAloneIsGivenUp(t *testing.T) {
 	for name, read := range map[string]func(context.Context) error{
 		"at once":       func(context.Context) error { return failure(cassandra.ReasonFailure) },

@@ -84,7 +84,7 @@ func (s *Slots) release(key string, n int64) {
 }
 
 // grant serves the keys that wait and are within their share. Where the next one holds nothing and needs more than is free,
-// nobody behind it is served, so that it gets its turn.
+// no key behind it is served, so that it gets its turn.
 func (s *Slots) grant() {
 	blocked := false
 	for {

@@ -70,7 +70,7 @@ func TestOpenAlertStaysAsLongAsItHolds(t *testing.T) {
 	}
 }
 
-// Stored open alerts expire while nothing runs for days. The next process stores and sends those that hold.
+// Stored open alerts expire while nothing runs for days. The next process stores and sends the alerts that hold.
 func TestOpenAlertReturnsAfterDaysWithoutAProcess(t *testing.T) {
 	for name, sends := range map[string]bool{"the vehicle is silent": false, "the vehicle sends": true} {
 		t.Run(name, func(t *testing.T) {

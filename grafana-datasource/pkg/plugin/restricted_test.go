@@ -133,7 +133,7 @@ func (s *rowStore) Select(_ context.Context, statement string, _ int) (cassandra
 
 func (s *rowStore) Close() {}
 
-// statements are raw statements, most of which try to reach rows of another fleet. FLEET is a fleet.
+// statements are raw statements. Most try to reach rows of another fleet. FLEET is a fleet.
 var statements = []string{
 	"SELECT * FROM latest_telemetry_by_fleet WHERE fleet_id = 'FLEET' AND bucket IN (0, 1, 2, 3, 4, 5, 6, 7)",
 	"SELECT * FROM devices_by_fleet WHERE fleet_id = 'FLEET'",
