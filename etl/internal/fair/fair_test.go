@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -70,11 +71,14 @@ func TestInterleave(t *testing.T) {
 func TestSlotsOfManyKeys(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := NewSlots(32, 100)
+		var mu sync.Mutex
 		acquired := map[string]int{}
 		ask := func(key string, times int) {
 			for range times {
 				go func() {
 					if s.Acquire(t.Context(), key, 1) == nil {
+						mu.Lock()
+						defer mu.Unlock()
 						acquired[key]++
 					}
 				}()
