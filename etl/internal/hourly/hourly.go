@@ -99,16 +99,15 @@ func (s *Sums) Due() bool {
 	return len(s.due) > 0
 }
 
-// DueOf reports whether hours of some fleets wait for the next Run.
-func (s *Sums) DueOf(fleets []string) bool {
+// DueFleets returns the fleets with hours that wait for the next Run.
+func (s *Sums) DueFleets() map[string]bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	fleets := map[string]bool{}
 	for h := range s.due {
-		if slices.Contains(fleets, h.FleetID) {
-			return true
-		}
+		fleets[h.FleetID] = true
 	}
-	return false
+	return fleets
 }
 
 // Later returns the hours that must be summed once more.

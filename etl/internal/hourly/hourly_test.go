@@ -174,8 +174,7 @@ func TestHoursOfFleetsAreSummedInTurn(t *testing.T) {
 		require.Contains(t, f.sums(), other)
 		require.Less(t, f.store.reads, 100, "one flush interval")
 		require.True(t, f.Due())
-		require.False(t, f.DueOf([]string{"north", "south"}))
-		require.True(t, f.DueOf([]string{"flood"}))
+		require.Equal(t, map[string]bool{"flood": true}, f.DueFleets())
 		require.Contains(t, f.sums(), hours[719], "the newest first")
 		require.Zero(t, testutil.ToFloat64(f.last), "not everything is up to date")
 		for f.Due() {

@@ -16,13 +16,14 @@ import (
 // release unloads devices that have been silent for long, or all: it stores their states and deletes their claims.
 func (p *Processor) release(ctx context.Context, lease claims.Lease, all bool) error {
 	var begun []claims.Release
+	due := p.hours.DueFleets()
 	c := &derived.Changes{}
 	p.mu.Lock()
 	at := p.stamps.Next()
 	rules := p.rules()
 	var lasted []telemetry.AlertEvent
 	for _, v := range p.idle(all) {
-		if !p.settled(v) {
+		if !p.settled(v, due) {
 			continue
 		}
 		if len(v.held) > 0 { // it is unloaded once that is stored
@@ -94,12 +95,12 @@ func (p *Processor) idle(all bool) []*device {
 }
 
 // settled reports whether a device can be unloaded. A device that another instance has had is recomputed once more after
-// its last record, later by more than clocks may differ, because the other may have written with a fast clock. Called
-// with p.mu held.
-func (p *Processor) settled(v *device) bool {
+// its last record, later by more than clocks may differ, because the other may have written with a fast clock. Hours of its
+// fleets that are due are summed first. Called with p.mu held.
+func (p *Processor) settled(v *device, due map[string]bool) bool {
 	now := p.now()
 	s, ok := p.claims.Status(v.id)
-	if !ok || s.InFlight > 0 || p.hours.DueOf(s.Fleets) { // hours that changed meanwhile are summed first
+	if !ok || s.InFlight > 0 || slices.ContainsFunc(s.Fleets, func(fleet string) bool { return due[fleet] }) {
 		return false
 	}
 	skew := p.options.MaxClockSkew
