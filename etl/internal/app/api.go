@@ -39,11 +39,15 @@ func (a *App) api() (pipeline.Source, error) {
 		}
 		a.reloads = append(a.reloads, target)
 	}
-	buffer, err := spool.Open(c.SpoolDir, spool.Options{MaxBytes: c.SpoolMaxBytes}, a.logger, a.reg, time.Now)
+	spools, err := spool.OpenLanes(c.SpoolDir, spoolLanes, spool.Options{MaxBytes: c.SpoolMaxBytes}, a.logger, a.reg, time.Now)
 	if err != nil {
 		return nil, fmt.Errorf("ETL_SPOOL_DIR: %w", err)
 	}
-	a.cleanups.add("spool", buffer.Close)
+	lanes := make([]ingest.Spool, len(spools))
+	for i, s := range spools {
+		lanes[i] = s
+		a.cleanups.add("spool", s.Close)
+	}
 	listener, err := net.Listen("tcp", c.APIAddress)
 	if err != nil {
 		return nil, fmt.Errorf("ETL_API_ADDRESS %q: %w; use another address", c.APIAddress, err)
@@ -56,7 +60,7 @@ func (a *App) api() (pipeline.Source, error) {
 	}
 	serverLimits, ingestLimits := apiLimits(c)
 	receiver := ingest.New(ingest.Options{
-		Spool: buffer, Check: validate.NewBounds(c.Fleets).Check, CheckOwner: a.registry.Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
+		Spool: lanes[0], Lanes: lanes[1:], Check: validate.NewBounds(c.Fleets).Check, CheckOwner: a.registry.Check, Seen: (&recent{deduplicator: validate.NewDeduplicator(c.DedupeRecords)}).see,
 		Reject: func(ctx context.Context, origin string, rejected []pipeline.Rejected) error {
 			return a.pipeline.Reject(ctx, api.Name, origin, rejected)
 		},
@@ -72,6 +76,9 @@ func (a *App) api() (pipeline.Source, error) {
 	a.logger.WithField("address", a.apiAddr.String()).Info("serving the HTTP API")
 	return server, nil
 }
+
+// spoolLanes is the number of lanes of the spool: one for all fleets, and others for fleets that send more than is stored.
+const spoolLanes = 9
 
 func (a *App) queries() (*query.API, error) {
 	c := a.config

@@ -70,6 +70,7 @@ func apiLimits(c *config.Config) (api.Limits, ingest.Limits) {
 	server.MaxConnections = c.APIMaxConnections
 	i.MaxBody, i.MaxRecords = c.APIMaxBody, c.APIMaxRecords
 	i.MaxMemory = max(2*i.LargestRequest(), i.MaxMemory)
+	i.SpoolBytes = c.SpoolMaxBytes
 	i.TokenRate, i.DeviceRate = c.APITokenRate, c.APIDeviceRate
 	i.TokenBurst, i.DeviceBurst = max(2*int(c.APITokenRate), c.APIMaxRecords), max(i.DeviceBurst, c.APIMaxRecords)
 	return server, i

@@ -188,7 +188,7 @@ func TestFullQueueBlocksSource(t *testing.T) {
 			return nil
 		}})
 		synctest.Wait()
-		require.Equal(t, 6, emitted, "two queues of two batches, one batch in validation, one in the writer")
+		require.Equal(t, 7, emitted, "two queues of two batches, one batch in validation, one in its turn, one in the writer")
 		for metric, want := range map[string]float64{
 			`fleet_etl_queue_capacity{queue="extract"}`: 2, `fleet_etl_queue_capacity{queue="load"}`: 2,
 			`fleet_etl_queue_length{queue="extract"}`: 2, `fleet_etl_queue_length{queue="load"}`: 2,
@@ -198,6 +198,39 @@ func TestFullQueueBlocksSource(t *testing.T) {
 		close(store)
 		require.NoError(t, wait())
 		require.EqualValues(t, 50, h.Summary().Stored)
+	})
+}
+
+// One lane's backlog stands before a batch of another lane by one part.
+func TestLanesTakeTurnsAtTheWriter(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := make(chan struct{})
+		var stored []string
+		h := newHarness(each(func(b pipeline.ValidBatch) error {
+			<-store
+			stored = append(stored, fmt.Sprint(b.Items[0].DeviceID, " ", len(b.Items)))
+			b.Done()
+			return nil
+		}), 2)
+		done := 0
+		wait := run(h, t.Context(), t.Context(), source{"fake", func(_ context.Context, emit func(pipeline.Batch) error) error {
+			for i := range 20 {
+				flood := pipeline.Batch{Lane: "flood", Done: func(pipeline.Outcome) { done++ }}
+				for j := range 2500 {
+					flood.Items = append(flood.Items, item("flood", i*2500+j))
+				}
+				if err := emit(flood); err != nil {
+					return err
+				}
+			}
+			return emit(pipeline.Batch{Lane: "other", Items: []pipeline.Item{item("truck-1", 0)}})
+		}})
+		synctest.Wait() // 50,000 records of one lane wait before the record of the other
+		close(store)
+		require.NoError(t, wait())
+		require.Contains(t, stored[:5], "truck-1 1", "behind one part in the writer, one that waits for it, and one turn")
+		require.EqualValues(t, 50_001, h.Summary().Stored)
+		require.Equal(t, 20, done, "each batch once")
 	})
 }
 

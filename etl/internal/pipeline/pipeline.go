@@ -48,6 +48,7 @@ type Rejected struct {
 type Batch struct {
 	Origin   string     // file name, topic and partition, or request id: what positions refer to
 	Sender   string     // of records without one of their own
+	Lane     string     // lanes take turns at the writer; the source bounds what it has in each, but for the one without a name
 	Items    []Item     // records to store
 	Rejected []Rejected // what the source could not read as a record
 	Accepted time.Time  // when the source accepted them; zero is when the batch is emitted
@@ -85,6 +86,8 @@ type ValidBatch struct {
 	Done  func() // called once, when all of them are durable; never when they are not
 	// Reject makes dead letters of records that the writer does not store, in place of Items. It returns when they are durable.
 	Reject func(ctx context.Context, rejected []RejectedItem) error
+
+	lane string
 }
 
 // RejectedItem is a valid record that is not stored, with the reason.

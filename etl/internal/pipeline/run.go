@@ -5,6 +5,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"sync/atomic"
 	"time"
 	"unique"
 
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/fair"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -28,7 +31,7 @@ type Options struct {
 // Pipeline runs sources against one writer.
 //
 //	source ─┐                                  ┌─► dead letters
-//	source ─┼─► queue "extract" ─► validation ─┴─► queue "load" ─► writer ─► Done
+//	source ─┼─► queue "extract" ─► validation ─┴─► queue "load" ─► lanes in turn ─► writer ─► Done
 //	source ─┘
 type Pipeline struct {
 	o       Options
@@ -74,7 +77,7 @@ type sourced struct {
 // for what is not durable.
 func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 	extracted := make(chan sourced, p.o.Queue)
-	validated := make(chan ValidBatch, p.o.Queue)
+	validated, shared := make(chan ValidBatch, p.o.Queue), make(chan ValidBatch)
 	watch(p.o.Registerer, "extract", extracted)
 	watch(p.o.Registerer, "load", validated)
 
@@ -111,7 +114,11 @@ func (p *Pipeline) Run(ctx, stop context.Context, sources ...Source) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return p.o.Writer.Run(ctx, validated) })
+	g.Go(func() error {
+		defer close(shared)
+		return share(ctx, validated, shared)
+	})
+	g.Go(func() error { return p.o.Writer.Run(ctx, shared) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
@@ -189,7 +196,7 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 	p.metrics.transform.Observe(p.o.Now().Sub(started).Seconds())
 
 	queued := p.o.Now()
-	valid := ValidBatch{Items: kept, Done: func() {
+	valid := ValidBatch{Items: kept, lane: b.Lane, Done: func() {
 		now := p.o.Now()
 		p.metrics.load.Observe(now.Sub(queued).Seconds())
 		p.metrics.durable(now.Sub(b.Accepted), outcome.Stored)
@@ -223,6 +230,66 @@ func (p *Pipeline) validate(ctx context.Context, b sourced, out chan<- ValidBatc
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// partRecords is the size of a part of a batch, and of a turn, in records.
+const partRecords = 1000
+
+// share passes batches on, in turn by lane and in parts. So a batch waits behind one part of another lane, however much that
+// one has queued. What waits of a lane is bounded by its source.
+func share(ctx context.Context, in <-chan ValidBatch, out chan<- ValidBatch) error {
+	q := fair.NewQueue[ValidBatch](partRecords)
+	for in != nil || q.Len() > 0 {
+		more := in
+		var to chan<- ValidBatch
+		next, ok := q.Pop()
+		if ok {
+			to = out
+		}
+		if ok && next.lane == "" || q.LenOf("") > 0 {
+			more = nil
+		}
+		for sent := false; !sent; {
+			select {
+			case b, open := <-more:
+				if !open {
+					in, more = nil, nil
+				} else {
+					for _, part := range b.parts() {
+						q.Push(part.lane, int64(max(1, len(part.Items))), part)
+					}
+				}
+				sent = to == nil
+			case to <- next:
+				sent = true
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	return nil
+}
+
+// parts splits a batch of a lane.
+func (b ValidBatch) parts() []ValidBatch {
+	if b.lane == "" || len(b.Items) <= partRecords {
+		return []ValidBatch{b}
+	}
+	var left atomic.Int32
+	whole := b.Done
+	b.Done = func() {
+		if left.Add(-1) == 0 {
+			whole()
+		}
+	}
+	var parts []ValidBatch
+	for items := range slices.Chunk(b.Items, partRecords) {
+		part := b
+		part.Items = items
+		parts = append(parts, part)
+	}
+	left.Store(int32(len(parts)))
+	return parts
 }
 
 // Reject keeps records that a source rejected and that need not pass through the queues. It returns once they are durable.

@@ -53,7 +53,7 @@ const (
 	parallel     = 64               // transactions
 	together     = 100              // owners that one transaction sets
 	timeout      = 2 * time.Second  // of a transaction
-	waitingBytes = 16 << 20         // of records that wait for an owner; above it, the pipeline waits
+	waitingBytes = 32 << 20         // of records that wait for an owner; above it, the pipeline waits. More than the API reads of one fleet
 	firstPause   = time.Second      // before the next attempt, doubled each time
 	longestPause = 16 * time.Second // so a cluster that is back is noticed soon
 )
@@ -95,7 +95,7 @@ func New(unknown Policy, exec *executor.Executor, logger logrus.FieldLogger, reg
 		registered: register.Counter("fleet_etl_registry_devices_registered_total", "Devices whose first record made a fleet their owner."),
 		moved:      register.Counter("fleet_etl_registry_devices_moved_total", "Devices that a record of a trusted sender moved to another fleet."),
 		waiting: register.Gauge("fleet_etl_registry_waiting_bytes",
-			"Records of new devices that wait for an owner: there are many of them, or too few replicas are up. At 16 MiB, all records wait."),
+			"Records of new devices that wait for an owner: there are many of them, or too few replicas are up. At 32 MiB, all records wait."),
 	}
 	register.GaugeFunc("fleet_etl_registry_cache_bytes", "Owners of devices in memory, at most 32 MiB.", func() float64 { return float64(g.owners.WeightedSize()) })
 	return g

@@ -114,6 +114,39 @@ func Open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 }
 
 func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time, create func(string) (segmentFile, error)) (*Spool, error) {
+	s, err := recovered(dir, o, logger, newMetrics(reg), now, create)
+	if err != nil {
+		return nil, err
+	}
+	registerGauges(reg, o, s)
+	return s, nil
+}
+
+// OpenLanes opens as many spools, the first one in the directory itself and the others in directories in it. They share
+// their metrics. The caller bounds them together: each has a capacity of Options.MaxBytes.
+func OpenLanes(dir string, lanes int, o Options, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) ([]*Spool, error) {
+	m := newMetrics(reg)
+	var all []*Spool
+	for i := range lanes {
+		of := dir
+		if i > 0 {
+			of = filepath.Join(dir, fmt.Sprint("lane-", i))
+		}
+		s, err := recovered(of, o, logger, m, now, createFile)
+		if err != nil {
+			for _, s := range all {
+				err = errors.Join(err, s.Close())
+			}
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	registerGauges(reg, o, all...)
+	return all, nil
+}
+
+// recovered opens a spool without metrics of its own.
+func recovered(dir string, o Options, logger logrus.FieldLogger, m *metrics, now func() time.Time, create func(string) (segmentFile, error)) (*Spool, error) {
 	o.SegmentBytes = cmp.Or(o.SegmentBytes, defaultSegmentBytes)
 	if err := makeDir(dir); err != nil {
 		return nil, fmt.Errorf("open spool: %w", err)
@@ -124,13 +157,12 @@ func open(dir string, o Options, logger logrus.FieldLogger, reg prometheus.Regis
 	}
 	s := &Spool{
 		dir: dir, o: o, logger: logger.WithField("spool", dir), now: now, create: create, lock: lock,
-		appends: make(chan appending), closing: make(chan struct{}), appended: make(chan struct{}), metrics: newMetrics(reg),
+		appends: make(chan appending), closing: make(chan struct{}), appended: make(chan struct{}), metrics: m,
 	}
 	if err := s.recover(); err != nil {
 		lock.Close()
 		return nil, fmt.Errorf("open spool: %w", err)
 	}
-	s.registerGauges(reg)
 	s.running.Go(s.writeLoop)
 	s.running.Go(s.saveLoop)
 	return s, nil
@@ -149,6 +181,9 @@ func (s *Spool) Append(ctx context.Context, entry []byte) error {
 	}
 	return nil
 }
+
+// NoteFull counts an entry that the caller rejected, because the capacity of several spools is used.
+func (s *Spool) NoteFull() { s.metrics.full.Inc() }
 
 func (s *Spool) append(ctx context.Context, entry []byte) error {
 	if err := ctx.Err(); err != nil {
@@ -338,19 +373,32 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	}
 }
 
-// registerGauges registers the gauges, which read the state of an open spool.
-func (s *Spool) registerGauges(reg prometheus.Registerer) {
+// registerGauges registers the gauges, which read the state of open spools that share a capacity.
+func registerGauges(reg prometheus.Registerer, o Options, spools ...*Spool) {
 	gauge := promutil.With(reg).GaugeFunc
+	sum := func(of func(*Spool) float64) func() float64 {
+		return func() (total float64) {
+			for _, s := range spools {
+				total += of(s)
+			}
+			return total
+		}
+	}
 	gauge("fleet_etl_spool_bytes", "Bytes in the spool from the first unacknowledged entry on, up to fleet_etl_spool_capacity_bytes.",
-		func() float64 { return float64(s.Bytes()) })
+		sum(func(s *Spool) float64 { return float64(s.Bytes()) }))
 	gauge("fleet_etl_spool_capacity_bytes", "Capacity of the spool in bytes. While it is full, the API answers 503.",
-		func() float64 { return float64(s.o.MaxBytes) })
-	gauge("fleet_etl_spool_entries", "Entries in the spool: accepted requests whose records may not be in the store yet.", func() float64 {
+		func() float64 { return float64(o.MaxBytes) })
+	gauge("fleet_etl_spool_entries", "Entries in the spool: accepted requests whose records may not be in the store yet.", sum(func(s *Spool) float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return float64(s.entries)
+	}))
+	gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest unacknowledged entry in the spool; 0 when there is none.", func() (oldest float64) {
+		for _, s := range spools {
+			oldest = max(oldest, s.oldestSeconds())
+		}
+		return oldest
 	})
-	gauge("fleet_etl_spool_oldest_seconds", "Age of the oldest unacknowledged entry in the spool; 0 when there is none.", s.oldestSeconds)
 }
 
 func (m *metrics) failed(operation string) { m.errors[operation].Inc() }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -569,5 +571,38 @@ func BenchmarkAppend(b *testing.B) {
 			}
 			appending.Wait()
 		})
+	}
+}
+
+func TestLanesShareTheirMetrics(t *testing.T) {
+	dir := t.TempDir()
+	reg := prometheus.NewRegistry()
+	lanes, err := OpenLanes(dir, 3, Options{MaxBytes: 1000}, quiet(), reg, time.Now)
+	require.NoError(t, err)
+	_, err = OpenLanes(dir, 3, Options{MaxBytes: 1000}, quiet(), nil, time.Now)
+	require.Error(t, err, "another process has it")
+	for i, text := range []string{"zero", "", "two"} {
+		if text != "" {
+			require.NoError(t, lanes[i].Append(t.Context(), []byte(text)))
+		}
+	}
+	require.NoError(t, testutil.GatherAndCompare(reg, strings.NewReader(`# HELP fleet_etl_spool_entries Entries in the spool: accepted requests whose records may not be in the store yet.
+# TYPE fleet_etl_spool_entries gauge
+fleet_etl_spool_entries 2
+`), "fleet_etl_spool_entries"))
+	for _, s := range lanes {
+		require.NoError(t, s.Close())
+	}
+	lanes, err = OpenLanes(dir, 3, Options{MaxBytes: 1000}, quiet(), nil, time.Now)
+	require.NoError(t, err)
+	for i, want := range map[int]string{0: "zero", 2: "two"} {
+		entry, number, err := lanes[i].Next(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, want, string(entry))
+		lanes[i].Ack(number)
+	}
+	for _, s := range lanes {
+		require.Zero(t, s.Bytes())
+		require.NoError(t, s.Close())
 	}
 }

@@ -289,7 +289,7 @@ func (q *request) append(e *entry) error {
 	started := q.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(q.Context()), q.Limits.AppendTimeout)
 	defer cancel()
-	err = q.Spool.Append(ctx, text)
+	err = q.lanes.append(ctx, e.Sender, text)
 	q.metrics.appendDuration.Observe(q.Now().Sub(started).Seconds())
 	switch {
 	case err == nil:

@@ -8,10 +8,10 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
+	"github.com/fleettracing/fleet-tracing/etl/internal/fair"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -27,11 +27,16 @@ type Spool interface {
 	Next(ctx context.Context) (entry []byte, number uint64, err error)
 	// Ack acknowledges an entry, which then need not be kept. It does not block.
 	Ack(number uint64)
+	// Bytes returns how much of its capacity is used.
+	Bytes() int64
+	// NoteFull counts an entry that the caller rejected because it has no space for it.
+	NoteFull()
 }
 
-// Options are what an Ingest needs. All fields must be set.
+// Options are what an Ingest needs. All fields but Lanes must be set.
 type Options struct {
 	Spool Spool
+	Lanes []Spool // more spools, to keep senders apart; see lanes
 	// Check returns why a record can't be stored, or nil. It does not change the record.
 	Check func(r *telemetry.Record, nowMs int64) *telemetry.Rejection
 	// CheckOwner returns why the sender, a fleet or pipeline.Trusted, can't write a record of another fleet's device, as far
@@ -61,7 +66,8 @@ type Limits struct {
 	Devices     int     // devices whose rate is in memory
 
 	AppendTimeout time.Duration // for the spool to append an entry; then the request is answered 503
-	MaxPending    int64         // bytes of memory of the records that are read from the spool and not yet stored
+	MaxPending    int64         // bytes of memory of the records of one lane that are read from the spool and not yet stored; all have twice as much
+	SpoolBytes    int64         // bytes of all lanes of the spool
 }
 
 // RecordBytes is the mean size of a record, in bytes, up to which only the number of records is limited.
@@ -91,8 +97,9 @@ type Ingest struct {
 	tokenRates  *limiters
 	tokenBytes  *limiters
 	deviceRates *limiters
-	memory      *rest.Memory        // of requests
-	pending     *semaphore.Weighted // bytes
+	memory      *rest.Memory // of requests
+	lanes       *lanes
+	pending     *fair.Slots // bytes, by lane
 	rejects     rejects
 }
 
@@ -104,7 +111,9 @@ func New(o Options) *Ingest {
 		tokenRates:  newLimiters(l.TokenRate, l.TokenBurst, l.Devices),
 		tokenBytes:  newLimiters(l.TokenRate*RecordBytes, max(l.TokenBurst*RecordBytes, int(l.MaxBody)), l.Devices),
 		deviceRates: newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices),
-		memory:      rest.NewMemory(l.MaxMemory, "requests", o.Registerer), pending: semaphore.NewWeighted(l.MaxPending),
+		memory:      rest.NewMemory(l.MaxMemory, "requests", o.Registerer), lanes: newLanes(append([]Spool{o.Spool}, o.Lanes...), l.SpoolBytes),
+		pending: fair.NewSlots(2*l.MaxPending, 0),
+
 		rejects: rejects{writing: make(chan struct{}, 1)},
 	}
 }
@@ -133,7 +142,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			"Damaged spool entries. Their bytes are in the dead-letter queue."),
 		pending: register.Gauge("fleet_etl_api_pending_records", "Records read from the spool that are not stored yet."),
 		pendingBytes: register.Gauge("fleet_etl_api_pending_bytes",
-			"Memory of the records read from the spool that are not stored yet, in bytes. At 32 MiB, reading waits."),
+			"Memory of the records read from the spool that are not stored yet, in bytes. At 32 MiB of one fleet, and at 64 MiB, reading waits."),
 	}
 	for _, name := range protocol.Names {
 		for _, status := range []string{statusAccepted, statusDuplicate, statusRejected, statusIgnored} {

@@ -36,6 +36,19 @@ func (m *memorySpool) Append(_ context.Context, entry []byte) error {
 	return nil
 }
 
+func (m *memorySpool) Bytes() (bytes int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, e := range m.entries {
+		if !m.done[uint64(i)+1] {
+			bytes += int64(len(e))
+		}
+	}
+	return bytes
+}
+
+func (m *memorySpool) NoteFull() {}
+
 func (m *memorySpool) Next(ctx context.Context) ([]byte, uint64, error) {
 	defer context.AfterFunc(ctx, func() {
 		m.mu.Lock()

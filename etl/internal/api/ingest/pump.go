@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,7 +28,9 @@ const (
 // pendingEntry is an entry between the spool and the pipeline.
 type pendingEntry struct {
 	entry
+	lane   int // of the spool
 	number uint64
+	size   int64 // in the spool, bytes
 	memory int64 // of Limits.MaxPending, bytes
 }
 
@@ -45,32 +49,39 @@ func (e *entry) memory() (bytes int64) {
 	return bytes
 }
 
-// Run passes the entries of the spool to the pipeline, in order, until ctx ends.
+// Run passes the entries of the spool to the pipeline, those of a lane in order, until ctx ends.
 func (g *Ingest) Run(ctx context.Context, emit func(pipeline.Batch) error) error {
 	group, reading := errgroup.WithContext(ctx)
-	entries := make(chan pendingEntry, readAhead)
-	group.Go(func() error {
-		defer close(entries)
-		return g.read(reading, entries)
-	})
-	group.Go(func() error {
-		for first := range entries {
-			if err := emit(g.batch(first, entries)); err != nil {
-				return err
+	var emitting sync.Mutex
+	for lane := range g.lanes.spools {
+		entries := make(chan pendingEntry, readAhead)
+		group.Go(func() error {
+			defer close(entries)
+			return g.read(reading, lane, entries)
+		})
+		group.Go(func() error {
+			for first := range entries {
+				b := g.batch(first, entries)
+				emitting.Lock()
+				err := emit(b)
+				emitting.Unlock()
+				if err != nil {
+					return err
+				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		return err
 	}
 	return nil
 }
 
-// read reads entries from the spool, no more than may be pending.
-func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
+// read reads entries from a lane of the spool, no more than may be pending.
+func (g *Ingest) read(ctx context.Context, lane int, entries chan<- pendingEntry) error {
 	for {
-		text, number, err := g.Spool.Next(ctx)
+		text, number, err := g.lanes.spools[lane].Next(ctx)
 		if err != nil {
 			if ctx.Err() != nil {
 				return nil
@@ -86,8 +97,11 @@ func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 			g.metrics.unreadable.Inc()
 			e = unreadable(text, number, g.Now())
 		}
-		p := pendingEntry{entry: e, number: number, memory: min(e.memory(), g.Limits.MaxPending)}
-		if g.pending.Acquire(ctx, p.memory) != nil {
+		if lane > 0 {
+			g.lanes.inOrder(ctx, e.Sender)
+		}
+		p := pendingEntry{entry: e, lane: lane, number: number, size: int64(len(text)), memory: min(e.memory(), g.Limits.MaxPending)}
+		if g.pending.Acquire(ctx, laneName(lane), p.memory) != nil {
 			return nil // ctx ended; the entry stays in the spool
 		}
 		select {
@@ -95,11 +109,14 @@ func (g *Ingest) read(ctx context.Context, entries chan<- pendingEntry) error {
 			g.metrics.pending.Add(float64(len(e.Messages)))
 			g.metrics.pendingBytes.Add(float64(p.memory))
 		case <-ctx.Done():
-			g.pending.Release(p.memory)
+			g.pending.Release(laneName(lane), p.memory)
 			return nil
 		}
 	}
 }
+
+// laneName names a lane of the spool in the pipeline.
+func laneName(lane int) string { return "lane " + strconv.Itoa(lane) }
 
 // damagedPart is the length of a part of a damaged entry, in bytes: a multiple of 3, so that the parts in base64 make one text.
 const damagedPart = 48 << 10
@@ -119,7 +136,7 @@ func unreadable(text []byte, number uint64, now time.Time) entry {
 
 // batch merges an entry with the entries that wait behind it.
 func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline.Batch {
-	b := pipeline.Batch{Accepted: time.UnixMilli(first.AcceptedMs)}
+	b := pipeline.Batch{Accepted: time.UnixMilli(first.AcceptedMs), Lane: laneName(first.lane)}
 	var merged []pendingEntry
 	var rejecting []string // origins of entries with rejected records
 	var memory int64
@@ -152,8 +169,8 @@ func (g *Ingest) batch(first pendingEntry, entries <-chan pendingEntry) pipeline
 	records := len(b.Items) + len(b.Rejected)
 	b.Done = func(pipeline.Outcome) {
 		for _, e := range merged {
-			g.Spool.Ack(e.number)
-			g.pending.Release(e.memory)
+			g.lanes.ack(e.Sender, e.lane, e.number, e.size)
+			g.pending.Release(laneName(e.lane), e.memory)
 		}
 		g.metrics.pending.Sub(float64(records))
 		g.metrics.pendingBytes.Sub(float64(memory))
