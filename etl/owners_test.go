@@ -17,22 +17,24 @@ import (
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
 
+// apiAddress is the address of the API in the tests of several fleets.
+const apiAddress = "127.0.0.1:18081"
+
 // hostile is fleet-etl with the API, for the fleets a and b. Each has a token: its own name, repeated.
 func (s *site) hostile(env ...string) (v *service, send func(fleet string, record map[string]any) string) {
-	const address = "127.0.0.1:18081"
 	var lines []string
 	for _, fleet := range []string{"a", "b"} {
 		lines = append(lines, fmt.Sprintf("%s %x read,write", fleet, sha256.Sum256([]byte(strings.Repeat(fleet, 32)))))
 	}
 	tokens := filepath.Join(s.dir, "tokens")
 	require.NoError(s.t, os.WriteFile(tokens, []byte(strings.Join(lines, "\n")), 0o600))
-	v = s.service(append([]string{"ETL_SOURCES=api", "ETL_API_ADDRESS=" + address, "ETL_API_TOKENS_FILE=" + tokens, "ETL_PROCESSOR_ENABLED=true"}, env...)...)
+	v = s.service(append([]string{"ETL_SOURCES=api", "ETL_API_ADDRESS=" + apiAddress, "ETL_API_TOKENS_FILE=" + tokens, "ETL_PROCESSOR_ENABLED=true"}, env...)...)
 	v.start()
-	require.Eventually(s.t, func() bool { return up(address) }, 20*time.Second, 10*time.Millisecond, v.said())
+	require.Eventually(s.t, func() bool { return up(apiAddress) }, 20*time.Second, 10*time.Millisecond, v.said())
 	return v, func(fleet string, record map[string]any) string {
 		text, err := json.Marshal(record)
 		require.NoError(s.t, err)
-		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+address+"/v1/telemetry", bytes.NewReader(text))
+		request, err := http.NewRequestWithContext(s.t.Context(), http.MethodPost, "http://"+apiAddress+"/v1/telemetry", bytes.NewReader(text))
 		require.NoError(s.t, err)
 		request.Header.Set("Authorization", "Bearer "+strings.Repeat(fleet, 32))
 		response, err := client.Do(request)
