@@ -114,3 +114,31 @@ func TestUnknownDevicesAreHeldUntilTheyAreClaimed(t *testing.T) {
 	c := s.contents()
 	require.Equal(t, map[string][]cassandra.Telemetry{"new": {{DeviceID: "new", FleetID: "a", Ts: now, Lat: 52, Lon: 13, Zone: "unknown"}}}, c.history)
 }
+
+// The limit holds after a restart, and what it kept out is stored once there is room.
+func TestDevicesOfAFleetAreLimited(t *testing.T) {
+	s := newSite(t)
+	now := time.Now().UTC().Truncate(time.Second)
+	s.env = append(s.env, "ETL_FLEET_MAX_DEVICES=2")
+	record := func(device string, second int) map[string]any {
+		return map[string]any{"device_id": device, "timestamp": now.Add(time.Duration(second) * time.Second).Format(time.RFC3339), "lat": 52, "lon": 13}
+	}
+	v, send := s.hostile()
+	for i := range 4 {
+		require.Equal(t, "accepted", send("a", record(fmt.Sprint("a-", i), 0)))
+	}
+	v.stop()
+	v, send = s.hostile()
+	require.Equal(t, "accepted", send("a", record("a-4", 0)))
+	require.Equal(t, "accepted", send("a", record("a-1", 1)))
+	require.Equal(t, "accepted", send("b", record("b-0", 0)))
+	v.stop()
+	require.Equal(t, []string{"too_many_devices", "too_many_devices", "too_many_devices"}, s.openDeadLetters())
+	c := s.contents()
+	require.Equal(t, 4, c.rows(), "of two devices of a, and one of b")
+
+	s.env = append(s.env, "ETL_FLEET_MAX_DEVICES=4")
+	r, _ := s.reprocess("--reason", "too_many_devices")
+	require.EqualValues(t, 2, r.Stored)
+	require.Equal(t, []string{"too_many_devices"}, s.openDeadLetters())
+}

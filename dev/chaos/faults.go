@@ -144,7 +144,7 @@ var faults = []fault{
 		injects: "beside the load, and with a token of its own fleet: records of the load's devices, at the same instants and 290 s ahead; 8 KB of gzip that are " +
 			"8 MB of rejected lines; 10,000 new devices twice per second, with records that are 29 days old, and with alerts that open and close; 64 large reads in " +
 			"parallel; 200 idle connections and slow bodies. The memory of fleet-etl is limited to 512 MB",
-		allowed: []string{"FleetWrongFleet", "FleetRejectsHigh", "FleetApiMemoryFull", "FleetSpoolGrowing", "FleetQueueFull", "FleetRollupLate"},
+		allowed: []string{"FleetWrongFleet", "FleetLimitReached", "FleetRejectsHigh", "FleetApiMemoryFull", "FleetSpoolGrowing", "FleetQueueFull", "FleetRollupLate"},
 		inject:  beHostile, heal: leaveTenant, check: checkTenant, memory: tenantMemory,
 	},
 }

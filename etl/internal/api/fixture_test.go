@@ -110,6 +110,8 @@ type fixture struct {
 	token  string // fleet wuxi, write
 	reader string // fleet wuxi, read
 	all    string // all fleets
+	second string // fleet wuxi, write
+	other  string // fleet suzhou, write
 	client *http.Client
 	reg    *prometheus.Registry
 	logs   *bytes.Buffer
@@ -142,10 +144,10 @@ func start(t *testing.T, change ...func(*settings)) *fixture {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	r.url = "http://" + listener.Addr().String()
-	var lines [3]string
-	for i, rights := range []string{"wuxi %s", "wuxi %s read", "* %s read,write # the loader"} {
+	var lines [5]string
+	for i, rights := range []string{"wuxi %s", "wuxi %s read", "* %s read,write # the loader", "wuxi %s", "suzhou %s"} {
 		token, hash := auth.NewToken()
-		*[]*string{&r.token, &r.reader, &r.all}[i] = token
+		*[]*string{&r.token, &r.reader, &r.all, &r.second, &r.other}[i] = token
 		lines[i] = fmt.Sprintf(rights, hash)
 	}
 	path := filepath.Join(t.TempDir(), "tokens")

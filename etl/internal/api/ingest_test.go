@@ -160,6 +160,53 @@ func TestBytesOfTokenAreLimited(t *testing.T) {
 	require.Equal(t, 200, r.do("POST", "/v1/telemetry?fleet_id=suzhou", r.all, strings.NewReader(body)).status, "another token")
 }
 
+// More tokens do not give a fleet more, and a token of all fleets is not limited with any of them.
+func TestTokensOfAFleetShareItsRate(t *testing.T) {
+	now := time.Now()
+	r := start(t, func(o *settings) {
+		o.ingest.Limits.FleetRate, o.ingest.Limits.FleetBurst, o.ingest.Limits.MaxBody = 10, 40, 40<<10
+		o.server.Now = func() time.Time { return now }
+		o.ingest.Now = o.server.Now
+	})
+	send := func(token string, records, bytes int) reply {
+		lines := make([]string, records)
+		for i := range lines {
+			lines[i] = line("a", i)
+		}
+		body := strings.Join(lines, "\n")
+		return r.do("POST", "/v1/telemetry?fleet_id=wuxi", token, strings.NewReader(body+strings.Repeat(" ", max(0, bytes-len(body)))))
+	}
+	require.Equal(t, 200, send(r.token, 40, 0).status)
+	got := send(r.second, 1, 0)
+	require.Equal(t, 429, got.status)
+	require.Contains(t, got.problem.Detail, "fleet wuxi")
+	require.NotEmpty(t, got.header.Get("Retry-After"))
+	require.Equal(t, 200, send(r.all, 40, 0).status, "a trusted sender")
+	require.Equal(t, 200, r.do("POST", "/v1/telemetry", r.other, strings.NewReader(line("a", 0))).status, "another fleet")
+	now = now.Add(10 * time.Second)
+	require.Equal(t, 200, send(r.token, 1, 30<<10).status)
+	require.Equal(t, 429, send(r.second, 1, 30<<10).status, "few records, and many bytes")
+	require.Equal(t, 200, send(r.second, 1, 0).status, "the rejected request took nothing")
+	require.Equal(t, 2.0, r.metric("fleet_etl_api_rate_limited_requests_total", "limit", "fleet"))
+	require.Equal(t, 0.0, r.metric("fleet_etl_api_rate_limited_requests_total", "limit", "token"))
+}
+
+func TestLateDataOfAFleetIsLimited(t *testing.T) {
+	r := start(t, func(o *settings) { o.ingest.Limits.MaxLate = 48 * time.Hour })
+	late := line("a", 3*24*3600)
+	got := r.post(line("a", 24*3600) + "\n" + late)
+	require.Equal(t, 200, got.status)
+	require.Equal(t, 1, got.Accepted)
+	require.Equal(t, []telemetry.Reason{telemetry.TooLate}, []telemetry.Reason{got.Results[0].Reason})
+	require.Equal(t, telemetry.FieldTimestamp, got.Results[0].Field)
+	require.Contains(t, got.Results[0].Remedy, "48h0m0s")
+	require.Equal(t, 1, r.do("POST", "/v1/telemetry?fleet_id=wuxi", r.all, strings.NewReader(late)).Accepted, "a trusted sender writes as far back as history is kept")
+	items, rejected := r.arrived(3)
+	require.Len(t, items, 2)
+	require.Equal(t, telemetry.TooLate, rejected[0].Reason)
+	require.NotEmpty(t, rejected[0].Fields, "it can be reprocessed")
+}
+
 func TestOldRecordIsRejected(t *testing.T) {
 	r := start(t)
 	got := r.post(line("a", 31*24*3600))

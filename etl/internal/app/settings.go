@@ -71,7 +71,8 @@ func apiLimits(c *config.Config) (api.Limits, ingest.Limits) {
 	i.MaxBody, i.MaxRecords = c.APIMaxBody, c.APIMaxRecords
 	i.MaxMemory = max(2*i.LargestRequest(), i.MaxMemory)
 	i.SpoolBytes = c.SpoolMaxBytes
-	i.TokenRate, i.DeviceRate = c.APITokenRate, c.APIDeviceRate
+	i.FleetRate, i.TokenRate, i.DeviceRate, i.MaxLate = c.APIFleetRate, c.APITokenRate, c.APIDeviceRate, c.APIMaxLate
+	i.FleetBurst = max(2*int(c.APIFleetRate), c.APIMaxRecords)
 	i.TokenBurst, i.DeviceBurst = max(2*int(c.APITokenRate), c.APIMaxRecords), max(i.DeviceBurst, c.APIMaxRecords)
 	return server, i
 }

@@ -52,7 +52,7 @@ func (a *App) wire(linger time.Duration, sources []string) (err error) {
 	bounds := executorOptions(c)
 	bounds.Hold = a.clock.wrong
 	a.exec = executor.New(bounds, a.logger, a.reg, time.Now)
-	a.registry = registry.New(registry.Policy(c.UnknownDevices), a.exec, a.logger, a.reg, time.Now)
+	a.registry = registry.New(registry.Options{Unknown: registry.Policy(c.UnknownDevices), MaxDevices: c.FleetMaxDevices}, a.exec, a.logger, a.reg, time.Now)
 	outage := ratelog.New(a.logger, time.Now, connectLogInterval, ratelog.Messages{Down: "cassandra unavailable, connecting"})
 	a.connector = cassandra.NewConnector(a.open, outage.Note)
 	a.cleanups.add("store", func() error {

@@ -52,6 +52,8 @@ type Config struct {
 
 	UnknownDevices string `envconfig:"ETL_UNKNOWN_DEVICES" default:"accept" oneof:"accept,hold,reject" desc:"Records of a device without an owner: accept (the first one's fleet becomes the owner), hold (as dead letters, until fleet-etl devices claim) or reject."`
 
+	FleetMaxDevices int `envconfig:"ETL_FLEET_MAX_DEVICES" default:"20000" min:"0" desc:"Devices of a fleet beyond which its tokens register no new ones; 0 is unlimited. Trusted senders and fleet-etl devices claim still do."`
+
 	StateDir           string        `envconfig:"ETL_STATE_DIR" default:"var/fleet-etl" set:"a directory" desc:"Directory of checkpoints and temporary files."`
 	DeadLetterDir      string        `envconfig:"ETL_DEAD_LETTER_DIR" desc:"Directory of the dead-letter queue; empty is deadletters in ETL_STATE_DIR."`
 	DeadLetterMaxBytes int64         `envconfig:"ETL_DEAD_LETTER_MAX_BYTES" default:"1073741824" min:"16777216" desc:"Maximum size of the dead-letter queue in bytes; beyond it, the oldest dead letters are removed."`
@@ -74,17 +76,19 @@ type Config struct {
 
 	ReloadInterval time.Duration `envconfig:"ETL_RELOAD_INTERVAL" default:"5s" min:"0s" desc:"Interval between two checks for changed rules, geofences, tokens and TLS files; 0 disables them."`
 
-	APIAddress        string  `envconfig:"ETL_API_ADDRESS" default:":8080" desc:"Address of the HTTP API (source api)."`
-	APITokens         string  `envconfig:"ETL_API_TOKENS_FILE" desc:"File of API tokens; fleet-etl token prints its lines. Reloaded when it changes."`
-	APITokensMode     string  `envconfig:"ETL_API_TOKENS_MODE" default:"keep" oneof:"keep,strict" desc:"When the tokens file becomes empty, invalid or unreadable: keep the tokens in use, or strict, which rejects all tokens until it is valid again. FleetConfigReloadFailed fires in both modes."`
-	APIOpenFleet      string  `envconfig:"ETL_API_OPEN_FLEET" desc:"Without a tokens file: allow everyone to read and write every fleet; records without a fleet go to this one. For testing only."`
-	APITLSCert        string  `envconfig:"ETL_API_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty serves plain HTTP. Reloaded when it changes."`
-	APITLSKey         string  `envconfig:"ETL_API_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
-	APIMaxBody        int64   `envconfig:"ETL_API_MAX_BODY_BYTES" default:"8388608" min:"1024" max:"67108864" desc:"Maximum size of a request body, compressed and decompressed."`
-	APIMaxRecords     int     `envconfig:"ETL_API_MAX_RECORDS" default:"10000" min:"1" desc:"Maximum records per request."`
-	APITokenRate      float64 `envconfig:"ETL_API_TOKEN_RATE" default:"20000" min:"0" desc:"Maximum records per second per token, with 1 KiB each; 0 is unlimited. Requests above it get status 429."`
-	APIDeviceRate     float64 `envconfig:"ETL_API_DEVICE_RATE" default:"50" min:"0" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
-	APIMaxConnections int     `envconfig:"ETL_API_MAX_CONNECTIONS" default:"5000" min:"1" desc:"Maximum connections of the API; above it, a waiting connection of the address with the most connections is closed."`
+	APIAddress        string        `envconfig:"ETL_API_ADDRESS" default:":8080" desc:"Address of the HTTP API (source api)."`
+	APITokens         string        `envconfig:"ETL_API_TOKENS_FILE" desc:"File of API tokens; fleet-etl token prints its lines. Reloaded when it changes."`
+	APITokensMode     string        `envconfig:"ETL_API_TOKENS_MODE" default:"keep" oneof:"keep,strict" desc:"When the tokens file becomes empty, invalid or unreadable: keep the tokens in use, or strict, which rejects all tokens until it is valid again. FleetConfigReloadFailed fires in both modes."`
+	APIOpenFleet      string        `envconfig:"ETL_API_OPEN_FLEET" desc:"Without a tokens file: allow everyone to read and write every fleet; records without a fleet go to this one. For testing only."`
+	APITLSCert        string        `envconfig:"ETL_API_TLS_CERT_FILE" desc:"PEM file of the API's certificate; empty serves plain HTTP. Reloaded when it changes."`
+	APITLSKey         string        `envconfig:"ETL_API_TLS_KEY_FILE" desc:"PEM file of the API certificate's key. Reloaded when it changes."`
+	APIMaxBody        int64         `envconfig:"ETL_API_MAX_BODY_BYTES" default:"8388608" min:"1024" max:"67108864" desc:"Maximum size of a request body, compressed and decompressed."`
+	APIMaxRecords     int           `envconfig:"ETL_API_MAX_RECORDS" default:"10000" min:"1" desc:"Maximum records per request."`
+	APIFleetRate      float64       `envconfig:"ETL_API_FLEET_RATE" default:"20000" min:"0" desc:"Maximum records per second of all tokens of a fleet together, with 1 KiB each; 0 is unlimited. Requests above it get status 429."`
+	APITokenRate      float64       `envconfig:"ETL_API_TOKEN_RATE" default:"20000" min:"0" desc:"Maximum records per second per token, with 1 KiB each; 0 is unlimited. Requests above it get status 429."`
+	APIDeviceRate     float64       `envconfig:"ETL_API_DEVICE_RATE" default:"50" min:"0" desc:"Maximum records per second per device, after a burst of 10,000; 0 is unlimited."`
+	APIMaxLate        time.Duration `envconfig:"ETL_API_MAX_LATE" default:"336h" min:"0s" desc:"Age beyond which records of a fleet's tokens are rejected as too_late; 0 accepts all that are stored, which is 30 days. Tokens of all fleets, load and Kafka have no such limit."`
+	APIMaxConnections int           `envconfig:"ETL_API_MAX_CONNECTIONS" default:"5000" min:"1" desc:"Maximum connections of the API; above it, a waiting connection of the address with the most connections is closed."`
 
 	SpoolDir      string `envconfig:"ETL_SPOOL_DIR" desc:"Directory of records that the API accepted and that are not stored yet; empty is spool in ETL_STATE_DIR."`
 	SpoolMaxBytes int64  `envconfig:"ETL_SPOOL_MAX_BYTES" default:"1073741824" min:"67108864" desc:"Maximum size of the spool; while it is full, the API answers 503. See fleet_etl_spool_bytes."`

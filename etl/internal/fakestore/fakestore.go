@@ -579,6 +579,18 @@ func (f *View) FormerOwners(_ context.Context, deviceID string) (former []cassan
 	return former, err
 }
 
+// Devices lists the devices of whose records the newest is of a fleet, as one page.
+func (f *View) Devices(_ context.Context, fleetID string, _ int, _ string) (page cassandra.Page[cassandra.Device], err error) {
+	err = f.change(func() {
+		for id, history := range f.history {
+			if newest := history[slices.Max(slices.Collect(maps.Keys(history)))]; newest.FleetID == fleetID {
+				page.Rows = append(page.Rows, cassandra.Device{FleetID: fleetID, DeviceID: id, Status: cassandra.StatusActive})
+			}
+		}
+	})
+	return page, err
+}
+
 func (f *View) LatestWriteTimes(_ context.Context, deviceIDs []string) (all []cassandra.WriteTimes, err error) {
 	err = f.change(func() {
 		for _, id := range deviceIDs {

@@ -112,7 +112,7 @@ func openGate(t *testing.T, p *process) func(sender string, records ...telemetry
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	reg := prometheus.NewRegistry()
-	g := registry.New(registry.Accept, executor.New(executor.Options{MaxInFlight: 64, RetryRate: 100}, logger, reg, time.Now), logger, reg, time.Now)
+	g := registry.New(registry.Options{Unknown: registry.Accept}, executor.New(executor.Options{MaxInFlight: 64, RetryRate: 100}, logger, reg, time.Now), logger, reg, time.Now)
 	in, out, ended := make(chan pipeline.ValidBatch), make(chan pipeline.ValidBatch), make(chan error, 1)
 	go func() { ended <- g.Run(p.ctx, p.view, in, out) }()
 	t.Cleanup(func() { <-ended })

@@ -1,7 +1,7 @@
 // Package registry decides whether the sender of a record may write to its device. Each device has one owner, the fleet
 // that it belongs to. The first record of a new device, or an administrator, sets it by a lightweight transaction. A sender
 // of one fleet writes to devices of that fleet only. A trusted sender writes to all of them, and moves a device to another
-// fleet by a record that is newer than all others of the device.
+// fleet by a record that is newer than all others of the device. The senders of one fleet register a limited number of devices.
 //
 //	validate ─► Registry.Run ─► buffer ─► claims.Acquire ─► writer
 //	                 │    └─► dead letters (wrong_fleet, …)
@@ -44,15 +44,23 @@ type Store interface {
 	SetFirstOwners(ctx context.Context, owners []cassandra.Owner) ([]cassandra.Owner, error)
 	MoveOwner(ctx context.Context, from, to cassandra.Owner) (cassandra.Owner, error)
 	LatestWriteTimes(ctx context.Context, deviceIDs []string) ([]cassandra.WriteTimes, error)
+	Devices(ctx context.Context, fleetID string, size int, page string) (cassandra.Page[cassandra.Device], error)
+}
+
+// Options are what a registry decides by.
+type Options struct {
+	Unknown    Policy
+	MaxDevices int // of a fleet: beyond it, its senders register no further ones; 0: unlimited
 }
 
 // These bounds need no setting.
 const (
 	cacheBytes   = 32 << 20         // of owners in memory
-	freshFor     = time.Minute      // a move by another process takes effect within it
+	freshFor     = time.Minute      // a move or a new device of another process takes effect within it
 	parallel     = 64               // transactions
 	together     = 100              // owners that one transaction sets
-	timeout      = 2 * time.Second  // of a transaction
+	timeout      = 2 * time.Second  // of a transaction, or until the devices of a fleet are counted
+	pageRows     = 5000             // devices that are read at once to count them
 	waitingBytes = 32 << 20         // of records that wait for an owner; above it, the pipeline waits. More than the API reads of one fleet
 	firstPause   = time.Second      // before the next attempt, doubled each time
 	longestPause = 16 * time.Second // so a cluster that is back is noticed soon
@@ -60,7 +68,7 @@ const (
 
 // Registry decides which records are stored. It is safe for concurrent use, but Run is called once.
 type Registry struct {
-	unknown      Policy
+	Options
 	waitingBytes int
 	exec         *executor.Executor
 	logger       logrus.FieldLogger
@@ -82,10 +90,10 @@ type owner struct {
 }
 
 // New makes a registry and registers its metrics.
-func New(unknown Policy, exec *executor.Executor, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Registry {
+func New(o Options, exec *executor.Executor, logger logrus.FieldLogger, reg prometheus.Registerer, now func() time.Time) *Registry {
 	register := promutil.With(reg)
 	g := &Registry{
-		unknown: unknown, waitingBytes: waitingBytes, exec: exec, logger: logger, now: now,
+		Options: o, waitingBytes: waitingBytes, exec: exec, logger: logger, now: now,
 		outage: ratelog.New(logger, now, ratelog.Interval, ratelog.Messages{
 			Down: "setting the owners of devices failed, records of new devices wait", Up: "setting the owners of devices works again",
 		}),

@@ -29,8 +29,10 @@ import (
 type counting struct {
 	Store
 	reads, latest, transactions atomic.Int32
+	counts                      atomic.Int32 // pages of the devices of a fleet
 	now, most                   atomic.Int32 // transactions in progress
 	took                        time.Duration
+	countErr                    error
 }
 
 func (c *counting) Owners(ctx context.Context, ids []string) ([]cassandra.Owner, error) {
@@ -41,6 +43,13 @@ func (c *counting) Owners(ctx context.Context, ids []string) ([]cassandra.Owner,
 func (c *counting) LatestWriteTimes(ctx context.Context, ids []string) ([]cassandra.WriteTimes, error) {
 	c.latest.Add(1)
 	return c.Store.LatestWriteTimes(ctx, ids)
+}
+
+func (c *counting) Devices(ctx context.Context, fleetID string, size int, page string) (cassandra.Page[cassandra.Device], error) {
+	if c.counts.Add(1); c.countErr != nil {
+		return cassandra.Page[cassandra.Device]{}, c.countErr
+	}
+	return c.Store.Devices(ctx, fleetID, size, page)
 }
 
 func (c *counting) SetFirstOwners(ctx context.Context, owners []cassandra.Owner) ([]cassandra.Owner, error) {
@@ -84,7 +93,7 @@ func newFixture(t *testing.T, db *fakestore.Store, unknown Policy, change ...fun
 	reg := prometheus.NewPedanticRegistry()
 	exec := executor.New(executor.Options{MaxInFlight: 64, RetryRate: 100}, logger, reg, time.Now)
 	f := &fixture{
-		Registry: New(unknown, exec, logger, reg, time.Now), t: t, db: db, store: &counting{Store: db.View(nil), took: 10 * time.Millisecond},
+		Registry: New(Options{Unknown: unknown}, exec, logger, reg, time.Now), t: t, db: db, store: &counting{Store: db.View(nil), took: 10 * time.Millisecond},
 		in: make(chan pipeline.ValidBatch), out: make(chan pipeline.ValidBatch), ended: make(chan error, 1), closed: make(chan struct{}),
 	}
 	for _, c := range change {
@@ -537,6 +546,91 @@ func TestMemoryIsBounded(t *testing.T) {
 		require.Empty(t, f.take(&f.rejected))
 		require.LessOrEqual(t, f.owners.WeightedSize(), uint64(memory))
 		require.Less(t, f.owners.EstimatedSize(), devices)
+		f.end()
+	})
+}
+
+// A sender that makes up devices fills its fleet up to the limit. Nothing of the others is kept, and nobody else is affected.
+func TestDevicesOfAFleetAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := fakestore.New()
+		limit := func(g *Registry) { g.MaxDevices = 100 }
+		f := newFixture(t, db, Accept, limit)
+		f.store.took = 0
+		f.send(from("b", "b", "b-0", 0))
+		const devices = 20_000
+		for first := 0; first < devices; first += 1000 {
+			items := []pipeline.Item{from("b", "b", fmt.Sprint("b-", first), 1), from("b", "b", "b-0", int64(first))}
+			for i := range 1000 {
+				items = append(items, from("a", "a", fmt.Sprint("made-up-", first+i), 1))
+			}
+			f.start(items...)
+		}
+		stored, rejected := f.take(&f.stored), f.take(&f.rejected)
+		require.Len(t, stored, 100+2*devices/1000, "of a its first 100 devices, and all of b")
+		require.Len(t, rejected, devices-100)
+		require.True(t, strings.HasPrefix(rejected[0], "too_many_devices a made-up-"), rejected[0])
+		require.Empty(t, f.owner("made-up-100"), "no row")
+		require.EqualValues(t, 120, f.owners.EstimatedSize(), "nor anything in memory")
+		require.EqualValues(t, 120, testutil.ToFloat64(f.registered))
+		require.EqualValues(t, 2, f.store.counts.Load(), "the devices of each fleet are counted once a minute")
+
+		stored, rejected = f.send(from("b", "b", "wanted", 1), from("a", "a", "made-up-0", 2), from("a", "a", "wanted", 1))
+		require.Equal(t, []string{"b wanted 1", "a made-up-0 2"}, stored, "known devices go on")
+		require.Equal(t, []string{"wrong_fleet a wanted 1"}, rejected)
+		stored, rejected = f.send(from("a", "a", "also-wanted", 1), from("b", "b", "also-wanted", 1))
+		require.Equal(t, []string{"b also-wanted 1"}, stored, "a fleet at its limit does not take the turn of another")
+		require.Equal(t, []string{"wrong_fleet a also-wanted 1"}, rejected)
+		stored, _ = f.send(from(pipeline.Trusted, "a", "of the operator", 1))
+		require.Len(t, stored, 1, "a trusted sender has no limit")
+		f.end()
+
+		f = newFixture(t, db, Accept, limit)
+		_, rejected = f.send(from("a", "a", "another", 1))
+		require.Equal(t, []string{"too_many_devices a another 1"}, rejected, "the limit holds after a restart")
+		for i := range int64(2) { // an operator moves two devices
+			f.send(from(pipeline.Trusted, "b", fmt.Sprint("made-up-", i), 10))
+		}
+		time.Sleep(time.Minute)
+		stored, rejected = f.send(from("a", "a", "another", 1), from("a", "a", "one more", 1))
+		require.Equal(t, []string{"a another 1"}, stored, "there is room again")
+		require.Equal(t, []string{"too_many_devices a one more 1"}, rejected)
+		f.end()
+	})
+}
+
+// Devices whose owners can't be set yet count as well, and so do those that another process registers.
+func TestDevicesThatWaitCountForTheLimit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		db := fakestore.New()
+		limit := func(g *Registry) { g.MaxDevices = 2 }
+		f, other := newFixture(t, db, Accept, limit), newFixture(t, db, Accept, limit)
+		db.FailTransactions(&cassandra.Error{Op: "write", Reason: cassandra.ReasonUnavailable})
+		stored, rejected := f.send(from("a", "a", "1", 1), from("a", "a", "2", 1), from("a", "a", "3", 1))
+		require.Empty(t, stored)
+		require.Equal(t, []string{"too_many_devices a 3 1"}, rejected)
+		_, rejected = f.send(from("a", "a", "1", 2), from("a", "a", "4", 1))
+		require.Equal(t, []string{"too_many_devices a 4 1"}, rejected)
+		db.FailTransactions(nil)
+		time.Sleep(longestPause)
+		require.Len(t, f.take(&f.stored), 3)
+		_, rejected = other.send(from("a", "a", "5", 1))
+		require.Equal(t, []string{"too_many_devices a 5 1"}, rejected)
+		f.end()
+		other.end()
+	})
+}
+
+// Where the devices can't be counted, the count of the process itself holds.
+func TestUncountedDevicesAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t, fakestore.New(), Accept, func(g *Registry) { g.MaxDevices = 2 })
+		f.store.countErr = errTimeout
+		for i := range 5 {
+			f.send(from("a", "a", fmt.Sprint(i), 1))
+			time.Sleep(time.Minute)
+		}
+		require.Equal(t, 2.0, testutil.ToFloat64(f.registered))
 		f.end()
 	})
 }

@@ -4,10 +4,12 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
+	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
@@ -28,8 +30,9 @@ type run struct {
 	held      []pipeline.ValidBatch
 	heldBytes int
 	wants     map[string]want // owners that they need
-	trying    bool            // a goroutine tries to set them
-	paused    bool            // the last attempt failed: no other is made but by that goroutine
+	fleets    map[string]*fleetDevices
+	trying    bool // a goroutine tries to set them
+	paused    bool // the last attempt failed: no other is made but by that goroutine
 	pause     time.Duration
 	tried     chan attempt
 }
@@ -48,7 +51,7 @@ type want struct {
 func (g *Registry) Run(ctx context.Context, store Store, in <-chan pipeline.ValidBatch, out chan<- pipeline.ValidBatch) error {
 	group, ctx := errgroup.WithContext(ctx)
 	running, end := context.WithCancel(ctx)
-	r := &run{Registry: g, store: store, background: group, out: out, wants: map[string]want{}, tried: make(chan attempt, 1)}
+	r := &run{Registry: g, store: store, background: group, out: out, wants: map[string]want{}, fleets: map[string]*fleetDevices{}, tried: make(chan attempt, 1)}
 	group.Go(func() error {
 		defer end()
 		return r.run(running, in)
@@ -137,17 +140,20 @@ func (r *run) handle(ctx context.Context, b pipeline.ValidBatch) error {
 	}
 }
 
-// check returns why a record is not stored. A device without an owner has none because of the policy.
+// check returns why a record is not stored. A device without an owner has none because of the policy or the limit.
 func (r *run) check(o *owner, item *pipeline.Item) *telemetry.Rejection {
 	switch {
 	case o != nil || !mayWrite(item.Sender, item.FleetID):
 		return o.check(item.Sender, &item.Record)
-	case r.unknown == Hold:
+	case r.Unknown == Hold:
 		return telemetry.Reject(telemetry.HeldDevice, telemetry.FieldDeviceID, item.DeviceID,
 			"register the device (fleet-etl devices claim), then reprocess the dead letter")
-	default:
+	case r.Unknown == Reject:
 		return telemetry.Reject(telemetry.UnknownDevice, telemetry.FieldDeviceID, item.DeviceID,
 			"register the device (fleet-etl devices claim), then send the record again")
+	default:
+		return telemetry.Reject(telemetry.TooManyDevices, telemetry.FieldDeviceID, item.DeviceID,
+			"its fleet may have "+strconv.Itoa(r.MaxDevices)+" devices: raise ETL_FLEET_MAX_DEVICES or register the device (fleet-etl devices claim), then reprocess the dead letter")
 	}
 }
 
@@ -210,11 +216,12 @@ func (r *run) again(ctx context.Context, a attempt) error {
 	return nil
 }
 
-// ownersOf returns the owner of the device of each item. nil is none, because of the policy or because it can't be set.
+// ownersOf returns the owner of the device of each item. nil is none, because of the policy or the limit, or because it can't
+// be set.
 func (r *run) ownersOf(ctx context.Context, items []pipeline.Item) (owners []*owner, failed map[string]want, err error) {
 	owners = make([]*owner, len(items))
 	nowMs := r.now().UnixMilli()
-	missing := map[string]int{} // first item of each device to read
+	missing := map[string]bool{} // devices to read
 	var ids []string
 	for i := range items {
 		item := &items[i]
@@ -224,8 +231,8 @@ func (r *run) ownersOf(ctx context.Context, items []pipeline.Item) (owners []*ow
 		}
 		if ok {
 			owners[i] = o
-		} else if _, seen := missing[item.DeviceID]; !seen && mayWrite(item.Sender, item.FleetID) {
-			missing[item.DeviceID] = i
+		} else if !missing[item.DeviceID] && mayWrite(item.Sender, item.FleetID) {
+			missing[item.DeviceID] = true
 			ids = append(ids, item.DeviceID)
 		}
 	}
@@ -238,7 +245,7 @@ func (r *run) ownersOf(ctx context.Context, items []pipeline.Item) (owners []*ow
 		}
 	}
 	if len(ids) > 0 {
-		found, err := r.find(ctx, items, missing, ids, failed)
+		found, err := r.find(ctx, items, ids, failed)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -258,8 +265,9 @@ func (r *run) ownersOf(ctx context.Context, items []pipeline.Item) (owners []*ow
 }
 
 // find reads the owners of devices that are not in memory, and sets missing ones: the fleet of the newest stored record,
-// which is from before there were owners, or that of the first record of the batch. It adds to failed what can't be set.
-func (r *run) find(ctx context.Context, items []pipeline.Item, first map[string]int, ids []string, failed map[string]want) (map[string]*owner, error) {
+// which is from before there were owners, or that of the first record of the batch whose fleet may have another device. It
+// adds to failed what can't be set.
+func (r *run) find(ctx context.Context, items []pipeline.Item, ids []string, failed map[string]want) (map[string]*owner, error) {
 	ids = slices.DeleteFunc(ids, func(id string) bool {
 		w, waits := r.wants[id]
 		if waits {
@@ -275,13 +283,22 @@ func (r *run) find(ctx context.Context, items []pipeline.Item, first map[string]
 	if err != nil {
 		return nil, err
 	}
-	wants := map[string]want{}
+	newest := map[string]cassandra.WriteTimes{}
 	for i, id := range without {
-		item := &items[first[id]]
+		newest[id] = stored[i]
+	}
+	wants := map[string]want{}
+	for i := range items {
+		item := &items[i]
+		id := item.DeviceID
+		was, isWithout := newest[id]
+		if _, wanted := wants[id]; wanted || !isWithout || !mayWrite(item.Sender, item.FleetID) {
+			continue
+		}
 		to := cassandra.Owner{DeviceID: id, FleetID: item.FleetID, Since: item.Time(), SetBy: cassandra.SetByRecord}
-		if stored[i].Found && stored[i].FleetID != "" {
-			to.FleetID, to.Since = stored[i].FleetID, timeOf(stored[i])
-		} else if r.unknown != Accept && !telemetry.PlatformFleet(item.FleetID) {
+		if was.Found && was.FleetID != "" {
+			to.FleetID, to.Since = was.FleetID, timeOf(was)
+		} else if !telemetry.PlatformFleet(item.FleetID) && (r.Unknown != Accept || !r.takeRoom(ctx, item)) {
 			continue
 		}
 		wants[id] = want{to: to}
@@ -294,6 +311,67 @@ func (r *run) find(ctx context.Context, items []pipeline.Item, first map[string]
 	maps.Copy(found, set)
 	maps.Copy(failed, unset)
 	return found, err
+}
+
+// fleetDevices is how many devices a fleet has: as read, and registered since.
+type fleetDevices struct {
+	devices    int
+	registered int // since they were read
+	read       time.Time
+	warned     bool // since they were read
+}
+
+// takeRoom counts a new device of a record's fleet, and reports whether the sender may register it. Other processes and
+// administrators register devices, too, so the devices are read again from time to time. The rows that are read are written
+// some time after their owners are set: the count falls only when none was set since the last time.
+func (r *run) takeRoom(ctx context.Context, item *pipeline.Item) bool {
+	fleet := r.fleets[item.FleetID]
+	if limited := r.MaxDevices > 0 && item.Sender != pipeline.Trusted; limited {
+		if fleet == nil {
+			fleet = &fleetDevices{}
+			r.fleets[item.FleetID] = fleet
+		}
+		if now := r.now(); now.Sub(fleet.read) >= freshFor {
+			n, err := r.count(ctx, item.FleetID)
+			if err != nil {
+				r.logger.WithError(err).WithField("fleet", item.FleetID).Warn("counting the devices of a fleet failed, using the last count")
+			} else {
+				if n > fleet.devices || fleet.registered == 0 {
+					fleet.devices = n
+				}
+				fleet.registered = 0
+			}
+			fleet.read, fleet.warned = now, false
+		}
+		if fleet.devices >= r.MaxDevices {
+			if !fleet.warned {
+				fleet.warned = true
+				r.logger.WithFields(logrus.Fields{"fleet": item.FleetID, "limit": r.MaxDevices}).Warn("fleet has as many devices as it may have, rejecting new ones")
+			}
+			return false
+		}
+	}
+	if fleet != nil {
+		fleet.devices++
+		fleet.registered++
+	}
+	return true
+}
+
+// count reads how many devices a fleet has, up to the limit.
+func (r *run) count(ctx context.Context, fleetID string) (n int, err error) {
+	ctx, end := context.WithTimeout(ctx, timeout)
+	defer end()
+	for page := ""; ; {
+		devices, err := r.store.Devices(ctx, fleetID, pageRows, page)
+		if err != nil {
+			return 0, err
+		}
+		n += len(devices.Rows)
+		if page = devices.Next; page == "" || n >= r.MaxDevices {
+			return n, nil
+		}
+	}
 }
 
 func timeOf(w cassandra.WriteTimes) time.Time { return time.UnixMilli(w.LastUs / 1000).UTC() }

@@ -31,6 +31,9 @@ const (
 	UnknownDevice Reason = "unknown_device" // a device without an owner, where such devices are rejected
 	HeldDevice    Reason = "held_device"    // a device without an owner, where such devices are held until they have one
 
+	TooLate        Reason = "too_late"         // older than a sender of one fleet may send
+	TooManyDevices Reason = "too_many_devices" // a new device of a fleet that has as many devices as it may have
+
 	ForbiddenFleet Reason = "forbidden_fleet" // a fleet that the sender may not write to
 )
 
@@ -38,7 +41,7 @@ const (
 var Reasons = []Reason{
 	Malformed, MissingField, BadTimestamp, Future, TooOld, LatRange, LonRange, ZeroPosition,
 	SpeedRange, HeadingRange, BatteryRange, TempRange, AccuracyRange, BadID, TooLarge, UnknownFleet,
-	WrongFleet, UnknownDevice, HeldDevice, ForbiddenFleet,
+	WrongFleet, UnknownDevice, HeldDevice, TooLate, TooManyDevices, ForbiddenFleet,
 }
 
 // Rejection is the error of a rejected record.

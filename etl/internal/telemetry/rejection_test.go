@@ -60,7 +60,7 @@ func TestReasons(t *testing.T) {
 	assert.ElementsMatch(t, []telemetry.Reason{
 		"malformed", "missing_field", "bad_timestamp", "future", "too_old", "lat_range", "lon_range", "zero_position",
 		"speed_range", "heading_range", "battery_range", "temp_range", "accuracy_range", "bad_id", "too_large", "unknown_fleet",
-		"wrong_fleet", "unknown_device", "held_device",
+		"wrong_fleet", "unknown_device", "held_device", "too_late", "too_many_devices",
 		"forbidden_fleet",
 	}, telemetry.Reasons)
 }

@@ -44,10 +44,12 @@ type request struct {
 
 func (g *Ingest) handle(serve func(*request) error) rest.Handler {
 	return func(w *rest.Response, r *rest.Request) error {
-		if wait := max(g.tokenRates.wait(r.Grant.ID, r.Received), g.tokenBytes.wait(r.Grant.ID, r.Received)); wait > 0 {
-			return rateLimited("this token", wait)
-		}
 		q := &request{Ingest: g, Request: r, w: w}
+		for _, s := range q.senders() {
+			if wait := max(s.records.wait(s.name, r.Received), s.bytes.wait(s.name, r.Received)); wait > 0 {
+				return q.rateLimited(s.sender, wait)
+			}
+		}
 		defer func() { g.memory.Release(r.Grant.Sender(), q.reserved) }()
 		return serve(q)
 	}
@@ -239,6 +241,9 @@ func (q *request) accept(name string, messages []protocol.Message, ignored int, 
 		}
 		if m.Rejection = q.Check(&m.Record, nowMs); m.Rejection == nil {
 			if m.Rejection = q.CheckOwner(q.Grant.Fleet, &m.Record); m.Rejection == nil {
+				m.Rejection = q.checkAge(&m.Record, nowMs)
+			}
+			if m.Rejection == nil {
 				valid++
 			}
 		}
@@ -271,6 +276,15 @@ func (q *request) accept(name string, messages []protocol.Message, ignored int, 
 	}
 	q.metrics.answered(name, s)
 	return s, nil
+}
+
+// checkAge returns why a record is too late for a token of one fleet: each late record has hours and days computed again.
+func (q *request) checkAge(r *telemetry.Record, nowMs int64) *telemetry.Rejection {
+	if late := q.Limits.MaxLate; late > 0 && q.Grant.Fleet != auth.AllFleets && r.TimeMs < nowMs-late.Milliseconds() {
+		return telemetry.Reject(telemetry.TooLate, telemetry.FieldTimestamp, r.Time().Format(time.RFC3339),
+			"send records within "+late.String()+" (ETL_API_MAX_LATE), or ask an operator to store this one (fleet-etl deadletters reprocess --reason too_late)")
+	}
+	return nil
 }
 
 // How long senders wait before they retry.

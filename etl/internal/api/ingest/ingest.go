@@ -8,12 +8,14 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
+	"golang.org/x/time/rate"
 
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/fair"
 	"github.com/fleettracing/fleet-tracing/etl/internal/pipeline"
 	"github.com/fleettracing/fleet-tracing/etl/internal/promutil"
+	"github.com/fleettracing/fleet-tracing/etl/internal/ratelog"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
 )
 
@@ -59,11 +61,15 @@ type Limits struct {
 	MaxRecords int   // records per request
 	MaxMemory  int64 // bytes of memory of all requests in progress; at least twice LargestRequest
 
+	FleetRate   float64 // records/s of the tokens of one fleet, with RecordBytes each; 0: unlimited
+	FleetBurst  int     // records of one fleet at once
 	TokenRate   float64 // records/s of one token, with RecordBytes each; 0: unlimited
 	TokenBurst  int     // records of one token at once
 	DeviceRate  float64 // records/s of one device; 0: unlimited
 	DeviceBurst int     // records of one device at once
 	Devices     int     // devices whose rate is in memory
+
+	MaxLate time.Duration // how old the records of a fleet's token may be; 0: unlimited
 
 	AppendTimeout time.Duration // for the spool to append an entry; then the request is answered 503
 	MaxPending    int64         // bytes of memory of the records of one lane that are read from the spool and not yet stored; all have twice as much
@@ -82,7 +88,7 @@ func (l *Limits) LargestRequest() int64 {
 func DefaultLimits() Limits {
 	return Limits{
 		MaxBody: 8 << 20, MaxRecords: 10_000, MaxMemory: 64 << 20,
-		TokenRate: 20_000, TokenBurst: 40_000, DeviceRate: 50, DeviceBurst: 10_000, Devices: 100_000,
+		FleetRate: 20_000, FleetBurst: 40_000, TokenRate: 20_000, TokenBurst: 40_000, DeviceRate: 50, DeviceBurst: 10_000, Devices: 100_000,
 		AppendTimeout: 5 * time.Second, MaxPending: 32 << 20,
 	}
 }
@@ -94,9 +100,10 @@ func DefaultLimits() Limits {
 type Ingest struct {
 	Options
 	metrics     *metrics
-	tokenRates  *limiters
-	tokenBytes  *limiters
+	fleets      volume
+	tokens      volume
 	deviceRates *limiters
+	limitLog    rate.Sometimes
 	memory      *rest.Memory // of requests
 	lanes       *lanes
 	pending     *fair.Slots // bytes, by lane
@@ -108,8 +115,9 @@ func New(o Options) *Ingest {
 	l := o.Limits
 	return &Ingest{
 		Options: o, metrics: newMetrics(o.Registerer),
-		tokenRates:  newLimiters(l.TokenRate, l.TokenBurst, l.Devices),
-		tokenBytes:  newLimiters(l.TokenRate*RecordBytes, max(l.TokenBurst*RecordBytes, int(l.MaxBody)), l.Devices),
+		fleets:      newVolume(l.FleetRate, l.FleetBurst, l),
+		tokens:      newVolume(l.TokenRate, l.TokenBurst, l),
+		limitLog:    rate.Sometimes{Interval: ratelog.Interval},
 		deviceRates: newLimiters(l.DeviceRate, l.DeviceBurst, l.Devices),
 		memory:      rest.NewMemory(l.MaxMemory, "requests", o.Registerer), lanes: newLanes(append([]Spool{o.Spool}, o.Lanes...), l.SpoolBytes),
 		pending: fair.NewSlots(2*l.MaxPending, 0),
@@ -122,6 +130,7 @@ var appendBuckets = []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1,
 
 type metrics struct {
 	records        *prometheus.CounterVec
+	limited        *prometheus.CounterVec
 	appendDuration prometheus.Histogram
 	appendErrors   prometheus.Counter
 	unreadable     prometheus.Counter
@@ -134,6 +143,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		records: register.CounterVec("fleet_etl_api_records_total",
 			"Records received over HTTP, by protocol and status. Ignored are messages that are not positions.", "protocol", "status"),
+		limited: register.CounterVec("fleet_etl_api_rate_limited_requests_total",
+			"Requests answered 429 because of a rate limit, by what has the limit: fleet, token or device.", "limit"),
 		appendDuration: register.Histogram("fleet_etl_api_spool_append_duration_seconds",
 			"Time until the records of a request were durable in the spool, or the append failed.", appendBuckets),
 		appendErrors: register.Counter("fleet_etl_api_spool_append_errors_total",
@@ -143,6 +154,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		pending: register.Gauge("fleet_etl_api_pending_records", "Records read from the spool that are not stored yet."),
 		pendingBytes: register.Gauge("fleet_etl_api_pending_bytes",
 			"Memory of the records read from the spool that are not stored yet, in bytes. At 32 MiB of one fleet, and at 64 MiB, reading waits."),
+	}
+	for _, limit := range []string{limitFleet, limitToken, limitDevice} {
+		m.limited.WithLabelValues(limit)
 	}
 	for _, name := range protocol.Names {
 		for _, status := range []string{statusAccepted, statusDuplicate, statusRejected, statusIgnored} {

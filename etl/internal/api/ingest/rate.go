@@ -6,6 +6,7 @@ import (
 	"github.com/maypok86/otter/v2"
 	"golang.org/x/time/rate"
 
+	"github.com/fleettracing/fleet-tracing/etl/internal/api/auth"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/protocol"
 	"github.com/fleettracing/fleet-tracing/etl/internal/api/rest"
 	"github.com/fleettracing/fleet-tracing/etl/internal/telemetry"
@@ -52,21 +53,67 @@ func (l *limiters) reserve(name string, n int, now time.Time) *rate.Reservation 
 	return l.of(name).ReserveN(now, min(n, l.burst))
 }
 
-// limitRate charges the records of a request to its token and their devices, and its bytes to its token, all of them or none.
+// volume limits records and bytes per second of each name: fleets or tokens.
+type volume struct{ records, bytes *limiters }
+
+func newVolume(perSecond float64, burst int, l Limits) volume {
+	return volume{
+		records: newLimiters(perSecond, burst, l.Devices),
+		bytes:   newLimiters(perSecond*RecordBytes, max(burst*RecordBytes, int(l.MaxBody)), l.Devices),
+	}
+}
+
+// sender is who has a rate limit: a fleet, a token or a device.
+type sender struct{ limit, name string }
+
+// The values of a sender's limit, and of the label limit.
+const (
+	limitFleet  = "fleet"
+	limitToken  = "token"
+	limitDevice = "device"
+)
+
+func (s sender) String() string {
+	if s.limit == limitToken {
+		return "this token"
+	}
+	return s.limit + " " + s.name
+}
+
+// limited is a sender with the limiters of its records and bytes.
+type limited struct {
+	sender
+	volume
+}
+
+// senders returns whose volume a request counts for. A token of all fleets is trusted: it has a limit of its own only.
+func (q *request) senders() []limited {
+	token := limited{sender{limitToken, q.Grant.ID}, q.tokens}
+	if q.Grant.Fleet == auth.AllFleets {
+		return []limited{token}
+	}
+	return []limited{{sender{limitFleet, q.Grant.Fleet}, q.fleets}, token}
+}
+
+// limitRate charges the records and bytes of a request to its token and its fleet, and the records to their devices, all of them
+// or none.
 func (q *request) limitRate(messages []protocol.Message) error {
 	var taken []*rate.Reservation
 	var longest time.Duration
-	sender := "this token"
-	charge := func(limiters *limiters, name, what string, n int) {
-		r := limiters.reserve(name, n, q.Received)
+	var slowest sender
+	charge := func(limiters *limiters, s sender, n int) {
+		if limiters == nil {
+			return
+		}
+		r := limiters.reserve(s.name, n, q.Received)
 		taken = append(taken, r)
 		if wait := r.DelayFrom(q.Received); wait > longest {
-			longest, sender = wait, what
+			longest, slowest = wait, s
 		}
 	}
-	if q.tokenRates != nil {
-		charge(q.tokenRates, q.Grant.ID, sender, len(messages))
-		charge(q.tokenBytes, q.Grant.ID, sender, q.size)
+	for _, s := range q.senders() {
+		charge(s.records, s.sender, len(messages))
+		charge(s.bytes, s.sender, q.size)
 	}
 	if q.deviceRates != nil {
 		devices := map[string]int{}
@@ -76,7 +123,7 @@ func (q *request) limitRate(messages []protocol.Message) error {
 			}
 		}
 		for name, n := range devices {
-			charge(q.deviceRates, name, "device "+name, n)
+			charge(q.deviceRates, sender{limitDevice, name}, n)
 		}
 	}
 	if longest == 0 {
@@ -85,9 +132,17 @@ func (q *request) limitRate(messages []protocol.Message) error {
 	for i := len(taken) - 1; i >= 0; i-- {
 		taken[i].CancelAt(q.Received)
 	}
-	return rateLimited(sender, longest)
+	return q.rateLimited(slowest, longest)
 }
 
-func rateLimited(sender string, wait time.Duration) error {
-	return &rest.Problem{Kind: rest.RateLimited, Detail: "rate limit exceeded for " + sender, Remedy: "retry the whole request after Retry-After", RetryAfter: wait}
+func (q *request) rateLimited(s sender, wait time.Duration) error {
+	q.metrics.limited.WithLabelValues(s.limit).Inc()
+	if s.limit == limitFleet {
+		q.limitLog.Do(func() {
+			q.Logger.WithField("fleet", s.name).Warn("fleet exceeds its rate limit, its requests get status 429")
+		})
+	}
+	return &rest.Problem{
+		Kind: rest.RateLimited, Detail: "rate limit exceeded for " + s.String(), Remedy: "retry the whole request after Retry-After", RetryAfter: wait,
+	}
 }

@@ -13,6 +13,7 @@ var breakable = slices.DeleteFunc(slices.Clone(telemetry.Reasons), func(r teleme
 
 var unbreakable = []telemetry.Reason{
 	telemetry.TooLarge, telemetry.UnknownFleet, telemetry.ForbiddenFleet, telemetry.AccuracyRange, telemetry.WrongFleet, telemetry.UnknownDevice, telemetry.HeldDevice,
+	telemetry.TooLate, telemetry.TooManyDevices,
 }
 
 // rolloverMs is the period of the GPS week number, 1024 weeks. Receivers that miss a rollover are off by it. It is also large
