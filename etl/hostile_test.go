@@ -47,7 +47,7 @@ func requireSame(t *testing.T, want, got []string) {
 }
 
 // twoFleets returns what the fleets read after they have sent: b the same whatever the seed of a, beside its attacks. Seed 0 of a
-// is no fleet a.
+// leaves fleet a out.
 func (s *site) twoFleets(seed, seedOfA uint64, withB bool, now time.Time) (a, b []string) {
 	rules := filepath.Join(s.dir, "rules.yml")
 	require.NoError(s.t, os.WriteFile(rules, []byte("defaults:\n  device_offline: {enabled: false}\n"), 0o600)) // it depends on the clock

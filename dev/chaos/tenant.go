@@ -210,7 +210,7 @@ func (t *tenant) count() {
 	}
 }
 
-// countRecords adds the records of a device to their phases. While a sender waits it makes no records; those that were due then count
+// countRecords adds the records of a device to their phases. While a sender waits it makes no records; the ones due then count
 // as readable with the next one.
 func (t *tenant) countRecords(seen []sighting, records []record) {
 	for i, r := range records {

@@ -550,7 +550,7 @@ func TestMemoryIsBounded(t *testing.T) {
 	})
 }
 
-// A sender that makes up devices fills its fleet up to the limit. Nothing of the others is kept, and nobody else is affected.
+// A sender that makes up devices fills its fleet up to the limit. Nothing beyond it is kept, and no other fleet is affected.
 func TestDevicesOfAFleetAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := fakestore.New()
@@ -599,7 +599,7 @@ func TestDevicesOfAFleetAreLimited(t *testing.T) {
 	})
 }
 
-// Devices whose owners can't be set yet count as well, and so do those that another process registers.
+// Devices whose owners can't be set yet count as well, and so do devices that another process registers.
 func TestDevicesThatWaitCountForTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		db := fakestore.New()
