@@ -153,6 +153,7 @@ func TestEveryReasonHasAnOrigin(t *testing.T) {
 	byOthers := map[telemetry.Reason]bool{
 		telemetry.Malformed: true, telemetry.BadTimestamp: true, telemetry.TooLarge: true,
 		telemetry.WrongFleet: true, telemetry.UnknownDevice: true, telemetry.HeldDevice: true, telemetry.ForbiddenFleet: true,
+		telemetry.TooManyDevices: true, telemetry.TooLate: true,
 	}
 	given := map[telemetry.Reason]bool{}
 	for _, c := range rejectedCases {
