@@ -34,7 +34,7 @@ func TestResponsesDependOnTheOwnFleetAlone(t *testing.T) {
 		}
 		g := newFixture(t, store, withMemory(t))
 		requireOwnTrack(g)
-		got := g.everything("b", stolen)
+		got := g.everything("b", stolen, "", "from=-5h", "from=-30d&to=now", "from=-12d&to=-2d", "from="+g.now.Add(-26*time.Hour).Format(time.RFC3339))
 		if other == 0 {
 			want = got
 			require.Greater(t, len(want), 1000)
@@ -60,7 +60,7 @@ func TestResponsesDependOnTheOwnFleetAloneInCassandra(t *testing.T) {
 		})
 		g.now = now
 		requireOwnTrack(g)
-		got := g.everything("b", stolen)
+		got := g.everything("b", stolen, "from=-30d&to=now", "from=-12d&to=-2d")
 		if other == 0 {
 			want = got
 		}
@@ -84,13 +84,12 @@ func requireSame(t *testing.T, want, got []string) {
 	require.Len(t, got, len(want))
 }
 
-// everything returns the responses to all that a token may ask, each with its status, headers and body. Tokens of the other fleet
-// and of all fleets have asked the same before, and stolen has the cursors that they got first. It fails for a route that has no
-// requests here.
-func (g *fixture) everything(token string, stolen map[string][]string) (all []string) {
+// everything returns the responses to all that a token may ask, each with its status, headers and body. ranges are what is asked of
+// lists with a time range. Tokens of the other fleet and of all fleets have asked the same before, and stolen has the cursors that
+// they got first. It fails for a route that has no requests here.
+func (g *fixture) everything(token string, stolen map[string][]string, ranges ...string) (all []string) {
 	fleets, devices := []string{"fleet-a", "fleet-b", "fleet-c", "FLEET-B", "fleet-b%2F..%2Ffleet-a", "*"}, []string{"a-0", "a-0-000", "b-0", "shared", "unknown"}
 	variants := []string{"", "limit=3", "limit=1000", "format=csv", "format=csv&limit=2"}
-	ranges := []string{"", "from=-5h", "from=-30d&to=now", "from=-12d&to=-2d", "from=" + g.now.Add(-26*time.Hour).Format(time.RFC3339)}
 	var ofRanges []string
 	for _, span := range ranges {
 		for _, variant := range variants {
