@@ -83,11 +83,11 @@ func (v *service) metric(name string) float64 {
 	return monitoring.Metric("http://"+v.metrics+"/metrics", name)
 }
 
-// killsPerSource returns how often a test kills fleet-etl per source: FLEET_KILLS, or four times.
+// killsPerSource returns how often a test kills fleet-etl per source: FLEET_KILLS, or three times.
 func killsPerSource(t *testing.T) int {
 	text := os.Getenv("FLEET_KILLS")
 	if text == "" {
-		return 4
+		return 3
 	}
 	n, err := strconv.Atoi(text)
 	require.NoError(t, err, "FLEET_KILLS")
