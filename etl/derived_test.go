@@ -728,9 +728,7 @@ func dayOfTaxis(t *testing.T, s *site) {
 	once := derivedOf(s, "wuxi")
 	require.Equal(t, hourlyStatisticsOf(t, once), once.shown())
 	checkTrips(t, once)
-	for range 2 {
-		load(append(args, "--derive-speed")...)
-	}
+	load(append(args, "--derive-speed")...)
 	sound("wuxi")
 	require.Equal(t, once.text(), derivedOf(s, "wuxi").text(), "a repeated load changes nothing")
 
