@@ -49,7 +49,7 @@ const (
 const trackPage = 9000
 
 // TrackOfDay reads the positions of a device in one UTC day between two instants in Unix milliseconds, both included. It
-// reads at most limit of them, the newest. A fleet selects its positions, an empty one those of every fleet.
+// reads at most limit of them, the newest. A fleet selects its positions, an empty one the positions of every fleet.
 func (s *TelemetryStore) TrackOfDay(ctx context.Context, deviceID, fleetID string, day Day, fromMs, toMs int64, limit int) (*Track, error) {
 	op := fmt.Sprintf("read day %s of device %s", day, deviceID)
 	leave, err := s.enter(ctx)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/fleettracing/fleet-tracing/dev/testenv/rivals"
 )
 
 // What a fleet reads depends on what it has written alone. Fleet b writes everything it can, also for the devices of fleet a: what
@@ -30,18 +32,9 @@ func TestFleetsReadWhatTheyWroteAlone(t *testing.T) {
 	require.Contains(t, strings.Join(a, ""), `"alert_type"`)
 	require.Contains(t, strings.Join(b, ""), `"alert_type"`)
 	aAlone, _ := world(1, false)
-	requireSame(t, aAlone, a)
+	rivals.RequireSame(t, aAlone, a)
 	_, bWithAnother := world(2, true)
-	requireSame(t, b, bWithAnother)
-}
-
-// requireSame shows the first response that is different.
-func requireSame(t *testing.T, want, got []string) {
-	t.Helper()
-	for i := range min(len(want), len(got)) {
-		require.Equal(t, want[i], got[i])
-	}
-	require.Len(t, got, len(want))
+	rivals.RequireSame(t, b, bWithAnother)
 }
 
 // twoFleets returns what the fleets read after they have sent: b the same whatever the seed of a, beside its attacks.

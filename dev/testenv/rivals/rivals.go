@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"testing"
 	"time"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/fleettracing/fleet-tracing/cassandra"
 )
@@ -157,4 +160,13 @@ func (r *FleetRows) Write(ctx context.Context, store *cassandra.Store) error {
 		return err
 	}
 	return store.ApplyGeofences(ctx, r.Fleet, cassandra.Put(1, r.Geofences...))
+}
+
+// RequireSame requires the same responses in both worlds, and shows the first one that is different.
+func RequireSame(t testing.TB, want, got []string) {
+	t.Helper()
+	for i := range min(len(want), len(got)) {
+		require.Equal(t, want[i], got[i])
+	}
+	require.Len(t, got, len(want))
 }

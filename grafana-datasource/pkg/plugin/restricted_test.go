@@ -37,21 +37,12 @@ func TestRestrictedDataSourceDependsOnItsFleetAlone(t *testing.T) {
 			want = got
 			require.Greater(t, len(want), 500)
 		}
-		requireSame(t, want, got)
+		rivals.RequireSame(t, want, got)
 	}
 }
 
 func restrictedSettings() map[string]any {
 	return map[string]any{"allowedFleets": rivals.Own, "allowRaw": true, "liveInterval": "200ms", "maxRowsRead": 4000, "maxRows": 3000}
-}
-
-// requireSame shows the first response that is different.
-func requireSame(t *testing.T, want, got []string) {
-	t.Helper()
-	for i := range min(len(want), len(got)) {
-		require.Equal(t, want[i], got[i])
-	}
-	require.Len(t, got, len(want))
 }
 
 // rowStore is a store of rows in memory. The rows of a raw statement are the statement itself.

@@ -39,7 +39,7 @@ func TestResponsesDependOnTheOwnFleetAlone(t *testing.T) {
 			want = got
 			require.Greater(t, len(want), 1000)
 		}
-		requireSame(t, want, got)
+		rivals.RequireSame(t, want, got)
 	}
 }
 
@@ -64,7 +64,7 @@ func TestResponsesDependOnTheOwnFleetAloneInCassandra(t *testing.T) {
 		if other == 0 {
 			want = got
 		}
-		requireSame(t, want, got)
+		rivals.RequireSame(t, want, got)
 	}
 }
 
@@ -73,15 +73,6 @@ func requireOwnTrack(g *fixture) {
 	g.t.Helper()
 	track, _ := everyPage[positionItem](g, "b", "/v1/devices/"+rivals.SharedDevice+"/track?from=-30d&limit=100", nil)
 	require.Len(g.t, track, 320)
-}
-
-// requireSame shows the first response that is different.
-func requireSame(t *testing.T, want, got []string) {
-	t.Helper()
-	for i := range min(len(want), len(got)) {
-		require.Equal(t, want[i], got[i])
-	}
-	require.Len(t, got, len(want))
 }
 
 // everything returns the responses to all that a token may ask, each with its status, headers and body. ranges are what is asked of
